@@ -1,0 +1,40 @@
+# Two commands for a fresh machine with Python, make and a package index: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all check bench clean
+
+demo: .venv/tune.done
+	$(BIN)/rehead demo
+
+test: .venv/dev.done
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/dev.done
+	$(BIN)/python -m pytest
+
+check: .venv/dev.done
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+bench: .venv/dev.done
+	$(BIN)/python benchmarks/main_job.py
+	$(BIN)/python benchmarks/extraction.py
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/start.py
+
+# A stamp is newer than what it was installed from, so a second call installs nothing.
+.venv/tune.done: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e ".[tune]"
+	touch $@
+
+.venv/dev.done: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	touch $@ .venv/tune.done
+
+clean:
+	rm -rf .venv build dist src/*.egg-info

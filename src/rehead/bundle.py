@@ -1,0 +1,174 @@
+"""The folder a user ships: `model.onnx`, `rehead.json`, `head.safetensors`, `README.md`. Data only, no code.
+
+`docs/bundle.md` describes the format so that a stranger can re-implement it. Here it is written whole or not at all,
+read, and checked: every file is there, is the one whose digest stands in `rehead.json`, and is not newer than this
+program. Building the graph is left to `export.py`, running it to `predict.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.durable import replaced_folder, sha256_file
+from rehead.errors import BundleError, MissingExtra
+from rehead.pixels import Preprocess
+
+FORMAT = 1
+FACTS = "rehead.json"
+MODEL = "model.onnx"
+HEAD = "head.safetensors"
+CARD = "README.md"
+KEYS = {"format", "classes", "preprocess", "head", "backbone", "recipe", "verdict", "files", "versions"}
+MAX_FACTS_BYTES = 64 << 20  # a verdict over ten thousand classes is 2 MB; more than this is no bundle of ours
+
+Kind = Literal["linear", "mlp", "prototype"]
+Activation = Literal["relu", "none"]
+
+
+@dataclass(frozen=True)
+class Head:
+    """The layers that map pooled features to logits: dense layers with `activation` between them.
+
+    layers: (weight (out, in) float32, bias (out,) float32) each, in order of data flow; the last has one row a class.
+    """
+
+    kind: Kind
+    layers: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
+    activation: Activation = "none"
+
+    def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, width) -> (n, n_classes), unbounded."""
+        x = features
+        for i, (weight, bias) in enumerate(self.layers):
+            if i and self.activation == "relu":
+                x = np.maximum(x, 0)
+            x = x @ weight.T + bias
+        return x
+
+    @property
+    def width(self) -> int:
+        """How many features a photo must have."""
+        return int(self.layers[0][0].shape[1])
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits (n, n_classes) -> probabilities whose rows sum to 1."""
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was checked. `facts` is `rehead.json` as it stands, under the keys of `KEYS`."""
+
+    folder: Path
+    facts: Mapping[str, Any]
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+
+    @property
+    def model(self) -> Path:
+        return self.folder / MODEL
+
+
+def read(folder: Path) -> Bundle:
+    """The bundle in `folder`, after checking that it is whole. Raises BundleError with the reason it is refused."""
+    facts = _read_facts(folder)
+    for name, digest in facts["files"].items():
+        if name not in (MODEL, HEAD, CARD):
+            raise BundleError(what=f"The bundle {folder} names a file that no bundle has: {name!r}.")
+        _check_file(folder / name, digest)
+    if MODEL not in facts["files"] or HEAD not in facts["files"]:
+        raise BundleError(what=f"The bundle {folder} does not name {MODEL} and {HEAD} in {FACTS}.", fix=_AGAIN)
+    classes = facts["classes"]
+    if not (isinstance(classes, list) and len(classes) >= 2 and all(isinstance(c, str) for c in classes)):
+        raise BundleError(what=f"The classes in {folder / FACTS} are not a list of at least two names.", fix=_AGAIN)
+    return Bundle(folder, facts, tuple(classes), Preprocess.from_dict(facts["preprocess"]))
+
+
+def read_head(folder: Path) -> Head:
+    """The head of the bundle in `folder`, from its `head.safetensors`."""
+    try:
+        from safetensors.numpy import load_file
+    except ImportError:
+        raise MissingExtra("safetensors", "tune", "Reading a bundle's head") from None
+    facts = _read_facts(folder)["head"]
+    tensors = load_file(folder / HEAD)
+    layers = tuple((tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(len(tensors) // 2))
+    return Head(facts["kind"], layers, facts["activation"])
+
+
+def write(folder: Path, *, model: bytes, head: Head, card: str, facts: Mapping[str, Any]) -> Bundle:
+    """The bundle, written to `folder` whole or not at all; an older one there is replaced.
+
+    model: the ONNX graph. card: the model card in Markdown. facts: the keys of `KEYS` but format, head and files.
+    """
+    from safetensors.numpy import save_file
+
+    tensors = {f"layers.{i}.{name}": np.ascontiguousarray(tensor) for i, layer in enumerate(head.layers)
+               for name, tensor in zip(("weight", "bias"), layer, strict=True)}  # fmt: skip
+    with replaced_folder(folder) as temporary:
+        (temporary / MODEL).write_bytes(model)
+        save_file(tensors, temporary / HEAD)
+        (temporary / CARD).write_text(card, encoding="utf-8")
+        files = {name: sha256_file(temporary / name) for name in (MODEL, HEAD, CARD)}
+        about_head = {"kind": head.kind, "activation": head.activation}
+        whole = {"format": FORMAT, "head": about_head, **facts, "files": files}
+        assert set(whole) == KEYS, set(whole) ^ KEYS
+        (temporary / FACTS).write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return read(folder)
+
+
+_AGAIN = "Export the run again with rehead tune, or copy the whole folder again."
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    path = folder / FACTS
+    try:
+        if path.stat().st_size > MAX_FACTS_BYTES:
+            raise BundleError(what=f"{path} is too large to be a bundle's.", fix=_AGAIN)
+        facts = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(
+            what=f"{folder} is no bundle: it has no {FACTS}.",
+            fix=f"Pass the folder that rehead tune wrote, such as {folder / 'bundle'}."
+            if (folder / "bundle" / FACTS).is_file()
+            else "Pass the folder `bundle` of a run that rehead tune made.",
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise BundleError(what=f"{path} cannot be read.", why=str(error), fix=_AGAIN) from error
+    return _checked(facts, path)
+
+
+def _checked(facts: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(facts, dict) or not isinstance(facts.get("format"), int):
+        raise BundleError(what=f"{path} has no format number.", fix=_AGAIN)
+    if facts["format"] > FORMAT:
+        raise BundleError(
+            what=f"The bundle has format {facts['format']}; this rehead reads up to {FORMAT}.",
+            fix="Update with: pip install --upgrade rehead",
+        )
+    if facts["format"] < 1 or set(facts) != KEYS:
+        odd = ", ".join(sorted(set(facts) ^ KEYS)) or f"format {facts['format']}"
+        raise BundleError(what=f"{path} is not as a bundle's must be.", why=f"Missing or unknown: {odd}.", fix=_AGAIN)
+    if not isinstance(facts["files"], dict) or not isinstance(facts["preprocess"], dict):
+        raise BundleError(what=f"{path} is not as a bundle's must be: files and preprocess are tables.", fix=_AGAIN)
+    return facts
+
+
+def _check_file(path: Path, digest: str) -> None:
+    if not path.is_file():
+        raise BundleError(what=f"The bundle lacks {path.name}.", why=f"{path} is not there.", fix=_AGAIN)
+    if sha256_file(path) != digest:
+        raise BundleError(
+            what=f"{path} was changed after the bundle was written.",
+            why=f"Its SHA-256 is not the one that stands in {FACTS}.",
+            fix=_AGAIN,
+        )

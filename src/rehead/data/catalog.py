@@ -1,0 +1,266 @@
+"""The labelled images: path, label, digest of the bytes, side. Made from the rows of a source, checked, written as CSV.
+
+Every file is read once, by several threads, and is a photo if its content says so. Copies count once, photos with two
+labels are left out, sides that the source does not give are drawn by `split.py`. Nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+import blake3
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.data.folders import PICTURE_NAMES
+from rehead.data.rows import Row, Skip, Source
+from rehead.data.split import HELD_OUT_SIDES, side_of, split_keys
+from rehead.durable import write_text
+from rehead.errors import PhotoError, SourceError, SplitError
+from rehead.parallel import batched, n_cores, ordered_map
+from rehead.pixels import is_image
+from rehead.progress import Progress, Silent
+
+CHUNK = 64  # files a thread reads at a time; more makes the bar jump, fewer costs switching
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One labelled image. digest: BLAKE3 of the file's bytes, 32 bytes. side: "train", "valid" or "test"."""
+
+    path: str
+    label: str
+    side: str
+    digest: bytes
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The photos of a job, in the order of the source.
+
+    classes: their labels, sorted. read: the bytes of a photo. skipped: what was left out, with the reason.
+    copies: photos left out because the same bytes stand on the same side already. leaks: held-out photos whose bytes
+    stand on the training side too (only where the source gave the sides). ours: whether the sides were drawn here.
+    """
+
+    name: str
+    layout: str
+    photos: tuple[Photo, ...]
+    classes: tuple[str, ...]
+    read: Callable[[Photo], bytes]
+    skipped: tuple[Skip, ...] = ()
+    copies: tuple[Skip, ...] = ()
+    leaks: tuple[str, ...] = ()
+    ours: bool = True
+
+    def on(self, *sides: str) -> list[int]:
+        """The positions of the photos on these sides."""
+        return [i for i, photo in enumerate(self.photos) if photo.side in sides]
+
+    @property
+    def held_out_side(self) -> str:
+        """"test" where there is one, else "valid"."""
+        sides = {photo.side for photo in self.photos}
+        return next((side for side in HELD_OUT_SIDES if side in sides), "valid")
+
+    def labels(self, positions: Sequence[int] | None = None) -> NDArray[np.int64]:
+        """The place of each photo's label in `classes`, (n,) int64."""
+        place = {label: i for i, label in enumerate(self.classes)}
+        chosen = self.photos if positions is None else [self.photos[i] for i in positions]
+        return np.array([place[photo.label] for photo in chosen], np.int64)
+
+    def keys(self) -> list[bytes]:
+        """One key a photo; photos that must stay together have the same."""
+        return split_keys([p.digest for p in self.photos], [p.group for p in self.photos])
+
+    def without(self, positions: set[int], reasons: Sequence[Skip]) -> Catalog:
+        """The catalog without these photos, their reasons added to `skipped`."""
+        kept = tuple(photo for i, photo in enumerate(self.photos) if i not in positions)
+        return replace(self, photos=kept, skipped=(*self.skipped, *reasons))
+
+
+def scan(source: Source, *, seed: int, valid_fraction: float, progress: Progress | None = None) -> Catalog:
+    """The catalog of a source, each class with photos to learn from and photos held out.
+
+    Raises SourceError when nothing can be read and SplitError when no honest split can be made.
+    """
+    found = _identified(source, progress or Silent())
+    ours = not any(row.side for row, _ in found)
+    photos = _with_sides(found, ours, seed, valid_fraction)
+    catalog = _catalog(source, photos, found, ours)
+    return _checked_split(catalog)
+
+
+def scan_held_out(source: Source, progress: Progress | None = None) -> Catalog:
+    """The catalog of photos a finished model is verified on: all, or the held-out sides where there are any."""
+    found = _identified(source, progress or Silent())
+    has_sides = any(row.side in HELD_OUT_SIDES for row, _ in found)
+    wanted = [(row, digest) for row, digest in found if not has_sides or row.side in HELD_OUT_SIDES]
+    photos = [Photo(row.path, row.label, "test", digest, row.group) for row, digest in wanted]
+    return replace(_catalog(source, photos, wanted, ours=False), leaks=())
+
+
+def write_csv(catalog: Catalog, path: Path) -> None:
+    """path,label,side,digest,group in UTF-8; a manifest that can be tuned from again where its paths are."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", "side", "digest", "group"])
+    for photo in catalog.photos:
+        writer.writerow([photo.path, photo.label, photo.side, photo.digest.hex(), photo.group or ""])
+    write_text(path, text.getvalue())
+
+
+def _identified(source: Source, progress: Progress) -> list[tuple[Row, bytes]]:
+    """The rows that are photos, with their digests; others are added to `source.skipped` when somebody would miss them."""
+    progress.phase("Reading", len(source.rows), "files")
+    named = source.layout not in ("folders", "split", "flat")  # a list of photos says of each that it is one
+    found: list[tuple[Row, bytes]] = []
+    identify = functools.partial(_identify, source, named)
+    for rows, results in _chunks(source.rows, identify):
+        for row, result in zip(rows, results, strict=True):
+            if isinstance(result, bytes):
+                found.append((row, result))
+            elif result:
+                source.skipped.append(Skip(row.path, result))
+        progress.advance(len(rows))
+    if not found:
+        raise _nothing(source)
+    return found
+
+
+def _chunks(rows: Sequence[Row], function: Callable[[list[Row]], Any]) -> Iterator[tuple[list[Row], Any]]:
+    workers = min(8, 2 * n_cores())  # more than cores: disks answer several at once
+    chunks = list(batched(rows, CHUNK))
+    return zip(chunks, ordered_map(function, chunks, workers=workers, ahead=4 * workers), strict=True)
+
+
+def _identify(source: Source, named: bool, rows: list[Row]) -> list[bytes | str]:
+    """For each row its digest, or the reason why it is no photo ("" when nobody would expect one)."""
+    return [_digest_or_reason(source, named, row) for row in rows]
+
+
+def _digest_or_reason(source: Source, named: bool, row: Row) -> bytes | str:
+    try:
+        data = source.read(row)
+    except FileNotFoundError:
+        return "is not there"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    except PhotoError as error:
+        return error.what
+    expected = named or PurePath(row.path).suffix.lower() in PICTURE_NAMES
+    if not data:
+        return "is empty (0 bytes)" if expected else ""
+    if not is_image(data[:64]):
+        return "is not an image that can be read" if expected else ""
+    return blake3.blake3(data).digest()
+
+
+def _with_sides(found: list[tuple[Row, bytes]], ours: bool, seed: int, valid_fraction: float) -> list[Photo]:
+    keys = split_keys([digest for _, digest in found], [row.group for row, _ in found])
+    return [
+        Photo(
+            row.path,
+            row.label,
+            side_of(key, seed=seed, valid_fraction=valid_fraction) if ours else row.side or "train",
+            digest,
+            row.group,
+        )
+        for (row, digest), key in zip(found, keys, strict=True)
+    ]
+
+
+def _catalog(source: Source, photos: list[Photo], found: list[tuple[Row, bytes]], ours: bool) -> Catalog:
+    """Photos with two labels and copies on one side are taken out; leaks across sides are named."""
+    row_by_path = {row.path: row for row, _ in found}
+    conflicts = _conflicts(photos)
+    kept: dict[tuple[bytes, str], Photo] = {}
+    copies = []
+    for photo in photos:
+        if photo.digest in conflicts:
+            continue
+        first = kept.setdefault((photo.digest, photo.side), photo)
+        if first is not photo:
+            copies.append(Skip(photo.path, f"is a copy of {first.path}"))
+    learned = {photo.digest for photo in kept.values() if photo.side == "train"}
+    leaks = tuple(photo.path for photo in kept.values() if photo.side != "train" and photo.digest in learned)
+    skipped = [Skip(p.path, conflicts[p.digest]) for p in photos if p.digest in conflicts]
+    return Catalog(
+        name=source.name,
+        layout=source.layout,
+        photos=tuple(kept.values()),
+        classes=tuple(sorted({photo.label for photo in kept.values()})),
+        read=lambda photo: source.read(row_by_path[photo.path]),
+        skipped=(*source.skipped, *skipped),
+        copies=tuple(copies),
+        leaks=leaks,
+        ours=ours,
+    )
+
+
+def _conflicts(photos: list[Photo]) -> dict[bytes, str]:
+    """For each digest that stands under several labels, the reason to give."""
+    labels: dict[bytes, set[str]] = defaultdict(set)
+    for photo in photos:
+        labels[photo.digest].add(photo.label)
+    return {
+        digest: f"the same bytes have several labels: {', '.join(sorted(names))}"
+        for digest, names in labels.items()
+        if len(names) > 1
+    }
+
+
+def _checked_split(catalog: Catalog) -> Catalog:
+    """The catalog without classes that only held-out photos have. Raises SplitError when a class cannot be split."""
+    learned = {photo.label for photo in catalog.photos if photo.side == "train"}
+    strangers = {i for i, photo in enumerate(catalog.photos) if photo.label not in learned}
+    if strangers and not catalog.ours:
+        why = "its class has no photo on the training side"
+        skips = [Skip(catalog.photos[i].path, why) for i in sorted(strangers)]
+        catalog = replace(catalog.without(strangers, skips), classes=tuple(sorted(learned)))
+    if len(catalog.classes) < 2:
+        raise SplitError(
+            what="There is only one class." if catalog.classes else "No class has a photo to learn from.",
+            why=f"All photos of {catalog.name} are labelled {catalog.classes[0]!r}." if catalog.classes else "",
+            fix="Put the photos of each class into a folder of its own: photos/cat/..., photos/dog/...",
+        )
+    held_out = {photo.label for photo in catalog.photos if photo.side == catalog.held_out_side}
+    if not held_out:
+        raise SplitError(
+            what="No photo is held out, so nothing could be verified.",
+            why="The source gives sides, and all of them are the training side." if not catalog.ours else "",
+            fix="Name held-out photos with --valid DIR or --test DIR, or leave the split to rehead.",
+        )
+    if catalog.ours:
+        _check_every_class(catalog, learned, held_out)
+    return catalog
+
+
+def _check_every_class(catalog: Catalog, learned: set[str], held_out: set[str]) -> None:
+    for label in catalog.classes:
+        count = sum(photo.label == label for photo in catalog.photos)
+        if label in learned and label in held_out:
+            continue
+        none = "held out" if label in learned else "left to learn from"
+        raise SplitError(
+            what=f"The class {label!r} is too small to be split: {count} photo{'s' * (count != 1)}, none {none}.",
+            why="A photo's side is decided by its own bytes, so small classes can fall on one side.",
+            fix="Add photos of it, name held-out photos with --valid DIR, or try another --valid-fraction or --seed.",
+        )
+
+
+def _nothing(source: Source) -> SourceError:
+    reasons = "; ".join(f"{skip.path} {skip.reason}" for skip in source.skipped[:3])
+    return SourceError(
+        what=f"{source.name} has no photo that can be read.",
+        why=reasons or f"{len(source.rows)} files were looked at, none of them an image.",
+        fix="Pass a folder with one folder of photos for each class.",
+    )

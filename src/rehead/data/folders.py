@@ -1,0 +1,285 @@
+"""Folders of photos whose place or name says what they show: class folders, split folders, flat names.
+
+    folders  photos/cat/**.jpg            the label is the first folder's name
+    split    photos/train/cat/**.jpg      train, val|valid|validation and test, each with class folders
+    flat     photos/cat.0.jpg             the label is the name before the first dot or trailing number
+
+Rules work on lists of relative paths, so that they can be told apart without a disk. No file is opened here.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+
+from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, label_of, reader_below, short_name
+from rehead.data.tables import find_manifest, read_manifest
+from rehead.data.walk import files_below
+from rehead.errors import SourceError
+
+PICTURE_NAMES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".heic", ".heif"}
+CAMERA_NAMES = {
+    "img",
+    "dsc",
+    "dscn",
+    "dscf",
+    "dji",
+    "gopr",
+    "pxl",
+    "mvimg",
+    "image",
+    "photo",
+    "picture",
+    "pic",
+    "frame",
+}
+NUMBERED_SIDE = re.compile(rf"({'|'.join(SIDE_BY_NAME)})\d*", re.IGNORECASE)  # Kaggle's test1
+TRAILING_NUMBER = re.compile(r"[\s_\-(]*\d+\)?$")
+LISTED_AT_ONCE = 1000  # files between two steps of the progress display
+MIN_OF_A_NAME = 2  # names that stand once each are no classes
+
+EXAMPLES = (
+    "Layouts: folders photos/cat/1.jpg; split photos/train/cat/1.jpg with photos/valid/cat/2.jpg; "
+    "flat photos/cat.1.jpg; a CSV or Parquet manifest with path,label. --layout forces one."
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a layout makes of a list of paths."""
+
+    rows: list[Row]
+    skipped: list[Skip]
+
+    def labels(self) -> set[str]:
+        return {row.label for row in self.rows}
+
+
+def read_folder(source: str | Path, request: Request, layout: str = "auto") -> Source:
+    """The labelled files below a folder, in the order of their paths.
+
+    layout: "auto", or one of "folders", "split", "flat", "manifest". Raises SourceError when nothing fits.
+    """
+    folder = Path(source)
+    skipped: list[Skip] = []
+    paths = _listed(folder, skipped, request)
+    if not paths:
+        raise _empty(folder, skipped)
+    if layout in ("auto", "manifest"):
+        manifest = find_manifest(folder, paths)
+        if manifest:
+            return replace(read_manifest(folder / manifest, request), name=short_name(folder.resolve().name))
+        if layout == "manifest":
+            raise SourceError(what=f"{folder} has no CSV or Parquet file with the columns path,label.", fix=EXAMPLES)
+    name, reading = recognised(paths, request.classes) if layout == "auto" else (layout, _forced(layout, paths))
+    if not reading.rows:
+        raise _unrecognised(folder, paths, layout)
+    return Source(
+        name=short_name(folder.resolve().name),
+        layout=name,
+        rows=reading.rows,
+        read=reader_below(str(folder.absolute())),
+        skipped=[*skipped, *reading.skipped],
+        root=folder.absolute(),
+    )
+
+
+def recognised(paths: Sequence[str], classes: frozenset[str] = frozenset()) -> tuple[str, Reading]:
+    """The layout that fits these relative paths, and its reading; one without rows when none does.
+
+    One folder that holds everything is looked through when that helps. classes: the labels expected, if known.
+    """
+    fits = functools.partial(_fits, classes)
+    if wrapper := _only_folder(paths):
+        inner = [path.removeprefix(wrapper) for path in paths if path.startswith(wrapper)]
+        name, reading = recognised(inner, classes)
+        if reading.rows and (fits(reading) or wrapper[:-1].lower() in SIDE_BY_NAME):
+            return name, _below(wrapper, reading)
+    if _is_split(paths) and (reading := read_split(paths)).rows:
+        return "split", reading
+    if _is_flat(paths) and _is_named_by_people(reading := read_flat(paths), classes):
+        return "flat", reading
+    return ("folders", read_class_folders(paths)) if _has_class_folders(paths) else ("", Reading([], []))
+
+
+def read_class_folders(paths: Sequence[str]) -> Reading:
+    """The first folder of each path is its label."""
+    reading = Reading([], [])
+    label = functools.cache(label_of)
+    for path in paths:
+        folder, slash, _ = path.partition("/")
+        if slash and label(folder):
+            reading.rows.append(Row(path, label(folder)))
+        elif slash or _looks_like_photo(path):
+            reading.skipped.append(Skip(path, "lies outside the class folders"))
+    return reading
+
+
+def read_split(paths: Sequence[str]) -> Reading:
+    """The first folder of each path is its side, the second its label; no sides when only train has labels."""
+    reading = Reading([], [])
+    label = functools.cache(label_of)
+    strays: Counter[str] = Counter()
+    for path in paths:
+        first, *folders = path.split("/")[:-1] or [""]
+        side = SIDE_BY_NAME.get(first.lower())
+        if side and folders and label(folders[0]):
+            reading.rows.append(Row(path, label(folders[0]), side))
+        elif first:
+            strays[first] += 1
+        elif _looks_like_photo(path):
+            reading.skipped.append(Skip(path, "lies outside the train, valid and test folders"))
+    for folder, count in strays.items():
+        why = "have no class folder" if folder.lower() in SIDE_BY_NAME else "are in neither train, valid nor test"
+        reading.skipped.append(Skip(folder, f"{count} files {why}"))
+    return _one_side_is_none(reading)
+
+
+def read_flat(paths: Sequence[str]) -> Reading:
+    """The label is in the file's name; the side is the first folder's, where several sides have labels."""
+    reading = Reading([], [])
+    label = functools.cache(label_of)
+    named = {path.rpartition("/")[0] for path in paths if flat_label(path)}
+    unnamed: Counter[str] = Counter()
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        if text := label(flat_label(path)):
+            reading.rows.append(Row(path, text, SIDE_BY_NAME.get(path.partition("/")[0].lower()) if folder else None))
+        elif folder in named:
+            reading.skipped.append(Skip(path, "has no label in its name"))
+        else:
+            unnamed[folder] += 1
+    reading.skipped.extend(
+        Skip(folder or ".", f"{n} files have no label in their names") for folder, n in unnamed.items()
+    )
+    return _one_side_is_none(reading)
+
+
+def flat_label(path: str) -> str:
+    """The label in a file's name: cat.0.jpg, cat_001.jpg, cat (2).jpg are all "cat"; 17.jpg has none ("")."""
+    name = path.rpartition("/")[2]
+    stem = name.rpartition(".")[0] or name
+    head, dot, _ = stem.partition(".")
+    return (head if dot else TRAILING_NUMBER.sub("", head)).rstrip(" _-(")
+
+
+READERS: dict[str, Callable[[Sequence[str]], Reading]] = {
+    "folders": read_class_folders,
+    "split": read_split,
+    "flat": read_flat,
+}
+
+
+def _forced(layout: str, paths: Sequence[str]) -> Reading:
+    """What a layout makes of the paths, or of what the only folder holds when that has more labels."""
+    reading = READERS[layout](paths)
+    if wrapper := _only_folder(paths):
+        inner = _forced(layout, [path.removeprefix(wrapper) for path in paths if path.startswith(wrapper)])
+        if len(inner.labels()) > len(reading.labels()):
+            return _below(wrapper, inner)
+    return reading
+
+
+def _listed(folder: Path, skipped: list[Skip], request: Request) -> list[str]:
+    request.progress.phase("Listing", None, "files")
+    paths = []
+    for path in files_below(folder, skipped, request.besides):
+        paths.append(path)
+        if len(paths) % LISTED_AT_ONCE == 0:
+            request.progress.advance(LISTED_AT_ONCE)
+    return paths
+
+
+def _fits(classes: frozenset[str], reading: Reading) -> bool:
+    labels = reading.labels()
+    return bool(labels & classes) if classes else len(labels) > 1
+
+
+def _only_folder(paths: Sequence[str]) -> str:
+    """The one folder, with its "/", that holds all files that could be photos, or ""."""
+    folders = {path.partition("/")[0] for path in paths if "/" in path}
+    if len(folders) != 1 or any("/" not in path and _looks_like_photo(path) for path in paths):
+        return ""
+    return folders.pop() + "/"
+
+
+def _below(wrapper: str, reading: Reading) -> Reading:
+    return Reading(
+        [replace(row, path=wrapper + row.path) for row in reading.rows],
+        [replace(skip, path=wrapper + skip.path) for skip in reading.skipped],
+    )
+
+
+def _is_split(paths: Sequence[str]) -> bool:
+    """Whether train has class folders, and so has another side, or there is nothing but sides."""
+    tops = {path.partition("/")[0] for path in paths if "/" in path}
+    with_classes = {SIDE_BY_NAME.get(path.partition("/")[0].lower()) for path in paths if path.count("/") > 1} - {None}
+    only_sides = len(tops) > 1 and all(NUMBERED_SIDE.fullmatch(top) for top in tops)
+    return "train" in with_classes and (len(with_classes) > 1 or only_sides)
+
+
+def _is_flat(paths: Sequence[str]) -> bool:
+    """Whether no folder could be a class, or most photos stand in none."""
+    tops = {path.partition("/")[0] for path in paths if "/" in path}
+    if all(NUMBERED_SIDE.fullmatch(top) for top in tops):
+        return True
+    loose = sum("/" not in path and _looks_like_photo(path) for path in paths)
+    return loose > len(paths) / 2
+
+
+def _is_named_by_people(reading: Reading, classes: frozenset[str]) -> bool:
+    """Whether at least two labels stand on several photos each, cameras' own names apart."""
+    counts = Counter(row.label for row in _photos(reading))
+    if classes:
+        return bool(counts.keys() & classes)
+    return sum(n >= MIN_OF_A_NAME and label.lower() not in CAMERA_NAMES for label, n in counts.items()) > 1
+
+
+def _has_class_folders(paths: Sequence[str]) -> bool:
+    tops = {path.partition("/")[0] for path in paths if "/" in path}
+    return not all(NUMBERED_SIDE.fullmatch(top) for top in tops)
+
+
+def _one_side_is_none(reading: Reading) -> Reading:
+    """A single side is no split: train beside a test folder without labels, and perhaps some other file."""
+    sides = {row.side for row in _photos(reading)}
+    if sides & {"valid", "test"} and sides & {"train", None}:
+        return reading
+    return Reading([replace(row, side=None) for row in reading.rows], reading.skipped)
+
+
+def _photos(reading: Reading) -> list[Row]:
+    """The rows that are photos by their names, or all of them where names tell nothing."""
+    return [row for row in reading.rows if _looks_like_photo(row.path)] or reading.rows
+
+
+def _looks_like_photo(path: str) -> bool:
+    return PurePath(path).suffix.lower() in PICTURE_NAMES
+
+
+def _empty(folder: Path, skipped: list[Skip]) -> SourceError:
+    reasons = "; ".join(f"{skip.path} {skip.reason}" for skip in skipped[:3])
+    return SourceError(
+        what=f"{folder} holds no files.",
+        why=reasons or "Hidden files and what systems leave behind are not counted.",
+        fix="Put the photos of each class into a folder of its own: photos/cat/..., photos/dog/...",
+    )
+
+
+def _unrecognised(folder: Path, paths: Sequence[str], layout: str) -> SourceError:
+    folders = sorted({path.partition("/")[0] for path in paths if "/" in path})
+    files = [path for path in paths if "/" not in path]
+    parts = [
+        f"{len(names)} {kind}{'s' * (len(names) != 1)} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+        for kind, names in (("folder", folders), ("file", files))
+        if names
+    ]
+    why = f"It holds {' and '.join(parts)}; no label can be told from folders or names."
+    what = f"{folder} has no layout of labelled photos that is known here."
+    if layout != "auto":
+        what = f"{folder} does not have the layout {layout!r}."
+    return SourceError(what=what, why=why, fix=EXAMPLES)

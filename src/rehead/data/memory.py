@@ -1,0 +1,220 @@
+"""Photos that a program already holds: sequences of (image, label), torchvision's datasets, Hugging Face's.
+
+What is a file stays a file and what is encoded stays encoded, so that a photo has the same bytes whichever way it comes
+in; decoded pictures are encoded without loss. Tables and lists of paths are left to `tables.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from rehead.data.rows import Request, Row, Skip, Source, label_of, reader_below, short_name
+from rehead.errors import PhotoError, SourceError, nearest
+
+BMP_MODES = {"L", "RGB"}  # read and written faster than anything else
+PNG_MODES = {"1", "P", "LA", "RGBA", "I;16"}
+TIFF_MODES = {"I", "F", "CMYK", "YCbCr", "LAB"}
+IMAGE_COLUMNS = ("image", "img", "photo", "picture")
+LABEL_COLUMNS = ("label", "labels", "class", "category")
+
+
+def read_dataset(source: Any, _: Request) -> Source:
+    """The rows of a sequence of (image, label): path, bytes, Pillow image, array or tensor, and name or number.
+
+    `.samples`, `.targets` and `.classes`, as torchvision's datasets have them, are used where they are there.
+    """
+    if getattr(source, "samples", None) and getattr(source, "transform", True) is None:
+        return _image_folder(source)
+    _check_sequence(source)
+    classes, labels = _classes(source), _targets(source)
+    rows, skipped = [], []
+    for i in range(len(source)):
+        path = f"dataset[{i}]"
+        try:
+            label = _label(_pair(source, i)[1] if labels is None else labels[i], classes)
+        except PhotoError as error:
+            skipped.append(Skip(path, error.what))
+            continue
+        if label:
+            rows.append(Row(path, label))
+        else:
+            skipped.append(Skip(path, "has no label"))
+    return _source("dataset", rows, skipped, lambda i: _pair(source, i)[0])
+
+
+def read_hugging_face(source: Any, _: Request) -> Source:
+    """The rows of a Hugging Face `Dataset` with an image column and one of labels; its images are not decoded."""
+    features = source.features
+    images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
+    kinds = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
+    others = [name for name in LABEL_COLUMNS if name in features]
+    image = _one_column(images, IMAGE_COLUMNS, "image", features)
+    label = _one_column(kinds or others, LABEL_COLUMNS, "label", features)
+    plain = source.with_format(None)
+    encoded = plain.cast_column(image, type(features[image])(decode=False))
+    names = getattr(features[label], "names", None)
+    rows, skipped = [], []
+    for i, value in enumerate(plain[label]):
+        text = "" if names is not None and value in (None, -1) else _label(value, names)  # -1: not known
+        if text:
+            rows.append(Row(f"dataset[{i}]", text))
+        else:
+            skipped.append(Skip(f"dataset[{i}]", "has no label"))
+    return _source("huggingface", rows, skipped, lambda i: _bytes_or_path(encoded[i][image]))
+
+
+def is_hugging_face(source: object) -> bool:
+    """Whether `source` has what a Hugging Face `Dataset` has."""
+    return hasattr(source, "cast_column") and hasattr(source, "features")
+
+
+def encoded(image: Any) -> bytes:
+    """The bytes of a file that holds exactly these pixels; bytes and files as they are. Raises PhotoError, OSError.
+
+    Arrays are (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), tensors (c, h, w); uint8, or floats in 0..1.
+    """
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if isinstance(image, str | os.PathLike):
+        return Path(image).read_bytes()
+    if not isinstance(image, Image.Image):
+        image = _image(image)
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode not in BMP_MODES | PNG_MODES | TIFF_MODES:
+        upright = upright.convert("RGBA" if upright.mode in ("PA", "La", "RGBa") else "RGB")
+    stream = io.BytesIO()
+    if upright.mode in BMP_MODES and "transparency" not in upright.info:
+        upright.save(stream, "BMP")
+    elif upright.mode in TIFF_MODES:
+        upright.save(stream, "TIFF", exif=Image.Exif())
+    else:
+        upright.save(stream, "PNG", compress_level=1, exif=Image.Exif())
+    return stream.getvalue()
+
+
+def _source(layout: str, rows: list[Row], skipped: list[Skip], image_at: Callable[[int], Any]) -> Source:
+    if not rows:
+        why = f"{skipped[0].path} {skipped[0].reason}." if skipped else "It has no items."
+        raise SourceError(
+            what="Nothing in the data set can be used.", why=why, fix="Pass pairs of an image and a label."
+        )
+    lock = threading.Lock()  # data sets of others need not allow several threads
+
+    def read(row: Row) -> bytes:
+        with lock:
+            image = image_at(int(row.path[len("dataset[") : -1]))
+            try:
+                return encoded(image)
+            except (ValueError, TypeError, SyntaxError, MemoryError) as error:  # of Pillow, for damaged files
+                raise PhotoError(what=f"cannot be read: {error}") from error
+
+    return Source("dataset", layout, rows, read, skipped)
+
+
+def _image_folder(source: Any) -> Source:
+    root = os.path.abspath(source.root) if hasattr(source, "root") else os.getcwd()
+    classes = _classes(source)
+    rows = []
+    for path, target in source.samples:
+        full = os.path.abspath(path)
+        inside = full.startswith(root + os.sep)
+        rows.append(Row((full[len(root) + 1 :] if inside else full).replace(os.sep, "/"), _label(target, classes)))
+    return Source(short_name(os.path.basename(root)), "dataset", rows, reader_below(root), [], Path(root))
+
+
+def _check_sequence(source: Any) -> None:
+    if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
+        raise SourceError(
+            what=f"A {type(source).__name__} is no source of labelled photos.",
+            why="A folder, manifest or archive, (paths, labels), a table, or a sequence of (image, label) is wanted.",
+            fix="Streams can be read once only: make a list of them, or write the photos into class folders.",
+        )
+
+
+def _pair(source: Any, i: int) -> tuple[Any, Any]:
+    try:
+        item = source[i]
+    except Exception as error:  # a stranger's code, which may raise anything for a damaged photo
+        raise PhotoError(
+            what=f"cannot be read: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise SourceError(
+            what=f"Item {i} of the {type(source).__name__} is not a pair of an image and a label.",
+            why=f"It is a {type(item).__name__}.",
+            fix="Pass a sequence of (image, label), or a pair of lists (paths, labels).",
+        )
+    return item[0], item[1]
+
+
+def _classes(source: Any) -> Sequence[str] | None:
+    """The names of the numbered classes, also of the data set that a `Subset` is a part of."""
+    while (classes := getattr(source, "classes", None)) is None and hasattr(source, "dataset"):
+        source = source.dataset
+    return classes
+
+
+def _targets(source: Any) -> Sequence[Any] | None:
+    """The labels where they are known without reading the photos."""
+    targets = getattr(source, "targets", None)
+    plain = getattr(source, "target_transform", None) is None
+    return targets if plain and targets is not None and len(targets) == len(source) else None
+
+
+def _label(value: Any, classes: Sequence[str] | None) -> str:
+    n_axes = getattr(value, "ndim", int(isinstance(value, list | tuple | dict)))  # arrays and tensors have ndim
+    if n_axes == 0 and hasattr(value, "item"):
+        value = value.item()
+    if n_axes:
+        raise SourceError(what="A label is a list or an array.", fix="Each photo has one label: a name or a number.")
+    if classes is not None and isinstance(value, int) and not isinstance(value, bool):
+        if not 0 <= value < len(classes):
+            raise SourceError(what=f"A photo has the label {value}, but there are {len(classes)} classes.")
+        value = classes[value]
+    return label_of(value)
+
+
+def _one_column(found: list[str], preferred: tuple[str, ...], what: str, features: Mapping[str, Any]) -> str:
+    choice = found if len(found) == 1 else [name for name in preferred if name in found][:1]
+    if choice:
+        return choice[0]
+    raise SourceError(
+        what=f"The data set has {'several' if found else 'no'} {what} columns{': ' * bool(found)}{', '.join(found)}.",
+        why=f"Its columns are {', '.join(features)}.",
+        fix=f"Rename the {what} column: dataset.rename_column(..., {what!r}). {nearest(what, features)}".strip(),
+    )
+
+
+def _bytes_or_path(value: Any) -> bytes | str:
+    if not value or (value.get("bytes") is None and value.get("path") is None):
+        raise PhotoError(what="is missing")
+    found: bytes | str = value["bytes"] if value.get("bytes") is not None else value["path"]
+    return found
+
+
+def _image(value: Any) -> Image.Image:
+    """An array or tensor as a Pillow image; as in `pixels.fit_array`, and besides channels first."""
+    is_tensor = hasattr(value, "detach")
+    array: NDArray[Any] = np.asarray(value.detach().cpu() if is_tensor else value)
+    if is_tensor and array.ndim == 3 and array.shape[0] in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
+        raise PhotoError(what=f"an array of shape {array.shape} is no picture")
+    if np.issubdtype(array.dtype, np.floating):
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise PhotoError(what="an array of floating point numbers must lie in 0..1: pass photos before normalising")
+        array = np.round(array * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise PhotoError(what=f"an array of {array.dtype} is no picture: uint8 or floats in 0..1 are wanted")
+    return Image.fromarray(np.ascontiguousarray(array))

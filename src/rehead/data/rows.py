@@ -1,0 +1,112 @@
+"""What every reader of `data/` gives: rows with a path, a label and perhaps a side, and a way to the bytes of each.
+
+Nothing here knows where photos come from. What the bytes hold is judged by `catalog.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rehead.progress import Progress, Silent
+
+SIDE_BY_NAME = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One file that should be a labelled photo.
+
+    path: as shown to people and written in manifests, with "/"; unique in its source; bytes that are no valid UTF-8 are
+        kept as surrogates. label: valid Unicode, never empty. side: "train", "valid", "test", or None where the source
+        does not say. group: photos of one group must stay on one side.
+    """
+
+    path: str
+    label: str
+    side: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Something that was left out, and why; the reason continues the path: "a.jpg" "is not there"."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled files, and the bytes of each.
+
+    name: short, fit to name a folder. layout: a key of `sources.LAYOUTS` (for an archive, that of what was in it).
+    read: the bytes of a row; raises OSError or PhotoError; may be called from several threads.
+    root: the folder that the paths are relative to, None where they are not files of the user's.
+    """
+
+    name: str
+    layout: str
+    rows: list[Row]
+    read: Callable[[Row], bytes]
+    skipped: list[Skip]
+    root: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a reader may need besides the source itself.
+
+    cache: where archives are unpacked. classes: the labels that are expected, empty when anything is. besides: folders
+    that are read for another side and no part of this source. confined: no path may lead out of the source's folder.
+    """
+
+    cache: Path
+    classes: frozenset[str] = frozenset()
+    besides: tuple[Path, ...] = ()
+    confined: bool = False
+    progress: Progress = field(default_factory=Silent)
+
+
+def reader_below(root: str) -> Callable[[Row], bytes]:
+    """The bytes of the file that a row names, relative to `root`."""
+
+    def read(row: Row) -> bytes:
+        with open(os.path.join(root, row.path), "rb") as file:
+            return file.read()
+
+    return read
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether a cell of a table is empty: None, NaN, or one of pandas' own kinds of nothing."""
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or bool(value != value)
+
+
+def label_of(value: Any) -> str:
+    """A label as text: composed Unicode (folders copied from a Mac are decomposed), "" for None and NaN, 3 for 3.0.
+
+    Bytes that are no UTF-8 become escapes (`caf\\xe9`), so that labels can be written anywhere and stay different.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if is_nothing(value):
+        return ""
+    if isinstance(value, bytes):
+        value = os.fsdecode(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = unicodedata.normalize("NFC", str(value).strip())
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def short_name(text: str) -> str:
+    """A name for runs: letters, digits, "-", "_" and "." of `text`, at most 60."""
+    return re.sub(r"[^\w.-]+", "-", label_of(text), flags=re.ASCII).strip("-.")[:60] or "photos"

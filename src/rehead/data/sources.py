@@ -1,0 +1,191 @@
+"""Where labelled photos come from: one function that takes whatever a user has, and the readers it chooses from.
+
+A new kind of source is one function here or beside it, and one line in `LAYOUTS`. Nothing is decoded, and no file's
+content judged: that is the catalog's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rehead.data.archives import archive_stem, is_archive, unpacked
+from rehead.data.folders import EXAMPLES, read_folder
+from rehead.data.memory import is_hugging_face, read_dataset, read_hugging_face
+from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, short_name
+from rehead.data.tables import TABLE_NAMES, read_lists, read_manifest, read_table
+from rehead.data.walk import walk
+from rehead.errors import SourceError, nearest
+from rehead.progress import Progress, Silent
+
+__all__ = ["LAYOUTS", "Row", "Skip", "Source", "open_source", "walk"]
+
+
+def open_source(
+    source: object,
+    *,
+    layout: str = "auto",
+    valid: object | None = None,
+    test: object | None = None,
+    cache: Path,
+    classes: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> Source:
+    """The labelled photos of `source`: their paths, labels and sides, and a way to read each.
+
+    source: a folder, a CSV or Parquet manifest, an archive of either; a tuple (paths or images, labels); a data frame
+        or pyarrow table; a Hugging Face data set; a sequence of (image, label); or a mapping of those by side, as
+        Hugging Face's `DatasetDict`.
+    layout: "auto", or a key of `LAYOUTS`. valid, test: sources whose photos all are of that side; what else has no
+        side is then of the training side. cache: where archives are unpacked. classes: labels to expect, if known.
+    Raises SourceError, UnsafeArchive, MissingExtra.
+    """
+    if isinstance(source, Mapping):
+        source, valid, test = _by_side(source, valid, test)
+    held_out = {side: other for side, other in (("valid", valid), ("test", test)) if other is not None}
+    request = Request(
+        cache=cache,
+        classes=frozenset(classes),
+        besides=tuple(path for other in held_out.values() if (path := _as_path(other)) and path.is_dir()),
+        progress=progress or Silent(),
+    )
+    _check_apart(source, request.besides)
+    main = _open(source, layout, request)
+    if not held_out:
+        return main
+    expected = replace(request, besides=(), classes=frozenset(row.label for row in main.rows))
+    return _joined(main, {side: _open(other, "auto", expected) for side, other in held_out.items()})
+
+
+def read_archive(source: str | Path, request: Request, layout: str = "auto") -> Source:
+    """What an archive holds, read as a folder."""
+    archive = Path(source)
+    folder = unpacked(archive, request.cache, progress=request.progress)
+    found = read_folder(folder, replace(request, besides=(), confined=True), layout)
+    return replace(found, name=short_name(archive_stem(archive)), root=None)
+
+
+LAYOUTS: dict[str, Callable[[Any, Request], Source]] = {
+    "folders": partial(read_folder, layout="folders"),
+    "split": partial(read_folder, layout="split"),
+    "flat": partial(read_folder, layout="flat"),
+    "manifest": read_manifest,
+    "archive": read_archive,
+    "lists": read_lists,
+    "table": read_table,
+    "dataset": read_dataset,
+    "huggingface": read_hugging_face,
+}
+
+
+def _open(source: object, layout: str, request: Request) -> Source:
+    if layout != "auto" and layout not in LAYOUTS:
+        raise SourceError(
+            what=f"There is no layout {layout!r}.",
+            why=f"There are auto, {', '.join(LAYOUTS)}.",
+            fix=nearest(layout, LAYOUTS),
+        )
+    path = _as_path(source)
+    if path is None:
+        kind, source = _in_memory(source)
+        if layout not in ("auto", kind):
+            raise SourceError(what=f"The layout {layout!r} was asked for, but what was passed has {kind!r}.")
+        return LAYOUTS[kind](source, request)
+    if path.is_dir() or not path.exists():  # a folder that is not there is said by whoever lists it
+        return read_folder(path, request, layout if layout in ("folders", "split", "flat", "manifest") else "auto")
+    if layout in ("auto", "manifest") and path.suffix.lower() in TABLE_NAMES:
+        return read_manifest(path, request)
+    if is_archive(path):
+        return read_archive(path, request, "auto" if layout == "archive" else layout)
+    if layout in ("manifest", "archive"):
+        return LAYOUTS[layout](path, request)
+    raise SourceError(
+        what=f"{path} is a file, but neither a manifest (.csv, .parquet) nor an archive (.zip, .tar, .tar.gz, ...).",
+        fix=EXAMPLES,
+    )
+
+
+def _in_memory(source: object) -> tuple[str, object]:
+    """The layout of a source in memory, by what it has, and what its reader wants."""
+    if is_hugging_face(source):
+        return "huggingface", source
+    if hasattr(source, "column_names") or hasattr(source, "columns"):
+        return "table", source
+    if not isinstance(source, tuple) or len(source) != 2 or any(isinstance(part, str) for part in source):
+        return "dataset", source
+    images, labels = source
+    if len(images) != len(labels):
+        what = f"There are {len(images)} photos and {len(labels)} labels."
+        raise SourceError(what=what, fix="Pass one label for each photo.")
+    are_paths = all(isinstance(image, str | os.PathLike) for image in images)
+    return ("lists", source) if are_paths else ("dataset", list(zip(images, labels, strict=True)))
+
+
+def _as_path(source: object) -> Path | None:
+    if isinstance(source, bytes):
+        source = os.fsdecode(source)
+    return Path(source).expanduser() if isinstance(source, str | os.PathLike) else None
+
+
+def _by_side(sources: Mapping[Any, object], valid: object | None, test: object | None) -> tuple[object, object, object]:
+    by_side: dict[str, object] = {}
+    for name, source in sources.items():
+        side = SIDE_BY_NAME.get(str(name).lower())
+        if side is None or side in by_side:
+            raise SourceError(
+                what=f"A mapping of sources has the side {name!r}{'' if side is None else ' twice'}.",
+                why=f"Known are {', '.join(SIDE_BY_NAME)}.",
+            )
+        by_side[side] = source
+    if "train" not in by_side:
+        raise SourceError(what="A mapping of sources has no 'train'.", why=f"It has {', '.join(map(str, sources))}.")
+    return by_side["train"], by_side.get("valid", valid), by_side.get("test", test)
+
+
+def _check_apart(source: object, held_out: tuple[Path, ...]) -> None:
+    folder = _as_path(source)
+    for path in held_out:
+        if folder and folder.exists() and path.samefile(folder):
+            raise SourceError(
+                what=f"{path} is to be tuned on and held out at once.",
+                why="Photos that the head has seen say nothing of those it has not.",
+                fix="Name another folder, or leave out --valid and --test: some photos are then held out.",
+            )
+
+
+def _joined(main: Source, held_out: dict[str, Source]) -> Source:
+    """The rows of all of them, each path made unique."""
+    rows = [row if row.side else replace(row, side="train") for row in main.rows]
+    taken = {row.path for row in rows}
+    origin: dict[str, tuple[Source, Row]] = {}
+    skipped = list(main.skipped)
+    for side, source in held_out.items():
+        prefix = _way(main, source, side)
+        skipped.extend(replace(skip, path=f"{prefix}/{skip.path}") for skip in source.skipped)
+        for row in source.rows:
+            path = row.path if os.path.isabs(row.path) else f"{prefix}/{row.path}"
+            while path in taken:
+                path = f"{side}:{path}"
+            taken.add(path)
+            origin[path] = source, row
+            rows.append(Row(path, row.label, side, row.group))
+
+    def read(row: Row) -> bytes:
+        source, original = origin.get(row.path, (main, row))
+        return source.read(original)
+
+    return replace(main, rows=rows, read=read, skipped=skipped)
+
+
+def _way(main: Source, other: Source, side: str) -> str:
+    """How paths of `other` begin as seen from `main`: a relative path between folders, else a name."""
+    if main.root and other.root:
+        try:
+            return os.path.relpath(other.root, main.root).replace(os.sep, "/")
+        except ValueError:  # on two drives of Windows
+            return other.root.as_posix()
+    return side if other.layout in ("dataset", "huggingface") else other.name

@@ -1,0 +1,239 @@
+"""Tables that name photos and their labels: CSV and Parquet manifests, data frames, lists.
+
+The columns are path, label, and where wanted split and group. Paths are relative to the manifest's folder, or to the
+working folder for tables in memory. What a photo holds is left to others; that a file is there is looked at here.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, is_nothing, label_of, reader_below, short_name
+from rehead.errors import MissingExtra, SourceError, UnsafeArchive, nearest
+
+COLUMNS = ("path", "label", "split", "group")
+ALSO_KNOWN = {"side": "split", "digest": ""}  # what a catalog that was written out has besides
+DELIMITERS = ",;\t"
+CSV_NAMES = {".csv", ".tsv"}
+PARQUET_NAMES = {".parquet", ".pq"}
+TABLE_NAMES = CSV_NAMES | PARQUET_NAMES
+HEADER_BYTES = 65_536  # a header that is longer is none of ours
+MAX_TABLES = 20  # a folder with more of them holds one for each photo, and opening all of them takes long
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table before it is checked. number: as the user counts it: lines from 1, positions from 0."""
+
+    number: int
+    path: Any
+    label: Any
+    split: Any = None
+    group: Any = None
+
+
+def read_manifest(source: str | Path, request: Request) -> Source:
+    """The rows of a CSV or Parquet manifest, in its order. Raises SourceError, MissingExtra."""
+    path = Path(source)
+    lines = _parquet_lines(path) if path.suffix.lower() in PARQUET_NAMES else _csv_lines(path)
+    return _source(short_name(path.stem), "manifest", lines, path.absolute().parent, str(path), request)
+
+
+def read_table(source: Any, request: Request) -> Source:
+    """The rows of a pandas or polars data frame or a pyarrow table, by its columns' names."""
+    names = [str(name) for name in getattr(source, "column_names", None) or source.columns]
+    place = _places(names, "The table")
+    columns = {name: _values(source[names[i]]) for name, i in place.items()}
+    return _source("table", "table", _lines(columns, 0), Path.cwd(), "The table", request)
+
+
+def read_lists(source: tuple[Sequence[Any], Sequence[Any]], request: Request) -> Source:
+    """The rows of two lists, paths and labels."""
+    paths, labels = source
+    return _source(
+        "photos", "lists", _lines({"path": paths, "label": labels}, 0), Path.cwd(), "The list of paths", request
+    )
+
+
+def find_manifest(folder: Path, paths: Sequence[str]) -> str:
+    """The one table among these files, relative to `folder`, whose columns are a manifest's, or ""."""
+    tables = [path for path in paths if path.count("/") <= 1 and PurePath(path).suffix.lower() in TABLE_NAMES]
+    found = [path for path in tables if len(tables) <= MAX_TABLES and _is_manifest(folder / path)]
+    return found[0] if len(found) == 1 else ""
+
+
+def _is_manifest(path: Path) -> bool:
+    try:
+        is_parquet = path.suffix.lower() in PARQUET_NAMES
+        _places(_parquet_file(path).schema_arrow.names if is_parquet else _csv_header(path), str(path))
+    except (SourceError, MissingExtra, OSError, csv.Error):
+        return False
+    return True
+
+
+def _source(name: str, layout: str, lines: Iterable[Line], root: Path, what: str, request: Request) -> Source:
+    unit = "line" if layout == "manifest" else "position"
+    rows: list[Row] = []
+    skipped: list[Skip] = []
+    number_by_path: dict[str, int] = {}
+    for line in lines:
+        path = _path(line, root, request.confined)
+        if not path:
+            skipped.append(Skip(f"{unit} {line.number} of {what}", "has no path"))
+            continue
+        first = number_by_path.setdefault(os.path.normpath(path), line.number)
+        if first != line.number:
+            raise SourceError(
+                what=f"{what} names {path!r} twice.",
+                why=f"It stands on {unit}s {first} and {line.number}.",
+                fix="Keep one line for each photo.",
+            )
+        side, group = _side(line, what, unit), label_of(line.group) or None
+        reason = _missing(os.path.join(root, path)) or ("" if label_of(line.label) else "has no label")
+        if reason:
+            skipped.append(Skip(path, reason))
+        else:
+            rows.append(Row(path, label_of(line.label), side, group))
+    if not rows:
+        why = f"{skipped[0].path} {skipped[0].reason}." if skipped else "It has no lines."
+        raise SourceError(
+            what=f"Nothing in {what} can be used.",
+            why=why,
+            fix=f"Its paths are looked for in {root}." if skipped else "Write one line path,label for each photo.",
+        )
+    return Source(name, layout, rows, reader_below(str(root)), skipped, root)
+
+
+def _path(line: Line, root: Path, confined: bool) -> str:
+    """The path of a line with "/"; tables written on Windows are understood elsewhere too."""
+    path = os.fspath(line.path) if isinstance(line.path, os.PathLike) else line.path
+    text = "" if is_nothing(path) else os.fsdecode(path) if isinstance(path, bytes) else str(path)
+    if "\\" in text and (os.sep == "\\" or not os.path.lexists(os.path.join(root, text))):
+        text = text.replace("\\", "/")
+    if confined and not os.path.abspath(os.path.join(root, text)).startswith(os.path.abspath(root) + os.sep):
+        raise UnsafeArchive(what=f"The manifest in the archive names {text!r}, which lies outside the archive.")
+    return text
+
+
+def _side(line: Line, what: str, unit: str) -> str | None:
+    name = label_of(line.split).lower()
+    if name and name not in SIDE_BY_NAME:
+        raise SourceError(
+            what=f"{what} has the split {line.split!r} on {unit} {line.number}.",
+            why=f"Known are {', '.join(SIDE_BY_NAME)}.",
+            fix=nearest(name, SIDE_BY_NAME),
+        )
+    return SIDE_BY_NAME.get(name)
+
+
+def _missing(path: str) -> str:
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "is not there"
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        return f"cannot be found: {getattr(error, 'strerror', None) or error}"
+    return "" if stat.S_ISREG(mode) else "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
+
+
+def _csv_lines(path: Path) -> Iterator[Line]:
+    header = _csv_header(path)
+    place = _places(header, str(path))
+    try:
+        with path.open(newline="", encoding=_encoding(path), errors="surrogateescape") as file:
+            reader = csv.reader(file, delimiter=_delimiter(file.readline()))
+            file.seek(0)
+            next(reader)
+            for cells in reader:
+                if len(cells) > len(header):
+                    raise SourceError(
+                        what=f"Line {reader.line_num} of {path} has {len(cells)} cells for {len(header)} columns.",
+                        fix='A path or label that holds the separator must be quoted: "cat, black.jpg".',
+                    )
+                if any(cells):
+                    cells += [""] * (len(header) - len(cells))
+                    yield Line(reader.line_num, **{name: cells[i] for name, i in place.items()})
+    except (csv.Error, UnicodeError) as error:
+        raise SourceError(what=f"{path} is not a CSV file.", why=f"{error}.") from error
+
+
+def _csv_header(path: Path) -> list[str]:
+    try:
+        with path.open(newline="", encoding=_encoding(path), errors="surrogateescape") as file:
+            first = file.readline(HEADER_BYTES)
+    except OSError as error:
+        raise SourceError(what=f"{path} cannot be read.", why=f"{error.strerror}.") from error
+    except UnicodeError as error:
+        raise SourceError(what=f"{path} is not a CSV file.", why=f"{error}.") from error
+    return next(csv.reader([first], delimiter=_delimiter(first)), [])
+
+
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(2)
+    return "utf-16" if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _delimiter(header: str) -> str:
+    return max(DELIMITERS, key=header.count)
+
+
+def _places(header: Sequence[str], what: str) -> dict[str, int]:
+    """For each known column its place. Raises SourceError for columns that are unknown, missing or there twice."""
+    place: dict[str, int] = {}
+    for i, cell in enumerate(header):
+        name = cell.strip().lower()
+        name = ALSO_KNOWN.get(name, name)
+        if name and name not in COLUMNS:
+            raise SourceError(
+                what=f"{what} has an unknown column {cell!r}.",
+                why=f"Known are {', '.join(COLUMNS)}.",
+                fix=nearest(name, COLUMNS),
+            )
+        if name in place:
+            raise SourceError(what=f"{what} has the column {name!r} twice.", fix="Keep one of them.")
+        if name:
+            place[name] = i
+    if missing := [name for name in COLUMNS[:2] if name not in place]:
+        raise SourceError(
+            what=f"{what} has no column {' and no column '.join(repr(name) for name in missing)}.",
+            why=f"Its columns are {', '.join(header)[:200] or 'none'}.",
+            fix="The first line must name the columns: path,label and, where wanted, split and group.",
+        )
+    return place
+
+
+def _parquet_lines(path: Path) -> Iterator[Line]:
+    file = _parquet_file(path)
+    names = file.schema_arrow.names
+    place = _places(names, str(path))
+    table = file.read(columns=[names[i] for i in place.values()])
+    yield from _lines({name: _values(table[names[i]]) for name, i in place.items()}, 1)
+
+
+def _parquet_file(path: Path) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtra("pyarrow", "parquet", "Reading Parquet") from None
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SourceError(what=f"{path} is not a Parquet file that can be read.", why=f"{error}") from error
+
+
+def _values(column: Any) -> list[Any]:
+    return list(column.to_pylist() if hasattr(column, "to_pylist") else column.to_list())
+
+
+def _lines(columns: Mapping[str, Sequence[Any]], first: int) -> Iterator[Line]:
+    for number, cells in enumerate(zip(*columns.values(), strict=True), start=first):
+        yield Line(number, **dict(zip(columns, cells, strict=True)))

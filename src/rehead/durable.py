@@ -1,0 +1,100 @@
+"""Files that appear whole or not at all.
+
+Everything that is kept is written beside its place under a hidden name, flushed to the disk, and renamed. A process that
+is killed at any moment leaves the old file or the new one. What a file or folder holds is left to its own room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes as 64 hexadecimal digits: what `sha256sum` prints."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """`path` holds `data`, also after a power cut. Raises OSError; then `path` is as it was."""
+    with replaced_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """The same for UTF-8 text; what is not valid Unicode in a file's name is kept (surrogateescape)."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+@contextlib.contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; when the block ends well it becomes `path`, otherwise it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path` to fill; when the block ends well it takes the place of `path`.
+
+    An older `path` stays whole until then and is removed after. When the block fails the new folder is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                _flush(Path(folder, name))
+            _flush(Path(folder))
+        _swap(temporary, path)
+    finally:
+        remove_tree(temporary)
+
+
+def remove_tree(path: Path) -> None:
+    """`path` and all below it is gone; no error when it was not there."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _swap(new: Path, path: Path) -> None:
+    old = _beside(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, old)
+    try:
+        os.rename(new, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.rename(old, path)
+        raise
+    _flush(path.parent)
+    remove_tree(old)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex[:12]}.part")
+
+
+def _flush(path: Path) -> None:
+    """Bytes of a file, or the names in a folder, reach the disk. Folders cannot be flushed on Windows."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

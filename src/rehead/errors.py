@@ -1,0 +1,114 @@
+"""The tree of what can go wrong. Each error says what happened, why, and what to do next.
+
+    ReheadError                exit code 2: something the user can mend
+    ├── SourceError            the folder, manifest, archive or table cannot be used
+    │   └── UnsafeArchive      an archive that climbs out of its folder, or unpacks to far too much
+    ├── PhotoError             one photo cannot be read: skipped and listed, never stops a job
+    ├── SplitError             no honest split can be made of these photos
+    ├── BackboneError          a backbone or its weights cannot be had
+    │   ├── UnknownBackbone
+    │   ├── UnknownLayer
+    │   ├── WeightsUnavailable
+    │   ├── WeightsMismatch
+    │   └── UnsafeWeights
+    ├── EngineError            an engine is missing or disagrees with the reference
+    ├── StoreError             the feature store cannot be used
+    │   └── DiskFull
+    ├── RecipeError            a setting that is out of range or of the wrong kind
+    ├── RunError               a run cannot start, or has nothing to stand on
+    ├── BundleError            a bundle is incomplete, changed or newer than this program
+    ├── MissingExtra           an optional library is not installed
+    └── Defect                 exit code 1: a promise of ours does not hold
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ReheadError(Exception):
+    """what: the fact, one sentence. why: the cause, if known. fix: the next step, if there is one."""
+
+    exit_code = 2
+
+    def __init__(self, *, what: str, why: str = "", fix: str = "") -> None:
+        super().__init__("\n".join(part for part in (what, why, fix) if part))
+        self.what, self.why, self.fix = what, why, fix
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.why, self.fix)
+
+
+def _rebuild(kind: type[ReheadError], what: str, why: str, fix: str) -> ReheadError:
+    error = kind.__new__(kind)
+    ReheadError.__init__(error, what=what, why=why, fix=fix)
+    return error
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """'Did you mean 'x'?' for the nearest of `names`, or an empty string when none is near."""
+    near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+class SourceError(ReheadError): ...
+
+
+class UnsafeArchive(SourceError): ...
+
+
+class PhotoError(ReheadError): ...
+
+
+class SplitError(ReheadError): ...
+
+
+class BackboneError(ReheadError): ...
+
+
+class UnknownBackbone(BackboneError): ...
+
+
+class UnknownLayer(BackboneError): ...
+
+
+class WeightsUnavailable(BackboneError): ...
+
+
+class WeightsMismatch(BackboneError): ...
+
+
+class UnsafeWeights(BackboneError): ...
+
+
+class EngineError(ReheadError): ...
+
+
+class StoreError(ReheadError): ...
+
+
+class DiskFull(StoreError): ...
+
+
+class RecipeError(ReheadError): ...
+
+
+class RunError(ReheadError): ...
+
+
+class BundleError(ReheadError): ...
+
+
+class MissingExtra(ReheadError):
+    """library: what `import` asks for; extra: which extra of ours brings it; purpose: what it is needed for."""
+
+    def __init__(self, library: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            what=f"{purpose} needs the library {library!r}, which is not installed.",
+            fix=f'Install it with: pip install "rehead[{extra}]"',
+        )
+
+
+class Defect(ReheadError):
+    exit_code = 1

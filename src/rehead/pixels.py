@@ -1,0 +1,227 @@
+"""Bytes of a picture -> upright RGB of the size a network wants: uint8 (h, w, 3).
+
+The one way in for tuning, verifying, predicting and serving. `Preprocess` holds its constants and travels in the bundle.
+Which photos there are, and what they show, is left to others.
+
+Colours: grey is repeated; palettes are looked up; transparency is laid over white; CMYK, YCbCr, LAB and HSV are converted
+by Pillow's formulas (embedded colour profiles are not applied); 16-bit samples keep their upper 8 bits; floating point
+and 32-bit samples are stretched from their smallest to their largest value. Of several frames the first counts. EXIF
+orientation is applied.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+
+from rehead.errors import BundleError, PhotoError
+
+Fit = Literal["crop", "pad", "squash"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+FITS: tuple[Fit, ...] = ("crop", "pad", "squash")
+MAX_PIXELS = 178_956_970  # Pillow's own bound against decompression bombs: 512 MiB of RGB
+WHITE = (255, 255, 255)
+NOT_PICTURES = {"EPS", "WMF", "PDF", "MPEG", "FITS", "GRIB", "HDF5", "BUFR"}  # run another program, or only name the format
+DRAFT_FACTOR = 2  # a scaled JPEG decode keeps at least twice the wanted size, so the final resize still decides the pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """How a picture becomes a network's input.
+
+    height, width: pixels of the network's input.
+    mean, std: of the three channels, for values in 0..1; applied inside the network's graph: (x / 255 - mean) / std.
+    fit: "crop" takes the middle, `crop_pct` of the shorter side; "pad" shows the whole picture with bars of the mean
+        colour; "squash" shows the whole picture stretched.
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fit: Fit = "crop"
+    crop_pct: float = 0.875
+    interpolation: Interpolation = "bicubic"
+
+    def __post_init__(self) -> None:
+        if not (0 < self.height <= 4096 and 0 < self.width <= 4096):
+            raise BundleError(what=f"The input size {self.height} x {self.width} is out of range (1 to 4096).")
+        if self.fit not in FITS or self.interpolation not in _RESAMPLING:
+            raise BundleError(what=f"Unknown fit {self.fit!r} or interpolation {self.interpolation!r}.")
+        if not 0 < self.crop_pct <= 1 or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise BundleError(what="crop_pct must be in (0, 1], mean and std three numbers, std above 0.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, under the names of the fields."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocess:
+        """The opposite of `to_dict`. Raises BundleError when a key is missing or unknown."""
+        names = {field.name for field in fields(cls)}
+        if set(values) != names:
+            raise BundleError(what=f"The preprocessing must have exactly the keys {', '.join(sorted(names))}.")
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def prepare(data: bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """The picture in `data` (an encoded file) as (height, width, 3). Raises PhotoError with the reason in one line."""
+    try:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            _check_size(image)
+            if image.format in ("JPEG", "MPO"):
+                image.draft(None, _draft_size(image, preprocess))
+            return fit_image(image, preprocess)
+    except PhotoError:
+        raise
+    except Image.DecompressionBombError:
+        raise PhotoError(what=f"more than {MAX_PIXELS / 1e6:.0f} megapixels: refused as a decompression bomb") from None
+    except Image.UnidentifiedImageError:
+        raise PhotoError(what=_why_unidentified(data)) from None
+    except (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError, OverflowError, MemoryError) as e:
+        # Pillow's decoders raise all of these for damaged files
+        raise PhotoError(what=f"cannot be decoded: {_one_line(e)}") from e
+
+
+def fit_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """A Pillow image as (height, width, 3). The image is not changed."""
+    _check_size(image)
+    rgb = to_rgb(_upright(image))
+    size = (preprocess.width, preprocess.height)
+    resample = _RESAMPLING[preprocess.interpolation]
+    if preprocess.fit == "pad":
+        return _padded(rgb, size, resample, preprocess.mean)
+    box = _crop_box(rgb.size, preprocess) if preprocess.fit == "crop" else None
+    return np.asarray(rgb.resize(size, resample, box=box, reducing_gap=3.0))
+
+
+def fit_array(array: NDArray[Any], preprocess: Preprocess) -> NDArray[np.uint8]:
+    """An array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), uint8 or floats in 0..1, as (height, width, 3)."""
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
+        raise PhotoError(what=f"an array of shape {array.shape} is no picture: (h, w), (h, w, 3) or (h, w, 4) is wanted")
+    if np.issubdtype(array.dtype, np.floating):
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise PhotoError(what="an array of floating point numbers must lie in 0..1")
+        array = np.round(array * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise PhotoError(what=f"an array of {array.dtype} is no picture: uint8 or floats in 0..1 are wanted")
+    return fit_image(Image.fromarray(np.ascontiguousarray(array)), preprocess)
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file that begins with these bytes (64 suffice) is of a format Pillow reads."""
+    return bool(head) and any(accept(head.ljust(64, b"\0")) for accept in _accepts())
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image in mode RGB by the rules at the top of this file."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        image = Image.fromarray(_stretched(np.asarray(image)))
+    elif image.mode in ("P", "LA", "PA", "La", "RGBA", "RGBa") and image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.new("RGBA", rgba.size, (*WHITE, 255))
+        image.alpha_composite(rgba)
+    elif image.mode in ("L", "RGB") and "transparency" in image.info:
+        image.info.pop("transparency")  # one colour key; Pillow warns when it meets it in a conversion
+    return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def _stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
+    values = np.nan_to_num(values.astype(np.float64))
+    if values.size and values.min() >= 0 and 255 < values.max() <= 65535 and np.all(values == np.floor(values)):
+        return (values.astype(np.uint16) >> 8).astype(np.uint8)  # 16 bits in a 32-bit container
+    low, high = float(values.min()), float(values.max())
+    return np.asarray((values - low) * (255.0 / (high - low) if high > low else 0.0)).astype(np.uint8)
+
+
+def _crop_box(size: tuple[int, int], preprocess: Preprocess) -> tuple[float, float, float, float]:
+    """The middle of the picture with the input's proportions, in the picture's own coordinates."""
+    width, height = size
+    scale = min(width / preprocess.width, height / preprocess.height) * preprocess.crop_pct
+    w, h = preprocess.width * scale, preprocess.height * scale
+    left, top = (width - w) / 2, (height - h) / 2
+    return left, top, left + w, top + h
+
+
+def _padded(
+    rgb: Image.Image, size: tuple[int, int], resample: Image.Resampling, mean: tuple[float, float, float]
+) -> NDArray[np.uint8]:
+    scale = min(size[0] / rgb.width, size[1] / rgb.height)
+    w, h = max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale))
+    canvas = np.empty((size[1], size[0], 3), np.uint8)
+    canvas[:] = [round(255 * m) for m in mean]
+    top, left = (size[1] - h) // 2, (size[0] - w) // 2
+    canvas[top : top + h, left : left + w] = np.asarray(rgb.resize((w, h), resample, reducing_gap=3.0))
+    return canvas
+
+
+def _draft_size(image: Image.Image, preprocess: Preprocess) -> tuple[int, int]:
+    """The smallest whole picture from which the wanted size can still be cut; width and height may be swapped by EXIF."""
+    part = preprocess.crop_pct if preprocess.fit == "crop" else 1.0
+    side = math.ceil(max(preprocess.width, preprocess.height) / part) * DRAFT_FACTOR
+    return (side, side)
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise PhotoError(what=f"{image.width} x {image.height} pixels: refused as a decompression bomb")
+    if 0 in image.size:
+        raise PhotoError(what="has no pixels")
+
+
+def _why_unidentified(data: bytes) -> str:
+    if not data:
+        return "is empty (0 bytes)"
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+        return 'is HEIC: install with pip install "rehead[heic]"'
+    return "is not an image that can be read"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """The formats Pillow reads here by itself, HEIC too when the plugin is installed."""
+    Image.init()
+    try:
+        import pillow_heif
+    except ImportError:
+        pass
+    else:
+        pillow_heif.register_heif_opener()
+    return tuple(name for name in Image.ID if name not in NOT_PICTURES)
+
+
+@functools.cache
+def _accepts() -> list[Any]:
+    accepts = [Image.OPEN[name][1] for name in _formats()]
+    return [accept for accept in accepts if accept is not None]
+
+
+_RESAMPLING: dict[str, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}

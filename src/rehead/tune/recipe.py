@@ -1,0 +1,140 @@
+"""What learns, and how: one frozen dataclass that says what a job does, checks itself, and is written as TOML.
+
+Functions below the job take plain arguments; nothing deeper than `run.py` knows the recipe's name.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from rehead.errors import RecipeError, nearest
+
+FORMAT = 1
+HEADS = ("linear", "mlp", "prototype", "auto")
+ENGINES = ("auto", "onnxruntime", "openvino", "torch")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a job's result but the photos.
+
+    backbone: a name that `rehead backbones` lists. weights: a local file, or None for the backbone's own.
+    backbone_args: arguments for timm, and mean, std, input_size, crop_pct, interpolation of the preprocessing.
+    cut: the last layer of the prefix. fit: how a picture becomes the network's square; "default" is the backbone's own.
+    head: linear, mlp:H1,H2 (hidden widths), prototype, or auto. class_weight: None or "balanced".
+    epochs, batch_size, lr, activation: of the MLP's training with Adam.
+    valid_fraction: the share held out where the photos bring no split. folds: of the k-fold on the training side.
+    limit: photos to use at most. budget_s: seconds of extraction at most. seed: of every dice that is thrown.
+    max_bad: the share of unreadable photos over which the job stops.
+    """
+
+    backbone: str = "efficientnet_lite0"
+    weights: str | None = None
+    backbone_args: dict[str, Any] = field(default_factory=dict)
+    cut: str = "pool"
+    fit: str = "default"
+    head: str = "linear"
+    class_weight: str | None = None
+    epochs: int = 40
+    batch_size: int = 64
+    lr: float = 1e-3
+    activation: str = "relu"
+    valid_fraction: float = 0.2
+    folds: int = 5
+    limit: int | None = None
+    budget_s: float | None = None
+    max_bad: float = 0.2
+    engine: str = "auto"
+    device: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _choice("fit", self.fit, ("default", "crop", "pad", "squash", "auto"))
+        _choice("engine", self.engine, ENGINES)
+        _choice("device", self.device, DEVICES)
+        _choice("activation", self.activation, ("relu", "none"))
+        _choice("class-weight", self.class_weight, (None, "balanced"))
+        hidden_widths(self.head)
+        _within("valid-fraction", self.valid_fraction, 0.01, 0.9)
+        _within("max-bad", self.max_bad, 0, 1)
+        _within("folds", self.folds, 2, 100)
+        _within("epochs", self.epochs, 1, 100_000)
+        _within("batch-size", self.batch_size, 1, 1 << 20)
+        _within("lr", self.lr, 1e-12, 1e3)
+        _within("seed", self.seed, 0, 2**63 - 1)
+        if self.limit is not None:
+            _within("limit", self.limit, 1, 1 << 40)
+        if self.budget_s is not None:
+            _within("budget", self.budget_s, 0.001, 1e9)
+
+    def to_toml(self) -> str:
+        """The recipe as TOML; what is None is left out."""
+        import tomli_w
+
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        return tomli_w.dumps({"format": FORMAT, **values})
+
+    @classmethod
+    def from_toml(cls, text: str) -> Recipe:
+        """The recipe in `text`. Raises RecipeError for unknown keys, wrong kinds and newer formats."""
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(what="The recipe is not valid TOML.", why=str(error)) from error
+        number = values.pop("format", None)
+        if not isinstance(number, int) or number > FORMAT:
+            raise RecipeError(
+                what=f"The recipe has format {number!r}; this rehead reads up to {FORMAT}.",
+                fix="Update with: pip install --upgrade rehead",
+            )
+        return cls.from_dict(values)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """The recipe with these fields and the defaults for the rest. Raises RecipeError for a name it does not have."""
+        names = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise RecipeError(
+                    what=f"A recipe has no setting {name!r}.",
+                    why=f"It has: {', '.join(names)}.",
+                    fix=nearest(name, names),
+                )
+        return cls(**values)
+
+
+def hidden_widths(head: str) -> tuple[int, ...]:
+    """The widths in "mlp:1000,256" as (1000, 256); () for other heads. Raises RecipeError when it is no head."""
+    kind, _, widths = head.partition(":")
+    if kind != "mlp":
+        _choice("head", head, HEADS)
+        return ()
+    if not re.fullmatch(r"\d{1,5}(,\d{1,5})*", widths) or "0" in widths.split(","):
+        raise RecipeError(
+            what=f"{head!r} is no head.",
+            why="An MLP names the widths of its hidden layers, 1 to 99999.",
+            fix="For example: --head mlp:1000,256",
+        )
+    return tuple(int(width) for width in widths.split(","))
+
+
+def load(path: Path) -> Recipe:
+    """The recipe in a TOML file."""
+    return Recipe.from_toml(path.read_text(encoding="utf-8"))
+
+
+def _choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        names = [str(choice) for choice in choices if choice is not None]
+        why = f"One of: {', '.join(names)}."
+        raise RecipeError(what=f"--{name} cannot be {value!r}.", why=why, fix=nearest(str(value), names))
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise RecipeError(what=f"--{name} must be between {low:g} and {high:g}, not {value!r}.")

@@ -1,0 +1,1 @@
+"""Arrays in, numbers out: what held-out photos say of a model."""

@@ -1,0 +1,268 @@
+"""Manifests and tables: what they may look like, and what is said of those that are wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rehead.data.rows import Skip
+from rehead.data.sources import Row, Source, open_source
+from rehead.errors import MissingExtra, SourceError
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with a.jpg, b.jpg and sub/c.jpg, each holding its own path."""
+    (tmp_path / "data" / "sub").mkdir(parents=True)
+    for path in ("a.jpg", "b.jpg", "sub/c.jpg"):
+        (tmp_path / "data" / path).write_bytes(path.encode())
+    return tmp_path / "data"
+
+
+def opened(source: object, **options: Any) -> Source:
+    return open_source(source, cache=Path(os.devnull), **options)
+
+
+def manifest(folder: Path, text: str | bytes, name: str = "photos.csv") -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_paths_are_relative_to_the_manifest(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = manifest(photos, "path,label\na.jpg,cat\nsub/c.jpg,dog\n")
+    monkeypatch.chdir(tmp_path)
+    source = opened("data/photos.csv")
+    monkeypatch.chdir(photos)
+    assert (source.layout, source.name) == ("manifest", "photos")
+    assert source.rows == [Row("a.jpg", "cat"), Row("sub/c.jpg", "dog")]
+    assert [source.read(row) for row in source.rows] == [b"a.jpg", b"sub/c.jpg"]
+    assert opened(path).rows == source.rows
+
+
+def test_paths_may_be_absolute(photos: Path) -> None:
+    source = opened(manifest(photos / "sub", f"path,label\n{photos / 'a.jpg'},cat\n../b.jpg,dog\n"))
+    assert [source.read(row) for row in source.rows] == [b"a.jpg", b"b.jpg"]
+
+
+def test_split_and_group_are_read(photos: Path) -> None:
+    source = opened(
+        manifest(photos, "group,split,label,path\np1,Train,cat,a.jpg\n,VALIDATION,dog,b.jpg\n,,x,sub/c.jpg\n")
+    )
+    assert source.rows == [
+        Row("a.jpg", "cat", "train", "p1"),
+        Row("b.jpg", "dog", "valid", None),
+        Row("sub/c.jpg", "x", None, None),
+    ]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_separators_byte_order_marks_and_line_ends_are_recognised(
+    photos: Path, separator: str, start: str, end: str
+) -> None:
+    lines = [separator.join(cells) for cells in (("path", "label"), ("a.jpg", "big, cat"), ("b.jpg", "dog"))]
+    text = start + end.join(lines).replace("big, cat", '"big, cat"') + end
+    assert [row.label for row in opened(manifest(photos, text)).rows] == ["big, cat", "dog"]
+
+
+def test_excels_unicode_text_is_read(photos: Path) -> None:
+    text = "path\tlabel\na.jpg\tçat\n".encode("utf-16")
+    assert opened(manifest(photos, text)).rows == [Row("a.jpg", "çat")]
+
+
+def test_a_catalog_that_was_written_out_is_a_manifest(photos: Path) -> None:
+    text = "path,label,side,digest,group\na.jpg,cat,train,00ff,\nb.jpg,dog,valid,ff00,g\n"
+    assert opened(manifest(photos, text)).rows == [Row("a.jpg", "cat", "train"), Row("b.jpg", "dog", "valid", "g")]
+
+
+def test_a_folder_with_a_manifest_is_read_by_it(photos: Path) -> None:
+    manifest(photos, "path,label\na.jpg,cat\nb.jpg,dog\n", "labels.csv")
+    assert opened(photos).layout == "manifest"
+    assert opened(photos).name == "data"
+    assert len(opened(photos).rows) == 2
+
+
+def test_another_table_in_a_folder_changes_nothing(photos: Path) -> None:
+    for label in ("cat", "dog"):
+        (photos / label).mkdir()
+        (photos / label / "1.jpg").write_bytes(b"")
+    manifest(photos, "path,label,probability\na.jpg,cat,0.9\n", "predictions.csv")
+    assert opened(photos).layout == "folders"
+    with pytest.raises(SourceError, match="no CSV or Parquet file with the columns path,label"):
+        opened(photos, layout="manifest")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names as on POSIX")
+def test_names_with_newlines_and_invalid_utf8_are_found(photos: Path) -> None:
+    names = [os.fsdecode(b"caf\xe9.jpg"), "new\nline.jpg", "🐈 cat.jpg"]
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([["path", "label"], *([name, "cat"] for name in names)])
+    for name in names:
+        (photos / name).write_bytes(os.fsencode(name))
+    source = opened(manifest(photos, text.getvalue().encode("utf-8", "surrogateescape")))
+    assert [source.read(row) for row in source.rows] == [os.fsencode(name) for name in names]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there a backslash is a separator")
+def test_a_manifest_from_windows_is_understood(photos: Path) -> None:
+    assert opened(manifest(photos, "path,label\nsub\\c.jpg,cat\n")).rows == [Row("sub/c.jpg", "cat")]
+
+
+def test_files_that_are_missing_or_have_no_label_are_skipped(photos: Path) -> None:
+    source = opened(manifest(photos, "path,label\ngone.jpg,cat\na.jpg, \nsub,dog\n,dog\nb.jpg\nsub/c.jpg,dog\n"))
+    assert source.rows == [Row("sub/c.jpg", "dog")]
+    assert [skip.reason for skip in source.skipped] == [
+        "is not there",
+        "has no label",
+        "is a folder",
+        "has no path",
+        "has no label",
+    ]
+    assert source.skipped[3].path.startswith("line 5 of ")
+
+
+def test_a_manifest_of_which_nothing_is_there_says_where_it_looked(photos: Path) -> None:
+    with pytest.raises(SourceError, match=re.escape(f"looked for in {photos}")):
+        opened(manifest(photos, "path,label\nx/a.jpg,cat\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path,lable\na.jpg,cat\n", r"unknown column 'lable'.*\n.*\n.*Did you mean 'label'"),
+        ("path,label,extra\na.jpg,cat,1\n", "unknown column 'extra'"),
+        ("path,split\na.jpg,train\n", "has no column 'label'"),
+        ("a.jpg,cat\n", "unknown column 'a.jpg'"),
+        ("", "has no column 'path' and no column 'label'"),
+        ("path,label,path\na.jpg,cat,b.jpg\n", "the column 'path' twice"),
+        ("path,label,split,side\na.jpg,cat,train,test\n", "the column 'split' twice"),
+        ("path,label\na.jpg,cat\nb.jpg,dog\n./a.jpg,cat\n", r"'./a.jpg' twice.\n.*lines 2 and 4"),
+        ("path,label,split\na.jpg,cat,train\nb.jpg,dog,tets\n", r"'tets' on line 3.\n.*\n.*'test'"),
+        ("path,label\na.jpg,cat,dog\n", "Line 2 .* has 3 cells for 2 columns"),
+        ("path,label\n", "has no lines"),
+        (b"path,label\n" + b"x" * 200_000 + b",cat\n", "not a CSV file"),
+    ],
+)
+def test_a_wrong_manifest_says_what_is_wrong_and_where(photos: Path, text: str | bytes, words: str) -> None:
+    with pytest.raises(SourceError, match=words):
+        opened(manifest(photos, text))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_as_a_manifest_are_rows_or_a_clear_error(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "any"
+    folder.mkdir(exist_ok=True)
+    for head in (b"", b"path,label\n", b"\xff\xfe"):
+        with pytest.raises(SourceError):
+            opened(manifest(folder, head + data))
+
+
+labels = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Zs", "Zl", "Zp", "Mn"]), min_size=1, max_size=9
+)
+
+
+@given(st.lists(st.tuples(labels, st.sampled_from(["", "train", "valid", "test"]), labels), min_size=1, max_size=3))
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str, str]]) -> None:
+    import unicodedata
+
+    folder = tmp_path_factory.getbasetemp() / "written"
+    folder.mkdir(exist_ok=True)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["path", "label", "split", "group"])
+    for i, row in enumerate(cells):
+        (folder / f"{i}.jpg").touch()
+        writer.writerow([f"{i}.jpg", *row])
+    composed = [
+        (unicodedata.normalize("NFC", a), side or None, unicodedata.normalize("NFC", b)) for a, side, b in cells
+    ]
+    rows = opened(manifest(folder, text.getvalue())).rows
+    assert [(row.label, row.side, row.group) for row in rows] == composed
+
+
+def test_parquet_is_read_like_csv(photos: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {
+        "path": ["a.jpg", "b.jpg", "gone.jpg", "sub/c.jpg"],
+        "label": pyarrow.array(["cat", "dog", "cat", None]).dictionary_encode(),
+        "group": [1.0, None, 2.0, 3.0],
+    }
+    parquet.write_table(pyarrow.table(columns), photos / "photos.parquet")
+    source = opened(photos / "photos.parquet")
+    assert source.layout == "manifest"
+    assert source.rows == [Row("a.jpg", "cat", None, "1"), Row("b.jpg", "dog")]
+    assert source.skipped == [Skip("gone.jpg", "is not there"), Skip("sub/c.jpg", "has no label")]
+
+
+def test_a_broken_parquet_file_is_a_clear_error(photos: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with pytest.raises(SourceError, match="not a Parquet file that can be read"):
+        opened(manifest(photos, b"PAR1 and then nothing", "photos.parquet"))
+
+
+def test_parquet_without_pyarrow_says_what_to_install(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtra, match=r'pip install "rehead\[parquet\]"'):
+        opened(manifest(photos, b"PAR1", "photos.parquet"))
+
+
+def test_data_frames_and_arrow_tables_are_tables(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"path": [photos / "a.jpg", "b.jpg"], "label": [3, None], "split": ["train", "test"]})
+    monkeypatch.chdir(photos)
+    source = opened(frame)
+    monkeypatch.chdir("/")
+    assert source.layout == "table"
+    assert source.rows == [Row(str(photos / "a.jpg"), "3", "train")]
+    assert source.skipped == [Skip("b.jpg", "has no label")]
+    monkeypatch.chdir(photos)
+    frame = pandas.DataFrame({"path": ["a.jpg", "b.jpg"], "label": pandas.Categorical(["cat", "dog"])})
+    assert opened(frame).rows == [Row("a.jpg", "cat"), Row("b.jpg", "dog")]
+    assert opened(pytest.importorskip("pyarrow").Table.from_pandas(frame)).rows == opened(frame).rows
+    with pytest.raises(SourceError, match="The table has an unknown column 'lable'"):
+        opened(frame.rename(columns={"label": "lable"}))
+
+
+def test_pandas_kinds_of_nothing_are_no_labels_but_their_names_are(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pandas = pytest.importorskip("pandas")
+    monkeypatch.chdir(photos)
+    paths = ["a.jpg", "b.jpg", "sub/c.jpg"]
+    numbers = pandas.DataFrame({"path": paths, "label": pandas.array([1, None, 2], dtype="Int64")})
+    assert [row.label for row in opened(numbers).rows] == ["1", "2"]
+    words = pandas.DataFrame({"path": paths, "label": ["NaT", "nan", pandas.NaT]})
+    assert [row.label for row in opened(words).rows] == ["NaT", "nan"]
+
+
+def test_lists_of_paths_and_labels_are_a_source(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    source = opened((["a.jpg", photos / "b.jpg"], ["cat", 1]))
+    assert source.layout == "lists"
+    assert source.rows == [Row("a.jpg", "cat"), Row(str(photos / "b.jpg"), "1")]
+    with pytest.raises(SourceError, match="positions 0 and 1"):
+        opened((["a.jpg", "./a.jpg"], ["cat", "dog"]))
+
+
+def test_two_manifests_with_the_same_paths_keep_each_row_apart(photos: Path) -> None:
+    train = manifest(photos, "path,label\na.jpg,cat\nb.jpg,dog\n")
+    test = manifest(photos, "path,label\na.jpg,cat\n", "test.csv")
+    source = opened(train, test=test)
+    assert len({row.path for row in source.rows}) == 3
+    assert [row.side for row in source.rows] == ["train", "train", "test"]
+    assert source.read(source.rows[2]) == b"a.jpg"
