@@ -1,0 +1,67 @@
+"""rehead gives a pretrained vision network a new head, for someone who has a folder of labelled photos.
+
+    tuned = rehead.tune("photos/")
+    model = rehead.load(tuned.bundle)
+    model.predict("cat.jpg").label
+
+Each name is loaded on first use: importing rehead imports no torch, and neither does `load(...).predict(...)`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rehead.bundle import Bundle, Head
+    from rehead.classifier import Classifier
+    from rehead.errors import ReheadError
+    from rehead.predict import Model, Prediction, load
+    from rehead.run import Tuned, tune
+    from rehead.tune.recipe import Recipe
+    from rehead.verify.metrics import Interval, Verdict
+    from rehead.verify_bundle import verify
+
+__version__ = "0.1.0"
+
+_ROOM_BY_NAME = {
+    "tune": "rehead.run",
+    "Tuned": "rehead.run",
+    "verify": "rehead.verify_bundle",
+    "load": "rehead.predict",
+    "Model": "rehead.predict",
+    "Prediction": "rehead.predict",
+    "Classifier": "rehead.classifier",
+    "Bundle": "rehead.bundle",
+    "Head": "rehead.bundle",
+    "Recipe": "rehead.tune.recipe",
+    "Verdict": "rehead.verify.metrics",
+    "Interval": "rehead.verify.metrics",
+    "ReheadError": "rehead.errors",
+}
+
+__all__ = [
+    "Bundle",
+    "Classifier",
+    "Head",
+    "Interval",
+    "Model",
+    "Prediction",
+    "Recipe",
+    "ReheadError",
+    "Tuned",
+    "Verdict",
+    "load",
+    "tune",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_BY_NAME:
+        raise AttributeError(f"module 'rehead' has no attribute {name!r}")
+    return getattr(importlib.import_module(_ROOM_BY_NAME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

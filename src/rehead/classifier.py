@@ -1,0 +1,71 @@
+"""The same job as a scikit-learn estimator: features from the store, a head on top."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from rehead.bundle import softmax
+from rehead.data.split import fold_numbers
+from rehead.run import features_of
+from rehead.tune.head import fit_head
+from rehead.tune.recipe import Recipe
+
+
+class Classifier(ClassifierMixin, BaseEstimator):
+    """`fit(images, labels)`, `predict`, `predict_proba`, `score`; for `cross_val_score` and `GridSearchCV`.
+
+    images: a sequence of paths, encoded bytes, Pillow images or uint8 arrays (h, w, 3). A photo that cannot be read is
+    an error here, since scikit-learn wants an answer for each. backbone, head, class_weight, seed: see `Recipe`.
+    cache: the store's folder, by default REHEAD_CACHE or the user's cache folder.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "efficientnet_lite0",
+        head: str = "linear",
+        class_weight: str | None = None,
+        fit_: str = "default",
+        seed: int = 0,
+        cache: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.backbone = backbone
+        self.head = head
+        self.class_weight = class_weight
+        self.fit_ = fit_
+        self.seed = seed
+        self.cache = cache
+
+    def fit(self, images: Sequence[Any], labels: Sequence[Any]) -> Classifier:
+        """The head fitted on these photos; `classes_` are the labels, sorted."""
+        self.classes_, y = np.unique(np.asarray(labels), return_inverse=True)
+        recipe = self._recipe()
+        digests, features = features_of(images, recipe, cache=self._cache())
+        folds = fold_numbers(digests, y.astype(np.int64), n_folds=recipe.folds, seed=recipe.seed)
+        self.head_, self.head_note_ = fit_head(features, y.astype(np.int64), len(self.classes_), folds, recipe)
+        self.n_features_in_ = features.shape[1]
+        return self
+
+    def predict_proba(self, images: Sequence[Any]) -> NDArray[np.float32]:
+        """(n, n_classes), in the order of `classes_`."""
+        check_is_fitted(self, "head_")
+        return softmax(self.head_.logits(features_of(images, self._recipe(), cache=self._cache())[1]))
+
+    def predict(self, images: Sequence[Any]) -> NDArray[Any]:
+        """A label for each photo."""
+        return np.asarray(self.classes_[self.predict_proba(images).argmax(axis=1)])
+
+    def _recipe(self) -> Recipe:
+        return Recipe(
+            backbone=self.backbone, head=self.head, class_weight=self.class_weight, fit=self.fit_, seed=self.seed
+        )
+
+    def _cache(self) -> Path | None:
+        return Path(self.cache) if self.cache is not None else None

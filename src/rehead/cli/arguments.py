@@ -1,0 +1,137 @@
+"""What a person types, understood: times, arguments for a backbone, Ctrl-C; and what the program says when it fails."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+from rehead.errors import RecipeError, ReheadError
+
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def as_seconds(text: str | None, option: str) -> float | None:
+    """'90s', '2m', '1.5h', '30d' or a number of seconds. Raises RecipeError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text)
+    if match is None:
+        raise RecipeError(what=f"--{option} {text!r} is no length of time.", fix=f"For example: --{option} 2m (or s, h, d)")
+    return float(match[1]) * SECONDS[match[2] or "s"]
+
+
+def as_bytes(size: float) -> str:
+    """A number of bytes for people: '17.3 MB'."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def backbone_arguments(texts: Sequence[str]) -> dict[str, Any]:
+    """'pad_type=same', 'mean=0.5' -> values by name. Raises RecipeError where there is no '='."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise RecipeError(what=f"--backbone-arg {text!r} is no NAME=VALUE.", fix="For example: --backbone-arg pad_type=same")
+        values[name.strip()] = _value(value.strip())
+    return values
+
+
+def _value(text: str) -> Any:
+    if "," in text:
+        return tuple(_value(part.strip()) for part in text.split(","))
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+class Interrupt:
+    """Asked, as a function, whether extraction is to stop. The first Ctrl-C during extraction says yes; any other aborts."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+        self._listening = self._stopped = False
+        self._before: Any = None
+
+    def __call__(self) -> bool:
+        self._listening = True
+        return self._stopped
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._on_interrupt)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+        if exception[0] is not None:
+            self._progress.close()
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._stopped or not self._listening:
+            raise KeyboardInterrupt
+        self._stopped = True
+        self._progress.note("Stopping: the job is finished with the photos that are there. Ctrl-C again aborts.")
+
+
+def guarded(app: Any) -> int:
+    """Runs the program and gives its exit code; errors are shown in words, a traceback only with --debug."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names may be any bytes
+    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except ReheadError as error:
+        if debug:
+            raise
+        _close_and_show(error)
+        return error.exit_code
+    except (KeyboardInterrupt, EOFError):
+        print("Aborted. What was computed is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        return _other(error, debug)
+
+
+def _close_and_show(error: ReheadError) -> None:
+    from rehead.cli.terminal import show_error
+
+    show_error(error)
+
+
+def _other(error: Exception, debug: bool) -> int:
+    """Typer's own complaints about options, and what nobody thought of."""
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        show = getattr(error, "show", None)
+        if show is not None:
+            show()
+        return 2
+    if type(error).__name__ == "Abort":
+        return 130
+    if debug:
+        raise error
+    print(
+        f"Error: rehead failed in a way it should not: {type(error).__name__}: {error}\n"
+        "  Run the command again with --debug for the traceback, and please report it.",
+        file=sys.stderr,
+    )
+    return 1

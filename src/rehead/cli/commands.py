@@ -1,0 +1,233 @@
+"""One short function a command: types, one call, one way to show. Each imports its job inside, so help is quick."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from rehead.cli import terminal
+from rehead.cli.arguments import Interrupt, as_bytes, as_seconds, backbone_arguments, guarded
+
+app = typer.Typer(
+    name="rehead",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Give a pretrained vision network a new head: tune it on a folder of photos, verify it, ship it.\n\n"
+    "For example:  rehead tune photos/   and then   rehead predict runs/photos-efficientnet_lite0-1/bundle cat.jpg",
+)
+cache_app = typer.Typer(help="What is kept between jobs: features, exported networks, unpacked archives.")
+app.add_typer(cache_app, name="cache", invoke_without_command=True)
+
+Cache = Annotated[Optional[Path], typer.Option("--cache", help="Where features are kept. [env: REHEAD_CACHE]")]  # noqa: UP045
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Layout = Annotated[str, typer.Option(help="folders, split, flat, manifest or archive; recognised when left out.")]
+MaxBad = Annotated[float, typer.Option(help="Share of unreadable photos over which the job stops.")]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        import rehead
+
+        print(rehead.__version__)
+        raise typer.Exit
+    del debug  # read by `guarded` before commands are parsed
+
+
+@app.command()
+def tune(
+    photos: Annotated[str, typer.Argument(help="Folder, CSV or Parquet manifest, .zip or .tar of labelled photos.")],
+    backbone: Annotated[str, typer.Option(help="A name that `rehead backbones` lists.")] = "efficientnet_lite0",
+    head: Annotated[str, typer.Option(help="linear, mlp:1000,256, prototype or auto.")] = "linear",
+    weights: Annotated[Optional[Path], typer.Option(help="A local .safetensors, .pth or .pt file.")] = None,  # noqa: UP045
+    backbone_arg: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="For timm or the preprocessing: pad_type=same, mean=0.5, ... Repeatable."),
+    ] = None,
+    cut: Annotated[str, typer.Option(help="The last frozen layer.")] = "pool",
+    fit: Annotated[str, typer.Option(help="Picture to square: default, crop, pad, squash or auto.")] = "default",
+    valid: Annotated[Optional[str], typer.Option(help="A folder of photos to hold out.")] = None,  # noqa: UP045
+    test: Annotated[Optional[str], typer.Option(help="A folder of photos for the verdict.")] = None,  # noqa: UP045
+    layout: Layout = "auto",
+    valid_fraction: Annotated[float, typer.Option(help="Share held out where the photos bring no split.")] = 0.2,
+    limit: Annotated[Optional[int], typer.Option(help="Use at most so many photos.")] = None,  # noqa: UP045
+    budget: Annotated[Optional[str], typer.Option(help="Extract for at most so long: 90s, 2m, 1h.")] = None,  # noqa: UP045
+    class_weight: Annotated[Optional[str], typer.Option(help="balanced: rare classes count as much.")] = None,  # noqa: UP045
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation on the training side.")] = 5,
+    epochs: Annotated[int, typer.Option(help="Of an MLP head, at most.")] = 40,
+    batch_size: Annotated[int, typer.Option(help="Of an MLP head's training.")] = 64,
+    lr: Annotated[float, typer.Option(help="Adam's learning rate for an MLP head.")] = 1e-3,
+    activation: Annotated[str, typer.Option(help="Between an MLP's layers: relu or none.")] = "relu",
+    engine: Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    max_bad: MaxBad = 0.2,
+    seed: Annotated[int, typer.Option(help="Of every dice that is thrown.")] = 0,
+    out: Annotated[Optional[Path], typer.Option(help="The run's folder; else runs/<photos>-<backbone>-<n>.")] = None,  # noqa: UP045
+    force: Annotated[bool, typer.Option("--force", help="Replace the run that is in --out.")] = False,
+    cache: Cache = None,
+    json: Json = False,
+) -> None:
+    """Tune a backbone's head on labelled photos and verify it on photos it never saw.
+
+    Example: rehead tune photos/ --head linear
+    """
+    from rehead.run import tune as run_tune
+
+    settings = {
+        "backbone": backbone, "head": head, "weights": str(weights) if weights else None, "cut": cut, "fit": fit,
+        "backbone_args": backbone_arguments(backbone_arg or []), "valid_fraction": valid_fraction, "limit": limit,
+        "budget_s": as_seconds(budget, "budget"), "class_weight": class_weight, "folds": folds, "epochs": epochs,
+        "batch_size": batch_size, "lr": lr, "activation": activation, "engine": engine, "device": device,
+        "max_bad": max_bad, "seed": seed,
+    }  # fmt: skip
+    progress = terminal.progress_for(json=json)
+    with Interrupt(progress) as stop:
+        tuned = run_tune(photos, out=out, force=force, layout=layout, valid=valid, test=test, cache=cache,
+                         progress=progress, stop=stop, **settings)  # fmt: skip
+    _finish(progress, tuned.to_dict() if json else None)
+    if not json:
+        terminal.show_verdict(tuned.verdict)
+        terminal.show_tuned(tuned.head_note, tuned.images, tuned.seconds, str(tuned.run), str(tuned.bundle))
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="The folder `bundle` of a run.")],
+    photos: Annotated[list[str], typer.Argument(help="Images, folders, or patterns such as 'photos/*.jpg'.")],
+    top: Annotated[int, typer.Option(min=1, help="Classes to show for each photo.")] = 3,
+    format: Annotated[str, typer.Option(help="table, csv or jsonl.")] = "table",
+    out: Annotated[Optional[Path], typer.Option(help="Write to this file instead.")] = None,  # noqa: UP045
+) -> None:
+    """Name the class of photos with a bundle. Exit code 3 when some could not be read.
+
+    Example: rehead predict runs/photos-efficientnet_lite0-1/bundle cat.jpg holiday/
+    """
+    from rehead.cli.predictions import predict_to
+
+    bad = predict_to(bundle, photos, top=top, form=format, out=out)
+    if bad:
+        raise typer.Exit(3)
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The folder `bundle` of a run.")],
+    photos: Annotated[str, typer.Argument(help="Labelled photos, as for `rehead tune`.")],
+    layout: Layout = "auto",
+    max_bad: MaxBad = 0.2,
+    cache: Cache = None,
+    json: Json = False,
+) -> None:
+    """Judge a bundle on other labelled photos.
+
+    Example: rehead verify runs/photos-efficientnet_lite0-1/bundle new_photos/
+    """
+    from rehead.verify_bundle import verify as run_verify
+
+    progress = terminal.progress_for(json=json)
+    verified = run_verify(bundle, photos, layout=layout, max_bad=max_bad, cache=cache, progress=progress)
+    _finish(progress, verified.to_dict() if json else None)
+    if not json:
+        terminal.show_verdict(verified.verdict)
+        terminal.show_skipped(verified.skipped)
+
+
+@app.command()
+def backbones(
+    pattern: Annotated[Optional[str], typer.Argument(help="A part of a name, or a pattern such as 'resnet*'.")] = None,  # noqa: UP045
+    cache: Cache = None,
+    json: Json = False,
+) -> None:
+    """List backbones: those whose weights are here, or those that match PATTERN.
+
+    Example: rehead backbones 'resnet*'
+    """
+    from rehead.nets.backbone import list_backbones
+
+    rows, others = list_backbones(pattern, _cache(cache))
+    if json:
+        print(json_module.dumps([row.__dict__ for row in rows]))
+        return
+    terminal.show_backbones(rows, others)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the photos and the run are written.")] = Path("rehead-demo"),
+    cache: Cache = None,
+) -> None:
+    """Run the main job on 1,797 handwritten digits that come with scikit-learn. Nothing is downloaded.
+
+    Example: rehead demo
+    """
+    from rehead.demo import write_digits
+    from rehead.run import tune as run_tune
+
+    progress = terminal.progress_for(json=False)
+    photos = write_digits(out / "digits", progress)
+    with Interrupt(progress) as stop:
+        tuned = run_tune(photos, out=out / "run", force=True, cache=cache, progress=progress, stop=stop)
+    _finish(progress, None)
+    terminal.show_verdict(tuned.verdict)
+    terminal.show_tuned(tuned.head_note, tuned.images, tuned.seconds, str(tuned.run), str(tuned.bundle))
+
+
+@cache_app.callback()
+def cache_size(context: typer.Context, cache: Cache = None, json: Json = False) -> None:
+    """What is kept between jobs, by backbone. `rehead cache clear` frees it.
+
+    Example: rehead cache
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from rehead.features.cache import list_stores, other_bytes
+
+    folder = _cache(cache)
+    stores = list_stores(folder)
+    if json:
+        print(json_module.dumps({"folder": str(folder), "stores": [s.__dict__ for s in stores]}))
+        return
+    terminal.show_cache(folder, stores, other_bytes(folder))
+
+
+@cache_app.command()
+def clear(
+    backbone: Annotated[Optional[str], typer.Option(help="Only of this backbone; patterns are allowed.")] = None,  # noqa: UP045
+    older_than: Annotated[Optional[str], typer.Option(help="Only what was not used for so long: 30d, 12h.")] = None,  # noqa: UP045
+    cache: Cache = None,
+) -> None:
+    """Free what is kept. What a running job uses is left alone.
+
+    Example: rehead cache clear --older-than 30d
+    """
+    from rehead.features.cache import clear as clear_cache
+
+    cleared = clear_cache(_cache(cache), backbone=backbone, older_than_s=as_seconds(older_than, "older-than"))
+    print(f"Freed {as_bytes(cleared.freed_bytes)}." + (" Some is in use and was kept." if cleared.kept_in_use else ""))
+
+
+def main() -> None:
+    """The program: exit code 0, 1 for our mistakes, 2 for the user's, 3 for a photo that could not be predicted."""
+    sys.exit(guarded(app))
+
+
+def _finish(progress: Any, json: dict[str, Any] | None) -> None:
+    progress.close()
+    if json is not None:
+        print(json_module.dumps(json))
+
+
+def _cache(cache: Path | None) -> Path:
+    import os
+
+    from rehead.features.cache import default_cache_folder
+
+    return cache.expanduser() if cache is not None else default_cache_folder(os.environ)

@@ -1,0 +1,259 @@
+"""How things look: progress, tables, errors. Nothing here decides anything.
+
+In a terminal a bar says what is done, how fast, and how long it will take; elsewhere a plain line comes every ten
+seconds; with --json nothing but JSON goes to standard output, and errors go to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rehead.errors import ReheadError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rehead.verify.metrics import ClassVerdict, Interval, Verdict
+
+LINE_EVERY_S = 10.0
+MAX_CONFUSION = 12  # classes; a larger matrix does not fit a terminal and stands in verdict.json
+
+
+class Lines:
+    """Progress as plain lines, at most one every ten seconds, and one at the end of each phase."""
+
+    def __init__(self, write: Any = None) -> None:
+        self._write = write or (lambda line: print(line, file=sys.stderr, flush=True))
+        self._name, self._total, self._unit, self._done, self._status = "", None, "photos", 0, ""
+        self._begun = self._said = time.monotonic()
+
+    def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
+        self.close()
+        self._name, self._total, self._unit, self._done, self._status = name, total, unit, 0, ""
+        self._begun = self._said = time.monotonic()
+
+    def advance(self, n: int = 1) -> None:
+        self._done += n
+        if time.monotonic() - self._said >= LINE_EVERY_S:
+            self._say()
+
+    def status(self, text: str) -> None:
+        first = not self._status
+        self._status = text
+        if first:
+            self._say()
+
+    def note(self, text: str) -> None:
+        self._write(text)
+
+    def close(self) -> None:
+        """The last phase is over."""
+        if self._name and time.monotonic() - self._begun > 2:
+            self._say()
+        self._name = ""
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        took = self._said - self._begun
+        parts = [f"{self._name}: {self._done}" + (f" of {self._total}" if self._total else "") + f" {self._unit}"]
+        if self._done and took > 0.5:
+            rate = self._done / took
+            parts.append(f"{rate:.0f}/s")
+            if self._total and self._done < self._total:
+                parts.append(f"{(self._total - self._done) / rate:.0f} s left")
+        if not self._total:
+            parts = [f"{self._name}, {took:.0f} s"]
+        self._write(", ".join([*parts, self._status] if self._status else parts))
+
+
+class Bars:
+    """Progress as a live bar in a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("[bold]{task.fields[status]}"),
+        )
+        self._bars = Progress(*columns, console=console, transient=True)
+        self._bars.start()
+        self._task: Any = None
+        self._begun, self._done = time.monotonic(), 0
+
+    def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        self._task = self._bars.add_task(name, total=total, status="", rate="")
+        self._begun, self._done = time.monotonic(), 0
+
+    def advance(self, n: int = 1) -> None:
+        if self._task is not None:
+            self._done += n
+            rate = self._done / max(time.monotonic() - self._begun, 1e-3)
+            self._bars.update(self._task, advance=n, rate=f"{rate:.0f}/s")
+
+    def status(self, text: str) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, status=text)
+
+    def note(self, text: str) -> None:
+        self._bars.console.print(text, highlight=False, markup=False)
+
+    def close(self) -> None:
+        self._bars.stop()
+
+
+def console() -> Console:
+    """Standard output, as wide as the terminal."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def progress_for(*, json: bool) -> Lines | Bars:
+    """A bar where a person looks on, else lines on standard error."""
+    if not json and sys.stdout.isatty():
+        return Bars(console())
+    return Lines()
+
+
+def show_error(error: ReheadError) -> None:
+    """What happened, why, and what to do, on standard error."""
+    print(f"Error: {error.what}", *(part for part in (error.why, error.fix) if part), sep="\n  ", file=sys.stderr)
+
+
+def percent(interval: Interval | None) -> str:
+    """'98.5 %  (96.7 to 99.3)'."""
+    if interval is None:
+        return "–"
+    return f"{100 * interval.value:.1f} %  ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+
+
+def show_verdict(verdict: Verdict) -> None:
+    """The verdict as a sentence and tables."""
+    out = console()
+    right = round(verdict.top1.value * verdict.top1.n)
+    low, high = 100 * verdict.top1.low, 100 * verdict.top1.high
+    out.print(
+        f"\n[bold]Right on {right} of {verdict.top1.n} held-out photos: {100 * verdict.top1.value:.1f} %[/bold]"
+        f" (95 % interval {low:.1f} to {high:.1f})"
+    )
+    facts = [f"most frequent class alone {100 * verdict.majority.value:.1f} %", f"macro F1 {verdict.macro_f1:.3f}"]
+    facts.append(f"log-loss {verdict.log_loss:.3f}")
+    if verdict.top5 is not None:
+        facts.insert(0, f"top-5 {percent(verdict.top5)}")
+    if verdict.n_train:
+        facts.append(f"learned from {verdict.n_train} photos{', a part of them' if verdict.partial else ''}")
+    out.print("; ".join(facts), style="dim")
+    for note in verdict.notes:
+        out.print(f"! {note}", style="yellow", markup=False)
+    _show_classes(verdict, out)
+    _show_mistakes(verdict, out)
+
+
+def show_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+    """A table without frames; the columns `right` are set to the right."""
+    from rich.text import Text
+
+    table = _table(header, right)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console().print(table)
+
+
+def _show_classes(verdict: Verdict, out: Console) -> None:
+    from rich.text import Text
+
+    small = len(verdict.classes) <= MAX_CONFUSION
+    named = [f"as {c.label}" for c in verdict.classes] if small else []
+    table = _table(["class", "photos", "precision %", "recall %", *named], range(1, 4 + len(named)))
+    for row, facts in zip(verdict.confusion, verdict.classes, strict=True):
+        counts = [str(count) if count else "·" for count in row] if small else []
+        table.add_row(Text(facts.label), str(facts.n), *_shares(facts), *counts)
+    out.print(table)
+
+
+def _shares(facts: ClassVerdict) -> list[str]:
+    return [percent(facts.precision).replace(" %", ""), percent(facts.recall).replace(" %", "")]
+
+
+def _show_mistakes(verdict: Verdict, out: Console) -> None:
+    from rich.text import Text
+
+    if not verdict.mistakes:
+        return
+    table = _table(["worst mistakes", "is", "named", "with"], [3])
+    for m in verdict.mistakes:
+        table.add_row(Text(printable(m.path), overflow="fold"), Text(m.label), Text(m.predicted), f"{m.probability:.3f}")
+    out.print(table)
+
+
+def _table(header: Sequence[str], right: Sequence[int]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for i, name in enumerate(header):
+        table.add_column(name, justify="right" if i in right else "left")
+    return table
+
+
+def printable(path: str) -> str:
+    """A file's name as text that any terminal can show: control characters and invalid bytes are escaped."""
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def show_tuned(head_note: str, images: dict[str, int], seconds: dict[str, float], run: str, bundle: str) -> None:
+    """How a model was made, where it is, and what to type next."""
+    out = console()
+    phases = ", ".join(f"{name} {took:.1f}" for name, took in seconds.items() if name != "total" and took >= 0.05)
+    out.print(f"\nHead      {head_note}", markup=False)
+    stored = f", {images['from_store']} from the store" if images["from_store"] else ""
+    skipped = f", {images['skipped']} skipped (see skipped.csv)" if images["skipped"] else ""
+    out.print(f"Photos    {images['used']}{stored}{skipped}")
+    out.print(f"Time      {seconds['total']:.1f} s ({phases})")
+    out.print(f"Run       {run}", markup=False, soft_wrap=True)
+    out.print(f"Bundle    {bundle}", markup=False, soft_wrap=True)
+    out.print(f"Try it    rehead predict {bundle} PHOTO", markup=False, soft_wrap=True)
+
+
+def show_skipped(skipped: Sequence[Any]) -> None:
+    """What was left out, at most ten lines of it."""
+    for skip in skipped[:10]:
+        print(f"Skipped {printable(skip.path)}: {skip.reason}", file=sys.stderr)
+    if len(skipped) > 10:
+        print(f"... and {len(skipped) - 10} more", file=sys.stderr)
+
+
+def show_backbones(rows: Sequence[Any], others: int) -> None:
+    """Backbones, one a line."""
+    cells = [
+        (r.name, f"{r.parameters / 1e6:.1f} M", f"{r.macs / 1e9:.2f} G", str(r.input_size), str(r.width), r.licence,
+         "here" if r.here else "hub")
+        for r in rows
+    ]  # fmt: skip
+    show_table(["backbone", "parameters", "MACs", "pixels", "features", "licence", "weights"], cells, right=[1, 2, 3, 4])
+    if others:
+        print(f"{others} more: rehead backbones 'resnet*'; weights of others come from the hub or --weights FILE.")
+
+
+def show_cache(folder: Any, stores: Sequence[Any], other: int) -> None:
+    """What is kept, by backbone."""
+    from rehead.cli.arguments import as_bytes
+
+    cells = [
+        (s.backbone, s.identity[:12], str(s.photos), as_bytes(s.size_bytes), time.strftime("%Y-%m-%d", time.localtime(s.last_used)))
+        for s in stores
+    ]
+    show_table(["backbone", "prefix", "photos", "size", "last used"], cells, right=[2, 3])
+    total = sum(s.size_bytes for s in stores) + other
+    print(f"{as_bytes(total)} in {folder}, {as_bytes(other)} of it exported networks and unpacked archives")

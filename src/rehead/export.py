@@ -1,0 +1,147 @@
+"""Network + head + Preprocess -> ONNX, compared, into a bundle.
+
+The prefix is traced once by PyTorch and kept in the cache. A head is put behind it without PyTorch, so a second job with
+another head needs none. What is written is loaded back and compared with what was tuned before it is handed over.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.bundle import Bundle, Head, softmax
+from rehead.durable import write_bytes, write_text
+from rehead.errors import Defect
+from rehead.features.engines import Prefix
+from rehead.nets.card import card_folder, card_key, find_card, locate
+from rehead.pixels import Preprocess
+from rehead.predict import Model
+from rehead.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from rehead.nets.backbone import Backbone
+
+OPSET = 17  # the newest that PyTorch's tracing exporter writes; every runtime of the last three years reads it
+MAX_DIFFERENCE = 1e-4  # between a probability of the bundle and of the model that was tuned
+
+
+def export_prefix(prefix: torch.nn.Module, preprocess: Preprocess, path: Path) -> None:
+    """The prefix as an ONNX graph at `path`: "pixels" (n, h, w, 3) uint8 -> "features" (n, width) float32, any n.
+
+    The tracing exporter is used: it takes a tenth of the time of the one built on torch.export and writes the same
+    convolutions. Raises what the exporter raises for networks it cannot trace.
+    """
+    import torch
+
+    class FromPixels(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.prefix = prefix
+            self.register_buffer("mean", torch.tensor(preprocess.mean).reshape(1, 3, 1, 1) * 255)
+            self.register_buffer("std", torch.tensor(preprocess.std).reshape(1, 3, 1, 1) * 255)
+
+        def forward(self, pixels: torch.Tensor) -> Any:
+            return self.prefix((pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std)
+
+    example = torch.zeros(2, preprocess.height, preprocess.width, 3, dtype=torch.uint8)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # the exporter warns of its own age and of constants it traces
+        torch.onnx.export(
+            FromPixels().eval(),
+            (example,),
+            buffer,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["pixels"],
+            output_names=["features"],
+            dynamic_axes={"pixels": {0: "n"}, "features": {0: "n"}},
+        )
+    write_bytes(path, buffer.getvalue())
+
+
+def with_head(prefix: Path, head: Head) -> bytes:
+    """The graph of `prefix` with the head behind it: outputs "features", "logits" and "probabilities"."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(str(prefix))
+    graph, value = model.graph, "features"
+    for i, (weight, bias) in enumerate(head.layers):
+        last = i == len(head.layers) - 1
+        if i and head.activation == "relu":
+            graph.node.append(helper.make_node("Relu", [value], [f"head.{i}.relu"]))
+            value = f"head.{i}.relu"
+        names = [f"head.{i}.weight", f"head.{i}.bias"]
+        graph.initializer.extend(
+            numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name)
+            for array, name in zip((weight, bias), names, strict=True)
+        )
+        output = "logits" if last else f"head.{i}"
+        graph.node.append(helper.make_node("Gemm", [value, *names], [output], transB=1))
+        value = output
+    graph.node.append(helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1))
+    n_classes = head.layers[-1][0].shape[0]
+    for name in ("logits", "probabilities"):
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", n_classes]))
+    return bytes(model.SerializeToString())
+
+
+def compare(
+    bundle: Bundle, pixels: NDArray[np.uint8], features: NDArray[np.float32], head: Head, allowed: float = MAX_DIFFERENCE
+) -> float:
+    """The largest difference in a probability between the bundle, loaded back, and `head` on the prefix's `features`.
+
+    pixels: (n, h, w, 3). features: (n, width) of the same photos. Raises Defect when a top-1 differs or a probability
+    is off by `allowed` or more.
+    """
+    probabilities = Model(bundle).probabilities(pixels)
+    wanted = softmax(head.logits(features))
+    off = float(np.abs(probabilities - wanted).max())
+    sure = _top_gap(wanted) > 2 * off  # of two equal probabilities, either may come first
+    same = (probabilities.argmax(axis=1) == wanted.argmax(axis=1)) | ~sure
+    if off >= allowed or not same.all():
+        raise Defect(
+            what=f"The bundle differs from the tuned model: by {off:.2g} in a probability, {int((~same).sum())} other classes.",
+            why=f"{allowed:g} is allowed.",
+            fix="Please report this with the recipe of the run; another --backbone or --engine torch may work.",
+        )
+    return off
+
+
+def _top_gap(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    top = np.sort(probabilities, axis=1)
+    return np.asarray(top[:, -1] - top[:, -2])
+
+
+def ready_prefix(
+    name: str, *, weights: Path | None, arguments: dict[str, Any], cut: str, cache: Path, progress: Progress
+) -> Prefix:
+    """The prefix of a backbone with its card and its graph, from the cache or made now (which loads torch)."""
+    place = locate(name, weights)
+    key = card_key(name, place, arguments, cut)
+    folder = card_folder(cache, key)
+
+    @functools.cache
+    def load() -> Backbone:
+        from rehead.nets.backbone import load_backbone
+
+        return load_backbone(name, weights=weights, arguments=arguments, cut=cut)
+
+    card = find_card(cache, key)
+    if card is None:
+        progress.phase(f"Preparing {name} (once)")
+        backbone = load()
+        card = backbone.card
+        folder.mkdir(parents=True, exist_ok=True)
+        export_prefix(backbone.prefix, card.preprocess, folder / "prefix.onnx")
+        write_text(folder / "card.json", card.to_json())
+    return Prefix(card, folder, lambda: load().prefix)

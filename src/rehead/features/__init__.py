@@ -1,0 +1,1 @@
+"""A frozen prefix run once for each photo, and what it gave kept."""

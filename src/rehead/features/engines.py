@@ -1,0 +1,178 @@
+"""What runs a frozen prefix: one protocol, one literal dict. No torch here.
+
+An engine takes pixels and gives pooled features. It says how many threads may call it at once and how many photos it
+wants a call, so that `extract.py` can keep every core busy with decoding and running alike. Whether an engine may be
+used is decided by comparison with the reference on real photos (`agree`), not by trust.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.errors import EngineError, MissingExtra
+from rehead.nets.card import Card, read_agreement, write_agreement
+from rehead.parallel import n_cores
+from rehead.predict import open_session
+
+CPU_BATCH = 8  # photos a call: one thread gains nothing from more, and activations stay near the cache
+MAX_WORKERS = 16  # calls at once: each holds a batch's activations
+TOLERANCE = {"fp32": 1e-3, "bf16": 6e-2}  # largest difference from the reference, relative to the largest feature
+
+
+class Engine(Protocol):
+    """Laws: a photo's features do not depend on the photos beside it nor on their number, and are the same every time;
+    `workers` threads may call at once; they agree with the reference within `TOLERANCE[precision]`."""
+
+    name: str
+    version: str
+    precision: str
+    workers: int
+    batch: int
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features (n, width) of pixels (n, h, w, 3), 1 <= n <= batch."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A prefix ready for any engine: its card, its graph as ONNX, and a way to the network itself (which loads torch)."""
+
+    card: Card
+    folder: Path
+    network: Callable[[], Any]
+
+    @property
+    def onnx(self) -> Path:
+        """The graph: "pixels" (n, h, w, 3) uint8 -> "features" (n, width) float32."""
+        return self.folder / "prefix.onnx"
+
+
+class OnnxEngine:
+    """ONNX Runtime on CPU: each thread runs a whole batch by itself, which leaves no core waiting for another."""
+
+    name = "onnxruntime"
+    precision = "fp32"
+    batch = CPU_BATCH
+
+    def __init__(self, prefix: Prefix, device: str) -> None:
+        import onnxruntime
+
+        if device != "cpu":
+            raise EngineError(
+                what=f"The engine onnxruntime runs on the CPU here, not on {device}.",
+                fix="Leave --engine out, or pass --engine torch.",
+            )
+        self.version = str(onnxruntime.__version__)
+        self.workers = min(n_cores(), MAX_WORKERS)
+        self._session = open_session(prefix.onnx, threads=max(1, n_cores() // self.workers))
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.asarray(self._session.run(["features"], {"pixels": _filled(pixels, self.batch)})[0][: len(pixels)])
+
+
+class OpenVinoEngine:
+    """OpenVINO on CPU, from the same graph."""
+
+    name = "openvino"
+    precision = "fp32"
+    batch = CPU_BATCH
+
+    def __init__(self, prefix: Prefix, device: str) -> None:
+        try:
+            import openvino
+        except ImportError:
+            raise MissingExtra("openvino", "openvino", "The engine openvino") from None
+        if device != "cpu":
+            raise EngineError(what=f"The engine openvino runs on the CPU, not on {device}.")
+        self.version = str(openvino.__version__).split("-")[0]
+        self.workers = min(n_cores(), MAX_WORKERS)
+        core = openvino.Core()
+        hints = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": self.workers, "INFERENCE_NUM_THREADS": n_cores()}
+        self._compiled = core.compile_model(core.read_model(prefix.onnx), "CPU", hints)
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        request = self._compiled.create_infer_request()
+        return np.array(request.infer({0: _filled(pixels, self.batch)})[0][: len(pixels)])
+
+
+def open_torch(prefix: Prefix, device: str) -> Engine:
+    """PyTorch: the reference, and the GPU's."""
+    from rehead.features.torch_engine import TorchEngine
+
+    return TorchEngine(prefix, device)
+
+
+ENGINES: dict[str, Callable[[Prefix, str], Engine]] = {
+    "onnxruntime": OnnxEngine,
+    "openvino": OpenVinoEngine,
+    "torch": open_torch,
+}
+
+
+def precision_of(name: str, device: str) -> str:
+    """The precision an engine computes in on a device, without opening it."""
+    return "bf16" if name == "torch" and device == "cuda" else "fp32"
+
+
+def resolve(name: str, device: str) -> tuple[str, str]:
+    """The engine and device that "auto" stands for: PyTorch on CUDA where there is one, else ONNX Runtime on the CPU."""
+    if device == "auto":
+        device = "cuda" if _has_nvidia() and name in ("auto", "torch") else "cpu"
+    if name == "auto":
+        name = "onnxruntime" if device == "cpu" else "torch"
+    return name, device
+
+
+def open_engine(prefix: Prefix, name: str, device: str, pixels: Callable[[], NDArray[np.uint8]]) -> Engine:
+    """The engine `name`, after it was compared with the reference on `pixels()` (n, h, w, 3), once for each version.
+
+    The largest difference is recorded beside the prefix. Raises EngineError when it is over tolerance.
+    """
+    engine = ENGINES[name](prefix, device)
+    key = f"{engine.name} {engine.version} {device} {engine.precision}"
+    measured = read_agreement(prefix.folder).get(key)
+    if measured is None:
+        reference = open_torch(prefix, "cpu")
+        measured = difference(engine, reference, pixels())
+        check_difference(name, engine.precision, measured)
+        write_agreement(prefix.folder, key, measured)
+    return engine
+
+
+def difference(engine: Engine, reference: Engine, pixels: NDArray[np.uint8]) -> float:
+    """The largest difference between two engines' features of the same pixels, relative to the largest feature."""
+    pixels = pixels[: min(engine.batch, reference.batch)]
+    got, wanted = engine(pixels), reference(pixels)
+    return float(np.abs(got - wanted).max() / max(float(np.abs(wanted).max()), 1e-12))
+
+
+def check_difference(name: str, precision: str, measured: float) -> None:
+    """Raises EngineError when an engine is further from the reference than its precision explains."""
+    if not measured <= TOLERANCE[precision]:
+        raise EngineError(
+            what=f"The engine {name} does not agree with the reference on these photos.",
+            why=f"The largest difference is {measured:.2g} of the largest feature; {TOLERANCE[precision]:g} is allowed.",
+            fix="Run with --engine torch.",
+        )
+
+
+def _filled(pixels: NDArray[np.uint8], n: int) -> NDArray[np.uint8]:
+    """Always `n` photos, the last one repeated: kernels chosen by batch size would change the last bits of a feature."""
+    short = n - len(pixels)
+    return np.concatenate([pixels, np.repeat(pixels[-1:], short, axis=0)]) if short > 0 else pixels
+
+
+def _has_nvidia() -> bool:
+    """Whether it is worth asking PyTorch for a CUDA device; asking takes seconds."""
+    if not (Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi")):
+        return False
+    from rehead.features.torch_engine import best_device
+
+    return best_device() == "cuda"

@@ -1,0 +1,123 @@
+"""Catalog -> decode -> engine -> store. What is in the store already is not computed again.
+
+Each thread decodes a batch and runs the engine on it, so decoding and running share the cores without waiting for each
+other, and memory holds a few batches whatever the number of photos. A bad photo is listed and skipped. The engine is
+handed in; which photos, in which order, and when to stop is decided above.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Skip
+from rehead.errors import PhotoError, SourceError
+from rehead.features.engines import Engine
+from rehead.features.store import Store
+from rehead.parallel import batched, ordered_map
+from rehead.pixels import Preprocess, prepare
+from rehead.progress import Progress
+
+COMMIT_EVERY_S = 1.0  # at most this much work is lost by SIGKILL; a commit costs a flush of the disk
+JUDGE_FROM = 50  # photos seen before a high share of bad ones can stop the job
+
+
+@dataclass
+class Extracted:
+    """What an extraction did. bad: positions in the catalog, with the reason. done: how many photos have features."""
+
+    bad: dict[int, Skip] = field(default_factory=dict)
+    done: int = 0
+
+
+def extract(
+    catalog: Catalog,
+    positions: Sequence[int],
+    *,
+    engine: Engine,
+    store: Store,
+    preprocess: Preprocess,
+    progress: Progress,
+    max_bad: float,
+    stop: Callable[[], bool],
+    on_features: Callable[[list[int], NDArray[np.float32]], None],
+    max_batch: int | None = None,
+) -> Extracted:
+    """Features of the photos at `positions`, in this order, into the store.
+
+    stop: asked after each batch; once true, what is under way is finished and kept. on_features: told the positions and
+    features (n, width) of each batch, from the calling thread. max_batch: photos a batch at most.
+    Raises SourceError when the share of bad photos passes `max_bad`; what was computed stays in the store.
+    """
+    result = Extracted()
+    pending: list[tuple[bytes, NDArray[np.float32]]] = []
+    committed = time.monotonic()
+    halted = threading.Event()
+
+    def work(batch: list[int]) -> tuple[list[int], NDArray[np.float32] | None, dict[int, Skip]]:
+        if halted.is_set():
+            return [], None, {}
+        good, pixels, bad = _decoded(catalog, batch, preprocess)
+        return good, engine(np.stack(pixels)) if good else None, bad
+
+    size = min(engine.batch, max_batch or engine.batch)
+    results = ordered_map(work, batched(positions, size), workers=engine.workers, ahead=2 * engine.workers)
+    try:
+        for good, features, bad in results:
+            result.bad.update(bad)
+            if features is not None:
+                pending += [(catalog.photos[i].digest, row) for i, row in zip(good, features, strict=True)]
+                result.done += len(good)
+                on_features(good, features)
+            progress.advance(len(good) + len(bad))
+            if time.monotonic() - committed > COMMIT_EVERY_S:
+                store.put(pending)
+                pending.clear()
+                committed = time.monotonic()
+            _check_bad(result, len(positions), max_bad)
+            if stop():
+                halted.set()
+    finally:
+        halted.set()
+        results.close()  # type: ignore[attr-defined]  # a generator: waits for the threads
+        store.put(pending)
+    return result
+
+
+def _decoded(
+    catalog: Catalog, batch: list[int], preprocess: Preprocess
+) -> tuple[list[int], list[NDArray[np.uint8]], dict[int, Skip]]:
+    good, pixels, bad = [], [], {}
+    for i in batch:
+        photo = catalog.photos[i]
+        try:
+            pixels.append(prepare(catalog.read(photo), preprocess))
+            good.append(i)
+        except PhotoError as error:
+            bad[i] = Skip(photo.path, error.what)
+        except OSError as error:
+            bad[i] = Skip(photo.path, f"cannot be read: {error.strerror or error}")
+    return good, pixels, bad
+
+
+def _check_bad(result: Extracted, n_positions: int, max_bad: float) -> None:
+    seen = result.done + len(result.bad)
+    if len(result.bad) > max_bad * seen and seen >= min(JUDGE_FROM, n_positions):
+        raise too_many_bad(list(result.bad.values()), seen, max_bad)
+
+
+def too_many_bad(skips: Sequence[Any], seen: int, max_bad: float) -> SourceError:
+    """The error for a share of unreadable photos above `max_bad`."""
+    first = "; ".join(f"{skip.path} {skip.reason}" for skip in skips[:3])
+    return SourceError(
+        what=f"{len(skips)} of {seen} photos cannot be read, more than the {max_bad:.0%} that are put up with.",
+        why=first + (" ..." if len(skips) > 3 else ""),
+        fix="Mend or remove them, or allow more with --max-bad 0.5.",
+    )

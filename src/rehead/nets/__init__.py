@@ -1,0 +1,1 @@
+"""Pretrained networks, cut where the new head begins."""

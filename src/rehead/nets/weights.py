@@ -1,0 +1,194 @@
+"""Weights files, read without executing anything, and matched to a network's tensors.
+
+Only what the prefix needs must be there: tensors of the layers that are cut away may be missing or of another shape.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import sys
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rehead.durable import sha256_file
+from rehead.errors import UnsafeWeights, WeightsMismatch
+
+WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "state_dict_ema")
+PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.", "backbone.")
+DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # torch hub's convention: the beginning of the file's SHA-256
+SHOWN = 4  # differing names in an error
+
+Tensors = dict[str, torch.Tensor]
+
+
+def read_weights(path: Path) -> Tensors:
+    """The tensors in a .safetensors, .pth, .pt or .bin file, by name, without the usual wrappers.
+
+    Raises UnsafeWeights for a file that would run code, WeightsMismatch for one that is damaged or is not as it is named.
+    """
+    match = DIGEST_IN_NAME.search(path.name)
+    if match and not sha256_file(path).startswith(match[1]):
+        raise WeightsMismatch(
+            what=f"{path} is not the file its name says.",
+            why=f"Its SHA-256 does not begin with {match[1]}.",
+            fix="Download it again, or rename it if you changed it on purpose.",
+        )
+    tensors = _unwrapped(_read(path))
+    if not tensors:
+        raise WeightsMismatch(
+            what=f"{path} holds no table of named tensors.", fix="Save it with torch.save(model.state_dict(), ...)."
+        )
+    return _without_prefixes(tensors)
+
+
+def load_into(network: nn.Module, prefix: nn.Module, tensors: Tensors, source: str) -> str:
+    """Puts `tensors` into a network; "by name", "by timm's converter" or "in order" says how they were matched.
+
+    prefix: the part of the network that must be complete. Raises WeightsMismatch with the first differences.
+    """
+    needed = _needed(network, prefix)
+    own = network.state_dict()
+    attempts = {"by name": tensors, "by timm's converter": _converted(network, tensors)}
+    attempts["in order"] = _in_order(own, tensors, needed)
+    for how, candidate in attempts.items():
+        fitting = {n: t for n, t in (candidate or {}).items() if n in own and t.shape == own[n].shape}
+        if needed <= set(fitting):
+            network.load_state_dict(fitting, strict=False)
+            return how
+    raise _mismatch(source, own, tensors, needed)
+
+
+def _read(path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if _is_pickle(path):
+            raise UnsafeWeights(
+                what=f"{path} holds more than tensors; loading it could run code, so it was not loaded.",
+                why=_first_line(error),
+                fix="Ask its author for .safetensors, or for torch.save(model.state_dict(), ...).",
+            ) from None
+        raise _damaged(path, error) from None
+    except Exception as error:  # the readers raise a dozen kinds for damaged files
+        raise _damaged(path, error) from error
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return zipfile.is_zipfile(path) or file.read(1) == b"\x80"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if "nsupported" in line or "lobal" in line]
+    return lines[0][:200] if lines else ""
+
+
+def _damaged(path: Path, error: BaseException) -> WeightsMismatch:
+    size = path.stat().st_size
+    return WeightsMismatch(
+        what=f"{path} cannot be read as weights.",
+        why=f"It has {size} bytes; {type(error).__name__}: {str(error).splitlines()[0][:150] if str(error) else ''}",
+        fix="It may be cut short or of another kind: copy it again, and name a .safetensors, .pth or .pt file.",
+    )
+
+
+def _unwrapped(value: Any) -> Tensors:
+    for _ in range(4):
+        if not isinstance(value, Mapping):
+            return {}
+        tensors = {str(n): t for n, t in value.items() if isinstance(t, torch.Tensor)}
+        if tensors:
+            return tensors
+        value = next((value[name] for name in WRAPPERS if isinstance(value.get(name), Mapping)), None)
+    return {}
+
+
+def _without_prefixes(tensors: Tensors) -> Tensors:
+    again = True
+    while again:
+        again = False
+        for prefix in PREFIXES:
+            if all(name.startswith(prefix) for name in tensors):
+                tensors = {name[len(prefix) :]: tensor for name, tensor in tensors.items()}
+                again = True
+    return tensors
+
+
+def _needed(network: nn.Module, prefix: nn.Module) -> set[str]:
+    """The network's tensors that the prefix uses; counters of batches decide nothing."""
+    used = {id(t) for t in (*prefix.parameters(), *prefix.buffers())}
+    state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    head = _classifier_names(network) if hasattr(prefix, "network") else set()
+    saved = set(network.state_dict())
+    return {
+        name
+        for name, tensor in state.items()
+        if id(tensor) in used and name in saved and name not in head and not name.endswith("num_batches_tracked")
+    }
+
+
+def _classifier_names(network: nn.Module) -> set[str]:
+    """The tensors of the last layer, which pooled features do not pass."""
+    names = network.pretrained_cfg.get("classifier") or () if hasattr(network, "pretrained_cfg") else ()
+    prefixes = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+    return {name for name in network.state_dict() if prefixes and name.startswith(prefixes)}
+
+
+def _converted(network: nn.Module, tensors: Tensors) -> Tensors | None:
+    """What timm's own converter for this family makes of names of other origin."""
+    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return None
+    try:
+        converted = convert(dict(tensors), network)
+    except Exception:  # a converter fails in its own ways on names it does not know
+        return None
+    return converted if isinstance(converted, dict) else None
+
+
+def _in_order(own: Tensors, tensors: Tensors, needed: set[str]) -> Tensors | None:
+    """Tensors matched by their place, when all that is needed has the same shapes in the same order."""
+    counted = [name for name in own if not name.endswith("num_batches_tracked")]
+    given = [t for name, t in tensors.items() if not name.endswith("num_batches_tracked")]
+    pairs = dict(zip(counted, given, strict=False))
+    complete = all(name in pairs and pairs[name].shape == own[name].shape for name in needed)
+    return pairs if complete and len(given) <= len(counted) + 2 else None
+
+
+def _mismatch(source: str, own: Tensors, tensors: Tensors, needed: set[str]) -> WeightsMismatch:
+    missing = [n for n in own if n in needed and n not in tensors]
+    other = [n for n in own if n in needed and n in tensors and tensors[n].shape != own[n].shape]
+    shown = [f"{n}: {tuple(own[n].shape)} wanted, {tuple(tensors[n].shape)} in the file" for n in other[:SHOWN]]
+    shown += [f"{n}: {tuple(own[n].shape)} wanted, not in the file" for n in missing[: SHOWN - len(shown)]]
+    fix = "Name the network these weights were made for, and what it needs with --backbone-arg."
+    complete = _complete_until(own, tensors, missing + other)
+    if complete:
+        lacking = dict.fromkeys(name.split(".")[0] for name in missing + other)
+        fix = f"All below {', '.join(lacking)} is there: cut before it with --cut {complete}."
+    return WeightsMismatch(
+        what=f"The weights of {source} do not fit: {len(missing)} tensors are missing, {len(other)} have other shapes.",
+        why="; ".join(shown),
+        fix=fix,
+    )
+
+
+def _complete_until(own: Tensors, tensors: Tensors, lacking: list[str]) -> str | None:
+    """The last top-level layer before the first one that lacks something, when all before it is there."""
+    layers = list(dict.fromkeys(name.split(".")[0] for name in own))
+    first = min(layers.index(name.split(".")[0]) for name in lacking) if lacking else 0
+    before = layers[:first]
+    there = [n for n in own if n.split(".")[0] in before and n in tensors]
+    return before[-1] if before and there and len(before) > 2 else None

@@ -1,0 +1,151 @@
+"""A bundle on ONNX Runtime: photos -> classes and probabilities. No torch.
+
+Each thread decodes and runs the network for its own photos, so a folder is predicted at what decoder and engine allow
+together, in constant memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rehead.bundle import Bundle, read
+from rehead.errors import BundleError, PhotoError
+from rehead.parallel import batched, n_cores, ordered_map
+from rehead.pixels import fit_array, fit_image, prepare
+
+BATCH = 8  # photos a call; see features/engines.py
+Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one photo. top: (label, probability) of every class, the most probable first."""
+
+    top: tuple[tuple[str, float], ...]
+
+    @property
+    def label(self) -> str:
+        return self.top[0][0]
+
+    @property
+    def probability(self) -> float:
+        """Of `label`, in 0..1."""
+        return self.top[0][1]
+
+    def __repr__(self) -> str:
+        return f"Prediction({self.label!r}, {self.probability:.3f})"
+
+
+class Model:
+    """A bundle, loaded. Safe to use from several threads."""
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+        self.bundle = bundle
+        self.classes = bundle.classes
+        self.workers = threads or n_cores()
+        try:
+            self._session = open_session(bundle.model)
+        except Exception as error:  # ONNX Runtime's own exceptions share no base but Exception
+            raise BundleError(what=f"{bundle.model} cannot be run.", why=str(error).split("\n")[0]) from error
+
+    @overload
+    def predict(self, pictures: Picture) -> Prediction: ...
+    @overload
+    def predict(self, pictures: Sequence[Picture]) -> list[Prediction]: ...
+    def predict(self, pictures: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
+        """The prediction for one picture, or a list of them for a list.
+
+        pictures: a path, an encoded file's bytes, a Pillow image, an array (h, w), (h, w, 3) or (h, w, 4) of uint8 or
+        of floats in 0..1, or a list of those. Raises PhotoError for one that cannot be read, and FileNotFoundError.
+        """
+        many = isinstance(pictures, (list, tuple))
+        probabilities = self._run("probabilities", list(pictures) if many else [pictures])  # type: ignore[arg-type,list-item]
+        found = [_prediction(self.classes, row) for row in probabilities]
+        return found if many else found[0]
+
+    def features(self, pictures: Picture | Sequence[Picture]) -> NDArray[np.float32]:
+        """The backbone's features, (width,) for one picture, (n, width) for a list; pictures as in `predict`."""
+        many = isinstance(pictures, (list, tuple))
+        rows = self._run("features", list(pictures) if many else [pictures])  # type: ignore[arg-type,list-item]
+        return rows if many else rows[0]
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(n, n_classes) of prepared pixels (n, h, w, 3)."""
+        return np.asarray(self._session.run(["logits"], {"pixels": pixels})[0])
+
+    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(n, n_classes), rows summing to 1, of prepared pixels (n, h, w, 3)."""
+        return np.asarray(self._session.run(["probabilities"], {"pixels": pixels})[0])
+
+    def stream(self, pictures: Iterable[Picture]) -> Iterator[Prediction | PhotoError]:
+        """A prediction for each picture, in order, or the reason why there is none; memory does not grow with them."""
+
+        def work(batch: list[Picture]) -> list[Prediction | PhotoError]:
+            pixels = [self._readable(picture) for picture in batch]
+            good = [p for p in pixels if not isinstance(p, PhotoError)]
+            rows = iter(self.probabilities(np.stack(good)) if good else ())
+            return [p if isinstance(p, PhotoError) else _prediction(self.classes, next(rows)) for p in pixels]
+
+        for results in ordered_map(work, batched(pictures, BATCH), workers=self.workers, ahead=2 * self.workers):
+            yield from results
+
+    def _readable(self, picture: Picture) -> NDArray[np.uint8] | PhotoError:
+        try:
+            return self._pixels(picture)
+        except PhotoError as error:
+            return error
+        except OSError as error:
+            reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+            return PhotoError(what=reason)
+
+    def _run(self, output: str, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        def work(batch: list[Picture]) -> NDArray[np.float32]:
+            pixels = np.stack([self._pixels(picture) for picture in batch])
+            return np.asarray(self._session.run([output], {"pixels": pixels})[0])
+
+        if len(pictures) == 1:
+            return work(list(pictures))
+        rows = list(ordered_map(work, batched(pictures, BATCH), workers=self.workers, ahead=2 * self.workers))
+        return np.concatenate(rows) if rows else np.empty((0, len(self.classes)), np.float32)
+
+    def _pixels(self, picture: Picture) -> NDArray[np.uint8]:
+        if isinstance(picture, (str, os.PathLike)):
+            with open(picture, "rb") as file:
+                picture = file.read()
+        if isinstance(picture, bytes):
+            return prepare(picture, self.bundle.preprocess)
+        if isinstance(picture, Image.Image):
+            return fit_image(picture, self.bundle.preprocess)
+        if isinstance(picture, np.ndarray):
+            return fit_array(picture, self.bundle.preprocess)
+        raise PhotoError(what=f"a {type(picture).__name__} is no picture: pass a path, bytes, a Pillow image or an array")
+
+
+def load(folder: str | os.PathLike[str], *, threads: int | None = None) -> Model:
+    """The model in a bundle's folder. threads: photos under way at once, by default one a core. Raises BundleError."""
+    return Model(read(Path(folder)), threads=threads)
+
+
+def open_session(path: Path, threads: int = 1) -> Any:
+    """An ONNX Runtime session on CPU; `threads` work on one call, and any number of calls may run at once."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only; warnings about unused initialisers tell a user nothing
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the core to decoding
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _prediction(classes: Sequence[str], row: NDArray[np.float32]) -> Prediction:
+    order = np.argsort(-row, kind="stable")
+    return Prediction(tuple((classes[i], float(row[i])) for i in order))

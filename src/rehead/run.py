@@ -1,0 +1,373 @@
+"""The whole job in one function, read like the paper: scan, split, extract, tune, verify, export."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rehead import bundle as bundles
+from rehead.bundle import Bundle, Head
+from rehead.data.catalog import Catalog, scan, write_csv
+from rehead.data.sources import open_source
+from rehead.data.split import fold_numbers, stratified_order
+from rehead.errors import PhotoError, RunError
+from rehead.export import compare, ready_prefix, with_head
+from rehead.features.cache import default_cache_folder
+from rehead.features.engines import OnnxEngine, Prefix, open_engine, precision_of, resolve
+from rehead.features.extract import Extracted, extract, too_many_bad
+from rehead.features.store import Store
+from rehead.nets.card import Card, with_fit
+from rehead.pixels import FITS, prepare
+from rehead.progress import Progress, Silent
+from rehead.run_folder import RunFolder
+from rehead.tune.anytime import Anytime
+from rehead.tune.head import fit_head
+from rehead.tune.recipe import Recipe
+from rehead.tune.solve import solve_linear
+from rehead.verify.metrics import Verdict, judge, wilson
+from rehead.verify.model_card import model_card
+
+FLOOR = 2  # photos of each class and side that come first, so that a small part of the photos misses none
+N_COMPARED = 32  # held-out photos on which the bundle is compared with the model
+N_FIT_SAMPLE = 400  # photos on which --fit auto is decided
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a job gave. seconds: by phase, and "total". images: used, skipped and from_store, counts of photos."""
+
+    run: Path
+    bundle: Path
+    verdict: Verdict
+    recipe: Recipe
+    classes: tuple[str, ...]
+    head_note: str
+    seconds: dict[str, float]
+    images: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            "run": str(self.run),
+            "bundle": str(self.bundle),
+            "seconds": self.seconds,
+            "images": self.images,
+            "verdict": self.verdict.to_dict(),
+        }
+
+
+def tune(
+    source: object,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    layout: str = "auto",
+    valid: object | None = None,
+    test: object | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    **settings: Any,
+) -> Tuned:
+    """A verified model from labelled photos.
+
+    source: a folder, manifest or archive; (paths, labels); a table; a sequence of (image, label); a Hugging Face data
+        set. layout, valid, test: see `rehead.data.sources.open_source`.
+    out: the run's folder, by default runs/<photos>-<backbone>-<n>; force replaces a run that is there.
+    cache: where features are kept, by default REHEAD_CACHE or the user's cache folder.
+    stop: asked during extraction; once true the job is finished with the photos that are there.
+    settings: the fields of `Recipe`, such as backbone="efficientnet_lite0", head="linear", seed=0.
+    Raises the errors of `rehead.errors`; nothing that was computed is lost.
+    """
+    recipe = Recipe.from_dict(settings)
+    place = Path(cache).expanduser() if cache is not None else default_cache_folder(os.environ)
+    progress, clock = progress or Silent(), Clock()
+    with RunFolder(out, force=force) as run:
+        opened = open_source(source, layout=layout, valid=valid, test=test, cache=place, progress=progress)
+        run.create(opened.name, recipe.backbone)
+        run.write("recipe.toml", recipe.to_toml())
+        catalog = scan(opened, seed=recipe.seed, valid_fraction=recipe.valid_fraction, progress=progress)
+        if len(opened.skipped) > recipe.max_bad * len(opened.rows):
+            raise too_many_bad(opened.skipped, len(opened.rows), recipe.max_bad)
+        progress.note(_about(catalog))
+        clock.lap("scan")
+
+        prefix = _prefix(catalog, recipe, place, progress)
+        clock.lap("prepare")
+
+        with _store(place, prefix, recipe) as store:
+            order = _order(catalog, recipe)
+            from_store = len(order) - len(store.missing([catalog.photos[i].digest for i in order]))
+            extracted = _extract(catalog, order, prefix, recipe, store, progress, stop)
+            train, held_out = _there(catalog, order, store)
+            clock.lap("extract")
+
+            progress.phase("Solving the head")
+            head, head_note = _solve(catalog, train, store, recipe, progress)
+            clock.lap("solve")
+
+            features = store.read([catalog.photos[i].digest for i in held_out])
+        verdict = judge(
+            head.logits(features),
+            catalog.labels(held_out),
+            classes=catalog.classes,
+            paths=[catalog.photos[i].path for i in held_out],
+            side=catalog.held_out_side,
+            n_train=len(train),
+            partial=len(train) + len(held_out) + len(extracted.bad) < len(_order(catalog, replace(recipe, limit=None))),
+            leaks=catalog.leaks,
+            notes=_notes(catalog, held_out),
+        )
+        clock.lap("verify")
+
+        progress.phase("Writing the bundle")
+        skipped = [*catalog.skipped, *extracted.bad.values()]
+        facts = _facts(catalog, prefix.card, recipe, verdict)
+        counts = {"train": len(train), "held_out": len(held_out), "skipped": len(skipped)}
+        card = model_card(facts, head_note, run.path.name.strip("."), counts)
+        model = with_head(prefix.onnx, head)
+        written = bundles.write(run.path / "bundle", model=model, head=head, card=card, facts=facts)
+        _compare(written, catalog, held_out, prefix, head)
+        clock.lap("export")
+
+        images = {"used": len(train) + len(held_out), "skipped": len(skipped), "from_store": from_store}
+        seconds = clock.laps()
+        write_csv(catalog, run.path / "catalog.csv")
+        run.write("skipped.csv", _table(["path", "reason"], [(s.path, s.reason) for s in (*skipped, *catalog.copies)]))
+        run.write_json("run.json", {"seconds": seconds, "images": images, "head": head_note})
+        run.write_json("verdict.json", verdict.to_dict())
+        path = run.finish()
+    return Tuned(path, path / "bundle", verdict, recipe, catalog.classes, head_note, seconds, images)
+
+
+class Clock:
+    """Seconds by phase, and in all."""
+
+    def __init__(self) -> None:
+        self._begun = self._last = time.monotonic()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, phase: str) -> None:
+        """All since the last lap was this phase."""
+        now = time.monotonic()
+        self._laps[phase], self._last = round(now - self._last, 3), now
+
+    def laps(self) -> dict[str, float]:
+        return {**self._laps, "total": round(time.monotonic() - self._begun, 3)}
+
+
+def _prefix(catalog: Catalog, recipe: Recipe, cache: Path, progress: Progress) -> Prefix:
+    """The backbone's frozen part, ready for any engine, with the way pictures become its square."""
+    weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
+    prefix = ready_prefix(
+        recipe.backbone,
+        weights=weights,
+        arguments=dict(recipe.backbone_args),
+        cut=recipe.cut,
+        cache=cache,
+        progress=progress,
+    )
+    if recipe.fit == "default":
+        return prefix
+    if recipe.fit != "auto":
+        return replace(prefix, card=with_fit(prefix.card, recipe.fit))
+    return _best_fit(catalog, prefix, recipe, cache, progress)
+
+
+def _best_fit(catalog: Catalog, prefix: Prefix, recipe: Recipe, cache: Path, progress: Progress) -> Prefix:
+    """The prefix with the fit that is right most often by k-fold on a sample of the training side."""
+    sample = [i for i in _order(catalog, recipe) if catalog.photos[i].side == "train"][:N_FIT_SAMPLE]
+    scores = {}
+    for fit in FITS:
+        candidate = replace(prefix, card=with_fit(prefix.card, fit))
+        with _store(cache, candidate, recipe) as store:
+            progress.status(f"trying --fit {fit}")
+            _extract(catalog, sample, candidate, recipe, store, progress, lambda: False)
+            there = _in_store(catalog, sample, store)
+            x = store.read([catalog.photos[i].digest for i in there])
+            y, folds = catalog.labels(there), _folds(catalog, there, recipe)
+            solved = solve_linear(x, y, len(catalog.classes), folds=folds, overwrite=True)
+            scores[candidate] = solved.cv_accuracy or 0.0
+        progress.note(f"Fit {fit}: {scores[candidate]:.1%} right by {recipe.folds}-fold on {len(there)} photos")
+    return max(scores, key=lambda candidate: scores[candidate])
+
+
+def _store(cache: Path, prefix: Prefix, recipe: Recipe) -> Store:
+    """The store of all that decides a feature's value."""
+    card, precision = prefix.card, precision_of(*resolve(recipe.engine, recipe.device))
+    decides = {
+        "backbone": card.name,
+        "prefix": card.identity,
+        "weights": card.weights,
+        "cut": card.cut,
+        "preprocess": card.preprocess.to_dict(),
+        "view": "plain",
+        "precision": precision,
+    }
+    return Store.open(cache, f"{card.identity[:32]}-plain-{precision}", shape=(card.width,), about=decides)
+
+
+def _order(catalog: Catalog, recipe: Recipe) -> list[int]:
+    """The photos of the job, in a random order of which every beginning holds each class and side in proportion."""
+    wanted = catalog.on("train", catalog.held_out_side)
+    photos = [catalog.photos[i] for i in wanted]
+    order = stratified_order(
+        [(p.label, p.side) for p in photos], [p.digest for p in photos], seed=recipe.seed, floor=FLOOR
+    )
+    return [wanted[i] for i in order[: recipe.limit]]
+
+
+def _extract(
+    catalog: Catalog,
+    order: list[int],
+    prefix: Prefix,
+    recipe: Recipe,
+    store: Store,
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> Extracted:
+    """Features of the photos of `order` that the store does not have, with a first number shown on the way."""
+    absent = set(store.missing([catalog.photos[i].digest for i in order]))
+    missing = [i for i in order if catalog.photos[i].digest in absent]
+    progress.phase("Extracting", len(order))
+    progress.advance(len(order) - len(missing))
+    if not missing:
+        return Extracted()
+    name, device = resolve(recipe.engine, recipe.device)
+    engine = open_engine(prefix, name, device, lambda: _sample(catalog, missing, prefix.card))
+    is_train = np.array([photo.side == "train" for photo in catalog.photos])
+    anytime = Anytime(catalog.labels(), is_train, len(catalog.classes))
+    ends = time.monotonic() + recipe.budget_s if recipe.budget_s is not None else None
+
+    def on_features(positions: list[int], features: Any) -> None:
+        anytime.add(positions, features)
+        if number := anytime.check():
+            progress.status(f"held-out accuracy {wilson(*number)} on {number[1]} photos")
+
+    return extract(
+        catalog,
+        missing,
+        engine=engine,
+        store=store,
+        preprocess=prefix.card.preprocess,
+        progress=progress,
+        max_bad=recipe.max_bad,
+        stop=lambda: stop() or (ends is not None and time.monotonic() > ends),
+        on_features=on_features,
+    )
+
+
+def _sample(catalog: Catalog, positions: list[int], card: Card, n: int = 8) -> Any:
+    """Pixels (n, h, w, 3) of the first `n` of these photos that can be read."""
+    pixels = []
+    for i in positions:
+        try:
+            pixels.append(prepare(catalog.read(catalog.photos[i]), card.preprocess))
+        except (PhotoError, OSError):
+            continue
+        if len(pixels) == n:
+            break
+    if not pixels:
+        raise too_many_bad([], len(positions), 0)
+    return np.stack(pixels)
+
+
+def _in_store(catalog: Catalog, positions: list[int], store: Store) -> list[int]:
+    absent = set(store.missing([catalog.photos[i].digest for i in positions]))
+    return sorted(i for i in positions if catalog.photos[i].digest not in absent)
+
+
+def _there(catalog: Catalog, order: list[int], store: Store) -> tuple[list[int], list[int]]:
+    """The training and the held-out photos whose features are there. Raises RunError when they are too few."""
+    there = _in_store(catalog, order, store)
+    train = [i for i in there if catalog.photos[i].side == "train"]
+    held_out = [i for i in there if catalog.photos[i].side == catalog.held_out_side]
+    learned = Counter(catalog.photos[i].label for i in train)
+    lacking = [label for label in catalog.classes if not learned[label]]
+    if lacking or not held_out:
+        raise RunError(
+            what=f"{len(there)} photos are too few to learn and verify {len(catalog.classes)} classes.",
+            why=f"There is none to learn from of {', '.join(lacking[:5])}." if lacking else "None of them is held out.",
+            fix=f"Use at least {2 * FLOOR * len(catalog.classes)}: raise --limit or --budget, or let it run longer.",
+        )
+    return train, held_out
+
+
+def _folds(catalog: Catalog, positions: list[int], recipe: Recipe) -> Any:
+    keys = catalog.keys()
+    labels = catalog.labels(positions)
+    return fold_numbers([keys[i] for i in positions], labels, n_folds=recipe.folds, seed=recipe.seed)
+
+
+def _solve(catalog: Catalog, train: list[int], store: Store, recipe: Recipe, progress: Progress) -> tuple[Head, str]:
+    features = store.read([catalog.photos[i].digest for i in train])
+    labels, folds = catalog.labels(train), _folds(catalog, train, recipe)
+    device = resolve("torch", recipe.device)[1]
+    return fit_head(features, labels, len(catalog.classes), folds, recipe, device, progress)
+
+
+def _compare(written: Bundle, catalog: Catalog, held_out: list[int], prefix: Prefix, head: Head) -> None:
+    """The bundle, loaded back, against the prefix and the head on held-out photos."""
+    pixels = _sample(catalog, held_out, prefix.card, N_COMPARED)
+    engine = OnnxEngine(prefix, "cpu")
+    features = np.concatenate([engine(pixels[i : i + engine.batch]) for i in range(0, len(pixels), engine.batch)])
+    compare(written, pixels, features, head)
+
+
+def _about(catalog: Catalog) -> str:
+    """One line on what was found."""
+    n_train, n_held_out = len(catalog.on("train")), len(catalog.on(catalog.held_out_side))
+    parts = [f"{len(catalog.photos)} photos of {len(catalog.classes)} classes ({catalog.layout})"]
+    parts.append(f"{n_train} to learn from, {n_held_out} held out ({'ours' if catalog.ours else 'as given'})")
+    for number, what in ((len(catalog.skipped), "skipped"), (len(catalog.copies), "copies counted once")):
+        if number:
+            parts.append(f"{number} {what}")
+    if catalog.leaks:
+        parts.append(f"{len(catalog.leaks)} held-out photos are also training photos")
+    return ", ".join(parts)
+
+
+def _notes(catalog: Catalog, held_out: list[int]) -> tuple[str, ...]:
+    notes = []
+    if catalog.leaks:
+        notes.append(f"{len(catalog.leaks)} of the held-out photos are byte for byte in the training side too.")
+    shown = {catalog.photos[i].label for i in held_out}
+    if lacking := [label for label in catalog.classes if label not in shown]:
+        notes.append(f"No held-out photo shows {', '.join(lacking)}.")
+    return tuple(notes)
+
+
+def _facts(catalog: Catalog, card: Card, recipe: Recipe, verdict: Verdict) -> dict[str, Any]:
+    """What the bundle says of itself in `rehead.json`."""
+    about = {name: value for name, value in asdict(card).items() if name != "preprocess"}
+    return {
+        "classes": list(catalog.classes),
+        "preprocess": card.preprocess.to_dict(),
+        "backbone": about,
+        "recipe": {name: value for name, value in asdict(recipe).items() if value is not None},
+        "verdict": verdict.to_dict(),
+        "versions": versions(),
+    }
+
+
+def versions() -> Mapping[str, str]:
+    """The versions of this program and of the libraries that decide its results."""
+    return {name: metadata.version(name) for name in ("rehead", "numpy", "onnxruntime", "pillow", "timm", "torch")}
+
+
+def _table(header: list[str], rows: list[tuple[str, ...]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,110 @@
+"""One tuning job on disk: recipe, log, verdict, bundle. Two jobs never write one folder; an older run stays whole until
+the new one is finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from rehead.durable import remove_tree, write_text
+from rehead.errors import RunError
+
+RUNS = "runs"
+LOCK = ".lock"
+
+
+class RunFolder:
+    """A context manager. `create` makes the folder (or, with force, a hidden one beside it); `finish` puts it in place.
+
+    When the block fails, a folder without a verdict is removed again, and one that was to be replaced is as it was.
+    """
+
+    def __init__(self, out: str | os.PathLike[str] | None, *, force: bool) -> None:
+        self._out = Path(out) if out is not None else None
+        self._force = force
+        self._lock: Any = None
+        self.path = Path()
+        if self._out is not None and self._out.exists() and not (force and _is_ours(self._out)):
+            raise _exists(self._out, force)
+
+    def create(self, photos: str, backbone: str) -> None:
+        """The folder, empty and locked. Raises RunError when it cannot be made or another job writes it."""
+        try:
+            self.path = self._make(photos, re.sub(r"[^\w.-]+", "-", backbone))
+        except OSError as error:
+            raise RunError(
+                what=f"The run cannot be written to {self._out or RUNS}.",
+                why=error.strerror or str(error),
+                fix="Name a folder on a disk with room that you may write to: --out DIR",
+            ) from error
+
+    def write(self, name: str, text: str) -> None:
+        write_text(self.path / name, text)
+
+    def write_json(self, name: str, values: Any) -> None:
+        self.write(name, json.dumps(values, indent=1, ensure_ascii=True) + "\n")
+
+    def finish(self) -> Path:
+        """The folder's own path, now that all of it is written."""
+        if self._out is not None and self.path != self._out:
+            old = self._out.with_name(f".{self._out.name}.old")
+            remove_tree(old)
+            if self._out.exists():
+                os.rename(self._out, old)
+            os.rename(self.path, self._out)
+            remove_tree(old)
+            self.path = self._out
+        (self.path / LOCK).unlink(missing_ok=True)
+        return self.path
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._lock is not None:
+            self._lock.release()
+        if exception[0] is not None and self.path != Path() and not (self.path / "verdict.json").exists():
+            remove_tree(self.path)
+
+    def _make(self, photos: str, backbone: str) -> Path:
+        import filelock
+
+        path = self._fresh(photos, backbone)
+        self._lock = filelock.FileLock(path / LOCK, blocking=False)
+        try:
+            self._lock.acquire()
+        except filelock.Timeout:
+            self._lock = None
+            raise RunError(what=f"Another job is writing {path}.", fix="Wait for it, or name another --out.") from None
+        return path
+
+    def _fresh(self, photos: str, backbone: str) -> Path:
+        if self._out is not None:
+            path = self._out.with_name(f".{self._out.name}.new") if self._out.exists() else self._out
+            path.mkdir(parents=True, exist_ok=path != self._out)
+            return path
+        for number in range(1, 1_000_000):
+            path = Path(RUNS) / f"{photos}-{backbone}-{number}"
+            try:
+                path.mkdir(parents=True)
+                return path
+            except FileExistsError:
+                continue
+        raise RunError(what=f"There are a million runs of {photos} in {RUNS}.", fix="Name a folder: --out DIR")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a folder may be replaced: it is empty or a run of ours."""
+    return path.is_dir() and (not any(path.iterdir()) or (path / "recipe.toml").is_file())
+
+
+def _exists(out: Path, force: bool) -> RunError:
+    if force:
+        return RunError(
+            what=f"{out} is there already and is no run of rehead, so --force does not replace it.",
+            fix="Name another folder, or move that one away.",
+        )
+    return RunError(what=f"{out} is there already.", fix="Name another --out, or replace it with --force.")

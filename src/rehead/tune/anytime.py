@@ -1,0 +1,54 @@
+"""A first number while photos are still being extracted: the head refitted on what is there, checked on what is held out.
+
+Keeps a bounded sample of features, so memory does not grow with the job. Nothing is chosen by these numbers.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.tune.solve import solve_quick
+
+FIRST_AFTER_S = 1.5  # the first check: early enough to be the first number on screen within seconds
+EVERY_S = 5.0
+MAX_SHARE = 0.05  # of the time, at most, goes into checks
+MAX_TRAIN, MAX_HELD_OUT = 3000, 2000  # features kept
+MIN_TRAIN = 4  # photos, and at least two classes, before a head is worth fitting
+
+
+class Anytime:
+    """`add` batches as they come; `check` gives (right, n) of the held-out photos when a new number is due."""
+
+    def __init__(self, labels: NDArray[np.int64], is_train: NDArray[np.bool_], n_classes: int) -> None:
+        self._labels, self._is_train, self._n_classes = labels, is_train, n_classes
+        self._kept: dict[bool, list[tuple[int, NDArray[np.float16]]]] = {True: [], False: []}
+        self._due = time.monotonic() + FIRST_AFTER_S
+
+    def add(self, positions: list[int], features: NDArray[np.float32]) -> None:
+        """positions: places in `labels`. features: (n, width)."""
+        for i, row in zip(positions, features.astype(np.float16), strict=True):
+            kept = self._kept[bool(self._is_train[i])]
+            if len(kept) < (MAX_TRAIN if self._is_train[i] else MAX_HELD_OUT):
+                kept.append((i, row))
+
+    def check(self) -> tuple[int, int] | None:
+        """(right, n) on the held-out photos that are there, or None when it is too early or too soon after the last."""
+        if time.monotonic() < self._due or len(self._kept[True]) < MIN_TRAIN or not self._kept[False]:
+            return None
+        begun = time.monotonic()
+        x, y = self._arrays(True)
+        if len(np.unique(y)) < 2:
+            return None
+        head = solve_quick(x, y, self._n_classes)
+        held_x, held_y = self._arrays(False)
+        right = int((head.logits(held_x).argmax(axis=1) == held_y).sum())
+        took = time.monotonic() - begun
+        self._due = time.monotonic() + max(EVERY_S, took / MAX_SHARE)
+        return right, len(held_y)
+
+    def _arrays(self, train: bool) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        positions, rows = zip(*self._kept[train], strict=True)
+        return np.stack(rows).astype(np.float32), self._labels[list(positions)]

@@ -1,0 +1,71 @@
+"""The head a recipe asks for, from features and labels: linear, MLP, prototype, or the best of them by k-fold."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.bundle import Head
+from rehead.progress import Progress
+from rehead.tune.recipe import Recipe, hidden_widths
+from rehead.tune.solve import cross_validated, solve_linear, solve_prototype
+
+CANDIDATES = ("linear", "prototype", "mlp:256")  # what --head auto chooses from
+X, Y = NDArray[np.float32], NDArray[np.int64]
+
+
+def fit_head(
+    features: X, labels: Y, n_classes: int, folds: Y, recipe: Recipe, device: str, progress: Progress
+) -> tuple[Head, str]:
+    """The head, and a few words on how it was found. features: (n, width). folds: (n,), see `split.fold_numbers`."""
+    if recipe.head != "auto":
+        return _fit(recipe.head, features, labels, n_classes, folds, recipe, device, progress)
+    scores = {}
+    for candidate in CANDIDATES:
+        fit = functools.partial(_refit, candidate, n_classes, recipe, device, progress)
+        scores[candidate] = _accuracy(features, labels, n_classes, folds, fit)
+        progress.note(f"Head {candidate}: {scores[candidate]:.1%} right by {recipe.folds}-fold on the training side")
+    best = max(scores, key=lambda name: scores[name])  # the first, and simplest, of equals
+    head, note = _fit(best, features, labels, n_classes, folds, recipe, device, progress)
+    return head, f"{note}; the best of {', '.join(CANDIDATES)} by {recipe.folds}-fold"
+
+
+def _fit(
+    name: str, x: X, y: Y, n_classes: int, folds: Y, recipe: Recipe, device: str, progress: Progress
+) -> tuple[Head, str]:
+    if name == "linear":
+        solved = solve_linear(x, y, n_classes, folds=folds, class_weight=recipe.class_weight)
+        return solved.head, f"linear: multinomial logistic regression, {solved.note}"
+    if name == "prototype":
+        return solve_prototype(x, y, n_classes), "prototype: nearest class mean on standardised features"
+    from rehead.tune.train import train_mlp
+
+    return train_mlp(x, y, n_classes, hidden=hidden_widths(name), device=device, progress=progress, **_mlp(recipe))
+
+
+def _refit(name: str, n_classes: int, recipe: Recipe, device: str, progress: Progress, x: X, y: Y) -> Head:
+    """One head for one fold; its penalty is chosen on the fold's own training side."""
+    inner = np.arange(len(y)) % recipe.folds
+    inner = inner[np.argsort(np.argsort(y, kind="stable"), kind="stable")]
+    return _fit(name, x, y, n_classes, inner, recipe, device, progress)[0]
+
+
+def _accuracy(x: X, y: Y, n_classes: int, folds: Y, fit: Callable[[X, Y], Head]) -> float:
+    logits = cross_validated(x, y, n_classes, folds, fit)
+    scored = folds >= 0
+    return float((logits[scored].argmax(axis=1) == y[scored]).mean()) if scored.any() else 0.0
+
+
+def _mlp(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "lr": recipe.lr,
+        "activation": recipe.activation,
+        "class_weight": recipe.class_weight,
+        "seed": recipe.seed,
+    }

@@ -1,0 +1,135 @@
+"""A bundle on other labelled photos: the same verdict, from the bundle alone. No torch, no store."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.data.catalog import Catalog, scan_held_out
+from rehead.data.rows import Skip
+from rehead.data.sources import open_source
+from rehead.errors import PhotoError, SourceError
+from rehead.features.cache import default_cache_folder
+from rehead.features.extract import too_many_bad
+from rehead.parallel import batched, ordered_map
+from rehead.pixels import prepare
+from rehead.predict import BATCH, Model, load
+from rehead.progress import Progress, Silent
+from rehead.verify.metrics import Verdict, judge
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What other photos say of a bundle. skipped: what was left out. seconds: by phase, and "total"."""
+
+    bundle: Path
+    verdict: Verdict
+    skipped: tuple[Skip, ...]
+    seconds: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            "run": None,
+            "bundle": str(self.bundle),
+            "seconds": self.seconds,
+            "images": {"used": self.verdict.top1.n, "skipped": len(self.skipped), "from_store": 0},
+            "verdict": self.verdict.to_dict(),
+        }
+
+
+def verify(
+    bundle: str | os.PathLike[str],
+    source: object,
+    *,
+    layout: str = "auto",
+    cache: str | os.PathLike[str] | None = None,
+    max_bad: float = 0.2,
+    progress: Progress | None = None,
+) -> Verified:
+    """The verdict for a bundle on labelled photos: all of them, or the held-out sides where the source gives sides.
+
+    source, layout: as in `rehead.tune`. Photos of classes that the bundle does not know are left out and named.
+    Raises BundleError, SourceError.
+    """
+    begun, progress = time.monotonic(), progress or Silent()
+    place = Path(cache).expanduser() if cache is not None else default_cache_folder(os.environ)
+    model = load(bundle)
+    opened = open_source(source, layout=layout, cache=place, classes=model.classes, progress=progress)
+    catalog = scan_held_out(opened, progress)
+    known, unknown = _known(catalog, model)
+    scanned = time.monotonic()
+    progress.phase("Verifying", len(known))
+    positions, logits, bad = [], [], []
+    for i, result in zip(known, _logits(model, catalog, known), strict=True):
+        progress.advance()
+        if isinstance(result, Skip):
+            bad.append(result)
+            continue
+        positions.append(i)
+        logits.append(result)
+    if len(bad) > max_bad * len(known):
+        raise too_many_bad(bad, len(known), max_bad)
+    labels = np.array([model.classes.index(catalog.photos[i].label) for i in positions], np.int64)
+    verdict = judge(
+        np.stack(logits),
+        labels,
+        classes=model.classes,
+        paths=[catalog.photos[i].path for i in positions],
+        side="given",
+        n_train=model.bundle.facts["verdict"]["n_train"],
+        notes=_notes(model, labels, unknown),
+    )
+    seconds = {"scan": scanned - begun, "verify": time.monotonic() - scanned, "total": time.monotonic() - begun}
+    unknown_skips = [Skip(f"class {label!r}", f"is not known to the bundle: {n} photos") for label, n in unknown.items()]
+    skipped = (*catalog.skipped, *bad, *unknown_skips)
+    return Verified(Path(bundle), verdict, skipped, {name: round(value, 3) for name, value in seconds.items()})
+
+
+def _known(catalog: Catalog, model: Model) -> tuple[list[int], Counter[str]]:
+    """The photos whose class the bundle has, and how many photos other classes have."""
+    known = [i for i, photo in enumerate(catalog.photos) if photo.label in model.classes]
+    unknown = Counter(photo.label for photo in catalog.photos if photo.label not in model.classes)
+    if not known:
+        raise SourceError(
+            what=f"None of the photos is of a class that the bundle knows ({', '.join(model.classes[:10])}).",
+            why=f"They are labelled {', '.join(sorted(unknown)[:10])}.",
+            fix="Name the folders after the bundle's classes.",
+        )
+    return known, unknown
+
+
+def _logits(model: Model, catalog: Catalog, positions: list[int]) -> Iterator[NDArray[np.float32] | Skip]:
+    def work(batch: list[int]) -> list[NDArray[np.float32] | Skip]:
+        pixels: list[NDArray[np.uint8] | Skip] = []
+        for i in batch:
+            photo = catalog.photos[i]
+            try:
+                pixels.append(prepare(catalog.read(photo), model.bundle.preprocess))
+            except (PhotoError, OSError) as error:
+                reason = error.what if isinstance(error, PhotoError) else f"cannot be read: {error.strerror}"
+                pixels.append(Skip(photo.path, reason))
+        good = [p for p in pixels if not isinstance(p, Skip)]
+        rows = iter(model.logits(np.stack(good)) if good else ())
+        return [p if isinstance(p, Skip) else next(rows) for p in pixels]
+
+    for results in ordered_map(work, batched(positions, BATCH), workers=model.workers, ahead=2 * model.workers):
+        yield from results
+
+
+def _notes(model: Model, labels: NDArray[np.int64], unknown: Counter[str]) -> tuple[str, ...]:
+    notes = []
+    shown = set(labels.tolist())
+    if lacking := [label for i, label in enumerate(model.classes) if i not in shown]:
+        notes.append(f"No photo shows {', '.join(lacking)}.")
+    if unknown:
+        notes.append(f"{sum(unknown.values())} photos of unknown classes were left out: {', '.join(sorted(unknown))}.")
+    return tuple(notes)

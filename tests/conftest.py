@@ -1,0 +1,73 @@
+"""What tests share: a cache that is kept for the session, photos that are made up, and the real ones where there are any."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+DATA = Path(os.environ.get("REHEAD_DATA", Path(__file__).parents[2] / "shared" / "data"))
+WEIGHTS = DATA.parent / "weights"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("realdata") and not DATA.is_dir():
+            item.add_marker(pytest.mark.skip(reason=f"{DATA} is not there; name it with REHEAD_DATA"))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all tests: a backbone is exported once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def noise(seed: int, colour: tuple[int, int, int], size: int = 64) -> Image.Image:
+    """A picture of one colour with noise, different for each seed."""
+    random = np.random.default_rng(seed)
+    pixels = np.clip(np.array(colour) + random.normal(0, 40, (size, size, 3)), 0, 255)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """40 photos of two classes that differ in colour."""
+    return make_photos(tmp_path / "photos", {"red": 20, "blue": 20})
+
+
+def make_photos(folder: Path, counts: dict[str, int]) -> Path:
+    colours = {"red": (200, 60, 60), "blue": (60, 60, 200), "green": (60, 200, 60)}
+    for number, (label, count) in enumerate(counts.items()):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            noise(1000 * number + i, colours[label]).save(folder / label / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def rehead(cache: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """The program, run as a user would: rehead("tune", "photos/")."""
+
+    def run(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "rehead", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            cwd=cwd or tmp_path,
+            env={**os.environ, "REHEAD_CACHE": str(cache), "COLUMNS": "120", **environment},
+            timeout=300,
+        )
+
+    yield run
