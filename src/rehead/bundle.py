@@ -45,7 +45,7 @@ class Head:
 
     def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, width) -> (n, n_classes), unbounded."""
-        x = features
+        x = np.asarray(features, np.float32)
         for i, (weight, bias) in enumerate(self.layers):
             if i and self.activation == "relu":
                 x = np.maximum(x, 0)

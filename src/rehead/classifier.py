@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from rehead.bundle import softmax
 from rehead.data.split import fold_numbers
-from rehead.run import features_of
+from rehead.extraction import features_of
+from rehead.features.cache import default_cache_folder
 from rehead.tune.head import fit_head
 from rehead.tune.recipe import Recipe
 
@@ -67,5 +68,5 @@ class Classifier(ClassifierMixin, BaseEstimator):
             backbone=self.backbone, head=self.head, class_weight=self.class_weight, fit=self.fit_, seed=self.seed
         )
 
-    def _cache(self) -> Path | None:
-        return Path(self.cache) if self.cache is not None else None
+    def _cache(self) -> Path:
+        return Path(self.cache) if self.cache is not None else default_cache_folder(os.environ)

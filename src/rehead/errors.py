@@ -1,24 +1,24 @@
 """The tree of what can go wrong. Each error says what happened, why, and what to do next.
 
-    ReheadError                exit code 2: something the user can mend
-    ├── SourceError            the folder, manifest, archive or table cannot be used
-    │   └── UnsafeArchive      an archive that climbs out of its folder, or unpacks to far too much
-    ├── PhotoError             one photo cannot be read: skipped and listed, never stops a job
-    ├── SplitError             no honest split can be made of these photos
-    ├── BackboneError          a backbone or its weights cannot be had
-    │   ├── UnknownBackbone
-    │   ├── UnknownLayer
-    │   ├── WeightsUnavailable
-    │   ├── WeightsMismatch
-    │   └── UnsafeWeights
-    ├── EngineError            an engine is missing or disagrees with the reference
-    ├── StoreError             the feature store cannot be used
-    │   └── DiskFull
-    ├── RecipeError            a setting that is out of range or of the wrong kind
-    ├── RunError               a run cannot start, or has nothing to stand on
-    ├── BundleError            a bundle is incomplete, changed or newer than this program
-    ├── MissingExtra           an optional library is not installed
-    └── Defect                 exit code 1: a promise of ours does not hold
+ReheadError                exit code 2: something the user can mend
+├── SourceError            the folder, manifest, archive or table cannot be used
+│   └── UnsafeArchive      an archive that climbs out of its folder, or unpacks to far too much
+├── PhotoError             one photo cannot be read: skipped and listed, never stops a job
+├── SplitError             no honest split can be made of these photos
+├── BackboneError          a backbone or its weights cannot be had
+│   ├── UnknownBackbone
+│   ├── UnknownLayer
+│   ├── WeightsUnavailable
+│   ├── WeightsMismatch
+│   └── UnsafeWeights
+├── EngineError            an engine is missing or disagrees with the reference
+├── StoreError             the feature store cannot be used
+│   └── DiskFull
+├── RecipeError            a setting that is out of range or of the wrong kind
+├── RunError               a run cannot start, or has nothing to stand on
+├── BundleError            a bundle is incomplete, changed or newer than this program
+├── MissingExtra           an optional library is not installed
+└── Defect                 exit code 1: a promise of ours does not hold
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def export_prefix(prefix: torch.nn.Module, preprocess: Preprocess, path: Path) -
     """
     import torch
 
-    class FromPixels(torch.nn.Module):
+    class FromPixels(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.prefix = prefix
@@ -96,7 +96,11 @@ def with_head(prefix: Path, head: Head) -> bytes:
 
 
 def compare(
-    bundle: Bundle, pixels: NDArray[np.uint8], features: NDArray[np.float32], head: Head, allowed: float = MAX_DIFFERENCE
+    bundle: Bundle,
+    pixels: NDArray[np.uint8],
+    features: NDArray[np.float32],
+    head: Head,
+    allowed: float = MAX_DIFFERENCE,
 ) -> float:
     """The largest difference in a probability between the bundle, loaded back, and `head` on the prefix's `features`.
 
@@ -110,7 +114,7 @@ def compare(
     same = (probabilities.argmax(axis=1) == wanted.argmax(axis=1)) | ~sure
     if off >= allowed or not same.all():
         raise Defect(
-            what=f"The bundle differs from the tuned model: by {off:.2g} in a probability, {int((~same).sum())} other classes.",
+            what=f"The bundle differs from the model: by {off:.2g} in a probability, {int((~same).sum())} other classes.",
             why=f"{allowed:g} is allowed.",
             fix="Please report this with the recipe of the run; another --backbone or --engine torch may work.",
         )

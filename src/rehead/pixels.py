@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from rehead.errors import BundleError, PhotoError
 
@@ -29,8 +29,19 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 FITS: tuple[Fit, ...] = ("crop", "pad", "squash")
 MAX_PIXELS = 178_956_970  # Pillow's own bound against decompression bombs: 512 MiB of RGB
 WHITE = (255, 255, 255)
-NOT_PICTURES = {"EPS", "WMF", "PDF", "MPEG", "FITS", "GRIB", "HDF5", "BUFR"}  # run another program, or only name the format
-DRAFT_FACTOR = 2  # a scaled JPEG decode keeps at least twice the wanted size, so the final resize still decides the pixels
+NOT_PICTURES = {
+    "EPS",
+    "WMF",
+    "PDF",
+    "MPEG",
+    "FITS",
+    "GRIB",
+    "HDF5",
+    "BUFR",
+}  # run another program, or only name the format
+DRAFT_FACTOR = (
+    2  # a scaled JPEG decode keeps at least twice the wanted size, so the final resize still decides the pixels
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +89,25 @@ def prepare(data: bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             _check_size(image)
             if image.format in ("JPEG", "MPO"):
-                image.draft(None, _draft_size(image, preprocess))
+                image.draft(None, _draft_size(preprocess))
             return fit_image(image, preprocess)
     except PhotoError:
         raise
     except Image.DecompressionBombError:
         raise PhotoError(what=f"more than {MAX_PIXELS / 1e6:.0f} megapixels: refused as a decompression bomb") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise PhotoError(what=_why_unidentified(data)) from None
-    except (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError, OverflowError, MemoryError) as e:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        TypeError,
+        KeyError,
+        IndexError,
+        OverflowError,
+        MemoryError,
+    ) as e:
         # Pillow's decoders raise all of these for damaged files
         raise PhotoError(what=f"cannot be decoded: {_one_line(e)}") from e
 
@@ -108,7 +129,9 @@ def fit_array(array: NDArray[Any], preprocess: Preprocess) -> NDArray[np.uint8]:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
-        raise PhotoError(what=f"an array of shape {array.shape} is no picture: (h, w), (h, w, 3) or (h, w, 4) is wanted")
+        raise PhotoError(
+            what=f"an array of shape {array.shape} is no picture: (h, w), (h, w, 3) or (h, w, 4) is wanted"
+        )
     if np.issubdtype(array.dtype, np.floating):
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
             raise PhotoError(what="an array of floating point numbers must lie in 0..1")
@@ -174,7 +197,7 @@ def _padded(
     return canvas
 
 
-def _draft_size(image: Image.Image, preprocess: Preprocess) -> tuple[int, int]:
+def _draft_size(preprocess: Preprocess) -> tuple[int, int]:
     """The smallest whole picture from which the wanted size can still be cut; width and height may be swapped by EXIF."""
     part = preprocess.crop_pct if preprocess.fit == "crop" else 1.0
     side = math.ceil(max(preprocess.width, preprocess.height) / part) * DRAFT_FACTOR

@@ -57,25 +57,24 @@ class Model:
             raise BundleError(what=f"{bundle.model} cannot be run.", why=str(error).split("\n")[0]) from error
 
     @overload
-    def predict(self, pictures: Picture) -> Prediction: ...
+    def predict(self, pictures: list[Picture] | tuple[Picture, ...]) -> list[Prediction]: ...
     @overload
-    def predict(self, pictures: Sequence[Picture]) -> list[Prediction]: ...
-    def predict(self, pictures: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
+    def predict(self, pictures: Picture) -> Prediction: ...
+    def predict(self, pictures: Picture | list[Picture] | tuple[Picture, ...]) -> Prediction | list[Prediction]:
         """The prediction for one picture, or a list of them for a list.
 
         pictures: a path, an encoded file's bytes, a Pillow image, an array (h, w), (h, w, 3) or (h, w, 4) of uint8 or
         of floats in 0..1, or a list of those. Raises PhotoError for one that cannot be read, and FileNotFoundError.
         """
-        many = isinstance(pictures, (list, tuple))
-        probabilities = self._run("probabilities", list(pictures) if many else [pictures])  # type: ignore[arg-type,list-item]
-        found = [_prediction(self.classes, row) for row in probabilities]
-        return found if many else found[0]
+        if isinstance(pictures, (list, tuple)):
+            return [_prediction(self.classes, row) for row in self._run("probabilities", pictures)]
+        return _prediction(self.classes, self._run("probabilities", [pictures])[0])
 
-    def features(self, pictures: Picture | Sequence[Picture]) -> NDArray[np.float32]:
+    def features(self, pictures: Picture | list[Picture] | tuple[Picture, ...]) -> NDArray[np.float32]:
         """The backbone's features, (width,) for one picture, (n, width) for a list; pictures as in `predict`."""
-        many = isinstance(pictures, (list, tuple))
-        rows = self._run("features", list(pictures) if many else [pictures])  # type: ignore[arg-type,list-item]
-        return rows if many else rows[0]
+        if isinstance(pictures, (list, tuple)):
+            return self._run("features", pictures)
+        return np.asarray(self._run("features", [pictures])[0])
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(n, n_classes) of prepared pixels (n, h, w, 3)."""
@@ -126,7 +125,9 @@ class Model:
             return fit_image(picture, self.bundle.preprocess)
         if isinstance(picture, np.ndarray):
             return fit_array(picture, self.bundle.preprocess)
-        raise PhotoError(what=f"a {type(picture).__name__} is no picture: pass a path, bytes, a Pillow image or an array")
+        raise PhotoError(
+            what=f"a {type(picture).__name__} is no picture: pass a path, bytes, a Pillow image or an array"
+        )
 
 
 def load(folder: str | os.PathLike[str], *, threads: int | None = None) -> Model:

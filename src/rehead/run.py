@@ -6,7 +6,6 @@ import csv
 import io
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -19,27 +18,29 @@ from rehead import bundle as bundles
 from rehead.bundle import Bundle, Head
 from rehead.data.catalog import Catalog, scan, write_csv
 from rehead.data.sources import open_source
-from rehead.data.split import fold_numbers, stratified_order
-from rehead.errors import PhotoError, RunError
-from rehead.export import compare, ready_prefix, with_head
+from rehead.export import compare, with_head
+from rehead.extraction import (
+    chosen_prefix,
+    extract_missing,
+    folds_of,
+    job_order,
+    open_store,
+    photos_there,
+    sample_pixels,
+)
 from rehead.features.cache import default_cache_folder
-from rehead.features.engines import OnnxEngine, Prefix, open_engine, precision_of, resolve
-from rehead.features.extract import Extracted, extract, too_many_bad
+from rehead.features.engines import OnnxEngine, Prefix, resolve
+from rehead.features.extract import too_many_bad
 from rehead.features.store import Store
-from rehead.nets.card import Card, with_fit
-from rehead.pixels import FITS, prepare
+from rehead.nets.card import Card
 from rehead.progress import Progress, Silent
 from rehead.run_folder import RunFolder
-from rehead.tune.anytime import Anytime
 from rehead.tune.head import fit_head
 from rehead.tune.recipe import Recipe
-from rehead.tune.solve import solve_linear
-from rehead.verify.metrics import Verdict, judge, wilson
+from rehead.verify.metrics import Verdict, judge
 from rehead.verify.model_card import model_card
 
-FLOOR = 2  # photos of each class and side that come first, so that a small part of the photos misses none
 N_COMPARED = 32  # held-out photos on which the bundle is compared with the model
-N_FIT_SAMPLE = 400  # photos on which --fit auto is decided
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,14 @@ def tune(
         progress.note(_about(catalog))
         clock.lap("scan")
 
-        prefix = _prefix(catalog, recipe, place, progress)
+        prefix = chosen_prefix(catalog, recipe, place, progress)
         clock.lap("prepare")
 
-        with _store(place, prefix, recipe) as store:
-            order = _order(catalog, recipe)
+        with open_store(place, prefix, recipe) as store:
+            order = job_order(catalog, recipe)
             from_store = len(order) - len(store.missing([catalog.photos[i].digest for i in order]))
-            extracted = _extract(catalog, order, prefix, recipe, store, progress, stop)
-            train, held_out = _there(catalog, order, store)
+            extracted = extract_missing(catalog, order, prefix, recipe, store, progress, stop)
+            train, held_out = photos_there(catalog, order, store)
             clock.lap("extract")
 
             progress.phase("Solving the head")
@@ -124,7 +125,8 @@ def tune(
             paths=[catalog.photos[i].path for i in held_out],
             side=catalog.held_out_side,
             n_train=len(train),
-            partial=len(train) + len(held_out) + len(extracted.bad) < len(_order(catalog, replace(recipe, limit=None))),
+            partial=len(train) + len(held_out) + len(extracted.bad)
+            < len(job_order(catalog, replace(recipe, limit=None))),
             leaks=catalog.leaks,
             notes=_notes(catalog, held_out),
         )
@@ -166,159 +168,16 @@ class Clock:
         return {**self._laps, "total": round(time.monotonic() - self._begun, 3)}
 
 
-def _prefix(catalog: Catalog, recipe: Recipe, cache: Path, progress: Progress) -> Prefix:
-    """The backbone's frozen part, ready for any engine, with the way pictures become its square."""
-    weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
-    prefix = ready_prefix(
-        recipe.backbone,
-        weights=weights,
-        arguments=dict(recipe.backbone_args),
-        cut=recipe.cut,
-        cache=cache,
-        progress=progress,
-    )
-    if recipe.fit == "default":
-        return prefix
-    if recipe.fit != "auto":
-        return replace(prefix, card=with_fit(prefix.card, recipe.fit))
-    return _best_fit(catalog, prefix, recipe, cache, progress)
-
-
-def _best_fit(catalog: Catalog, prefix: Prefix, recipe: Recipe, cache: Path, progress: Progress) -> Prefix:
-    """The prefix with the fit that is right most often by k-fold on a sample of the training side."""
-    sample = [i for i in _order(catalog, recipe) if catalog.photos[i].side == "train"][:N_FIT_SAMPLE]
-    scores = {}
-    for fit in FITS:
-        candidate = replace(prefix, card=with_fit(prefix.card, fit))
-        with _store(cache, candidate, recipe) as store:
-            progress.status(f"trying --fit {fit}")
-            _extract(catalog, sample, candidate, recipe, store, progress, lambda: False)
-            there = _in_store(catalog, sample, store)
-            x = store.read([catalog.photos[i].digest for i in there])
-            y, folds = catalog.labels(there), _folds(catalog, there, recipe)
-            solved = solve_linear(x, y, len(catalog.classes), folds=folds, overwrite=True)
-            scores[candidate] = solved.cv_accuracy or 0.0
-        progress.note(f"Fit {fit}: {scores[candidate]:.1%} right by {recipe.folds}-fold on {len(there)} photos")
-    return max(scores, key=lambda candidate: scores[candidate])
-
-
-def _store(cache: Path, prefix: Prefix, recipe: Recipe) -> Store:
-    """The store of all that decides a feature's value."""
-    card, precision = prefix.card, precision_of(*resolve(recipe.engine, recipe.device))
-    decides = {
-        "backbone": card.name,
-        "prefix": card.identity,
-        "weights": card.weights,
-        "cut": card.cut,
-        "preprocess": card.preprocess.to_dict(),
-        "view": "plain",
-        "precision": precision,
-    }
-    return Store.open(cache, f"{card.identity[:32]}-plain-{precision}", shape=(card.width,), about=decides)
-
-
-def _order(catalog: Catalog, recipe: Recipe) -> list[int]:
-    """The photos of the job, in a random order of which every beginning holds each class and side in proportion."""
-    wanted = catalog.on("train", catalog.held_out_side)
-    photos = [catalog.photos[i] for i in wanted]
-    order = stratified_order(
-        [(p.label, p.side) for p in photos], [p.digest for p in photos], seed=recipe.seed, floor=FLOOR
-    )
-    return [wanted[i] for i in order[: recipe.limit]]
-
-
-def _extract(
-    catalog: Catalog,
-    order: list[int],
-    prefix: Prefix,
-    recipe: Recipe,
-    store: Store,
-    progress: Progress,
-    stop: Callable[[], bool],
-) -> Extracted:
-    """Features of the photos of `order` that the store does not have, with a first number shown on the way."""
-    absent = set(store.missing([catalog.photos[i].digest for i in order]))
-    missing = [i for i in order if catalog.photos[i].digest in absent]
-    progress.phase("Extracting", len(order))
-    progress.advance(len(order) - len(missing))
-    if not missing:
-        return Extracted()
-    name, device = resolve(recipe.engine, recipe.device)
-    engine = open_engine(prefix, name, device, lambda: _sample(catalog, missing, prefix.card))
-    is_train = np.array([photo.side == "train" for photo in catalog.photos])
-    anytime = Anytime(catalog.labels(), is_train, len(catalog.classes))
-    ends = time.monotonic() + recipe.budget_s if recipe.budget_s is not None else None
-
-    def on_features(positions: list[int], features: Any) -> None:
-        anytime.add(positions, features)
-        if number := anytime.check():
-            progress.status(f"held-out accuracy {wilson(*number)} on {number[1]} photos")
-
-    return extract(
-        catalog,
-        missing,
-        engine=engine,
-        store=store,
-        preprocess=prefix.card.preprocess,
-        progress=progress,
-        max_bad=recipe.max_bad,
-        stop=lambda: stop() or (ends is not None and time.monotonic() > ends),
-        on_features=on_features,
-    )
-
-
-def _sample(catalog: Catalog, positions: list[int], card: Card, n: int = 8) -> Any:
-    """Pixels (n, h, w, 3) of the first `n` of these photos that can be read."""
-    pixels = []
-    for i in positions:
-        try:
-            pixels.append(prepare(catalog.read(catalog.photos[i]), card.preprocess))
-        except (PhotoError, OSError):
-            continue
-        if len(pixels) == n:
-            break
-    if not pixels:
-        raise too_many_bad([], len(positions), 0)
-    return np.stack(pixels)
-
-
-def _in_store(catalog: Catalog, positions: list[int], store: Store) -> list[int]:
-    absent = set(store.missing([catalog.photos[i].digest for i in positions]))
-    return sorted(i for i in positions if catalog.photos[i].digest not in absent)
-
-
-def _there(catalog: Catalog, order: list[int], store: Store) -> tuple[list[int], list[int]]:
-    """The training and the held-out photos whose features are there. Raises RunError when they are too few."""
-    there = _in_store(catalog, order, store)
-    train = [i for i in there if catalog.photos[i].side == "train"]
-    held_out = [i for i in there if catalog.photos[i].side == catalog.held_out_side]
-    learned = Counter(catalog.photos[i].label for i in train)
-    lacking = [label for label in catalog.classes if not learned[label]]
-    if lacking or not held_out:
-        raise RunError(
-            what=f"{len(there)} photos are too few to learn and verify {len(catalog.classes)} classes.",
-            why=f"There is none to learn from of {', '.join(lacking[:5])}." if lacking else "None of them is held out.",
-            fix=f"Use at least {2 * FLOOR * len(catalog.classes)}: raise --limit or --budget, or let it run longer.",
-        )
-    return train, held_out
-
-
-def _folds(catalog: Catalog, positions: list[int], recipe: Recipe) -> Any:
-    keys = catalog.keys()
-    labels = catalog.labels(positions)
-    return fold_numbers([keys[i] for i in positions], labels, n_folds=recipe.folds, seed=recipe.seed)
-
-
 def _solve(catalog: Catalog, train: list[int], store: Store, recipe: Recipe, progress: Progress) -> tuple[Head, str]:
     features = store.read([catalog.photos[i].digest for i in train])
-    labels, folds = catalog.labels(train), _folds(catalog, train, recipe)
+    labels, folds = catalog.labels(train), folds_of(catalog, train, recipe)
     device = resolve("torch", recipe.device)[1]
     return fit_head(features, labels, len(catalog.classes), folds, recipe, device, progress)
 
 
 def _compare(written: Bundle, catalog: Catalog, held_out: list[int], prefix: Prefix, head: Head) -> None:
     """The bundle, loaded back, against the prefix and the head on held-out photos."""
-    pixels = _sample(catalog, held_out, prefix.card, N_COMPARED)
+    pixels = sample_pixels(catalog, held_out, prefix.card, N_COMPARED)
     engine = OnnxEngine(prefix, "cpu")
     features = np.concatenate([engine(pixels[i : i + engine.batch]) for i in range(0, len(pixels), engine.batch)])
     compare(written, pixels, features, head)

@@ -89,7 +89,9 @@ def verify(
         notes=_notes(model, labels, unknown),
     )
     seconds = {"scan": scanned - begun, "verify": time.monotonic() - scanned, "total": time.monotonic() - begun}
-    unknown_skips = [Skip(f"class {label!r}", f"is not known to the bundle: {n} photos") for label, n in unknown.items()]
+    unknown_skips = [
+        Skip(f"class {label!r}", f"is not known to the bundle: {n} photos") for label, n in unknown.items()
+    ]
     skipped = (*catalog.skipped, *bad, *unknown_skips)
     return Verified(Path(bundle), verdict, skipped, {name: round(value, 3) for name, value in seconds.items()})
 

@@ -21,7 +21,9 @@ def as_seconds(text: str | None, option: str) -> float | None:
         return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text)
     if match is None:
-        raise RecipeError(what=f"--{option} {text!r} is no length of time.", fix=f"For example: --{option} 2m (or s, h, d)")
+        raise RecipeError(
+            what=f"--{option} {text!r} is no length of time.", fix=f"For example: --{option} 2m (or s, h, d)"
+        )
     return float(match[1]) * SECONDS[match[2] or "s"]
 
 
@@ -40,7 +42,9 @@ def backbone_arguments(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.strip().isidentifier():
-            raise RecipeError(what=f"--backbone-arg {text!r} is no NAME=VALUE.", fix="For example: --backbone-arg pad_type=same")
+            raise RecipeError(
+                what=f"--backbone-arg {text!r} is no NAME=VALUE.", fix="For example: --backbone-arg pad_type=same"
+            )
         values[name.strip()] = _value(value.strip())
     return values
 
@@ -81,7 +85,7 @@ class Interrupt:
         if exception[0] is not None:
             self._progress.close()
 
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+    def _on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
         if self._stopped or not self._listening:
             raise KeyboardInterrupt
         self._stopped = True

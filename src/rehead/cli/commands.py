@@ -23,7 +23,7 @@ app = typer.Typer(
 cache_app = typer.Typer(help="What is kept between jobs: features, exported networks, unpacked archives.")
 app.add_typer(cache_app, name="cache", invoke_without_command=True)
 
-Cache = Annotated[Optional[Path], typer.Option("--cache", help="Where features are kept. [env: REHEAD_CACHE]")]  # noqa: UP045
+Cache = Annotated[Optional[Path], typer.Option("--cache", help="Where features are kept. [env: REHEAD_CACHE]")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Layout = Annotated[str, typer.Option(help="folders, split, flat, manifest or archive; recognised when left out.")]
 MaxBad = Annotated[float, typer.Option(help="Share of unreadable photos over which the job stops.")]
@@ -47,20 +47,20 @@ def tune(
     photos: Annotated[str, typer.Argument(help="Folder, CSV or Parquet manifest, .zip or .tar of labelled photos.")],
     backbone: Annotated[str, typer.Option(help="A name that `rehead backbones` lists.")] = "efficientnet_lite0",
     head: Annotated[str, typer.Option(help="linear, mlp:1000,256, prototype or auto.")] = "linear",
-    weights: Annotated[Optional[Path], typer.Option(help="A local .safetensors, .pth or .pt file.")] = None,  # noqa: UP045
+    weights: Annotated[Optional[Path], typer.Option(help="A local .safetensors, .pth or .pt file.")] = None,
     backbone_arg: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        Optional[list[str]],
         typer.Option(help="For timm or the preprocessing: pad_type=same, mean=0.5, ... Repeatable."),
     ] = None,
     cut: Annotated[str, typer.Option(help="The last frozen layer.")] = "pool",
     fit: Annotated[str, typer.Option(help="Picture to square: default, crop, pad, squash or auto.")] = "default",
-    valid: Annotated[Optional[str], typer.Option(help="A folder of photos to hold out.")] = None,  # noqa: UP045
-    test: Annotated[Optional[str], typer.Option(help="A folder of photos for the verdict.")] = None,  # noqa: UP045
+    valid: Annotated[Optional[str], typer.Option(help="A folder of photos to hold out.")] = None,
+    test: Annotated[Optional[str], typer.Option(help="A folder of photos for the verdict.")] = None,
     layout: Layout = "auto",
     valid_fraction: Annotated[float, typer.Option(help="Share held out where the photos bring no split.")] = 0.2,
-    limit: Annotated[Optional[int], typer.Option(help="Use at most so many photos.")] = None,  # noqa: UP045
-    budget: Annotated[Optional[str], typer.Option(help="Extract for at most so long: 90s, 2m, 1h.")] = None,  # noqa: UP045
-    class_weight: Annotated[Optional[str], typer.Option(help="balanced: rare classes count as much.")] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option(help="Use at most so many photos.")] = None,
+    budget: Annotated[Optional[str], typer.Option(help="Extract for at most so long: 90s, 2m, 1h.")] = None,
+    class_weight: Annotated[Optional[str], typer.Option(help="balanced: rare classes count as much.")] = None,
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation on the training side.")] = 5,
     epochs: Annotated[int, typer.Option(help="Of an MLP head, at most.")] = 40,
     batch_size: Annotated[int, typer.Option(help="Of an MLP head's training.")] = 64,
@@ -70,7 +70,7 @@ def tune(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     max_bad: MaxBad = 0.2,
     seed: Annotated[int, typer.Option(help="Of every dice that is thrown.")] = 0,
-    out: Annotated[Optional[Path], typer.Option(help="The run's folder; else runs/<photos>-<backbone>-<n>.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="The run's folder; else runs/<photos>-<backbone>-<n>.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is in --out.")] = False,
     cache: Cache = None,
     json: Json = False,
@@ -104,7 +104,7 @@ def predict(
     photos: Annotated[list[str], typer.Argument(help="Images, folders, or patterns such as 'photos/*.jpg'.")],
     top: Annotated[int, typer.Option(min=1, help="Classes to show for each photo.")] = 3,
     format: Annotated[str, typer.Option(help="table, csv or jsonl.")] = "table",
-    out: Annotated[Optional[Path], typer.Option(help="Write to this file instead.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="Write to this file instead.")] = None,
 ) -> None:
     """Name the class of photos with a bundle. Exit code 3 when some could not be read.
 
@@ -142,7 +142,7 @@ def verify(
 
 @app.command()
 def backbones(
-    pattern: Annotated[Optional[str], typer.Argument(help="A part of a name, or a pattern such as 'resnet*'.")] = None,  # noqa: UP045
+    pattern: Annotated[Optional[str], typer.Argument(help="A part of a name, or a pattern such as 'resnet*'.")] = None,
     cache: Cache = None,
     json: Json = False,
 ) -> None:
@@ -200,8 +200,8 @@ def cache_size(context: typer.Context, cache: Cache = None, json: Json = False) 
 
 @cache_app.command()
 def clear(
-    backbone: Annotated[Optional[str], typer.Option(help="Only of this backbone; patterns are allowed.")] = None,  # noqa: UP045
-    older_than: Annotated[Optional[str], typer.Option(help="Only what was not used for so long: 30d, 12h.")] = None,  # noqa: UP045
+    backbone: Annotated[Optional[str], typer.Option(help="Only of this backbone; patterns are allowed.")] = None,
+    older_than: Annotated[Optional[str], typer.Option(help="Only what was not used for so long: 30d, 12h.")] = None,
     cache: Cache = None,
 ) -> None:
     """Free what is kept. What a running job uses is left alone.

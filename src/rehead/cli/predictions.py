@@ -25,7 +25,9 @@ Result = Prediction | PhotoError
 def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: Path | None) -> int:
     """Writes a row for every photo, to `out` or standard output, and gives the number of photos that could not be read."""
     if form not in WRITERS:
-        raise RecipeError(what=f"--format cannot be {form!r}.", why=f"One of: {', '.join(WRITERS)}.", fix=nearest(form, WRITERS))
+        raise RecipeError(
+            what=f"--format cannot be {form!r}.", why=f"One of: {', '.join(WRITERS)}.", fix=nearest(form, WRITERS)
+        )
     model = load(bundle)
     paths, again = itertools.tee(_files(patterns))
     results = zip(again, model.stream(paths), strict=True)
@@ -46,6 +48,7 @@ def _files(patterns: list[str]) -> Iterator[str]:
     """The files that the arguments name, in order: files as they are, folders walked, patterns expanded."""
     for pattern in patterns:
         path = Path(pattern)
+        found: Iterator[str]
         if path.is_dir():
             found = (str(file) for file in walk(path) if file.suffix.lower() in PICTURE_NAMES)
         elif path.exists() or not glob.has_magic(pattern):

@@ -27,7 +27,8 @@ class Lines:
 
     def __init__(self, write: Any = None) -> None:
         self._write = write or (lambda line: print(line, file=sys.stderr, flush=True))
-        self._name, self._total, self._unit, self._done, self._status = "", None, "photos", 0, ""
+        self._name, self._unit, self._done, self._status = "", "photos", 0, ""
+        self._total: int | None = None
         self._begun = self._said = time.monotonic()
 
     def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
@@ -86,19 +87,20 @@ class Bars:
         self._bars = Progress(*columns, console=console, transient=True)
         self._bars.start()
         self._task: Any = None
-        self._begun, self._done = time.monotonic(), 0
+        self._begun, self._done, self._unit = time.monotonic(), 0, "photos"
 
     def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
         if self._task is not None:
             self._bars.remove_task(self._task)
         self._task = self._bars.add_task(name, total=total, status="", rate="")
+        self._unit = unit
         self._begun, self._done = time.monotonic(), 0
 
     def advance(self, n: int = 1) -> None:
         if self._task is not None:
             self._done += n
             rate = self._done / max(time.monotonic() - self._begun, 1e-3)
-            self._bars.update(self._task, advance=n, rate=f"{rate:.0f}/s")
+            self._bars.update(self._task, advance=n, rate=f"{rate:.0f} {self._unit}/s")
 
     def status(self, text: str) -> None:
         if self._task is not None:
@@ -127,7 +129,8 @@ def progress_for(*, json: bool) -> Lines | Bars:
 
 def show_error(error: ReheadError) -> None:
     """What happened, why, and what to do, on standard error."""
-    print(f"Error: {error.what}", *(part for part in (error.why, error.fix) if part), sep="\n  ", file=sys.stderr)
+    parts = [printable(part) for part in (error.what, error.why, error.fix) if part]
+    print("Error: " + "\n  ".join(parts), file=sys.stderr)
 
 
 def percent(interval: Interval | None) -> str:
@@ -172,17 +175,31 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: S
 def _show_classes(verdict: Verdict, out: Console) -> None:
     from rich.text import Text
 
-    small = len(verdict.classes) <= MAX_CONFUSION
-    named = [f"as {c.label}" for c in verdict.classes] if small else []
-    table = _table(["class", "photos", "precision %", "recall %", *named], range(1, 4 + len(named)))
-    for row, facts in zip(verdict.confusion, verdict.classes, strict=True):
-        counts = [str(count) if count else "·" for count in row] if small else []
-        table.add_row(Text(facts.label), str(facts.n), *_shares(facts), *counts)
+    table = _table(["class", "photos", "precision %", "recall %"], range(1, 4))
+    for facts in verdict.classes:
+        table.add_row(Text(printable(facts.label), overflow="fold"), str(facts.n), *_shares(facts))
+    out.print()
+    out.print(table)
+    if len(verdict.classes) > MAX_CONFUSION:
+        return
+    names = [printable(facts.label) for facts in verdict.classes]
+    longest = max(4, (out.width - max(map(len, names)) - 12) // len(names) - 2)  # so that all columns fit
+    table = _table(["is / named", *(name[:longest] for name in names)], range(1, 1 + len(names)))
+    for name, row in zip(names, verdict.confusion, strict=True):
+        table.add_row(Text(name), *(str(count) if count else "·" for count in row))
+    out.print()
     out.print(table)
 
 
 def _shares(facts: ClassVerdict) -> list[str]:
-    return [percent(facts.precision).replace(" %", ""), percent(facts.recall).replace(" %", "")]
+    return [_narrow(facts.precision), _narrow(facts.recall)]
+
+
+def _narrow(interval: Interval | None) -> str:
+    """'98.5 (96.7–99.3)', in percent."""
+    if interval is None:
+        return "–"
+    return f"{100 * interval.value:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
 
 
 def _show_mistakes(verdict: Verdict, out: Console) -> None:
@@ -191,8 +208,11 @@ def _show_mistakes(verdict: Verdict, out: Console) -> None:
     if not verdict.mistakes:
         return
     table = _table(["worst mistakes", "is", "named", "with"], [3])
+    out.print()
     for m in verdict.mistakes:
-        table.add_row(Text(printable(m.path), overflow="fold"), Text(m.label), Text(m.predicted), f"{m.probability:.3f}")
+        table.add_row(
+            Text(printable(m.path), overflow="fold"), Text(m.label), Text(m.predicted), f"{m.probability:.3f}"
+        )
     out.print(table)
 
 
@@ -202,7 +222,7 @@ def _table(header: Sequence[str], right: Sequence[int]) -> Any:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i in right else "left")
+        table.add_column(name, justify="right" if i in right else "left", no_wrap=i in right)
     return table
 
 
@@ -241,7 +261,9 @@ def show_backbones(rows: Sequence[Any], others: int) -> None:
          "here" if r.here else "hub")
         for r in rows
     ]  # fmt: skip
-    show_table(["backbone", "parameters", "MACs", "pixels", "features", "licence", "weights"], cells, right=[1, 2, 3, 4])
+    show_table(
+        ["backbone", "parameters", "MACs", "pixels", "features", "licence", "weights"], cells, right=[1, 2, 3, 4]
+    )
     if others:
         print(f"{others} more: rehead backbones 'resnet*'; weights of others come from the hub or --weights FILE.")
 
@@ -251,7 +273,13 @@ def show_cache(folder: Any, stores: Sequence[Any], other: int) -> None:
     from rehead.cli.arguments import as_bytes
 
     cells = [
-        (s.backbone, s.identity[:12], str(s.photos), as_bytes(s.size_bytes), time.strftime("%Y-%m-%d", time.localtime(s.last_used)))
+        (
+            s.backbone,
+            s.identity[:12],
+            str(s.photos),
+            as_bytes(s.size_bytes),
+            time.strftime("%Y-%m-%d", time.localtime(s.last_used)),
+        )
         for s in stores
     ]
     show_table(["backbone", "prefix", "photos", "size", "last used"], cells, right=[2, 3])

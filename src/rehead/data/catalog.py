@@ -67,7 +67,7 @@ class Catalog:
 
     @property
     def held_out_side(self) -> str:
-        """"test" where there is one, else "valid"."""
+        """ "test" where there is one, else "valid"."""
         sides = {photo.side for photo in self.photos}
         return next((side for side in HELD_OUT_SIDES if side in sides), "valid")
 

@@ -23,7 +23,7 @@ def seed_for(seed: int, *purpose: str | int) -> int:
 
 
 def side_of(key: bytes, *, seed: int, valid_fraction: float) -> str:
-    """"valid" for `valid_fraction` of all keys in expectation, else "train". key: a digest, or a group's name."""
+    """ "valid" for `valid_fraction` of all keys in expectation, else "train". key: a digest, or a group's name."""
     return "valid" if _dice(key, seed, "side") < valid_fraction else "train"
 
 

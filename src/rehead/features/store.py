@@ -67,9 +67,7 @@ class Store:
         if rows:
             self._retried(lambda: self._put(rows), sum(len(data) for _, data in rows))
 
-    def read(
-        self, digests: Sequence[bytes], *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES
-    ) -> NDArray[np.float32] | NDArray[np.float16]:
+    def read(self, digests: Sequence[bytes], *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> NDArray[Any]:
         """The values as one contiguous array (n, *shape) float32, in the order asked.
 
         Above the limit it is a float16 memory map on a file that vanishes with it. Raises StoreError for absent ones.
@@ -82,7 +80,7 @@ class Store:
                 if data is None:
                     raise StoreError(what=f"The store has no features for the photo {digest.hex()[:16]}.")
                 values[i] = np.frombuffer(data, "<f2").reshape(self.shape)
-        return np.asarray(values) if isinstance(values, np.memmap) is False else values
+        return values  # type: ignore[no-any-return]
 
     @property
     def count(self) -> int:
@@ -109,7 +107,7 @@ class Store:
                 what=f"The features of the photo {digest.hex()[:16]} are not numbers (NaN).",
                 fix="Try --engine torch, or another backbone.",
             )
-        return np.clip(value, -LARGEST, LARGEST).astype("<f2").tobytes()
+        return bytes(np.clip(value, -LARGEST, LARGEST).astype("<f2").tobytes())
 
     def _put(self, rows: list[tuple[bytes, bytes]]) -> None:
         with self._environment.begin(write=True) as writing:
@@ -171,7 +169,9 @@ def _shared(folder: Path) -> Any:
         try:
             file = folder / "data.mdb"
             size = max(FIRST_MAP_BYTES, file.stat().st_size) if file.exists() else FIRST_MAP_BYTES
-            environment = lmdb.open(str(folder), map_size=size, max_readers=MAX_READERS, metasync=False, max_spare_txns=8)
+            environment = lmdb.open(
+                str(folder), map_size=size, max_readers=MAX_READERS, metasync=False, max_spare_txns=8
+            )
             environment.reader_check()
         except lmdb.Error as error:
             if isinstance(error, (lmdb.ReadonlyError, lmdb.DiskError)) or "ermission" in str(error):

@@ -23,10 +23,10 @@ from rehead.errors import BackboneError, UnknownBackbone, WeightsUnavailable, ne
 from rehead.nets.card import PACKAGES, Card, Place, known_as, locate
 from rehead.nets.cut import POOL, Pooled, prefix_of
 from rehead.nets.weights import load_into, read_weights
-from rehead.pixels import Preprocess
+from rehead.pixels import Fit, Preprocess
 
 PREPROCESSING = ("mean", "std", "input_size", "crop_pct", "interpolation")  # arguments that do not go to timm
-FIT_BY_CROP_MODE = {"center": "crop", "squash": "squash", "border": "pad"}
+FIT_BY_CROP_MODE: dict[str, Fit] = {"center": "crop", "squash": "squash", "border": "pad"}
 CONNECT_TIMEOUT_S = 4.0  # for the hub to answer at all, before the retries of its library begin
 
 
@@ -206,12 +206,17 @@ def _preprocess(network: nn.Module, name: str, arguments: Mapping[str, Any]) -> 
     return Preprocess(
         height=int(height),
         width=int(width),
-        mean=tuple(float(m) for m in config["mean"]),
-        std=tuple(float(s) for s in config["std"]),
+        mean=_three(config["mean"]),
+        std=_three(config["std"]),
         fit=fit,
         crop_pct=float(config["crop_pct"]),
         interpolation=config["interpolation"] if config["interpolation"] != "random" else "bilinear",
     )
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
 
 
 def _measured(prefix: nn.Module, preprocess: Preprocess) -> tuple[int, int, int]:

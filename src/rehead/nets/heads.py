@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ def mlp_module(
     generator = torch.Generator().manual_seed(seed)
     layers: list[nn.Module] = []
     widths = (width, *hidden, n_classes)
-    for i, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (n_in, n_out) in enumerate(pairwise(widths)):
         if i and activation == "relu":
             layers.append(nn.ReLU())
         layers.append(_dense(n_in, n_out, generator))

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rehead.bundle import Head
-from rehead.progress import Progress
+from rehead.progress import Progress, Silent
 from rehead.tune.recipe import Recipe, hidden_widths
 from rehead.tune.solve import cross_validated, solve_linear, solve_prototype
 
 CANDIDATES = ("linear", "prototype", "mlp:256")  # what --head auto chooses from
-X, Y = NDArray[np.float32], NDArray[np.int64]
+X: TypeAlias = NDArray[Any]  # (n, width) float32, or float16 when it is a memory map
+Y: TypeAlias = NDArray[np.int64]
 
 
 def fit_head(
-    features: X, labels: Y, n_classes: int, folds: Y, recipe: Recipe, device: str, progress: Progress
+    features: X,
+    labels: Y,
+    n_classes: int,
+    folds: Y,
+    recipe: Recipe,
+    device: str = "cpu",
+    progress: Progress | None = None,
 ) -> tuple[Head, str]:
     """The head, and a few words on how it was found. features: (n, width). folds: (n,), see `split.fold_numbers`."""
+    progress = progress or Silent()
     if recipe.head != "auto":
         return _fit(recipe.head, features, labels, n_classes, folds, recipe, device, progress)
     scores = {}
@@ -54,7 +62,7 @@ def _refit(name: str, n_classes: int, recipe: Recipe, device: str, progress: Pro
     return _fit(name, x, y, n_classes, inner, recipe, device, progress)[0]
 
 
-def _accuracy(x: X, y: Y, n_classes: int, folds: Y, fit: Callable[[X, Y], Head]) -> float:
+def _accuracy(x: X, y: Y, n_classes: int, folds: Y, fit: Callable[[Any, Any], Head]) -> float:
     logits = cross_validated(x, y, n_classes, folds, fit)
     scored = folds >= 0
     return float((logits[scored].argmax(axis=1) == y[scored]).mean()) if scored.any() else 0.0

@@ -29,7 +29,7 @@ PENALTY_BY_WIDTH = 5e-5  # where nothing can be held out: near the best on digit
 SAMPLE = 4_000  # photos that choose the penalty: it is per photo, and more of them hardly move the best one
 SAMPLE_QUICK = 3_000
 WIDEST = 4_096  # whose principal axes are computed where there are more photos than SAMPLE: 6 s on two cores
-TIGHT, LOOSE, QUICK = 1e-5, 1e-3, 1e-2  # gradient norms, see _minimise; their square is about the loss left, in nats
+TIGHT, LOOSE, QUICK = 3e-5, 3e-2, 1e-1  # how far the logits may still be from the optimum, see _minimise
 ABSENT = -1e4  # the logit of a class without photos in a quick fit
 BLOCK = 1_024  # photos standardised at a time; fewer are faster alone, much slower where other work shares the cores
 CELLS = 2_000_000  # logits at a time: 8 MB
@@ -226,11 +226,12 @@ class _Best:
 
 
 class _Point(NamedTuple):
-    """Parameters (n_fits, n_classes, r + 1), each fit's loss (n_fits,) and the gradient."""
+    """Parameters (n_fits, n_classes, r + 1); each fit's loss, its gradient, and the mean of p (1 - p) over the classes."""
 
     at: Array32
     loss: Array64
     gradient: Array32
+    spread: Array64
 
 
 def _parts(n: int, size: int) -> list[slice]:
@@ -352,28 +353,33 @@ def _minimise(
 ) -> tuple[Array32, int]:
     """Parameters (n_fits, n_classes, r + 1) of least penalised loss, found from `start`, and the number of steps.
 
-    All fits at once, in wide products. weights: (n_fits, n), the sum of each fit's is 1. L-BFGS (Liu and Nocedal 1989);
-    its first guess of the Hessian is logistic regression's at zero weights, which is diagonal along principal axes.
-    It ends when the gradient's norm, measured by that guess's inverse, is at most `tolerance` in each fit, or when it
-    has not halved in PATIENCE steps: then float32 goes no further.
+    All fits at once, in wide products. weights: (n_fits, n), the sum of each fit's is 1. L-BFGS (Liu and Nocedal 1989)
+    on a guess of the Hessian that is diagonal along principal axes, see _guess. By that guess it is known how far the
+    logits still are from the optimum, root mean square over the photos: |gradient| / sqrt(Hessian x spread). It ends
+    when this is at most `tolerance` in each fit, or has not halved in PATIENCE steps: float32 goes no further.
     """
     measure = partial(_measure, photos=photos, labels=labels, weights=weights, penalty=penalty)
-    n_classes, memory = start.shape[1], min(10, max(3, 20_000_000 // start.size))  # under 500 MB with many classes
-    spread = (n_classes - 1) / n_classes**2 or 1.0  # p (1 - p) at zero weights
-    guess = (1 / np.append(spread * photos.axes.variance + penalty, spread)).astype(np.float32)
+    memory = min(10, max(3, 20_000_000 // start.size))  # under 500 MB with many classes
     point, earlier = measure(start), np.inf
     history: list[_Move] = []
     for step in range(MAX_STEPS):
-        norm = np.sqrt(_dot(point.gradient * guess, point.gradient))
-        if (norm <= tolerance).all() or (step % PATIENCE == 0 and norm.max() > earlier / 2):
+        guess = _guess(point.spread, photos.axes.variance, penalty)
+        error = np.sqrt(_dot(point.gradient * guess, point.gradient) / point.spread)
+        if (error <= tolerance).all() or (step % PATIENCE == 0 and error.max() > earlier / 2):
             return point.at, step
-        earlier = float(norm.max()) if step % PATIENCE == 0 else earlier
-        direction = _direction(point.gradient, history, guess) * _each(norm > tolerance)
+        earlier = float(error.max()) if step % PATIENCE == 0 else earlier
+        direction = _direction(point.gradient, history, guess) * _each(error > tolerance)
         new = _search(measure, point, direction)
         moved, change = new.at - point.at, new.gradient - point.gradient
         history = [*history, (moved, change, _dot(moved, change))][-memory:]
         point = new
     return point.at, MAX_STEPS
+
+
+def _guess(spread: Array64, variance: Array32, penalty: float) -> Array32:
+    """The inverse of the Hessian, diagonal along the axes (n_fits, 1, r + 1): exact if all photos were as doubtful."""
+    curvature = np.append(spread[:, None] * variance + penalty, spread[:, None], axis=1)
+    return (1 / curvature[:, None]).astype(np.float32)
 
 
 def _direction(gradient: Array32, history: Sequence[_Move], guess: Array32) -> Array32:
@@ -410,7 +416,8 @@ def _measure(at: Array32, photos: _Photos, labels: Integers, weights: Array32, p
     bias, flat = at[:, :, -1:], at[:, :, :-1].reshape(n_fits * n_classes, -1)
     turn = None if photos.done else photos.axes.turn
     towards = flat if turn is None else flat @ turn.T
-    loss, slope, bias_slope = np.zeros(n_fits), np.zeros_like(towards), np.zeros_like(bias)
+    loss, doubt = np.zeros(n_fits), np.zeros(n_fits)
+    slope, bias_slope = np.zeros_like(towards), np.zeros_like(bias)
     for part, block in photos.blocks(max(BLOCK, CELLS // len(flat))):
         logits = (towards @ block.T).reshape(n_fits, n_classes, -1)
         logits += bias
@@ -418,16 +425,20 @@ def _measure(at: Array32, photos: _Photos, labels: Integers, weights: Array32, p
         own = (slice(None), labels[part], np.arange(len(block)))
         chosen = logits[own]
         np.exp(logits, out=logits)
-        total = logits.sum(axis=1)
-        loss += np.sum(weights[:, part] * (np.log(total) - chosen), axis=1, dtype=np.float64)
-        logits *= (weights[:, part] / total)[:, None]
-        logits[own] -= weights[:, part]
+        logits[own] = 0
+        others, weight = logits.sum(axis=1), weights[:, part]
+        share = weight / (others + np.exp(chosen))
+        loss += np.sum(weight * (np.log1p(others + np.expm1(chosen)) - chosen), axis=1, dtype=np.float64)
+        doubt += np.sum(share * others, axis=1, dtype=np.float64)
+        logits *= share[:, None]
+        logits[own] = -share * others  # p - 1, without the cancellation where the photo is all but certain
         slope += logits.reshape(len(flat), -1) @ block
         bias_slope += logits.sum(axis=2, keepdims=True)
     slope = slope if turn is None else slope @ turn
     slope += np.float32(penalty) * flat
     loss += penalty / 2 * np.square(flat, dtype=np.float64).reshape(n_fits, -1).sum(axis=1)
-    return _Point(at, loss, np.concatenate([slope.reshape(n_fits, n_classes, -1), bias_slope], axis=2))
+    gradient = np.concatenate([slope.reshape(n_fits, n_classes, -1), bias_slope], axis=2)
+    return _Point(at, loss, gradient, np.maximum(doubt / n_classes, 1e-9))
 
 
 def _each(values: NDArray[Any]) -> Array32:

@@ -11,7 +11,9 @@ def model_card(facts: dict[str, Any], head_note: str, name: str, n_photos: dict[
     verdict, backbone, recipe = facts["verdict"], facts["backbone"], facts["recipe"]
     top1 = verdict["top1"]
     rows = [_class_row(c) for c in verdict["classes"]]
-    partial = "\nExtraction was cut short: the head rests on part of the training photos.\n" if verdict["partial"] else ""
+    partial = (
+        "\nExtraction was cut short: the head rests on part of the training photos.\n" if verdict["partial"] else ""
+    )
     notes = "".join(f"- {note}\n" for note in verdict["notes"])
     return f"""---
 license: other

@@ -1,0 +1,204 @@
+"""From a catalog and a recipe to features in the store: which photos, in which order, on which prefix and engine.
+
+The order makes every beginning of it a small copy of the whole, so that a job may stop at any moment and still be
+verified. How a batch is decoded and run is left to `features/extract.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import blake3
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.data.catalog import Catalog, Photo
+from rehead.data.memory import encoded
+from rehead.data.split import fold_numbers, stratified_order
+from rehead.errors import PhotoError, RunError
+from rehead.export import ready_prefix
+from rehead.features.engines import Prefix, open_engine, precision_of, resolve
+from rehead.features.extract import Extracted, extract, too_many_bad
+from rehead.features.store import Store
+from rehead.nets.card import Card, with_fit
+from rehead.pixels import FITS, prepare
+from rehead.progress import Progress, Silent
+from rehead.tune.anytime import Anytime
+from rehead.tune.recipe import Recipe
+from rehead.tune.solve import solve_linear
+from rehead.verify.metrics import wilson
+
+FLOOR = 2  # photos of each class and side that come first, so that a small part of the photos misses none
+N_FIT_SAMPLE = 400  # photos on which --fit auto is decided
+
+
+def chosen_prefix(catalog: Catalog, recipe: Recipe, cache: Path, progress: Progress) -> Prefix:
+    """The backbone's frozen part, ready for any engine, with the way pictures become its square."""
+    weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
+    prefix = ready_prefix(
+        recipe.backbone,
+        weights=weights,
+        arguments=dict(recipe.backbone_args),
+        cut=recipe.cut,
+        cache=cache,
+        progress=progress,
+    )
+    if recipe.fit == "default":
+        return prefix
+    if recipe.fit != "auto":
+        return replace(prefix, card=with_fit(prefix.card, recipe.fit))
+    return _best_fit(catalog, prefix, recipe, cache, progress)
+
+
+def _best_fit(catalog: Catalog, prefix: Prefix, recipe: Recipe, cache: Path, progress: Progress) -> Prefix:
+    """The prefix with the fit of least log-loss by k-fold on a sample of the training side.
+
+    Log-loss tells more than accuracy does on a few hundred photos, where one photo decides between accuracies.
+    """
+    sample = [i for i in job_order(catalog, recipe) if catalog.photos[i].side == "train"][:N_FIT_SAMPLE]
+    candidates = [replace(prefix, card=with_fit(prefix.card, fit)) for fit in FITS]
+    losses = []
+    for candidate in candidates:
+        fit = candidate.card.preprocess.fit
+        with open_store(cache, candidate, recipe) as store:
+            extract_missing(catalog, sample, candidate, recipe, store, progress, lambda: False)
+            there = in_store(catalog, sample, store)
+            x, y = store.read([catalog.photos[i].digest for i in there]), catalog.labels(there)
+        solved = solve_linear(x, y, len(catalog.classes), folds=folds_of(catalog, there, recipe))
+        losses.append(np.inf if solved.cv_log_loss is None else solved.cv_log_loss)
+        right = "" if solved.cv_accuracy is None else f"{solved.cv_accuracy:.1%} right, "
+        progress.note(f"--fit {fit}: {right}log-loss {losses[-1]:.3f} by {recipe.folds}-fold on {len(there)} photos")
+    return candidates[int(np.argmin(losses))]
+
+
+def open_store(cache: Path, prefix: Prefix, recipe: Recipe) -> Store:
+    """The store of all that decides a feature's value."""
+    card, precision = prefix.card, precision_of(*resolve(recipe.engine, recipe.device))
+    decides = {
+        "backbone": card.name,
+        "prefix": card.identity,
+        "weights": card.weights,
+        "cut": card.cut,
+        "preprocess": card.preprocess.to_dict(),
+        "view": "plain",
+        "precision": precision,
+    }
+    return Store.open(cache, f"{card.identity[:32]}-plain-{precision}", shape=(card.width,), about=decides)
+
+
+def job_order(catalog: Catalog, recipe: Recipe) -> list[int]:
+    """The photos of the job, in a random order of which every beginning holds each class and side in proportion."""
+    wanted = catalog.on("train", catalog.held_out_side)
+    photos = [catalog.photos[i] for i in wanted]
+    order = stratified_order(
+        [(p.label, p.side) for p in photos], [p.digest for p in photos], seed=recipe.seed, floor=FLOOR
+    )
+    return [wanted[i] for i in order[: recipe.limit]]
+
+
+def extract_missing(
+    catalog: Catalog,
+    order: list[int],
+    prefix: Prefix,
+    recipe: Recipe,
+    store: Store,
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> Extracted:
+    """Features of the photos of `order` that the store does not have, with a first number shown on the way."""
+    absent = set(store.missing([catalog.photos[i].digest for i in order]))
+    missing = [i for i in order if catalog.photos[i].digest in absent]
+    progress.phase("Extracting", len(order))
+    progress.advance(len(order) - len(missing))
+    if not missing:
+        return Extracted()
+    name, device = resolve(recipe.engine, recipe.device)
+    engine = open_engine(prefix, name, device, lambda: sample_pixels(catalog, missing, prefix.card))
+    is_train = np.array([photo.side == "train" for photo in catalog.photos])
+    anytime = Anytime(catalog.labels(), is_train, len(catalog.classes))
+    ends = time.monotonic() + recipe.budget_s if recipe.budget_s is not None else None
+
+    def on_features(positions: list[int], features: Any) -> None:
+        anytime.add(positions, features)
+        if number := anytime.check():
+            progress.status(f"held-out accuracy {wilson(*number)} on {number[1]} photos")
+
+    return extract(
+        catalog,
+        missing,
+        engine=engine,
+        store=store,
+        preprocess=prefix.card.preprocess,
+        progress=progress,
+        max_bad=recipe.max_bad,
+        stop=lambda: stop() or (ends is not None and time.monotonic() > ends),
+        on_features=on_features,
+    )
+
+
+def sample_pixels(catalog: Catalog, positions: list[int], card: Card, n: int = 8) -> NDArray[np.uint8]:
+    """Pixels (n, h, w, 3) of the first `n` of these photos that can be read."""
+    pixels = []
+    for i in positions:
+        try:
+            pixels.append(prepare(catalog.read(catalog.photos[i]), card.preprocess))
+        except (PhotoError, OSError):
+            continue
+        if len(pixels) == n:
+            break
+    if not pixels:
+        raise too_many_bad([], len(positions), 0)
+    return np.stack(pixels)
+
+
+def in_store(catalog: Catalog, positions: list[int], store: Store) -> list[int]:
+    """Those of the photos whose features are there, in the order of the catalog."""
+    absent = set(store.missing([catalog.photos[i].digest for i in positions]))
+    return sorted(i for i in positions if catalog.photos[i].digest not in absent)
+
+
+def photos_there(catalog: Catalog, order: list[int], store: Store) -> tuple[list[int], list[int]]:
+    """The training and the held-out photos whose features are there. Raises RunError when they are too few."""
+    there = in_store(catalog, order, store)
+    train = [i for i in there if catalog.photos[i].side == "train"]
+    held_out = [i for i in there if catalog.photos[i].side == catalog.held_out_side]
+    learned = Counter(catalog.photos[i].label for i in train)
+    lacking = [label for label in catalog.classes if not learned[label]]
+    if lacking or not held_out:
+        raise RunError(
+            what=f"{len(there)} photos are too few to learn and verify {len(catalog.classes)} classes.",
+            why=f"There is none to learn from of {', '.join(lacking[:5])}." if lacking else "None of them is held out.",
+            fix=f"Use at least {2 * FLOOR * len(catalog.classes)}: raise --limit or --budget, or let it run longer.",
+        )
+    return train, held_out
+
+
+def folds_of(catalog: Catalog, positions: list[int], recipe: Recipe) -> NDArray[np.int64]:
+    """The fold of each of these photos, (n,)."""
+    keys = catalog.keys()
+    labels = catalog.labels(positions)
+    return fold_numbers([keys[i] for i in positions], labels, n_folds=recipe.folds, seed=recipe.seed)
+
+
+def features_of(images: Sequence[Any], recipe: Recipe, *, cache: Path) -> tuple[list[bytes], NDArray[Any]]:
+    """The digests and features (n, width) of images without labels, in their order, through the store.
+
+    images: paths, encoded bytes, Pillow images or uint8 arrays. Raises SourceError for one that cannot be read.
+    """
+    data = [encoded(image) for image in images]
+    digests = [blake3.blake3(one).digest() for one in data]
+    photos = tuple(Photo(f"image {i}", "", "train", digest) for i, digest in enumerate(digests))
+    by_path = {photo.path: one for photo, one in zip(photos, data, strict=True)}
+    catalog = Catalog("images", "dataset", photos, ("", " "), lambda photo: by_path[photo.path])
+    prefix = chosen_prefix(catalog, replace(recipe, fit="default"), cache, Silent())
+    if recipe.fit not in ("default", "auto"):
+        prefix = replace(prefix, card=with_fit(prefix.card, recipe.fit))
+    with open_store(cache, prefix, recipe) as store:
+        strict = replace(recipe, max_bad=0.0)
+        extract_missing(catalog, list(range(len(photos))), prefix, strict, store, Silent(), lambda: False)
+        return digests, store.read(digests)
