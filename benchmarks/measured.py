@@ -1,0 +1,117 @@
+"""What the benchmarks share: commands timed with their peak memory, the machine, and results written as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("REHEAD_DATA", ROOT.parent / "shared" / "data"))
+REHEAD = [sys.executable, "-m", "rehead"]
+
+
+def dogscats_manifest(folder: Path) -> Path:
+    """A manifest of the 1,399 cats and dogs with the 400 of dogscats_test.txt held out."""
+    held_out = set((DATA / "dogscats_test.txt").read_text().split())
+    rows = ["path,label,split"]
+    for path in sorted((DATA / "dogscats").glob("*/*.jpg")):
+        name = f"{path.parent.name}/{path.name}"
+        rows.append(f"{path},{path.parent.name},{'test' if name in held_out else 'train'}")
+    manifest = folder / "dogscats.csv"
+    manifest.write_text("\n".join(rows) + "\n")
+    return manifest
+
+
+def generated(folder: Path, n: int, side: int = 256) -> Path:
+    """`n` JPEG files in two classes, made by shifting a real-looking noise picture; quick to write, all different."""
+    random = np.random.default_rng(0)
+    smooth = Image.fromarray(random.integers(0, 256, (24, 24, 3), np.uint8)).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
+    base = np.asarray(smooth).astype(np.int16)
+    for i in range(n):
+        label = "ab"[i % 2]
+        path = folder / label / f"{i:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tint = np.array([30, 0, -30] if label == "a" else [-30, 0, 30]) + random.normal(0, 25, 3)
+        pixels = np.roll(base, (int(random.integers(side)), int(random.integers(side))), (0, 1)) + tint
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path, quality=80)
+    return folder
+
+
+def timed(arguments: list[str], *, cache: Path, cwd: Path) -> dict[str, Any]:
+    """Runs the program: wall seconds, peak resident MB of all its processes, standard output, seconds to the first number."""
+    begun = time.monotonic()
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [*REHEAD, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, "REHEAD_CACHE": str(cache)},
+        )
+        peak, first = 0, None
+        watched = psutil.Process(process.pid)
+        while process.poll() is None:
+            try:
+                peak = max(peak, watched.memory_info().rss)
+            except psutil.NoSuchProcess:
+                break
+            if first is None:
+                errors.flush()
+                if "held-out accuracy" in Path(f"/proc/self/fd/{errors.fileno()}").read_text():
+                    first = time.monotonic() - begun
+            time.sleep(0.02)
+        output = process.stdout.read() if process.stdout else ""
+        errors.seek(0)
+        if process.wait() != 0:
+            raise SystemExit(f"rehead {' '.join(arguments)} failed:\n{errors.read()}")
+    return {"seconds": time.monotonic() - begun, "peak_mb": peak / 1e6, "output": output, "first_number": first}
+
+
+def median(values: list[float]) -> str:
+    """The median and the range."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f}, {len(values)} runs)"
+
+
+def report(name: str, facts: dict[str, Any]) -> None:
+    """Prints the facts, and writes them with machine and versions to benchmarks/results/."""
+    git = shutil.which("git")
+    commit = (
+        subprocess.run([git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT) if git else None
+    )
+    about = {
+        "commit": commit.stdout.strip() if commit else "",
+        "arguments": sys.argv[1:],
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": _processor(),
+        "python": platform.python_version(),
+        "versions": {
+            name: metadata.version(name) for name in ("rehead", "onnxruntime", "torch", "timm", "numpy", "pillow")
+        },
+    }
+    for key, value in facts.items():
+        print(f"{key:58s} {value}")
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"about": about, "facts": facts}, indent=1) + "\n")
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
