@@ -1,5 +1,5 @@
-"""Claims: scanning 100,000 files takes under 30 s and 500 MB; at 25,000 photos a second head takes <= 1/50 of the first run, and
-memory is at most 200 MB above that at 1,399 photos.
+"""Claims: scanning 100,000 files takes under 30 s and 500 MB; at 25,000 photos a second head takes <= 1/50 of the first
+run, and memory is at most 200 MB above that at 1,399 photos.
 
 Generated photos. One run each: the first takes minutes.
 """

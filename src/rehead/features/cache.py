@@ -1,21 +1,28 @@
 """What is kept between jobs, listed and cleared: features, exported networks, unpacked archives.
 
-A store that a live process has open is left alone: LMDB keeps its lock file locked as long as it is open.
+A store that a live process has open is left alone (the lock on its file `in_use`, see `store.py`). What is cleared is
+renamed first, so that no job ever finds half of it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 import os
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rehead.durable import remove_tree
+from rehead.errors import StoreError
+from rehead.features.store import count_photos
+
+LEFT_OVER_S = 3600.0  # a hidden *.part folder in which nothing was written for so long is of a killed job
 
 
 @dataclass(frozen=True)
@@ -50,28 +57,70 @@ def default_cache_folder(environment: Mapping[str, str]) -> Path:
 
 def list_stores(cache: Path) -> list[StoreFacts]:
     """The feature stores, the largest first."""
-    stores = [_facts(folder) for folder in _folders(cache / "features")]
+    stores = [_facts(folder) for folder in _folders(cache / "features") if not _is_part(folder)]
     return sorted(stores, key=lambda store: -store.size_bytes)
 
 
 def other_bytes(cache: Path) -> int:
-    """Bytes of exported networks and unpacked archives."""
-    return sum(_size(cache / name) for name in ("prefixes", "archives"))
+    """Bytes of exported networks, unpacked archives, and what killed jobs left over."""
+    parts = [folder for folder in _folders(cache / "features") if _is_part(folder)]
+    return sum(_size(folder) for folder in [cache / "prefixes", cache / "archives", *parts])
 
 
 def clear(cache: Path, *, backbone: str | None = None, older_than_s: float | None = None) -> Cleared:
     """Removes what matches: by backbone (patterns allowed), and by the time since it was last used.
 
-    Archives are removed only when no backbone is named.
+    Archives, and what killed jobs left over, are removed only when no backbone is named. Raises StoreError when
+    something cannot be removed.
     """
     freed = in_use = 0
     for folder in _matching(cache, backbone, older_than_s):
-        if _is_open(folder):
+        size_bytes = _size(folder)
+        if _removed(folder):
+            freed += size_bytes
+        else:
             in_use += 1
-            continue
-        freed += _size(folder)
-        remove_tree(folder)
     return Cleared(freed, in_use)
+
+
+def _removed(folder: Path) -> bool:
+    """Whether the folder is gone; it is left when a process has it open."""
+    condemned = folder.with_name(f".{uuid.uuid4().hex[:12]}.part")
+    try:
+        with contextlib.ExitStack() as lock:
+            if not _locked(folder, lock):
+                return False
+            folder.rename(condemned)
+    except FileNotFoundError:  # cleared by another
+        return True
+    except PermissionError as error:
+        if sys.platform == "win32":  # which refuses this for a folder with an open file
+            return False
+        raise _cannot_remove(folder, error) from error
+    except OSError as error:
+        raise _cannot_remove(folder, error) from error
+    remove_tree(condemned)
+    return True
+
+
+def _locked(folder: Path, lock: contextlib.ExitStack) -> bool:
+    """Whether no process has this store open. Then none opens it before `lock` is left."""
+    if sys.platform == "win32" or not (folder / "in_use").exists():
+        return True
+    import fcntl
+
+    file = lock.enter_context((folder / "in_use").open("rb"))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a network's disk without locks
+        return True
+    return True
+
+
+def _cannot_remove(folder: Path, error: OSError) -> StoreError:
+    return StoreError(what=f"{folder} cannot be removed.", why=error.strerror or str(error))
 
 
 def _matching(cache: Path, backbone: str | None, older_than_s: float | None) -> Iterator[Path]:
@@ -79,7 +128,9 @@ def _matching(cache: Path, backbone: str | None, older_than_s: float | None) -> 
     for folder in (folder for room in rooms for folder in _folders(cache / room)):
         about = _about(folder)
         name = str(about.get("backbone") or about.get("name") or "")
-        if backbone is not None and not fnmatch.fnmatchcase(name, backbone):
+        if backbone is not None and (_is_part(folder) or not fnmatch.fnmatchcase(name, backbone)):
+            continue
+        if _is_part(folder) and time.time() - _last_written(folder) < LEFT_OVER_S:
             continue
         if older_than_s is not None and time.time() - _last_used(folder, about) < older_than_s:
             continue
@@ -91,37 +142,10 @@ def _facts(folder: Path) -> StoreFacts:
     return StoreFacts(
         identity=folder.name,
         backbone=str(about.get("backbone", "unknown")),
-        photos=_count(folder),
+        photos=count_photos(folder),
         size_bytes=_size(folder),
         last_used=_last_used(folder, about),
     )
-
-
-def _count(folder: Path) -> int:
-    """How many photos a store has; 0 when it is damaged."""
-    import lmdb
-
-    try:
-        with lmdb.open(str(folder), readonly=True, lock=False, create=False) as environment:
-            return int(environment.stat()["entries"])
-    except lmdb.Error:
-        return 0
-
-
-def _is_open(folder: Path) -> bool:
-    """Whether a live process has this store open: LMDB holds a shared lock on its lock file while it does."""
-    lock = folder / "lock.mdb"
-    if not lock.exists() or sys.platform == "win32":
-        return False
-    import fcntl
-
-    with lock.open("rb+") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
-        except OSError:
-            return True
-        fcntl.lockf(file, fcntl.LOCK_UN, 1, 0)
-    return False
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -135,7 +159,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 def _last_used(folder: Path, about: Mapping[str, Any]) -> float:
     used = about.get("last_used")
-    return float(used) if isinstance(used, (int, float)) else folder.stat().st_mtime
+    return float(used) if isinstance(used, (int, float)) else _last_written(folder)
 
 
 def _folders(room: Path) -> list[Path]:
@@ -143,12 +167,23 @@ def _folders(room: Path) -> list[Path]:
     return sorted(path for path in room.iterdir() if path.is_dir()) if room.is_dir() else []
 
 
+def _is_part(folder: Path) -> bool:
+    """Whether this is a folder that a job was filling or removing."""
+    return folder.name.startswith(".") and folder.name.endswith(".part")
+
+
+def _last_written(folder: Path) -> float:
+    return max((status.st_mtime for status in _walk(folder)), default=0.0)
+
+
 def _size(folder: Path) -> int:
-    total = 0
+    """Bytes on disk. Where a file system does not tell them: bytes in files."""
+    return sum(512 * status.st_blocks if hasattr(status, "st_blocks") else status.st_size for status in _walk(folder))
+
+
+def _walk(folder: Path) -> Iterator[os.stat_result]:
+    """Of the folder and all files below it; what vanishes meanwhile is left out."""
     for root, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += 512 * os.lstat(os.path.join(root, name)).st_blocks
-            except (OSError, AttributeError):
-                continue
-    return total
+        for path in [root, *(os.path.join(root, name) for name in names)]:
+            with contextlib.suppress(OSError):
+                yield os.lstat(path)

@@ -2,6 +2,289 @@
 
 One LMDB environment for each prefix identity, so that freeing one frees its disk. A value is the raw little-endian
 float16 of an array of fixed shape; numbers beyond float16's range are clipped to it. A value never changes: the first
-that is put stays. Several processes and threads may use one store at once: one writes, all read. How an environment is
-shared and guarded stands in `environment.py`; what is listed and cleared in `cache.py`.
+that is put stays. Several processes and threads may use one store at once. While a store is open its process holds a
+shared lock on the file `in_use` in its folder, which `cache.py` asks for before it clears one.
 """
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.durable import write_text
+from rehead.errors import DiskFull, StoreError
+
+FIRST_MAP_BYTES = 64 << 20  # doubled whenever it is full; a sparse file, so an empty store costs nothing
+MAX_READERS = 1024  # processes and threads that read at once
+LARGEST = float(np.finfo(np.float16).max)
+MEMORY_LIMIT_BYTES = 8 << 30  # features above this are read as a memory map
+ROOM_TO_OPEN_BYTES = 1 << 20  # a new store's lock file is a memory map: with no room for it the process would be killed
+PAGE_BYTES, PAGE_HEADER_BYTES, ENTRY_BYTES = 4096, 16, 100  # LMDB's; of an entry, with its share of half-full pages
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows knows no quota
+
+T = TypeVar("T")
+
+
+@dataclass
+class _Shared:
+    """An environment and who uses it in this process. lock: the map may not move while anyone looks at it."""
+
+    environment: Any
+    in_use: int | None
+    users: int = 1
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+
+_open: dict[Path, _Shared] = {}  # LMDB forbids to open a folder twice in one process
+_open_lock = threading.Lock()
+
+
+class Store:
+    """A context manager. Not to be used across a fork; spawned processes open their own."""
+
+    def __init__(self, folder: Path, shared: _Shared, shape: tuple[int, ...]) -> None:
+        self.folder, self.shape = folder, shape
+        self._shared = shared
+
+    @classmethod
+    def open(cls, cache: Path, identity: str, *, shape: tuple[int, ...], about: dict[str, Any]) -> Store:
+        """The store of `identity`, made when it is not there. about: what decides its values, for people to read.
+
+        Raises StoreError when the folder cannot be written or its file is damaged, DiskFull.
+        """
+        folder = cache.resolve() / "features" / identity
+        try:
+            return cls(folder, _acquire(folder, {**about, "shape": list(shape), "last_used": time.time()}), shape)
+        except OSError as error:
+            raise _full(folder, ROOM_TO_OPEN_BYTES) if error.errno in FULL else _cannot_write(folder, error) from error
+
+    def missing(self, digests: Sequence[bytes]) -> list[bytes]:
+        """Those of `digests` that have no value, in their order."""
+        return self._within(lambda txn: [digest for digest in digests if txn.get(digest) is None])
+
+    def put(self, pairs: Iterable[tuple[bytes, NDArray[Any]]]) -> None:
+        """All of these values are kept, also after a power cut, or none. Raises DiskFull, StoreError (NaN, shape)."""
+        rows = [(digest, self._encoded(digest, value)) for digest, value in pairs]
+        if rows:
+            self._within(lambda txn: _put(txn, rows), needed_bytes=sum(_on_disk(len(data)) for _, data in rows))
+
+    def read(self, digests: Sequence[bytes], *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> NDArray[Any]:
+        """The values as one contiguous array (n, *shape) float32, in the order asked.
+
+        Above the limit it is a float16 memory map on a file that vanishes with it. Raises StoreError for absent ones.
+        """
+        size = (len(digests), *self.shape)
+        values: Any = np.empty(size, np.float32) if 4 * math.prod(size) <= memory_limit_bytes else self._mapped(size)
+        self._within(lambda txn: self._fill(values.reshape(len(digests), math.prod(self.shape)), txn, digests))
+        return values  # type: ignore[no-any-return]
+
+    @property
+    def count(self) -> int:
+        """How many photos have features."""
+        return int(self._within(lambda txn: txn.stat()["entries"]))
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with _open_lock:
+            self._shared.users -= 1
+            if not self._shared.users:
+                del _open[self.folder]
+                self._shared.environment.close()
+                _let_go(self._shared.in_use)
+
+    def _fill(self, values: Any, txn: Any, digests: Sequence[bytes]) -> None:
+        for i, digest in enumerate(digests):
+            data = txn.get(digest)
+            if data is None:
+                raise StoreError(what=f"The store has no features for the photo {digest.hex()[:16]}.")
+            if len(data) != 2 * values.shape[1]:
+                raise _damaged(self.folder, f"the features of the photo {digest.hex()[:16]} have another size")
+            values[i] = np.frombuffer(data, "<f2")
+
+    def _encoded(self, digest: bytes, value: NDArray[Any]) -> bytes:
+        if value.shape != self.shape:
+            raise StoreError(what=f"Features of shape {value.shape} do not fit a store of {self.shape}.")
+        if np.isnan(value).any():
+            raise StoreError(
+                what=f"The features of the photo {digest.hex()[:16]} are not numbers (NaN).",
+                fix="Try --engine torch, or another backbone.",
+            )
+        return bytes(np.clip(value, -LARGEST, LARGEST).astype("<f2").tobytes())
+
+    def _within(self, work: Callable[[Any], T], *, needed_bytes: int = 0) -> T:
+        """`work` in a transaction, one that writes if it needs room; again when the map had to grow."""
+        import lmdb
+
+        environment = self._shared.environment
+        while True:
+            with self._shared.lock:
+                try:
+                    with environment.begin(write=needed_bytes > 0, buffers=True) as txn:
+                        return work(txn)
+                except lmdb.MapFullError:
+                    if shutil.disk_usage(self.folder).free < needed_bytes:
+                        raise _full(self.folder, needed_bytes) from None
+                    environment.set_mapsize(2 * environment.info()["map_size"])
+                except lmdb.MapResizedError:  # another process made it larger
+                    environment.set_mapsize(0)
+                except lmdb.Error as error:
+                    raise _named(self.folder, error, needed_bytes) from error
+
+    def _mapped(self, size: tuple[int, ...]) -> Any:
+        """A float16 array on a file without a name. Its room is taken now: a memory map that meets a full disk kills."""
+        n_bytes = 2 * math.prod(size)
+        if shutil.disk_usage(self.folder).free < n_bytes:
+            raise _full(self.folder, n_bytes)
+        try:
+            with tempfile.TemporaryFile(dir=self.folder, prefix=".map-", suffix=".part") as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, n_bytes)
+                return np.memmap(file, np.float16, "w+", shape=size)
+        except OSError as error:
+            raise _full(self.folder, n_bytes) if error.errno in FULL else _cannot_write(self.folder, error) from error
+
+
+def count_photos(folder: Path) -> int:
+    """How many photos have features in the store of this folder; 0 when it is damaged. Takes no lock."""
+    import lmdb
+
+    with _open_lock:
+        try:
+            if shared := _open.get(folder.resolve()):
+                with shared.lock:
+                    return int(shared.environment.stat()["entries"])
+            with lmdb.open(str(folder.resolve()), readonly=True, lock=False, create=False) as environment:
+                return int(environment.stat()["entries"])
+        except (lmdb.Error, OSError):
+            return 0
+
+
+def _damaged(folder: Path, reason: object) -> StoreError:
+    return StoreError(
+        what=f"The feature store in {folder} is damaged.",
+        why=str(reason),
+        fix="Remove it with `rehead cache clear`; its features are computed again when they are needed.",
+    )
+
+
+def _acquire(folder: Path, facts: dict[str, Any]) -> _Shared:
+    """The environment of a folder, opened once in this process."""
+    with _open_lock:
+        if shared := _open.get(folder):
+            shared.users += 1
+            return shared
+        with contextlib.ExitStack() as on_failure:
+            in_use = _announce(folder)
+            on_failure.callback(_let_go, in_use)
+            _write_facts(folder, facts)
+            shared = _open[folder] = _Shared(_environment(folder), in_use)
+            on_failure.pop_all()
+        return shared
+
+
+def _announce(folder: Path) -> int | None:
+    """A shared lock that tells `cache clear` to leave this folder alone, for as long as it is open."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where the file of an open store cannot be removed anyway
+        folder.mkdir(parents=True, exist_ok=True)
+        return None
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(folder / "in_use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:  # cleared since the line above
+            continue
+        with contextlib.suppress(OSError):  # a network's disk without locks: then clearing it is the user's risk
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(folder / "in_use")):
+                return descriptor
+        os.close(descriptor)  # cleared while we waited for the lock
+
+
+def _let_go(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def _write_facts(folder: Path, facts: dict[str, Any]) -> None:
+    if not (folder / "lock.mdb").exists() and shutil.disk_usage(folder).free < ROOM_TO_OPEN_BYTES:
+        raise _full(folder, ROOM_TO_OPEN_BYTES)
+    try:
+        write_text(folder / "about.json", json.dumps(facts, indent=1) + "\n")
+    except OSError as error:
+        if error.errno not in FULL or not (folder / "about.json").exists():
+            raise  # an older store is still readable on a full disk
+
+
+def _environment(folder: Path) -> Any:
+    import lmdb
+
+    file = folder / "data.mdb"
+    try:
+        size = max(FIRST_MAP_BYTES, file.stat().st_size if file.exists() else 0)
+        environment = lmdb.open(str(folder), map_size=size, max_readers=MAX_READERS, mode=0o666)
+    except lmdb.Error as error:
+        raise _named(folder, error, ROOM_TO_OPEN_BYTES) from error
+    environment.reader_check()  # those of killed processes
+    n_pages = environment.info()["last_pgno"] + 1
+    if file.stat().st_size < n_pages * environment.stat()["psize"]:
+        environment.close()  # reading past the end of a mapped file would kill the process
+        raise _damaged(folder, "The file is shorter than what it says it holds.")
+    return environment
+
+
+def _put(txn: Any, rows: list[tuple[bytes, bytes]]) -> None:
+    for digest, data in rows:
+        txn.put(digest, data, overwrite=False)
+
+
+def _named(folder: Path, error: Any, needed_bytes: int) -> StoreError:
+    """Our error for one of LMDB's."""
+    import lmdb
+
+    if isinstance(error, lmdb.DiskError) or any(os.strerror(number) in str(error) for number in FULL):
+        return _full(folder, needed_bytes)
+    if isinstance(error, lmdb.ReadonlyError | lmdb.LockError) or os.strerror(errno.EACCES) in str(error):
+        return _cannot_write(folder, error)
+    return _damaged(folder, error)
+
+
+def _full(folder: Path, needed_bytes: int) -> DiskFull:
+    free = shutil.disk_usage(folder).free
+    return DiskFull(
+        what=f"The disk of {folder} is full.",
+        why=f"{needed_bytes / 1e6:.1f} MB were needed for features; {free / 1e6:.1f} MB are free.",
+        fix="Free some with `rehead cache clear`, or keep features elsewhere with --cache DIR.",
+    )
+
+
+def _cannot_write(folder: Path, error: Exception) -> StoreError:
+    return StoreError(
+        what=f"The feature store {folder} cannot be written.",
+        why=getattr(error, "strerror", None) or str(error),
+        fix="Name a folder that you may write to: --cache DIR, or REHEAD_CACHE.",
+    )
+
+
+def _on_disk(n_bytes: int) -> int:
+    """About what a value takes in the file: LMDB gives a value that is larger than half a page pages of its own."""
+    pages = -(-(n_bytes + PAGE_HEADER_BYTES) // PAGE_BYTES)
+    return ENTRY_BYTES + (n_bytes if n_bytes <= PAGE_BYTES // 2 else pages * PAGE_BYTES)
