@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +56,7 @@ def make_photos(folder: Path, counts: dict[str, int]) -> Path:
 
 
 @pytest.fixture
-def rehead(cache: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+def rehead(cache: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """The program, run as a user would: rehead("tune", "photos/")."""
 
     def run(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -70,4 +70,4 @@ def rehead(cache: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Com
             timeout=300,
         )
 
-    yield run
+    return run

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rehead.errors import ReheadError
     from rehead.predict import Model, Prediction, load
     from rehead.run import Tuned, tune
-    from rehead.tune.recipe import Recipe
-    from rehead.verify.metrics import Interval, Verdict
+    from rehead.tuning.recipe import Recipe
+    from rehead.verdict.metrics import Interval, Verdict
     from rehead.verify_bundle import verify
 
 __version__ = "0.1.0"
@@ -34,9 +34,9 @@ _ROOM_BY_NAME = {
     "Classifier": "rehead.classifier",
     "Bundle": "rehead.bundle",
     "Head": "rehead.bundle",
-    "Recipe": "rehead.tune.recipe",
-    "Verdict": "rehead.verify.metrics",
-    "Interval": "rehead.verify.metrics",
+    "Recipe": "rehead.tuning.recipe",
+    "Verdict": "rehead.verdict.metrics",
+    "Interval": "rehead.verdict.metrics",
     "ReheadError": "rehead.errors",
 }
 

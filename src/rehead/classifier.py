@@ -16,8 +16,8 @@ from rehead.bundle import softmax
 from rehead.data.split import fold_numbers
 from rehead.extraction import features_of
 from rehead.features.cache import default_cache_folder
-from rehead.tune.head import fit_head
-from rehead.tune.recipe import Recipe
+from rehead.tuning.head import fit_head
+from rehead.tuning.recipe import Recipe
 
 
 class Classifier(ClassifierMixin, BaseEstimator):

@@ -28,10 +28,10 @@ from rehead.features.store import Store
 from rehead.nets.card import Card, with_fit
 from rehead.pixels import FITS, prepare
 from rehead.progress import Progress, Silent
-from rehead.tune.anytime import Anytime
-from rehead.tune.recipe import Recipe
-from rehead.tune.solve import solve_linear
-from rehead.verify.metrics import wilson
+from rehead.tuning.anytime import Anytime
+from rehead.tuning.recipe import Recipe
+from rehead.tuning.solve import solve_linear
+from rehead.verdict.metrics import wilson
 
 FLOOR = 2  # photos of each class and side that come first, so that a small part of the photos misses none
 N_FIT_SAMPLE = 400  # photos on which --fit auto is decided

@@ -35,10 +35,10 @@ from rehead.features.store import Store
 from rehead.nets.card import Card
 from rehead.progress import Progress, Silent
 from rehead.run_folder import RunFolder
-from rehead.tune.head import fit_head
-from rehead.tune.recipe import Recipe
-from rehead.verify.metrics import Verdict, judge
-from rehead.verify.model_card import model_card
+from rehead.tuning.head import fit_head
+from rehead.tuning.recipe import Recipe
+from rehead.verdict.metrics import Verdict, judge
+from rehead.verdict.model_card import model_card
 
 N_COMPARED = 32  # held-out photos on which the bundle is compared with the model
 

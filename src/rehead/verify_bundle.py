@@ -23,7 +23,7 @@ from rehead.parallel import batched, ordered_map
 from rehead.pixels import prepare
 from rehead.predict import BATCH, Model, load
 from rehead.progress import Progress, Silent
-from rehead.verify.metrics import Verdict, judge
+from rehead.verdict.metrics import Verdict, judge
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from rehead.errors import ReheadError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rehead.verify.metrics import ClassVerdict, Interval, Verdict
+    from rehead.verdict.metrics import ClassVerdict, Interval, Verdict
 
 LINE_EVERY_S = 10.0
 MAX_CONFUSION = 12  # classes; a larger matrix does not fit a terminal and stands in verdict.json

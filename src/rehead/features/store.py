@@ -44,7 +44,7 @@ class _Shared:
     """An environment and who uses it in this process. lock: the map may not move while anyone looks at it."""
 
     environment: Any
-    in_use: int | None
+    in_use: contextlib.ExitStack
     users: int = 1
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -92,11 +92,6 @@ class Store:
         self._within(lambda txn: self._fill(values.reshape(len(digests), math.prod(self.shape)), txn, digests))
         return values  # type: ignore[no-any-return]
 
-    @property
-    def count(self) -> int:
-        """How many photos have features."""
-        return int(self._within(lambda txn: txn.stat()["entries"]))
-
     def __enter__(self) -> Store:
         return self
 
@@ -106,7 +101,7 @@ class Store:
             if not self._shared.users:
                 del _open[self.folder]
                 self._shared.environment.close()
-                _let_go(self._shared.in_use)
+                self._shared.in_use.close()
 
     def _fill(self, values: Any, txn: Any, digests: Sequence[bytes]) -> None:
         for i, digest in enumerate(digests):
@@ -114,7 +109,7 @@ class Store:
             if data is None:
                 raise StoreError(what=f"The store has no features for the photo {digest.hex()[:16]}.")
             if len(data) != 2 * values.shape[1]:
-                raise _damaged(self.folder, f"the features of the photo {digest.hex()[:16]} have another size")
+                raise _damaged(self.folder, f"The features of the photo {digest.hex()[:16]} have another size.")
             values[i] = np.frombuffer(data, "<f2")
 
     def _encoded(self, digest: bytes, value: NDArray[Any]) -> bytes:
@@ -135,11 +130,10 @@ class Store:
         while True:
             with self._shared.lock:
                 try:
+                    _check_room(self.folder, environment, needed_bytes)
                     with environment.begin(write=needed_bytes > 0, buffers=True) as txn:
                         return work(txn)
                 except lmdb.MapFullError:
-                    if shutil.disk_usage(self.folder).free < needed_bytes:
-                        raise _full(self.folder, needed_bytes) from None
                     environment.set_mapsize(2 * environment.info()["map_size"])
                 except lmdb.MapResizedError:  # another process made it larger
                     environment.set_mapsize(0)
@@ -161,7 +155,7 @@ class Store:
 
 
 def count_photos(folder: Path) -> int:
-    """How many photos have features in the store of this folder; 0 when it is damaged. Takes no lock."""
+    """How many photos have features in the store of this folder; 0 when it is damaged."""
     import lmdb
 
     with _open_lock:
@@ -189,22 +183,19 @@ def _acquire(folder: Path, facts: dict[str, Any]) -> _Shared:
         if shared := _open.get(folder):
             shared.users += 1
             return shared
-        with contextlib.ExitStack() as on_failure:
-            in_use = _announce(folder)
-            on_failure.callback(_let_go, in_use)
+        with _announce(folder) as in_use:
             _write_facts(folder, facts)
-            shared = _open[folder] = _Shared(_environment(folder), in_use)
-            on_failure.pop_all()
+            shared = _open[folder] = _Shared(_environment(folder), in_use.pop_all())
         return shared
 
 
-def _announce(folder: Path) -> int | None:
+def _announce(folder: Path) -> contextlib.ExitStack:
     """A shared lock that tells `cache clear` to leave this folder alone, for as long as it is open."""
     try:
         import fcntl
     except ImportError:  # Windows, where the file of an open store cannot be removed anyway
         folder.mkdir(parents=True, exist_ok=True)
-        return None
+        return contextlib.ExitStack()
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -215,13 +206,10 @@ def _announce(folder: Path) -> int | None:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(folder / "in_use")):
-                return descriptor
+                in_use = contextlib.ExitStack()
+                in_use.callback(os.close, descriptor)
+                return in_use
         os.close(descriptor)  # cleared while we waited for the lock
-
-
-def _let_go(descriptor: int | None) -> None:
-    if descriptor is not None:
-        os.close(descriptor)
 
 
 def _write_facts(folder: Path, facts: dict[str, Any]) -> None:
@@ -230,8 +218,8 @@ def _write_facts(folder: Path, facts: dict[str, Any]) -> None:
     try:
         write_text(folder / "about.json", json.dumps(facts, indent=1) + "\n")
     except OSError as error:
-        if error.errno not in FULL or not (folder / "about.json").exists():
-            raise  # an older store is still readable on a full disk
+        if error.errno not in FULL or not (folder / "data.mdb").exists():
+            raise  # a store that is there can still be read on a full disk
 
 
 def _environment(folder: Path) -> Any:
@@ -239,8 +227,7 @@ def _environment(folder: Path) -> Any:
 
     file = folder / "data.mdb"
     try:
-        size = max(FIRST_MAP_BYTES, file.stat().st_size if file.exists() else 0)
-        environment = lmdb.open(str(folder), map_size=size, max_readers=MAX_READERS, mode=0o666)
+        environment = lmdb.open(str(folder), map_size=FIRST_MAP_BYTES, max_readers=MAX_READERS, mode=0o666)
     except lmdb.Error as error:
         raise _named(folder, error, ROOM_TO_OPEN_BYTES) from error
     environment.reader_check()  # those of killed processes
@@ -249,6 +236,13 @@ def _environment(folder: Path) -> Any:
         environment.close()  # reading past the end of a mapped file would kill the process
         raise _damaged(folder, "The file is shorter than what it says it holds.")
     return environment
+
+
+def _check_room(folder: Path, environment: Any, needed_bytes: int) -> None:
+    """Before the disk is filled to the brim. What a write that failed has left at the file's end is used again."""
+    spare = (folder / "data.mdb").stat().st_size - (environment.info()["last_pgno"] + 1) * PAGE_BYTES
+    if needed_bytes and shutil.disk_usage(folder).free + spare < needed_bytes:
+        raise _full(folder, needed_bytes)
 
 
 def _put(txn: Any, rows: list[tuple[bytes, bytes]]) -> None:
@@ -260,9 +254,11 @@ def _named(folder: Path, error: Any, needed_bytes: int) -> StoreError:
     """Our error for one of LMDB's."""
     import lmdb
 
-    if isinstance(error, lmdb.DiskError) or any(os.strerror(number) in str(error) for number in FULL):
+    said = [number for number in (*FULL, errno.EIO, errno.EACCES) if os.strerror(number) in str(error)]
+    is_short = errno.EIO in said and shutil.disk_usage(folder).free < needed_bytes  # half a write is all that fitted
+    if is_short or isinstance(error, lmdb.DiskError) or FULL.intersection(said):
         return _full(folder, needed_bytes)
-    if isinstance(error, lmdb.ReadonlyError | lmdb.LockError) or os.strerror(errno.EACCES) in str(error):
+    if said or isinstance(error, lmdb.ReadonlyError | lmdb.LockError):
         return _cannot_write(folder, error)
     return _damaged(folder, error)
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from rehead.bundle import Head
 from rehead.progress import Progress, Silent
-from rehead.tune.recipe import Recipe, hidden_widths
-from rehead.tune.solve import cross_validated, solve_linear, solve_prototype
+from rehead.tuning.recipe import Recipe, hidden_widths
+from rehead.tuning.solve import cross_validated, solve_linear, solve_prototype
 
 CANDIDATES = ("linear", "prototype", "mlp:256")  # what --head auto chooses from
 X: TypeAlias = NDArray[Any]  # (n, width) float32, or float16 when it is a memory map
@@ -50,7 +50,7 @@ def _fit(
         return solved.head, f"linear: multinomial logistic regression, {solved.note}"
     if name == "prototype":
         return solve_prototype(x, y, n_classes), "prototype: nearest class mean on standardised features"
-    from rehead.tune.train import train_mlp
+    from rehead.tuning.train import train_mlp
 
     return train_mlp(x, y, n_classes, hidden=hidden_widths(name), device=device, progress=progress, **_mlp(recipe))
 

@@ -10,7 +10,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.tune.solve import solve_quick
+from rehead.tuning.solve import solve_quick
 
 FIRST_AFTER_S = 1.5  # the first check: early enough to be the first number on screen within seconds
 EVERY_S = 5.0

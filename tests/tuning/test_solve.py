@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rehead.bundle import Head, softmax
-from rehead.tune.solve import ABSENT, PENALTIES, cross_validated, solve_linear, solve_prototype, solve_quick
+from rehead.tuning.solve import ABSENT, PENALTIES, cross_validated, solve_linear, solve_prototype, solve_quick
 
 
 def photos(n: int = 240, width: int = 40, n_classes: int = 3, *, apart: float = 0.6, seed: int = 0):
@@ -63,8 +63,8 @@ def test_logits_are_those_of_scikit_learn_where_only_a_sample_chooses_the_penalt
 def test_without_principal_axes_the_head_is_the_same(monkeypatch):
     features, labels, folds = photos(900, 30, 3)
     wanted = solve_linear(features, labels, 3, folds=folds, penalties=[0.01]).head.logits(features)
-    monkeypatch.setattr("rehead.tune.solve.SAMPLE", 300)
-    monkeypatch.setattr("rehead.tune.solve.WIDEST", 20)
+    monkeypatch.setattr("rehead.tuning.solve.SAMPLE", 300)
+    monkeypatch.setattr("rehead.tuning.solve.WIDEST", 20)
     got = solve_linear(features, labels, 3, folds=folds, penalties=[0.01]).head.logits(features)
     np.testing.assert_allclose(got, wanted, atol=1e-3)
 

@@ -1,0 +1,248 @@
+"""The main job end to end on small photos: what it promises of itself, of the store and of the bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_photos, noise
+from PIL import Image
+
+import rehead
+from rehead import bundle as bundles
+from rehead.bundle import softmax
+from rehead.errors import BundleError, PhotoError, RunError
+from rehead.verdict.metrics import Interval
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("main") / "photos", {"red": 40, "blue": 40})
+
+
+@pytest.fixture(scope="module")
+def tuned(folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> rehead.Tuned:
+    return rehead.tune(folder, cache=cache, out=tmp_path_factory.mktemp("run") / "first")
+
+
+def without(*libraries: str, code: str) -> subprocess.CompletedProcess[str]:
+    """Runs code in a fresh interpreter where these libraries cannot be imported."""
+    blocked = "".join(f"sys.modules[{library!r}] = None; " for library in libraries)
+    return subprocess.run([sys.executable, "-c", f"import sys; {blocked}{code}"], capture_output=True, text=True)
+
+
+def test_two_colours_are_told_apart_and_the_verdict_says_so(tuned: rehead.Tuned) -> None:
+    assert isinstance(tuned.verdict.top1, Interval)
+    assert tuned.verdict.top1.value == 1.0
+    assert 0.5 < tuned.verdict.top1.low < 1.0
+    assert tuned.classes == ("blue", "red")
+    assert set(tuned.seconds) == {"scan", "prepare", "extract", "solve", "verify", "export", "total"}
+
+
+def test_a_run_holds_recipe_catalog_verdict_and_bundle(tuned: rehead.Tuned) -> None:
+    names = {path.name for path in tuned.run.iterdir()}
+    assert names == {"bundle", "catalog.csv", "recipe.toml", "run.json", "skipped.csv", "verdict.json"}
+    verdict = json.loads((tuned.run / "verdict.json").read_text())
+    assert set(verdict["top1"]) == {"value", "low", "high", "n"}
+    assert rehead.Recipe.from_toml((tuned.run / "recipe.toml").read_text()) == tuned.recipe
+
+
+def test_same_photos_and_seed_give_the_same_head_bit_for_bit(tuned: rehead.Tuned, folder: Path, tmp_path: Path) -> None:
+    again = rehead.tune(folder, cache=tmp_path / "cache", out=tmp_path / "run")
+    assert (again.bundle / "head.safetensors").read_bytes() == (tuned.bundle / "head.safetensors").read_bytes()
+
+
+def test_another_head_reads_the_store(folder: Path, cache: Path, tuned: rehead.Tuned, tmp_path: Path) -> None:
+    for head in ("prototype", "mlp:16", "auto"):
+        other = rehead.tune(folder, cache=cache, head=head, epochs=5, out=tmp_path / head.replace(":", ""))
+        assert other.images["from_store"] == other.images["used"] == 80
+        assert other.verdict.top1.value > 0.8
+
+
+@pytest.mark.parametrize("head", ["linear", "prototype"])
+def test_a_second_head_needs_no_torch(
+    head: str, folder: Path, cache: Path, tuned: rehead.Tuned, tmp_path: Path
+) -> None:
+    code = (
+        f"import rehead; rehead.tune({str(folder)!r}, cache={str(cache)!r}, out={str(tmp_path / 'r')!r}, head={head!r})"
+    )
+    done = without("torch", "timm", "torchvision", code=code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_predicting_needs_no_torch_and_no_tuning_library(tuned: rehead.Tuned, folder: Path) -> None:
+    photo = str(folder / "red" / "0.png")
+    code = f"import rehead; assert rehead.load({str(tuned.bundle)!r}).predict({photo!r}).label == 'red'"
+    done = without("torch", "timm", "sklearn", "scipy", "lmdb", "onnx", "safetensors", "blake3", "tomli_w", code=code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_check_can_fail() -> None:
+    assert without("csv", code="import json.tool").returncode == 0
+    assert without("json", code="import json.tool").returncode != 0
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["rehead", "rehead.run", "rehead.predict", "rehead.bundle", "rehead.tuning.solve", "rehead.tuning.recipe",
+     "rehead.features.store", "rehead.features.extract", "rehead.nets.card", "rehead.data.catalog", "rehead.verify_bundle"],
+)  # fmt: skip
+def test_light_rooms_start_without_torch(module: str) -> None:
+    assert without("torch", "timm", code=f"import {module}").returncode == 0
+
+
+def test_a_model_takes_paths_bytes_images_arrays_and_lists(tuned: rehead.Tuned, folder: Path) -> None:
+    model = rehead.load(tuned.bundle)
+    path = folder / "blue" / "3.png"
+    image = Image.open(path)
+    image.load()
+    kinds = [path, str(path), path.read_bytes(), image, np.asarray(image), np.asarray(image) / 255.0]
+    found = model.predict(kinds)
+    assert [p.label for p in found] == ["blue"] * 6
+    assert len({p.probability for p in found[:5]}) == 1
+    assert model.predict(path).label == "blue"
+    assert model.features(path).shape == (1280,)
+    assert model.features([path, path]).shape == (2, 1280)
+
+
+def test_a_bad_picture_in_a_stream_does_not_stop_the_rest(tuned: rehead.Tuned, folder: Path) -> None:
+    good = folder / "red" / "1.png"
+    results = list(rehead.load(tuned.bundle).stream([good, b"no image", folder / "gone.png", good]))
+    assert [isinstance(r, PhotoError) for r in results] == [False, True, True, False]
+
+
+def test_the_bundle_agrees_with_the_network_in_pytorch(tuned: rehead.Tuned, folder: Path) -> None:
+    import torch
+
+    from rehead.nets.backbone import load_backbone
+    from rehead.pixels import prepare
+
+    backbone = load_backbone("efficientnet_lite0")
+    preprocess = backbone.card.preprocess
+    pixels = np.stack([prepare((folder / "red" / f"{i}.png").read_bytes(), preprocess) for i in range(8)])
+    images = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+    with torch.inference_mode():
+        features = backbone.prefix(images).numpy()
+    wanted = softmax(bundles.read_head(tuned.bundle).logits(features))
+    assert np.abs(rehead.load(tuned.bundle).probabilities(pixels) - wanted).max() < 1e-4
+
+
+def test_features_do_not_depend_on_the_photos_beside_them(tuned: rehead.Tuned, cache: Path, folder: Path) -> None:
+    from rehead.export import ready_prefix
+    from rehead.features.engines import ENGINES
+    from rehead.pixels import prepare
+    from rehead.progress import Silent
+
+    prefix = ready_prefix("efficientnet_lite0", weights=None, arguments={}, cut="pool", cache=cache, progress=Silent())
+    files = sorted(folder.glob("*/*.png"))[:8]
+    pixels = np.stack([prepare(path.read_bytes(), prefix.card.preprocess) for path in files])
+    reference = ENGINES["torch"](prefix, "cpu")(pixels)
+    for name, make in ENGINES.items():
+        engine = make(prefix, "cpu")
+        together = engine(pixels)
+        assert np.abs(together - reference).max() < 1e-3 * np.abs(reference).max(), name
+        if name != "torch":  # the reference is for comparison, engines are for the store
+            assert np.array_equal(engine(pixels[5:6])[0], together[5]), name
+            assert np.array_equal(engine(pixels[::-1].copy()), together[::-1]), name
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "head.safetensors", "README.md", "rehead.json"])
+def test_a_bundle_that_lacks_a_file_is_refused(name: str, tuned: rehead.Tuned, tmp_path: Path) -> None:
+    copy = shutil.copytree(tuned.bundle, tmp_path / "bundle")
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=name):
+        rehead.load(copy)
+
+
+def test_a_changed_bundle_is_refused(tuned: rehead.Tuned, tmp_path: Path) -> None:
+    copy = shutil.copytree(tuned.bundle, tmp_path / "bundle")
+    data = bytearray((copy / "model.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "model.onnx").write_bytes(data)
+    with pytest.raises(BundleError, match="was changed after the bundle was written"):
+        rehead.load(copy)
+
+
+@pytest.mark.parametrize(("change", "words"), [({"format": 2}, "upgrade"), ({"surprise": 1}, "surprise")])
+def test_a_newer_or_unknown_bundle_is_refused(change: dict, words: str, tuned: rehead.Tuned, tmp_path: Path) -> None:
+    copy = shutil.copytree(tuned.bundle, tmp_path / "bundle")
+    facts = json.loads((copy / "rehead.json").read_text())
+    (copy / "rehead.json").write_text(json.dumps({**facts, **change}))
+    with pytest.raises(BundleError, match=words):
+        rehead.load(copy)
+
+
+def test_a_bundle_is_verified_on_other_photos(tuned: rehead.Tuned, cache: Path, tmp_path: Path) -> None:
+    make_photos(tmp_path / "other", {"red": 3, "green": 2})
+    verified = rehead.verify(tuned.bundle, tmp_path / "other", cache=cache)
+    assert verified.verdict.top1.n == 3
+    assert any("blue" in note for note in verified.verdict.notes)
+    assert any("green" in note for note in verified.verdict.notes)
+
+
+def test_a_limit_finishes_the_job_with_part_of_the_photos(folder: Path, cache: Path, tmp_path: Path) -> None:
+    part = rehead.tune(folder, cache=cache, limit=20, out=tmp_path / "run")
+    assert part.images["used"] == 20
+    assert part.verdict.partial
+
+
+def test_too_small_a_limit_is_a_clear_error(folder: Path, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="too few") as error:
+        rehead.tune(folder, cache=cache, limit=1, out=tmp_path / "run")
+    assert "--limit" in error.value.fix
+    assert not (tmp_path / "run").exists()
+
+
+def test_lists_tables_and_sequences_are_sources(cache: Path, tmp_path: Path, folder: Path) -> None:
+    paths = sorted(folder.glob("*/*.png"))
+    labels = [path.parent.name for path in paths]
+    lists = rehead.tune((paths, labels), cache=cache, out=tmp_path / "lists")
+    assert lists.images == {"used": 80, "skipped": 0, "from_store": 80}
+    pairs = [(noise(i + 5000, (200, 60, 60) if i % 2 else (60, 60, 200)), i % 2) for i in range(40)]
+    assert rehead.tune(pairs, cache=cache, out=tmp_path / "pairs").classes == ("0", "1")
+
+
+def test_the_classifier_is_a_scikit_learn_estimator(cache: Path, folder: Path) -> None:
+    from sklearn.model_selection import cross_val_score
+
+    paths = sorted(map(str, folder.glob("*/*.png")))
+    labels = [Path(path).parent.name for path in paths]
+    classifier = rehead.Classifier(cache=str(cache))
+    assert cross_val_score(classifier, paths, labels, cv=3).mean() > 0.9
+    fitted = classifier.fit(paths, labels)
+    assert fitted.predict_proba(paths[:4]).shape == (4, 2)
+    assert fitted.score(paths, labels) == 1.0
+
+
+def test_sigkill_during_extraction_loses_nothing(tmp_path: Path, cache: Path) -> None:
+    photos = make_photos(tmp_path / "many", {"red": 300, "blue": 300})
+    command = [sys.executable, "-m", "rehead", "tune", str(photos), "--json", "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "REHEAD_CACHE": str(tmp_path / "cache")}
+    shutil.copytree(cache / "prefixes", tmp_path / "cache" / "prefixes")
+    killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    store = tmp_path / "cache" / "features"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not _has_features(store):
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    shutil.rmtree(tmp_path / "run")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    images = json.loads(done.stdout)["images"]
+    assert images["from_store"] > 0
+    assert images["used"] == 600
+
+
+def _has_features(store: Path) -> bool:
+    from rehead.features.cache import list_stores
+
+    return any(facts.photos > 100 for facts in list_stores(store.parent))
