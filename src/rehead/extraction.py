@@ -138,6 +138,7 @@ def extract_missing(
         max_bad=recipe.max_bad,
         stop=lambda: stop() or (ends is not None and time.monotonic() > ends),
         on_features=on_features,
+        n_known=len(order) - len(missing),
     )
 
 

@@ -372,9 +372,9 @@ def test_clearing_while_a_process_opens_and_closes_loses_nothing_it_holds(tmp_pa
             while not stop.is_set():
                 clear(tmp_path)
 
-        thread = threading.Thread(target=keep_clearing)
-        thread.start()
-        clearing.callback(thread.join)
+        for thread in [threading.Thread(target=keep_clearing) for _ in range(2)]:
+            thread.start()
+            clearing.callback(thread.join)
         clearing.callback(stop.set)
         while time.monotonic() < ended:
             with opened(tmp_path) as store:

@@ -105,18 +105,19 @@ def _removed(folder: Path) -> bool:
 
 def _locked(folder: Path, lock: contextlib.ExitStack) -> bool:
     """Whether no process has this store open. Then none opens it before `lock` is left."""
-    if sys.platform == "win32" or not (folder / "in_use").exists():
+    if sys.platform == "win32" or folder.parent.name != "features":
         return True
     import fcntl
 
-    file = lock.enter_context((folder / "in_use").open("rb"))
+    descriptor = os.open(folder / "in_use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    lock.callback(os.close, descriptor)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # a network's disk without locks
         return True
-    return True
+    return os.path.samestat(os.fstat(descriptor), os.stat(folder / "in_use"))  # else it was cleared and made anew
 
 
 def _cannot_remove(folder: Path, error: OSError) -> StoreError:

@@ -26,7 +26,6 @@ from rehead.pixels import Preprocess, prepare
 from rehead.progress import Progress
 
 COMMIT_EVERY_S = 1.0  # at most this much work is lost by SIGKILL; a commit costs a flush of the disk
-JUDGE_FROM = 50  # photos seen before a high share of bad ones can stop the job
 
 
 @dataclass
@@ -48,13 +47,13 @@ def extract(
     max_bad: float,
     stop: Callable[[], bool],
     on_features: Callable[[list[int], NDArray[np.float32]], None],
-    max_batch: int | None = None,
+    n_known: int = 0,
 ) -> Extracted:
     """Features of the photos at `positions`, in this order, into the store.
 
     stop: asked after each batch; once true, what is under way is finished and kept. on_features: told the positions and
-    features (n, width) of each batch, from the calling thread. max_batch: photos a batch at most.
-    Raises SourceError when the share of bad photos passes `max_bad`; what was computed stays in the store.
+    features (n, width) of each batch, from the calling thread. n_known: good photos of the job that the store has already.
+    Raises SourceError when more than `max_bad` of the job's photos are bad; what was computed stays in the store.
     """
     result = Extracted()
     pending: list[tuple[bytes, NDArray[np.float32]]] = []
@@ -67,8 +66,7 @@ def extract(
         good, pixels, bad = _decoded(catalog, batch, preprocess)
         return good, engine(np.stack(pixels)) if good else None, bad
 
-    size = min(engine.batch, max_batch or engine.batch)
-    results = ordered_map(work, batched(positions, size), workers=engine.workers, ahead=2 * engine.workers)
+    results = ordered_map(work, batched(positions, engine.batch), workers=engine.workers, ahead=2 * engine.workers)
     try:
         for good, features, bad in results:
             result.bad.update(bad)
@@ -81,13 +79,14 @@ def extract(
                 store.put(pending)
                 pending.clear()
                 committed = time.monotonic()
-            _check_bad(result, len(positions), max_bad)
+            _check_bad(result, n_known + len(positions), max_bad)
             if stop():
                 halted.set()
     finally:
         halted.set()
         results.close()  # type: ignore[attr-defined]  # a generator: waits for the threads
         store.put(pending)
+    _check_bad(result, n_known + result.done + len(result.bad), max_bad)
     return result
 
 
@@ -107,17 +106,16 @@ def _decoded(
     return good, pixels, bad
 
 
-def _check_bad(result: Extracted, n_positions: int, max_bad: float) -> None:
-    seen = result.done + len(result.bad)
-    if len(result.bad) > max_bad * seen and seen >= min(JUDGE_FROM, n_positions):
-        raise too_many_bad(list(result.bad.values()), seen, max_bad)
+def _check_bad(result: Extracted, n_photos: int, max_bad: float) -> None:
+    if len(result.bad) > max_bad * n_photos:
+        raise too_many_bad(list(result.bad.values()), n_photos, max_bad)
 
 
 def too_many_bad(skips: Sequence[Any], seen: int, max_bad: float) -> SourceError:
     """The error for a share of unreadable photos above `max_bad`."""
     first = "; ".join(f"{skip.path} {skip.reason}" for skip in skips[:3])
     return SourceError(
-        what=f"{len(skips)} of {seen} photos cannot be read, more than the {max_bad:.0%} that are put up with.",
+        what=f"{len(skips)} of {seen} photos cannot be read, which is more than {max_bad:.0%}.",
         why=first + (" ..." if len(skips) > 3 else ""),
         fix="Mend or remove them, or allow more with --max-bad 0.5.",
     )

@@ -1,0 +1,227 @@
+"""Bad input: a clear error or a listed skip, never a traceback, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+import subprocess
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import make_photos, noise
+
+import rehead
+from rehead.errors import (
+    ReheadError,
+    RunError,
+    SourceError,
+    SplitError,
+    UnknownBackbone,
+    UnsafeWeights,
+    WeightsMismatch,
+    WeightsUnavailable,
+)
+
+Program = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def skipped(tuned: rehead.Tuned) -> str:
+    return (tuned.run / "skipped.csv").read_text(encoding="utf-8", errors="surrogateescape")
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG that says it is very large, in a few bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_bad_files_are_skipped_and_listed_with_their_reason(photos: Path, cache: Path, tmp_path: Path) -> None:
+    jpeg = tmp_path / "whole.jpg"
+    noise(7, (200, 60, 60), 300).save(jpeg, quality=95)
+    (photos / "red" / "truncated.jpg").write_bytes(jpeg.read_bytes()[:4000])
+    (photos / "red" / "text.jpg").write_text("this is no image")
+    (photos / "red" / "empty.png").write_bytes(b"")
+    (photos / "red" / "bomb.png").write_bytes(bomb(60_000, 60_000))
+    (photos / "red" / "notes.txt").write_text("not a photo, and nobody thinks so")
+    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run")
+    listed = skipped(tuned)
+    assert tuned.images["skipped"] == 4
+    for name, reason in {
+        "truncated.jpg": "cannot be decoded",
+        "text.jpg": "is not an image",
+        "empty.png": "is empty",
+        "bomb.png": "decompression bomb",
+    }.items():
+        assert any(name in line and reason in line for line in listed.splitlines()), (name, listed)
+    assert "notes.txt" not in listed
+
+
+def test_odd_but_good_files_count(photos: Path, cache: Path, tmp_path: Path) -> None:
+    noise(8001, (200, 60, 60), 1).save(photos / "red" / "one pixel.png")
+    noise(8002, (200, 60, 60)).save(photos / "red" / "really a png.jpg", format="PNG")
+    noise(8003, (200, 60, 60)).save(photos / "red" / "🐈 new\nline.png")
+    with open(os.fsencode(photos / "red") + b"/caf\xe9.png", "wb") as file:
+        noise(8004, (200, 60, 60)).save(file, format="PNG")
+    (photos / "red" / "folder.jpg").mkdir()
+    noise(8005, (200, 60, 60)).save(photos / "red" / "folder.jpg" / "inside.png")
+    (photos / ".ipynb_checkpoints").mkdir()
+    noise(8006, (200, 60, 60)).save(photos / ".ipynb_checkpoints" / "x.png")
+    (photos / "red" / "loop").symlink_to(photos / "red")
+    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run")
+    assert tuned.classes == ("blue", "red")
+    assert tuned.images["used"] == 45
+    assert (tuned.run / "catalog.csv").exists()
+
+
+def test_too_many_bad_photos_stop_the_job_with_their_share(cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 100, "blue": 100})
+    for i in range(100):
+        noise(9000 + i, (60, 60, 200)).save(photos / "blue" / f"broken{i}.png")
+        whole = (photos / "blue" / f"broken{i}.png").read_bytes()
+        (photos / "blue" / f"broken{i}.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SourceError, match="photos cannot be read") as error:
+        rehead.tune(photos, cache=cache, out=tmp_path / "run")
+    assert "--max-bad" in error.value.fix
+    assert not (tmp_path / "run").exists()
+    allowed = rehead.tune(photos, cache=cache, out=tmp_path / "run", max_bad=0.5)
+    assert allowed.images["skipped"] == 100
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [({}, "photo"), ({"red": 5}, "only one class"), ({"red": 20, "blue": 1}, "'blue'")],
+)
+def test_photos_that_cannot_be_split_are_a_clear_error(counts: dict, words: str, cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", counts)
+    photos.mkdir(exist_ok=True)
+    with pytest.raises((SourceError, SplitError), match=words):
+        rehead.tune(photos, cache=cache, out=tmp_path / "run")
+
+
+def test_a_missing_folder_is_a_clear_error_without_a_traceback(rehead: Program, tmp_path: Path) -> None:
+    done = rehead("tune", tmp_path / "nowhere")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: ")
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_output_that_exists_is_refused_and_left_whole(photos: Path, cache: Path, tmp_path: Path) -> None:
+    run = rehead.tune(photos, cache=cache, out=tmp_path / "run").run
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match="there already"):
+        rehead.tune(photos, cache=cache, out=run)
+    with pytest.raises(ReheadError):
+        rehead.tune(photos, cache=cache, out=run, force=True, limit=1)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    replaced = rehead.tune(photos, cache=cache, out=run, force=True, head="prototype")
+    assert replaced.run == run
+    assert json.loads((run / "run.json").read_text())["head"].startswith("prototype")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="no run of rehead"):
+        rehead.tune(photos, cache=cache, out=tmp_path / "mine", force=True)
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_an_output_that_cannot_be_written_is_a_clear_error(photos: Path, cache: Path) -> None:
+    with pytest.raises(RunError, match="cannot be written"):
+        rehead.tune(photos, cache=cache, out="/proc/rehead/run")
+
+
+def test_unknown_backbones_and_heads_name_the_nearest(photos: Path, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownBackbone, match="resnet18"):
+        rehead.tune(photos, cache=cache, backbone="resnet1888", out=tmp_path / "run")
+    with pytest.raises(ReheadError, match="linear"):
+        rehead.tune(photos, cache=cache, head="liner", out=tmp_path / "run")
+    with pytest.raises(ReheadError, match="mlp:1000,256"):
+        rehead.tune(photos, cache=cache, head="mlp:ten", out=tmp_path / "run")
+
+
+class Dangerous:
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.canary),)
+
+
+def test_weights_that_are_missing_corrupt_or_dangerous_are_refused(photos: Path, cache: Path, tmp_path: Path) -> None:
+    def tune(weights: Path) -> None:
+        rehead.tune(photos, cache=cache, backbone="resnet18", weights=str(weights), out=tmp_path / "run")
+
+    with pytest.raises(WeightsUnavailable, match="no weights file"):
+        tune(tmp_path / "gone.pth")
+    (tmp_path / "corrupt.pth").write_bytes(b"\x80\x04 not a pickle at all")
+    (tmp_path / "corrupt.safetensors").write_bytes(b"\x00" * 100)
+    (tmp_path / "empty.pth").write_bytes(b"")
+    for name in ("corrupt.pth", "corrupt.safetensors", "empty.pth"):
+        with pytest.raises((WeightsMismatch, UnsafeWeights)):
+            tune(tmp_path / name)
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Dangerous(tmp_path / "canary"), protocol=2))
+    with pytest.raises((UnsafeWeights, WeightsMismatch)):
+        tune(tmp_path / "evil.pth")
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_hub_that_cannot_be_reached_is_one_clear_error(rehead: Program, photos: Path) -> None:
+    done = rehead("tune", photos, "--backbone", "resnet50", HF_HUB_OFFLINE="1")
+    assert done.returncode == 2
+    assert "--weights FILE" in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 6
+
+
+def test_a_manifest_with_a_byte_order_mark_and_a_missing_file(photos: Path, cache: Path, tmp_path: Path) -> None:
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in sorted(photos.glob("*/*.png"))]
+    manifest = tmp_path / "photos.csv"
+    manifest.write_text("path,label\n" + "\n".join([*rows, "gone.png,red"]) + "\n", encoding="utf-8-sig")
+    tuned = rehead.tune(manifest, cache=cache, out=tmp_path / "run")
+    assert tuned.images == {"used": 40, "skipped": 1, "from_store": tuned.images["from_store"]}
+    assert "gone.png" in skipped(tuned)
+
+
+def test_predict_writes_a_row_for_each_file_and_3_for_bad_ones(rehead: Program, photos: Path, tmp_path: Path) -> None:
+    tuned = rehead("tune", photos, "--json", "--out", tmp_path / "run")
+    assert tuned.returncode == 0, tuned.stderr
+    facts = json.loads(tuned.stdout)
+    assert {"run", "bundle", "seconds", "images", "verdict"} == set(facts)
+    assert set(facts["verdict"]["top1"]) == {"value", "low", "high", "n"}
+    assert set(facts["images"]) == {"used", "skipped", "from_store"}
+    bundle = facts["bundle"]
+    (tmp_path / "bad.png").write_text("no")
+    done = rehead("predict", bundle, photos / "red", tmp_path / "bad.png", "--format", "jsonl")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 3
+    assert len(rows) == 21
+    assert [row.get("label") for row in rows] == ["red"] * 20 + [None]
+    out = tmp_path / "named.csv"
+    done = rehead("predict", bundle, f"{photos}/blue/*.png", "--format", "csv", "--top", "1", "--out", out)
+    assert done.returncode == 0
+    assert out.read_text().splitlines()[0] == "path,label1,probability1,error"
+    assert len(out.read_text().splitlines()) == 21
+
+
+def test_the_cache_is_shown_and_cleared(rehead: Program, photos: Path, cache: Path, tmp_path: Path) -> None:
+    own = {"REHEAD_CACHE": str(tmp_path / "own")}
+    import shutil
+
+    shutil.copytree(cache / "prefixes", tmp_path / "own" / "prefixes")
+    assert rehead("tune", photos, "--head", "prototype", **own).returncode == 0
+    assert "efficientnet_lite0" in rehead("cache", **own).stdout
+    assert rehead("cache", "clear", "--older-than", "1h", **own).stdout.startswith("Freed 0 B")
+    assert "Freed" in rehead("cache", "clear", "--backbone", "efficientnet*", **own).stdout
+    assert json.loads(rehead("cache", "--json", **own).stdout)["stores"] == []
