@@ -196,11 +196,13 @@ def _announce(folder: Path) -> contextlib.ExitStack:
     except ImportError:  # Windows, where the file of an open store cannot be removed anyway
         folder.mkdir(parents=True, exist_ok=True)
         return contextlib.ExitStack()
+    folder.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # exist_ok would look again, when it may be cleared
+            folder.mkdir()
         try:
             descriptor = os.open(folder / "in_use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except FileNotFoundError:  # cleared since the line above
+        except FileNotFoundError:  # cleared since
             continue
         with contextlib.suppress(OSError):  # a network's disk without locks: then clearing it is the user's risk
             fcntl.flock(descriptor, fcntl.LOCK_SH)

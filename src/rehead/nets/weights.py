@@ -161,8 +161,8 @@ def _converted(network: nn.Module, tensors: Tensors) -> Tensors | None:
 
 def _in_order(own: Tensors, tensors: Tensors, needed: set[str]) -> Tensors | None:
     """Tensors matched by their place, when all that is needed has the same shapes in the same order."""
-    counted = [name for name in own if not name.endswith("num_batches_tracked")]
-    given = [t for name, t in tensors.items() if not name.endswith("num_batches_tracked")]
+    counted = [name for name in own if own[name].ndim]
+    given = [t for t in tensors.values() if t.ndim]  # without the counters of batches, whatever they are called
     pairs = dict(zip(counted, given, strict=False))
     complete = all(name in pairs and pairs[name].shape == own[name].shape for name in needed)
     return pairs if complete and len(given) <= len(counted) + 2 else None

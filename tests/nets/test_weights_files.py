@@ -1,0 +1,151 @@
+"""Weights as people bring them: wrapped, renamed, cut short; and what the cut needs of them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import WEIGHTS
+from safetensors.torch import save_file
+
+from rehead.errors import UnknownLayer, WeightsMismatch
+from rehead.nets.backbone import load_backbone
+from rehead.nets.card import Card, known_as
+from rehead.nets.cut import prefix_of
+from rehead.nets.heads import head_from_module, mlp_module, module_from_head
+from rehead.nets.weights import read_weights
+
+Tensors = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def tensors() -> Tensors:
+    return dict(load_backbone("resnet18", pretrained=False, seed=3).network.state_dict())
+
+
+def same_weights(path: Path, tensors: Tensors, **settings: object) -> bool:
+    network = load_backbone("resnet18", weights=path, **settings).network  # type: ignore[arg-type]
+    return all(torch.equal(t, tensors[n]) for n, t in network.state_dict().items() if n.startswith(("conv1", "layer3")))
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "net", None])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
+def test_usual_wrappers_and_prefixes_are_taken_off(
+    wrapper: str | None, prefix: str, tensors: Tensors, tmp_path: Path
+) -> None:
+    renamed = {prefix + name: tensor for name, tensor in tensors.items()}
+    torch.save({wrapper: renamed, "epoch": 3} if wrapper else renamed, tmp_path / "w.pth")
+    assert same_weights(tmp_path / "w.pth", tensors)
+
+
+def test_safetensors_without_a_classifier_or_with_another_one_load(tensors: Tensors, tmp_path: Path) -> None:
+    body = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
+    save_file(body, tmp_path / "body.safetensors")
+    assert same_weights(tmp_path / "body.safetensors", tensors)
+    other = {**tensors, "fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)}
+    save_file(other, tmp_path / "other.safetensors")
+    assert same_weights(tmp_path / "other.safetensors", tensors)
+
+
+def test_tensors_under_other_names_load_in_order(tensors: Tensors, tmp_path: Path) -> None:
+    torch.save({f"t{i}": tensor for i, tensor in enumerate(tensors.values())}, tmp_path / "w.pt")
+    assert load_backbone("resnet18", weights=tmp_path / "w.pt").loaded == "in order"
+    assert same_weights(tmp_path / "w.pt", tensors)
+
+
+def test_missing_layers_are_named_and_the_cut_below_them_offered(tensors: Tensors, tmp_path: Path) -> None:
+    save_file({n: t for n, t in tensors.items() if not n.startswith(("layer4", "fc"))}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsMismatch, match="layer4") as error:
+        load_backbone("resnet18", weights=tmp_path / "w.safetensors")
+    assert "--cut layer3" in error.value.fix
+    assert same_weights(tmp_path / "w.safetensors", tensors, cut="layer3")
+
+
+def test_other_shapes_are_shown(tmp_path: Path) -> None:
+    save_file(dict(load_backbone("resnet34", pretrained=False).network.state_dict()), tmp_path / "w.safetensors")
+    with pytest.raises(WeightsMismatch, match=r"do not fit"):
+        load_backbone("resnet50", weights=tmp_path / "w.safetensors")
+
+
+def test_a_digest_in_a_name_is_checked(tensors: Tensors, tmp_path: Path) -> None:
+    torch.save(tensors, tmp_path / "w.pth")
+    digest = hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()
+    (tmp_path / "w.pth").rename(tmp_path / f"resnet18-{digest[:8]}.pth")
+    assert set(read_weights(tmp_path / f"resnet18-{digest[:8]}.pth")) == set(tensors)
+    (tmp_path / f"resnet18-{digest[:8]}.pth").rename(tmp_path / "resnet18-01234567.pth")
+    with pytest.raises(WeightsMismatch, match="not the file its name says"):
+        read_weights(tmp_path / "resnet18-01234567.pth")
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "tf_efficientnet_lite0", "vit_tiny_patch16_224", "convnext_atto", "mobilenetv3_small_050"]
+)
+def test_pooled_features_then_the_classifier_are_the_network(name: str) -> None:
+    backbone = load_backbone(name, pretrained=False)
+    size = backbone.card.preprocess.height
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        features = backbone.prefix(images)
+        whole = backbone.network(images)
+        assert features.shape == (2, backbone.card.width)
+        assert torch.allclose(backbone.network.get_classifier()(features), whole, atol=1e-5)
+
+
+def test_an_unknown_layer_names_the_nearest() -> None:
+    network = load_backbone("resnet18", pretrained=False).network
+    with pytest.raises(UnknownLayer, match="layer3"):
+        prefix_of(network, "layr3")
+
+
+def test_preprocessing_arguments_do_not_go_to_timm() -> None:
+    card = load_backbone("resnet18", pretrained=False, arguments={"mean": 0.5, "std": (0.5, 0.4, 0.3)}).card
+    assert card.preprocess.mean == (0.5, 0.5, 0.5)
+    assert card.preprocess.std == (0.5, 0.4, 0.3)
+
+
+def test_a_card_survives_json_and_its_identity_follows_what_decides_features() -> None:
+    card = load_backbone("resnet18", pretrained=False).card
+    assert Card.from_json(card.to_json()) == card
+    other = load_backbone("resnet18", pretrained=False, seed=1).card
+    assert other.identity != card.identity
+    assert known_as("tf_efficientnet_lite0.in1k") == "efficientnet_lite0"
+
+
+@pytest.mark.parametrize("activation", ["relu", "none"])
+def test_a_head_as_arrays_is_the_head_as_a_module(activation: str) -> None:
+    module = mlp_module(12, (8, 4), 3, activation, seed=5)  # type: ignore[arg-type]
+    head = head_from_module(module, "mlp", activation)  # type: ignore[arg-type]
+    x = np.random.default_rng(0).normal(size=(6, 12)).astype(np.float32)
+    with torch.inference_mode():
+        assert np.allclose(head.logits(x), module(torch.from_numpy(x)).numpy(), atol=1e-5)
+        assert np.allclose(head.logits(x), module_from_head(head)(torch.from_numpy(x)).numpy(), atol=1e-5)
+
+
+@pytest.mark.realdata
+def test_the_default_weights_name_cats_and_dogs(data: Path) -> None:
+    """ImageNet's classes 151 to 268 are dogs, 281 to 285 are domestic cats."""
+    from rehead.pixels import prepare
+
+    backbone = load_backbone("efficientnet_lite0")
+    files = [*sorted((data / "dogscats/cat").iterdir())[:24], *sorted((data / "dogscats/dog").iterdir())[:24]]
+    pixels = np.stack([prepare(path.read_bytes(), backbone.card.preprocess) for path in files])
+    with torch.inference_mode():
+        images = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+        named = backbone.network(images).argmax(1).numpy()
+    assert np.isin(named[:24], range(281, 286)).sum() >= 16
+    assert np.isin(named[24:], range(151, 269)).sum() >= 20
+
+
+@pytest.mark.realdata
+def test_both_shared_weights_files_load() -> None:
+    cut = load_backbone("resnet18", weights=WEIGHTS / "resnet18_to_layer3.safetensors", cut="layer3")
+    assert cut.card.width == 256
+    mobile = load_backbone(
+        "mobilenetv2_100",
+        weights=WEIGHTS / "mobilenetv2_100.pth",
+        arguments={"pad_type": "same", "mean": 0.5, "std": 0.5},
+    )
+    assert (mobile.loaded, mobile.card.width) == ("by name", 1280)
