@@ -21,7 +21,7 @@ from rehead.errors import Defect
 from rehead.features.engines import Prefix
 from rehead.nets.card import card_folder, card_key, find_card, locate
 from rehead.pixels import Preprocess
-from rehead.predict import Model
+from rehead.predict import BATCH, Model
 from rehead.progress import Progress
 
 if TYPE_CHECKING:
@@ -107,7 +107,9 @@ def compare(
     pixels: (n, h, w, 3). features: (n, width) of the same photos. Raises Defect when a top-1 differs or a probability
     is off by `allowed` or more.
     """
-    probabilities = Model(bundle).probabilities(pixels)
+    model = Model(bundle)
+    rows = [model.probabilities(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
+    probabilities = np.concatenate(rows)
     wanted = softmax(head.logits(features))
     off = float(np.abs(probabilities - wanted).max())
     sure = _top_gap(wanted) > 2 * off  # of two equal probabilities, either may come first

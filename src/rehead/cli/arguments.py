@@ -107,8 +107,7 @@ def guarded(app: Any) -> int:
         _close_and_show(error)
         return error.exit_code
     except (KeyboardInterrupt, EOFError):
-        print("Aborted. What was computed is kept; the same command goes on from there.", file=sys.stderr)
-        return 130
+        return _aborted()
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -129,8 +128,8 @@ def _other(error: Exception, debug: bool) -> int:
         if show is not None:
             show()
         return 2
-    if type(error).__name__ == "Abort":
-        return 130
+    if type(error).__name__ == "Abort":  # what Typer makes of Ctrl-C
+        return _aborted()
     if debug:
         raise error
     print(
@@ -139,3 +138,8 @@ def _other(error: Exception, debug: bool) -> int:
         file=sys.stderr,
     )
     return 1
+
+
+def _aborted() -> int:
+    print("Aborted. What was computed is kept; the same command goes on from there.", file=sys.stderr)
+    return 130
