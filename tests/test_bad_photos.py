@@ -225,3 +225,20 @@ def test_the_cache_is_shown_and_cleared(rehead: Program, photos: Path, cache: Pa
     assert rehead("cache", "clear", "--older-than", "1h", **own).stdout.startswith("Freed 0 B")
     assert "Freed" in rehead("cache", "clear", "--backbone", "efficientnet*", **own).stdout
     assert json.loads(rehead("cache", "--json", **own).stdout)["stores"] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_is_a_clear_error_and_keeps_the_features(photos: Path, cache: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        with pytest.raises(RunError, match="No space left"):
+            rehead.tune(photos, cache=cache, out=disk / "run")
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    again = rehead.tune(photos, cache=cache, out=tmp_path / "run")
+    assert again.images["from_store"] == 40

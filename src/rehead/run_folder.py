@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from rehead.durable import remove_tree, write_text
-from rehead.errors import RunError
+from rehead.errors import ReheadError, RunError
 
 RUNS = "runs"
 LOCK = ".lock"
+FULL = re.compile("No space left on device|Disk quota exceeded|Read-only file system")  # in any library's words
 
 
 class RunFolder:
@@ -68,6 +69,13 @@ class RunFolder:
             self._lock.release()
         if exception[0] is not None and self.path != Path() and not (self.path / "verdict.json").exists():
             remove_tree(self.path)
+        error = exception[1]
+        if isinstance(error, Exception) and not isinstance(error, ReheadError) and FULL.search(str(error)):
+            raise RunError(
+                what=f"The run could not be written to {self._out or RUNS}: {FULL.findall(str(error))[0]}.",
+                why="The features are kept: the same command goes on from there.",
+                fix="Make room, or name a folder on another disk: --out DIR",
+            ) from error
 
     def _make(self, photos: str, backbone: str) -> Path:
         import filelock

@@ -167,6 +167,7 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: S
     from rich.text import Text
 
     table = _table(header, right)
+    table.columns[0].min_width = min(40, max([len(row[0]) for row in rows], default=0))
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console().print(table)
