@@ -1,0 +1,102 @@
+"""A photo's side comes from its own bytes; copies and groups stay together; orders and folds are fair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_photos
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rehead.data.catalog import scan, write_csv
+from rehead.data.sources import open_source
+from rehead.data.split import fold_numbers, side_of, split_keys, stratified_order
+
+keys = st.lists(st.binary(min_size=1, max_size=8), min_size=1, max_size=60, unique=True)
+
+
+@given(keys, keys, st.integers(0, 99))
+def test_a_side_does_not_move_when_photos_come_and_go(some: list[bytes], others: list[bytes], seed: int) -> None:
+    alone = {key: side_of(key, seed=seed, valid_fraction=0.2) for key in some}
+    together = {key: side_of(key, seed=seed, valid_fraction=0.2) for key in [*others, *some]}
+    assert all(together[key] == side for key, side in alone.items())
+
+
+def test_a_fifth_is_held_out_in_expectation() -> None:
+    held_out = [side_of(str(i).encode(), seed=1, valid_fraction=0.2) == "valid" for i in range(20_000)]
+    assert 0.19 < np.mean(held_out) < 0.21
+
+
+def test_groups_that_share_bytes_are_tied() -> None:
+    a, b, c, *_ = split_keys([b"1", b"1", b"2", b"3"], ["x", "y", "y", "z"])
+    assert a == b == c
+    assert split_keys([b"1", b"1"], [None, None]) == [b"1", b"1"]
+
+
+@given(keys, st.integers(2, 6), st.integers(0, 9))
+def test_folds_are_even_in_every_class(some: list[bytes], n_folds: int, seed: int) -> None:
+    labels = np.array([key[0] % 3 for key in some], np.int64)
+    folds = fold_numbers(some, labels, n_folds=n_folds, seed=seed)
+    for label in set(labels.tolist()):
+        mine = folds[labels == label]
+        if len(mine) == 1:
+            assert mine[0] == -1
+        else:
+            counts = np.bincount(mine, minlength=n_folds)
+            assert counts.max() - counts.min() <= 1
+
+
+@given(keys, st.integers(0, 9))
+def test_every_beginning_of_the_order_is_in_proportion(some: list[bytes], seed: int) -> None:
+    strata = [key[0] % 2 for key in some]
+    order = stratified_order(strata, some, seed=seed, floor=1)
+    assert sorted(order.tolist()) == list(range(len(some)))
+    first = [strata[i] for i in order[: len(set(strata))]]
+    assert set(first) == set(strata)
+    for end in range(1, len(some) + 1):
+        for stratum in set(strata):
+            share = sum(strata[i] == stratum for i in order[:end]) / strata.count(stratum)
+            assert abs(share - end / len(some)) <= 3 / strata.count(stratum)
+
+
+def scanned(folder: Path, **settings: object) -> object:
+    return scan(open_source(folder, cache=folder.parent / "cache", **settings), seed=0, valid_fraction=0.3)  # type: ignore[arg-type]
+
+
+def test_copies_count_once_and_bytes_with_two_labels_are_left_out(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
+    (photos / "red" / "copy.png").write_bytes((photos / "red" / "3.png").read_bytes())
+    (photos / "blue" / "stranger.png").write_bytes((photos / "red" / "5.png").read_bytes())
+    catalog = scanned(photos)
+    assert len(catalog.photos) == 23  # type: ignore[attr-defined]
+    assert [skip.path for skip in catalog.copies] in (["red/copy.png"], ["red/3.png"])  # type: ignore[attr-defined]
+    assert {skip.path for skip in catalog.skipped} == {"red/5.png", "blue/stranger.png"}  # type: ignore[attr-defined]
+
+
+def test_a_held_out_photo_that_is_also_learned_from_is_named(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "data" / "train", {"red": 8, "blue": 8})
+    held_out = make_photos(tmp_path / "data" / "val", {"green": 0, "red": 2})
+    (held_out / "green").rmdir()
+    (held_out / "blue").mkdir()
+    (held_out / "blue" / "leak.png").write_bytes((photos / "blue" / "1.png").read_bytes())
+    catalog = scanned(tmp_path / "data")
+    assert "val/blue/leak.png" in catalog.leaks  # type: ignore[attr-defined]
+
+
+def test_a_catalog_is_a_manifest_that_gives_the_same_photos(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 15, "blue": 15})
+    catalog = scanned(photos)
+    write_csv(catalog, photos / "catalog.csv")  # type: ignore[arg-type]
+    again = scan(open_source(photos / "catalog.csv", cache=tmp_path), seed=9, valid_fraction=0.5)
+    assert [(p.path, p.label, p.side, p.digest) for p in again.photos] == [
+        (p.path, p.label, p.side, p.digest)
+        for p in catalog.photos  # type: ignore[attr-defined]
+    ]
+
+
+@pytest.mark.realdata
+def test_ants_and_bees_keep_the_split_they_come_with(data: Path, tmp_path: Path) -> None:
+    catalog = scan(open_source(data / "hymenoptera", cache=tmp_path), seed=0, valid_fraction=0.2)
+    assert (len(catalog.on("train")), len(catalog.on("valid"))) == (245, 153)

@@ -1,0 +1,132 @@
+"""From bytes to pixels: the stated rules for colours, orientation and geometry, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rehead.errors import BundleError, PhotoError
+from rehead.pixels import Preprocess, fit_array, fit_image, is_image, prepare
+
+PLAIN = Preprocess(height=32, width=32, mean=(0.5, 0.25, 0.0), std=(0.5, 0.5, 0.5), crop_pct=1.0)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(
+    ("image", "colour"),
+    [
+        (Image.new("L", (40, 40), 77), (77, 77, 77)),
+        (Image.new("1", (40, 40), 1), (255, 255, 255)),
+        (Image.new("RGBA", (40, 40), (10, 20, 30, 0)), (255, 255, 255)),
+        (Image.new("RGBA", (40, 40), (10, 20, 30, 255)), (10, 20, 30)),
+        (Image.new("LA", (40, 40), (50, 255)), (50, 50, 50)),
+        (Image.fromarray(np.full((40, 40), 0x7F00, np.uint16)), (127, 127, 127)),
+        (Image.new("RGB", (40, 40), (1, 2, 3)).convert("P", palette=Image.Palette.ADAPTIVE), (1, 2, 3)),
+    ],
+)
+def test_every_mode_becomes_rgb_by_its_rule(image: Image.Image, colour: tuple[int, int, int]) -> None:
+    assert prepare(encoded(image), PLAIN)[16, 16].tolist() == list(colour)
+
+
+def test_cmyk_becomes_rgb() -> None:
+    pixels = prepare(encoded(Image.new("CMYK", (40, 40), (0, 255, 255, 0)), "JPEG"), PLAIN)
+    assert pixels[16, 16, 0] > 200
+    assert pixels[16, 16, 1:].max() < 60
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    upright = picture(48, 32)
+    turned = {
+        1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]  # fmt: skip
+    stored = upright if turned is None else upright.transpose(turned)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.array_equal(prepare(encoded(stored, exif=exif), PLAIN), fit_image(upright, PLAIN))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"])
+def test_formats_are_told_by_content_and_read(kind: str) -> None:
+    data = encoded(picture(64, 48), kind)
+    assert is_image(data[:64])
+    assert prepare(data, PLAIN).shape == (32, 32, 3)
+
+
+def test_text_and_nothing_are_no_images() -> None:
+    assert not is_image(b"")
+    assert not is_image(b"path,label\na.jpg,cat\n")
+
+
+def test_crop_is_the_middle_that_resizing_and_cropping_would_give() -> None:
+    image = picture(300, 200)
+    preprocess = Preprocess(height=64, width=64, mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=0.8)
+    whole = image.resize((120, 80), Image.Resampling.BICUBIC)
+    wanted = np.asarray(whole.crop((28, 8, 92, 72))).astype(int)
+    assert np.abs(fit_image(image, preprocess).astype(int) - wanted).max() <= 3
+
+
+def test_pad_shows_the_whole_picture_on_the_mean_colour() -> None:
+    preprocess = Preprocess(height=32, width=32, mean=(0.5, 0.25, 0.0), std=(0.5,) * 3, fit="pad")
+    pixels = fit_image(Image.new("RGB", (64, 32), (9, 9, 9)), preprocess)
+    assert pixels[0, 0].tolist() == [128, 64, 0]
+    assert pixels[16, 0].tolist() == [9, 9, 9]
+
+
+def test_a_large_jpeg_is_decoded_small_and_looks_the_same() -> None:
+    image = picture(4000, 3000)
+    small = prepare(encoded(image, "JPEG", quality=95), PLAIN).astype(int)
+    assert np.abs(small - fit_image(image, PLAIN).astype(int)).mean() < 2
+
+
+def test_arrays_are_pictures_when_they_say_what_they_are() -> None:
+    array = np.asarray(picture(40, 40))
+    assert np.array_equal(fit_array(array, PLAIN), fit_image(Image.fromarray(array), PLAIN))
+    assert np.array_equal(fit_array(array / 255.0, PLAIN), fit_array(array, PLAIN))
+    for bad in (np.zeros((3, 4, 5)), np.zeros(7), np.zeros((4, 4), np.int64), np.full((4, 4, 3), 2.0)):
+        with pytest.raises(PhotoError):
+            fit_array(bad, PLAIN)
+
+
+@pytest.mark.parametrize("cut", [0, 3, 100, 400])
+def test_truncated_files_are_a_reason_in_one_line(cut: int) -> None:
+    data = encoded(picture(64, 64), "JPEG")
+    with pytest.raises(PhotoError) as error:
+        prepare(data[:cut], PLAIN)
+    assert "\n" not in error.value.what
+
+
+def test_flipped_bytes_never_raise_anything_but_a_photo_error() -> None:
+    random = np.random.default_rng(0)
+    for kind, _ in itertools.product(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"], range(40)):
+        data = bytearray(encoded(picture(32, 32), kind))
+        for place in random.integers(0, len(data), 6):
+            data[place] = int(random.integers(256))
+        try:
+            assert prepare(bytes(data), PLAIN).shape == (32, 32, 3)
+        except PhotoError:
+            continue
+
+
+def test_preprocess_survives_a_dictionary_and_refuses_what_it_does_not_know() -> None:
+    assert Preprocess.from_dict(PLAIN.to_dict()) == PLAIN
+    with pytest.raises(BundleError):
+        Preprocess.from_dict({**PLAIN.to_dict(), "surprise": 1})
+    with pytest.raises(BundleError):
+        Preprocess.from_dict({**PLAIN.to_dict(), "std": (0, 1, 1)})
