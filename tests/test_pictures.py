@@ -112,6 +112,7 @@ def test_truncated_files_are_a_reason_in_one_line(cut: int) -> None:
     assert "\n" not in error.value.what
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of what it finds in damaged files
 def test_flipped_bytes_never_raise_anything_but_a_photo_error() -> None:
     random = np.random.default_rng(0)
     for kind, _ in itertools.product(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"], range(40)):

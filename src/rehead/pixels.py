@@ -14,6 +14,8 @@ from __future__ import annotations
 import functools
 import io
 import math
+import struct
+import zlib
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -29,6 +31,10 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 FITS: tuple[Fit, ...] = ("crop", "pad", "squash")
 MAX_PIXELS = 178_956_970  # Pillow's own bound against decompression bombs: 512 MiB of RGB
 WHITE = (255, 255, 255)
+_DAMAGED = (
+    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError,
+    struct.error, zlib.error,
+)  # fmt: skip
 NOT_PICTURES = {
     "EPS",
     "WMF",
@@ -97,17 +103,7 @@ def prepare(data: bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
         raise PhotoError(what=f"more than {MAX_PIXELS / 1e6:.0f} megapixels: refused as a decompression bomb") from None
     except UnidentifiedImageError:
         raise PhotoError(what=_why_unidentified(data)) from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        TypeError,
-        KeyError,
-        IndexError,
-        OverflowError,
-        MemoryError,
-    ) as e:
+    except _DAMAGED as e:
         # Pillow's decoders raise all of these for damaged files
         raise PhotoError(what=f"cannot be decoded: {_one_line(e)}") from e
 

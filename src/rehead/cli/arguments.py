@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
@@ -97,6 +98,7 @@ def guarded(app: Any) -> int:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    warnings.filterwarnings("ignore", module="PIL")  # a damaged photo is listed with its reason, once
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names may be any bytes
     sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
