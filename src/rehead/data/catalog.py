@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -65,7 +65,7 @@ class Catalog:
         """The positions of the photos on these sides."""
         return [i for i, photo in enumerate(self.photos) if photo.side in sides]
 
-    @property
+    @functools.cached_property
     def held_out_side(self) -> str:
         """ "test" where there is one, else "valid"."""
         sides = {photo.side for photo in self.photos}
@@ -245,8 +245,9 @@ def _checked_split(catalog: Catalog) -> Catalog:
 
 
 def _check_every_class(catalog: Catalog, learned: set[str], held_out: set[str]) -> None:
+    counts = Counter(photo.label for photo in catalog.photos)
     for label in catalog.classes:
-        count = sum(photo.label == label for photo in catalog.photos)
+        count = counts[label]
         if label in learned and label in held_out:
             continue
         none = "held out" if label in learned else "left to learn from"
