@@ -8,32 +8,32 @@ Training by gradient steps is left to `train.py`. NumPy alone does the work: not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.bundle import Head, Kind
+from rehead.bundle import Head
+from rehead.tuning.convex import (
+    BLOCK,
+    Array32,
+    Array64,
+    Features,
+    Integers,
+    Photos,
+    along_axes,
+    minimise,
+    parts,
+    standard,
+)
 
-Features = NDArray[np.floating[Any]]
-Integers = NDArray[np.integer[Any]]
-Array32 = NDArray[np.float32]
-Array64 = NDArray[np.float64]
-_Move = tuple[Array32, Array32, Array32]  # one step: how far it went, how the gradient changed, their inner product
-
-PENALTIES = tuple(10 ** (exponent / 2) for exponent in range(4, -10, -1))  # 100 ... 3e-5, from strong to weak
-PENALTY_BY_WIDTH = 5e-5  # where nothing can be held out: near the best on digits (width 64) and at widths 640, 1280
+PENALTIES = tuple(10 ** (exponent / 2) for exponent in range(4, -13, -1))  # 100 ... 1e-6, from strong to weak
+USUAL_PENALTY = 1e-4  # times d / n_classes, where no photo can be held out: near the best at widths of 64 to 1280
 SAMPLE = 4_000  # photos that choose the penalty; choosing on all of 20,000 would take five times as long
 SAMPLE_QUICK = 3_000
-WIDEST = 4_096  # whose principal axes are computed where there are more photos than SAMPLE: 6 s on two cores
-TIGHT, LOOSE, QUICK = 3e-5, 3e-2, 1e-1  # how far the logits may still be from the optimum, see _minimise
+TIGHT, LOOSE, QUICK = 3e-5, 3e-2, 1e-1  # how far the logits may still be from the optimum, see minimise
 ABSENT = -1e4  # the logit of a class without photos in a quick fit
-BLOCK = 1_024  # photos standardised at a time; fewer are faster alone, much slower where other work shares the cores
-CELLS = 2_000_000  # logits at a time: 8 MB
-PATIENCE, MAX_STEPS = 50, 1_000
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def solve_linear(
 ) -> Solved:
     """The multinomial logistic regression whose penalty does best on held-out folds, solved to convergence.
 
-    features: (n, d), any float type, left as they are; no more than about SAMPLE photos are copied. labels: (n,),
+    features: (n, d), any float type, left as they are; copied in float32 only under convex.COPIED_BYTES. labels: (n,),
     0..n_classes-1. folds: (n,), the fold that holds a photo out, -1 for none. class_weight: None, or "balanced", where
     each class weighs the same. penalties: from strong to weak; one alone is taken as it is.
     The penalty is chosen by log-loss: accuracy is flat over decades of it, so that its best is mostly chance.
@@ -75,12 +75,12 @@ def solve_linear(
     by_class = len(labels) / (n_classes * n_photos) if class_weight else np.ones(n_classes)
     weights = by_class[labels].astype(np.float32)
     rows = _stratified(labels, n_photos, SAMPLE)
-    sample, photos = _along_axes(features, rows)
+    sample, photos = along_axes(features, rows)
     best = _follow(sample, labels[rows], n_classes, weights[rows], folds[rows], penalties)
     whole = (weights / weights.sum())[None]
     # one penalty on all photos together, as scikit-learn's C has it: per photo it weakens as they become more
     penalty = best.penalty * (len(rows) / len(labels) if len(penalties) > 1 else 1)
-    parameters, steps = _minimise(best.parameters, photos, labels, whole, penalty, TIGHT)
+    parameters, steps = minimise(best.parameters, photos, labels, whole, penalty, TIGHT)
     head = photos.axes.head("linear", parameters[0])
     note = best.note + (f", on {len(rows):,} of {len(labels):,} photos" if len(rows) < len(labels) else "")
     return Solved(head, penalty, best.accuracy, best.log_loss, best.steps + steps, note)
@@ -89,17 +89,18 @@ def solve_linear(
 def solve_quick(features: Features, labels: Integers, n_classes: int, *, penalty: float | None = None) -> Head:
     """A logistic regression at one penalty, to a loose tolerance and on at most SAMPLE_QUICK photos: for a display.
 
-    Shapes as in solve_linear. penalty: PENALTY_BY_WIDTH * d by default. A class without photos has ABSENT as its logit.
+    Shapes as in solve_linear. penalty: by default USUAL_PENALTY * d / n_classes. A class without photos has the
+    logit ABSENT.
     """
     n_photos = _count(labels, n_classes)
     present = np.flatnonzero(n_photos)
     rows = _stratified(labels, n_photos, SAMPLE_QUICK)
-    axes = _standard(features[rows])
-    photos = _Photos(axes.standardised(features[rows]), axes, done=True)
+    axes = standard(features[rows])
+    photos = Photos(axes.standardised(features[rows]), axes, done=True)
     start = np.zeros((1, len(present), len(axes.variance) + 1), np.float32)
     weights = np.full((1, len(rows)), 1 / len(rows), np.float32)
-    penalty = PENALTY_BY_WIDTH * features.shape[1] if penalty is None else penalty
-    found, _ = _minimise(start, photos, np.searchsorted(present, labels[rows]), weights, penalty, QUICK)
+    penalty = USUAL_PENALTY * features.shape[1] / n_classes if penalty is None else penalty
+    found, _ = minimise(start, photos, np.searchsorted(present, labels[rows]), weights, penalty, QUICK)
     parameters = np.zeros((n_classes, found.shape[2]))
     parameters[:, -1] = ABSENT
     parameters[present] = found[0]
@@ -114,9 +115,9 @@ def solve_prototype(features: Features, labels: Integers, n_classes: int) -> Hea
     Raises ValueError if a class has no photo, or a feature is not finite.
     """
     n_photos = _count(labels, n_classes, complete=True)
-    axes = _standard(features)
+    axes = standard(features)
     sums = np.zeros((n_classes, features.shape[1]))
-    for part in _parts(len(labels), BLOCK):
+    for part in parts(len(labels), BLOCK):
         members = (labels[part] == np.arange(n_classes)[:, None]).astype(np.float32)
         sums += members @ axes.standardised(features[part])
     means = sums / n_photos[:, None]
@@ -177,45 +178,6 @@ def _sharpness(scores: Array64, labels: Integers, *, usual: float) -> float:
 
 
 @dataclass(frozen=True)
-class _Axes:
-    """The solver's coordinates: standardised features, and along `turn` (d, r), orthonormal, if there is one.
-
-    mean, scale: (d,); a feature that does not vary has scale 0, and so no weight. variance: (r,), of each coordinate.
-    """
-
-    mean: Array32
-    scale: Array32
-    turn: Array32 | None
-    variance: Array32
-
-    def standardised(self, features: Features) -> Array32:
-        block: Array32 = np.subtract(features, self.mean, dtype=np.float32)
-        block *= self.scale
-        return block
-
-    def head(self, kind: Kind, parameters: NDArray[Any]) -> Head:
-        """parameters: (n_classes, r + 1), the weights in these coordinates and the bias -> a head for raw features."""
-        weights = parameters[:, :-1] if self.turn is None else parameters[:, :-1] @ self.turn.T
-        weights = weights * self.scale.astype(np.float64)
-        bias = parameters[:, -1] - weights @ self.mean.astype(np.float64)
-        return Head(kind, ((weights.astype(np.float32), bias.astype(np.float32)),))
-
-
-@dataclass(frozen=True)
-class _Photos:
-    """Photos block by block, so that no copy of all is needed. features: raw, or if `done` already along `axes`."""
-
-    features: Features
-    axes: _Axes
-    done: bool
-
-    def blocks(self, size: int) -> Iterator[tuple[slice, Array32]]:
-        """(the block's place, (size, r) if done else (size, d) standardised)."""
-        for part in _parts(len(self.features), size if self.done else BLOCK):
-            yield part, self.features[part] if self.done else self.axes.standardised(self.features[part])
-
-
-@dataclass(frozen=True)
 class _Best:
     """Where the path was best: the mean of the folds' parameters, (1, n_classes, r + 1), and what they did held out."""
 
@@ -225,19 +187,6 @@ class _Best:
     accuracy: float | None = None
     steps: int = 0
     note: str = ""
-
-
-class _Point(NamedTuple):
-    """Parameters (n_fits, n_classes, r + 1); each fit's loss, its gradient, and the mean of p (1 - p) over the classes."""
-
-    at: Array32
-    loss: Array64
-    gradient: Array32
-    spread: Array64
-
-
-def _parts(n: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def _count(labels: Integers, n_classes: int, *, complete: bool = False) -> NDArray[np.int64]:
@@ -260,53 +209,8 @@ def _stratified(labels: Integers, n_photos: NDArray[np.int64], limit: int) -> ND
     return np.sort(by_class[rank < np.repeat(quota, n_photos)])
 
 
-def _standard(features: Features) -> _Axes:
-    n, width = features.shape
-    total, squares = np.zeros(width), np.zeros(width)
-    for part in _parts(n, BLOCK):
-        total += features[part].sum(axis=0, dtype=np.float64)
-    mean = (total / n).astype(np.float32)
-    if not np.isfinite(mean).all():
-        raise ValueError(f"feature {int(np.argmin(np.isfinite(mean)))} is not finite in every photo")
-    for part in _parts(n, BLOCK):
-        block = np.subtract(features[part], mean, dtype=np.float32)
-        squares += np.einsum("nd,nd->d", block, block)
-    std = np.sqrt(squares / n)
-    varies = std > 4 * np.finfo(np.float32).eps * np.abs(mean)  # less is the rounding of a constant
-    scale = np.divide(1, std, out=np.zeros(width), where=varies).astype(np.float32)
-    return _Axes(mean, scale, None, np.ones(width, np.float32))
-
-
-def _along_axes(features: Features, rows: Integers) -> tuple[_Photos, _Photos]:
-    """The photos `rows`, copied along their principal axes, and all photos in the same coordinates."""
-    standard = _standard(features)
-    block = standard.standardised(features[rows])
-    everyone = len(rows) == len(features)
-    axes = standard if block.shape[1] > WIDEST and not everyone else _principal(standard, block, thin=everyone)
-    sample = _Photos(block if axes.turn is None else block @ axes.turn, axes, done=True)
-    return sample, sample if everyone else _Photos(features, axes, done=False)
-
-
-def _principal(standard: _Axes, block: Array32, *, thin: bool) -> _Axes:
-    """All d principal axes of the block (n, d), or if `thin` may be only those along which its photos differ.
-
-    With fewer photos than features these come from the photos' Gram matrix, and hold the optimum: the best weights are
-    a sum of photos.
-    """
-    n, width = block.shape
-    exact = block.astype(np.float64)
-    if n >= width or not thin:
-        variance, turn = np.linalg.eigh(exact.T @ exact / n)
-    else:
-        variance, mixtures = np.linalg.eigh(exact @ exact.T / n)
-        kept = variance > 1e-10 * variance[-1]
-        variance = variance[kept]
-        turn = exact.T @ (mixtures[:, kept] / np.sqrt(n * variance))
-    return replace(standard, turn=turn.astype(np.float32), variance=np.maximum(variance, 0).astype(np.float32))
-
-
 def _follow(
-    sample: _Photos, labels: Integers, n_classes: int, weights: Array32, folds: Integers, penalties: Sequence[float]
+    sample: Photos, labels: Integers, n_classes: int, weights: Array32, folds: Integers, penalties: Sequence[float]
 ) -> _Best:
     """The penalty of least held-out log-loss. Each start is the last one's end; two clear rises end the path."""
     used = np.unique(folds[folds >= 0])
@@ -315,13 +219,14 @@ def _follow(
     if len(penalties) == 1:
         return _Best(penalties[0], zero, note="penalty as given")
     if not len(used):
-        return _Best(PENALTY_BY_WIDTH * len(sample.axes.mean), zero, note="no photo could be held out: usual penalty")
+        usual = USUAL_PENALTY * len(sample.axes.mean) / n_classes
+        return _Best(usual, zero, note="no photo could be held out: usual penalty")
     inside = weights * (folds != used[:, None])  # (n_folds, n)
     inside /= inside.sum(axis=1, keepdims=True)
     parameters = np.repeat(zero, len(used), axis=0)
     best, least, rises, n_steps = _Best(penalties[0], zero), np.inf, 0, 0
     for penalty in penalties:
-        parameters, steps = _minimise(parameters, sample, labels, inside, penalty, LOOSE)
+        parameters, steps = minimise(parameters, sample, labels, inside, penalty, LOOSE)
         log_loss, accuracy = _held_out(parameters, sample, labels, weights, folds, used)
         n_steps += steps
         rises = rises + 1 if log_loss > 1.01 * least else 0
@@ -334,7 +239,7 @@ def _follow(
 
 
 def _held_out(
-    parameters: Array32, sample: _Photos, labels: Integers, weights: Array32, folds: Integers, used: Integers
+    parameters: Array32, sample: Photos, labels: Integers, weights: Array32, folds: Integers, used: Integers
 ) -> tuple[float, float]:
     """Weighted mean log-loss and accuracy of the photos that a fold held out, each by its own fold's parameters."""
     loss = right = total = 0.0
@@ -348,111 +253,3 @@ def _held_out(
         right += float(weight @ (logits.argmax(axis=1) == labels[rows]))
         total += float(weight.sum())
     return loss / total, right / total
-
-
-def _minimise(
-    start: Array32, photos: _Photos, labels: Integers, weights: Array32, penalty: float, tolerance: float
-) -> tuple[Array32, int]:
-    """Parameters (n_fits, n_classes, r + 1) of least penalised loss, found from `start`, and the number of steps.
-
-    All fits at once, in wide products. weights: (n_fits, n), the sum of each fit's is 1. L-BFGS (Liu and Nocedal 1989)
-    on a guess of the Hessian that is diagonal along principal axes, see _guess. By that guess it is known how far the
-    logits still are from the optimum, root mean square over the photos: |gradient| / sqrt(Hessian x spread). It ends
-    when this is at most `tolerance` in each fit, or has not halved in PATIENCE steps: float32 goes no further.
-    """
-    measure = partial(_measure, photos=photos, labels=labels, weights=weights, penalty=penalty)
-    memory = min(10, max(3, 20_000_000 // start.size))  # under 500 MB with many classes
-    point, earlier = measure(start), np.inf
-    history: list[_Move] = []
-    for step in range(MAX_STEPS):
-        guess = _guess(point.spread, photos.axes.variance, penalty)
-        error = np.sqrt(_dot(point.gradient * guess, point.gradient) / point.spread)
-        if (error <= tolerance).all() or (step % PATIENCE == 0 and error.max() > earlier / 2):
-            return point.at, step
-        earlier = float(error.max()) if step % PATIENCE == 0 else earlier
-        direction = _direction(point.gradient, history, guess) * _each(error > tolerance)
-        new = _search(measure, point, direction)
-        moved, change = new.at - point.at, new.gradient - point.gradient
-        history = [*history, (moved, change, _dot(moved, change))][-memory:]
-        point = new
-    return point.at, MAX_STEPS
-
-
-def _guess(spread: Array64, variance: Array32, penalty: float) -> Array32:
-    """The inverse of the Hessian, diagonal along the axes (n_fits, 1, r + 1): exact if all photos were as doubtful."""
-    curvature = np.append(spread[:, None] * variance + penalty, spread[:, None], axis=1)
-    return (1 / curvature[:, None]).astype(np.float32)
-
-
-def _direction(gradient: Array32, history: Sequence[_Move], guess: Array32) -> Array32:
-    """The two loops of L-BFGS, for each fit by itself: its inverse Hessian times the gradient."""
-    direction, shares = gradient.copy(), []
-    for moved, change, curve in reversed(history):
-        shares.append(_ratio(_dot(moved, direction), curve, 0))
-        direction -= _each(shares[-1]) * change
-    direction *= guess
-    if history:
-        _, change, curve = history[-1]
-        direction *= _each(_ratio(curve, _dot(change * guess, change), 1))
-    for (moved, change, curve), share in zip(history, reversed(shares), strict=True):
-        direction += _each(share - _ratio(_dot(change, direction), curve, 0)) * moved
-    return direction
-
-
-def _search(measure: Callable[[Array32], _Point], point: _Point, direction: Array32) -> _Point:
-    """The point against `direction` where each fit's loss is lower by its part of the slope (Armijo's rule)."""
-    slope = _dot(point.gradient, direction)
-    size = np.ones_like(slope)
-    for _ in range(20):
-        new = measure(point.at - _each(size) * direction)
-        high = new.loss > point.loss - 1e-4 * size * slope + 1e-7 * point.loss  # the last is float32's rounding
-        if not high.any():
-            break
-        size[high] *= 0.4
-    return new
-
-
-def _measure(at: Array32, photos: _Photos, labels: Integers, weights: Array32, penalty: float) -> _Point:
-    """The penalised loss and gradient of each fit: one pass over the photos, two products a block."""
-    n_fits, n_classes, _ = at.shape
-    bias, flat = at[:, :, -1:], at[:, :, :-1].reshape(n_fits * n_classes, -1)
-    turn = None if photos.done else photos.axes.turn
-    towards = flat if turn is None else flat @ turn.T
-    loss, doubt = np.zeros(n_fits), np.zeros(n_fits)
-    slope, bias_slope = np.zeros_like(towards), np.zeros_like(bias)
-    for part, block in photos.blocks(max(BLOCK, CELLS // len(flat))):
-        logits = (towards @ block.T).reshape(n_fits, n_classes, -1)
-        logits += bias
-        logits -= logits.max(axis=1, keepdims=True)
-        own = (slice(None), labels[part], np.arange(len(block)))
-        chosen = logits[own]
-        np.exp(logits, out=logits)
-        logits[own] = 0
-        others, weight = logits.sum(axis=1), weights[:, part]
-        share = weight / (others + np.exp(chosen))
-        loss += np.sum(weight * (np.log1p(others + np.expm1(chosen)) - chosen), axis=1, dtype=np.float64)
-        doubt += np.sum(share * others, axis=1, dtype=np.float64)
-        logits *= share[:, None]
-        logits[own] = -share * others  # p - 1, without the cancellation where the photo is all but certain
-        slope += logits.reshape(len(flat), -1) @ block
-        bias_slope += logits.sum(axis=2, keepdims=True)
-    slope = slope if turn is None else slope @ turn
-    slope += np.float32(penalty) * flat
-    loss += penalty / 2 * np.square(flat, dtype=np.float64).reshape(n_fits, -1).sum(axis=1)
-    gradient = np.concatenate([slope.reshape(n_fits, n_classes, -1), bias_slope], axis=2)
-    return _Point(at, loss, gradient, np.maximum(doubt / n_classes, 1e-9))
-
-
-def _each(values: NDArray[Any]) -> Array32:
-    """(n_fits,) -> (n_fits, 1, 1)."""
-    return values[:, None, None].astype(np.float32)
-
-
-def _dot(a: Array32, b: Array32) -> Array32:
-    """The inner product of each fit's parameters, (n_fits,)."""
-    return np.asarray(np.vecdot(a.reshape(len(a), -1), b.reshape(len(b), -1)))
-
-
-def _ratio(a: Array32, b: Array32, default: float) -> Array32:
-    """a / b where b > 0, else the default: where a fit rests, or its loss shows no curvature but rounding."""
-    return np.divide(a, b, out=np.full_like(a, default), where=b > 0)
