@@ -34,7 +34,7 @@ from rehead.features.extract import too_many_bad
 from rehead.features.store import Store
 from rehead.nets.card import Card
 from rehead.progress import Progress, Silent
-from rehead.run_folder import RunFolder
+from rehead.run_folder import Log, RunFolder
 from rehead.tuning.head import fit_head
 from rehead.tuning.recipe import Recipe
 from rehead.verdict.metrics import Verdict, judge
@@ -92,10 +92,11 @@ def tune(
     """
     recipe = Recipe.from_dict(settings)
     place = Path(cache).expanduser() if cache is not None else default_cache_folder(os.environ)
-    progress, clock = progress or Silent(), Clock()
+    progress, clock = Log(progress or Silent()), Clock()
     with RunFolder(out, force=force) as run:
         opened = open_source(source, layout=layout, valid=valid, test=test, cache=place, progress=progress)
         run.create(opened.name, recipe.backbone)
+        progress.begin(run.path)
         run.write("recipe.toml", recipe.to_toml())
         catalog = scan(opened, seed=recipe.seed, valid_fraction=recipe.valid_fraction, progress=progress)
         if len(opened.skipped) > recipe.max_bad * len(opened.rows):
@@ -130,6 +131,7 @@ def tune(
             leaks=catalog.leaks,
             notes=_notes(catalog, held_out),
         )
+        progress.status(f"held-out accuracy {verdict.top1} on {verdict.top1.n} photos")
         clock.lap("verify")
 
         progress.phase("Writing the bundle")

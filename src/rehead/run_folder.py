@@ -3,16 +3,20 @@ the new one is finished."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 from rehead.durable import remove_tree, write_text
 from rehead.errors import ReheadError, RunError
+from rehead.progress import Progress
 
 RUNS = "runs"
+LOG = "log.txt"
 LOCK = ".lock"
 FULL = re.compile("No space left on device|Disk quota exceeded|Read-only file system")  # in any library's words
 
@@ -102,6 +106,46 @@ class RunFolder:
             except FileExistsError:
                 continue
         raise RunError(what=f"There are a million runs of {photos} in {RUNS}.", fix="Name a folder: --out DIR")
+
+
+class Log:
+    """What a job tells, passed on to a listener and written down with the time. A log that cannot be written is let go."""
+
+    def __init__(self, listener: Progress) -> None:
+        self._listener = listener
+        self._waiting: list[str] = []
+        self._path: Path | None = None
+
+    def begin(self, run: Path) -> None:
+        """From now on lines are in the run's folder, those that came before too."""
+        self._path = run / LOG
+        self._write("")
+
+    def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
+        self._listener.phase(name, total, unit)
+        self._write(name if total is None else f"{name}: {total} {unit}")
+
+    def advance(self, n: int = 1) -> None:
+        self._listener.advance(n)
+
+    def status(self, text: str) -> None:
+        self._listener.status(text)
+        self._write(text)
+
+    def note(self, text: str) -> None:
+        self._listener.note(text)
+        self._write(text)
+
+    def _write(self, text: str) -> None:
+        if text:
+            self._waiting.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        if self._path is not None:
+            with (
+                contextlib.suppress(OSError),
+                self._path.open("a", encoding="utf-8", errors="backslashreplace") as file,
+            ):
+                file.writelines(self._waiting)
+                self._waiting.clear()
 
 
 def _is_ours(path: Path) -> bool:
