@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from rehead.durable import write_bytes, write_text
 from rehead.errors import Defect
 from rehead.features.engines import Prefix
 from rehead.nets.card import card_folder, card_key, find_card, locate
+from rehead.parallel import ordered_map
 from rehead.pixels import Preprocess
 from rehead.predict import BATCH, Model
 from rehead.progress import Progress
@@ -108,8 +110,7 @@ def compare(
     is off by `allowed` or more.
     """
     model = Model(bundle)
-    rows = [model.probabilities(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
-    probabilities = np.concatenate(rows)
+    probabilities = in_batches(model.probabilities, pixels, BATCH, model.workers)
     wanted = softmax(head.logits(features))
     off = float(np.abs(probabilities - wanted).max())
     sure = _top_gap(wanted) > 2 * off  # of two equal probabilities, either may come first
@@ -121,6 +122,14 @@ def compare(
             fix="Please report this with the recipe of the run; another --backbone or --engine torch may work.",
         )
     return off
+
+
+def in_batches(
+    run: Callable[[NDArray[np.uint8]], NDArray[np.float32]], pixels: NDArray[np.uint8], size: int, workers: int
+) -> NDArray[np.float32]:
+    """run(pixels) for `size` photos at a time, by several threads; rows in order."""
+    parts = [pixels[i : i + size] for i in range(0, len(pixels), size)]
+    return np.concatenate(list(ordered_map(run, parts, workers=workers, ahead=2 * workers)))
 
 
 def _top_gap(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,13 +12,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rehead import bundle as bundles
 from rehead.bundle import Bundle, Head
 from rehead.data.catalog import Catalog, scan, write_csv
 from rehead.data.sources import open_source
-from rehead.export import compare, with_head
+from rehead.export import compare, in_batches, with_head
 from rehead.extraction import (
     chosen_prefix,
     extract_missing,
@@ -181,8 +179,7 @@ def _compare(written: Bundle, catalog: Catalog, held_out: list[int], prefix: Pre
     """The bundle, loaded back, against the prefix and the head on held-out photos."""
     pixels = sample_pixels(catalog, held_out, prefix.card, N_COMPARED)
     engine = OnnxEngine(prefix, "cpu")
-    features = np.concatenate([engine(pixels[i : i + engine.batch]) for i in range(0, len(pixels), engine.batch)])
-    compare(written, pixels, features, head)
+    compare(written, pixels, in_batches(engine, pixels, engine.batch, engine.workers), head)
 
 
 def _about(catalog: Catalog) -> str:

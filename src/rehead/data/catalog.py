@@ -28,7 +28,10 @@ from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import is_image
 from rehead.progress import Progress, Silent
 
-CHUNK = 64  # files a thread reads at a time; more makes the bar jump, fewer costs switching
+CHUNK = 128  # files a thread reads at a time; more makes the bar jump, fewer costs switching
+MAX_WORKERS = (
+    4  # a slow disk answers several at once; where it does not wait, more threads than cores took twice the time
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ def _identified(source: Source, progress: Progress) -> list[tuple[Row, bytes]]:
 
 
 def _chunks(rows: Sequence[Row], function: Callable[[list[Row]], Any]) -> Iterator[tuple[list[Row], Any]]:
-    workers = min(8, 2 * n_cores())  # more than cores: disks answer several at once
+    workers = min(MAX_WORKERS, max(2, n_cores()))
     chunks = list(batched(rows, CHUNK))
     return zip(chunks, ordered_map(function, chunks, workers=workers, ahead=4 * workers), strict=True)
 

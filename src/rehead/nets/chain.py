@@ -1,0 +1,241 @@
+"""A network as a chain of named layers in order of data flow, cut between any two.
+
+The network is traced once by torch.fx, with timm's own list of what not to look into. A cut is allowed where exactly one
+tensor crosses; pieces are modules that share the network's parameters under their own names. What a piece is used for,
+frozen or tuned, is left to others.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from rehead.errors import BackboneError, UnknownLayer, nearest
+from rehead.nets.graph import Node, as_module, crossing, measured, traced
+
+STEM, POOL, HEAD = "stem", "pool", "head"
+DEEPEST = 4  # of the names that are looked for: `stages.2.blocks.5`
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A named stage. shape: of its output for one photo, such as (512, 7, 7). parameters: how many it has. macs: its
+    multiply-adds for one photo. end: the place in the graph of the node that gives its output."""
+
+    name: str
+    shape: tuple[int, ...]
+    parameters: int
+    macs: int
+    end: int
+
+
+class Chain:
+    """A traced network. layers: the stages a person would name, in order of data flow.
+
+    Laws: the pieces of neighbouring layers, one after the other, are the network, whatever the cuts. A piece shares the
+    network's parameters, under the network's own names for them.
+    """
+
+    def __init__(self, network: nn.Module, size: tuple[int, int], classifier: Sequence[str]) -> None:
+        """network: in eval mode. size: height and width of its input in pixels. classifier: the paths of its last layers.
+
+        Raises BackboneError when torch.fx cannot trace it.
+        """
+        self.network = network
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._graph = traced(network)
+                self._nodes = measured(network, self._graph, size)
+        except Exception as error:  # tracing runs the network's own code
+            raise BackboneError(
+                what="This network cannot be taken apart: it can only be cut at `pool`.",
+                why=f"torch.fx cannot trace it: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            ) from error
+        self._head = _first(self._nodes, classifier)
+        self._pool = _pooling(self._nodes, self._head)
+        self.layers = self.at_depth(1)
+
+    def at_depth(self, depth: int) -> tuple[Layer, ...]:
+        """The same chain in finer layers: depth 2 gives `layer4.2` of `layer4`, wherever a cut is allowed."""
+        layers: list[Layer] = []
+        first, before = "", -1
+        for name, end in _stages(self._nodes, self._pool, self._head, depth):
+            first = first or name
+            if end < len(self._nodes) - 1 and len(crossing(self._nodes, end)) != 1:
+                continue  # more than one tensor crosses: this stage and the next are one layer
+            layers.append(self._layer(name if name == first else f"{first}-{name}", before, end))
+            first, before = "", end
+        return tuple(layers)
+
+    def place(self, name: str) -> tuple[int, int]:
+        """Where a layer at any depth lies in the graph: the places (of the layer before it or -1, of its own end).
+
+        Raises UnknownLayer, which lists the layers and names the nearest.
+        """
+        names: list[str] = []
+        for depth in range(1, DEEPEST + 1):
+            before = -1
+            for layer in self.at_depth(depth):
+                if layer.name == name:
+                    return before, layer.end
+                before = layer.end
+                names.append(layer.name)
+        listed = ", ".join(layer.name for layer in self.layers)
+        inside = [i for i, node in enumerate(self._nodes) if f"{node.path}.".startswith(f"{name}.")]
+        if inside:
+            n = len(crossing(self._nodes, inside[-1]))
+            raise UnknownLayer(
+                what=f"The network cannot be cut at {name!r}.",
+                why=f"{n} tensors cross there; one can be handed on."
+                if n > 1
+                else f"It is a part of one of: {listed}.",
+                fix=f"Cut at one of: {listed}.",
+            )
+        raise UnknownLayer(
+            what=f"No layer is called {name!r}.",
+            why=f"This backbone has, in order: {listed}.",
+            fix=nearest(name, list(dict.fromkeys(names))) or "`rehead layers BACKBONE --depth 2` lists finer ones.",
+        )
+
+    def piece(self, before: int, end: int) -> nn.Module:
+        """The network behind the place `before` up to `end`: a module that shares its parameters.
+
+        before: -1 to begin with the photos (n, 3, h, w). Both are ends of layers.
+        """
+        nodes = [node.fx for node in self._nodes]
+        graph, known = fx.Graph(), {}
+        known[nodes[before] if before >= 0 else nodes[0]] = graph.placeholder("x")
+
+        def copied(node: fx.Node) -> fx.Node:
+            if node not in known:
+                known[node] = graph.node_copy(node, copied)  # what was fetched before the cut is fetched again
+            return known[node]
+
+        for node in nodes[before + 1 : end + 1]:
+            if node.op not in ("placeholder", "get_attr"):
+                copied(node)
+        graph.output(copied(nodes[end]))
+        return as_module(self.network, graph)
+
+    def __getitem__(self, which: int | str | slice) -> nn.Module:
+        """chain[:-2], chain["layer4"], chain["stem":"pool"]: layers as a module; as in Python a slice ends before its end."""
+        if isinstance(which, slice):
+            if which.step is not None:
+                raise UnknownLayer(what="Layers are taken one after the other: a slice of them has no step.")
+            before = -1 if which.start is None else self._bounds(which.start)[0]
+            end = len(self._nodes) - 1 if which.stop is None else self._bounds(which.stop)[0]
+        else:
+            before, end = self._bounds(which)
+        if end <= before:
+            raise UnknownLayer(
+                what="This slice holds no layer.",
+                why=f"The layers are, in order: {', '.join(layer.name for layer in self.layers)}.",
+            )
+        return self.piece(before, end)
+
+    def _bounds(self, which: int | str) -> tuple[int, int]:
+        if isinstance(which, str):
+            return self.place(which)
+        n = len(self.layers)
+        place = which + n if which < 0 else which
+        if place == n:
+            return self.layers[-1].end, self.layers[-1].end
+        if not 0 <= place < n:
+            raise UnknownLayer(what=f"There is no layer {which}: this backbone has {n}, counted from 0.")
+        return (self.layers[place - 1].end if place else -1), self.layers[place].end
+
+    def _layer(self, name: str, before: int, end: int) -> Layer:
+        inside = self._nodes[before + 1 : end + 1]
+        sizes = {id(tensor): tensor.numel() for node in inside for tensor in node.parameters}
+        return Layer(name, self._nodes[end].shape, sum(sizes.values()), sum(node.macs for node in inside), end)
+
+
+def _first(nodes: list[Node], paths: Sequence[str]) -> int:
+    """The place of the first node of these modules; of the output when none is used."""
+    places = [i for i, node in enumerate(nodes) if any(f"{node.path}.".startswith(f"{p}.") for p in paths if p)]
+    return min(places, default=len(nodes))
+
+
+def _pooling(nodes: list[Node], head: int) -> int:
+    """The place of the first node behind the last map or row of tokens, before the classifier."""
+    place = head
+    while place > 1 and not _is_spread(nodes[place - 1]):
+        place -= 1
+    return place if place > 1 else head
+
+
+def _is_spread(node: Node) -> bool:
+    """Whether a node gives something for many places of the photo: a map larger than one pixel, or tokens."""
+    shape = node.shape
+    return len(shape) == 2 or (len(shape) == 3 and sorted(shape)[1] > 1)
+
+
+def _stages(nodes: list[Node], pool: int, head: int, depth: int) -> list[tuple[str, int]]:
+    """Names and ends of the stages, in order: every one but the last ends where another may begin."""
+    stages: list[tuple[str, int]] = []
+    for name, end, has_weights in _units(nodes[:pool], depth):
+        if stages and not has_weights:
+            stages[-1] = (stages[-1][0], end)
+        else:
+            stages.append((name, end))
+    stages = _with_stem(stages, depth)
+    if pool < head:
+        stages.append((POOL, head - 1))
+    if head < len(nodes):
+        stages.append((HEAD, len(nodes) - 1))
+    return stages
+
+
+def _with_stem(stages: list[tuple[str, int]], depth: int) -> list[tuple[str, int]]:
+    """What comes before the first numbered stage (`layer1`, `blocks.0`) is one stage, the stem."""
+    if depth > 1:
+        return stages
+    numbered = next(
+        (i for i, (name, _) in enumerate(stages) if re.search(r"\d$", name) and _is_series(name, stages)), 0
+    )
+    return [(STEM, stages[numbered - 1][1]), *stages[numbered:]] if numbered else stages
+
+
+def _is_series(name: str, stages: list[tuple[str, int]]) -> bool:
+    """Whether others have this name with another number."""
+    bare = re.sub(r"\d+$", "", name)
+    return sum(re.sub(r"\d+$", "", other) == bare for other, _ in stages) > 1
+
+
+def _units(nodes: list[Node], depth: int) -> list[tuple[str, int, bool]]:
+    """(path of a module, place of its last node, whether it has more than a norm's weights), in order of data flow."""
+    opened = _opened([node.path for node in nodes if node.path])
+    units: list[tuple[str, int, bool]] = []
+    for i, node in enumerate(nodes):
+        name = _unit(node.path, opened, depth) or (units[-1][0] if units else "")
+        if units and (units[-1][0] == name or not units[-1][0]):
+            units[-1] = (name, i, units[-1][2] or node.learns)
+        else:
+            units.append((name, i, node.learns))
+    return units
+
+
+def _unit(path: str, opened: set[str], depth: int) -> str:
+    parts = path.split(".")
+    n = 1
+    while n < len(parts) and ".".join(parts[:n]) in opened:
+        n += 1
+    return ".".join(parts[: n + depth - 1])
+
+
+def _opened(paths: list[str]) -> set[str]:
+    """Modules whose children are the stages: `blocks` where they are numbered, but not `layer4` beside `layer3`."""
+    tops = dict.fromkeys(path.split(".")[0] for path in paths)
+    opened = set()
+    for top in tops:
+        children = dict.fromkeys(path.split(".")[1] for path in paths if path.startswith(f"{top}."))
+        bare = re.sub(r"\d+$", "", top)
+        siblings = sum(re.sub(r"\d+$", "", other) == bare for other in tops) > 1
+        if len(children) > 2 and not siblings and top != STEM:
+            opened.add(top)
+    return opened
