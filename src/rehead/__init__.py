@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rehead.bundle import Bundle, Head
     from rehead.classifier import Classifier
     from rehead.errors import ReheadError
+    from rehead.nets.backbone import Backbone, backbone
     from rehead.predict import Model, Prediction, load
     from rehead.run import Tuned, tune
     from rehead.tuning.recipe import Recipe
@@ -32,6 +33,8 @@ _ROOM_BY_NAME = {
     "Model": "rehead.predict",
     "Prediction": "rehead.predict",
     "Classifier": "rehead.classifier",
+    "Backbone": "rehead.nets.backbone",
+    "backbone": "rehead.nets.backbone",
     "Bundle": "rehead.bundle",
     "Head": "rehead.bundle",
     "Recipe": "rehead.tuning.recipe",
@@ -41,6 +44,7 @@ _ROOM_BY_NAME = {
 }
 
 __all__ = [
+    "Backbone",
     "Bundle",
     "Classifier",
     "Head",
@@ -51,6 +55,7 @@ __all__ = [
     "ReheadError",
     "Tuned",
     "Verdict",
+    "backbone",
     "load",
     "tune",
     "verify",

@@ -88,7 +88,7 @@ def open_store(cache: Path, prefix: Prefix, recipe: Recipe) -> Store:
         "view": "plain",
         "precision": precision,
     }
-    return Store.open(cache, f"{card.identity[:32]}-plain-{precision}", shape=(card.width,), about=decides)
+    return Store.open(cache, f"{card.identity[:32]}-plain-{precision}", shape=card.shape, about=decides)
 
 
 def job_order(catalog: Catalog, recipe: Recipe) -> list[int]:

@@ -11,10 +11,9 @@ import torch
 from conftest import WEIGHTS
 from safetensors.torch import save_file
 
-from rehead.errors import UnknownLayer, WeightsMismatch
+from rehead.errors import WeightsMismatch
 from rehead.nets.backbone import load_backbone
 from rehead.nets.card import Card, known_as
-from rehead.nets.cut import prefix_of
 from rehead.nets.heads import head_from_module, mlp_module, module_from_head
 from rehead.nets.weights import read_weights
 
@@ -90,14 +89,8 @@ def test_pooled_features_then_the_classifier_are_the_network(name: str) -> None:
     with torch.inference_mode():
         features = backbone.prefix(images)
         whole = backbone.network(images)
-        assert features.shape == (2, backbone.card.width)
+        assert features.shape == (2, *backbone.card.shape)
         assert torch.allclose(backbone.network.get_classifier()(features), whole, atol=1e-5)
-
-
-def test_an_unknown_layer_names_the_nearest() -> None:
-    network = load_backbone("resnet18", pretrained=False).network
-    with pytest.raises(UnknownLayer, match="layer3"):
-        prefix_of(network, "layr3")
 
 
 def test_preprocessing_arguments_do_not_go_to_timm() -> None:
@@ -142,10 +135,10 @@ def test_the_default_weights_name_cats_and_dogs(data: Path) -> None:
 @pytest.mark.realdata
 def test_both_shared_weights_files_load() -> None:
     cut = load_backbone("resnet18", weights=WEIGHTS / "resnet18_to_layer3.safetensors", cut="layer3")
-    assert cut.card.width == 256
+    assert cut.card.shape == (256,)
     mobile = load_backbone(
         "mobilenetv2_100",
         weights=WEIGHTS / "mobilenetv2_100.pth",
         arguments={"pad_type": "same", "mean": 0.5, "std": 0.5},
     )
-    assert (mobile.loaded, mobile.card.width) == ("by name", 1280)
+    assert (mobile.loaded, mobile.card.shape) == ("by name", (1280,))

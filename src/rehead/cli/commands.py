@@ -150,7 +150,7 @@ def backbones(
 
     Example: rehead backbones 'resnet*'
     """
-    from rehead.nets.backbone import list_backbones
+    from rehead.nets.listing import list_backbones
 
     rows, others = list_backbones(pattern, _cache(cache))
     if json:

@@ -18,7 +18,7 @@ from rehead.durable import sha256_file, write_text
 from rehead.errors import ReheadError, WeightsUnavailable
 from rehead.pixels import Fit, Preprocess
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -57,25 +57,34 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A backbone's prefix. weights: SHA-256 of their file. width: features per photo. parameters, macs: of the prefix;
-    macs for one photo. origin: where the weights came from, for people. cut: the last layer of the prefix."""
+    """A backbone's prefix. weights: SHA-256 of their file. shape: of what it gives for one photo, (width,) where `pooled`.
+    parameters, macs: of the prefix; macs for one photo. origin: where the weights came from, for people. cut: the last
+    layer of the prefix."""
 
     name: str
     architecture: str
     weights: str
     origin: str
     licence: str
-    width: int
+    shape: tuple[int, ...]
     parameters: int
     macs: int
     preprocess: Preprocess
     cut: str = "pool"
+    pooled: bool = True
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
         """64 hexadecimal digits that change with anything that decides the features, and with nothing else."""
-        decides = [self.architecture, dict(self.arguments), self.weights, self.cut, self.preprocess.to_dict()]
+        decides = [
+            self.architecture,
+            dict(self.arguments),
+            self.weights,
+            self.cut,
+            self.pooled,
+            self.preprocess.to_dict(),
+        ]
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
@@ -87,7 +96,8 @@ class Card:
         values = json.loads(text)
         if values.pop("format", None) != FORMAT or set(values) != {f.name for f in fields(cls)}:
             raise ValueError("not a card of this format")
-        return cls(**{**values, "preprocess": Preprocess.from_dict(values["preprocess"])})
+        preprocess = Preprocess.from_dict(values["preprocess"])
+        return cls(**{**values, "shape": tuple(values["shape"]), "preprocess": preprocess})
 
 
 def with_fit(card: Card, fit: str) -> Card:
@@ -124,10 +134,10 @@ def locate(name: str, weights: Path | None) -> Place:
     return Place("package", path, sha256_file(path), f"installed package {package.package} {version}")
 
 
-def card_key(name: str, place: Place, arguments: Mapping[str, Any], cut: str) -> str:
+def card_key(name: str, place: Place, arguments: Mapping[str, Any], cut: str, pooled: bool = True) -> str:
     """The name of the folder that holds the card and graph of a prefix, known before anything is loaded."""
     weights = place.digest or f"hub timm {metadata.version('timm')}"
-    asked = json.dumps([known_as(name), weights, dict(arguments), cut, FORMAT], sort_keys=True)
+    asked = json.dumps([known_as(name), weights, dict(arguments), cut, pooled, FORMAT], sort_keys=True)
     return hashlib.sha256(asked.encode()).hexdigest()[:32]
 
 

@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import fx, nn
 
@@ -64,9 +65,9 @@ class Chain:
         """The same chain in finer layers: depth 2 gives `layer4.2` of `layer4`, wherever a cut is allowed."""
         layers: list[Layer] = []
         first, before = "", -1
-        for name, end in _stages(self._nodes, self._pool, self._head, depth):
+        for name, end in self._stages(depth):
             first = first or name
-            if end < len(self._nodes) - 1 and len(crossing(self._nodes, end)) != 1:
+            if len(crossing(self._nodes, end)) != 1:
                 continue  # more than one tensor crosses: this stage and the next are one layer
             layers.append(self._layer(name if name == first else f"{first}-{name}", before, end))
             first, before = "", end
@@ -102,24 +103,40 @@ class Chain:
             fix=nearest(name, list(dict.fromkeys(names))) or "`rehead layers BACKBONE --depth 2` lists finer ones.",
         )
 
+    def _stages(self, depth: int) -> list[tuple[str, int]]:
+        """Names and ends of the stages, in order, whatever crosses between them."""
+        stages: list[tuple[str, int]] = []
+        for name, end, has_weights in _units(self.network, self._nodes[: self._pool], depth):
+            if stages and not has_weights and (depth == 1 or _parent(name) == _parent(stages[-1][0])):
+                stages[-1] = (stages[-1][0], end)
+            else:
+                stages.append((name, end))
+        stages = _with_stem(stages) if depth == 1 else stages
+        if self._pool < self._head:
+            stages.append((POOL, self._head - 1))
+        if self._head < len(self._nodes):
+            stages.append((HEAD, len(self._nodes) - 1))
+        return stages
+
     def piece(self, before: int, end: int) -> nn.Module:
         """The network behind the place `before` up to `end`: a module that shares its parameters.
 
         before: -1 to begin with the photos (n, 3, h, w). Both are ends of layers.
         """
         nodes = [node.fx for node in self._nodes]
-        graph, known = fx.Graph(), {}
-        known[nodes[before] if before >= 0 else nodes[0]] = graph.placeholder("x")
+        graph = fx.Graph()
+        known: dict[fx.Node, Any] = {node.fx: node.number for node in self._nodes if node.number is not None}
+        known[self._handed(before).fx] = graph.placeholder("x")
 
-        def copied(node: fx.Node) -> fx.Node:
+        def copied(node: fx.Node) -> Any:
             if node not in known:
                 known[node] = graph.node_copy(node, copied)  # what was fetched before the cut is fetched again
             return known[node]
 
         for node in nodes[before + 1 : end + 1]:
-            if node.op not in ("placeholder", "get_attr"):
+            if node.op != "placeholder":
                 copied(node)
-        graph.output(copied(nodes[end]))
+        graph.output(copied(self._handed(end).fx))
         return as_module(self.network, graph)
 
     def __getitem__(self, which: int | str | slice) -> nn.Module:
@@ -149,10 +166,14 @@ class Chain:
             raise UnknownLayer(what=f"There is no layer {which}: this backbone has {n}, counted from 0.")
         return (self.layers[place - 1].end if place else -1), self.layers[place].end
 
+    def _handed(self, place: int) -> Node:
+        """The one node whose value is handed on at a cut; the photos at -1."""
+        return crossing(self._nodes, place)[0] if place >= 0 else self._nodes[0]
+
     def _layer(self, name: str, before: int, end: int) -> Layer:
         inside = self._nodes[before + 1 : end + 1]
         sizes = {id(tensor): tensor.numel() for node in inside for tensor in node.parameters}
-        return Layer(name, self._nodes[end].shape, sum(sizes.values()), sum(node.macs for node in inside), end)
+        return Layer(name, self._handed(end).shape, sum(sizes.values()), sum(node.macs for node in inside), end)
 
 
 def _first(nodes: list[Node], paths: Sequence[str]) -> int:
@@ -172,29 +193,15 @@ def _pooling(nodes: list[Node], head: int) -> int:
 def _is_spread(node: Node) -> bool:
     """Whether a node gives something for many places of the photo: a map larger than one pixel, or tokens."""
     shape = node.shape
-    return len(shape) == 2 or (len(shape) == 3 and sorted(shape)[1] > 1)
+    return not node.is_free and (len(shape) == 2 or (len(shape) == 3 and sorted(shape)[1] > 1))
 
 
-def _stages(nodes: list[Node], pool: int, head: int, depth: int) -> list[tuple[str, int]]:
-    """Names and ends of the stages, in order: every one but the last ends where another may begin."""
-    stages: list[tuple[str, int]] = []
-    for name, end, has_weights in _units(nodes[:pool], depth):
-        if stages and not has_weights:
-            stages[-1] = (stages[-1][0], end)
-        else:
-            stages.append((name, end))
-    stages = _with_stem(stages, depth)
-    if pool < head:
-        stages.append((POOL, head - 1))
-    if head < len(nodes):
-        stages.append((HEAD, len(nodes) - 1))
-    return stages
+def _parent(path: str) -> str:
+    return path.rpartition(".")[0] or path
 
 
-def _with_stem(stages: list[tuple[str, int]], depth: int) -> list[tuple[str, int]]:
+def _with_stem(stages: list[tuple[str, int]]) -> list[tuple[str, int]]:
     """What comes before the first numbered stage (`layer1`, `blocks.0`) is one stage, the stem."""
-    if depth > 1:
-        return stages
     numbered = next(
         (i for i, (name, _) in enumerate(stages) if re.search(r"\d$", name) and _is_series(name, stages)), 0
     )
@@ -207,16 +214,24 @@ def _is_series(name: str, stages: list[tuple[str, int]]) -> bool:
     return sum(re.sub(r"\d+$", "", other) == bare for other, _ in stages) > 1
 
 
-def _units(nodes: list[Node], depth: int) -> list[tuple[str, int, bool]]:
-    """(path of a module, place of its last node, whether it has more than a norm's weights), in order of data flow."""
-    opened = _opened([node.path for node in nodes if node.path])
+def _units(network: nn.Module, nodes: list[Node], depth: int) -> list[tuple[str, int, bool]]:
+    """(path of a module, place of its last node, whether it has more than a norm's weights), in order of data flow.
+
+    A module that is used again later makes one unit of all that lies between.
+    """
+    opened = _opened(network, [node.path for node in nodes if node.path])
     units: list[tuple[str, int, bool]] = []
     for i, node in enumerate(nodes):
-        name = _unit(node.path, opened, depth) or (units[-1][0] if units else "")
-        if units and (units[-1][0] == name or not units[-1][0]):
-            units[-1] = (name, i, units[-1][2] or node.learns)
+        name = _unit(node.path, opened, depth)
+        known = [unit for unit, _, _ in units]
+        if units and (not name or not known[0]):
+            first = len(units) - 1
+        elif name in known and (node.learns or known[-1] == name):
+            first = known.index(name)
         else:
-            units.append((name, i, node.learns))
+            first = len(units)
+        has_weights = any(learns for _, _, learns in units[first:]) or node.learns
+        units[first:] = [((known[first] if first < len(units) else "") or name, i, has_weights)]
     return units
 
 
@@ -228,7 +243,7 @@ def _unit(path: str, opened: set[str], depth: int) -> str:
     return ".".join(parts[: n + depth - 1])
 
 
-def _opened(paths: list[str]) -> set[str]:
+def _opened(network: nn.Module, paths: list[str]) -> set[str]:
     """Modules whose children are the stages: `blocks` where they are numbered, but not `layer4` beside `layer3`."""
     tops = dict.fromkeys(path.split(".")[0] for path in paths)
     opened = set()
@@ -236,6 +251,7 @@ def _opened(paths: list[str]) -> set[str]:
         children = dict.fromkeys(path.split(".")[1] for path in paths if path.startswith(f"{top}."))
         bare = re.sub(r"\d+$", "", top)
         siblings = sum(re.sub(r"\d+$", "", other) == bare for other in tops) > 1
-        if len(children) > 2 and not siblings and top != STEM:
+        is_row = isinstance(getattr(network, top, None), (nn.Sequential, nn.ModuleList))
+        if is_row and len(children) > 1 and not siblings and top != STEM:
             opened.add(top)
     return opened

@@ -1,20 +1,17 @@
-"""A network cut at a named layer: below it the prefix, which stays frozen and gives pooled features."""
+"""A network cut at a named layer: below it the prefix, which stays frozen, above it the suffix, which may be tuned."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from rehead.errors import UnknownLayer, nearest
-
-POOL = "pool"  # all up to and including global pooling: what the classifier sees
+from rehead.nets.chain import HEAD, POOL, Chain
 
 
 class Pooled(nn.Module):
-    """The whole network but its classifier: (n, 3, h, w) normalised -> (n, width)."""
+    """The whole network but its classifier: (n, 3, h, w) normalised -> (n, width). Needs no tracing."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -25,44 +22,49 @@ class Pooled(nn.Module):
         return self.network.forward_head(features, pre_logits=True).flatten(1)
 
 
-class PooledAt(nn.Module):
-    """The network up to one layer's output, averaged over space or tokens: (n, 3, h, w) normalised -> (n, width)."""
+class Averaged(nn.Module):
+    """A piece of a network whose output is averaged over space or tokens: -> (n, width)."""
 
-    def __init__(self, graph: nn.Module, layer: str, channels_last: bool) -> None:
+    def __init__(self, piece: nn.Module, channels_last: bool) -> None:
         super().__init__()
-        self.graph, self.layer, self.channels_last = graph, layer, channels_last
+        self.piece, self.channels_last = piece, channels_last
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        features = self.graph(images)[self.layer]
+        features = self.piece(images)
         if features.ndim == 4:
             return features.mean((1, 2) if self.channels_last else (2, 3))
         return features.mean(1) if features.ndim == 3 else features
 
 
-def prefix_of(network: nn.Module, cut: str) -> nn.Module:
-    """The prefix of a timm network: (n, 3, h, w) float32, normalised -> (n, width) float32.
+class Flat(nn.Module):
+    """A piece of a network whose output is one row a photo, (n, width)."""
 
-    cut: "pool", or the name of a layer, whose output is then averaged. Raises UnknownLayer, which lists the layers.
+    def __init__(self, piece: nn.Module) -> None:
+        super().__init__()
+        self.piece = piece
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.piece(features).flatten(1)
+
+
+def prefix_of(network: nn.Module, cut: str, *, chain: Callable[[], Chain], pooled: bool = True) -> nn.Module:
+    """The prefix of a timm network: (n, 3, h, w) float32, normalised -> (n, width), or the layer's own output.
+
+    cut: the last layer of the prefix. chain: the network taken apart, asked for only where that is needed.
+    Raises UnknownLayer, which lists the layers.
     """
     if cut == POOL:
         return Pooled(network).eval()
-    names = [name for name, _ in network.named_modules() if name]
-    if cut not in names:
-        raise UnknownLayer(
-            what=f"No layer is called {cut!r}.",
-            why=f"This backbone has, in order: {', '.join(layers_of(network))}.",
-            fix=nearest(cut, names) or "Pass one of these names as --cut.",
-        )
-    from timm.layers import create_feature_extractor
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchvision warns that training mode traces otherwise; only eval is used
-        graph = create_feature_extractor(network.eval(), {cut: cut})
-    return PooledAt(graph, cut, getattr(network, "output_fmt", "NCHW") == "NHWC").eval()
+    layers = chain()
+    piece = layers.piece(-1, layers.place(cut)[1])
+    return Averaged(piece, getattr(network, "output_fmt", "NCHW") == "NHWC").eval() if pooled else piece
 
 
-def layers_of(network: nn.Module) -> Sequence[str]:
-    """The stages a person would name, in order of data flow, "pool" last."""
-    stages = [info["module"] for info in getattr(network, "feature_info", None) or [] if info.get("module")]
-    children = [name for name, _ in network.named_children()]
-    return [*dict.fromkeys(stages or children), POOL]
+def suffix_of(chain: Chain, cut: str) -> nn.Module:
+    """What lies between the layer `cut` and the classifier: the prefix's own output -> pooled features (n, width)."""
+    begin = chain.place(cut)[1]
+    end = next((layer.end for layer in chain.layers if layer.name == POOL), None)
+    if end is None:
+        names = [layer.name for layer in chain.layers if layer.name != HEAD]
+        end = chain.place(names[-1])[1]
+    return Flat(chain.piece(begin, end)).eval()

