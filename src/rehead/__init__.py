@@ -13,12 +13,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rehead.batches import load_batch
     from rehead.bundle import Bundle, Head
     from rehead.classifier import Classifier
     from rehead.errors import ReheadError
     from rehead.nets.backbone import Backbone, backbone
     from rehead.predict import Model, Prediction, load
     from rehead.run import Tuned, tune
+    from rehead.tuning.fit import fit
     from rehead.tuning.recipe import Recipe
     from rehead.verdict.metrics import Interval, Verdict
     from rehead.verify_bundle import verify
@@ -35,6 +37,8 @@ _ROOM_BY_NAME = {
     "Classifier": "rehead.classifier",
     "Backbone": "rehead.nets.backbone",
     "backbone": "rehead.nets.backbone",
+    "fit": "rehead.tuning.fit",
+    "load_batch": "rehead.batches",
     "Bundle": "rehead.bundle",
     "Head": "rehead.bundle",
     "Recipe": "rehead.tuning.recipe",
@@ -56,7 +60,9 @@ __all__ = [
     "Tuned",
     "Verdict",
     "backbone",
+    "fit",
     "load",
+    "load_batch",
     "tune",
     "verify",
 ]

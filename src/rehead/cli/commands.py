@@ -160,6 +160,29 @@ def backbones(
 
 
 @app.command()
+def layers(
+    backbone: Annotated[str, typer.Argument(help="A name that `rehead backbones` lists.")],
+    depth: Annotated[int, typer.Option(min=1, max=4, help="2 and more list finer layers, where a cut is allowed.")] = 1,
+    weights: Annotated[Optional[Path], typer.Option(help="A local file; without one none are loaded.")] = None,
+    backbone_arg: Annotated[Optional[list[str]], typer.Option(help="For timm: pad_type=same, ... Repeatable.")] = None,
+    json: Json = False,
+) -> None:
+    """List a backbone's layers, in order of data flow, and what a cut behind each would cost.
+
+    Example: rehead layers resnet50 --depth 2
+    """
+    from rehead.nets.backbone import load_backbone
+
+    net = load_backbone(backbone, weights=weights, arguments=backbone_arguments(backbone_arg or []),
+                        pretrained=weights is not None)  # fmt: skip
+    rows = net.chain.at_depth(depth)
+    if json:
+        print(json_module.dumps([{**row.__dict__, "size_bytes": row.size_bytes} for row in rows]))
+        return
+    terminal.show_layers(rows)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the photos and the run are written.")] = Path("rehead-demo"),
     cache: Cache = None,

@@ -269,6 +269,27 @@ def show_backbones(rows: Sequence[Any], others: int) -> None:
         print(f"{others} more: rehead backbones 'resnet*'; weights of others come from the hub or --weights FILE.")
 
 
+def show_layers(rows: Sequence[Any]) -> None:
+    """A backbone's layers, one a line."""
+    from rehead.cli.arguments import as_bytes
+    from rehead.features.store import on_disk
+
+    cells = [
+        (
+            r.name,
+            " x ".join(map(str, r.shape)),
+            f"{r.parameters:,}",
+            f"{r.macs / 1e6:,.0f} M",
+            as_bytes(1000 * on_disk(r.size_bytes)),
+        )
+        for r in rows
+    ]
+    show_table(["layer", "output", "parameters", "MACs", "1,000 photos"], cells, right=[1, 2, 3, 4])
+    total = sum(r.parameters for r in rows)
+    print(f"{total:,} parameters, {sum(r.macs for r in rows) / 1e9:.2f} G multiply-adds for one photo.")
+    print("A cut behind a layer keeps its output for each photo: the last column is what that takes on disk.")
+
+
 def show_cache(folder: Any, stores: Sequence[Any], other: int) -> None:
     """What is kept, by backbone."""
     from rehead.cli.arguments import as_bytes

@@ -80,7 +80,7 @@ class Store:
         """All of these values are kept, also after a power cut, or none. Raises DiskFull, StoreError (NaN, shape)."""
         rows = [(digest, self._encoded(digest, value)) for digest, value in pairs]
         if rows:
-            self._within(lambda txn: _put(txn, rows), needed_bytes=sum(_on_disk(len(data)) for _, data in rows))
+            self._within(lambda txn: _put(txn, rows), needed_bytes=sum(on_disk(len(data)) for _, data in rows))
 
     def read(self, digests: Sequence[bytes], *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> NDArray[Any]:
         """The values as one contiguous array (n, *shape) float32, in the order asked.
@@ -152,6 +152,12 @@ class Store:
                 return np.memmap(file, np.float16, "w+", shape=size)
         except OSError as error:
             raise _full(self.folder, n_bytes) if error.errno in FULL else _cannot_write(self.folder, error) from error
+
+
+def on_disk(n_bytes: int) -> int:
+    """About what a value takes in the store: LMDB gives one that is larger than half a page pages of its own."""
+    pages = -(-(n_bytes + PAGE_HEADER_BYTES) // PAGE_BYTES)
+    return ENTRY_BYTES + (n_bytes if n_bytes <= PAGE_BYTES // 2 else pages * PAGE_BYTES)
 
 
 def count_photos(folder: Path) -> int:
@@ -280,9 +286,3 @@ def _cannot_write(folder: Path, error: Exception) -> StoreError:
         why=getattr(error, "strerror", None) or str(error),
         fix="Name a folder that you may write to: --cache DIR, or REHEAD_CACHE.",
     )
-
-
-def _on_disk(n_bytes: int) -> int:
-    """About what a value takes in the file: LMDB gives a value that is larger than half a page pages of its own."""
-    pages = -(-(n_bytes + PAGE_HEADER_BYTES) // PAGE_BYTES)
-    return ENTRY_BYTES + (n_bytes if n_bytes <= PAGE_BYTES // 2 else pages * PAGE_BYTES)

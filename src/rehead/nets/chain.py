@@ -7,6 +7,7 @@ frozen or tuned, is left to others.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -32,6 +33,11 @@ class Layer:
     parameters: int
     macs: int
     end: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its output for one photo, in float16."""
+        return 2 * math.prod(self.shape)
 
 
 class Chain:

@@ -1,0 +1,175 @@
+"""The tutorial's loop: what learns changes, what does not is bit for bit as before, and mistakes are named."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import DATA, WEIGHTS, make_photos
+from torch import nn
+
+import rehead
+from rehead.errors import EngineError, RecipeError, RunError, SourceError
+from rehead.tuning.modes import set_modes
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "dogs_vs_cats.py"
+
+
+def chain() -> nn.Sequential:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5))
+    return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+
+
+def batches(n: int = 4) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for _ in range(n):
+        labels = torch.arange(8) % 2
+        images = torch.randn(8, 3, 12, 12, generator=generator) + labels.reshape(-1, 1, 1, 1)
+        made.append((images, torch.eye(2)[labels]))
+    return made
+
+
+def state(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def test_only_what_is_asked_for_learns() -> None:
+    model = chain()
+    before = state(model)
+    losses = rehead.fit(model, batches(), train=model[1:], epochs=3, lr=0.01, device="cpu")
+    after = state(model)
+    changed = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
+    assert changed == {"3", "5"}
+    assert losses[-1] < losses[0]
+
+
+def test_statistics_of_normalisation_follow_only_when_asked() -> None:
+    kept, adapted = chain(), chain()
+    rehead.fit(kept, batches(), device="cpu")
+    rehead.fit(adapted, batches(), norm="adapt", device="cpu")
+    assert torch.equal(kept[0][1].running_mean, torch.zeros(8))
+    assert not torch.equal(adapted[0][1].running_mean, torch.zeros(8))
+
+
+def test_frozen_modules_behave_as_in_prediction_and_dropout_only_where_something_learns() -> None:
+    model = chain()
+    set_modes(model, {"3.weight", "3.bias"})
+    assert not model[0][1].training
+    assert not model[0][3].training
+    assert model[3].training
+    set_modes(model, {"0.0.weight"}, "adapt")
+    assert model[0][0].training
+    assert model[0][3].training
+    assert not model[3].training
+
+
+def test_a_frozen_body_is_run_once_for_each_batch() -> None:
+    model, calls = chain(), []
+    model[0].register_forward_hook(lambda *_: calls.append(1))
+    rehead.fit(model, batches(4), train=model[1:], epochs=3, device="cpu")
+    assert len(calls) == 4
+
+
+def test_class_numbers_and_one_hot_labels_give_the_same() -> None:
+    one_hot, numbers = chain(), chain()
+    a = rehead.fit(one_hot, batches(), train=one_hot[3:], device="cpu")
+    b = rehead.fit(numbers, [(x, y.argmax(1)) for x, y in batches()], train=numbers[3:], device="cpu")
+    assert a == pytest.approx(b, rel=1e-6)
+
+
+def test_a_layer_of_the_wrong_width_is_named_with_both_widths() -> None:
+    model = chain()
+    model[3] = nn.Linear(9, 16)
+    with pytest.raises(RecipeError) as error:
+        rehead.fit(model, batches(), device="cpu")
+    assert error.value.what == "The layer 3 takes 9 features, but is given 8."
+    assert "nn.Linear(8, 16)" in error.value.fix
+
+
+def test_nothing_to_train_is_an_error() -> None:
+    model = chain()
+    with pytest.raises(RecipeError, match="Nothing is left to train"):
+        rehead.fit(model, batches(), train=model[4], device="cpu")
+    with pytest.raises(RecipeError, match="Nothing is left to train"):
+        rehead.fit(model, batches(), train=chain()[3:], device="cpu")
+
+
+def test_no_batches_are_an_error() -> None:
+    with pytest.raises(RecipeError, match="There are no batches"):
+        rehead.fit(chain(), [], device="cpu")
+
+
+def test_a_loss_that_is_no_number_stops_with_step_and_learning_rate() -> None:
+    with pytest.raises(RunError) as error:
+        rehead.fit(chain(), [(x * float("nan"), y) for x, y in batches()], lr=0.5, device="cpu")
+    assert "in epoch 1, batch 1" in error.value.what
+    assert "0.5" in error.value.why
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(EngineError, match="no device cuda"):
+        rehead.fit(chain(), batches(), device="cuda")
+
+
+def test_a_batch_is_balanced_normalised_and_one_hot(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 30, "blue": 10})
+    images, labels = rehead.load_batch(photos, 10, seed=1)
+    assert (images.shape, images.dtype) == ((10, 3, 224, 224), torch.float32)
+    assert labels.sum(0).tolist() == [5, 5]
+    red = images[labels[:, 1] == 1].mean((0, 2, 3))
+    assert red[0] > 1 > red[2]  # in units of the standard deviation
+    again, _ = rehead.load_batch(photos, 10, seed=1)
+    other, _ = rehead.load_batch(photos, 10, seed=2)
+    assert torch.equal(images, again)
+    assert not torch.equal(images, other)
+
+
+def test_a_batch_passes_over_what_cannot_be_read_and_says_when_too_little_is_left(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 4, "blue": 4})
+    (photos / "red" / "0.png").write_bytes(b"broken")
+    assert len(rehead.load_batch(photos, 7)[0]) == 7
+    with pytest.raises(SourceError, match="7 photos that can be read, and 8 are wanted"):
+        rehead.load_batch(photos, 8)
+
+
+def test_sides_of_batches_are_those_of_a_job(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20})
+    sides = [rehead.load_batch(photos, 4, side=side, seed=0)[0] for side in ("train", "valid")]
+    assert not any(torch.equal(a, b) for a in sides[0] for b in sides[1])
+
+
+def example(*arguments: str | Path) -> int:
+    """How many of 50 held-out photos the example gets right."""
+    command = [sys.executable, str(EXAMPLE), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return int(re.search(r"(\d+) of 50 held-out", done.stdout)[1])  # type: ignore[index]
+
+
+@pytest.mark.realdata
+def test_the_example_tells_cats_from_dogs() -> None:
+    assert example(DATA / "dogscats") >= 42
+
+
+@pytest.mark.realdata
+def test_the_example_cuts_a_real_resnet_at_layer3() -> None:
+    weights = WEIGHTS / "resnet18_to_layer3.safetensors"
+    assert example(DATA / "dogscats", "resnet18", "--weights", weights, "--cut", "layer3", "--batches", "40") >= 38
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_the_example_runs_on_a_resnet50_from_a_file(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(
+        dict(rehead.backbone("resnet50", pretrained=False).network.state_dict()), tmp_path / "resnet50.safetensors"
+    )
+    assert example(DATA / "dogscats", "resnet50", "--weights", tmp_path / "resnet50.safetensors") >= 0
