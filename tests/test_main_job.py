@@ -49,7 +49,8 @@ def test_two_colours_are_told_apart_and_the_verdict_says_so(tuned: rehead.Tuned)
 
 def test_a_run_holds_recipe_catalog_verdict_and_bundle(tuned: rehead.Tuned) -> None:
     names = {path.name for path in tuned.run.iterdir()}
-    assert names == {"bundle", "catalog.csv", "log.txt", "recipe.toml", "run.json", "skipped.csv", "verdict.json"}
+    written = {"catalog.csv", "log.txt", "photos.json", "recipe.toml", "run.json", "skipped.csv", "verdict.json"}
+    assert names == {"bundle", *written}
     log = (tuned.run / "log.txt").read_text()
     assert "80 photos of 2 classes" in log
     assert "held-out accuracy 100.0%" in log

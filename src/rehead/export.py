@@ -138,11 +138,21 @@ def _top_gap(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def ready_prefix(
-    name: str, *, weights: Path | None, arguments: dict[str, Any], cut: str, cache: Path, progress: Progress
+    name: str,
+    *,
+    weights: Path | None,
+    arguments: dict[str, Any],
+    cut: str,
+    cache: Path,
+    progress: Progress,
+    pooled: bool = True,
 ) -> Prefix:
-    """The prefix of a backbone with its card and its graph, from the cache or made now (which loads torch)."""
+    """The prefix of a backbone with its card and its graph, from the cache or made now (which loads torch).
+
+    pooled: its features are averaged to one row a photo; otherwise they are what crosses the cut.
+    """
     place = locate(name, weights)
-    key = card_key(name, place, arguments, cut)
+    key = card_key(name, place, arguments, cut, pooled)
     folder = card_folder(cache, key)
 
     @functools.cache
@@ -154,9 +164,8 @@ def ready_prefix(
     card = find_card(cache, key)
     if card is None:
         progress.phase(f"Preparing {name} (once)")
-        backbone = load()
-        card = backbone.card
+        prefix, card = load().cut_at(cut, pooled=pooled)
         folder.mkdir(parents=True, exist_ok=True)
-        export_prefix(backbone.prefix, card.preprocess, folder / "prefix.onnx")
+        export_prefix(prefix, card.preprocess, folder / "prefix.onnx")
         write_text(folder / "card.json", card.to_json())
-    return Prefix(card, folder, lambda: load().prefix)
+    return Prefix(card, folder, lambda: load().cut_at(cut, pooled=pooled)[0])

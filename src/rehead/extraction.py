@@ -25,6 +25,7 @@ from rehead.export import ready_prefix
 from rehead.features.engines import Prefix, open_engine, precision_of, resolve
 from rehead.features.extract import Extracted, extract, too_many_bad
 from rehead.features.store import Store
+from rehead.features.views import PLAIN, stored_view
 from rehead.nets.card import Card, with_fit
 from rehead.pixels import FITS, prepare
 from rehead.progress import Progress, Silent
@@ -44,7 +45,7 @@ def chosen_prefix(catalog: Catalog, recipe: Recipe, cache: Path, progress: Progr
         recipe.backbone,
         weights=weights,
         arguments=dict(recipe.backbone_args),
-        cut=recipe.cut,
+        cut=recipe.cut or "pool",
         cache=cache,
         progress=progress,
     )
@@ -76,8 +77,8 @@ def _best_fit(catalog: Catalog, prefix: Prefix, recipe: Recipe, cache: Path, pro
     return candidates[int(np.argmin(losses))]
 
 
-def open_store(cache: Path, prefix: Prefix, recipe: Recipe) -> Store:
-    """The store of all that decides a feature's value."""
+def open_store(cache: Path, prefix: Prefix, recipe: Recipe, view: str = PLAIN) -> Store:
+    """The store of all that decides a feature's value. view: how photos are seen, see `features/views.py`."""
     card, precision = prefix.card, precision_of(*resolve(recipe.engine, recipe.device))
     decides = {
         "backbone": card.name,
@@ -85,10 +86,10 @@ def open_store(cache: Path, prefix: Prefix, recipe: Recipe) -> Store:
         "weights": card.weights,
         "cut": card.cut,
         "preprocess": card.preprocess.to_dict(),
-        "view": "plain",
+        "view": view,
         "precision": precision,
     }
-    return Store.open(cache, f"{card.identity[:32]}-plain-{precision}", shape=card.shape, about=decides)
+    return Store.open(cache, f"{card.identity[:32]}-{view}-{precision}", shape=card.shape, about=decides)
 
 
 def job_order(catalog: Catalog, recipe: Recipe) -> list[int]:
@@ -109,11 +110,15 @@ def extract_missing(
     store: Store,
     progress: Progress,
     stop: Callable[[], bool],
+    view: str = PLAIN,
 ) -> Extracted:
-    """Features of the photos of `order` that the store does not have, with a first number shown on the way."""
+    """Features of the photos of `order` that the store does not have, with a first number shown on the way.
+
+    view: how photos are seen; other views than "plain" are for learning only, and no number is shown of them.
+    """
     absent = set(store.missing([catalog.photos[i].digest for i in order]))
     missing = [i for i in order if catalog.photos[i].digest in absent]
-    progress.phase("Extracting", len(order))
+    progress.phase("Extracting" if view == PLAIN else f"Extracting {view}", len(order))
     progress.advance(len(order) - len(missing))
     if not missing:
         return Extracted()
@@ -124,7 +129,9 @@ def extract_missing(
     ends = time.monotonic() + recipe.budget_s if recipe.budget_s is not None else None
 
     def on_features(positions: list[int], features: Any) -> None:
-        anytime.add(positions, features)
+        if view != PLAIN:
+            return
+        anytime.add(positions, _pooled(features))
         if number := anytime.check():
             progress.status(f"held-out accuracy {wilson(*number)} on {number[1]} photos")
 
@@ -133,13 +140,24 @@ def extract_missing(
         missing,
         engine=engine,
         store=store,
-        preprocess=prefix.card.preprocess,
+        pixels_of=lambda data, digest: stored_view(view, data, prefix.card.preprocess, seed_of(digest)),
         progress=progress,
         max_bad=recipe.max_bad,
         stop=lambda: stop() or (ends is not None and time.monotonic() > ends),
         on_features=on_features,
         n_known=len(order) - len(missing),
     )
+
+
+def seed_of(digest: bytes) -> int:
+    """A photo's own seed, for views of it at random."""
+    return int.from_bytes(digest[:6], "big")
+
+
+def _pooled(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Features as one row a photo, for a number that is only shown: maps and tokens are averaged."""
+    axes = {4: (2, 3), 3: (1,)}.get(features.ndim, ())
+    return np.asarray(features.mean(axis=axes)) if axes else features
 
 
 def sample_pixels(catalog: Catalog, positions: list[int], card: Card, n: int = 8) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ import io
 import math
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -89,14 +90,23 @@ class Preprocess:
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 
-def prepare(data: bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """The picture in `data` (an encoded file) as (height, width, 3). Raises PhotoError with the reason in one line."""
+Box = tuple[float, float, float, float]
+
+
+def prepare(
+    data: bytes, preprocess: Preprocess, box: Callable[[tuple[int, int]], Box] | None = None
+) -> NDArray[np.uint8]:
+    """The picture in `data` (an encoded file) as (height, width, 3). Raises PhotoError with the reason in one line.
+
+    box: for augmentation, the part (left, top, right, bottom) to show of a picture of this (width, height), instead of
+    the fit.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             _check_size(image)
             if image.format in ("JPEG", "MPO"):
                 image.draft(None, _draft_size(preprocess))
-            return fit_image(image, preprocess)
+            return fit_image(image, preprocess, box)
     except PhotoError:
         raise
     except Image.DecompressionBombError:
@@ -108,16 +118,20 @@ def prepare(data: bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
         raise PhotoError(what=f"cannot be decoded: {_one_line(e)}") from e
 
 
-def fit_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """A Pillow image as (height, width, 3). The image is not changed."""
+def fit_image(
+    image: Image.Image, preprocess: Preprocess, box: Callable[[tuple[int, int]], Box] | None = None
+) -> NDArray[np.uint8]:
+    """A Pillow image as (height, width, 3). The image is not changed. box: as in `prepare`."""
     _check_size(image)
     rgb = to_rgb(_upright(image))
     size = (preprocess.width, preprocess.height)
     resample = _RESAMPLING[preprocess.interpolation]
+    if box is not None:
+        return np.asarray(rgb.resize(size, resample, box=box(rgb.size), reducing_gap=3.0))
     if preprocess.fit == "pad":
         return _padded(rgb, size, resample, preprocess.mean)
-    box = _crop_box(rgb.size, preprocess) if preprocess.fit == "crop" else None
-    return np.asarray(rgb.resize(size, resample, box=box, reducing_gap=3.0))
+    middle = _crop_box(rgb.size, preprocess) if preprocess.fit == "crop" else None
+    return np.asarray(rgb.resize(size, resample, box=middle, reducing_gap=3.0))
 
 
 def fit_array(array: NDArray[Any], preprocess: Preprocess) -> NDArray[np.uint8]:

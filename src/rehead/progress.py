@@ -1,7 +1,11 @@
-"""What a long job tells of itself while it runs. How that looks is left to whoever listens (`cli/terminal.py`)."""
+"""What a long job tells of itself while it runs, and how long its parts took.
+
+How that looks is left to whoever listens (`cli/terminal.py`).
+"""
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 
@@ -31,3 +35,19 @@ class Silent:
     def status(self, text: str) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+
+class Clock:
+    """Seconds by phase, and in all."""
+
+    def __init__(self) -> None:
+        self._begun = self._last = time.monotonic()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, phase: str) -> None:
+        """All since the last lap was this phase."""
+        now = time.monotonic()
+        self._laps[phase], self._last = round(now - self._last, 3), now
+
+    def laps(self) -> dict[str, float]:
+        return {**self._laps, "total": round(time.monotonic() - self._begun, 3)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -13,27 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from rehead import bundle as bundles
-from rehead.bundle import Bundle, Head
 from rehead.data.catalog import Catalog, scan, write_csv
 from rehead.data.sources import open_source
-from rehead.export import compare, in_batches, with_head
-from rehead.extraction import (
-    chosen_prefix,
-    extract_missing,
-    folds_of,
-    job_order,
-    open_store,
-    photos_there,
-    sample_pixels,
-)
+from rehead.deeper import tune_layers
+from rehead.errors import SourceError
+from rehead.export import compare, with_head
+from rehead.extraction import job_order, sample_pixels
 from rehead.features.cache import default_cache_folder
-from rehead.features.engines import OnnxEngine, Prefix, resolve
 from rehead.features.extract import too_many_bad
-from rehead.features.store import Store
-from rehead.nets.card import Card
-from rehead.progress import Progress, Silent
+from rehead.frozen import tune_head
+from rehead.progress import Clock, Progress, Silent
+from rehead.resume import Asked, check_photos, taken_up
 from rehead.run_folder import Log, RunFolder
-from rehead.tuning.head import fit_head
+from rehead.solution import Solution
 from rehead.tuning.recipe import Recipe
 from rehead.verdict.metrics import Verdict, judge
 from rehead.verdict.model_card import model_card
@@ -66,7 +57,7 @@ class Tuned:
 
 
 def tune(
-    source: object,
+    source: object = None,
     *,
     out: str | os.PathLike[str] | None = None,
     force: bool = False,
@@ -76,6 +67,8 @@ def tune(
     cache: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
+    recipe: str | None = None,
+    resume: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> Tuned:
     """A verified model from labelled photos.
@@ -85,47 +78,52 @@ def tune(
     out: the run's folder, by default runs/<photos>-<backbone>-<n>; force replaces a run that is there.
     cache: where features are kept, by default REHEAD_CACHE or the user's cache folder.
     stop: asked during extraction; once true the job is finished with the photos that are there.
+    recipe: a preset, "quick", "balanced" or "thorough", whose settings others go before.
+    resume: the folder of a run that was interrupted: it goes on from its last checkpoint, with its own recipe and, where
+        source is None, its own photos. Raises RunError when photos or settings differ, unless force.
     settings: the fields of `Recipe`, such as backbone="efficientnet_lite0", head="linear", seed=0.
     Raises the errors of `rehead.errors`; nothing that was computed is lost.
     """
-    recipe = Recipe.from_dict(settings)
+    if source is None and resume is None:
+        raise SourceError(what="No photos are named.", fix="Name a folder of labelled photos: rehead tune photos/")
     place = Path(cache).expanduser() if cache is not None else default_cache_folder(os.environ)
     progress, clock = Log(progress or Silent()), Clock()
-    with RunFolder(out, force=force) as run:
-        opened = open_source(source, layout=layout, valid=valid, test=test, cache=place, progress=progress)
-        run.create(opened.name, recipe.backbone)
+    with RunFolder(out, force=force, resume=resume) as run:
+        if resume is None:
+            chosen, asked = Recipe.from_preset(recipe, settings), Asked.of(source, layout, valid, test)
+        else:
+            chosen, asked = taken_up(run.path, source, recipe, settings, force=force)
+        given = asked if source is None else Asked(source, layout, valid, test)
+        opened = open_source(
+            given.source, layout=given.layout, valid=given.valid, test=given.test, cache=place, progress=progress
+        )
+        run.create(opened.name, chosen.backbone)
         progress.begin(run.path)
-        run.write("recipe.toml", recipe.to_toml())
-        catalog = scan(opened, seed=recipe.seed, valid_fraction=recipe.valid_fraction, progress=progress)
-        if len(opened.skipped) > recipe.max_bad * len(opened.rows):
-            raise too_many_bad(opened.skipped, len(opened.rows), recipe.max_bad)
+        run.write("recipe.toml", chosen.to_toml())
+        run.write_json("photos.json", asked.to_dict())
+        catalog = scan(opened, seed=chosen.seed, valid_fraction=chosen.valid_fraction, progress=progress)
+        if len(opened.skipped) > chosen.max_bad * len(opened.rows):
+            raise too_many_bad(opened.skipped, len(opened.rows), chosen.max_bad)
+        if resume is not None and not force:
+            check_photos(run.path, catalog)
+        write_csv(catalog, run.path / "catalog.csv")
         progress.note(_about(catalog))
         clock.lap("scan")
 
-        prefix = chosen_prefix(catalog, recipe, place, progress)
-        clock.lap("prepare")
-
-        with open_store(place, prefix, recipe) as store:
-            order = job_order(catalog, recipe)
-            from_store = len(order) - len(store.missing([catalog.photos[i].digest for i in order]))
-            extracted = extract_missing(catalog, order, prefix, recipe, store, progress, stop)
-            train, held_out = photos_there(catalog, order, store)
-            clock.lap("extract")
-
-            progress.phase("Solving the head")
-            head, head_note = _solve(catalog, train, store, recipe, progress)
-            clock.lap("solve")
-
-            features = store.read([catalog.photos[i].digest for i in held_out])
+        if chosen.train == "head":
+            solution = tune_head(catalog, chosen, place, progress, clock, stop)
+        else:
+            solution = tune_layers(catalog, chosen, place, progress, clock, stop, run)
+        train, held_out = solution.train, solution.held_out
         verdict = judge(
-            head.logits(features),
+            solution.logits,
             catalog.labels(held_out),
             classes=catalog.classes,
             paths=[catalog.photos[i].path for i in held_out],
             side=catalog.held_out_side,
             n_train=len(train),
-            partial=len(train) + len(held_out) + len(extracted.bad)
-            < len(job_order(catalog, replace(recipe, limit=None))),
+            partial=len(train) + len(held_out) + len(solution.bad)
+            < len(job_order(catalog, replace(chosen, limit=None))),
             leaks=catalog.leaks,
             notes=_notes(catalog, held_out),
         )
@@ -133,53 +131,23 @@ def tune(
         clock.lap("verify")
 
         progress.phase("Writing the bundle")
-        skipped = [*catalog.skipped, *extracted.bad.values()]
-        facts = _facts(catalog, prefix.card, recipe, verdict)
+        skipped = [*catalog.skipped, *solution.bad.values()]
+        facts = _facts(catalog, solution, chosen, verdict)
         counts = {"train": len(train), "held_out": len(held_out), "skipped": len(skipped)}
-        card = model_card(facts, head_note, run.path.name.strip("."), counts)
-        model = with_head(prefix.onnx, head)
-        written = bundles.write(run.path / "bundle", model=model, head=head, card=card, facts=facts)
-        _compare(written, catalog, held_out, prefix, head)
+        card = model_card(facts, solution.note, run.path.name.strip("."), counts)
+        model = with_head(solution.body, solution.head)
+        written = bundles.write(run.path / "bundle", model=model, head=solution.head, card=card, facts=facts)
+        pixels = sample_pixels(catalog, held_out, solution.card, N_COMPARED)
+        compare(written, pixels, solution.features(pixels), solution.head)
         clock.lap("export")
 
-        images = {"used": len(train) + len(held_out), "skipped": len(skipped), "from_store": from_store}
+        images = {"used": len(train) + len(held_out), "skipped": len(skipped), "from_store": solution.n_stored}
         seconds = clock.laps()
-        write_csv(catalog, run.path / "catalog.csv")
         run.write("skipped.csv", _table(["path", "reason"], [(s.path, s.reason) for s in (*skipped, *catalog.copies)]))
-        run.write_json("run.json", {"seconds": seconds, "images": images, "head": head_note})
+        run.write_json("run.json", {"seconds": seconds, "images": images, "head": solution.note})
         run.write_json("verdict.json", verdict.to_dict())
         path = run.finish()
-    return Tuned(path, path / "bundle", verdict, recipe, catalog.classes, head_note, seconds, images)
-
-
-class Clock:
-    """Seconds by phase, and in all."""
-
-    def __init__(self) -> None:
-        self._begun = self._last = time.monotonic()
-        self._laps: dict[str, float] = {}
-
-    def lap(self, phase: str) -> None:
-        """All since the last lap was this phase."""
-        now = time.monotonic()
-        self._laps[phase], self._last = round(now - self._last, 3), now
-
-    def laps(self) -> dict[str, float]:
-        return {**self._laps, "total": round(time.monotonic() - self._begun, 3)}
-
-
-def _solve(catalog: Catalog, train: list[int], store: Store, recipe: Recipe, progress: Progress) -> tuple[Head, str]:
-    features = store.read([catalog.photos[i].digest for i in train])
-    labels, folds = catalog.labels(train), folds_of(catalog, train, recipe)
-    device = resolve("torch", recipe.device)[1]
-    return fit_head(features, labels, len(catalog.classes), folds, recipe, device, progress)
-
-
-def _compare(written: Bundle, catalog: Catalog, held_out: list[int], prefix: Prefix, head: Head) -> None:
-    """The bundle, loaded back, against the prefix and the head on held-out photos."""
-    pixels = sample_pixels(catalog, held_out, prefix.card, N_COMPARED)
-    engine = OnnxEngine(prefix, "cpu")
-    compare(written, pixels, in_batches(engine, pixels, engine.batch, engine.workers), head)
+    return Tuned(path, path / "bundle", verdict, chosen, catalog.classes, solution.note, seconds, images)
 
 
 def _about(catalog: Catalog) -> str:
@@ -205,12 +173,15 @@ def _notes(catalog: Catalog, held_out: list[int]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _facts(catalog: Catalog, card: Card, recipe: Recipe, verdict: Verdict) -> dict[str, Any]:
+def _facts(catalog: Catalog, solution: Solution, recipe: Recipe, verdict: Verdict) -> dict[str, Any]:
     """What the bundle says of itself in `rehead.json`."""
-    about = {name: value for name, value in asdict(card).items() if name != "preprocess"}
+    about = {
+        name: value for name, value in asdict(solution.card).items() if name not in ("preprocess", "pooled", "shape")
+    }
+    about["learned"] = list(solution.learned)
     return {
         "classes": list(catalog.classes),
-        "preprocess": card.preprocess.to_dict(),
+        "preprocess": solution.card.preprocess.to_dict(),
         "backbone": about,
         "recipe": {name: value for name, value in asdict(recipe).items() if value is not None},
         "verdict": verdict.to_dict(),

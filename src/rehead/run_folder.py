@@ -17,6 +17,8 @@ from rehead.progress import Progress
 
 RUNS = "runs"
 LOG = "log.txt"
+CHECKPOINT = "checkpoint.safetensors"  # a run that has one can be taken up; a finished run needs it no longer
+BODY = "body.onnx"  # a tuned network without its head, on the way into the bundle
 LOCK = ".lock"
 FULL = re.compile("No space left on device|Disk quota exceeded|Read-only file system")  # in any library's words
 
@@ -24,14 +26,21 @@ FULL = re.compile("No space left on device|Disk quota exceeded|Read-only file sy
 class RunFolder:
     """A context manager. `create` makes the folder (or, with force, a hidden one beside it); `finish` puts it in place.
 
-    When the block fails, a folder without a verdict is removed again, and one that was to be replaced is as it was.
+    When the block fails, a folder without a verdict or a checkpoint is removed again, and one that was to be replaced is
+    as it was. resume: an unfinished run to go on with, which stays whatever happens.
     """
 
-    def __init__(self, out: str | os.PathLike[str] | None, *, force: bool) -> None:
+    def __init__(
+        self, out: str | os.PathLike[str] | None, *, force: bool, resume: str | os.PathLike[str] | None = None
+    ) -> None:
         self._out = Path(out) if out is not None else None
         self._force = force
         self._lock: Any = None
-        self.path = Path()
+        self._resumed = resume is not None
+        self.path = Path(resume) if resume is not None else Path()
+        if resume is not None:
+            _check_unfinished(self.path)
+            return
         if self._out is not None and self._out.exists() and not (force and _is_ours(self._out)):
             raise _exists(self._out, force)
 
@@ -62,7 +71,8 @@ class RunFolder:
             os.rename(self.path, self._out)
             remove_tree(old)
             self.path = self._out
-        (self.path / LOCK).unlink(missing_ok=True)
+        for name in (LOCK, CHECKPOINT, BODY):
+            (self.path / name).unlink(missing_ok=True)
         return self.path
 
     def __enter__(self) -> RunFolder:
@@ -71,7 +81,7 @@ class RunFolder:
     def __exit__(self, *exception: object) -> None:
         if self._lock is not None:
             self._lock.release()
-        if exception[0] is not None and self.path != Path() and not (self.path / "verdict.json").exists():
+        if exception[0] is not None and self.path != Path() and not self._resumed and not _is_worth_keeping(self.path):
             remove_tree(self.path)
         error = exception[1]
         if isinstance(error, Exception) and not isinstance(error, ReheadError) and FULL.search(str(error)):
@@ -84,7 +94,7 @@ class RunFolder:
     def _make(self, photos: str, backbone: str) -> Path:
         import filelock
 
-        path = self._fresh(photos, backbone)
+        path = self.path if self._resumed else self._fresh(photos, backbone)
         self._lock = filelock.FileLock(path / LOCK, blocking=False)
         try:
             self._lock.acquire()
@@ -106,6 +116,17 @@ class RunFolder:
             except FileExistsError:
                 continue
         raise RunError(what=f"There are a million runs of {photos} in {RUNS}.", fix="Name a folder: --out DIR")
+
+
+def _is_worth_keeping(run: Path) -> bool:
+    return (run / "verdict.json").exists() or (run / CHECKPOINT).exists()
+
+
+def _check_unfinished(run: Path) -> None:
+    if not (run / "recipe.toml").is_file():
+        raise RunError(what=f"{run} is no run.", fix="Name the folder of a run that was interrupted: --resume runs/...")
+    if (run / "verdict.json").is_file():
+        raise RunError(what=f"The run {run} is finished.", fix=f"Its bundle is {run / 'bundle'}.")
 
 
 class Log:

@@ -23,10 +23,15 @@ app = typer.Typer(
 cache_app = typer.Typer(help="What is kept between jobs: features, exported networks, unpacked archives.")
 app.add_typer(cache_app, name="cache", invoke_without_command=True)
 
-Cache = Annotated[Optional[Path], typer.Option("--cache", help="Where features are kept. [env: REHEAD_CACHE]")]
+Cache = Annotated[Optional[Path], typer.Option("--cache", help="Where features are kept. (env: REHEAD_CACHE)")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Layout = Annotated[str, typer.Option(help="folders, split, flat, manifest or archive; recognised when left out.")]
 MaxBad = Annotated[float, typer.Option(help="Share of unreadable photos over which the job stops.")]
+
+
+def training(help: str) -> Any:
+    """An option of training by gradient steps, shown among the others of that kind."""
+    return typer.Option(help=help, rich_help_panel="Training by gradient steps")
 
 
 @app.callback()
@@ -44,54 +49,103 @@ def _options(
 
 @app.command()
 def tune(
-    photos: Annotated[str, typer.Argument(help="Folder, CSV or Parquet manifest, .zip or .tar of labelled photos.")],
-    backbone: Annotated[str, typer.Option(help="A name that `rehead backbones` lists.")] = "efficientnet_lite0",
-    head: Annotated[str, typer.Option(help="linear, mlp:1000,256, prototype or auto.")] = "linear",
-    weights: Annotated[Optional[Path], typer.Option(help="A local .safetensors, .pth or .pt file.")] = None,
-    backbone_arg: Annotated[
-        Optional[list[str]],
-        typer.Option(help="For timm or the preprocessing: pad_type=same, mean=0.5, ... Repeatable."),
+    photos: Annotated[
+        str | None, typer.Argument(help="Folder, CSV or Parquet manifest, .zip or .tar of labelled photos.")
     ] = None,
-    cut: Annotated[str, typer.Option(help="The last frozen layer.")] = "pool",
-    fit: Annotated[str, typer.Option(help="Picture to square: default, crop, pad, squash or auto.")] = "default",
-    valid: Annotated[Optional[str], typer.Option(help="A folder of photos to hold out.")] = None,
-    test: Annotated[Optional[str], typer.Option(help="A folder of photos for the verdict.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="A name that `rehead backbones` lists. (efficientnet_lite0)")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A preset: quick (head), balanced (last layers too) or thorough (all).")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="linear, mlp:1000,256, prototype or auto. (linear)")] = None,
+    train: Annotated[
+        str | None, typer.Option(help="What learns: head, last:2, last:30%, layer4,head or all. (head)")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="A local .safetensors, .pth or .pt file.")] = None,
+    backbone_arg: Annotated[
+        list[str] | None, typer.Option(help="For timm or the preprocessing: pad_type=same, mean=0.5, ... Repeatable.")
+    ] = None,
+    cut: Annotated[
+        str | None, typer.Option(help="The last frozen layer, whose output is kept; none to keep nothing.")
+    ] = None,
+    fit: Annotated[str | None, typer.Option(help="Picture to square: default, crop, pad, squash or auto.")] = None,
+    valid: Annotated[str | None, typer.Option(help="A folder of photos to hold out.")] = None,
+    test: Annotated[str | None, typer.Option(help="A folder of photos for the verdict.")] = None,
     layout: Layout = "auto",
-    valid_fraction: Annotated[float, typer.Option(help="Share held out where the photos bring no split.")] = 0.2,
-    limit: Annotated[Optional[int], typer.Option(help="Use at most so many photos.")] = None,
-    budget: Annotated[Optional[str], typer.Option(help="Extract for at most so long: 90s, 2m, 1h.")] = None,
-    class_weight: Annotated[Optional[str], typer.Option(help="balanced: rare classes count as much.")] = None,
-    folds: Annotated[int, typer.Option(help="Folds of the cross-validation on the training side.")] = 5,
-    epochs: Annotated[int, typer.Option(help="Of an MLP head, at most.")] = 40,
-    batch_size: Annotated[int, typer.Option(help="Of an MLP head's training.")] = 64,
-    lr: Annotated[float, typer.Option(help="Adam's learning rate for an MLP head.")] = 1e-3,
-    activation: Annotated[str, typer.Option(help="Between an MLP's layers: relu or none.")] = "relu",
-    engine: Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    max_bad: MaxBad = 0.2,
-    seed: Annotated[int, typer.Option(help="Of every dice that is thrown.")] = 0,
-    out: Annotated[Optional[Path], typer.Option(help="The run's folder; else runs/<photos>-<backbone>-<n>.")] = None,
+    valid_fraction: Annotated[
+        float | None, typer.Option(help="Share held out where the photos bring no split. (0.2)")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Use at most so many photos.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Extract for at most so long: 90s, 2m, 1h.")] = None,
+    class_weight: Annotated[str | None, typer.Option(help="balanced: rare classes count as much.")] = None,
+    folds: Annotated[int | None, typer.Option(help="Folds of the cross-validation on the training side. (5)")] = None,
+    activation: Annotated[str | None, typer.Option(help="Between an MLP's layers: relu or none. (relu)")] = None,
+    epochs: Annotated[int | None, training("(40 for an MLP, 6 for layers)")] = None,
+    batch_size: Annotated[int | None, training("(64 for an MLP, 32 for layers)")] = None,
+    lr: Annotated[float | None, training("The highest learning rate. (0.001)")] = None,
+    optimizer: Annotated[str | None, training("adam, adamw or sgd. (adamw)")] = None,
+    schedule: Annotated[str | None, training("one-cycle, cosine or constant. (one-cycle)")] = None,
+    weight_decay: Annotated[float | None, training("Not of norms and biases. (0.05)")] = None,
+    layer_decay: Annotated[
+        float | None,
+        training("Each layer learns at this share of the rate of the one above. (1)"),
+    ] = None,
+    label_smoothing: Annotated[float | None, training("(0.1)")] = None,
+    clip: Annotated[float | None, training("The largest norm of a step's gradient.")] = None,
+    accumulate: Annotated[int | None, training("Batches a step. (1)")] = None,
+    ema: Annotated[float | None, training("Keep a moving average of the weights: 0.998.")] = None,
+    patience: Annotated[int | None, training("Epochs without a gain until it stops.")] = None,
+    norm: Annotated[str | None, training("Statistics of norms: frozen or adapt. (frozen)")] = None,
+    augment: Annotated[str | None, training("none, flip, crop, trivial or rand. (flip)")] = None,
+    views: Annotated[int | None, training("Views of each photo that are kept. (2)")] = None,
+    mixup: Annotated[float | None, training("Mix photos: 0.2. (0)")] = None,
+    sampling: Annotated[str | None, training("balanced: each class is seen as often. (plain)")] = None,
+    warm_head: Annotated[
+        bool | None,
+        training("Solve the head before layers move."),
+    ] = None,
+    watch: Annotated[
+        float | None,
+        training("Share of the training photos that chooses the epoch. (0.1)"),
+    ] = None,
+    cache_limit: Annotated[float | None, training("GB that kept activations may take. (20)")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, onnxruntime, openvino or torch. (auto)")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps. (auto)")] = None,
+    max_bad: Annotated[
+        float | None, typer.Option(help="Share of unreadable photos over which the job stops. (0.2)")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every dice that is thrown. (0)")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; else runs/<photos>-<backbone>-<n>.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder, which was interrupted.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is in --out.")] = False,
     cache: Cache = None,
     json: Json = False,
 ) -> None:
-    """Tune a backbone's head on labelled photos and verify it on photos it never saw.
+    """Tune a backbone on labelled photos and verify it on photos it never saw.
 
-    Example: rehead tune photos/ --head linear
+    Example: rehead tune photos/ --recipe balanced
     """
     from rehead.run import tune as run_tune
 
     settings = {
-        "backbone": backbone, "head": head, "weights": str(weights) if weights else None, "cut": cut, "fit": fit,
-        "backbone_args": backbone_arguments(backbone_arg or []), "valid_fraction": valid_fraction, "limit": limit,
-        "budget_s": as_seconds(budget, "budget"), "class_weight": class_weight, "folds": folds, "epochs": epochs,
-        "batch_size": batch_size, "lr": lr, "activation": activation, "engine": engine, "device": device,
-        "max_bad": max_bad, "seed": seed,
+        "backbone": backbone, "head": head, "train": train, "weights": str(weights) if weights else None, "cut": cut,
+        "fit": fit, "backbone_args": backbone_arguments(backbone_arg) if backbone_arg else None,
+        "valid_fraction": valid_fraction, "limit": limit, "budget_s": as_seconds(budget, "budget"),
+        "class_weight": class_weight, "folds": folds, "activation": activation, "epochs": epochs,
+        "batch_size": batch_size, "lr": lr, "optimizer": optimizer, "schedule": schedule, "weight_decay": weight_decay,
+        "layer_decay": layer_decay, "label_smoothing": label_smoothing, "clip": clip, "accumulate": accumulate,
+        "ema": ema, "patience": patience, "norm": norm, "augment": augment, "views": views, "mixup": mixup,
+        "sampling": sampling, "warm_head": warm_head, "watch": watch, "cache_limit_gb": cache_limit, "engine": engine,
+        "device": device, "max_bad": max_bad, "seed": seed,
     }  # fmt: skip
+    given = {name: value for name, value in settings.items() if value is not None}
     progress = terminal.progress_for(json=json)
     with Interrupt(progress) as stop:
         tuned = run_tune(photos, out=out, force=force, layout=layout, valid=valid, test=test, cache=cache,
-                         progress=progress, stop=stop, **settings)  # fmt: skip
+                         progress=progress, stop=stop, recipe=recipe, resume=resume, **given)  # fmt: skip
     _finish(progress, tuned.to_dict() if json else None)
     if not json:
         terminal.show_verdict(tuned.verdict)

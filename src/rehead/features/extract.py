@@ -22,7 +22,6 @@ from rehead.errors import PhotoError, SourceError
 from rehead.features.engines import Engine
 from rehead.features.store import Store
 from rehead.parallel import batched, ordered_map
-from rehead.pixels import Preprocess, prepare
 from rehead.progress import Progress
 
 COMMIT_EVERY_S = 1.0  # at most this much work is lost by SIGKILL; a commit costs a flush of the disk
@@ -42,7 +41,7 @@ def extract(
     *,
     engine: Engine,
     store: Store,
-    preprocess: Preprocess,
+    pixels_of: Callable[[bytes, bytes], NDArray[np.uint8]],
     progress: Progress,
     max_bad: float,
     stop: Callable[[], bool],
@@ -51,6 +50,7 @@ def extract(
 ) -> Extracted:
     """Features of the photos at `positions`, in this order, into the store.
 
+    pixels_of: a photo's bytes and their digest -> what the engine is given, (h, w, 3); raises PhotoError.
     stop: asked after each batch; once true, what is under way is finished and kept. on_features: told the positions and
     features (n, width) of each batch, from the calling thread. n_known: good photos of the job that the store has already.
     Raises SourceError when more than `max_bad` of the job's photos are bad; what was computed stays in the store.
@@ -63,7 +63,7 @@ def extract(
     def work(batch: list[int]) -> tuple[list[int], NDArray[np.float32] | None, dict[int, Skip]]:
         if halted.is_set():
             return [], None, {}
-        good, pixels, bad = _decoded(catalog, batch, preprocess)
+        good, pixels, bad = _decoded(catalog, batch, pixels_of)
         return good, engine(np.stack(pixels)) if good else None, bad
 
     results = ordered_map(work, batched(positions, engine.batch), workers=engine.workers, ahead=2 * engine.workers)
@@ -91,13 +91,13 @@ def extract(
 
 
 def _decoded(
-    catalog: Catalog, batch: list[int], preprocess: Preprocess
+    catalog: Catalog, batch: list[int], pixels_of: Callable[[bytes, bytes], NDArray[np.uint8]]
 ) -> tuple[list[int], list[NDArray[np.uint8]], dict[int, Skip]]:
     good, pixels, bad = [], [], {}
     for i in batch:
         photo = catalog.photos[i]
         try:
-            pixels.append(prepare(catalog.read(photo), preprocess))
+            pixels.append(pixels_of(catalog.read(photo), photo.digest))
             good.append(i)
         except PhotoError as error:
             bad[i] = Skip(photo.path, error.what)

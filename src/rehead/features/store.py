@@ -82,13 +82,16 @@ class Store:
         if rows:
             self._within(lambda txn: _put(txn, rows), needed_bytes=sum(on_disk(len(data)) for _, data in rows))
 
-    def read(self, digests: Sequence[bytes], *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> NDArray[Any]:
-        """The values as one contiguous array (n, *shape) float32, in the order asked.
+    def read(
+        self, digests: Sequence[bytes], *, dtype: Any = np.float32, memory_limit_bytes: int = MEMORY_LIMIT_BYTES
+    ) -> NDArray[Any]:
+        """The values as one contiguous array (n, *shape), float32 or float16, in the order asked.
 
         Above the limit it is a float16 memory map on a file that vanishes with it. Raises StoreError for absent ones.
         """
         size = (len(digests), *self.shape)
-        values: Any = np.empty(size, np.float32) if 4 * math.prod(size) <= memory_limit_bytes else self._mapped(size)
+        fits = np.dtype(dtype).itemsize * math.prod(size) <= memory_limit_bytes
+        values: Any = np.empty(size, dtype) if fits else self._mapped(size)
         self._within(lambda txn: self._fill(values.reshape(len(digests), math.prod(self.shape)), txn, digests))
         return values  # type: ignore[no-any-return]
 

@@ -50,7 +50,7 @@ def _fit(
         return solved.head, f"linear: multinomial logistic regression, {solved.note}"
     if name == "prototype":
         return solve_prototype(x, y, n_classes), "prototype: nearest class mean on standardised features"
-    from rehead.tuning.train import train_mlp
+    from rehead.tuning.mlp import train_mlp
 
     return train_mlp(x, y, n_classes, hidden=hidden_widths(name), device=device, progress=progress, **_mlp(recipe))
 
@@ -70,9 +70,9 @@ def _accuracy(x: X, y: Y, n_classes: int, folds: Y, fit: Callable[[Any, Any], He
 
 def _mlp(recipe: Recipe) -> dict[str, Any]:
     return {
-        "epochs": recipe.epochs,
-        "batch_size": recipe.batch_size,
-        "lr": recipe.lr,
+        "epochs": recipe.epochs or 40,
+        "batch_size": recipe.batch_size or 64,
+        "lr": recipe.lr or 1e-3,
         "activation": recipe.activation,
         "class_weight": recipe.class_weight,
         "seed": recipe.seed,

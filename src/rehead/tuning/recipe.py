@@ -12,11 +12,32 @@ from pathlib import Path
 from typing import Any
 
 from rehead.errors import RecipeError, nearest
+from rehead.tuning.course import Course
 
 FORMAT = 1
 HEADS = ("linear", "mlp", "prototype", "auto")
 ENGINES = ("auto", "onnxruntime", "openvino", "torch")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+CHOICES = {
+    "optimizer": ("adam", "adamw", "sgd"),
+    "schedule": ("one-cycle", "cosine", "constant"),
+    "norm": ("frozen", "adapt"),
+    "sampling": ("plain", "balanced"),
+    "augment": ("none", "flip", "crop", "trivial", "rand"),
+}
+RANGES = {
+    "epochs": (1, 100_000), "batch_size": (1, 1 << 20), "lr": (1e-12, 1e3), "weight_decay": (0, 10),
+    "layer_decay": (1e-3, 1), "label_smoothing": (0, 0.99), "clip": (1e-6, 1e9), "accumulate": (1, 1 << 20),
+    "ema": (0, 0.999999), "patience": (1, 100_000), "mixup": (0, 100), "views": (1, 100), "watch": (0, 0.5),
+    "cache_limit_gb": (0, 1e6), "seed": (0, 2**63 - 1), "limit": (1, 1 << 40), "budget_s": (0.001, 1e9),
+}  # fmt: skip
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {"train": "head"},
+    "balanced": {"train": "last:40%", "norm": "adapt", "augment": "flip", "views": 2},
+    "thorough": {"train": "all", "norm": "adapt", "augment": "crop", "layer_decay": 0.85, "ema": 0.998, "epochs": 10},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +46,14 @@ class Recipe:
 
     backbone: a name that `rehead backbones` lists. weights: a local file, or None for the backbone's own.
     backbone_args: arguments for timm, and mean, std, input_size, crop_pct, interpolation of the preprocessing.
-    cut: the last layer of the prefix. fit: how a picture becomes the network's square; "default" is the backbone's own.
+    train: what learns: "head", "last:2", "last:30%", "layer4,head", "all". cut: the last layer of the prefix; by default
+    all below the first layer that learns. fit: how a picture becomes the network's square; "default" is the backbone's own.
     head: linear, mlp:H1,H2 (hidden widths), prototype, or auto. class_weight: None or "balanced".
-    epochs, batch_size, lr, activation: of the MLP's training with Adam.
+    activation: between the layers of an MLP. epochs, batch_size, lr: of training by gradient steps; by default what the
+    MLP or the layers need. optimizer, schedule, weight_decay, layer_decay, label_smoothing, clip, accumulate, ema,
+    patience, norm, mixup, sampling: of training layers, see `course.Course`. augment: what each view of a photo is like.
+    views: of each photo, the photo itself first. warm_head: whether the head is solved before layers move. watch: the
+    share of the training photos that decides which epoch is kept. cache_limit_gb: the most that activations may take.
     valid_fraction: the share held out where the photos bring no split. folds: of the k-fold on the training side.
     limit: photos to use at most. budget_s: seconds of extraction at most. seed: of every dice that is thrown.
     max_bad: the share of unreadable photos over which the job stops.
@@ -36,14 +62,32 @@ class Recipe:
     backbone: str = "efficientnet_lite0"
     weights: str | None = None
     backbone_args: dict[str, Any] = field(default_factory=dict)
-    cut: str = "pool"
+    train: str = "head"
+    cut: str | None = None
     fit: str = "default"
     head: str = "linear"
     class_weight: str | None = None
-    epochs: int = 40
-    batch_size: int = 64
-    lr: float = 1e-3
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
     activation: str = "relu"
+    optimizer: str = "adamw"
+    schedule: str = "one-cycle"
+    weight_decay: float = 0.05
+    layer_decay: float = 1.0
+    label_smoothing: float = 0.1
+    clip: float | None = None
+    accumulate: int = 1
+    ema: float | None = None
+    patience: int | None = None
+    norm: str = "frozen"
+    mixup: float = 0.0
+    sampling: str = "plain"
+    augment: str = "flip"
+    views: int = 2
+    warm_head: bool = True
+    watch: float = 0.1
+    cache_limit_gb: float | None = None
     valid_fraction: float = 0.2
     folds: int = 5
     limit: int | None = None
@@ -63,14 +107,12 @@ class Recipe:
         _within("valid-fraction", self.valid_fraction, 0.01, 0.9)
         _within("max-bad", self.max_bad, 0, 1)
         _within("folds", self.folds, 2, 100)
-        _within("epochs", self.epochs, 1, 100_000)
-        _within("batch-size", self.batch_size, 1, 1 << 20)
-        _within("lr", self.lr, 1e-12, 1e3)
-        _within("seed", self.seed, 0, 2**63 - 1)
-        if self.limit is not None:
-            _within("limit", self.limit, 1, 1 << 40)
-        if self.budget_s is not None:
-            _within("budget", self.budget_s, 0.001, 1e9)
+        for name, choices in CHOICES.items():
+            _choice(name, getattr(self, name), choices)
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None:
+                _within(name.removesuffix("_s").removesuffix("_gb").replace("_", "-"), value, low, high)
 
     def to_toml(self) -> str:
         """The recipe as TOML; what is None is left out."""
@@ -78,6 +120,37 @@ class Recipe:
 
         values = {name: value for name, value in asdict(self).items() if value is not None}
         return tomli_w.dumps({"format": FORMAT, **values})
+
+    @property
+    def course(self) -> Course:
+        """How layers are trained by this recipe."""
+        return Course(
+            epochs=self.epochs or 6,
+            batch_size=self.batch_size or 32,
+            optimizer=self.optimizer,
+            lr=self.lr or 1e-3,
+            schedule=self.schedule,
+            weight_decay=self.weight_decay,
+            layer_decay=self.layer_decay,
+            label_smoothing=self.label_smoothing,
+            clip=self.clip,
+            accumulate=self.accumulate,
+            average=self.ema,
+            patience=self.patience,
+            norm=self.norm,
+            mixup=self.mixup,
+            class_weight=self.class_weight,
+            sampling=self.sampling,
+            seed=self.seed,
+        )
+
+    @classmethod
+    def from_preset(cls, preset: str | None, settings: dict[str, Any]) -> Recipe:
+        """The recipe of a preset's settings, and of others that go before them."""
+        if preset is None:
+            return cls.from_dict(settings)
+        _choice("recipe", preset, tuple(PRESETS))
+        return cls.from_dict({**PRESETS[preset], **settings})
 
     @classmethod
     def from_toml(cls, text: str) -> Recipe:

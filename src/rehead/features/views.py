@@ -1,0 +1,95 @@
+"""A photo seen otherwise: mirrored, cropped at random, and more. Which dice are thrown is decided by a seed alone.
+
+The view "plain" is the photo as it is predicted. Views are stored (`extraction.py`) or made anew in each epoch
+(`tuning/feed.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rehead.pixels import Box, Preprocess, prepare
+
+PLAIN, FLIP = "plain", "flip"
+SCALE = (0.35, 1.0)  # share of the photo that a random crop shows; as in timm's usual fine-tuning
+RATIO = (3 / 4, 4 / 3)  # of its sides, as in Szegedy et al. 2014
+TRIES = 10  # crops that may fall outside before the largest one is taken
+
+_one_at_a_time = threading.Lock()  # torchvision's policies throw dice that all threads share
+
+
+def view_names(augment: str, n_views: int) -> tuple[str, ...]:
+    """The views to store of each photo: itself, and others of this augmentation. A mirror image is only one."""
+    if augment == "none" or n_views == 1:
+        return (PLAIN,)
+    if augment == "flip":
+        return (PLAIN, FLIP)
+    return (PLAIN, *(f"{augment}-{i}" for i in range(1, n_views)))
+
+
+def stored_view(name: str, data: bytes, preprocess: Preprocess, seed: int) -> NDArray[np.uint8]:
+    """A view by its name, (h, w, 3). seed: of the photo. Raises PhotoError."""
+    if name == PLAIN:
+        return prepare(data, preprocess)
+    if name == FLIP:
+        return np.ascontiguousarray(prepare(data, preprocess)[:, ::-1])
+    augment, _, number = name.rpartition("-")
+    return augmented(augment, data, preprocess, seed + int(number))
+
+
+def augmented(augment: str, data: bytes, preprocess: Preprocess, seed: int) -> NDArray[np.uint8]:
+    """The photo seen at random: "none", "flip", "crop" (and flip), "trivial" and "rand" (crop, flip and a policy).
+
+    trivial: TrivialAugment (Mueller and Hutter 2021). rand: RandAugment (Cubuk et al. 2020), two steps of strength 9.
+    """
+    random = np.random.default_rng(seed)
+    box = None if augment in ("none", "flip") else lambda size: _random_box(size, preprocess, random)
+    pixels = prepare(data, preprocess, box)
+    if augment in POLICIES:
+        pixels = _by_policy(augment, pixels, int(random.integers(2**31)))
+    mirrored = augment != "none" and random.random() < 0.5
+    return np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
+
+
+def _random_box(size: tuple[int, int], preprocess: Preprocess, random: np.random.Generator) -> Box:
+    width, height = size
+    square = preprocess.width / preprocess.height
+    for _ in range(TRIES):
+        area = width * height * random.uniform(*SCALE)
+        ratio = square * math.exp(random.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+        w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if w <= width and h <= height:
+            left, top = random.uniform(0, width - w), random.uniform(0, height - h)
+            return left, top, left + w, top + h
+    w, h = min(width, height * square), min(height, width / square)
+    return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
+
+
+def _trivial() -> Any:
+    from torchvision.transforms.v2 import TrivialAugmentWide
+
+    return TrivialAugmentWide()
+
+
+def _rand() -> Any:
+    from torchvision.transforms.v2 import RandAugment
+
+    return RandAugment(2, 9)
+
+
+POLICIES: dict[str, Callable[[], Any]] = {"trivial": _trivial, "rand": _rand}
+
+
+def _by_policy(augment: str, pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    import torch
+
+    with _one_at_a_time, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return np.asarray(POLICIES[augment]()(Image.fromarray(pixels)))

@@ -1,0 +1,59 @@
+"""Only the head learns: features of the frozen backbone from the store, and a head solved on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.data.catalog import Catalog
+from rehead.export import in_batches
+from rehead.extraction import chosen_prefix, extract_missing, folds_of, job_order, open_store, photos_there
+from rehead.features.engines import OnnxEngine, Prefix, resolve
+from rehead.progress import Clock, Progress
+from rehead.solution import Solution
+from rehead.tuning.head import fit_head
+from rehead.tuning.recipe import Recipe
+
+
+def tune_head(
+    catalog: Catalog, recipe: Recipe, cache: Path, progress: Progress, clock: Clock, stop: Callable[[], bool]
+) -> Solution:
+    """The head of least loss on the features of the photos that are there when extraction ends or is stopped."""
+    prefix = chosen_prefix(catalog, recipe, cache, progress)
+    clock.lap("prepare")
+
+    with open_store(cache, prefix, recipe) as store:
+        order = job_order(catalog, recipe)
+        n_stored = len(order) - len(store.missing([catalog.photos[i].digest for i in order]))
+        extracted = extract_missing(catalog, order, prefix, recipe, store, progress, stop)
+        train, held_out = photos_there(catalog, order, store)
+        clock.lap("extract")
+
+        progress.phase("Solving the head")
+        features = store.read([catalog.photos[i].digest for i in train])
+        labels, folds = catalog.labels(train), folds_of(catalog, train, recipe)
+        device = resolve("torch", recipe.device)[1]
+        head, note = fit_head(features, labels, len(catalog.classes), folds, recipe, device, progress)
+        clock.lap("solve")
+
+        logits = head.logits(store.read([catalog.photos[i].digest for i in held_out]))
+    return Solution(
+        head=head,
+        note=note,
+        train=train,
+        held_out=held_out,
+        logits=logits,
+        body=prefix.onnx,
+        features=lambda pixels: _by_engine(prefix, pixels),
+        card=prefix.card,
+        bad=extracted.bad,
+        n_stored=n_stored,
+    )
+
+
+def _by_engine(prefix: Prefix, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    engine = OnnxEngine(prefix, "cpu")
+    return in_batches(engine, pixels, engine.batch, engine.workers)

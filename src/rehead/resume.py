@@ -1,0 +1,84 @@
+"""A run that was interrupted, taken up again: by the same recipe on the same photos, or it says what changed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rehead.data.catalog import Catalog
+from rehead.errors import RunError, SourceError
+from rehead.tuning.recipe import PRESETS, Recipe, load
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The photos that were asked for; source is None where they were no files."""
+
+    source: Any
+    layout: str
+    valid: Any
+    test: Any
+
+    @classmethod
+    def of(cls, source: object, layout: str, valid: object | None, test: object | None) -> Asked:
+        """With full paths, so that the run can be taken up from any folder."""
+        return cls(_full(source), layout, _full(valid), _full(test))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def taken_up(
+    run: Path, source: object, preset: str | None, settings: dict[str, Any], *, force: bool
+) -> tuple[Recipe, Asked]:
+    """The recipe and the photos of an interrupted run. Raises RunError when there is none, or other settings are given.
+
+    force: settings that are given go before the run's own.
+    """
+    try:
+        recipe = load(run / "recipe.toml")
+        asked = Asked(**json.loads((run / "photos.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(what=f"{run} is no run that can be taken up.", why=str(error)) from error
+    given = {**(PRESETS.get(preset, {}) if preset else {}), **settings}
+    own = asdict(recipe)
+    changed = [f"{name} is {own.get(name)!r}, not {value!r}" for name, value in given.items() if own.get(name) != value]
+    if changed and not force:
+        raise RunError(
+            what=f"The run {run} has another recipe.",
+            why="; ".join(changed) + ".",
+            fix="Leave those options out, start a new run, or go on all the same with --force.",
+        )
+    if source is None and asked.source is None:
+        raise SourceError(what=f"The photos of {run} were no files.", fix="Pass them again beside resume=.")
+    return (Recipe.from_dict({**own, **given}) if changed else recipe), asked
+
+
+def check_photos(run: Path, catalog: Catalog) -> None:
+    """Raises RunError when photos came, went, changed their label or side since the run began."""
+    try:
+        with (run / "catalog.csv").open(encoding="utf-8", newline="") as file:
+            before = {row["digest"]: (row["label"], row["side"]) for row in csv.DictReader(file)}
+    except FileNotFoundError:
+        return
+    now = {photo.digest.hex(): (photo.label, photo.side) for photo in catalog.photos}
+    both = before.keys() & now.keys()
+    counts = {
+        "are new": len(now.keys() - both),
+        "are gone": len(before.keys() - both),
+        "have another label or side": sum(before[digest] != now[digest] for digest in both),
+    }
+    if any(counts.values()):
+        raise RunError(
+            what=f"The photos changed since the run {run} began.",
+            why=", ".join(f"{count} {what}" for what, count in counts.items() if count) + ".",
+            fix="Start a new run (features that are there are used), or go on all the same with --force.",
+        )
+
+
+def _full(source: object) -> str | None:
+    return os.path.abspath(source) if isinstance(source, (str, os.PathLike)) else None

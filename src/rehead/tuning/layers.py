@@ -1,0 +1,90 @@
+"""Which layers learn: what a person types, such as `last:2`, resolved against a backbone's layers. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rehead.errors import RecipeError, UnknownLayer, nearest
+
+HEAD, POOL = "head", "pool"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What has to be known of a layer: its name, its number of parameters and multiply-adds, and its output's shape."""
+
+    name: str
+    parameters: int
+    macs: int
+    shape: tuple[int, ...]
+
+
+def layers_that_learn(spec: str, stages: Sequence[Stage]) -> tuple[str, ...]:
+    """The names of the layers below the head that learn, in order; () for the head alone.
+
+    spec: "head"; "all"; "last:2", the last two layers with parameters below the head; "last:30%", the last ones with at
+    most that share of the network's multiply-adds, one at least; or names and ranges such as "layer3-layer4,head" and
+    "blocks.10-11". The head always learns. stages: in order of data flow. Raises RecipeError, and UnknownLayer, which
+    lists the layers.
+    """
+    body = [stage for stage in stages if stage.name not in (HEAD, POOL) and stage.parameters]
+    names = [stage.name for stage in body]
+    if spec == HEAD:
+        return ()
+    if spec == "all":
+        return tuple(names)
+    if match := re.fullmatch(r"last:(\d+)(%?)", spec):
+        n = _last_share(body, int(match[1]) / 100) if match[2] else int(match[1])
+        if n < 1 or n > len(body):
+            raise RecipeError(
+                what=f"--train {spec} is out of range.",
+                why=f"There are {len(body)} layers below the head.",
+                fix=_listed(names),
+            )
+        return tuple(names[-n:])
+    chosen: set[str] = set()
+    for part in filter(None, (part.strip() for part in spec.split(","))):
+        chosen.update(_named(part, [stage.name for stage in stages]))
+    learning = tuple(name for name in names if name in chosen)
+    if not chosen:
+        raise RecipeError(what=f"--train {spec!r} names no layer.", fix=_listed([*names, HEAD]))
+    return learning
+
+
+def _named(part: str, names: list[str]) -> list[str]:
+    """One name, or the first to the last of "a-b", where b may be its end alone: "blocks.10-11"."""
+    if part in names:
+        return [part]
+    first, dash, last = part.partition("-")
+    if dash and first in names:
+        full = (
+            last
+            if last in names
+            else f"{first.rpartition('.')[0]}.{last}"
+            if "." in first
+            else re.sub(r"\d+$", "", first) + last
+        )
+        if full in names and names.index(first) <= names.index(full):
+            return names[names.index(first) : names.index(full) + 1]
+    raise UnknownLayer(
+        what=f"No layer is called {part!r}.",
+        why=f"This backbone has, in order: {', '.join(names)}.",
+        fix=nearest(part, names) or "Pass some of these names, such as --train last:2.",
+    )
+
+
+def _last_share(body: Sequence[Stage], share: float) -> int:
+    """How many of the last layers have at most this share of all multiply-adds; at least one."""
+    total, n, sofar = sum(stage.macs for stage in body), 0, 0
+    for stage in reversed(body):
+        sofar += stage.macs
+        if sofar > share * total and n:
+            break
+        n += 1
+    return n
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"They are: {', '.join(names)}."

@@ -1,0 +1,103 @@
+"""The MLP head: dense layers trained on stored pooled features, with Adam on the cross-entropy of the logits."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from rehead.bundle import Activation, Head
+from rehead.data.split import seed_for
+from rehead.nets.heads import head_from_module, mlp_module
+from rehead.progress import Progress
+
+STOP_SHARE = 0.1  # of the training photos decide when to stop; the held-out side is never looked at
+PATIENCE = 8  # epochs without a better loss on that slice
+MIN_SLICE = 10  # photos; with fewer, all epochs are run on all photos
+
+
+def train_mlp(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    n_classes: int,
+    *,
+    hidden: tuple[int, ...],
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    activation: Activation,
+    class_weight: str | None,
+    seed: int,
+    device: str,
+    progress: Progress,
+) -> tuple[Head, str]:
+    """A head of dense layers `hidden` wide, and a few words on it. features: (n, width). The best epoch is kept.
+
+    Features are standardised; the first layer of the head that comes back takes them as they are.
+    """
+    mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    scale = np.where(scale > 1e-6, scale, 1.0)
+    x = torch.from_numpy(((features - mean) / scale).astype(np.float32)).to(device)
+    y = torch.from_numpy(labels).to(device)
+    learn, watch = _slices(labels, seed, device)
+    module = mlp_module(features.shape[1], hidden, n_classes, activation, seed=seed_for(seed, "mlp")).to(device)
+    loss_of = nn.CrossEntropyLoss(_weights(labels, n_classes, class_weight, device))
+    optimizer = torch.optim.Adam(module.parameters(), lr=lr)
+    best, best_loss, best_epoch, n_epochs = copy.deepcopy(module.state_dict()), float("inf"), 0, 0
+    for epoch in range(1, epochs + 1):
+        n_epochs = epoch
+        module.train()
+        for batch in _shuffled(learn, batch_size, seed_for(seed, "shuffle", epoch)):
+            optimizer.zero_grad(set_to_none=True)
+            loss_of(module(x[batch]), y[batch]).backward()
+            optimizer.step()
+        module.eval()
+        with torch.inference_mode():
+            loss = float(loss_of(module(x[watch]), y[watch]))
+        progress.status(f"MLP epoch {epoch} of {epochs}, loss {loss:.3f}")
+        if loss < best_loss:
+            best, best_loss, best_epoch = copy.deepcopy(module.state_dict()), loss, epoch
+        elif epoch - best_epoch >= PATIENCE:
+            break
+    module.load_state_dict(best)
+    head = _on_raw(head_from_module(module.cpu(), "mlp", activation), mean, scale)
+    widths = ", ".join(map(str, hidden))
+    return head, f"mlp: {widths} hidden, Adam, epoch {best_epoch} of {n_epochs} kept by a slice of the training side"
+
+
+def _slices(labels: NDArray[np.int64], seed: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Photos to learn from, and photos that decide when to stop, of every class that has enough."""
+    order = np.random.default_rng(seed_for(seed, "slice")).permutation(len(labels))
+    watched = []
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        watched.append(members[: int(len(members) * STOP_SHARE)])
+    watch = np.sort(np.concatenate(watched))
+    if len(watch) < MIN_SLICE:
+        everything = torch.arange(len(labels), device=device)
+        return everything, everything
+    learn = np.setdiff1d(np.arange(len(labels)), watch)
+    return torch.from_numpy(learn).to(device), torch.from_numpy(watch).to(device)
+
+
+def _shuffled(positions: torch.Tensor, batch_size: int, seed: int) -> list[torch.Tensor]:
+    order = torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed)).to(positions.device)
+    return list(positions[order].split(batch_size))
+
+
+def _weights(labels: NDArray[np.int64], n_classes: int, class_weight: str | None, device: str) -> torch.Tensor | None:
+    if class_weight is None:
+        return None
+    counts = np.bincount(labels, minlength=n_classes)
+    return torch.tensor(len(labels) / (n_classes * np.maximum(counts, 1)), dtype=torch.float32, device=device)
+
+
+def _on_raw(head: Head, mean: NDArray[np.float64], scale: NDArray[np.float64]) -> Head:
+    """The head with the standardisation folded into its first layer."""
+    weight, bias = head.layers[0]
+    folded = weight.astype(np.float64) / scale
+    first = (folded.astype(np.float32), (bias - folded @ mean).astype(np.float32))
+    return Head(head.kind, (first, *head.layers[1:]), head.activation)

@@ -1,0 +1,250 @@
+"""Layers trained by gradient steps: what learns, what a seed decides, and going on from a checkpoint bit for bit."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rehead.errors import RecipeError, RunError, UnknownLayer
+from rehead.tuning.checkpoint import FILE, read_checkpoint, write_checkpoint
+from rehead.tuning.course import Course, lr_at
+from rehead.tuning.feed import PhotoFeed, StoredFeed
+from rehead.tuning.layers import Stage, layers_that_learn
+from rehead.tuning.recipe import Recipe
+from rehead.tuning.train import Job, State, logits_of, train_layers
+
+COURSE = replace(Recipe().course, epochs=3, batch_size=8)
+
+
+class Killed(Exception):
+    pass
+
+
+def feed(n: int = 60) -> StoredFeed:
+    random = np.random.default_rng(0)
+    labels = np.arange(n) % 2
+    maps = random.normal(size=(n, 3, 6, 6)) + labels[:, None, None, None]
+    plain = maps.astype(np.float16)
+    return StoredFeed([plain, plain[:40, :, :, ::-1]], labels, seed=0)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    frozen = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    body = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2), nn.AdaptiveAvgPool2d(1))
+    return nn.Sequential(frozen, body, nn.Flatten(), nn.Linear(8, 2))
+
+
+def job(model: nn.Sequential, course: Course = COURSE, **changes: Any) -> Job:
+    settings: dict[str, Any] = {
+        "model": model,
+        "groups": [list(model[1].parameters()), list(model[3].parameters())],
+        "feed": feed(),
+        "course": course,
+        "learn": np.arange(36),
+        "watch": np.arange(36, 40),
+        "n_classes": 2,
+        "device": "cpu",
+        "report": lambda facts: None,
+        "save": lambda state: None,
+        "due": lambda: False,
+        "progress": lambda n, text: None,
+    }
+    return Job(**{**settings, **changes})
+
+
+def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def changed_modules(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    return {name.rpartition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_frozen_layers_are_bit_identical_and_all_that_should_learn_does() -> None:
+    model = network()
+    before = tensors(model)
+    train_layers(job(model))
+    assert changed_modules(before, tensors(model)) == {"1.0", "1.1", "3"}
+    assert torch.equal(before["1.1.running_mean"], tensors(model)["1.1.running_mean"])
+
+
+def test_statistics_of_norms_adapt_when_asked_and_only_where_something_learns() -> None:
+    model = network()
+    before = tensors(model)
+    train_layers(job(model, replace(COURSE, norm="adapt")))
+    after = tensors(model)
+    assert not torch.equal(before["1.1.running_mean"], after["1.1.running_mean"])
+    assert torch.equal(before["0.1.running_mean"], after["0.1.running_mean"])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_photos_are_told_apart_after_training(optimizer: str) -> None:
+    model = network()
+    train_layers(job(model, replace(COURSE, epochs=20, optimizer=optimizer, lr=0.02)))
+    logits = logits_of(model, feed(), np.arange(40, 60), "cpu")
+    assert (logits.argmax(1) == feed().labels[40:]).mean() >= 0.9
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
+    one, same_again, other = network(), network(), network()
+    train_layers(job(one))
+    train_layers(job(same_again))
+    train_layers(job(other, replace(COURSE, seed=1)))
+    assert same(tensors(one), tensors(same_again))
+    assert not same(tensors(one), tensors(other))
+
+
+@pytest.mark.parametrize(
+    "setting", [{}, {"average": 0.9}, {"mixup": 0.4, "accumulate": 2}, {"norm": "adapt", "clip": 1.0}]
+)
+def test_going_on_from_any_checkpoint_ends_with_the_same_bits(tmp_path: Path, setting: dict[str, Any]) -> None:
+    course = replace(COURSE, **setting)
+    whole = network()
+    train_layers(job(whole, course))
+    for batches in range(2, 15, 4):  # of the 15
+        counter = itertools.count(1)
+
+        def told(n: int, text: str, counter: Any = counter, batches: int = batches) -> None:
+            if next(counter) > batches:
+                raise Killed
+
+        save = lambda state: write_checkpoint(tmp_path, state)  # noqa: E731
+        with pytest.raises(Killed):
+            train_layers(job(network(), course, save=save, due=lambda: True, progress=told))
+        resumed = network()
+        train_layers(job(resumed, course), read_checkpoint(tmp_path))
+        assert same(tensors(whole), tensors(resumed)), batches
+        (tmp_path / FILE).unlink()
+
+
+def test_the_best_epoch_by_the_watched_photos_is_kept() -> None:
+    model = network()
+    state = train_layers(job(model, replace(COURSE, epochs=6, lr=0.3)))
+    losses = [facts["watch_loss"] for facts in state.history]
+    assert state.best_epoch == int(np.argmin(losses)) + 1
+    logits = torch.from_numpy(logits_of(model, feed(), np.arange(36, 40), "cpu"))
+    assert float(nn.functional.cross_entropy(logits, torch.from_numpy(feed().labels[36:40]))) == pytest.approx(
+        min(losses)
+    )
+
+
+def test_training_ends_early_without_a_gain_and_when_it_is_stopped() -> None:
+    patient = train_layers(job(network(), replace(COURSE, epochs=50, lr=1.0, patience=2)))
+    assert patient.epoch == patient.best_epoch + 2
+    stopped = train_layers(job(network(), stop=lambda: True))
+    assert stopped.epoch == 1
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    broken = feed()
+    broken._views[0][:] = np.nan
+    with pytest.raises(RunError, match="The loss is nan in epoch 1, batch 1"):
+        train_layers(job(network(), feed=broken, save=lambda state: write_checkpoint(tmp_path, state)))
+    assert read_checkpoint(tmp_path) is None
+
+
+def test_a_checkpoint_of_other_layers_is_refused() -> None:
+    with pytest.raises(RunError, match="other layers learned"):
+        train_layers(job(network()), State(learning=["3.weight"]))
+
+
+def test_a_damaged_or_newer_checkpoint_is_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, State())
+    data = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(data[: len(data) // 2])
+    with pytest.raises(RunError, match="is damaged"):
+        read_checkpoint(tmp_path)
+    (tmp_path / FILE).write_bytes(data.replace(b'"format":"1"', b'"format":"9"'))
+    with pytest.raises(RunError, match="has format 9"):
+        read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
+def test_learning_rates_rise_once_and_then_fall(schedule: str) -> None:
+    course = replace(COURSE, schedule=schedule, lr=0.5)
+    rates = [lr_at(course, step, 100) for step in range(100)]
+    top = int(np.argmax(rates))
+    assert max(rates) == pytest.approx(0.5)
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    if schedule != "constant":
+        assert rates[-1] <= 1e-4
+
+
+def test_layers_further_from_the_head_learn_more_slowly_and_norms_do_not_decay() -> None:
+    from rehead.tuning.train import _optimizer
+
+    model = network()
+    groups = _optimizer(job(model, replace(COURSE, layer_decay=0.5, weight_decay=0.1))).param_groups
+    by_id = {id(p): group for group in groups for p in group["params"]}
+    assert by_id[id(model[3].weight)]["scale"] == 1.0
+    assert by_id[id(model[1][0].weight)]["scale"] == 0.5
+    assert by_id[id(model[1][1].weight)]["weight_decay"] == 0.0
+    assert by_id[id(model[1][0].weight)]["weight_decay"] == 0.1
+
+
+def test_balanced_sampling_shows_each_class_as_often() -> None:
+    from rehead.tuning.train import _order
+
+    learn = np.array([i for i in range(36) if i % 2 == 0 or i < 6])
+    order = _order(job(network(), replace(COURSE, sampling="balanced"), learn=learn), 0)
+    assert 0.25 < feed().labels[order].mean() < 0.75
+    assert feed().labels[learn].mean() < 0.2
+
+
+def test_batches_are_the_same_from_wherever_they_are_asked_for() -> None:
+    def pixels(place: int, seed: int | None) -> Any:
+        return np.full((2, 2, 3), (place + (seed or 0)) % 256, np.uint8)
+
+    photos = PhotoFeed(pixels, np.arange(40) % 2, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), seed=0)
+    order = np.random.default_rng(0).permutation(40)
+    for fed in (feed(), photos):
+        whole = list(fed.batches(order, 1, 8, 0))
+        later = list(fed.batches(order, 1, 8, 3))
+        assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(whole[3:], later, strict=True))
+        assert len(whole) == 5
+
+
+STAGES = [Stage(name, 10 * (name != "pool"), macs, (8, 7, 7)) for name, macs in
+          [("stem", 10), ("layer1", 30), ("layer2", 30), ("layer3", 20), ("layer4", 10), ("pool", 0), ("head", 1)]]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        ("head", ()),
+        ("last:1", ("layer4",)),
+        ("last:2", ("layer3", "layer4")),
+        ("last:30%", ("layer3", "layer4")),
+        ("last:1%", ("layer4",)),
+        ("layer4,head", ("layer4",)),
+        ("layer2-layer4", ("layer2", "layer3", "layer4")),
+        ("layer2-4,head", ("layer2", "layer3", "layer4")),
+        ("all", ("stem", "layer1", "layer2", "layer3", "layer4")),
+    ],
+)
+def test_what_learns_is_read_as_a_person_means_it(spec: str, wanted: tuple[str, ...]) -> None:
+    assert layers_that_learn(spec, STAGES) == wanted
+
+
+def test_a_layer_that_is_not_there_is_named_with_the_nearest() -> None:
+    with pytest.raises(UnknownLayer) as error:
+        layers_that_learn("layr4,head", STAGES)
+    assert "'layr4'" in error.value.what
+    assert "layer4" in error.value.fix
+    with pytest.raises(RecipeError, match="out of range"):
+        layers_that_learn("last:9", STAGES)
+    with pytest.raises(RecipeError, match="names no layer"):
+        layers_that_learn(",", STAGES)
