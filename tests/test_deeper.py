@@ -1,0 +1,253 @@
+"""Layers below the head tuned end to end: from the command line, killed and taken up again, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_photos
+from safetensors.torch import load_file, save_file
+
+import rehead
+from rehead import bundle as bundles
+from rehead.deeper import needed_bytes, planned
+from rehead.errors import RecipeError, RunError, UnknownLayer
+from rehead.tuning.layers import Stage
+from rehead.tuning.recipe import Recipe
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+LAST = {"train": "last:1", "epochs": 2, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("deeper") / "photos", {"red": 40, "blue": 40})
+
+
+@pytest.fixture(scope="module")
+def tuned(folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> rehead.Tuned:
+    return rehead.tune(folder, cache=cache, out=tmp_path_factory.mktemp("run") / "first", **LAST)
+
+
+def graph(tuned: rehead.Tuned) -> bytes:
+    return (tuned.bundle / "model.onnx").read_bytes()
+
+
+def test_a_run_of_layers_is_verified_and_holds_what_any_run_does(tuned: rehead.Tuned) -> None:
+    assert tuned.verdict.top1.value == 1.0
+    names = {path.name for path in tuned.run.iterdir()}
+    assert {"bundle", "catalog.csv", "log.txt", "metrics.jsonl", "recipe.toml", "verdict.json"} <= names
+    assert not names & {"checkpoint.safetensors", "body.onnx"}
+    epochs = [json.loads(line) for line in (tuned.run / "metrics.jsonl").read_text().splitlines()]
+    assert [facts["epoch"] for facts in epochs] == [1, 2]
+    assert {"loss", "lr", "watch_loss", "watch_right", "images_per_s"} <= set(epochs[0])
+    log = (tuned.run / "log.txt").read_text()
+    assert re.search(r"conv_head +412,160 parameters +learns", log)
+    assert re.search(r"blocks.6 +605,440 parameters +frozen", log)
+
+
+def test_its_bundle_predicts_without_torch_and_names_the_layers(tuned: rehead.Tuned, folder: Path) -> None:
+    assert bundles.read(tuned.bundle).facts["backbone"]["learned"] == ["conv_head"]
+    photo = folder / "red" / "0.png"
+    code = "import sys; sys.modules['torch'] = None; import rehead; "
+    code += f"print(rehead.load({str(tuned.bundle)!r}).predict({str(photo)!r}).label)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "red", done.stderr
+
+
+def test_the_same_seed_gives_the_same_model_from_another_cache(
+    tuned: rehead.Tuned, folder: Path, tmp_path: Path
+) -> None:
+    again = rehead.tune(folder, cache=tmp_path / "cache", out=tmp_path / "run", **LAST)
+    assert (again.bundle / "head.safetensors").read_bytes() == (tuned.bundle / "head.safetensors").read_bytes()
+    assert graph(again) == graph(tuned)
+
+
+def test_all_layers_train_from_photos(folder: Path, cache: Path, tmp_path: Path) -> None:
+    tuned = rehead.tune(
+        folder,
+        cache=cache,
+        out=tmp_path / "run",
+        train="all",
+        epochs=1,
+        batch_size=16,
+        limit=40,
+        augment="crop",
+        mixup=0.2,
+    )
+    assert tuned.images["used"] == 40
+    assert "stem" in bundles.read(tuned.bundle).facts["backbone"]["learned"]
+
+
+def test_another_network_from_a_file_learns_with_a_random_mlp_on_top(folder: Path, cache: Path, tmp_path: Path) -> None:
+    save_file(dict(rehead.backbone("resnet18", pretrained=False).network.state_dict()), tmp_path / "w.safetensors")
+    tuned = rehead.tune(
+        folder, cache=cache, out=tmp_path / "run", backbone="resnet18", weights=str(tmp_path / "w.safetensors"),
+        train="layer4,head", head="mlp:16", warm_head=False, epochs=1, limit=40, views=1, norm="adapt",
+    )  # fmt: skip
+    assert len(load_file(tuned.bundle / "head.safetensors")) == 4
+    assert "random at first" in tuned.head_note
+
+
+def test_bad_photos_are_skipped_when_training_from_photos(folder: Path, cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20})
+    (photos / "red" / "0.png").write_bytes((photos / "red" / "0.png").read_bytes()[:200])
+    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", train="last:1", cut="none", epochs=1)
+    assert tuned.images == {"used": 39, "skipped": 1, "from_store": 0}
+
+
+def test_a_layer_that_is_not_there_is_an_error_before_anything_is_computed(
+    rehead: Program, folder: Path, tmp_path: Path
+) -> None:
+    done = rehead("tune", folder, "--train", "blokcs.6", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "No layer is called 'blokcs.6'" in done.stderr
+    assert "blocks.6" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+STAGES = [
+    Stage("stem", 10, 1, (32, 112, 112)), Stage("a", 10, 1, (16, 56, 56)), Stage("b", 10, 1, (8, 7, 7)),
+    Stage("pool", 0, 0, (8,)), Stage("head", 10, 0, (2,)),
+]  # fmt: skip
+
+
+def test_the_cut_moves_to_where_activations_fit_or_nothing_is_kept(tmp_path: Path) -> None:
+    def cut(gigabytes: float, **settings: object) -> str | None:
+        recipe = Recipe.from_dict({"train": "b", "cache_limit_gb": gigabytes, **settings})
+        return planned(recipe, STAGES, 1000, tmp_path).cut
+
+    recipe = Recipe(train="b")
+    large, small = (needed_bytes(stage, recipe, 1000) / 1e9 for stage in STAGES[:2])
+    assert cut(small) == "a"
+    assert cut(small / 2) is None
+    assert cut(large, train="b,a") == "stem"
+    assert cut(small, cut="none") is None
+    assert cut(large, cut="stem") == "stem"
+    assert planned(Recipe(train="all"), STAGES, 1000, tmp_path).cut is None
+
+
+def test_a_cut_behind_a_layer_that_learns_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="is not below a, the first layer that learns"):
+        planned(Recipe(train="a,b", cut="b"), STAGES, 10, tmp_path)
+    with pytest.raises(UnknownLayer):
+        planned(Recipe(train="c"), STAGES, 10, tmp_path)
+
+
+def start(folder: Path, out: Path, cache: Path, *more: str) -> subprocess.Popen[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "rehead",
+        "tune",
+        str(folder),
+        "--train",
+        "last:1",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "8",
+    ]
+    return subprocess.Popen(
+        [*command, "--out", str(out), "--json", *more],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "REHEAD_CACHE": str(cache)},
+    )  # fmt: skip
+
+
+def kill_when(process: subprocess.Popen[str], path: Path, deadline_s: float = 120) -> bool:
+    """Kills the process as soon as the file is there; False when it ended first."""
+    ends = time.monotonic() + deadline_s
+    while time.monotonic() < ends and process.poll() is None:
+        if path.exists():
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.01)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def test_a_killed_run_is_taken_up_and_ends_with_the_same_bits(
+    tuned: rehead.Tuned, rehead: Program, folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert kill_when(start(folder, run, cache), run / "checkpoint.safetensors")
+    assert not (run / "verdict.json").exists()
+    done = rehead("tune", "--resume", run, "--json", REHEAD_CACHE=str(cache))
+    assert done.returncode == 0, done.stderr
+    assert (run / "bundle" / "model.onnx").read_bytes() == graph(tuned)
+    finished = rehead("tune", "--resume", run)
+    assert finished.returncode == 2
+    assert "is finished" in finished.stderr
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_it_ends_with_the_same_bits(
+    tuned: rehead.Tuned, rehead: Program, folder: Path, tmp_path: Path
+) -> None:
+    dice = random.Random(0)
+    for moment in range(20):
+        run, cache = tmp_path / f"run{moment}", tmp_path / f"cache{moment // 5}"
+        process = start(folder, run, cache)
+        try:
+            process.communicate(timeout=dice.uniform(0.5, 12.0))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        again = ("tune", "--resume", run) if (run / "recipe.toml").exists() else None
+        if again and not (run / "verdict.json").exists() and (run / "photos.json").exists():
+            done = rehead(*again, REHEAD_CACHE=str(cache))
+        elif not (run / "verdict.json").exists():
+            done = rehead("tune", folder, "--train", "last:1", "--epochs", "2", "--batch-size", "8", "--out", run, "--force",
+                          REHEAD_CACHE=str(cache))  # fmt: skip
+        else:
+            continue
+        assert done.returncode == 0, (moment, done.stderr)
+        assert (run / "bundle" / "model.onnx").read_bytes() == graph(tuned), moment
+
+
+def test_a_run_goes_on_only_with_its_own_photos_and_recipe_unless_forced(
+    folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20})
+    process = start(photos, tmp_path / "run", cache)
+    assert kill_when(process, tmp_path / "run" / "checkpoint.safetensors")
+    with pytest.raises(RunError) as error:
+        rehead.tune(resume=tmp_path / "run", cache=cache, epochs=7)
+    assert "epochs is 2, not 7" in error.value.why
+    (photos / "red" / "0.png").unlink()
+    with pytest.raises(RunError) as error:
+        rehead.tune(resume=tmp_path / "run", cache=cache)
+    assert "1 are gone" in error.value.why
+    tuned = rehead.tune(resume=tmp_path / "run", cache=cache, force=True)
+    assert tuned.images["used"] == 39
+
+
+def test_what_is_no_unfinished_run_is_refused(tuned: rehead.Tuned, tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(RunError, match="is no run"):
+        rehead.tune(resume=tmp_path, cache=cache)
+    with pytest.raises(RunError, match="is finished"):
+        rehead.tune(resume=tuned.run, cache=cache)
+
+
+def test_the_tuned_network_is_what_the_bundle_computes(tuned: rehead.Tuned, folder: Path, cache: Path) -> None:
+    frozen = rehead.tune(folder, cache=cache, out=tuned.run.with_name("frozen"), limit=40)
+    photo = str(folder / "red" / "0.png")
+    deep, flat = rehead.load(tuned.bundle).features(photo), rehead.load(frozen.bundle).features(photo)
+    assert deep.shape == flat.shape == (1280,)
+    assert not np.allclose(deep, flat, atol=1e-3)
+
+
+def test_nothing_of_torch_is_left_changed(tuned: rehead.Tuned) -> None:
+    assert torch.is_grad_enabled()
+    assert torch.get_default_dtype() == torch.float32
