@@ -35,7 +35,7 @@ from rehead.pixels import Preprocess, prepare
 from rehead.progress import Clock, Progress
 from rehead.run_folder import BODY, RunFolder
 from rehead.solution import Solution
-from rehead.tuning.head import fit_head
+from rehead.tuning.head import fit_head, soft_head
 from rehead.tuning.layers import HEAD, POOL, Stage, layers_that_learn
 from rehead.tuning.recipe import Recipe
 from rehead.verdict.metrics import wilson
@@ -72,6 +72,7 @@ def tune_layers(
     from rehead.nets.heads import head_from_module, module_from_head
     from rehead.tuning.checkpoint import read_checkpoint, write_checkpoint
     from rehead.tuning.feed import Feed, PhotoFeed, StoredFeed
+    from rehead.tuning.modes import adapt_norms
     from rehead.tuning.train import Job, logits_of, train_layers
 
     progress.phase(f"Loading {recipe.backbone}")
@@ -109,6 +110,8 @@ def tune_layers(
 
     state = read_checkpoint(run.path)
     progress.phase("Solving the head")
+    if recipe.norm == "adapt" and recipe.warm_head:
+        adapt_norms(body.to(device), (x.to(device) for x in feed.plain(learn, recipe.course.batch_size)))
     first, note = _first_head(body, feed, catalog, train, recipe, device, progress)
     model = torch.nn.Sequential()
     model.add_module("body", body)
@@ -312,6 +315,8 @@ def _first_head(
     if recipe.warm_head:
         pooled = logits_of(body.to(device), feed, np.arange(len(train)), device)
         labels, folds = catalog.labels(train), folds_of(catalog, train, recipe)
+        if not hidden:
+            return soft_head(pooled, labels, len(catalog.classes), folds, recipe.class_weight)
         return fit_head(pooled, labels, len(catalog.classes), folds, recipe, device, progress)
     width = logits_of(body.to(device), feed, np.arange(1), device).shape[1]
     module = mlp_module(width, hidden, len(catalog.classes), recipe.activation, seed=recipe.seed)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from rehead.progress import Progress, Silent
 from rehead.tuning.recipe import Recipe, hidden_widths
 from rehead.tuning.solve import cross_validated, solve_linear, solve_prototype
 
+SOFT_PENALTY = 1e-2  # times d / n_classes; a hundred times what is usual for a head that stays alone
 CANDIDATES = ("linear", "prototype", "mlp:256")  # what --head auto chooses from
 X: TypeAlias = NDArray[Any]  # (n, width) float32, or float16 when it is a memory map
 Y: TypeAlias = NDArray[np.int64]
@@ -40,6 +41,18 @@ def fit_head(
     best = max(scores, key=lambda name: scores[name])  # the first, and simplest, of equals
     head, note = _fit(best, features, labels, n_classes, folds, recipe, device, progress)
     return head, f"{note}; the best of {', '.join(CANDIDATES)} by {recipe.folds}-fold"
+
+
+def soft_head(features: X, labels: Y, n_classes: int, folds: Y, class_weight: str | None) -> tuple[Head, str]:
+    """A linear head to begin training layers with: under a strong penalty, so that it is right but not sure.
+
+    One that was solved to its best is sure of the very photos it learned from, and what it asks of the layers below
+    wrecks them: on the flowers, 70 % of the training side to learn from, four epochs ended at 75.4 % right of the other
+    30 % behind the best head, 78.2 % behind random numbers and 79.5 % behind this one.
+    """
+    penalty = SOFT_PENALTY * features.shape[1] / n_classes
+    solved = solve_linear(features, labels, n_classes, folds=folds, class_weight=class_weight, penalties=[penalty])
+    return solved.head, "linear: solved under a strong penalty"
 
 
 def _fit(

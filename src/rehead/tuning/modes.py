@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -52,3 +53,20 @@ def set_modes(model: nn.Module, names: set[str], norm: str = "frozen") -> None:
     for module in model.modules():
         if module not in learns and any(True for _ in module.parameters()):
             module.eval()
+
+
+def adapt_norms(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Gives batch norms the statistics of these inputs, the mean over all batches, and leaves the model in eval mode."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momentum = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean
+        norm.train()
+    with torch.no_grad():
+        for x in batches:
+            model(x)
+    for norm, before in zip(norms, momentum, strict=True):
+        norm.momentum = before
+        norm.eval()
