@@ -14,8 +14,8 @@ test-all: .venv/dev.done
 	$(BIN)/python -m pytest
 
 check: .venv/dev.done
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 

@@ -18,7 +18,7 @@ from rehead.deeper import tune_layers
 from rehead.errors import SourceError
 from rehead.export import compare, with_head
 from rehead.extraction import job_order, sample_pixels
-from rehead.features.cache import default_cache_folder
+from rehead.features.cache import check_writable, default_cache_folder
 from rehead.features.extract import too_many_bad
 from rehead.frozen import tune_head
 from rehead.progress import Clock, Progress, Silent
@@ -87,6 +87,7 @@ def tune(
     if source is None and resume is None:
         raise SourceError(what="No photos are named.", fix="Name a folder of labelled photos: rehead tune photos/")
     place = Path(cache).expanduser() if cache is not None else default_cache_folder(os.environ)
+    check_writable(place)
     progress, clock = Log(progress or Silent()), Clock()
     with RunFolder(out, force=force, resume=resume) as run:
         if resume is None:
@@ -178,7 +179,7 @@ def _facts(catalog: Catalog, solution: Solution, recipe: Recipe, verdict: Verdic
     about = {
         name: value for name, value in asdict(solution.card).items() if name not in ("preprocess", "pooled", "shape")
     }
-    about["learned"] = list(solution.learned)
+    about |= {"width": solution.head.width, "learned": list(solution.learned)}
     return {
         "classes": list(catalog.classes),
         "preprocess": solution.card.preprocess.to_dict(),

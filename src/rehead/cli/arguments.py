@@ -13,6 +13,7 @@ from typing import Any
 
 from rehead.errors import RecipeError, ReheadError
 
+ABORTED = 130  # what shells give a program that Ctrl-C ended
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -81,10 +82,13 @@ class Interrupt:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
         if exception[0] is not None:
+            signal.signal(
+                signal.SIGINT, signal.SIG_IGN
+            )  # the job ends anyway; a hasty Ctrl-C must not tear its last words
             self._progress.close()
+        elif self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
 
     def _on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
         if self._stopped or not self._listening:
@@ -102,7 +106,8 @@ def guarded(app: Any) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names may be any bytes
     sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        return int(app(standalone_mode=False) or 0)
+        code = int(app(standalone_mode=False) or 0)
+        return _aborted() if code == ABORTED else code  # Typer turns Ctrl-C into a code of its own
     except ReheadError as error:
         if debug:
             raise
@@ -144,4 +149,4 @@ def _other(error: Exception, debug: bool) -> int:
 
 def _aborted() -> int:
     print("Aborted. What was computed is kept; the same command goes on from there.", file=sys.stderr)
-    return 130
+    return ABORTED

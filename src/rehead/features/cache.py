@@ -11,6 +11,7 @@ import fnmatch
 import json
 import os
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from typing import Any
 
 from rehead.durable import remove_tree
 from rehead.errors import StoreError
-from rehead.features.store import count_photos
+from rehead.features.store import FULL, count_photos
 
 LEFT_OVER_S = 3600.0  # a hidden *.part folder in which nothing was written for so long is of a killed job
 
@@ -53,6 +54,22 @@ def default_cache_folder(environment: Mapping[str, str]) -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "rehead"
     return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rehead"
+
+
+def check_writable(cache: Path) -> None:
+    """Makes the cache folder. Raises StoreError when nothing can be written there."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        if error.errno in FULL:
+            return  # a full disk is told of by whoever needs room, with how much
+        raise StoreError(
+            what=f"The cache folder {cache} cannot be written.",
+            why=error.strerror or str(error),
+            fix="Name a folder that you may write to: --cache DIR, or REHEAD_CACHE.",
+        ) from error
 
 
 def list_stores(cache: Path) -> list[StoreFacts]:

@@ -49,7 +49,7 @@ Macro F1 {verdict["macro_f1"]:.3f}, log-loss {verdict["log_loss"]:.3f}.
 ## How it was made
 
 - Photos: {n_photos["train"]} to learn from, {n_photos["held_out"]} held out ({verdict["side"]}), {n_photos["skipped"]} skipped.
-- Backbone: {backbone["name"]} ({backbone["architecture"]}), {backbone["origin"]}, licence {backbone["licence"]}, frozen; weights' SHA-256 `{backbone["weights"][:16]}`.
+- Backbone: {backbone["name"]} ({backbone["architecture"]}), {backbone["origin"]}, licence {backbone["licence"]}, {_what_learned(backbone["learned"])}; weights' SHA-256 `{backbone["weights"][:16]}`.
 - Head: {head_note}.
 - Picture to square: {facts["preprocess"]["fit"]}. Seed {recipe["seed"]}.
 - Made by rehead {facts["versions"]["rehead"]}.
@@ -60,6 +60,10 @@ It always names one of its classes, whatever the photo shows. The figures hold f
 taken elsewhere, verify it again: `rehead verify path/to/this/folder your_photos/`. The backbone's own licence and the rights
 in the photos apply.
 """
+
+
+def _what_learned(layers: Sequence[str]) -> str:
+    return f"frozen up to {layers[0]}; {', '.join(layers)} tuned" if layers else "frozen"
 
 
 def _class_row(facts: dict[str, Any]) -> str:

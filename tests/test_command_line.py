@@ -1,0 +1,282 @@
+"""The command line on odd input and odd wishes: what it says, what it leaves behind, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import DATA, make_photos, noise
+from PIL import Image
+
+from rehead import bundle as bundles
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on red and blue photos."""
+    import rehead
+
+    photos = make_photos(tmp_path_factory.mktemp("photos") / "photos", {"red": 20, "blue": 20})
+    return rehead.tune(photos, cache=cache, out=tmp_path_factory.mktemp("run") / "run").run
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> dict:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def manifest(folder: Path, header: str, extra: str = "", *, mark: str = "") -> Path:
+    photos = make_photos(folder / "photos", {"red": 20, "blue": 20})
+    rows = [f"photos/{p.relative_to(photos)},{p.parent.name}" for p in sorted(photos.glob("*/*.png"))]
+    n = header.count(",") - 1
+    rows = [row + ",x" * n for row in rows]
+    path = folder / "photos.csv"
+    path.write_text(mark + "\n".join([header, *rows]) + "\n" + extra, encoding="utf-8")
+    return path
+
+
+def test_json_is_all_that_goes_to_standard_output(rehead: Program, photos: Path) -> None:
+    done = rehead("tune", photos, "--json")
+    facts = answer(done)
+    assert set(facts) == {"run", "bundle", "seconds", "images", "verdict"}
+    assert set(facts["images"]) == {"used", "skipped", "from_store"}
+    assert set(facts["verdict"]["top1"]) == {"value", "low", "high", "n"}
+    assert "total" in facts["seconds"]
+    assert "40 photos of 2 classes" in done.stderr
+
+
+def test_photos_in_heic_are_learned_from_and_predicted(rehead: Program, tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="the extra heic is not installed")
+    heif.register_heif_opener()
+    for label, colour in (("red", (200, 60, 60)), ("blue", (60, 60, 200))):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(20):
+            noise(i, colour).save(tmp_path / "photos" / label / f"{i}.heic")
+    facts = answer(rehead("tune", "photos", "--json"))
+    assert facts["images"] == {"used": 40, "skipped": 0, "from_store": 0}
+    done = rehead("predict", facts["bundle"], "photos/red/0.heic", "--format", "csv")
+    assert "red" in done.stdout.splitlines()[1]
+
+
+def test_a_parquet_manifest_is_read(rehead: Program, tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    csv = manifest(tmp_path, "path,label")
+    pandas.read_csv(csv).to_parquet(tmp_path / "photos.parquet")
+    assert answer(rehead("tune", "photos.parquet", "--json"))["images"]["used"] == 40
+
+
+def test_a_manifest_with_a_byte_order_mark_is_read(rehead: Program, tmp_path: Path) -> None:
+    manifest(tmp_path, "path,label", mark="\ufeff")
+    assert answer(rehead("tune", "photos.csv", "--json"))["images"]["used"] == 40
+
+
+def test_a_missing_file_in_a_manifest_is_skipped_and_listed(rehead: Program, tmp_path: Path) -> None:
+    manifest(tmp_path, "path,label", "photos/red/none.png,red\n")
+    facts = answer(rehead("tune", "photos.csv", "--json"))
+    assert facts["images"]["skipped"] == 1
+    assert "photos/red/none.png,is not there" in (tmp_path / facts["run"] / "skipped.csv").read_text()
+
+
+def test_an_unknown_column_is_an_error_that_names_it(rehead: Program, tmp_path: Path) -> None:
+    manifest(tmp_path, "path,label,colour")
+    done = rehead("tune", "photos.csv")
+    assert done.returncode == 2
+    assert "colour" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_duplicate_path_counts_once_or_is_an_error(rehead: Program, tmp_path: Path) -> None:
+    manifest(tmp_path, "path,label", "photos/red/0.png,red\n")
+    done = rehead("tune", "photos.csv", "--json")
+    assert done.returncode in (0, 2)
+    assert "photos/red/0.png" in (
+        done.stderr if done.returncode else (tmp_path / answer(done)["run"] / "skipped.csv").read_text()
+    )
+
+
+@pytest.mark.parametrize("fit", ["pad", "squash"])
+def test_a_fit_travels_in_the_bundle(rehead: Program, photos: Path, tmp_path: Path, fit: str) -> None:
+    facts = answer(rehead("tune", photos, "--fit", fit, "--json"))
+    assert bundles.read(tmp_path / facts["bundle"]).preprocess.fit == fit
+
+
+def test_fit_auto_says_what_it_compared_and_keeps_one(rehead: Program, photos: Path, tmp_path: Path) -> None:
+    done = rehead("tune", photos, "--fit", "auto", "--json")
+    assert bundles.read(tmp_path / answer(done)["bundle"]).preprocess.fit in ("crop", "pad", "squash")
+    assert all(f"--fit {fit}" in done.stderr for fit in ("crop", "pad", "squash"))
+
+
+def test_three_photos_give_a_verdict_as_wide_as_it_is(rehead: Program, photos: Path) -> None:
+    verdict = answer(rehead("tune", photos, "--limit", "3", "--json"))["verdict"]
+    assert verdict["partial"]
+    assert verdict["top1"]["high"] - verdict["top1"]["low"] > 0.5
+    assert "No held-out photo shows" in verdict["notes"][0]
+
+
+def test_one_photo_is_an_error_that_says_how_many_are_needed(rehead: Program, photos: Path) -> None:
+    done = rehead("tune", photos, "--limit", "1")
+    assert done.returncode == 2
+    assert "1 photos are too few to learn and verify 2 classes" in done.stderr
+    assert "Use at least 8" in done.stderr
+
+
+def test_a_budget_ends_extraction_and_the_verdict_says_so(rehead: Program, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "many", {"red": 400, "blue": 400})
+    facts = answer(rehead("tune", photos, "--budget", "1s", "--json", REHEAD_CACHE=str(tmp_path / "own")))
+    assert facts["verdict"]["partial"]
+    assert facts["images"]["used"] < 800
+
+
+@pytest.mark.parametrize("option", ["--valid", "--test"])
+def test_photos_of_another_folder_are_held_out(rehead: Program, photos: Path, tmp_path: Path, option: str) -> None:
+    other = make_photos(tmp_path / "other", {"red": 5, "blue": 5})
+    for i, path in enumerate(sorted(other.glob("*/*.png"))):
+        noise(5000 + i, (200, 60, 60) if path.parent.name == "red" else (60, 60, 200)).save(path)
+    facts = answer(rehead("tune", photos, option, other, "--json"))
+    assert (facts["verdict"]["top1"]["n"], facts["verdict"]["n_train"]) == (10, 40)
+    assert facts["verdict"]["side"] == ("valid" if option == "--valid" else "test")
+
+
+def test_a_verification_folder_without_one_class_is_judged_and_says_so(
+    rehead: Program, run: Path, tmp_path: Path
+) -> None:
+    photos = make_photos(tmp_path / "red_only", {"red": 6})
+    facts = answer(rehead("verify", run / "bundle", photos, "--json"))
+    assert facts["verdict"]["top1"]["n"] == 6
+    assert facts["verdict"]["notes"] == ["No photo shows blue."]
+
+
+def test_a_cache_that_cannot_be_written_is_an_error(rehead: Program, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = rehead("tune", photos, "--cache", tmp_path / "file" / "cache")
+    assert done.returncode == 2, done.stderr
+    assert "--cache" in done.stderr
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_predictions_come_as_table_csv_and_json_lines(rehead: Program, run: Path, tmp_path: Path) -> None:
+    noise(1, (200, 60, 60)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    table = rehead("predict", run / "bundle", "a.png", "b.png")
+    assert table.returncode == 3
+    assert "red" in table.stdout
+    lines = rehead("predict", run / "bundle", "a.png", "b.png", "--format", "jsonl", "--top", "1")
+    good, bad = (json.loads(line) for line in lines.stdout.splitlines())
+    assert good["path"] == "a.png"
+    assert bad["error"]
+    written = rehead("predict", run / "bundle", "a.png", "--format", "csv", "--out", "named.csv")
+    assert (written.returncode, written.stdout) == (0, "")
+    assert "a.png" in (tmp_path / "named.csv").read_text()
+
+
+def extracting(photos: Path, folder: Path) -> subprocess.Popen[str]:
+    """A job on these photos, as soon as some features are in the store."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rehead", "tune", str(photos), "--json", "--out", str(folder / "run")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "REHEAD_CACHE": str(folder / "own")},
+    )  # fmt: skip
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends and not any(
+        f.stat().st_size > 100_000 for f in folder.glob("own/features/*/data.mdb")
+    ):
+        time.sleep(0.02)
+    return process
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    return make_photos(tmp_path / "many", {"red": 700, "blue": 700})
+
+
+def test_the_first_ctrl_c_finishes_with_the_photos_that_are_there(many: Path, tmp_path: Path) -> None:
+    process = extracting(many, tmp_path)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    facts = json.loads(out)
+    assert facts["verdict"]["partial"]
+    assert 0 < facts["images"]["used"] < 1400
+    assert bundles.read(tmp_path / "run" / "bundle")
+
+
+def test_the_second_ctrl_c_aborts_and_what_was_computed_is_kept(rehead: Program, many: Path, tmp_path: Path) -> None:
+    process = extracting(many, tmp_path)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Aborted" in err
+    assert not (tmp_path / "run").exists()
+    again = answer(rehead("tune", many, "--limit", "200", "--json", REHEAD_CACHE=str(tmp_path / "own")))
+    assert again["images"]["from_store"] > 0
+
+
+def test_pixels_are_the_same_bit_for_bit_on_every_way_in(run: Path, tmp_path: Path) -> None:
+    import rehead
+    from rehead.data.catalog import scan_held_out
+    from rehead.data.sources import open_source
+    from rehead.pixels import fit_array, fit_image, prepare
+
+    model = rehead.load(run / "bundle")
+    fit = model.bundle.preprocess
+    picture = noise(7, (200, 60, 60), size=300).rotate(10, expand=True)
+    (tmp_path / "photos" / "red").mkdir(parents=True)
+    path = tmp_path / "photos" / "red" / "a.png"
+    picture.save(path)
+    wanted = prepare(path.read_bytes(), fit)
+    assert np.array_equal(fit_image(Image.open(path), fit), wanted)
+    assert np.array_equal(fit_array(np.asarray(picture), fit), wanted)
+    catalog = scan_held_out(open_source(tmp_path / "photos", cache=tmp_path))
+    assert np.array_equal(prepare(catalog.read(catalog.photos[0]), fit), wanted)
+    ways = [str(path), path, path.read_bytes(), picture, np.asarray(picture)]
+    assert len({prediction.top for prediction in (model.predict(way) for way in ways)}) == 1
+
+
+@pytest.mark.realdata
+def test_the_readme_is_true_of_real_photos(rehead: Program, tmp_path: Path) -> None:
+    held_out = set((DATA / "dogscats_test.txt").read_text().split())
+    rows = ["path,label,split"]
+    for path in sorted((DATA / "dogscats").glob("*/*.jpg")):
+        side = "test" if f"{path.parent.name}/{path.name}" in held_out else "train"
+        rows.append(f"{path},{path.parent.name},{side}")
+    (tmp_path / "dogscats.csv").write_text("\n".join(rows))
+    facts = answer(rehead("tune", "dogscats.csv", "--json"))
+    assert facts["verdict"]["top1"]["n"] == 400
+    assert facts["verdict"]["top1"]["value"] >= 0.98
+    ants = answer(rehead("tune", DATA / "hymenoptera", "--json"))
+    assert ants["verdict"]["top1"]["n"] == 153
+    assert ants["verdict"]["top1"]["value"] >= 0.94
+    judged = answer(rehead("verify", ants["bundle"], DATA / "hymenoptera" / "val", "--json"))
+    assert judged["verdict"]["top1"]["value"] == pytest.approx(ants["verdict"]["top1"]["value"])
+
+
+def commands() -> list[str]:
+    """Every command in the README and the docs."""
+    texts = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    lines = [line for path in texts for line in path.read_text().splitlines()]
+    return sorted({re.sub(r"\s+#.*", "", line[2:]) for line in lines if line.startswith("$ rehead ")})
+
+
+def test_every_command_in_the_docs_has_options_that_exist(rehead: Program) -> None:
+    helps: dict[str, str] = {}
+    assert len(commands()) > 15
+    for command in commands():
+        _, name, *rest = command.split()
+        if name == "cache" and rest[:1] == ["clear"]:
+            name = "cache clear"
+        helps[name] = helps.get(name) or rehead(*name.split(), "--help", COLUMNS="200").stdout
+        for option in re.findall(r"--[a-z][a-z-]*", command):
+            assert option in helps[name], command
