@@ -43,9 +43,9 @@ def main() -> None:
         workers: dict[str, Any] = {"workers": n_cores(), "ahead": 2 * n_cores()}
 
         def together() -> None:
-            with Store.open(cache, f"round{time.monotonic_ns()}", shape=(prefix.card.width,), about={}) as store:
+            with Store.open(cache, f"round{time.monotonic_ns()}", shape=prefix.card.shape, about={}) as store:
                 extract(
-                    catalog, positions, engine=engine, store=store, preprocess=preprocess, progress=Silent(),
+                    catalog, positions, engine=engine, store=store, pixels_of=lambda data, _: prepare(data, preprocess), progress=Silent(),
                     max_bad=0.2, stop=lambda: False, on_features=lambda *_: None,
                 )  # fmt: skip
             shutil.rmtree(cache / "features")
