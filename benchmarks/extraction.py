@@ -45,8 +45,9 @@ def main() -> None:
         def together() -> None:
             with Store.open(cache, f"round{time.monotonic_ns()}", shape=prefix.card.shape, about={}) as store:
                 extract(
-                    catalog, positions, engine=engine, store=store, pixels_of=lambda data, _: prepare(data, preprocess), progress=Silent(),
-                    max_bad=0.2, stop=lambda: False, on_features=lambda *_: None,
+                    catalog, positions, engine=engine, store=store, progress=Silent(),
+                    pixels_of=lambda data, _: prepare(data, preprocess), max_bad=0.2,
+                    stop=lambda: False, on_features=lambda *_: None,
                 )  # fmt: skip
             shutil.rmtree(cache / "features")
 
