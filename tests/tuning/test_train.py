@@ -248,3 +248,30 @@ def test_a_layer_that_is_not_there_is_named_with_the_nearest() -> None:
         layers_that_learn("last:9", STAGES)
     with pytest.raises(RecipeError, match="names no layer"):
         layers_that_learn(",", STAGES)
+
+
+def test_norms_adapted_to_inputs_have_their_mean_and_stay_out_of_training() -> None:
+    from rehead.tuning.modes import adapt_norms
+
+    model = network()
+    x = torch.randn(64, 3, 6, 6, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    adapt_norms(model, x.split(16))
+    with torch.no_grad():
+        below = model[0][0](x)
+    torch.testing.assert_close(model[0][1].running_mean, below.mean((0, 2, 3)), atol=1e-5, rtol=1e-5)
+    assert not any(module.training for module in model.modules())
+    assert model[0][1].momentum == 0.1
+
+
+def test_a_soft_head_is_right_but_not_sure() -> None:
+    from rehead.tuning.head import soft_head
+    from rehead.tuning.solve import solve_linear
+
+    random = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    features = (random.normal(size=(300, 40)) + 2 * np.eye(3)[labels] @ random.normal(size=(3, 40))).astype(np.float32)
+    folds = np.arange(300) % 5
+    soft, _ = soft_head(features, labels, 3, folds, None)
+    sure = solve_linear(features, labels, 3, folds=folds).head
+    assert (soft.logits(features).argmax(1) == labels).mean() > 0.95
+    assert np.abs(soft.logits(features)).mean() < np.abs(sure.logits(features)).mean()
