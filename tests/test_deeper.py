@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 
 import rehead
 from rehead import bundle as bundles
-from rehead.deeper import needed_bytes, planned
 from rehead.errors import RecipeError, RunError, UnknownLayer
 from rehead.tuning.layers import Stage
+from rehead.tuning.plan import described, needed_bytes, planned
 from rehead.tuning.recipe import Recipe
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -55,6 +55,7 @@ def test_a_run_of_layers_is_verified_and_holds_what_any_run_does(tuned: rehead.T
     log = (tuned.run / "log.txt").read_text()
     assert re.search(r"conv_head +412,160 parameters +learns", log)
     assert re.search(r"blocks.6 +605,440 parameters +frozen", log)
+    assert "Kept behind blocks.6: 80 photos in 2 views, 0.01 GB." in log
 
 
 def test_its_bundle_predicts_without_torch_and_names_the_layers(tuned: rehead.Tuned, folder: Path) -> None:
@@ -136,6 +137,11 @@ def test_the_cut_moves_to_where_activations_fit_or_nothing_is_kept(tmp_path: Pat
     assert cut(small, cut="none") is None
     assert cut(large, cut="stem") == "stem"
     assert planned(Recipe(train="all"), STAGES, 1000, tmp_path).cut is None
+    moved = Recipe(train="b", cache_limit_gb=small / 2)
+    last = described(STAGES, planned(moved, STAGES, 1000, tmp_path), moved, 1000)[-1]
+    assert last.startswith(
+        "Nothing is kept: each epoch reads the photos (0.2 GB behind a would be more than --cache-limit"
+    )
 
 
 def test_a_cut_behind_a_layer_that_learns_is_refused(tmp_path: Path) -> None:

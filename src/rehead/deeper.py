@@ -8,9 +8,8 @@ its last checkpoint; the tuned network as a graph.
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,12 @@ from rehead.bundle import Head
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Skip
 from rehead.data.split import fold_numbers
-from rehead.errors import PhotoError, RecipeError
+from rehead.errors import PhotoError
 from rehead.export import export_prefix, ready_prefix
 from rehead.extraction import extract_missing, folds_of, in_store, job_order, open_store, photos_there
 from rehead.features.engines import resolve
 from rehead.features.extract import too_many_bad
-from rehead.features.store import Store, on_disk
+from rehead.features.store import Store
 from rehead.features.views import PLAIN, augmented, view_names
 from rehead.nets.card import Card, with_fit
 from rehead.parallel import n_cores, ordered_map
@@ -36,23 +35,14 @@ from rehead.progress import Clock, Progress
 from rehead.run_folder import BODY, RunFolder
 from rehead.solution import Solution
 from rehead.tuning.head import fit_head, soft_head
-from rehead.tuning.layers import HEAD, POOL, Stage, layers_that_learn
+from rehead.tuning.layers import HEAD, POOL, Stage
+from rehead.tuning.plan import Plan, described, planned
 from rehead.tuning.recipe import Recipe
 from rehead.verdict.metrics import wilson
 
-GB = 1e9
-CACHE_LIMIT_GB = 20.0  # of activations by default, or half of what is free
 CHECKPOINT_EVERY_S = 60.0  # at most this much training is lost by SIGKILL
 SMALL = Preprocess(height=64, width=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # enough to know that it decodes
 METRICS = "metrics.jsonl"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What learns, in order, the head apart; the layer behind which activations are kept, None to train from photos."""
-
-    learning: tuple[str, ...]
-    cut: str | None
 
 
 def tune_layers(
@@ -80,7 +70,7 @@ def tune_layers(
     order = job_order(catalog, recipe)
     stages = [Stage(layer.name, layer.parameters, layer.macs, layer.shape) for layer in backbone.layers]
     plan = planned(recipe, stages, len(order), cache)
-    for line in _what_learns(stages, plan, recipe):
+    for line in described(stages, plan, recipe, len(order)):
         progress.note(line)
     clock.lap("prepare")
 
@@ -172,40 +162,6 @@ def tune_layers(
         n_stored=extracted.n_stored,
         learned=plan.learning,
     )
-
-
-def planned(recipe: Recipe, stages: Sequence[Stage], n_photos: int, cache: Path) -> Plan:
-    """What learns and where activations are kept: below the first layer that learns, or where they fit on the disk.
-
-    Raises UnknownLayer, RecipeError when --cut lies behind a layer that learns.
-    """
-    names = [stage.name for stage in stages]
-    learning = layers_that_learn(recipe.train, stages)
-    first = names.index(learning[0]) if learning else names.index(POOL)
-    if recipe.cut is not None:
-        if recipe.cut == "none":
-            return Plan(learning, None)
-        if recipe.cut not in names or names.index(recipe.cut) >= first:
-            raise RecipeError(
-                what=f"--cut {recipe.cut} is not below {learning[0] if learning else POOL}, the first layer that learns.",
-                why=f"The layers are, in order: {', '.join(names)}.",
-                fix="Leave --cut out, or name an earlier layer; none trains from the photos.",
-            )
-        return Plan(learning, recipe.cut)
-    limit = (
-        min(CACHE_LIMIT_GB * GB, _free_bytes(cache) / 2)
-        if recipe.cache_limit_gb is None
-        else recipe.cache_limit_gb * GB
-    )
-    for stage in reversed(stages[:first]):
-        if needed_bytes(stage, recipe, n_photos) <= limit:
-            return Plan(learning, stage.name)
-    return Plan(learning, None)
-
-
-def needed_bytes(stage: Stage, recipe: Recipe, n_photos: int) -> int:
-    """What activations behind a layer take on the disk, all views of all photos."""
-    return n_photos * len(view_names(recipe.augment, recipe.views)) * on_disk(2 * int(np.prod(stage.shape)))
 
 
 @dataclass(frozen=True)
@@ -324,19 +280,6 @@ def _first_head(
     return head_from_module(module, kind, recipe.activation), f"{kind}: random at first"  # type: ignore[arg-type]
 
 
-def _what_learns(stages: Sequence[Stage], plan: Plan, recipe: Recipe) -> list[str]:
-    """What learns and what does not, layer by layer, and where activations are kept."""
-    lines = []
-    for stage in stages:
-        if stage.name in (POOL, HEAD) or not stage.parameters:
-            continue
-        word = "learns" if stage.name in plan.learning else "frozen"
-        lines.append(f"  {stage.name:<14} {stage.parameters:>12,} parameters  {word}")
-    lines.append(f"  {HEAD:<14} {'new':>12}             learns")
-    where = "trained from the photos" if plan.cut is None else f"kept behind {plan.cut}"
-    return [f"What learns ({recipe.train}), {where}:", *lines]
-
-
 def _epoch_line(facts: dict[str, Any], n_epochs: int) -> str:
     watched = ""
     if "watch_right" in facts:
@@ -363,9 +306,3 @@ def _by_network(network: Any, card: Card, pixels: NDArray[np.uint8]) -> NDArray[
             for part in np.array_split(pixels, max(1, len(pixels) // 8))
         ]
     return np.concatenate(rows)
-
-
-def _free_bytes(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

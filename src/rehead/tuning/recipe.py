@@ -35,7 +35,7 @@ RANGES = {
 }  # fmt: skip
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"train": "head"},
-    "balanced": {"train": "last:40%", "norm": "adapt", "augment": "flip", "views": 2},
+    "balanced": {"train": "last:40%", "norm": "adapt", "augment": "crop", "views": 4, "ema": 0.99, "lr": 2e-3},
     "thorough": {"train": "all", "norm": "adapt", "augment": "crop", "layer_decay": 0.85, "ema": 0.998, "epochs": 10},
 }
 

@@ -1,0 +1,92 @@
+"""Where the network is cut: below the first layer that learns, as far up as what is kept there fits on the disk. No torch."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rehead.errors import RecipeError
+from rehead.features.store import on_disk
+from rehead.features.views import view_names
+from rehead.tuning.layers import HEAD, POOL, Stage, layers_that_learn
+from rehead.tuning.recipe import Recipe
+
+GB = 1e9
+CACHE_LIMIT_GB = 20.0  # of activations by default, or half of what is free
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What learns, in order, the head apart; the layer behind which activations are kept, None to train from photos."""
+
+    learning: tuple[str, ...]
+    cut: str | None
+
+
+def planned(recipe: Recipe, stages: Sequence[Stage], n_photos: int, cache: Path) -> Plan:
+    """What learns and where activations are kept: below the first layer that learns, or where they fit on the disk.
+
+    Raises UnknownLayer, RecipeError when --cut lies behind a layer that learns.
+    """
+    names = [stage.name for stage in stages]
+    learning = layers_that_learn(recipe.train, stages)
+    first = names.index(learning[0]) if learning else names.index(POOL)
+    if recipe.cut is not None:
+        if recipe.cut == "none":
+            return Plan(learning, None)
+        if recipe.cut not in names or names.index(recipe.cut) >= first:
+            raise RecipeError(
+                what=f"--cut {recipe.cut} is not below {learning[0] if learning else POOL}, the first layer that learns.",
+                why=f"The layers are, in order: {', '.join(names)}.",
+                fix="Leave --cut out, or name an earlier layer; none trains from the photos.",
+            )
+        return Plan(learning, recipe.cut)
+    limit = (
+        min(CACHE_LIMIT_GB * GB, _free_bytes(cache) / 2)
+        if recipe.cache_limit_gb is None
+        else recipe.cache_limit_gb * GB
+    )
+    for stage in reversed(stages[:first]):
+        if needed_bytes(stage, recipe, n_photos) <= limit:
+            return Plan(learning, stage.name)
+    return Plan(learning, None)
+
+
+def needed_bytes(stage: Stage, recipe: Recipe, n_photos: int) -> int:
+    """What activations behind a layer take on the disk, all views of all photos."""
+    return n_photos * len(view_names(recipe.augment, recipe.views)) * on_disk(2 * math.prod(stage.shape))
+
+
+def described(stages: Sequence[Stage], plan: Plan, recipe: Recipe, n_photos: int) -> list[str]:
+    """What learns and what does not, layer by layer; where activations are kept, and what they take on the disk."""
+    lines = []
+    for stage in stages:
+        if stage.name in (POOL, HEAD) or not stage.parameters:
+            continue
+        word = "learns" if stage.name in plan.learning else "frozen"
+        lines.append(f"  {stage.name:<14} {stage.parameters:>12,} parameters  {word}")
+    lines.append(f"  {HEAD:<14} {'new':>12}             learns")
+    return [f"What learns ({recipe.train}):", *lines, _where(stages, plan, recipe, n_photos)]
+
+
+def _where(stages: Sequence[Stage], plan: Plan, recipe: Recipe, n_photos: int) -> str:
+    names = [stage.name for stage in stages]
+    first = names.index(plan.learning[0] if plan.learning else POOL)
+    below = names[first - 1] if first else None
+    wanted = needed_bytes(stages[first - 1], recipe, n_photos) / GB if first else 0.0
+    n_views = len(view_names(recipe.augment, recipe.views))
+    moved = below is not None and recipe.cut is None and plan.cut != below
+    why = f" ({wanted:.1f} GB behind {below} would be more than --cache-limit)" if moved else ""
+    if plan.cut is None:
+        return f"Nothing is kept: each epoch reads the photos{why}."
+    size = needed_bytes(stages[names.index(plan.cut)], recipe, n_photos) / GB
+    return f"Kept behind {plan.cut}: {n_photos} photos in {n_views} views, {size:.2f} GB{why}."
+
+
+def _free_bytes(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
