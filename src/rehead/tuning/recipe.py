@@ -107,6 +107,16 @@ class Recipe:
         _within("valid-fraction", self.valid_fraction, 0.01, 0.9)
         _within("max-bad", self.max_bad, 0, 1)
         _within("folds", self.folds, 2, 100)
+        if self.train != "head" and self.head in ("prototype", "auto"):
+            raise RecipeError(
+                what=f"--head {self.head} cannot be trained on with --train {self.train}.",
+                fix="Name --head linear or mlp:1000,256, or leave --train out.",
+            )
+        if self.train != "head" and self.fit == "auto":
+            raise RecipeError(
+                what=f"--fit auto is chosen by a frozen network, and --train {self.train} is none.",
+                fix="Try it with --train head first, then name the fit: crop, pad or squash.",
+            )
         for name, choices in CHOICES.items():
             _choice(name, getattr(self, name), choices)
         for name, (low, high) in RANGES.items():
