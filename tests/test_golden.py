@@ -1,0 +1,36 @@
+"""Every released format has a small folder here that must open for ever, with the same answers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rehead
+from rehead import bundle as bundles
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def red() -> np.ndarray:
+    picture = np.zeros((20, 20, 3), np.uint8)
+    picture[..., 0] = 200
+    return picture
+
+
+def test_a_bundle_of_format_1_opens_and_gives_the_same_answers() -> None:
+    model = rehead.load(GOLDEN / "bundle-1")
+    assert model.classes == ("blue", "red")
+    prediction = model.predict(red())
+    assert prediction.label == "red"
+    assert prediction.probability == pytest.approx(0.76208, abs=1e-5)
+    np.testing.assert_allclose(model.features(red()), [0, 0, 0, 0.46075], atol=1e-5)
+
+
+def test_its_head_on_its_features_gives_its_probabilities(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "bundle-1", tmp_path / "elsewhere")
+    model, head = rehead.load(tmp_path / "elsewhere"), bundles.read_head(tmp_path / "elsewhere")
+    probabilities = bundles.softmax(head.logits(model.features([red()])))
+    assert probabilities[0, 1] == pytest.approx(model.predict(red()).probability, abs=1e-6)
