@@ -181,6 +181,24 @@ def test_predictions_come_as_table_csv_and_json_lines(rehead: Program, run: Path
     assert "a.png" in (tmp_path / "named.csv").read_text()
 
 
+def test_runs_are_listed_and_shown(rehead: Program, photos: Path, tmp_path: Path) -> None:
+    assert "There are no runs in runs" in rehead("runs").stdout
+    facts = answer(rehead("tune", photos, "--head", "prototype", "--json"))
+    (tmp_path / "runs" / "odd").mkdir()
+    listed = rehead("runs").stdout
+    assert Path(facts["run"]).name in listed
+    assert "prototype" in listed
+    (only,) = answer(rehead("runs", "--json"))
+    assert only["top1"] == facts["verdict"]["top1"]
+    shown = rehead("runs", "show", facts["run"]).stdout
+    assert re.search(r"head +prototype", shown)
+    assert "held-out photos" in shown
+    assert answer(rehead("runs", "show", facts["run"], "--json"))["verdict"] == facts["verdict"]
+    refused = rehead("runs", "show", "runs/odd")
+    assert refused.returncode == 2
+    assert "is no run of rehead" in refused.stderr
+
+
 def extracting(photos: Path, folder: Path) -> subprocess.Popen[str]:
     """A job on these photos, as soon as some features are in the store."""
     process = subprocess.Popen(

@@ -55,7 +55,7 @@ def test_a_run_of_layers_is_verified_and_holds_what_any_run_does(tuned: rehead.T
     log = (tuned.run / "log.txt").read_text()
     assert re.search(r"conv_head +412,160 parameters +learns", log)
     assert re.search(r"blocks.6 +605,440 parameters +frozen", log)
-    assert "Kept behind blocks.6: 80 photos in 2 views, 0.01 GB." in log
+    assert "Kept behind blocks.6: 80 photos in 2 views, 5 MB." in log
 
 
 def test_its_bundle_predicts_without_torch_and_names_the_layers(tuned: rehead.Tuned, folder: Path) -> None:
@@ -140,7 +140,7 @@ def test_the_cut_moves_to_where_activations_fit_or_nothing_is_kept(tmp_path: Pat
     moved = Recipe(train="b", cache_limit_gb=small / 2)
     last = described(STAGES, planned(moved, STAGES, 1000, tmp_path), moved, 1000)[-1]
     assert last.startswith(
-        "Nothing is kept: each epoch reads the photos (0.2 GB behind a would be more than --cache-limit"
+        "Nothing is kept: each epoch reads the photos (205 MB behind a would be more than --cache-limit"
     )
 
 

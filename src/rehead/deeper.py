@@ -283,11 +283,8 @@ def _first_head(
 def _epoch_line(facts: dict[str, Any], n_epochs: int) -> str:
     watched = ""
     if "watch_right" in facts:
-        right = wilson(facts["watch_right"], facts["watch_n"])
-        watched = f", watched {right}, loss {facts['watch_loss']:.3f}"
-    return (
-        f"Epoch {facts['epoch']} of {n_epochs}: loss {facts['loss']:.3f}{watched}, {facts['images_per_s']:.0f} photos/s"
-    )
+        watched = f", watched {wilson(facts['watch_right'], facts['watch_n'])}"
+    return f"Epoch {facts['epoch']} of {n_epochs}: loss {facts['loss']:.3f}{watched}, {facts['images_per_s']:.0f}/s"
 
 
 def _photo_card(card: Card, recipe: Recipe) -> Card:

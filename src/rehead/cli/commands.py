@@ -21,6 +21,8 @@ app = typer.Typer(
     "For example:  rehead tune photos/   and then   rehead predict runs/photos-efficientnet_lite0-1/bundle cat.jpg",
 )
 cache_app = typer.Typer(help="What is kept between jobs: features, exported networks, unpacked archives.")
+runs_app = typer.Typer(help="The runs that were made, with recipe and verdict.")
+app.add_typer(runs_app, name="runs", invoke_without_command=True)
 app.add_typer(cache_app, name="cache", invoke_without_command=True)
 
 Cache = Annotated[Optional[Path], typer.Option("--cache", help="Where features are kept. (env: REHEAD_CACHE)")]
@@ -255,6 +257,42 @@ def demo(
     _finish(progress, None)
     terminal.show_verdict(tuned.verdict)
     terminal.show_tuned(tuned.head_note, tuned.images, tuned.seconds, str(tuned.run), str(tuned.bundle))
+
+
+@runs_app.callback()
+def runs_list(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Option(help="Where the runs are.")] = Path("runs"),
+    json: Json = False,
+) -> None:
+    """List the runs in a folder, the latest first. `rehead runs show RUN` shows one.
+
+    Example: rehead runs
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from rehead.runs import list_runs
+
+    found = list_runs(folder)
+    if json:
+        print(json_module.dumps([run.to_dict() for run in found]))
+        return
+    terminal.show_runs(found, str(folder))
+
+
+@runs_app.command()
+def show(run: Annotated[Path, typer.Argument(help="The folder of a run.")], json: Json = False) -> None:
+    """Show a run: its recipe, where it differs from the defaults, and its verdict.
+
+    Example: rehead runs show runs/photos-efficientnet_lite0-1
+    """
+    from rehead.runs import read_run
+
+    found = read_run(run)
+    if json:
+        print(json_module.dumps({**found.to_dict(), "verdict": found.verdict.to_dict() if found.verdict else None}))
+        return
+    terminal.show_run(found)
 
 
 @cache_app.callback()

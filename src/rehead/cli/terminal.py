@@ -269,6 +269,35 @@ def show_backbones(rows: Sequence[Any], others: int) -> None:
         print(f"{others} more: rehead backbones 'resnet*'; weights of others come from the hub or --weights FILE.")
 
 
+def show_runs(runs: Sequence[Any], folder: str) -> None:
+    """Runs, one a line."""
+    if not runs:
+        print(f"There are no runs in {folder}. Make one with: rehead tune photos/")
+        return
+    cells = [(r.path.name, r.recipe.train, r.recipe.head, _state(r)) for r in runs]
+    show_table(["run", "learned", "head", "right %"], cells, right=[3])
+
+
+def _state(run: Any) -> str:
+    if run.verdict is None:
+        return "interrupted" if run.can_resume else "unfinished"
+    return _narrow(run.verdict.top1)
+
+
+def show_run(run: Any) -> None:
+    """A run: recipe and verdict, or how to go on with it."""
+    out = console()
+    out.print(f"Run       {run.path}", markup=False, soft_wrap=True)
+    for name, value in run.settings().items():
+        out.print(f"  {name:<16} {value}", markup=False)
+    if run.verdict is None:
+        out.print("It is not finished." + (f" Go on: rehead tune --resume {run.path}" if run.can_resume else ""))
+        return
+    out.print(f"Head      {run.head_note}", markup=False)
+    out.print(f"Time      {run.seconds['total']:.1f} s")
+    show_verdict(run.verdict)
+
+
 def show_layers(rows: Sequence[Any]) -> None:
     """A backbone's layers, one a line."""
     from rehead.cli.arguments import as_bytes

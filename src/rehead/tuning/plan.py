@@ -79,11 +79,15 @@ def _where(stages: Sequence[Stage], plan: Plan, recipe: Recipe, n_photos: int) -
     wanted = needed_bytes(stages[first - 1], recipe, n_photos) / GB if first else 0.0
     n_views = len(view_names(recipe.augment, recipe.views))
     moved = below is not None and recipe.cut is None and plan.cut != below
-    why = f" ({wanted:.1f} GB behind {below} would be more than --cache-limit)" if moved else ""
+    why = f" ({_amount(wanted)} behind {below} would be more than --cache-limit)" if moved else ""
     if plan.cut is None:
         return f"Nothing is kept: each epoch reads the photos{why}."
     size = needed_bytes(stages[names.index(plan.cut)], recipe, n_photos) / GB
-    return f"Kept behind {plan.cut}: {n_photos} photos in {n_views} views, {size:.2f} GB{why}."
+    return f"Kept behind {plan.cut}: {n_photos} photos in {n_views} views, {_amount(size)}{why}."
+
+
+def _amount(gigabytes: float) -> str:
+    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
 
 
 def _free_bytes(folder: Path) -> int:

@@ -92,6 +92,28 @@ class Verdict:
         """Plain values for JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Verdict:
+        """The opposite of `to_dict`. Raises KeyError or TypeError for what is no verdict."""
+
+        def interval(facts: dict[str, Any] | None) -> Interval | None:
+            return None if facts is None else Interval(**facts)
+
+        classes = [
+            ClassVerdict(c["label"], c["n"], interval(c["precision"]), interval(c["recall"])) for c in values["classes"]
+        ]
+        known = {
+            "top1": Interval(**values["top1"]),
+            "top5": interval(values["top5"]),
+            "majority": Interval(**values["majority"]),
+            "classes": tuple(classes),
+            "confusion": tuple(tuple(row) for row in values["confusion"]),
+            "mistakes": tuple(Mistake(**mistake) for mistake in values["mistakes"]),
+            "leaks": tuple(values["leaks"]),
+            "notes": tuple(values["notes"]),
+        }
+        return cls(**{**values, **known})
+
 
 def judge(
     logits: NDArray[np.floating[Any]],

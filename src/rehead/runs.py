@@ -1,0 +1,69 @@
+"""The runs in a folder, read back: what each learned, how it did, and whether it is finished."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rehead.errors import RecipeError, RunError
+from rehead.run_folder import CHECKPOINT
+from rehead.tuning.recipe import Recipe, load
+from rehead.verdict.metrics import Verdict
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk. begun: seconds since 1970. verdict, head_note, seconds: None and empty where it is not finished.
+
+    can_resume: whether it was interrupted where `--resume` can take it up.
+    """
+
+    path: Path
+    recipe: Recipe
+    begun: float
+    verdict: Verdict | None
+    head_note: str
+    seconds: dict[str, float]
+    can_resume: bool
+
+    def settings(self) -> dict[str, Any]:
+        """The recipe's settings that are not the defaults."""
+        usual = asdict(Recipe())
+        return {f.name: value for f in fields(Recipe) if (value := getattr(self.recipe, f.name)) != usual[f.name]}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        top1 = None if self.verdict is None else asdict(self.verdict.top1)
+        about = {"run": str(self.path), "begun": self.begun, "top1": top1, "seconds": self.seconds}
+        return {**about, "can_resume": self.can_resume, "recipe": asdict(self.recipe)}
+
+
+def list_runs(folder: Path) -> list[Run]:
+    """The runs in a folder, the latest first; what is no run is passed over."""
+    runs = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        try:
+            runs.append(read_run(path))
+        except (RunError, RecipeError):
+            continue
+    return sorted(runs, key=lambda run: -run.begun)
+
+
+def read_run(path: Path) -> Run:
+    """The run in a folder. Raises RunError when there is none or it cannot be read."""
+    recipe_path, verdict_path = path / "recipe.toml", path / "verdict.json"
+    try:
+        recipe, begun = load(recipe_path), recipe_path.stat().st_mtime
+        if not verdict_path.is_file():
+            return Run(path, recipe, begun, None, "", {}, (path / CHECKPOINT).is_file())
+        verdict = Verdict.from_dict(json.loads(verdict_path.read_text(encoding="utf-8")))
+        facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        return Run(path, recipe, begun, verdict, facts["head"], facts["seconds"], False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            what=f"{path} is no run of rehead." if not recipe_path.is_file() else f"The run {path} cannot be read.",
+            why=str(error),
+            fix="`rehead runs` lists those in ./runs.",
+        ) from error
