@@ -262,9 +262,7 @@ def show_backbones(rows: Sequence[Any], others: int) -> None:
          "here" if r.here else "hub")
         for r in rows
     ]  # fmt: skip
-    show_table(
-        ["backbone", "parameters", "MACs", "pixels", "features", "licence", "weights"], cells, right=[1, 2, 3, 4]
-    )
+    show_table(["backbone", "parameters", "MACs", "pixels", "features", "licence", "from"], cells, right=[1, 2, 3, 4])
     if others:
         print(f"{others} more: rehead backbones 'resnet*'; weights of others come from the hub or --weights FILE.")
 

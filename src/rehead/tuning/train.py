@@ -27,6 +27,7 @@ from rehead.tuning.feed import Feed
 from rehead.tuning.fit import check_loss
 from rehead.tuning.modes import set_modes
 
+WATCHED = "best.watched"  # the loss of each watched photo in the epoch that is kept
 NO_DECAY_NDIM = 1  # norms' weights and all biases have one dimension
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -40,7 +41,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 class State:
     """All that a training needs to go on: tensors by name, and plain facts. step: batches done in this epoch.
 
-    history: one entry an epoch, see `Epoch`. best: of the watched photos, the epoch (from 1) and its loss.
+    history: one entry an epoch. best_epoch: from 1, the one whose weights are kept, see `_is_worse`.
     """
 
     epoch: int = 0
@@ -48,7 +49,6 @@ class State:
     loss_sum: float = 0.0
     n_seen: int = 0
     best_epoch: int = 0
-    best_loss: float = math.inf
     learning: list[str] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -127,10 +127,10 @@ def train_layers(job: Job, start: State | None = None) -> State:
                 job.save(_kept(job.model, names, optimizer, average, state))
         seconds = time.monotonic() - begun
         with average.used():
-            facts = _watch(job, state, lr, seconds, epoch)
-            if not len(job.watch) or facts["watch_loss"] < state.best_loss:
-                state.best_loss, state.best_epoch = facts.get("watch_loss", math.inf), epoch + 1
-                best = _best(job.model, names)
+            facts, losses = _watch(job, state, lr, seconds, epoch)
+            if not _is_worse(losses, state.tensors.get(WATCHED)):
+                state.best_epoch = epoch + 1
+                best = {WATCHED: losses, **_best(job.model, names)}
                 state.tensors = {n: t for n, t in state.tensors.items() if not n.startswith("best.")} | best
         state.history.append(facts)
         state.epoch, state.step, state.loss_sum, state.n_seen = epoch + 1, 0, 0.0, 0
@@ -138,7 +138,8 @@ def train_layers(job: Job, start: State | None = None) -> State:
         job.save(_kept(job.model, names, optimizer, average, state))
         if stopped or (course.patience and epoch + 1 - state.best_epoch >= course.patience):
             break
-    _load(job.model, {n.removeprefix("best."): t for n, t in state.tensors.items() if n.startswith("best.")})
+    best = {n.removeprefix("best."): t for n, t in state.tensors.items() if n.startswith("best.") and n != WATCHED}
+    _load(job.model, best)
     job.model.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
     return state
 
@@ -233,16 +234,31 @@ def _step(optimizer: torch.optim.Optimizer, scaler: Any, lr: float, course: Cour
     optimizer.zero_grad(set_to_none=True)
 
 
-def _watch(job: Job, state: State, lr: float, seconds: float, epoch: int) -> dict[str, Any]:
-    """The facts of an epoch: loss while learning, and on the watched photos loss (nats) and how many are right."""
+def _watch(job: Job, state: State, lr: float, seconds: float, epoch: int) -> tuple[dict[str, Any], torch.Tensor]:
+    """The facts of an epoch: loss while learning, and on the watched photos loss (nats) and how many are right. And the
+    loss of each watched photo, (n,)."""
+    losses = torch.empty(0)
     facts: dict[str, Any] = {"epoch": epoch + 1, "loss": state.loss_sum / max(1, state.n_seen), "lr": lr}
     facts |= {"seconds": round(seconds, 3), "images_per_s": round(state.n_seen / max(seconds, 1e-9), 1)}
     if len(job.watch):
         logits = torch.from_numpy(logits_of(job.model, job.feed, job.watch, job.device))
         labels = torch.from_numpy(job.feed.labels[job.watch])
         right = int((logits.argmax(1) == labels).sum())
-        facts |= {"watch_loss": float(F.cross_entropy(logits, labels)), "watch_right": right, "watch_n": len(labels)}
-    return facts
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        facts |= {"watch_loss": float(losses.mean()), "watch_right": right, "watch_n": len(labels)}
+    return facts, losses
+
+
+def _is_worse(losses: torch.Tensor, best: torch.Tensor | None) -> bool:
+    """Whether an epoch is worse on the watched photos than the best by more than one standard error of the difference.
+
+    Of epochs that cannot be told apart the later one is kept, after Breiman's rule (1984): with a falling rate it has the
+    better weights, and the least of a few noisy losses is mostly luck. Without watched photos the last is kept.
+    """
+    if best is None or not len(losses):
+        return False
+    difference = losses - best
+    return bool(difference.mean() > difference.std() / math.sqrt(len(losses)))
 
 
 @contextmanager
