@@ -86,6 +86,8 @@ def test_all_layers_train_from_photos(folder: Path, cache: Path, tmp_path: Path)
         limit=40,
         augment="crop",
         mixup=0.2,
+        cutmix=1.0,
+        erase=0.5,
     )
     assert tuned.images["used"] == 40
     assert "stem" in bundles.read(tuned.bundle).facts["backbone"]["learned"]

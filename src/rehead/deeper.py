@@ -36,7 +36,7 @@ from rehead.run_folder import BODY, RunFolder
 from rehead.solution import Solution
 from rehead.tuning.head import fit_head, soft_head
 from rehead.tuning.layers import HEAD, POOL, Stage
-from rehead.tuning.plan import Plan, described, planned
+from rehead.tuning.plan import Plan, check_mixing, described, planned
 from rehead.tuning.recipe import Recipe
 from rehead.verdict.metrics import wilson
 
@@ -70,6 +70,7 @@ def tune_layers(
     order = job_order(catalog, recipe)
     stages = [Stage(layer.name, layer.parameters, layer.macs, layer.shape) for layer in backbone.layers]
     plan = planned(recipe, stages, len(order), cache)
+    check_mixing(recipe, stages, plan)
     for line in described(stages, plan, recipe, len(order)):
         progress.note(line)
     clock.lap("prepare")

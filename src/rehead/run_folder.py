@@ -118,6 +118,19 @@ class RunFolder:
         raise RunError(what=f"There are a million runs of {photos} in {RUNS}.", fix="Name a folder: --out DIR")
 
 
+def is_running(run: Path) -> bool:
+    """Whether a job is writing this run now."""
+    import filelock
+
+    if not (run / LOCK).is_file():
+        return False
+    try:
+        with filelock.FileLock(run / LOCK, blocking=False):
+            return False
+    except (filelock.Timeout, OSError):
+        return True
+
+
 def _is_worth_keeping(run: Path) -> bool:
     return (run / "verdict.json").exists() or (run / CHECKPOINT).exists()
 

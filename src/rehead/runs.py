@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rehead.errors import RecipeError, RunError
-from rehead.run_folder import CHECKPOINT
+from rehead.run_folder import CHECKPOINT, is_running
 from rehead.tuning.recipe import Recipe, load
 from rehead.verdict.metrics import Verdict
 
@@ -17,7 +17,7 @@ from rehead.verdict.metrics import Verdict
 class Run:
     """A run on disk. begun: seconds since 1970. verdict, head_note, seconds: None and empty where it is not finished.
 
-    can_resume: whether it was interrupted where `--resume` can take it up.
+    is_running: whether a job is writing it now. can_resume: whether it was interrupted where `--resume` can take it up.
     """
 
     path: Path
@@ -26,6 +26,7 @@ class Run:
     verdict: Verdict | None
     head_note: str
     seconds: dict[str, float]
+    is_running: bool
     can_resume: bool
 
     def settings(self) -> dict[str, Any]:
@@ -37,7 +38,7 @@ class Run:
         """Plain values for JSON."""
         top1 = None if self.verdict is None else asdict(self.verdict.top1)
         about = {"run": str(self.path), "begun": self.begun, "top1": top1, "seconds": self.seconds}
-        return {**about, "can_resume": self.can_resume, "recipe": asdict(self.recipe)}
+        return {**about, "is_running": self.is_running, "can_resume": self.can_resume, "recipe": asdict(self.recipe)}
 
 
 def list_runs(folder: Path) -> list[Run]:
@@ -57,10 +58,11 @@ def read_run(path: Path) -> Run:
     try:
         recipe, begun = load(recipe_path), recipe_path.stat().st_mtime
         if not verdict_path.is_file():
-            return Run(path, recipe, begun, None, "", {}, (path / CHECKPOINT).is_file())
+            running = is_running(path)
+            return Run(path, recipe, begun, None, "", {}, running, not running and (path / CHECKPOINT).is_file())
         verdict = Verdict.from_dict(json.loads(verdict_path.read_text(encoding="utf-8")))
         facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        return Run(path, recipe, begun, verdict, facts["head"], facts["seconds"], False)
+        return Run(path, recipe, begun, verdict, facts["head"], facts["seconds"], is_running=False, can_resume=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             what=f"{path} is no run of rehead." if not recipe_path.is_file() else f"The run {path} cannot be read.",

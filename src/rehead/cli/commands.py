@@ -102,6 +102,8 @@ def tune(
     augment: Annotated[str | None, training("none, flip, crop, trivial or rand. (flip)")] = None,
     views: Annotated[int | None, training("Views of each photo that are kept. (2)")] = None,
     mixup: Annotated[float | None, training("Mix photos: 0.2. (0)")] = None,
+    cutmix: Annotated[float | None, training("Paste a part of another photo: 1. (0)")] = None,
+    erase: Annotated[float | None, training("Chance that a box of a photo is erased: 0.25. (0)")] = None,
     sampling: Annotated[str | None, training("balanced: each class is seen as often. (plain)")] = None,
     warm_head: Annotated[
         bool | None,
@@ -140,8 +142,8 @@ def tune(
         "batch_size": batch_size, "lr": lr, "optimizer": optimizer, "schedule": schedule, "weight_decay": weight_decay,
         "layer_decay": layer_decay, "label_smoothing": label_smoothing, "clip": clip, "accumulate": accumulate,
         "ema": ema, "patience": patience, "norm": norm, "augment": augment, "views": views, "mixup": mixup,
-        "sampling": sampling, "warm_head": warm_head, "watch": watch, "cache_limit_gb": cache_limit, "engine": engine,
-        "device": device, "max_bad": max_bad, "seed": seed,
+        "cutmix": cutmix, "erase": erase, "sampling": sampling, "warm_head": warm_head, "watch": watch,
+        "cache_limit_gb": cache_limit, "engine": engine, "device": device, "max_bad": max_bad, "seed": seed,
     }  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}
     progress = terminal.progress_for(json=json)

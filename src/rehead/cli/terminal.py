@@ -277,6 +277,8 @@ def show_runs(runs: Sequence[Any], folder: str) -> None:
 
 
 def _state(run: Any) -> str:
+    if run.is_running:
+        return "running"
     if run.verdict is None:
         return "interrupted" if run.can_resume else "unfinished"
     return _narrow(run.verdict.top1)
@@ -288,6 +290,9 @@ def show_run(run: Any) -> None:
     out.print(f"Run       {run.path}", markup=False, soft_wrap=True)
     for name, value in run.settings().items():
         out.print(f"  {name:<16} {value}", markup=False)
+    if run.is_running:
+        out.print("A job is writing it now.")
+        return
     if run.verdict is None:
         out.print("It is not finished." + (f" Go on: rehead tune --resume {run.path}" if run.can_resume else ""))
         return

@@ -19,7 +19,7 @@ class Course:
     the head learns at this share of the rate of the one above it. clip: the largest norm of a step's gradient, or None.
     accumulate: batches a step. average: how much of the weights' moving average is kept a step, or None.
     patience: epochs without a better loss on the watched photos after which training ends, or None. norm: "frozen" or
-    "adapt". mixup: the parameter of its beta distribution (Zhang et al. 2018), 0 for none.
+    "adapt". mixup, cutmix, erase: how batches are mixed and erased, see `mixing.py`; 0 for none.
     """
 
     epochs: int
@@ -36,6 +36,8 @@ class Course:
     patience: int | None
     norm: str
     mixup: float
+    cutmix: float
+    erase: float
     class_weight: str | None
     sampling: str
     seed: int

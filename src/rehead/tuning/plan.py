@@ -15,6 +15,7 @@ from rehead.tuning.layers import HEAD, POOL, Stage, layers_that_learn
 from rehead.tuning.recipe import Recipe
 
 GB = 1e9
+N_DIMS_OF_A_MAP = 3
 CACHE_LIMIT_GB = 20.0  # of activations by default, or half of what is free
 
 
@@ -53,6 +54,18 @@ def planned(recipe: Recipe, stages: Sequence[Stage], n_photos: int, cache: Path)
         if needed_bytes(stage, recipe, n_photos) <= limit:
             return Plan(learning, stage.name)
     return Plan(learning, None)
+
+
+def check_mixing(recipe: Recipe, stages: Sequence[Stage], plan: Plan) -> None:
+    """Raises RecipeError when boxes are to be cut out of activations that are no maps."""
+    asked = [f"--{name}" for name in ("cutmix", "erase") if getattr(recipe, name)]
+    shape = next((stage.shape for stage in stages if stage.name == plan.cut), None)
+    if asked and shape is not None and not (len(shape) == N_DIMS_OF_A_MAP and shape[1] == shape[2]):
+        raise RecipeError(
+            what=f"{' and '.join(asked)} cannot be used behind {plan.cut}.",
+            why=f"Boxes are cut out of maps (channels, height, width); a photo is {shape} there.",
+            fix="Train from the photos with --cut none, name an earlier --cut, or use --mixup.",
+        )
 
 
 def needed_bytes(stage: Stage, recipe: Recipe, n_photos: int) -> int:

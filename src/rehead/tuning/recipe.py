@@ -30,7 +30,8 @@ CHOICES = {
 RANGES = {
     "epochs": (1, 100_000), "batch_size": (1, 1 << 20), "lr": (1e-12, 1e3), "weight_decay": (0, 10),
     "layer_decay": (1e-3, 1), "label_smoothing": (0, 0.99), "clip": (1e-6, 1e9), "accumulate": (1, 1 << 20),
-    "ema": (0, 0.999999), "patience": (1, 100_000), "mixup": (0, 100), "views": (1, 100), "watch": (0, 0.5),
+    "ema": (0, 0.999999), "patience": (1, 100_000),
+    "mixup": (0, 100), "cutmix": (0, 100), "erase": (0, 1), "views": (1, 100), "watch": (0, 0.5),
     "cache_limit_gb": (0, 1e6), "seed": (0, 2**63 - 1), "limit": (1, 1 << 40), "budget_s": (0.001, 1e9),
 }  # fmt: skip
 PRESETS: dict[str, dict[str, Any]] = {
@@ -51,9 +52,10 @@ class Recipe:
     head: linear, mlp:H1,H2 (hidden widths), prototype, or auto. class_weight: None or "balanced".
     activation: between the layers of an MLP. epochs, batch_size, lr: of training by gradient steps; by default what the
     MLP or the layers need. optimizer, schedule, weight_decay, layer_decay, label_smoothing, clip, accumulate, ema,
-    patience, norm, mixup, sampling: of training layers, see `course.Course`. augment: what each view of a photo is like.
-    views: of each photo, the photo itself first. warm_head: whether the head is solved before layers move. watch: the
-    share of the training photos that decides which epoch is kept. cache_limit_gb: the most that activations may take.
+    patience, norm, mixup, cutmix, erase, sampling: of training layers, see `course.Course`. augment: what each
+    view of a photo is like. views: of each photo, the photo itself first. warm_head: whether the head is solved
+    before layers move. watch: the share of the training photos that decides which epoch is kept. cache_limit_gb:
+    the most that activations may take.
     valid_fraction: the share held out where the photos bring no split. folds: of the k-fold on the training side.
     limit: photos to use at most. budget_s: seconds of extraction at most. seed: of every dice that is thrown.
     max_bad: the share of unreadable photos over which the job stops.
@@ -82,6 +84,8 @@ class Recipe:
     patience: int | None = None
     norm: str = "frozen"
     mixup: float = 0.0
+    cutmix: float = 0.0
+    erase: float = 0.0
     sampling: str = "plain"
     augment: str = "flip"
     views: int = 2
@@ -149,6 +153,8 @@ class Recipe:
             patience=self.patience,
             norm=self.norm,
             mixup=self.mixup,
+            cutmix=self.cutmix,
+            erase=self.erase,
             class_weight=self.class_weight,
             sampling=self.sampling,
             seed=self.seed,

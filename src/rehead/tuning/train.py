@@ -25,6 +25,7 @@ from rehead.errors import Defect, RunError
 from rehead.tuning.course import Course, lr_at
 from rehead.tuning.feed import Feed
 from rehead.tuning.fit import check_loss
+from rehead.tuning.mixing import erased, mixed
 from rehead.tuning.modes import set_modes
 
 WATCHED = "best.watched"  # the loss of each watched photo in the epoch that is kept
@@ -193,15 +194,15 @@ def _backward(
 ) -> float:
     """The mean loss of a batch; its gradient is added. A batch that does not fit into the device's memory is halved."""
     total, smoothing = 0.0, job.course.label_smoothing
-    x, mixed, kept = _mixed(x, job.course.mixup)
+    x, other, kept = mixed(erased(x, job.course.erase), job.course.mixup, job.course.cutmix)
     try:
         for part in torch.arange(len(x), device=x.device).tensor_split(parts):
             with _autocast(x.device):
                 logits = job.model(x[part]).float()
                 loss = kept * F.cross_entropy(logits, y[part], weights, label_smoothing=smoothing)
                 if kept < 1:
-                    other = y[mixed[part]]
-                    loss = loss + (1 - kept) * F.cross_entropy(logits, other, weights, label_smoothing=smoothing)
+                    second = F.cross_entropy(logits, y[other[part]], weights, label_smoothing=smoothing)
+                    loss = loss + (1 - kept) * second
             scaler.scale(loss * share * len(part) / len(x)).backward()
             total += float(loss.detach()) * len(part) / len(x)
         return total
@@ -212,15 +213,6 @@ def _backward(
         torch.cuda.empty_cache()
     job.progress(0, f"the device's memory is full: batches of {len(x)} go in {2 * parts} parts")
     return _backward(job, x, y, weights, scaler, share, 2 * parts)
-
-
-def _mixed(x: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Each photo mixed with another one of the batch, which ones, and the share that was kept."""
-    if not alpha:
-        return x, torch.arange(len(x), device=x.device), 1.0
-    kept = float(torch.distributions.Beta(alpha, alpha).sample())
-    other = torch.randperm(len(x)).to(x.device)
-    return kept * x + (1 - kept) * x[other], other, kept
 
 
 def _step(optimizer: torch.optim.Optimizer, scaler: Any, lr: float, course: Course) -> None:
@@ -263,7 +255,7 @@ def _is_worse(losses: torch.Tensor, best: torch.Tensor | None) -> bool:
 
 @contextmanager
 def _dice(seed: int, epoch: int, number: int) -> Iterator[None]:
-    """Dropout's and mixup's dice depend on the place in the training alone."""
+    """Dropout's and mixing's dice depend on the place in the training alone."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed_for(seed, "step", epoch, number))
         yield

@@ -1,0 +1,20 @@
+"""Runs read back from disk: finished, interrupted, and written right now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rehead.run_folder import CHECKPOINT, RunFolder
+from rehead.runs import read_run
+from rehead.tuning.recipe import Recipe
+
+
+def test_a_run_is_running_while_a_job_writes_it_and_can_be_taken_up_after_that(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run", force=False) as run:
+        run.create("photos", "efficientnet_lite0")
+        run.write("recipe.toml", Recipe().to_toml())
+        (run.path / CHECKPOINT).write_bytes(b"")
+        seen = read_run(tmp_path / "run")
+        assert (seen.is_running, seen.can_resume) == (True, False)
+    seen = read_run(tmp_path / "run")
+    assert (seen.is_running, seen.can_resume) == (False, True)
