@@ -8,6 +8,7 @@ its last checkpoint; the tuned network as a graph.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from rehead.pixels import Preprocess, prepare
 from rehead.progress import Clock, Progress
 from rehead.run_folder import BODY, RunFolder
 from rehead.solution import Solution
+from rehead.tuning.curves import curves_svg
 from rehead.tuning.head import fit_head, soft_head
 from rehead.tuning.layers import HEAD, POOL, Stage
 from rehead.tuning.plan import Plan, check_mixing, described, planned
@@ -42,7 +44,7 @@ from rehead.verdict.metrics import wilson
 
 CHECKPOINT_EVERY_S = 60.0  # at most this much training is lost by SIGKILL
 SMALL = Preprocess(height=64, width=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # enough to know that it decodes
-METRICS = "metrics.jsonl"
+METRICS, CURVES = "metrics.jsonl", "curves.svg"
 
 
 def tune_layers(
@@ -120,12 +122,14 @@ def tune_layers(
     def report(facts: dict[str, Any]) -> None:
         history.append(facts)
         run.write(METRICS, "".join(json.dumps(entry) + "\n" for entry in history))
+        run.write(CURVES, curves_svg(history, recipe.course, n_steps))
         progress.note(_epoch_line(facts, recipe.course.epochs))
 
     def told(n: int, text: str) -> None:
         progress.advance(n)
         progress.status(text)
 
+    n_steps = math.ceil(math.ceil(len(learn) / recipe.course.batch_size) / recipe.course.accumulate)
     history: list[dict[str, Any]] = list(state.history) if state else []
     groups = [list(backbone[name].parameters()) for name in plan.learning] + [list(model[1].parameters())]
     job = Job(
