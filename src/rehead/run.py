@@ -102,7 +102,7 @@ def tune(
         progress.begin(run.path)
         run.write("recipe.toml", chosen.to_toml())
         run.write_json("photos.json", asked.to_dict())
-        catalog = scan(opened, seed=chosen.seed, valid_fraction=chosen.valid_fraction, progress=progress)
+        catalog = scan(opened, seed=chosen.seed, valid_fraction=chosen.valid_fraction, progress=progress, cache=place)
         if len(opened.skipped) > chosen.max_bad * len(opened.rows):
             raise too_many_bad(opened.skipped, len(opened.rows), chosen.max_bad)
         if resume is not None and not force:

@@ -1,6 +1,7 @@
 """The labelled images: path, label, digest of the bytes, side. Made from the rows of a source, checked, written as CSV.
 
-Every file is read once, by several threads, and is a photo if its content says so. Copies count once, photos with two
+Every file is read once, by several threads, and is a photo if its content says so; one that was read by an earlier job and
+did not change since is not read again (`known.py`). Copies count once, photos with two
 labels are left out, sides that the source does not give are drawn by `split.py`. Nothing is decoded here.
 """
 
@@ -9,17 +10,18 @@ from __future__ import annotations
 import csv
 import functools
 import io
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any
 
 import blake3
 import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.folders import PICTURE_NAMES
+from rehead.data.known import Look, Stamp, open_known
 from rehead.data.rows import Row, Skip, Source
 from rehead.data.split import HELD_OUT_SIDES, side_of, split_keys
 from rehead.durable import write_text
@@ -29,6 +31,7 @@ from rehead.pixels import is_image
 from rehead.progress import Progress, Silent
 
 CHUNK = 128  # files a thread reads at a time; more makes the bar jump, fewer costs switching
+REMEMBERED = 10_000  # files that are written into the index at once
 MAX_WORKERS = (
     4  # a slow disk answers several at once; where it does not wait, more threads than cores took twice the time
 )
@@ -90,12 +93,20 @@ class Catalog:
         return replace(self, photos=kept, skipped=(*self.skipped, *reasons))
 
 
-def scan(source: Source, *, seed: int, valid_fraction: float, progress: Progress | None = None) -> Catalog:
+def scan(
+    source: Source,
+    *,
+    seed: int,
+    valid_fraction: float,
+    progress: Progress | None = None,
+    cache: Path | None = None,
+) -> Catalog:
     """The catalog of a source, each class with photos to learn from and photos held out.
 
+    cache: the folder of the index of files that were read before; None: all are read.
     Raises SourceError when nothing can be read and SplitError when no honest split can be made.
     """
-    found = _identified(source, progress or Silent())
+    found = _identified(source, progress or Silent(), cache)
     ours = not any(row.side for row, _ in found)
     photos = _with_sides(found, ours, seed, valid_fraction)
     catalog = _catalog(source, photos, found, ours)
@@ -121,13 +132,13 @@ def write_csv(catalog: Catalog, path: Path) -> None:
     write_text(path, text.getvalue())
 
 
-def _identified(source: Source, progress: Progress) -> list[tuple[Row, bytes]]:
+def _identified(source: Source, progress: Progress, cache: Path | None = None) -> list[tuple[Row, bytes]]:
     """The rows that are photos, with their digests; others are added to `source.skipped` when somebody would miss them."""
     progress.phase("Reading", len(source.rows), "files")
     named = source.layout not in ("folders", "split", "flat")  # a list of photos says of each that it is one
     found: list[tuple[Row, bytes]] = []
     identify = functools.partial(_identify, source, named)
-    for rows, results in _chunks(source.rows, identify):
+    for rows, results in _chunks(source, identify, cache):
         for row, result in zip(rows, results, strict=True):
             if isinstance(result, bytes):
                 found.append((row, result))
@@ -139,15 +150,41 @@ def _identified(source: Source, progress: Progress) -> list[tuple[Row, bytes]]:
     return found
 
 
-def _chunks(rows: Sequence[Row], function: Callable[[list[Row]], Any]) -> Iterator[tuple[list[Row], Any]]:
+Chunk = list[tuple[Row, Look]]
+
+
+def _chunks(
+    source: Source, identify: Callable[[Chunk], list[bytes | str]], cache: Path | None
+) -> Iterator[tuple[list[Row], list[bytes | str]]]:
+    """The rows, some at a time, with what `identify` says of them, by several threads; what is new is remembered."""
     workers = min(MAX_WORKERS, max(2, n_cores()))
-    chunks = list(batched(rows, CHUNK))
-    return zip(chunks, ordered_map(function, chunks, workers=workers, ahead=4 * workers), strict=True)
+    with open_known(cache) if cache is not None else nullcontext() as known:
+
+        def looked() -> Iterator[Chunk]:
+            for rows in batched(source.rows, CHUNK):
+                looks = known.look([source.file(row) for row in rows]) if known else [Look(None, None)] * len(rows)
+                chunk = list(zip(rows, looks, strict=True))
+                under_way.append(chunk)
+                yield chunk
+
+        under_way: deque[Chunk] = deque()
+        new: list[tuple[str, Stamp, bytes]] = []
+        for results in ordered_map(identify, looked(), workers=workers, ahead=4 * workers):
+            chunk = under_way.popleft()
+            for (row, look), result in zip(chunk, results, strict=True):
+                if look.stamp and look.digest is None and isinstance(result, bytes):
+                    new.append((str(source.file(row)), look.stamp, result))
+            if known and len(new) >= REMEMBERED:
+                known.remember(new)
+                new.clear()
+            yield [row for row, _ in chunk], results
+        if known:
+            known.remember(new)
 
 
-def _identify(source: Source, named: bool, rows: list[Row]) -> list[bytes | str]:
+def _identify(source: Source, named: bool, chunk: Chunk) -> list[bytes | str]:
     """For each row its digest, or the reason why it is no photo ("" when nobody would expect one)."""
-    return [_digest_or_reason(source, named, row) for row in rows]
+    return [look.digest or _digest_or_reason(source, named, row) for row, look in chunk]
 
 
 def _digest_or_reason(source: Source, named: bool, row: Row) -> bytes | str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, label_of, reader_below, short_name
+from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, file_below, label_of, reader_below, short_name
 from rehead.data.tables import find_manifest, read_manifest
 from rehead.data.walk import files_below
 from rehead.errors import SourceError
@@ -85,6 +85,7 @@ def read_folder(source: str | Path, request: Request, layout: str = "auto") -> S
         read=reader_below(str(folder.absolute())),
         skipped=[*skipped, *reading.skipped],
         root=folder.absolute(),
+        file=file_below(str(folder)),
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from rehead.data.rows import Request, Row, Skip, Source, label_of, reader_below, short_name
+from rehead.data.rows import Request, Row, Skip, Source, file_below, label_of, reader_below, short_name
 from rehead.errors import PhotoError, SourceError, nearest
 
 BMP_MODES = {"L", "RGB"}  # read and written faster than anything else
@@ -128,7 +128,9 @@ def _image_folder(source: Any) -> Source:
         full = os.path.abspath(path)
         inside = full.startswith(root + os.sep)
         rows.append(Row((full[len(root) + 1 :] if inside else full).replace(os.sep, "/"), _label(target, classes)))
-    return Source(short_name(os.path.basename(root)), "dataset", rows, reader_below(root), [], Path(root))
+    return Source(
+        short_name(os.path.basename(root)), "dataset", rows, reader_below(root), [], Path(root), file_below(root)
+    )
 
 
 def _check_sequence(source: Any) -> None:

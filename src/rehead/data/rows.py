@@ -50,6 +50,7 @@ class Source:
     name: short, fit to name a folder. layout: a key of `sources.LAYOUTS` (for an archive, that of what was in it).
     read: the bytes of a row; raises OSError or PhotoError; may be called from several threads.
     root: the folder that the paths are relative to, None where they are not files of the user's.
+    file: the full path of the file that holds a row's bytes and nothing else, None where there is none.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Source:
     read: Callable[[Row], bytes]
     skipped: list[Skip]
     root: Path | None = None
+    file: Callable[[Row], str | None] = lambda _: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,12 @@ def reader_below(root: str) -> Callable[[Row], bytes]:
             return file.read()
 
     return read
+
+
+def file_below(root: str) -> Callable[[Row], str]:
+    """The full path of the file that a row names, relative to `root`."""
+    full = os.path.abspath(root)
+    return lambda row: os.path.join(full, row.path)
 
 
 def is_nothing(value: Any) -> bool:

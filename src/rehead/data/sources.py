@@ -174,11 +174,18 @@ def _joined(main: Source, held_out: dict[str, Source]) -> Source:
             origin[path] = source, row
             rows.append(Row(path, row.label, side, row.group))
 
+    def of(row: Row) -> tuple[Source, Row]:
+        return origin.get(row.path, (main, row))
+
     def read(row: Row) -> bytes:
-        source, original = origin.get(row.path, (main, row))
+        source, original = of(row)
         return source.read(original)
 
-    return replace(main, rows=rows, read=read, skipped=skipped)
+    def file(row: Row) -> str | None:
+        source, original = of(row)
+        return source.file(original)
+
+    return replace(main, rows=rows, read=read, skipped=skipped, file=file)
 
 
 def _way(main: Source, other: Source, side: str) -> str:

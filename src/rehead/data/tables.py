@@ -15,7 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, is_nothing, label_of, reader_below, short_name
+from rehead.data.rows import (
+    SIDE_BY_NAME,
+    Request,
+    Row,
+    Skip,
+    Source,
+    file_below,
+    is_nothing,
+    label_of,
+    reader_below,
+    short_name,
+)
 from rehead.errors import MissingExtra, SourceError, UnsafeArchive, nearest
 
 COLUMNS = ("path", "label", "split", "group")
@@ -108,7 +119,7 @@ def _source(name: str, layout: str, lines: Iterable[Line], root: Path, what: str
             why=why,
             fix=f"Its paths are looked for in {root}." if skipped else "Write one line path,label for each photo.",
         )
-    return Source(name, layout, rows, reader_below(str(root)), skipped, root)
+    return Source(name, layout, rows, reader_below(str(root)), skipped, root, file_below(str(root)))
 
 
 def _path(line: Line, root: Path, confined: bool) -> str:

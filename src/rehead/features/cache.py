@@ -81,7 +81,8 @@ def list_stores(cache: Path) -> list[StoreFacts]:
 def other_bytes(cache: Path) -> int:
     """Bytes of exported networks, unpacked archives, and what killed jobs left over."""
     parts = [folder for folder in _folders(cache / "features") if _is_part(folder)]
-    return sum(_size(folder) for folder in [cache / "prefixes", cache / "archives", *parts])
+    index = sum(path.stat().st_size for path in cache.glob("files-*.sqlite*"))
+    return index + sum(_size(folder) for folder in [cache / "prefixes", cache / "archives", *parts])
 
 
 def clear(cache: Path, *, backbone: str | None = None, older_than_s: float | None = None) -> Cleared:
