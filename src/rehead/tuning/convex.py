@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,16 +56,20 @@ class Axes:
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos block by block, so that no copy of all is needed. features: raw, or if `done` already along `axes`."""
+    """Photos block by block, so that no copy of all is needed.
+
+    form: what `features` are: "raw"; "standard", standardised already; "turned", those along the axes' `turn`.
+    """
 
     features: Features
     axes: Axes
-    done: bool
+    form: Literal["raw", "standard", "turned"]
 
     def blocks(self, size: int) -> Iterator[tuple[slice, Array32]]:
-        """(the block's place, (size, r) if done else (size, d) standardised)."""
-        for part in parts(len(self.features), size if self.done else BLOCK):
-            yield part, self.features[part] if self.done else self.axes.standardised(self.features[part])
+        """(the block's place, (size, r) if turned else (size, d) standardised)."""
+        raw = self.form == "raw"
+        for part in parts(len(self.features), BLOCK if raw else size):
+            yield part, self.axes.standardised(self.features[part]) if raw else self.features[part]
 
 
 class _Point(NamedTuple):
@@ -95,24 +99,25 @@ def standard(features: Features) -> Axes:
 
 
 def along_axes(features: Features, rows: Integers) -> tuple[Photos, Photos]:
-    """The photos `rows`, copied along their principal axes, and all photos in the same coordinates."""
+    """The photos `rows`, copied along their principal axes, and all photos, for parameters in the same coordinates.
+
+    All photos are not turned: that is d^2 a photo, as much as hundreds of steps of two classes. A step turns the weights.
+    """
     plain = standard(features)
     block = plain.standardised(features[rows])
     everyone = len(rows) == len(features)
     axes = plain if block.shape[1] > WIDEST and not everyone else _principal(plain, block, thin=everyone)
-    sample = Photos(block if axes.turn is None else block @ axes.turn, axes, done=True)
+    sample = Photos(block if axes.turn is None else block @ axes.turn, axes, "turned")
     return sample, sample if everyone else _all_photos(features, axes)
 
 
 def _all_photos(features: Features, axes: Axes) -> Photos:
-    width = len(axes.variance)
-    if 4 * len(features) * width > COPIED_BYTES:
-        return Photos(features, axes, done=False)
-    copy = np.empty((len(features), width), np.float32)
+    if 4 * features.size > COPIED_BYTES:
+        return Photos(features, axes, "raw")
+    copy = np.empty(features.shape, np.float32)
     for part in parts(len(features), BLOCK):
-        block = axes.standardised(features[part])
-        copy[part] = block if axes.turn is None else block @ axes.turn
-    return Photos(copy, axes, done=True)
+        copy[part] = axes.standardised(features[part])
+    return Photos(copy, axes, "standard")
 
 
 def parts(n: int, size: int) -> list[slice]:
@@ -129,9 +134,8 @@ def _principal(plain: Axes, block: Array32, *, thin: bool) -> Axes:
     if n >= width or not thin:
         covariance = np.zeros((width, width))
         for part in parts(n, BLOCK):
-            exact = block[part].astype(np.float64)
-            covariance += exact.T @ exact / n
-        variance, turn = np.linalg.eigh(covariance)
+            covariance += block[part].T @ block[part]  # float32 suffices: any orthonormal axes hold the optimum
+        variance, turn = np.linalg.eigh((covariance / n).astype(np.float32))
     else:
         exact = block.astype(np.float64)
         variance, mixtures = np.linalg.eigh(exact @ exact.T / n)
@@ -207,7 +211,7 @@ def _measure(at: Array32, photos: Photos, labels: Integers, weights: Array32, pe
     """The penalised loss and gradient of each fit: one pass over the photos, two products a block."""
     n_fits, n_classes, _ = at.shape
     bias, flat = at[:, :, -1:], at[:, :, :-1].reshape(n_fits * n_classes, -1)
-    turn = None if photos.done else photos.axes.turn
+    turn = None if photos.form == "turned" else photos.axes.turn
     towards = flat if turn is None else flat @ turn.T
     loss, doubt = np.zeros(n_fits), np.zeros(n_fits)
     slope, bias_slope = np.zeros_like(towards), np.zeros_like(bias)

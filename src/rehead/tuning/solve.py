@@ -96,7 +96,7 @@ def solve_quick(features: Features, labels: Integers, n_classes: int, *, penalty
     present = np.flatnonzero(n_photos)
     rows = _stratified(labels, n_photos, SAMPLE_QUICK)
     axes = standard(features[rows])
-    photos = Photos(axes.standardised(features[rows]), axes, done=True)
+    photos = Photos(axes.standardised(features[rows]), axes, "standard")
     start = np.zeros((1, len(present), len(axes.variance) + 1), np.float32)
     weights = np.full((1, len(rows)), 1 / len(rows), np.float32)
     penalty = USUAL_PENALTY * features.shape[1] / n_classes if penalty is None else penalty
