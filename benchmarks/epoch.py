@@ -91,6 +91,7 @@ def our_epoch(name: str, paths: list[Path], train: str) -> float:
     job = Job(
         model=model, groups=groups, feed=feed, course=course, learn=everything, watch=nothing, n_classes=2, device="cpu",
         report=lambda *_: None, save=lambda *_: None, due=lambda: False, progress=lambda *_: None,
+        note=lambda *_: None,
     )  # fmt: skip
     begun = time.monotonic()
     train_layers(job)

@@ -18,7 +18,8 @@ from rehead.tuning.course import Course, lr_at
 from rehead.tuning.feed import PhotoFeed, StoredFeed
 from rehead.tuning.layers import Stage, layers_that_learn
 from rehead.tuning.recipe import Recipe
-from rehead.tuning.train import Job, State, logits_of, train_layers
+from rehead.tuning.state import State
+from rehead.tuning.train import Job, logits_of, train_layers
 
 COURSE = replace(Recipe().course, epochs=3, batch_size=8)
 
@@ -56,6 +57,7 @@ def job(model: nn.Sequential, course: Course = COURSE, **changes: Any) -> Job:
         "save": lambda state: None,
         "due": lambda: False,
         "progress": lambda n, text: None,
+        "note": lambda text: None,
     }
     return Job(**{**settings, **changes})
 
@@ -199,10 +201,10 @@ def test_learning_rates_rise_once_and_then_fall(schedule: str) -> None:
 
 
 def test_layers_further_from_the_head_learn_more_slowly_and_norms_do_not_decay() -> None:
-    from rehead.tuning.train import _optimizer
+    from rehead.tuning.step import optimizer_of
 
     model = network()
-    groups = _optimizer(job(model, replace(COURSE, layer_decay=0.5, weight_decay=0.1))).param_groups
+    groups = optimizer_of(job(model).groups, replace(COURSE, layer_decay=0.5, weight_decay=0.1)).param_groups
     by_id = {id(p): group for group in groups for p in group["params"]}
     assert by_id[id(model[3].weight)]["scale"] == 1.0
     assert by_id[id(model[1][0].weight)]["scale"] == 0.5
@@ -211,10 +213,10 @@ def test_layers_further_from_the_head_learn_more_slowly_and_norms_do_not_decay()
 
 
 def test_balanced_sampling_shows_each_class_as_often() -> None:
-    from rehead.tuning.train import _order
+    from rehead.tuning.train import order_of
 
     learn = np.array([i for i in range(36) if i % 2 == 0 or i < 6])
-    order = _order(job(network(), replace(COURSE, sampling="balanced"), learn=learn), 0)
+    order = order_of(job(network(), replace(COURSE, sampling="balanced"), learn=learn), 0)
     assert 0.25 < feed().labels[order].mean() < 0.75
     assert feed().labels[learn].mean() < 0.2
 

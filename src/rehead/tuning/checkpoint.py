@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from rehead.durable import write_bytes
 from rehead.errors import RunError
-from rehead.tuning.train import State
+from rehead.tuning.state import State
 
 FORMAT = 1
 FILE = "checkpoint.safetensors"

@@ -1,8 +1,8 @@
 """Layers trained by gradient steps, top to bottom: batches in, the best weights by photos that are watched out.
 
-What learns is decided by names (`modes.py`), how fast by the step (`course.py`), from what by a feed (`feed.py`). All dice
-are thrown from the seed, the epoch and the step alone, so that a job that goes on from a checkpoint ends, on CPU, with the
-same bits as one that was never interrupted.
+What learns is decided by names (`modes.py`), how fast by the step (`course.py`), from what by a feed (`feed.py`), a step
+is `step.py`'s, and what is kept of it `state.py`'s. All dice are thrown from the seed, the epoch and the step alone, so
+that a job that goes on from a checkpoint ends, on CPU, with the same bits as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,34 +25,9 @@ from rehead.errors import Defect, RunError
 from rehead.tuning.course import Course, lr_at
 from rehead.tuning.feed import Feed
 from rehead.tuning.fit import check_loss
-from rehead.tuning.mixing import erased, mixed
 from rehead.tuning.modes import set_modes
-
-WATCHED = "best.watched"  # the loss of each watched photo in the epoch that is kept
-NO_DECAY_NDIM = 1  # norms' weights and all biases have one dimension
-
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": lambda groups, **settings: torch.optim.SGD(groups, momentum=0.9, nesterov=True, **settings),
-}
-
-
-@dataclass
-class State:
-    """All that a training needs to go on: tensors by name, and plain facts. step: batches done in this epoch.
-
-    history: one entry an epoch. best_epoch: from 1, the one whose weights are kept, see `_is_worse`.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    n_seen: int = 0
-    best_epoch: int = 0
-    learning: list[str] = field(default_factory=list)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+from rehead.tuning.state import WATCHED, Average, State, keep, keep_best, load_best, restore
+from rehead.tuning.step import Stepper, autocast, free_memory, is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -60,8 +35,9 @@ class Job:
     """What does not change while layers are trained. groups: the parameters that learn, layer by layer, the head last.
 
     watch: positions in the feed that decide which epoch is kept; none: the last. report: told each epoch's facts. save:
-    told the state whenever `due` says so, and at the end of each epoch. stop: asked after each batch; once true the epoch
-    ends there and is the last.
+    told the state whenever `due` says so, and at the end of each epoch. progress: told how many photos are done, and how
+    it stands. note: told what happened on the way. stop: asked after each batch; once true the epoch ends there and is
+    the last.
     """
 
     model: nn.Module
@@ -76,6 +52,7 @@ class Job:
     save: Callable[[State], None]
     due: Callable[[], bool]
     progress: Callable[[int, str], None]
+    note: Callable[[str], None]
     stop: Callable[[], bool] = lambda: False
 
 
@@ -86,63 +63,67 @@ def train_layers(job: Job, start: State | None = None) -> State:
     parameters changed than those that were to learn.
     """
     course, device = job.course, torch.device(job.device)
-    wanted = {id(p) for group in job.groups for p in group}
-    names = {name for name, p in job.model.named_parameters() if id(p) in wanted}
+    names = learning_names(job)
     state = start or State(learning=sorted(names))
     if state.learning != sorted(names):
         raise RunError(
             what="The checkpoint is of a job in which other layers learned.", fix="Start again without --resume."
         )
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    job.model.to(device, memory_format=layout)
+    job.model.to(device, memory_format=layout_for(device))
     set_modes(job.model, names, course.norm)
-    optimizer = _optimizer(job)
-    average = _Average(job.model, names, course.average)
-    _restore(job.model, optimizer, average, state)
-    scaler = torch.amp.GradScaler(enabled=device.type == "cuda" and not torch.cuda.is_bf16_supported())
-    n_batches = math.ceil(len(job.learn) / course.batch_size)
-    n_steps = math.ceil(n_batches / course.accumulate)
-    weights = _class_weights(job, device)
+    stepper = Stepper(job.model, job.groups, course, class_weights(job, device), device, job.note)
+    average = Average(job.model, names, course.average)
+    restore(job.model, stepper, average, state)
     for epoch in range(state.epoch, course.epochs):
-        begun, first, stopped = time.monotonic(), state.step, False
+        begun = time.monotonic()
         set_modes(job.model, names, course.norm)
-        order = _order(job, epoch)
-        for number, (x, y) in enumerate(job.feed.batches(order, epoch, course.batch_size, first), first):
-            step = epoch * n_steps + number // course.accumulate
-            lr = lr_at(course, step, n_steps * course.epochs)
-            with _dice(course.seed, epoch, number), _watched(job.model, names, is_first=epoch == 0 and number == 0):
-                share = len(x) / (course.batch_size * course.accumulate)
-                loss = _backward(job, x.to(device), y.to(device), weights, scaler, share)
-                check_loss(loss, f"in epoch {epoch + 1}, batch {number + 1}", lr)
-                is_whole = (number + 1) % course.accumulate == 0 or number + 1 == n_batches
-                if is_whole:
-                    _step(optimizer, scaler, lr, course)
-                    average.update()
-            state.step, state.loss_sum, state.n_seen = number + 1, state.loss_sum + loss * len(x), state.n_seen + len(x)
-            job.progress(
-                len(x), f"epoch {epoch + 1} of {course.epochs}, loss {state.loss_sum / state.n_seen:.3f}, lr {lr:.1e}"
-            )
-            if stopped := job.stop():
-                break
-            if is_whole and job.due():  # gradients of half a step are not kept
-                job.save(_kept(job.model, names, optimizer, average, state))
-        seconds = time.monotonic() - begun
+        lr, stopped = _epoch(job, names, stepper, average, state, epoch)
         with average.used():
-            facts, losses = _watch(job, state, lr, seconds, epoch)
+            facts, losses = _watch(job, state, lr, time.monotonic() - begun, epoch)
             if not _is_worse(losses, state.tensors.get(WATCHED)):
                 state.best_epoch = epoch + 1
-                best = {WATCHED: losses, **_best(job.model, names)}
-                state.tensors = {n: t for n, t in state.tensors.items() if not n.startswith("best.")} | best
+                keep_best(job.model, names, losses, state)
         state.history.append(facts)
         state.epoch, state.step, state.loss_sum, state.n_seen = epoch + 1, 0, 0.0, 0
         job.report(facts)
-        job.save(_kept(job.model, names, optimizer, average, state))
+        job.save(keep(job.model, names, stepper, average, state))
         if stopped or (course.patience and epoch + 1 - state.best_epoch >= course.patience):
             break
-    best = {n.removeprefix("best."): t for n, t in state.tensors.items() if n.startswith("best.") and n != WATCHED}
-    _load(job.model, best)
+    load_best(job.model, state)
     job.model.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
     return state
+
+
+def _epoch(
+    job: Job, names: set[str], stepper: Stepper, average: Average, state: State, epoch: int
+) -> tuple[float, bool]:
+    """The rest of an epoch, from the batch where the state stands. The last learning rate; whether it was stopped."""
+    course, device, first, lr = job.course, torch.device(job.device), state.step, 0.0
+    n_batches = math.ceil(len(job.learn) / course.batch_size)
+    n_steps = math.ceil(n_batches / course.accumulate)
+    is_checked = epoch > 0 or first > 0
+    for number, (x, y) in enumerate(job.feed.batches(order_of(job, epoch), epoch, course.batch_size, first), first):
+        lr = lr_at(course, epoch * n_steps + number // course.accumulate, n_steps * course.epochs)
+        is_whole = (number + 1) % course.accumulate == 0 or number + 1 == n_batches
+        with dice(course.seed, device, "step", epoch, number):
+            share = len(x) / (course.batch_size * course.accumulate)
+            loss = stepper.backward(x.to(device), y.to(device), share)
+        check_loss(loss, f"in epoch {epoch + 1}, batch {number + 1}", lr)
+        if is_whole:
+            if is_checked:
+                stepper.step(lr)
+            else:
+                is_checked = _checked_step(job, names, stepper, lr)
+            average.update()
+        state.step, state.loss_sum, state.n_seen = number + 1, state.loss_sum + loss * len(x), state.n_seen + len(x)
+        job.progress(
+            len(x), f"epoch {epoch + 1} of {course.epochs}, loss {state.loss_sum / state.n_seen:.3f}, lr {lr:.1e}"
+        )
+        if job.stop():
+            return lr, True
+        if is_whole and job.due():  # gradients of half a step are not kept
+            job.save(keep(job.model, names, stepper, average, state))
+    return lr, False
 
 
 def logits_of(
@@ -151,27 +132,34 @@ def logits_of(
     """(n, n_classes) of these photos as they are, without augmentation; the model is left in the mode it had."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
-    with torch.inference_mode(), _autocast(torch.device(device)):
-        rows = [model(x.to(device)).float().cpu() for x in feed.plain(positions, size)]
-    for module, mode in modes.items():
-        module.training = mode
-    return np.concatenate([row.numpy() for row in rows])
+    try:
+        with torch.inference_mode(), autocast(torch.device(device)):
+            rows = [model(x.to(device)).float().cpu().numpy() for x in feed.plain(positions, size)]
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or size == 1:
+            raise
+        rows = []
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if rows:
+        return np.concatenate(rows)
+    free_memory(torch.device(device))
+    return logits_of(model, feed, positions, device, size // 2)
 
 
-def _optimizer(job: Job) -> torch.optim.Optimizer:
-    """Groups by layer: the rate falls with the distance from the head, and one-dimensional parameters do not decay."""
-    course, groups = job.course, []
-    for depth, parameters in enumerate(reversed(job.groups)):
-        scale = course.layer_decay**depth
-        for is_plain in (False, True):
-            chosen = [p for p in parameters if (p.ndim <= NO_DECAY_NDIM) == is_plain]
-            if chosen:
-                decay = 0.0 if is_plain else course.weight_decay
-                groups.append({"params": chosen, "weight_decay": decay, "scale": scale, "lr": 0.0})
-    return OPTIMIZERS[course.optimizer](groups, lr=course.lr)
+def learning_names(job: Job) -> set[str]:
+    """The names of the parameters that learn."""
+    wanted = {id(p) for group in job.groups for p in group}
+    return {name for name, p in job.model.named_parameters() if id(p) in wanted}
 
 
-def _order(job: Job, epoch: int) -> NDArray[np.int64]:
+def layout_for(device: torch.device) -> torch.memory_format:
+    """How images lie in memory where the device computes fastest."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
+def order_of(job: Job, epoch: int) -> NDArray[np.int64]:
     """The photos to learn from, shuffled; with balanced sampling each class as often, drawn with replacement."""
     random = np.random.default_rng(seed_for(job.course.seed, "shuffle", epoch))
     if job.course.sampling != "balanced":
@@ -182,48 +170,23 @@ def _order(job: Job, epoch: int) -> NDArray[np.int64]:
     return random.choice(job.learn, len(job.learn), p=chances / chances.sum())
 
 
-def _class_weights(job: Job, device: torch.device) -> torch.Tensor | None:
+def class_weights(job: Job, device: torch.device) -> torch.Tensor | None:
+    """(n_classes,) such that each class counts as much in all, their mean over the photos being 1; None where not asked."""
     if job.course.class_weight is None:
         return None
     counts = np.bincount(job.feed.labels[job.learn], minlength=job.n_classes)
     return torch.tensor(len(job.learn) / (job.n_classes * np.maximum(counts, 1)), dtype=torch.float32, device=device)
 
 
-def _backward(
-    job: Job, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None, scaler: Any, share: float, parts: int = 1
-) -> float:
-    """The mean loss of a batch; its gradient is added. A batch that does not fit into the device's memory is halved."""
-    total, smoothing = 0.0, job.course.label_smoothing
-    x, other, kept = mixed(erased(x, job.course.erase), job.course.mixup, job.course.cutmix)
-    try:
-        for part in torch.arange(len(x), device=x.device).tensor_split(parts):
-            with _autocast(x.device):
-                logits = job.model(x[part]).float()
-                loss = kept * F.cross_entropy(logits, y[part], weights, label_smoothing=smoothing)
-                if kept < 1:
-                    second = F.cross_entropy(logits, y[other[part]], weights, label_smoothing=smoothing)
-                    loss = loss + (1 - kept) * second
-            scaler.scale(loss * share * len(part) / len(x)).backward()
-            total += float(loss.detach()) * len(part) / len(x)
-        return total
-    except torch.cuda.OutOfMemoryError:
-        if parts >= len(x):
-            raise
-        job.model.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
-    job.progress(0, f"the device's memory is full: batches of {len(x)} go in {2 * parts} parts")
-    return _backward(job, x, y, weights, scaler, share, 2 * parts)
-
-
-def _step(optimizer: torch.optim.Optimizer, scaler: Any, lr: float, course: Course) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["scale"]
-    if course.clip is not None:
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], course.clip)
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)
+@contextmanager
+def dice(seed: int, device: torch.device, *place: str | int) -> Iterator[None]:
+    """Within it, dropout's and mixing's dice depend on the place in the training alone."""
+    of_apple = torch.mps.get_rng_state() if device.type == "mps" else None
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed_for(seed, *place))
+        yield
+    if of_apple is not None:
+        torch.mps.set_rng_state(of_apple)
 
 
 def _watch(job: Job, state: State, lr: float, seconds: float, epoch: int) -> tuple[dict[str, Any], torch.Tensor]:
@@ -253,105 +216,16 @@ def _is_worse(losses: torch.Tensor, best: torch.Tensor | None) -> bool:
     return bool(difference.mean() > difference.std() / math.sqrt(len(losses)))
 
 
-@contextmanager
-def _dice(seed: int, epoch: int, number: int) -> Iterator[None]:
-    """Dropout's and mixing's dice depend on the place in the training alone."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed_for(seed, "step", epoch, number))
-        yield
+def _checked_step(job: Job, names: set[str], stepper: Stepper, lr: float) -> bool:
+    """The first step of a job, and whether anything moved. Raises Defect when a parameter did that was not to learn.
 
-
-@contextmanager
-def _watched(model: nn.Module, names: set[str], *, is_first: bool) -> Iterator[None]:
-    """Around the first step: raises Defect when a parameter changed that was not to learn."""
-    before = {n: p.detach().clone() for n, p in model.named_parameters() if n not in names} if is_first else {}
-    yield
-    changed = [n for n, p in model.named_parameters() if n in before and not torch.equal(p, before[n])]
-    if changed:
-        raise Defect(what=f"{len(changed)} parameters changed that were not to learn: {', '.join(changed[:4])}.")
-
-
-def _autocast(device: torch.device) -> Any:
-    kind = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
-    return torch.autocast(device.type, kind, enabled=device.type == "cuda")
-
-
-class _Average:
-    """The moving average of what learns, with the statistics of norms; `used` puts it into the model for a while."""
-
-    def __init__(self, model: nn.Module, names: set[str], keep: float | None) -> None:
-        self.keep, self.n = keep, 0
-        self._live = _moving(model, names) if keep is not None else {}
-        self.tensors = {name: tensor.detach().clone() for name, tensor in self._live.items()}
-
-    def update(self) -> None:
-        self.n += 1
-        keep = min(self.keep or 0.0, self.n / (self.n + 9))  # short at first, so that the beginning is forgotten
-        for name, tensor in self._live.items():
-            self.tensors[name].lerp_(tensor.detach(), 1 - keep)
-
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        self._swap()
-        yield
-        self._swap()
-
-    def _swap(self) -> None:
-        with torch.no_grad():
-            for name, tensor in self._live.items():
-                other = self.tensors[name].clone()
-                self.tensors[name].copy_(tensor)
-                tensor.copy_(other)
-
-
-def _moving(model: nn.Module, names: set[str]) -> dict[str, torch.Tensor]:
-    """What changes while training, without counters: parameters that learn, and the statistics of norms."""
-    return {name: tensor for name, tensor in _changing(model, names).items() if tensor.is_floating_point()}
-
-
-def _changing(model: nn.Module, names: set[str]) -> dict[str, torch.Tensor]:
-    return {name: p for name, p in model.named_parameters() if name in names} | dict(model.named_buffers())
-
-
-def _best(model: nn.Module, names: set[str]) -> dict[str, torch.Tensor]:
-    return {f"best.{name}": t.detach().cpu().clone() for name, t in _changing(model, names).items()}
-
-
-def _kept(
-    model: nn.Module, names: set[str], optimizer: torch.optim.Optimizer, average: _Average, state: State
-) -> State:
-    """The state with all tensors in it, on the CPU."""
-    tensors = {n: t for n, t in state.tensors.items() if n.startswith("best.")}
-    tensors |= {f"model.{n}": t.detach().cpu() for n, t in _changing(model, names).items()}
-    tensors |= {f"average.{n}": t.cpu() for n, t in average.tensors.items()}
-    tensors["average_n"] = torch.tensor(average.n)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for i, parameter in enumerate(parameters):
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{i}.{key}"] = torch.as_tensor(value).detach().cpu()
-    state.tensors = tensors
-    return state
-
-
-def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, average: _Average, state: State) -> None:
-    """Puts a checkpoint's tensors back; nothing where there is none."""
-    if "average_n" not in state.tensors:
-        return
-    _load(model, {n.removeprefix("model."): t for n, t in state.tensors.items() if n.startswith("model.")})
-    average.n = int(state.tensors["average_n"])
-    for name, tensor in average.tensors.items():
-        tensor.copy_(state.tensors[f"average.{name}"])
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for name, tensor in state.tensors.items():
-        if name.startswith("optimizer."):
-            _, i, key = name.split(".", 2)
-            parameter = parameters[int(i)]
-            on = tensor if tensor.ndim == 0 else tensor.to(parameter.device)
-            optimizer.state[parameter][key] = on.clone()
-
-
-def _load(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    own = dict(model.named_parameters()) | dict(model.named_buffers())
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            own[name].copy_(tensor)
+    Parameters that were to learn and did not move are named in a note: nothing of what they compute reaches the loss.
+    """
+    before = {name: p.detach().clone() for name, p in job.model.named_parameters()}
+    stepper.step(lr)
+    moved = {name for name, p in job.model.named_parameters() if not torch.equal(p, before[name])}
+    if foreign := sorted(moved - names):
+        raise Defect(what=f"{len(foreign)} parameters changed that were not to learn: {', '.join(foreign[:4])}.")
+    if moved and (still := sorted(names - moved)):
+        job.note(f"{len(still)} parameters that were to learn did not move in the first step: {', '.join(still[:4])}")
+    return bool(moved)

@@ -1,0 +1,147 @@
+"""The photos of a training as it reads them: activations at the cut, of each view, or the photos themselves.
+
+And which of them it learns from, which say what epoch is kept, and which are held out. Nothing here trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Skip
+from rehead.data.split import fold_numbers
+from rehead.errors import PhotoError
+from rehead.export import ready_prefix
+from rehead.extraction import extract_missing, in_store, open_store, photos_there
+from rehead.features.extract import too_many_bad
+from rehead.features.store import Store
+from rehead.features.views import PLAIN, augmented, view_names
+from rehead.nets.card import Card, with_fit
+from rehead.parallel import n_cores, ordered_map
+from rehead.pixels import Preprocess, prepare
+from rehead.progress import Progress
+from rehead.tuning.plan import Plan
+from rehead.tuning.recipe import Recipe
+
+if TYPE_CHECKING:
+    from rehead.tuning.feed import Feed
+
+SMALL = Preprocess(height=64, width=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # enough to know that it decodes
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """views: (n, *shape) float16 each: of train and held-out photos the first, of train photos the others."""
+
+    train: list[int]
+    held_out: list[int]
+    views: list[NDArray[np.float16]]
+    card: Card | None
+    bad: dict[int, Skip]
+    n_stored: int
+
+
+def at_the_cut(
+    catalog: Catalog,
+    recipe: Recipe,
+    plan: Plan,
+    order: list[int],
+    cache: Path,
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> Extracted:
+    """What is needed to train by this plan; what the store lacks is extracted. Raises SourceError for too many bad photos."""
+    if plan.cut is None:
+        bad = _unreadable(catalog, order, recipe, progress)
+        good = sorted(i for i in order if i not in bad)
+        train = [i for i in good if catalog.photos[i].side == "train"]
+        held_out = [i for i in good if catalog.photos[i].side == catalog.held_out_side]
+        return Extracted(train, held_out, [], None, bad, 0)
+    weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
+    prefix = ready_prefix(
+        recipe.backbone,
+        weights=weights,
+        arguments=dict(recipe.backbone_args),
+        cut=plan.cut,
+        cache=cache,
+        progress=progress,
+        pooled=False,
+    )
+    if recipe.fit not in ("default", "auto"):
+        prefix = type(prefix)(with_fit(prefix.card, recipe.fit), prefix.folder, prefix.network)
+    views: list[NDArray[np.float16]] = []
+    train, held_out, bad, n_stored = [], [], {}, 0
+    for view in view_names(recipe.augment, recipe.views):
+        with open_store(cache, prefix, recipe, view) as store:
+            if view == PLAIN:
+                n_stored = len(order) - len(store.missing([catalog.photos[i].digest for i in order]))
+                bad = extract_missing(catalog, order, prefix, recipe, store, progress, stop).bad
+                train, held_out = photos_there(catalog, order, store)
+                views.append(_read(store, catalog, [*train, *held_out]))
+                continue
+            extract_missing(catalog, train, prefix, recipe, store, progress, stop, view)
+            if len(in_store(catalog, train, store)) == len(train):
+                views.append(_read(store, catalog, train))
+            else:
+                progress.note(f"The view {view} is not whole and is left out.")
+    return Extracted(train, held_out, views, prefix.card, bad, n_stored)
+
+
+def feed_of(extracted: Extracted, catalog: Catalog, recipe: Recipe, card: Card) -> Feed:
+    """The train photos first, then those held out; places in it are those in that order."""
+    from rehead.tuning.feed import PhotoFeed, StoredFeed
+
+    photos = [*extracted.train, *extracted.held_out]
+    labels = catalog.labels(photos)
+    if extracted.views:
+        return StoredFeed(extracted.views, labels, recipe.seed)
+
+    def pixels(place: int, seed: int | None) -> NDArray[np.uint8]:
+        data = catalog.read(catalog.photos[photos[place]])
+        return augmented("none" if seed is None else recipe.augment, data, card.preprocess, seed or 0)
+
+    return PhotoFeed(pixels, labels, card.preprocess.mean, card.preprocess.std, recipe.seed)
+
+
+def slices(catalog: Catalog, train: list[int], recipe: Recipe) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places among the training photos to learn from, and those that decide which epoch is kept, groups kept together."""
+    everything = np.arange(len(train))
+    n_folds = round(1 / recipe.watch) if recipe.watch else 0
+    if n_folds < 2:
+        return everything, everything[:0]
+    keys = catalog.keys()
+    folds = fold_numbers([keys[i] for i in train], catalog.labels(train), n_folds=n_folds, seed=recipe.seed)
+    return everything[folds != 0], everything[folds == 0]
+
+
+def _unreadable(catalog: Catalog, order: list[int], recipe: Recipe, progress: Progress) -> dict[int, Skip]:
+    """Photos that cannot be decoded. Raises SourceError when they are too many."""
+
+    def work(i: int) -> Skip | None:
+        try:
+            prepare(catalog.read(catalog.photos[i]), SMALL)
+        except PhotoError as error:
+            return Skip(catalog.photos[i].path, error.what)
+        except OSError as error:
+            return Skip(catalog.photos[i].path, f"cannot be read: {error.strerror or error}")
+        return None
+
+    progress.phase("Checking", len(order))
+    bad: dict[int, Skip] = {}
+    for i, skip in zip(order, ordered_map(work, order, workers=n_cores(), ahead=64), strict=True):
+        progress.advance()
+        if skip:
+            bad[i] = skip
+    if len(bad) > recipe.max_bad * len(order):
+        raise too_many_bad(list(bad.values()), len(order), recipe.max_bad)
+    return bad
+
+
+def _read(store: Store, catalog: Catalog, positions: list[int]) -> NDArray[np.float16]:
+    return store.read([catalog.photos[i].digest for i in positions], dtype=np.float16)

@@ -1,0 +1,160 @@
+"""One step of a training: the gradient of a batch, in as many parts as the device's memory needs, and the optimiser.
+
+A gradient is either added whole or not at all, so a batch that did not fit is done again in smaller parts and nothing of
+the batches before it is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rehead.tuning.course import Course
+from rehead.tuning.mixing import erased, mixed
+
+NO_DECAY_NDIM = 1  # norms' weights and all biases have one dimension
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": lambda groups, **settings: torch.optim.SGD(groups, momentum=0.9, nesterov=True, **settings),
+}
+
+
+class Stepper:
+    """The optimiser, the loss scale that float16 needs, and in how many parts a batch goes through the device.
+
+    groups: the parameters that learn, layer by layer, the head last. weights: of the classes, (n_classes,), or None.
+    note: told in words when batches go in more parts from now on.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Sequence[Sequence[nn.Parameter]],
+        course: Course,
+        weights: torch.Tensor | None,
+        device: torch.device,
+        note: Callable[[str], None],
+    ) -> None:
+        self._model, self._course, self._weights, self._note = model, course, weights, note
+        self.optimizer = optimizer_of(groups, course)
+        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._scaler = torch.amp.GradScaler(enabled=device.type == "cuda" and not torch.cuda.is_bf16_supported())
+        self._n_parts = 1
+
+    def backward(self, x: torch.Tensor, y: torch.Tensor, share: float) -> float:
+        """The mean loss of a batch. Its gradient, times the share of the step that the batch is, is added.
+
+        Erasing and mixing are drawn here, once for the whole batch.
+        """
+        course = self._course
+        x, other, kept = mixed(erased(x, course.erase), course.mixup, course.cutmix)
+        before = [p.grad for p in self._parameters]
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                loss = self._in_parts(x, (y, y[other]), kept, share)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self._n_parts >= len(x):
+                    raise
+            self._n_parts *= 2
+            free_memory(x.device)
+            self._note(f"The device's memory is full: batches of {len(x)} go in {self._n_parts} parts from now on.")
+        for parameter, gradient in zip(self._parameters, before, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        return loss
+
+    def step(self, lr: float) -> None:
+        """Moves the parameters by the gradient that was added up, and forgets it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["scale"]
+        if self._course.clip is not None:
+            self._scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._course.clip)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What it remembers from step to step, on the CPU: by the parameter's place and name, and the loss scale."""
+        kept = {f"scale.{key}": torch.tensor(float(value)) for key, value in self._scaler.state_dict().items()}
+        for i, parameter in enumerate(self._parameters):
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                kept[f"{i}.{key}"] = torch.as_tensor(value).detach().cpu()
+        return kept
+
+    def load(self, tensors: dict[str, torch.Tensor]) -> None:
+        """The reverse of `tensors`."""
+        scale = {n.removeprefix("scale."): float(t) for n, t in tensors.items() if n.startswith("scale.")}
+        if scale and self._scaler.is_enabled():
+            whole = ("growth_interval", "_growth_tracker")
+            self._scaler.load_state_dict({key: int(v) if key in whole else v for key, v in scale.items()})
+        for name, tensor in tensors.items():
+            i, _, key = name.partition(".")
+            if i != "scale":
+                parameter = self._parameters[int(i)]
+                on = tensor if tensor.ndim == 0 else tensor.to(parameter.device)
+                self.optimizer.state[parameter][key] = on.clone()
+
+    def _in_parts(self, x: torch.Tensor, labels: tuple[torch.Tensor, torch.Tensor], kept: float, share: float) -> float:
+        total = 0.0
+        for part in torch.arange(len(x), device=x.device).tensor_split(min(self._n_parts, len(x))):
+            of_batch = len(part) / len(x)
+            with autocast(x.device):
+                loss = self._loss(self._model(x[part] if self._n_parts > 1 else x).float(), labels, part, kept)
+            self._scaler.scale(loss * share * of_batch).backward()
+            total += float(loss.detach()) * of_batch
+        return total
+
+    def _loss(
+        self, logits: torch.Tensor, labels: tuple[torch.Tensor, torch.Tensor], part: torch.Tensor, kept: float
+    ) -> torch.Tensor:
+        """The mean loss (nats) of these rows: by their own labels, and by those of the photos that were mixed in.
+
+        With weights, the sum of weighted losses by the number of rows, so that parts add up to the whole.
+        """
+        own = self._loss_by(logits, labels[0][part])
+        return own if kept == 1 else kept * own + (1 - kept) * self._loss_by(logits, labels[1][part])
+
+    def _loss_by(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        smoothing = self._course.label_smoothing
+        return F.cross_entropy(logits, labels, self._weights, label_smoothing=smoothing, reduction="sum") / len(labels)
+
+
+def optimizer_of(groups: Sequence[Sequence[nn.Parameter]], course: Course) -> torch.optim.Optimizer:
+    """Groups by layer: the rate falls with the distance from the head, and one-dimensional parameters do not decay."""
+    settings = []
+    for depth, parameters in enumerate(reversed(groups)):
+        scale = course.layer_decay**depth
+        for is_plain in (False, True):
+            chosen = [p for p in parameters if (p.ndim <= NO_DECAY_NDIM) == is_plain]
+            if chosen:
+                decay = 0.0 if is_plain else course.weight_decay
+                settings.append({"params": chosen, "weight_decay": decay, "scale": scale, "lr": 0.0})
+    return OPTIMIZERS[course.optimizer](settings, lr=course.lr)
+
+
+def autocast(device: torch.device) -> Any:
+    """On CUDA bfloat16, or float16 where there is none; elsewhere nothing."""
+    kind = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
+    return torch.autocast(device.type, kind, enabled=device.type == "cuda")
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device's memory was full; Apple's says so in words alone."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+
+
+def free_memory(device: torch.device) -> None:
+    """Gives back what the device's allocator holds and nothing uses."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
