@@ -8,7 +8,7 @@ its last checkpoint; the tuned network as a graph.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +28,15 @@ from rehead.run_folder import BODY, RunFolder
 from rehead.solution import Solution
 from rehead.tuning.head import fit_head, soft_head
 from rehead.tuning.layers import HEAD, POOL, Stage
+from rehead.tuning.lr_range import N_BATCHES, range_lines
 from rehead.tuning.plan import Plan, check_mixing, described, planned
-from rehead.tuning.recipe import Recipe
+from rehead.tuning.recipe import AUTO, Recipe
 
 if TYPE_CHECKING:
     from rehead.nets.backbone import Backbone
     from rehead.tuning.feed import Feed
     from rehead.tuning.state import State
+    from rehead.tuning.train import Job
 
 
 def tune_layers(
@@ -149,15 +151,14 @@ def _trained(
     from rehead.tuning.checkpoint import read_checkpoint
     from rehead.tuning.train import Job, train_layers
 
-    course, state = recipe.course, read_checkpoint(run.path)
-    progress.phase("Training", (course.epochs - (state.epoch if state else 0)) * len(ground.learn))
-    record = Record(run, progress, course, len(ground.learn), state.history if state else [])
+    state = read_checkpoint(run.path)
+    record = Record(run, progress, len(ground.learn), state.history if state else [])
     layers = [list(ground.backbone[name].parameters()) for name in ground.plan.learning]
     job = Job(
         model=model,
         groups=[*layers, list(model[1].parameters())],
         feed=ground.feed,
-        course=course,
+        course=recipe.course,
         learn=ground.learn,
         watch=ground.watch,
         n_classes=len(ground.catalog.classes),
@@ -169,7 +170,26 @@ def _trained(
         note=progress.note,
         stop=stop,
     )
+    if recipe.lr == AUTO:
+        job = replace(job, course=replace(job.course, lr=_found_rate(job, record, progress)))
+    n_done = state.epoch * len(ground.learn) + state.step * job.course.batch_size if state else 0
+    progress.phase("Training", job.course.epochs * len(ground.learn) - n_done)
+    record.begin(job.course)
     return train_layers(job, state)
+
+
+def _found_rate(job: Job, record: Record, progress: Progress) -> float:
+    """The rate that a range test finds, or that it found when the run began."""
+    from rehead.tuning.range_test import find_rate
+
+    test = record.range_test()
+    if test is None:
+        progress.phase("Range test", N_BATCHES, unit="batches")
+        test = find_rate(job, progress.advance)
+        record.keep_range(test)
+    for line in range_lines(test):
+        progress.note(line)
+    return test.lr
 
 
 def _solution(model: Any, ground: _Ground, extracted: Extracted, first: Head, note: str, run: RunFolder) -> Solution:

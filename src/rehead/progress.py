@@ -6,6 +6,7 @@ How that looks is left to whoever listens (`cli/terminal.py`).
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Protocol
 
 
@@ -24,6 +25,9 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """A line that stays."""
 
+    def row(self, cells: Mapping[str, str]) -> None:
+        """A row of this phase's table, by its columns, which are the same for all rows."""
+
 
 class Silent:
     """Tells nothing."""
@@ -35,6 +39,13 @@ class Silent:
     def status(self, text: str) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+    def row(self, cells: Mapping[str, str]) -> None: ...
+
+
+def row_line(cells: Mapping[str, str]) -> str:
+    """A row where there is no table: 'epoch 1 of 6, loss 0.412'."""
+    return ", ".join(f"{name} {value}" for name, value in cells.items())
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""What a training leaves in its run as it goes: checkpoints, metrics.jsonl, curves.svg; and what it tells who looks on."""
+"""What a training leaves in its run as it goes: checkpoints, metrics.jsonl, pictures; and what it tells who looks on."""
 
 from __future__ import annotations
 
@@ -11,32 +11,46 @@ from rehead.progress import Progress
 from rehead.run_folder import RunFolder
 from rehead.tuning.course import Course
 from rehead.tuning.curves import curves_svg
+from rehead.tuning.lr_range import RangeTest, range_svg
 from rehead.verdict.metrics import wilson
 
 if TYPE_CHECKING:
     from rehead.tuning.state import State
 
 CHECKPOINT_EVERY_S = 60.0  # at most this much training is lost by SIGKILL
-METRICS, CURVES = "metrics.jsonl", "curves.svg"
+METRICS, CURVES, RANGE = "metrics.jsonl", "curves.svg", "lr_range"
 
 
 class Record:
     """history: the epochs that were done before, one entry each. n_learn: photos learned from in an epoch."""
 
-    def __init__(
-        self, run: RunFolder, progress: Progress, course: Course, n_learn: int, history: list[dict[str, Any]]
-    ) -> None:
-        self._run, self._progress, self._course = run, progress, course
-        self._n_steps = math.ceil(math.ceil(n_learn / course.batch_size) / course.accumulate)
+    def __init__(self, run: RunFolder, progress: Progress, n_learn: int, history: list[dict[str, Any]]) -> None:
+        self._run, self._progress, self._n_learn = run, progress, n_learn
         self._history = list(history)
+        self._course: Course | None = None
         self._saved = time.monotonic()
+
+    def range_test(self) -> RangeTest | None:
+        """The range test that was made when the run began."""
+        path = self._run.path / f"{RANGE}.json"
+        return RangeTest.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+    def keep_range(self, test: RangeTest) -> None:
+        """Writes a range test down, so that a job that goes on from here uses the same rate; and its picture."""
+        self._run.write(f"{RANGE}.svg", range_svg(test))
+        self._run.write_json(f"{RANGE}.json", test.to_dict())
+
+    def begin(self, course: Course) -> None:
+        """The training begins, or goes on."""
+        self._course = course
 
     def report(self, facts: dict[str, Any]) -> None:
         """An epoch is done."""
+        assert self._course is not None
         self._history.append(facts)
         self._run.write(METRICS, "".join(json.dumps(entry) + "\n" for entry in self._history))
-        self._run.write(CURVES, curves_svg(self._history, self._course, self._n_steps))
-        self._progress.note(_epoch_line(facts, self._course.epochs))
+        self._run.write(CURVES, curves_svg(self._history, self._course, self._n_steps(self._course)))
+        self._progress.row(_cells(facts, self._course.epochs))
 
     def advance(self, n: int, text: str) -> None:
         """So many more photos are done, and it stands like this."""
@@ -54,9 +68,20 @@ class Record:
         write_checkpoint(self._run.path, state)
         self._saved = time.monotonic()
 
+    def _n_steps(self, course: Course) -> int:
+        """Of an epoch."""
+        return math.ceil(math.ceil(self._n_learn / course.batch_size) / course.accumulate)
 
-def _epoch_line(facts: dict[str, Any], n_epochs: int) -> str:
-    watched = ""
+
+def _cells(facts: dict[str, Any], n_epochs: int) -> dict[str, str]:
+    """An epoch as a row. right %: of the watched photos, with the 95 % interval."""
+    cells = {"epoch": f"{facts['epoch']} of {n_epochs}", "loss": f"{facts['loss']:.3f}"}
     if "watch_right" in facts:
-        watched = f", watched {wilson(facts['watch_right'], facts['watch_n'])}"
-    return f"Epoch {facts['epoch']} of {n_epochs}: loss {facts['loss']:.3f}{watched}, {facts['images_per_s']:.0f}/s"
+        right = wilson(facts["watch_right"], facts["watch_n"])
+        cells["watch loss"] = f"{facts['watch_loss']:.3f}"
+        cells["right %"] = f"{100 * right.value:.1f} ({100 * right.low:.1f}–{100 * right.high:.1f})"
+    return cells | {
+        "lr": f"{facts['lr']:.1e}",
+        "photos/s": f"{facts['images_per_s']:.0f}",
+        "seconds": f"{facts['seconds']:.0f}",
+    }

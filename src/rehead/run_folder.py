@@ -8,12 +8,13 @@ import json
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rehead.durable import remove_tree, write_text
 from rehead.errors import ReheadError, RunError
-from rehead.progress import Progress
+from rehead.progress import Progress, row_line
 
 RUNS = "runs"
 LOG = "log.txt"
@@ -169,6 +170,10 @@ class Log:
     def note(self, text: str) -> None:
         self._listener.note(text)
         self._write(text)
+
+    def row(self, cells: Mapping[str, str]) -> None:
+        self._listener.row(cells)
+        self._write(row_line(cells))
 
     def _write(self, text: str) -> None:
         if text:

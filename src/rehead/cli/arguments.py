@@ -38,6 +38,16 @@ def as_bytes(size: float) -> str:
     return f"{size:.1f} TB"
 
 
+def as_rate(text: str | None) -> float | str | None:
+    """'0.001' as a number, 'auto' as it is. Raises RecipeError for anything else."""
+    if text is None or text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise RecipeError(what=f"--lr {text!r} is no number.", fix="For example: --lr 0.001, or --lr auto") from None
+
+
 def backbone_arguments(texts: Sequence[str]) -> dict[str, Any]:
     """'pad_type=same', 'mean=0.5' -> values by name. Raises RecipeError where there is no '='."""
     values: dict[str, Any] = {}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from rehead.cli import terminal
-from rehead.cli.arguments import Interrupt, as_bytes, as_seconds, backbone_arguments, guarded
+from rehead.cli.arguments import Interrupt, as_bytes, as_rate, as_seconds, backbone_arguments, guarded
 
 app = typer.Typer(
     name="rehead",
@@ -85,7 +85,7 @@ def tune(
     activation: Annotated[str | None, typer.Option(help="Between an MLP's layers: relu or none. (relu)")] = None,
     epochs: Annotated[int | None, training("(40 for an MLP, 6 for layers)")] = None,
     batch_size: Annotated[int | None, training("(64 for an MLP, 32 for layers)")] = None,
-    lr: Annotated[float | None, training("The highest learning rate. (0.001)")] = None,
+    lr: Annotated[str | None, training("The highest learning rate; auto finds it. (0.001)")] = None,
     optimizer: Annotated[str | None, training("adam, adamw or sgd. (adamw)")] = None,
     schedule: Annotated[str | None, training("one-cycle, cosine or constant. (one-cycle)")] = None,
     weight_decay: Annotated[float | None, training("Not of norms and biases. (0.05)")] = None,
@@ -139,7 +139,7 @@ def tune(
         "fit": fit, "backbone_args": backbone_arguments(backbone_arg) if backbone_arg else None,
         "valid_fraction": valid_fraction, "limit": limit, "budget_s": as_seconds(budget, "budget"),
         "class_weight": class_weight, "folds": folds, "activation": activation, "epochs": epochs,
-        "batch_size": batch_size, "lr": lr, "optimizer": optimizer, "schedule": schedule, "weight_decay": weight_decay,
+        "batch_size": batch_size, "lr": as_rate(lr), "optimizer": optimizer, "schedule": schedule, "weight_decay": weight_decay,
         "layer_decay": layer_decay, "label_smoothing": label_smoothing, "clip": clip, "accumulate": accumulate,
         "ema": ema, "patience": patience, "norm": norm, "augment": augment, "views": views, "mixup": mixup,
         "cutmix": cutmix, "erase": erase, "sampling": sampling, "warm_head": warm_head, "watch": watch,

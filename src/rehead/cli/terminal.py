@@ -1,7 +1,6 @@
-"""How things look: progress, tables, errors. Nothing here decides anything.
+"""How things look: tables and errors. Nothing here decides anything. Progress is shown by `showing.py`.
 
-In a terminal a bar says what is done, how fast, and how long it will take; elsewhere a plain line comes every ten
-seconds; with --json nothing but JSON goes to standard output, and errors go to standard error.
+With --json nothing but JSON goes to standard output, and errors go to standard error.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rehead.cli.showing import Bars, Lines
 from rehead.errors import ReheadError
 
 if TYPE_CHECKING:
@@ -18,99 +18,7 @@ if TYPE_CHECKING:
 
     from rehead.verdict.metrics import ClassVerdict, Interval, Verdict
 
-LINE_EVERY_S = 10.0
 MAX_CONFUSION = 12  # classes; a larger matrix does not fit a terminal and stands in verdict.json
-
-
-class Lines:
-    """Progress as plain lines, at most one every ten seconds, and one at the end of each phase."""
-
-    def __init__(self, write: Any = None) -> None:
-        self._write = write or (lambda line: print(line, file=sys.stderr, flush=True))
-        self._name, self._unit, self._done, self._status = "", "photos", 0, ""
-        self._total: int | None = None
-        self._begun = self._said = time.monotonic()
-
-    def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
-        self.close()
-        self._name, self._total, self._unit, self._done, self._status = name, total, unit, 0, ""
-        self._begun = self._said = time.monotonic()
-
-    def advance(self, n: int = 1) -> None:
-        self._done += n
-        if time.monotonic() - self._said >= LINE_EVERY_S:
-            self._say()
-
-    def status(self, text: str) -> None:
-        first = not self._status
-        self._status = text
-        if first:
-            self._say()
-
-    def note(self, text: str) -> None:
-        self._write(text)
-
-    def close(self) -> None:
-        """The last phase is over."""
-        if self._name and time.monotonic() - self._begun > 2:
-            self._say()
-        self._name = ""
-
-    def _say(self) -> None:
-        self._said = time.monotonic()
-        took = self._said - self._begun
-        parts = [f"{self._name}: {self._done}" + (f" of {self._total}" if self._total else "") + f" {self._unit}"]
-        if self._done and took > 0.5:
-            rate = self._done / took
-            parts.append(f"{rate:.0f}/s")
-            if self._total and self._done < self._total:
-                parts.append(f"{(self._total - self._done) / rate:.0f} s left")
-        if not self._total:
-            parts = [f"{self._name}, {took:.0f} s"]
-        self._write(", ".join([*parts, self._status] if self._status else parts))
-
-
-class Bars:
-    """Progress as a live bar in a terminal."""
-
-    def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("[bold]{task.fields[status]}"),
-        )
-        self._bars = Progress(*columns, console=console, transient=True)
-        self._bars.start()
-        self._task: Any = None
-        self._begun, self._done, self._unit = time.monotonic(), 0, "photos"
-
-    def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
-        if self._task is not None:
-            self._bars.remove_task(self._task)
-        self._task = self._bars.add_task(name, total=total, status="", rate="")
-        self._unit = unit
-        self._begun, self._done = time.monotonic(), 0
-
-    def advance(self, n: int = 1) -> None:
-        if self._task is not None:
-            self._done += n
-            rate = self._done / max(time.monotonic() - self._begun, 1e-3)
-            self._bars.update(self._task, advance=n, rate=f"{rate:.0f} {self._unit}/s")
-
-    def status(self, text: str) -> None:
-        if self._task is not None:
-            self._bars.update(self._task, status=text)
-
-    def note(self, text: str) -> None:
-        self._bars.console.print(text, highlight=False, markup=False)
-
-    def close(self) -> None:
-        self._bars.stop()
 
 
 def console() -> Console:

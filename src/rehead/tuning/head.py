@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rehead.bundle import Head
 from rehead.progress import Progress, Silent
-from rehead.tuning.recipe import Recipe, hidden_widths
+from rehead.tuning.recipe import LR, Recipe, hidden_widths
 from rehead.tuning.solve import cross_validated, solve_linear, solve_prototype
 
 SOFT_PENALTY = 1e-2  # times d / n_classes; a hundred times what is usual for a head that stays alone
@@ -85,7 +85,7 @@ def _mlp(recipe: Recipe) -> dict[str, Any]:
     return {
         "epochs": recipe.epochs or 40,
         "batch_size": recipe.batch_size or 64,
-        "lr": recipe.lr or 1e-3,
+        "lr": recipe.lr or LR,
         "activation": recipe.activation,
         "class_weight": recipe.class_weight,
         "seed": recipe.seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from rehead.bundle import Activation, Head
 from rehead.data.split import seed_for
 from rehead.nets.heads import head_from_module, mlp_module
 from rehead.progress import Progress
+from rehead.tuning.lr_range import RangeTest, range_lines, range_test
+from rehead.tuning.recipe import AUTO
 
 STOP_SHARE = 0.1  # of the training photos decide when to stop; the held-out side is never looked at
 PATIENCE = 8  # epochs without a better loss on that slice
@@ -27,7 +30,7 @@ def train_mlp(
     hidden: tuple[int, ...],
     epochs: int,
     batch_size: int,
-    lr: float,
+    lr: float | str,
     activation: Activation,
     class_weight: str | None,
     seed: int,
@@ -36,7 +39,8 @@ def train_mlp(
 ) -> tuple[Head, str]:
     """A head of dense layers `hidden` wide, and a few words on it. features: (n, width). The best epoch is kept.
 
-    Features are standardised; the first layer of the head that comes back takes them as they are.
+    lr: a rate, or "auto" for one that a range test finds. Features are standardised; the first layer of the head that
+    comes back takes them as they are.
     """
     mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     scale = np.where(scale > 1e-6, scale, 1.0)
@@ -45,7 +49,12 @@ def train_mlp(
     learn, watch = _slices(labels, seed, device)
     module = mlp_module(features.shape[1], hidden, n_classes, activation, seed=seed_for(seed, "mlp")).to(device)
     loss_of = nn.CrossEntropyLoss(_weights(labels, n_classes, class_weight, device))
-    optimizer = torch.optim.Adam(module.parameters(), lr=lr)
+    if lr == AUTO:
+        test = _range_test(module, (x, y), learn, loss_of, batch_size, seed)
+        for line in range_lines(test):
+            progress.note(line)
+        lr = test.lr
+    optimizer = torch.optim.Adam(module.parameters(), lr=float(lr))
     best, best_loss, best_epoch, n_epochs = copy.deepcopy(module.state_dict()), float("inf"), 0, 0
     for epoch in range(1, epochs + 1):
         n_epochs = epoch
@@ -66,6 +75,32 @@ def train_mlp(
     head = _on_raw(head_from_module(module.cpu(), "mlp", activation), mean, scale)
     widths = ", ".join(map(str, hidden))
     return head, f"mlp: {widths} hidden, Adam, epoch {best_epoch} of {n_epochs} kept by a slice of the training side"
+
+
+def _range_test(
+    module: nn.Module,
+    data: tuple[torch.Tensor, torch.Tensor],
+    learn: torch.Tensor,
+    loss_of: nn.Module,
+    batch_size: int,
+    seed: int,
+) -> RangeTest:
+    """Taken by a copy: the module stays as it is."""
+    twin, (x, y) = copy.deepcopy(module), data
+    optimizer = torch.optim.Adam(twin.parameters())
+    epochs = (_shuffled(learn, batch_size, seed_for(seed, "range", epoch)) for epoch in itertools.count())
+    batches = itertools.chain.from_iterable(epochs)
+
+    def try_rate(_number: int, rate: float) -> float:
+        batch = next(batches)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(twin(x[batch]), y[batch])
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    return range_test(try_rate, lambda _: None)
 
 
 def _slices(labels: NDArray[np.int64], seed: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:

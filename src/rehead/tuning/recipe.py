@@ -18,6 +18,7 @@ FORMAT = 1
 HEADS = ("linear", "mlp", "prototype", "auto")
 ENGINES = ("auto", "onnxruntime", "openvino", "torch")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+AUTO, LR = "auto", 1e-3  # the usual learning rate of the optimisers that are not told one
 
 
 CHOICES = {
@@ -51,11 +52,11 @@ class Recipe:
     all below the first layer that learns. fit: how a picture becomes the network's square; "default" is the backbone's own.
     head: linear, mlp:H1,H2 (hidden widths), prototype, or auto. class_weight: None or "balanced".
     activation: between the layers of an MLP. epochs, batch_size, lr: of training by gradient steps; by default what the
-    MLP or the layers need. optimizer, schedule, weight_decay, layer_decay, label_smoothing, clip, accumulate, ema,
-    patience, norm, mixup, cutmix, erase, sampling: of training layers, see `course.Course`. augment: what each
-    view of a photo is like. views: of each photo, the photo itself first. warm_head: whether the head is solved
-    before layers move. watch: the share of the training photos that decides which epoch is kept. cache_limit_gb:
-    the most that activations may take.
+    MLP or the layers need; lr "auto" finds it by a range test. optimizer, schedule, weight_decay, layer_decay,
+    label_smoothing, clip, accumulate, ema, patience, norm, mixup, cutmix, erase, sampling: of training layers, see
+    `course.Course`. augment: what each view of a photo is like. views: of each photo, the photo itself first.
+    warm_head: whether the head is solved before layers move. watch: the share of the training photos that decides which
+    epoch is kept. cache_limit_gb: the most that activations may take.
     valid_fraction: the share held out where the photos bring no split. folds: of the k-fold on the training side.
     limit: photos to use at most. budget_s: seconds of extraction at most. seed: of every dice that is thrown.
     max_bad: the share of unreadable photos over which the job stops.
@@ -71,7 +72,7 @@ class Recipe:
     class_weight: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
-    lr: float | None = None
+    lr: float | str | None = None
     activation: str = "relu"
     optimizer: str = "adamw"
     schedule: str = "one-cycle"
@@ -125,8 +126,15 @@ class Recipe:
             _choice(name, getattr(self, name), choices)
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
-            if value is not None:
+            if value is not None and (name, value) != ("lr", AUTO):
                 _within(name.removesuffix("_s").removesuffix("_gb").replace("_", "-"), value, low, high)
+
+        if self.lr == AUTO and self.train == "head" and not hidden_widths(self.head):
+            raise RecipeError(
+                what=f"--lr auto has nothing to find with --train head and --head {self.head}.",
+                why="Such a head is solved, or chosen among heads that are; it has no learning rate.",
+                fix="Leave --lr out, or name what learns by gradient steps: --head mlp:256, --train last:2.",
+            )
 
     def to_toml(self) -> str:
         """The recipe as TOML; what is None is left out."""
@@ -137,12 +145,12 @@ class Recipe:
 
     @property
     def course(self) -> Course:
-        """How layers are trained by this recipe."""
+        """How layers are trained by this recipe; with lr "auto" the usual rate, until a range test has found one."""
         return Course(
             epochs=self.epochs or 6,
             batch_size=self.batch_size or 32,
             optimizer=self.optimizer,
-            lr=self.lr or 1e-3,
+            lr=float(self.lr or LR) if self.lr != AUTO else LR,
             schedule=self.schedule,
             weight_decay=self.weight_decay,
             layer_decay=self.layer_decay,

@@ -1,0 +1,153 @@
+"""Progress as it is shown: a live bar in a terminal, with a table that grows above it; elsewhere plain lines.
+
+A bar says what is done, how fast, and how long it will take; a plain line comes every ten seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rehead.progress import row_line
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+LINE_EVERY_S = 10.0
+BELOW_TABLE = 8  # lines of a terminal that a growing table leaves to the bar and what stands around it
+
+
+class Lines:
+    """Progress as plain lines, at most one every ten seconds, and one at the end of each phase."""
+
+    def __init__(self, write: Any = None) -> None:
+        self._write = write or (lambda line: print(line, file=sys.stderr, flush=True))
+        self._name, self._unit, self._done, self._status = "", "photos", 0, ""
+        self._total: int | None = None
+        self._begun = self._said = time.monotonic()
+
+    def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
+        self.close()
+        self._name, self._total, self._unit, self._done, self._status = name, total, unit, 0, ""
+        self._begun = self._said = time.monotonic()
+
+    def advance(self, n: int = 1) -> None:
+        self._done += n
+        if time.monotonic() - self._said >= LINE_EVERY_S:
+            self._say()
+
+    def status(self, text: str) -> None:
+        first = not self._status
+        self._status = text
+        if first:
+            self._say()
+
+    def note(self, text: str) -> None:
+        self._write(text)
+
+    def row(self, cells: Mapping[str, str]) -> None:
+        self._said = time.monotonic()
+        self._write(row_line(cells))
+
+    def close(self) -> None:
+        """The last phase is over."""
+        if self._name and time.monotonic() - self._begun > 2:
+            self._say()
+        self._name = ""
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        took = self._said - self._begun
+        parts = [f"{self._name}: {self._done}" + (f" of {self._total}" if self._total else "") + f" {self._unit}"]
+        if self._done and took > 0.5:
+            rate = self._done / took
+            parts.append(f"{rate:.0f}/s")
+            if self._total and self._done < self._total:
+                parts.append(f"{(self._total - self._done) / rate:.0f} s left")
+        if not self._total:
+            parts = [f"{self._name}, {took:.0f} s"]
+        self._write(", ".join([*parts, self._status] if self._status else parts))
+
+
+class Bars:
+    """Progress as a live bar. Rows stand above it, as many as there is room for; all of them stay when the phase is over."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True),
+        )
+        self._bars = Progress(*columns, console=console, auto_refresh=False)
+        self._task: Any = None
+        self._begun, self._done, self._unit, self._status = time.monotonic(), 0, "photos", ""
+        self._rows: list[Mapping[str, str]] = []
+        self._live = Live(console=console, get_renderable=self._look, transient=True)
+        self._live.start(refresh=True)  # a first drawing that races with a first line would tear it
+
+    def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
+        self._end()
+        self._task = self._bars.add_task(name, total=total, rate="")
+        self._unit = unit
+        self._begun, self._done = time.monotonic(), 0
+
+    def advance(self, n: int = 1) -> None:
+        if self._task is not None:
+            self._done += n
+            rate = self._done / max(time.monotonic() - self._begun, 1e-3)
+            self._bars.update(self._task, advance=n, rate=f"{rate:.{0 if rate >= 10 else 1}f} {self._unit}/s")
+
+    def status(self, text: str) -> None:
+        self._status = text
+
+    def note(self, text: str) -> None:
+        self._live.console.print(text, highlight=False, markup=False)
+
+    def row(self, cells: Mapping[str, str]) -> None:
+        self._rows.append(cells)
+
+    def close(self) -> None:
+        self._end()
+        self._live.stop()
+
+    def _end(self) -> None:
+        """The phase is over: its table stays, its bar goes."""
+        rows, self._rows, self._status = self._rows, [], ""
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
+        if rows:
+            self._live.console.print(grown(rows))
+
+    def _look(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        parts: list[RenderableType] = [self._bars.get_renderable()]
+        if self._status:
+            parts.append(Text(self._status, style="bold", no_wrap=True, overflow="ellipsis"))
+        if self._rows:
+            room = max(3, self._live.console.height - BELOW_TABLE)
+            parts[:0] = [grown(self._rows[-room:]), ""]
+        return Group(*parts)
+
+
+def grown(rows: Sequence[Mapping[str, str]]) -> Any:
+    """Rows of one phase as a table without frames."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+    for name in rows[0]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row.values()))
+    return table
