@@ -7,7 +7,7 @@ its last checkpoint; the tuned network as a graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,8 +47,12 @@ def tune_layers(
     clock: Clock,
     stop: Callable[[], bool],
     run: RunFolder,
+    track: Sequence[str] = (),
 ) -> Solution:
-    """The recipe's layers and the head, trained; Ctrl-C during extraction goes on with the photos that are there."""
+    """The recipe's layers and the head, trained; Ctrl-C during extraction goes on with the photos that are there.
+
+    track: names of trackers that follow the training.
+    """
     progress.phase(f"Loading {recipe.backbone}")
     backbone, plan = _planned(catalog, recipe, cache, progress)
     clock.lap("prepare")
@@ -63,7 +67,8 @@ def tune_layers(
     model = _with_head(ground.body, first)
     clock.lap("solve")
 
-    state = _trained(model, ground, recipe, progress, stop, run)
+    record = Record(run, progress, len(ground.learn), track)
+    state = _trained(model, ground, recipe, progress, stop, record)
     clock.lap("train")
     return _solution(model, ground, extracted, first, _told(note, plan, state, recipe, len(ground.watch)), run)
 
@@ -145,14 +150,12 @@ def _with_head(body: Any, head: Head) -> Any:
 
 
 def _trained(
-    model: Any, ground: _Ground, recipe: Recipe, progress: Progress, stop: Callable[[], bool], run: RunFolder
+    model: Any, ground: _Ground, recipe: Recipe, progress: Progress, stop: Callable[[], bool], record: Record
 ) -> State:
     """Trains the model in place, from the run's checkpoint on where there is one."""
-    from rehead.tuning.checkpoint import read_checkpoint
     from rehead.tuning.train import Job, train_layers
 
-    state = read_checkpoint(run.path)
-    record = Record(run, progress, len(ground.learn), state.history if state else [])
+    state = record.checkpoint()
     layers = [list(ground.backbone[name].parameters()) for name in ground.plan.learning]
     job = Job(
         model=model,
@@ -174,8 +177,11 @@ def _trained(
         job = replace(job, course=replace(job.course, lr=_found_rate(job, record, progress)))
     n_done = state.epoch * len(ground.learn) + state.step * job.course.batch_size if state else 0
     progress.phase("Training", job.course.epochs * len(ground.learn) - n_done)
-    record.begin(job.course)
-    return train_layers(job, state)
+    record.begin(job.course, state.history if state else [])
+    try:
+        return train_layers(job, state)
+    finally:
+        record.end()
 
 
 def _found_rate(job: Job, record: Record, progress: Progress) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rehead.progress import Progress
@@ -12,6 +13,7 @@ from rehead.run_folder import RunFolder
 from rehead.tuning.course import Course
 from rehead.tuning.curves import curves_svg
 from rehead.tuning.lr_range import RangeTest, range_svg
+from rehead.tuning.trackers import Trackers
 from rehead.verdict.metrics import wilson
 
 if TYPE_CHECKING:
@@ -22,11 +24,12 @@ METRICS, CURVES, RANGE = "metrics.jsonl", "curves.svg", "lr_range"
 
 
 class Record:
-    """history: the epochs that were done before, one entry each. n_learn: photos learned from in an epoch."""
+    """n_learn: photos learned from in an epoch. track: names of trackers that are told too."""
 
-    def __init__(self, run: RunFolder, progress: Progress, n_learn: int, history: list[dict[str, Any]]) -> None:
+    def __init__(self, run: RunFolder, progress: Progress, n_learn: int, track: Sequence[str] = ()) -> None:
+        self._trackers = Trackers(track, run.path, progress.note)
         self._run, self._progress, self._n_learn = run, progress, n_learn
-        self._history = list(history)
+        self._history: list[dict[str, Any]] = []
         self._course: Course | None = None
         self._saved = time.monotonic()
 
@@ -40,9 +43,16 @@ class Record:
         self._run.write(f"{RANGE}.svg", range_svg(test))
         self._run.write_json(f"{RANGE}.json", test.to_dict())
 
-    def begin(self, course: Course) -> None:
-        """The training begins, or goes on."""
-        self._course = course
+    def checkpoint(self) -> State | None:
+        """The run's checkpoint, None where there is none."""
+        from rehead.tuning.checkpoint import read_checkpoint
+
+        return read_checkpoint(self._run.path)
+
+    def begin(self, course: Course, history: list[dict[str, Any]]) -> None:
+        """The training begins, or goes on. history: the epochs that were done before."""
+        self._course, self._history, self._saved = course, list(history), time.monotonic()
+        self._trackers.begin(vars(course), len(self._history) + 1)
 
     def report(self, facts: dict[str, Any]) -> None:
         """An epoch is done."""
@@ -50,6 +60,12 @@ class Record:
         self._history.append(facts)
         self._run.write(METRICS, "".join(json.dumps(entry) + "\n" for entry in self._history))
         self._run.write(CURVES, curves_svg(self._history, self._course, self._n_steps(self._course)))
+        values = {
+            name: float(value) for name, value in facts.items() if name not in ("epoch", "watch_right", "watch_n")
+        }
+        if "watch_right" in facts:
+            values["watch_accuracy"] = facts["watch_right"] / facts["watch_n"]
+        self._trackers.metrics(facts["epoch"], values)
         self._progress.row(_cells(facts, self._course.epochs))
 
     def advance(self, n: int, text: str) -> None:
@@ -67,6 +83,11 @@ class Record:
 
         write_checkpoint(self._run.path, state)
         self._saved = time.monotonic()
+
+    def end(self) -> None:
+        """The training is over."""
+        names = ("recipe.toml", METRICS, CURVES, f"{RANGE}.svg")
+        self._trackers.end([self._run.path / name for name in names if (self._run.path / name).is_file()])
 
     def _n_steps(self, course: Course) -> int:
         """Of an epoch."""

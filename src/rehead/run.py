@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +15,7 @@ from rehead import bundle as bundles
 from rehead.data.catalog import Catalog, scan, write_csv
 from rehead.data.sources import open_source
 from rehead.deeper import tune_layers
-from rehead.errors import SourceError
+from rehead.errors import RecipeError, SourceError
 from rehead.export import compare, with_head
 from rehead.extraction import job_order, sample_pixels
 from rehead.features.cache import check_writable, default_cache_folder
@@ -26,6 +26,7 @@ from rehead.resume import Asked, check_photos, taken_up
 from rehead.run_folder import Log, RunFolder
 from rehead.solution import Solution
 from rehead.tuning.recipe import Recipe
+from rehead.tuning.trackers import chosen_trackers
 from rehead.verdict.metrics import Verdict, judge
 from rehead.verdict.model_card import model_card
 
@@ -69,6 +70,7 @@ def tune(
     stop: Callable[[], bool] = lambda: False,
     recipe: str | None = None,
     resume: str | os.PathLike[str] | None = None,
+    track: Sequence[str] = (),
     **settings: Any,
 ) -> Tuned:
     """A verified model from labelled photos.
@@ -81,11 +83,13 @@ def tune(
     recipe: a preset, "quick", "balanced" or "thorough", whose settings others go before.
     resume: the folder of a run that was interrupted: it goes on from its last checkpoint, with its own recipe and, where
         source is None, its own photos. Raises RunError when photos or settings differ, unless force.
+    track: "tensorboard", "mlflow": told of each epoch while layers train.
     settings: the fields of `Recipe`, such as backbone="efficientnet_lite0", head="linear", seed=0.
     Raises the errors of `rehead.errors`; nothing that was computed is lost.
     """
     if source is None and resume is None:
         raise SourceError(what="No photos are named.", fix="Name a folder of labelled photos: rehead tune photos/")
+    track = chosen_trackers(track)
     place = Path(cache).expanduser() if cache is not None else default_cache_folder(os.environ)
     check_writable(place)
     progress, clock = Log(progress or Silent()), Clock()
@@ -94,6 +98,11 @@ def tune(
             chosen, asked = Recipe.from_preset(recipe, settings), Asked.of(source, layout, valid, test)
         else:
             chosen, asked = taken_up(run.path, source, recipe, settings, force=force)
+        if track and chosen.train == "head":
+            raise RecipeError(
+                what=f"--track {' '.join(track)} has nothing to follow: a head alone is solved, not trained in epochs.",
+                fix="Leave it out, or train layers too: --train last:2.",
+            )
         given = asked if source is None else Asked(source, layout, valid, test)
         opened = open_source(
             given.source, layout=given.layout, valid=given.valid, test=given.test, cache=place, progress=progress
@@ -114,7 +123,7 @@ def tune(
         if chosen.train == "head":
             solution = tune_head(catalog, chosen, place, progress, clock, stop)
         else:
-            solution = tune_layers(catalog, chosen, place, progress, clock, stop, run)
+            solution = tune_layers(catalog, chosen, place, progress, clock, stop, run, track)
         train, held_out = solution.train, solution.held_out
         verdict = judge(
             solution.logits,

@@ -124,6 +124,7 @@ def tune(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the run in this folder, which was interrupted.")
     ] = None,
+    track: Annotated[list[str] | None, training("Told of each epoch: tensorboard, mlflow. Repeatable.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is in --out.")] = False,
     cache: Cache = None,
     json: Json = False,
@@ -149,7 +150,8 @@ def tune(
     progress = terminal.progress_for(json=json)
     with Interrupt(progress) as stop:
         tuned = run_tune(photos, out=out, force=force, layout=layout, valid=valid, test=test, cache=cache,
-                         progress=progress, stop=stop, recipe=recipe, resume=resume, **given)  # fmt: skip
+                         progress=progress, stop=stop, recipe=recipe, resume=resume,
+                         track=track or (), **given)  # fmt: skip
     _finish(progress, tuned.to_dict() if json else None)
     if not json:
         terminal.show_verdict(tuned.verdict)
