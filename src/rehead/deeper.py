@@ -27,7 +27,7 @@ from rehead.record import Record
 from rehead.run_folder import BODY, RunFolder
 from rehead.solution import Solution
 from rehead.tuning.head import fit_head, soft_head
-from rehead.tuning.layers import HEAD, POOL, Stage
+from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in
 from rehead.tuning.lr_range import N_BATCHES, range_lines
 from rehead.tuning.plan import Plan, check_mixing, described, planned
 from rehead.tuning.recipe import AUTO, Recipe
@@ -35,6 +35,7 @@ from rehead.tuning.recipe import AUTO, Recipe
 if TYPE_CHECKING:
     from rehead.nets.backbone import Backbone
     from rehead.tuning.feed import Feed
+    from rehead.tuning.lora import Adapters
     from rehead.tuning.state import State
     from rehead.tuning.train import Job
 
@@ -54,7 +55,7 @@ def tune_layers(
     track: names of trackers that follow the training.
     """
     progress.phase(f"Loading {recipe.backbone}")
-    backbone, plan = _planned(catalog, recipe, cache, progress)
+    backbone, plan, linear = _planned(catalog, recipe, cache, progress)
     clock.lap("prepare")
 
     extracted = at_the_cut(catalog, recipe, plan, job_order(catalog, recipe), cache, progress, stop)
@@ -65,10 +66,13 @@ def tune_layers(
     ground = _ground(catalog, recipe, backbone, plan, extracted, card)
     first, note = _first_head(ground, recipe, progress)
     model = _with_head(ground.body, first)
+    adapters = _adapters(ground, recipe, linear)
     clock.lap("solve")
 
     record = Record(run, progress, len(ground.learn), track)
-    state = _trained(model, ground, recipe, progress, stop, record)
+    state = _trained(model, ground, adapters, recipe, progress, stop, record)
+    if adapters:
+        adapters.merge()
     clock.lap("train")
     return _solution(model, ground, extracted, first, _told(note, plan, state, recipe, len(ground.watch)), run)
 
@@ -90,18 +94,28 @@ class _Ground:
     device: str
 
 
-def _planned(catalog: Catalog, recipe: Recipe, cache: Path, progress: Progress) -> tuple[Backbone, Plan]:
-    """The network; what learns and where it is cut, which is told."""
+def _planned(
+    catalog: Catalog, recipe: Recipe, cache: Path, progress: Progress
+) -> tuple[Backbone, Plan, dict[str, dict[str, int]]]:
+    """The network; what learns and where it is cut, which is told; by layer, the linear layers that may have adapters."""
     from rehead.nets.backbone import load_backbone
+    from rehead.tuning.lora import linear_layers, peft
 
+    has_adapters = adapters_in(recipe.train) is not None
+    if has_adapters:
+        peft()  # what is missing is said before anything is computed
     backbone = load_backbone(recipe.backbone, weights=recipe.weights, arguments=recipe.backbone_args)
+    linear = linear_layers(backbone) if has_adapters else {}
     n_photos = len(job_order(catalog, recipe))
-    stages = [Stage(layer.name, layer.parameters, layer.macs, layer.shape) for layer in backbone.layers]
+    stages = [
+        Stage(layer.name, layer.parameters, layer.macs, layer.shape, sum(linear.get(layer.name, {}).values()))
+        for layer in backbone.layers
+    ]
     plan = planned(recipe, stages, n_photos, cache)
     check_mixing(recipe, stages, plan)
     for line in described(stages, plan, recipe, n_photos):
         progress.note(line)
-    return backbone, plan
+    return backbone, plan, linear
 
 
 def _ground(
@@ -149,14 +163,31 @@ def _with_head(body: Any, head: Head) -> Any:
     return model
 
 
+def _adapters(ground: _Ground, recipe: Recipe, linear: dict[str, dict[str, int]]) -> Adapters | None:
+    """Puts adapters into the layers that learn, where the recipe says so."""
+    from rehead.tuning.lora import add_adapters
+
+    asked = adapters_in(recipe.train)
+    if asked is None:
+        return None
+    return add_adapters(ground.body, [[*linear[name]] for name in ground.plan.learning], asked[0], recipe.seed)
+
+
 def _trained(
-    model: Any, ground: _Ground, recipe: Recipe, progress: Progress, stop: Callable[[], bool], record: Record
+    model: Any,
+    ground: _Ground,
+    adapters: Adapters | None,
+    recipe: Recipe,
+    progress: Progress,
+    stop: Callable[[], bool],
+    record: Record,
 ) -> State:
     """Trains the model in place, from the run's checkpoint on where there is one."""
     from rehead.tuning.train import Job, train_layers
 
     state = record.checkpoint()
-    layers = [list(ground.backbone[name].parameters()) for name in ground.plan.learning]
+    learning = ground.plan.learning
+    layers = adapters.groups if adapters else [list(ground.backbone[name].parameters()) for name in learning]
     job = Job(
         model=model,
         groups=[*layers, list(model[1].parameters())],
@@ -225,7 +256,8 @@ def _solution(model: Any, ground: _Ground, extracted: Extracted, first: Head, no
 def _told(first: str, plan: Plan, state: State, recipe: Recipe, n_watched: int) -> str:
     """A few words on how the head came to be."""
     kept = f", epoch {state.best_epoch} of {state.epoch} kept by a slice of the training side" if n_watched else ""
-    layers = ", ".join(plan.learning)
+    asked = adapters_in(recipe.train)
+    layers = f"{f'adapters of rank {asked[0]} in ' if asked else ''}{', '.join(plan.learning)}"
     return f"{first}; then trained with {layers} for {state.epoch} epochs by {recipe.optimizer}{kept}"
 
 

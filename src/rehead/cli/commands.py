@@ -62,7 +62,7 @@ def tune(
     ] = None,
     head: Annotated[str | None, typer.Option(help="linear, mlp:1000,256, prototype or auto. (linear)")] = None,
     train: Annotated[
-        str | None, typer.Option(help="What learns: head, last:2, last:30%, layer4,head or all. (head)")
+        str | None, typer.Option(help="What learns: head, last:2, last:30%, layer4,head, all or lora:8. (head)")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="A local .safetensors, .pth or .pt file.")] = None,
     backbone_arg: Annotated[

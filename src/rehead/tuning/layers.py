@@ -13,12 +13,34 @@ HEAD, POOL = "head", "pool"
 
 @dataclass(frozen=True)
 class Stage:
-    """What has to be known of a layer: its name, its number of parameters and multiply-adds, and its output's shape."""
+    """What has to be known of a layer: its name, its number of parameters and multiply-adds, and its output's shape.
+
+    linear: how many inputs and outputs its linear layers have, summed; of rank r, adapters have r times that many
+    parameters. 0 where none is asked for.
+    """
 
     name: str
     parameters: int
     macs: int
     shape: tuple[int, ...]
+    linear: int = 0
+
+
+def adapters_in(spec: str) -> tuple[int, str] | None:
+    """The rank of adapters and which layers have them: "lora:8@last:4" gives (8, "last:4"), "lora:8" (8, "all").
+
+    None for what asks for no adapters. Raises RecipeError when the rank is missing or out of range.
+    """
+    if spec.partition(":")[0] != "lora":
+        return None
+    match = re.fullmatch(r"lora:([1-9]\d{0,3})(?:@(.+))?", spec)
+    if match is None:
+        raise RecipeError(
+            what=f"--train {spec!r} names no rank.",
+            why="Adapters have a rank from 1 to 9999, and after an @ the layers that have them.",
+            fix="For example: --train lora:8, or --train lora:8@last:4",
+        )
+    return int(match[1]), match[2] or "all"
 
 
 def layers_that_learn(spec: str, stages: Sequence[Stage]) -> tuple[str, ...]:
@@ -26,9 +48,11 @@ def layers_that_learn(spec: str, stages: Sequence[Stage]) -> tuple[str, ...]:
 
     spec: "head"; "all"; "last:2", the last two layers with parameters below the head; "last:30%", the last ones with at
     most that share of the network's multiply-adds, one at least; or names and ranges such as "layer3-layer4,head" and
-    "blocks.10-11". The head always learns. stages: in order of data flow. Raises RecipeError, and UnknownLayer, which
-    lists the layers.
+    "blocks.10-11"; or one of these behind "lora:8@", of which those with linear layers learn, by adapters. The head always
+    learns. stages: in order of data flow. Raises RecipeError, and UnknownLayer, which lists the layers.
     """
+    if adapters := adapters_in(spec):
+        return _with_adapters(spec, layers_that_learn(adapters[1], stages), stages)
     body = [stage for stage in stages if stage.name not in (HEAD, POOL) and stage.parameters]
     names = [stage.name for stage in body]
     if spec == HEAD:
@@ -50,6 +74,23 @@ def layers_that_learn(spec: str, stages: Sequence[Stage]) -> tuple[str, ...]:
     learning = tuple(name for name in names if name in chosen)
     if not chosen:
         raise RecipeError(what=f"--train {spec!r} names no layer.", fix=_listed([*names, HEAD]))
+    return learning
+
+
+def _with_adapters(spec: str, chosen: tuple[str, ...], stages: Sequence[Stage]) -> tuple[str, ...]:
+    """Those of the chosen layers that have linear layers. Raises RecipeError when there is none."""
+    able = [stage.name for stage in stages if stage.linear]
+    learning = tuple(name for name in chosen if name in able)
+    if not learning:
+        raise RecipeError(
+            what=f"--train {spec} finds no attention or linear layer to adapt.",
+            why=f"This backbone has them in: {', '.join(able)}."
+            if able
+            else "This backbone has none below its head: it is made of convolutions.",
+            fix=f"For example: --train {spec.partition('@')[0]}@{able[-1]}"
+            if able
+            else "Tune layers themselves, such as --train last:2, or choose a transformer: rehead backbones 'vit*'",
+        )
     return learning
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from rehead.errors import RecipeError
 from rehead.features.store import on_disk
 from rehead.features.views import view_names
-from rehead.tuning.layers import HEAD, POOL, Stage, layers_that_learn
+from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in, layers_that_learn
 from rehead.tuning.recipe import Recipe
 
 GB = 1e9
@@ -79,10 +79,16 @@ def described(stages: Sequence[Stage], plan: Plan, recipe: Recipe, n_photos: int
     for stage in stages:
         if stage.name in (POOL, HEAD) or not stage.parameters:
             continue
-        word = "learns" if stage.name in plan.learning else "frozen"
-        lines.append(f"  {stage.name:<14} {stage.parameters:>12,} parameters  {word}")
+        lines.append(f"  {stage.name:<14} {stage.parameters:>12,} parameters  {_word(stage, plan, recipe)}")
     lines.append(f"  {HEAD:<14} {'new':>12}             learns")
     return [f"What learns ({recipe.train}):", *lines, _where(stages, plan, recipe, n_photos)]
+
+
+def _word(stage: Stage, plan: Plan, recipe: Recipe) -> str:
+    if stage.name not in plan.learning:
+        return "frozen"
+    adapters = adapters_in(recipe.train)
+    return f"frozen, {adapters[0] * stage.linear:,} in adapters learn" if adapters else "learns"
 
 
 def _where(stages: Sequence[Stage], plan: Plan, recipe: Recipe, n_photos: int) -> str:

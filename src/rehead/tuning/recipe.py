@@ -48,9 +48,9 @@ class Recipe:
 
     backbone: a name that `rehead backbones` lists. weights: a local file, or None for the backbone's own.
     backbone_args: arguments for timm, and mean, std, input_size, crop_pct, interpolation of the preprocessing.
-    train: what learns: "head", "last:2", "last:30%", "layer4,head", "all". cut: the last layer of the prefix; by default
-    all below the first layer that learns. fit: how a picture becomes the network's square; "default" is the backbone's own.
-    head: linear, mlp:H1,H2 (hidden widths), prototype, or auto. class_weight: None or "balanced".
+    train: what learns: "head", "last:2", "last:30%", "layer4,head", "all", "lora:8@last:4". cut: the last layer of the
+    prefix; by default all below the first layer that learns. fit: how a picture becomes the network's square; "default" is the
+    backbone's own. head: linear, mlp:H1,H2 (hidden widths), prototype, or auto. class_weight: None or "balanced".
     activation: between the layers of an MLP. epochs, batch_size, lr: of training by gradient steps; by default what the
     MLP or the layers need; lr "auto" finds it by a range test. optimizer, schedule, weight_decay, layer_decay,
     label_smoothing, clip, accumulate, ema, patience, norm, mixup, cutmix, erase, sampling: of training layers, see
