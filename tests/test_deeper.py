@@ -151,6 +151,9 @@ def test_a_cut_behind_a_layer_that_learns_is_refused(tmp_path: Path) -> None:
         planned(Recipe(train="a,b", cut="b"), STAGES, 10, tmp_path)
     with pytest.raises(UnknownLayer):
         planned(Recipe(train="c"), STAGES, 10, tmp_path)
+    with pytest.raises(UnknownLayer) as error:
+        planned(Recipe(train="b", cut="stm"), STAGES, 10, tmp_path)
+    assert "'stem'" in error.value.fix
 
 
 @pytest.mark.parametrize("setting", [{"head": "prototype"}, {"head": "auto"}, {"fit": "auto"}])

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rehead.activations import Extracted, at_the_cut, feed_of, slices
 from rehead.bundle import Head
 from rehead.data.catalog import Catalog
+from rehead.errors import Diverged
 from rehead.export import export_prefix
 from rehead.extraction import folds_of, job_order
 from rehead.features.engines import resolve
@@ -70,11 +71,12 @@ def tune_layers(
     clock.lap("solve")
 
     record = Record(run, progress, len(ground.learn), track)
-    state = _trained(model, ground, adapters, recipe, progress, stop, record)
+    state = _trained(model, ground, adapters, recipe, progress, stop, run, record)
     if adapters:
         adapters.merge()
     clock.lap("train")
-    return _solution(model, ground, extracted, first, _told(note, plan, state, recipe, len(ground.watch)), run)
+    note = _told(note, plan, state, recipe, len(ground.watch))
+    return _solution(model, ground, extracted, first, note, run, lr=state.history[-1]["lr"])
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ def _trained(
     recipe: Recipe,
     progress: Progress,
     stop: Callable[[], bool],
+    run: RunFolder,
     record: Record,
 ) -> State:
     """Trains the model in place, from the run's checkpoint on where there is one."""
@@ -211,6 +214,9 @@ def _trained(
     record.begin(job.course, state.history if state else [])
     try:
         return train_layers(job, state)
+    except Diverged as error:
+        again = f"rehead tune --resume {run.path} --lr {job.course.lr / 10:g} --force"
+        raise Diverged(error.what, error.lr, again) from None
     finally:
         record.end()
 
@@ -229,14 +235,18 @@ def _found_rate(job: Job, record: Record, progress: Progress) -> float:
     return test.lr
 
 
-def _solution(model: Any, ground: _Ground, extracted: Extracted, first: Head, note: str, run: RunFolder) -> Solution:
-    """What came out, its graph written to the run."""
+def _solution(
+    model: Any, ground: _Ground, extracted: Extracted, first: Head, note: str, run: RunFolder, *, lr: float
+) -> Solution:
+    """What came out, its graph written to the run. lr: the last rate. Raises Diverged when it is no numbers."""
     from rehead.nets.cut import Pooled
     from rehead.nets.heads import head_from_module
     from rehead.tuning.train import logits_of
 
     n_train, network, card = len(extracted.train), ground.backbone.network, ground.card
     logits = logits_of(model, ground.feed, np.arange(n_train, n_train + len(extracted.held_out)), "cpu")
+    if not np.isfinite(logits).all():
+        raise Diverged("What the network gives for held-out photos is no numbers.", lr)
     export_prefix(Pooled(network).eval(), card.preprocess, run.path / BODY)
     return Solution(
         head=head_from_module(model[1], first.kind, first.activation),

@@ -16,6 +16,7 @@ ReheadError                exit code 2: something the user can mend
 │   └── DiskFull
 ├── RecipeError            a setting that is out of range or of the wrong kind
 ├── RunError               a run cannot start, or has nothing to stand on
+│   └── Diverged           a loss or a weight is no number any more
 ├── BundleError            a bundle is incomplete, changed or newer than this program
 ├── MissingExtra           an optional library is not installed
 └── Defect                 exit code 1: a promise of ours does not hold
@@ -95,6 +96,20 @@ class RecipeError(ReheadError): ...
 
 
 class RunError(ReheadError): ...
+
+
+class Diverged(RunError):
+    """where: what is no number, and at which step. lr: the learning rate there. resume: the command that goes on."""
+
+    def __init__(self, where: str, lr: float, resume: str = "") -> None:
+        super().__init__(
+            what=where,
+            why=f"The learning rate there was {lr:g}; weights have grown without bound.",
+            fix=f"Go on from the last good checkpoint at a lower rate: {resume}"
+            if resume
+            else "Try a tenth of the learning rate: --lr, or lr=.",
+        )
+        self.lr = lr
 
 
 class BundleError(ReheadError): ...

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from rehead.errors import RecipeError, RunError, UnknownLayer
+from rehead.errors import Diverged, RecipeError, RunError, UnknownLayer
 from rehead.tuning.checkpoint import FILE, read_checkpoint, write_checkpoint
 from rehead.tuning.course import Course, lr_at
 from rehead.tuning.feed import PhotoFeed, StoredFeed
@@ -167,9 +167,81 @@ def test_training_ends_early_without_a_gain_and_when_it_is_stopped() -> None:
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     broken = feed()
     broken._views[0][:] = np.nan
-    with pytest.raises(RunError, match="The loss is nan in epoch 1, batch 1"):
+    with pytest.raises(Diverged, match="The loss is nan in epoch 1, batch 1"):
         train_layers(job(network(), feed=broken, save=lambda state: write_checkpoint(tmp_path, state)))
-    assert read_checkpoint(tmp_path) is None
+    kept = read_checkpoint(tmp_path)
+    assert kept is not None
+    assert (kept.epoch, kept.step) == (0, 0)
+    resumed, whole = network(), network()
+    train_layers(job(resumed), kept)
+    train_layers(job(whole))
+    assert same(tensors(resumed), tensors(whole))
+
+
+@pytest.mark.parametrize("watch", [np.arange(36, 40), np.arange(0)])
+def test_weights_that_are_no_numbers_are_never_kept(tmp_path: Path, watch: np.ndarray[Any, Any]) -> None:
+    """The last loss of an epoch was fine, and the step that it led to was not."""
+
+    class Breaking(StoredFeed):
+        def batches(self, order: Any, epoch: int, size: int, first: int) -> Any:
+            for number, (x, y) in enumerate(super().batches(order, epoch, size, first), first):
+                last = epoch == 1 and number == 4
+                if last:
+                    model[3].bias.register_hook(lambda gradient: gradient * np.nan)
+                yield x, y
+
+    model, plain = network(), feed()
+    breaking = Breaking(plain._views, plain.labels, seed=0)
+    with pytest.raises(Diverged, match="after epoch 2") as error:
+        train_layers(job(model, feed=breaking, watch=watch, save=lambda state: write_checkpoint(tmp_path, state)))
+    assert "The learning rate there was" in error.value.why
+    kept = read_checkpoint(tmp_path)
+    assert kept is not None
+    assert kept.epoch == 1
+    assert all(torch.isfinite(tensor).all() for tensor in kept.tensors.values() if tensor.is_floating_point())
+
+
+def interrupted(folder: Path, course: Course, **changes: Any) -> State:
+    """A checkpoint of the middle of the second epoch."""
+    counter = itertools.count(1)
+
+    def told(n: int, text: str) -> None:
+        if next(counter) > 8:
+            raise Killed
+
+    save = lambda state: write_checkpoint(folder, state)  # noqa: E731
+    with pytest.raises(Killed):
+        train_layers(job(network(), course, save=save, due=lambda: True, progress=told, **changes))
+    state = read_checkpoint(folder)
+    assert state is not None
+    return state
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"lr": 1e-4}, {"optimizer": "sgd"}, {"average": 0.9}, {"batch_size": 32}, {"epochs": 1}, {"epochs": 5}],
+)
+def test_a_checkpoint_can_be_gone_on_from_with_another_course(tmp_path: Path, setting: dict[str, Any]) -> None:
+    course = replace(COURSE, **setting)
+    state = train_layers(job(network(), course), interrupted(tmp_path, COURSE))
+    assert state.epoch == max(1, course.epochs)
+    back = train_layers(job(network(), COURSE), interrupted(tmp_path, replace(COURSE, optimizer="sgd", average=0.9)))
+    assert back.epoch == COURSE.epochs
+
+
+def test_a_checkpoint_can_be_gone_on_from_with_other_photos(tmp_path: Path) -> None:
+    watch = np.arange(28, 40)
+    state = interrupted(tmp_path, COURSE, learn=np.arange(28), watch=watch)
+    assert train_layers(job(network(), learn=np.arange(20), watch=np.arange(20, 25)), state).best_epoch == COURSE.epochs
+
+
+def test_a_checkpoint_of_another_head_is_refused(tmp_path: Path) -> None:
+    state, model = interrupted(tmp_path, COURSE), network()
+    model[3] = nn.Linear(8, 3)
+    with pytest.raises(RunError) as error:
+        train_layers(job(model, n_classes=3), state)
+    assert error.value.what == "The checkpoint is of another model."
+    assert error.value.why == "3.bias is (2,) in it and (3,) here."
 
 
 def test_a_checkpoint_of_other_layers_is_refused() -> None:
@@ -265,6 +337,12 @@ def test_a_layer_that_is_not_there_is_named_with_the_nearest() -> None:
         layers_that_learn("last:9", STAGES)
     with pytest.raises(RecipeError, match="names no layer"):
         layers_that_learn(",", STAGES)
+
+
+def test_layers_without_parameters_leave_nothing_to_train() -> None:
+    with pytest.raises(RecipeError, match="Nothing is left to train: pool has no parameters"):
+        layers_that_learn("pool", STAGES)
+    assert layers_that_learn("pool,head", STAGES) == ()
 
 
 def test_norms_adapted_to_inputs_have_their_mean_and_stay_out_of_training() -> None:

@@ -6,7 +6,6 @@ run once for each batch, not once an epoch. Jobs on stored features are left to 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rehead.errors import EngineError, RecipeError, RunError
+from rehead.errors import EngineError, RecipeError
+from rehead.tuning.checks import check_loss
 from rehead.tuning.modes import learning, set_modes
 
 KEPT_BYTES = 2 << 30  # outputs of frozen modules that are kept between epochs
@@ -41,7 +41,7 @@ def fit(
     with the parameters and lr. device: "auto", "cpu", "cuda" or "mps"; the model comes back on the CPU, in eval mode.
     norm: "frozen" keeps the statistics of normalisation layers, "adapt" lets those of `train` follow the batches.
     on_epoch: told the epoch, from 1, and its loss.
-    Raises RecipeError when nothing learns or a layer's width does not fit, RunError when the loss is not a number.
+    Raises RecipeError when nothing learns or a layer's width does not fit, Diverged when the loss is not a number.
     """
     names = learning(model, train)
     target = torch.device(_chosen(device))
@@ -74,16 +74,6 @@ def fit(
     finally:
         model.to("cpu").eval().requires_grad_(True)
     return losses
-
-
-def check_loss(loss: float, where: str, lr: float) -> None:
-    """Raises RunError when a loss is not a number."""
-    if not math.isfinite(loss):
-        raise RunError(
-            what=f"The loss is {loss} {where}.",
-            why=f"The learning rate there was {lr:g}; weights have grown without bound.",
-            fix="Try a tenth of the learning rate: --lr, or lr=.",
-        )
 
 
 @contextmanager

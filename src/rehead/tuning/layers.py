@@ -74,6 +74,12 @@ def layers_that_learn(spec: str, stages: Sequence[Stage]) -> tuple[str, ...]:
     learning = tuple(name for name in names if name in chosen)
     if not chosen:
         raise RecipeError(what=f"--train {spec!r} names no layer.", fix=_listed([*names, HEAD]))
+    if not learning and HEAD not in chosen:
+        raise RecipeError(
+            what=f"Nothing is left to train: {spec} has no parameters.",
+            why=f"Layers that have some are: {', '.join(names)}.",
+            fix="Name some of them, such as --train last:1, or --train head for the head alone.",
+        )
     return learning
 
 

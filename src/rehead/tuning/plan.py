@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rehead.errors import RecipeError
+from rehead.errors import RecipeError, UnknownLayer, nearest
 from rehead.features.store import on_disk
 from rehead.features.views import view_names
 from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in, layers_that_learn
@@ -38,7 +38,13 @@ def planned(recipe: Recipe, stages: Sequence[Stage], n_photos: int, cache: Path)
     if recipe.cut is not None:
         if recipe.cut == "none":
             return Plan(learning, None)
-        if recipe.cut not in names or names.index(recipe.cut) >= first:
+        if recipe.cut not in names:
+            raise UnknownLayer(
+                what=f"No layer is called {recipe.cut!r}, or none that --train can be cut behind.",
+                why=f"This backbone has, in order: {', '.join(names)}.",
+                fix=nearest(recipe.cut, names) or "Leave --cut out, or name one of them; none trains from the photos.",
+            )
+        if names.index(recipe.cut) >= first:
             raise RecipeError(
                 what=f"--cut {recipe.cut} is not below {learning[0] if learning else POOL}, the first layer that learns.",
                 why=f"The layers are, in order: {', '.join(names)}.",

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rehead.tuning.checks import check_fits
 from rehead.tuning.step import Stepper
 
 WATCHED = "best.watched"  # the loss of each watched photo in the epoch that is kept
@@ -86,10 +87,12 @@ def restore(model: nn.Module, stepper: Stepper, average: Average, state: State) 
     """Puts a checkpoint's tensors back; nothing where there is none."""
     if "average_n" not in state.tensors:
         return
-    load(model, _under("model.", state))
+    saved = _under("model.", state)
+    check_fits(saved, dict(model.named_parameters()) | dict(model.named_buffers()))
+    load(model, saved)
     average.n = int(state.tensors["average_n"])
     for name, tensor in average.tensors.items():
-        tensor.copy_(state.tensors[f"average.{name}"])
+        tensor.copy_(state.tensors.get(f"average.{name}", saved[name]))  # a run without one may go on with one
     stepper.load(_under("optimizer.", state))
 
 

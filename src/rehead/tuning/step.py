@@ -91,14 +91,16 @@ class Stepper:
         return kept
 
     def load(self, tensors: dict[str, torch.Tensor]) -> None:
-        """The reverse of `tensors`."""
+        """The reverse of `tensors`. Of another kind of optimiser nothing is taken: it begins anew."""
         scale = {n.removeprefix("scale."): float(t) for n, t in tensors.items() if n.startswith("scale.")}
         if scale and self._scaler.is_enabled():
             whole = ("growth_interval", "_growth_tracker")
             self._scaler.load_state_dict({key: int(v) if key in whole else v for key, v in scale.items()})
+        kept = "momentum_buffer" if isinstance(self.optimizer, torch.optim.SGD) else "exp_avg"
+        is_of_this_kind = any(name.endswith(f".{kept}") for name in tensors)
         for name, tensor in tensors.items():
             i, _, key = name.partition(".")
-            if i != "scale":
+            if i != "scale" and is_of_this_kind:
                 parameter = self._parameters[int(i)]
                 on = tensor if tensor.ndim == 0 else tensor.to(parameter.device)
                 self.optimizer.state[parameter][key] = on.clone()

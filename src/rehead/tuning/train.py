@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from rehead.data.split import seed_for
 from rehead.errors import Defect, RunError
+from rehead.tuning.checks import check_loss, sound
 from rehead.tuning.course import Course, lr_at
 from rehead.tuning.feed import Feed
-from rehead.tuning.fit import check_loss
 from rehead.tuning.modes import set_modes
 from rehead.tuning.state import WATCHED, Average, State, keep, keep_best, load_best, restore
 from rehead.tuning.step import Stepper, autocast, free_memory, is_out_of_memory
@@ -59,8 +59,9 @@ class Job:
 def train_layers(job: Job, start: State | None = None) -> State:
     """Trains the model in place and leaves it in eval mode on the CPU with the best weights, or the last without a watch.
 
-    Raises RunError when the loss is not a number; the checkpoint of the last good step stays. Raises Defect when other
-    parameters changed than those that were to learn.
+    Raises Diverged when the loss is not a number; the checkpoint of the last good step stays; the first is written
+    before any step. Raises Defect when other parameters changed than those that were to learn, RunError when the checkpoint
+    to go on from is of other parameters.
     """
     course, device = job.course, torch.device(job.device)
     names = learning_names(job)
@@ -74,6 +75,8 @@ def train_layers(job: Job, start: State | None = None) -> State:
     stepper = Stepper(job.model, job.groups, course, class_weights(job, device), device, job.note)
     average = Average(job.model, names, course.average)
     restore(job.model, stepper, average, state)
+    if start is None:
+        job.save(keep(job.model, names, stepper, average, state))
     for epoch in range(state.epoch, course.epochs):
         begun = time.monotonic()
         set_modes(job.model, names, course.norm)
@@ -86,7 +89,7 @@ def train_layers(job: Job, start: State | None = None) -> State:
         state.history.append(facts)
         state.epoch, state.step, state.loss_sum, state.n_seen = epoch + 1, 0, 0.0, 0
         job.report(facts)
-        job.save(keep(job.model, names, stepper, average, state))
+        job.save(sound(keep(job.model, names, stepper, average, state), lr))
         if stopped or (course.patience and epoch + 1 - state.best_epoch >= course.patience):
             break
     load_best(job.model, state)
@@ -98,8 +101,9 @@ def _epoch(
     job: Job, names: set[str], stepper: Stepper, average: Average, state: State, epoch: int
 ) -> tuple[float, bool]:
     """The rest of an epoch, from the batch where the state stands. The last learning rate; whether it was stopped."""
-    course, device, first, lr = job.course, torch.device(job.device), state.step, 0.0
+    course, device, lr = job.course, torch.device(job.device), 0.0
     n_batches = math.ceil(len(job.learn) / course.batch_size)
+    first = min(state.step, n_batches - 1)  # a checkpoint may be of smaller batches
     n_steps = math.ceil(n_batches / course.accumulate)
     is_checked = epoch > 0 or first > 0
     for number, (x, y) in enumerate(job.feed.batches(order_of(job, epoch), epoch, course.batch_size, first), first):
@@ -122,7 +126,7 @@ def _epoch(
         if job.stop():
             return lr, True
         if is_whole and job.due():  # gradients of half a step are not kept
-            job.save(keep(job.model, names, stepper, average, state))
+            job.save(sound(keep(job.model, names, stepper, average, state), lr))
     return lr, False
 
 
@@ -200,6 +204,7 @@ def _watch(job: Job, state: State, lr: float, seconds: float, epoch: int) -> tup
         labels = torch.from_numpy(job.feed.labels[job.watch])
         right = int((logits.argmax(1) == labels).sum())
         losses = F.cross_entropy(logits, labels, reduction="none")
+        check_loss(float(losses.mean()), f"on the watched photos after epoch {epoch + 1}", lr)
         facts |= {"watch_loss": float(losses.mean()), "watch_right": right, "watch_n": len(labels)}
     return facts, losses
 
@@ -208,9 +213,10 @@ def _is_worse(losses: torch.Tensor, best: torch.Tensor | None) -> bool:
     """Whether an epoch is worse on the watched photos than the best by more than one standard error of the difference.
 
     Of epochs that cannot be told apart the later one is kept, after Breiman's rule (1984): with a falling rate it has the
-    better weights, and the least of a few noisy losses is mostly luck. Without watched photos the last is kept.
+    better weights, and the least of a few noisy losses is mostly luck. Without watched photos, and where they are others
+    than those of the best epoch, the last is kept.
     """
-    if best is None or not len(losses):
+    if best is None or not len(losses) or len(losses) != len(best):
         return False
     difference = losses - best
     return bool(difference.mean() > difference.std() / math.sqrt(len(losses)))
