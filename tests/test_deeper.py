@@ -198,7 +198,7 @@ def test_a_killed_run_is_taken_up_and_ends_with_the_same_bits(
     tuned: rehead.Tuned, rehead: Program, folder: Path, cache: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    assert kill_when(start(folder, run, cache), run / "checkpoint.safetensors")
+    assert kill_when(start(folder, run, cache), run / "metrics.jsonl")  # the first epoch is over
     assert not (run / "verdict.json").exists()
     done = rehead("tune", "--resume", run, "--json", REHEAD_CACHE=str(cache))
     assert done.returncode == 0, done.stderr

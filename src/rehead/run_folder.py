@@ -21,7 +21,9 @@ LOG = "log.txt"
 CHECKPOINT = "checkpoint.safetensors"  # a run that has one can be taken up; a finished run needs it no longer
 BODY = "body.onnx"  # a tuned network without its head, on the way into the bundle
 LOCK = ".lock"
-FULL = re.compile("No space left on device|Disk quota exceeded|Read-only file system")  # in any library's words
+FULL = re.compile(
+    "No space left on device|Disk quota exceeded|File too large|Read-only file system"
+)  # in any library's words
 
 
 class RunFolder:
@@ -86,11 +88,20 @@ class RunFolder:
             remove_tree(self.path)
         error = exception[1]
         if isinstance(error, Exception) and not isinstance(error, ReheadError) and FULL.search(str(error)):
-            raise RunError(
-                what=f"The run could not be written to {self._out or RUNS}: {FULL.findall(str(error))[0]}.",
-                why="The features are kept: the same command goes on from there.",
-                fix="Make room, or name a folder on another disk: --out DIR",
-            ) from error
+            raise self._full(FULL.findall(str(error))[0]) from error
+
+    def _full(self, reason: str) -> RunError:
+        if (self.path / CHECKPOINT).is_file():
+            return RunError(
+                what=f"The run could not be written to {self.path}: {reason}.",
+                why="Its last checkpoint is whole.",
+                fix=f"Make room, and go on from there: rehead tune --resume {self.path}",
+            )
+        return RunError(
+            what=f"The run could not be written to {self._out or RUNS}: {reason}.",
+            why="The features are kept: the same command goes on from there.",
+            fix="Make room, or name a folder on another disk: --out DIR",
+        )
 
     def _make(self, photos: str, backbone: str) -> Path:
         import filelock

@@ -1,0 +1,113 @@
+"""Trainings that stop by what goes wrong: what is said, what is kept, and how they go on."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_photos
+
+import rehead
+from rehead.errors import Diverged, RecipeError, RunError
+
+LAST: dict[str, Any] = {"train": "last:1", "epochs": 2, "batch_size": 8}
+TOO_HIGH = {**LAST, "batch_size": 2, "lr": 1000.0, "weight_decay": 10.0}  # weights grow ten thousandfold in a step
+ROOM = (
+    3_000_000  # bytes: between a checkpoint before the first epoch and one after it, which holds the best weights too
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("going_on") / "photos", {"red": 20, "blue": 20})
+
+
+@pytest.fixture(scope="module")
+def diverged(folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Diverged]:
+    """A run whose learning rate was too high, and what was said."""
+    run = tmp_path_factory.mktemp("diverged") / "run"
+    with pytest.raises(Diverged) as error:
+        rehead.tune(folder, cache=cache, out=run, **TOO_HIGH)
+    return run, error.value
+
+
+@pytest.fixture
+def run(diverged: tuple[Path, Diverged], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(diverged[0], tmp_path / "run"))
+
+
+@contextmanager
+def largest_file(size_bytes: int) -> Iterator[None]:
+    """Within it, writing on beyond this size fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_rate_that_is_too_high_is_told_with_its_step_and_what_to_do(diverged: tuple[Path, Diverged]) -> None:
+    run, error = diverged
+    assert "in epoch 1, batch" in error.what
+    assert f"The learning rate there was {error.lr:g}" in error.why
+    assert error.lr > 100
+    assert error.fix.endswith(f"rehead tune --resume {run} --lr 100 --force")
+
+
+def test_it_goes_on_at_a_lower_rate_when_forced(run: Path, cache: Path) -> None:
+    lower = {"lr": 0.001, "weight_decay": 0.05}
+    with pytest.raises(RunError) as error:
+        rehead.tune(resume=run, cache=cache, **lower)
+    assert error.value.why == "lr is 1000.0, not 0.001; weight_decay is 10.0, not 0.05."
+    tuned = rehead.tune(resume=run, cache=cache, force=True, **lower)
+    assert tuned.recipe.lr == 0.001
+    assert tuned.verdict.top1.value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("recipe.toml", b"format = 1", b"format = 2", "The recipe has format 2; this rehead reads up to 1."),
+        ("checkpoint.safetensors", b'"format":"1"', b'"format":"9"', "The checkpoint has format 9"),
+    ],
+)
+def test_a_run_of_a_newer_version_is_refused_and_left_as_it_was(
+    run: Path, cache: Path, file: str, old: bytes, new: bytes, said: str
+) -> None:
+    data = (run / file).read_bytes()
+    assert old in data
+    (run / file).write_bytes(data.replace(old, new))
+    with pytest.raises((RecipeError, RunError), match=said) as error:
+        rehead.tune(resume=run, cache=cache, force=True)
+    assert "pip install --upgrade rehead" in error.value.fix
+    assert (run / file).read_bytes() == data.replace(old, new)
+
+
+def test_classes_that_came_are_refused_even_when_forced(run: Path, folder: Path, cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20, "green": 10})
+    with pytest.raises(RunError, match="10 are new"):
+        rehead.tune(photos, resume=run, cache=cache)
+    with pytest.raises(RunError, match="The checkpoint is of another model") as error:
+        rehead.tune(photos, resume=run, cache=cache, force=True)
+    assert "(2,) in it and (3,) here" in error.value.why
+
+
+def test_a_disk_that_is_full_in_a_checkpoint_leaves_the_one_before_and_the_run_goes_on(
+    folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    whole = rehead.tune(folder, cache=cache, out=tmp_path / "whole", **LAST)
+    run = tmp_path / "run"
+    with pytest.raises(RunError) as error, largest_file(ROOM):
+        rehead.tune(folder, cache=cache, out=run, **LAST)
+    assert error.value.what == f"The run could not be written to {run}: File too large."
+    assert error.value.fix == f"Make room, and go on from there: rehead tune --resume {run}"
+    assert not list(run.glob(".*.part")), "nothing half written is left"
+    again = rehead.tune(resume=run, cache=cache)
+    for name in ("model.onnx", "head.safetensors"):
+        assert (again.bundle / name).read_bytes() == (whole.bundle / name).read_bytes()
