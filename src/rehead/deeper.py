@@ -123,11 +123,15 @@ def _planned(
 def _ground(
     catalog: Catalog, recipe: Recipe, backbone: Backbone, plan: Plan, extracted: Extracted, card: Card
 ) -> _Ground:
+    import torch
+
     from rehead.nets.cut import Pooled
+    from rehead.tuning.train import layout_for
 
     body: Any = backbone.suffix(plan.cut) if plan.cut is not None else Pooled(backbone.network)
     learn, watch = slices(catalog, extracted.train, recipe)
     feed, device = feed_of(extracted, catalog, recipe, card), resolve("torch", recipe.device)[1]
+    body.to(device, memory_format=layout_for(torch.device(device)))
     return _Ground(catalog, backbone, plan, card, body, feed, extracted.train, learn, watch, device)
 
 
@@ -139,7 +143,7 @@ def _first_head(ground: _Ground, recipe: Recipe, progress: Progress) -> tuple[He
     from rehead.tuning.train import logits_of
 
     hidden, n_classes = hidden_widths(recipe.head), len(ground.catalog.classes)
-    body, feed, device = ground.body.to(ground.device), ground.feed, ground.device
+    body, feed, device = ground.body, ground.feed, ground.device
     if recipe.warm_head:
         if recipe.norm == "adapt":
             adapt_norms(body, (x.to(device) for x in feed.plain(ground.learn, recipe.course.batch_size)))

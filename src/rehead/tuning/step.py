@@ -102,8 +102,11 @@ class Stepper:
             i, _, key = name.partition(".")
             if i != "scale" and is_of_this_kind:
                 parameter = self._parameters[int(i)]
-                on = tensor if tensor.ndim == 0 else tensor.to(parameter.device)
-                self.optimizer.state[parameter][key] = on.clone()
+                is_like = (
+                    tensor.shape == parameter.shape and tensor.ndim > 0
+                )  # and lies in memory as the parameter does
+                place = torch.empty_like(parameter, requires_grad=False) if is_like else torch.empty_like(tensor)
+                self.optimizer.state[parameter][key] = place.copy_(tensor)
 
     def _in_parts(self, x: torch.Tensor, labels: tuple[torch.Tensor, torch.Tensor], kept: float, share: float) -> float:
         total = 0.0

@@ -159,8 +159,8 @@ def learning_names(job: Job) -> set[str]:
 
 
 def layout_for(device: torch.device) -> torch.memory_format:
-    """How images lie in memory where the device computes fastest."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    """How images lie in memory where the device computes fastest: by channel on Apple's, by pixel elsewhere."""
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def order_of(job: Job, epoch: int) -> NDArray[np.int64]:
