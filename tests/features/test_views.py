@@ -60,3 +60,19 @@ def test_stored_crops_differ_from_each_other_and_stay_the_same() -> None:
 def test_a_photo_that_cannot_be_read_has_no_view() -> None:
     with pytest.raises(PhotoError):
         augmented("crop", photo()[:100], FIT, 0)
+
+
+@pytest.mark.parametrize("augment", ["trivial", "rand"])
+def test_a_policy_throws_its_own_dice_and_leaves_those_of_torch_alone(
+    augment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def thrown(*_: object, **__: object) -> None:
+        raise AssertionError("a training beside it would lose its dice")
+
+    for name in ("rand", "randint", "manual_seed", "set_rng_state"):
+        monkeypatch.setattr(torch, name, thrown)
+    square = Preprocess(height=32, width=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    views = [augmented(augment, photo(), square, seed) for seed in range(20)]
+    assert len({view.tobytes() for view in views}) > 10

@@ -7,7 +7,6 @@ The view "plain" is the photo as it is predicted. Views are stored (`extraction.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +20,6 @@ PLAIN, FLIP = "plain", "flip"
 SCALE = (0.35, 1.0)  # share of the photo that a random crop shows; as in timm's usual fine-tuning
 RATIO = (3 / 4, 4 / 3)  # of its sides, as in Szegedy et al. 2014
 TRIES = 10  # crops that may fall outside before the largest one is taken
-
-_one_at_a_time = threading.Lock()  # torchvision's policies throw dice that all threads share
 
 
 def view_names(augment: str, n_views: int) -> tuple[str, ...]:
@@ -72,24 +69,37 @@ def _random_box(size: tuple[int, int], preprocess: Preprocess, random: np.random
     return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
 
 
-def _trivial() -> Any:
+def _trivial() -> tuple[Any, int, int | None]:
     from torchvision.transforms.v2 import TrivialAugmentWide
 
-    return TrivialAugmentWide()
+    return TrivialAugmentWide(), 1, None
 
 
-def _rand() -> Any:
+def _rand() -> tuple[Any, int, int | None]:
     from torchvision.transforms.v2 import RandAugment
 
-    return RandAugment(2, 9)
+    return RandAugment(2, 9), 2, 9
 
 
-POLICIES: dict[str, Callable[[], Any]] = {"trivial": _trivial, "rand": _rand}
+POLICIES: dict[str, Callable[[], tuple[Any, int, int | None]]] = {"trivial": _trivial, "rand": _rand}
 
 
 def _by_policy(augment: str, pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    import torch
+    """The pixels after the steps of a policy of torchvision's, of its strength or of a random one.
 
-    with _one_at_a_time, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return np.asarray(POLICIES[augment]()(Image.fromarray(pixels)))
+    Dice are thrown here: torchvision's own are torch's, which a training beside this thread throws at the same time.
+    """
+    random, (policy, n_steps, strength) = np.random.default_rng(seed), POLICIES[augment]()
+    image, table = Image.fromarray(pixels), policy._AUGMENTATION_SPACE
+    for _ in range(n_steps):
+        name = list(table)[int(random.integers(len(table)))]
+        strengths, is_signed = table[name]
+        steps = strengths(policy.num_magnitude_bins, *pixels.shape[:2])
+        amount = 0.0
+        if steps is not None:
+            amount = float(steps[int(random.integers(len(steps))) if strength is None else strength])
+            amount *= -1 if is_signed and random.random() < 0.5 else 1
+        image = policy._apply_image_or_video_transform(
+            image, name, amount, interpolation=policy.interpolation, fill=policy._fill
+        )
+    return np.asarray(image)
