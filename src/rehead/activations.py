@@ -18,7 +18,7 @@ from rehead.data.rows import Skip
 from rehead.data.split import fold_numbers
 from rehead.errors import PhotoError
 from rehead.export import ready_prefix
-from rehead.extraction import extract_missing, in_store, open_store, photos_there
+from rehead.extraction import extract_missing, in_store, left_out, open_store, photos_there
 from rehead.features.extract import too_many_bad
 from rehead.features.store import Store
 from rehead.features.views import PLAIN, augmented, view_names
@@ -132,6 +132,8 @@ def _unreadable(catalog: Catalog, order: list[int], recipe: Recipe, progress: Pr
             return Skip(catalog.photos[i].path, f"cannot be read: {error.strerror or error}")
         return None
 
+    gone = left_out(catalog, order, order, progress)
+    order = [i for i in order if i not in gone]
     progress.phase("Checking", len(order))
     bad: dict[int, Skip] = {}
     for i, skip in zip(order, ordered_map(work, order, workers=n_cores(), ahead=64), strict=True):
@@ -140,7 +142,7 @@ def _unreadable(catalog: Catalog, order: list[int], recipe: Recipe, progress: Pr
             bad[i] = skip
     if len(bad) > recipe.max_bad * len(order):
         raise too_many_bad(list(bad.values()), len(order), recipe.max_bad)
-    return bad
+    return bad | gone
 
 
 def _read(store: Store, catalog: Catalog, positions: list[int]) -> NDArray[np.float16]:

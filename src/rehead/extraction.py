@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.memory import encoded
+from rehead.data.rows import Skip
 from rehead.data.split import fold_numbers, stratified_order
 from rehead.errors import PhotoError, RunError
 from rehead.export import ready_prefix
@@ -35,6 +36,7 @@ from rehead.tuning.solve import solve_linear
 from rehead.verdict.metrics import wilson
 
 FLOOR = 2  # photos of each class and side that come first, so that a small part of the photos misses none
+NOTHING_LEFT = "neither the file nor the features are there any more"
 N_FIT_SAMPLE = 400  # photos on which --fit auto is decided
 
 
@@ -118,10 +120,12 @@ def extract_missing(
     """
     absent = set(store.missing([catalog.photos[i].digest for i in order]))
     missing = [i for i in order if catalog.photos[i].digest in absent]
+    gone = left_out(catalog, order, missing, progress)
+    missing = [i for i in missing if i not in gone]
     progress.phase("Extracting" if view == PLAIN else f"Extracting {view}", len(order))
     progress.advance(len(order) - len(missing))
     if not missing:
-        return Extracted()
+        return Extracted(gone)
     name, device = resolve(recipe.engine, recipe.device)
     engine = open_engine(prefix, name, device, lambda: sample_pixels(catalog, missing, prefix.card))
     is_train = np.array([photo.side == "train" for photo in catalog.photos])
@@ -135,7 +139,7 @@ def extract_missing(
         if number := anytime.check():
             progress.status(f"held-out accuracy {wilson(*number)} on {number[1]} photos")
 
-    return extract(
+    extracted = extract(
         catalog,
         missing,
         engine=engine,
@@ -145,7 +149,33 @@ def extract_missing(
         max_bad=recipe.max_bad,
         stop=lambda: stop() or (ends is not None and time.monotonic() > ends),
         on_features=on_features,
-        n_known=len(order) - len(missing),
+        n_known=len(order) - len(missing) - len(gone),
+    )
+    extracted.bad.update(gone)
+    return extracted
+
+
+def left_out(catalog: Catalog, order: list[int], missing: list[int], progress: Progress) -> dict[int, Skip]:
+    """Photos of an earlier run of which nothing is left: no features, and no file to compute them from.
+
+    Raises RunError when a class would be lost with them.
+    """
+    gone = {i: Skip(catalog.photos[i].path, NOTHING_LEFT) for i in missing if catalog.is_gone(catalog.photos[i])}
+    if not gone:
+        return gone
+    learned = [i for i in order if catalog.photos[i].side == "train"]
+    if lost := {catalog.photos[i].label for i in learned} - {catalog.photos[i].label for i in learned if i not in gone}:
+        raise _lost(sorted(lost), list(gone.values()))
+    progress.note(f"{len(gone)} earlier photos are left out: {NOTHING_LEFT}; skipped.csv lists them")
+    return gone
+
+
+def _lost(labels: list[str], gone: list[Skip]) -> RunError:
+    return RunError(
+        what=f"Nothing is left to learn {', '.join(map(repr, labels[:5]))} from.",
+        why=f"Of {len(gone)} earlier photos neither the file nor the features are there, such as {gone[0].path}.",
+        fix="Bring them back to their place, name the cache that has their features with --cache DIR, "
+        "or put photos of this class among the new ones.",
     )
 
 

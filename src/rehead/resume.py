@@ -16,17 +16,25 @@ from rehead.tuning.recipe import PRESETS, Recipe, load
 
 @dataclass(frozen=True)
 class Asked:
-    """The photos that were asked for; source is None where they were no files."""
+    """The photos that were asked for; source is None where they were no files.
+
+    root: the folder that their paths are relative to, None where they have no files of their own. from_run: the earlier
+    run whose photos are learned with them.
+    """
 
     source: Any
     layout: str
     valid: Any
     test: Any
+    root: str | None = None
+    from_run: str | None = None
 
     @classmethod
-    def of(cls, source: object, layout: str, valid: object | None, test: object | None) -> Asked:
+    def of(
+        cls, source: object, layout: str, valid: object | None, test: object | None, from_run: object | None = None
+    ) -> Asked:
         """With full paths, so that the run can be taken up from any folder."""
-        return cls(_full(source), layout, _full(valid), _full(test))
+        return cls(_full(source), layout, _full(valid), _full(test), from_run=_full(from_run))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from rehead import bundle as bundles
 from rehead.data.catalog import Catalog, scan, write_csv
 from rehead.data.sources import open_source
 from rehead.deeper import tune_layers
-from rehead.errors import RecipeError, SourceError
+from rehead.earlier import read_earlier
+from rehead.errors import RecipeError, RunError, SourceError
 from rehead.export import compare, with_head
 from rehead.extraction import job_order, sample_pixels
 from rehead.features.cache import check_writable, default_cache_folder
@@ -71,6 +73,7 @@ def tune(
     recipe: str | None = None,
     resume: str | os.PathLike[str] | None = None,
     track: Sequence[str] = (),
+    from_run: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> Tuned:
     """A verified model from labelled photos.
@@ -84,20 +87,30 @@ def tune(
     resume: the folder of a run that was interrupted: it goes on from its last checkpoint, with its own recipe and, where
         source is None, its own photos. Raises RunError when photos or settings differ, unless force.
     track: "tensorboard", "mlflow": told of each epoch while layers train.
+    from_run: the folder of an earlier run, or its bundle: its photos and classes are learned again together with those of
+        source, from the features that are kept, by its recipe where no setting is given.
     settings: the fields of `Recipe`, such as backbone="efficientnet_lite0", head="linear", seed=0.
     Raises the errors of `rehead.errors`; nothing that was computed is lost.
     """
     if source is None and resume is None:
         raise SourceError(what="No photos are named.", fix="Name a folder of labelled photos: rehead tune photos/")
     track = chosen_trackers(track)
+    if resume is not None and from_run is not None:
+        raise RunError(
+            what="--from begins a new run, and --resume goes on with one.",
+            fix="Leave one of them out; a run that is taken up knows the run it came from.",
+        )
     place = Path(cache).expanduser() if cache is not None else default_cache_folder(os.environ)
     check_writable(place)
     progress, clock = Log(progress or Silent()), Clock()
     with RunFolder(out, force=force, resume=resume) as run:
+        earlier = read_earlier(from_run, place) if from_run is not None else None
         if resume is None:
-            chosen, asked = Recipe.from_preset(recipe, settings), Asked.of(source, layout, valid, test)
+            chosen = earlier.recipe_with(recipe, settings) if earlier else Recipe.from_preset(recipe, settings)
+            asked = Asked.of(source, layout, valid, test, earlier.run if earlier else None)
         else:
             chosen, asked = taken_up(run.path, source, recipe, settings, force=force)
+            earlier = read_earlier(asked.from_run, place) if asked.from_run is not None else None
         if track and chosen.train == "head":
             raise RecipeError(
                 what=f"--track {' '.join(track)} has nothing to follow: a head alone is solved, not trained in epochs.",
@@ -110,8 +123,15 @@ def tune(
         run.create(opened.name, chosen.backbone)
         progress.begin(run.path)
         run.write("recipe.toml", chosen.to_toml())
-        run.write_json("photos.json", asked.to_dict())
-        catalog = scan(opened, seed=chosen.seed, valid_fraction=chosen.valid_fraction, progress=progress, cache=place)
+        run.write_json("photos.json", replace(asked, root=str(opened.root) if opened.root else None).to_dict())
+        catalog = scan(
+            opened,
+            seed=earlier.recipe.seed if earlier else chosen.seed,
+            valid_fraction=chosen.valid_fraction,
+            progress=progress,
+            cache=place,
+            join=partial(earlier.joined, progress=progress) if earlier else None,
+        )
         if len(opened.skipped) > chosen.max_bad * len(opened.rows):
             raise too_many_bad(opened.skipped, len(opened.rows), chosen.max_bad)
         if resume is not None and not force:
@@ -147,7 +167,7 @@ def tune(
         card = model_card(facts, solution.note, run.path.name.strip("."), counts)
         model = with_head(solution.body, solution.head)
         written = bundles.write(run.path / "bundle", model=model, head=solution.head, card=card, facts=facts)
-        pixels = sample_pixels(catalog, held_out, solution.card, N_COMPARED)
+        pixels = sample_pixels(catalog, [*held_out, *train], solution.card, N_COMPARED)
         compare(written, pixels, solution.features(pixels), solution.head)
         clock.lap("export")
 

@@ -125,6 +125,10 @@ def tune(
         Path | None, typer.Option(help="Go on with the run in this folder, which was interrupted.")
     ] = None,
     track: Annotated[list[str] | None, training("Told of each epoch: tensorboard, mlflow. Repeatable.")] = None,
+    from_run: Annotated[
+        Path | None,
+        typer.Option("--from", help="Learn the photos of this run or bundle too: new classes beside its own."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is in --out.")] = False,
     cache: Cache = None,
     json: Json = False,
@@ -151,7 +155,7 @@ def tune(
     with Interrupt(progress) as stop:
         tuned = run_tune(photos, out=out, force=force, layout=layout, valid=valid, test=test, cache=cache,
                          progress=progress, stop=stop, recipe=recipe, resume=resume,
-                         track=track or (), **given)  # fmt: skip
+                         track=track or (), from_run=from_run, **given)  # fmt: skip
     _finish(progress, tuned.to_dict() if json else None)
     if not json:
         terminal.show_verdict(tuned.verdict)

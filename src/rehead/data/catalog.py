@@ -55,6 +55,7 @@ class Catalog:
     classes: their labels, sorted. read: the bytes of a photo. skipped: what was left out, with the reason.
     copies: photos left out because the same bytes stand on the same side already. leaks: held-out photos whose bytes
     stand on the training side too (only where the source gave the sides). ours: whether the sides were drawn here.
+    is_gone: whether a photo cannot be read any more, which is no fault where its features are kept.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Catalog:
     copies: tuple[Skip, ...] = ()
     leaks: tuple[str, ...] = ()
     ours: bool = True
+    is_gone: Callable[[Photo], bool] = lambda _: False
 
     def on(self, *sides: str) -> list[int]:
         """The positions of the photos on these sides."""
@@ -100,17 +102,19 @@ def scan(
     valid_fraction: float,
     progress: Progress | None = None,
     cache: Path | None = None,
+    join: Callable[[Catalog], Catalog] | None = None,
 ) -> Catalog:
     """The catalog of a source, each class with photos to learn from and photos held out.
 
-    cache: the folder of the index of files that were read before; None: all are read.
+    cache: the folder of the index of files that were read before; None: all are read. join: adds photos that are known
+    already, before that is checked.
     Raises SourceError when nothing can be read and SplitError when no honest split can be made.
     """
     found = _identified(source, progress or Silent(), cache)
     ours = not any(row.side for row, _ in found)
     photos = _with_sides(found, ours, seed, valid_fraction)
     catalog = _catalog(source, photos, found, ours)
-    return _checked_split(catalog)
+    return _checked_split(join(catalog) if join else catalog)
 
 
 def scan_held_out(source: Source, progress: Progress | None = None) -> Catalog:

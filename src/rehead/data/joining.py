@@ -1,0 +1,95 @@
+"""The photos of an earlier job and new ones as one catalog.
+
+An earlier photo keeps its label and its side, whether its file is there or not; a new one whose bytes or group are known
+goes to the side they stand on, so that what was held out stays held out. Reading an earlier run is left to `earlier.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from rehead.data.catalog import Catalog, Photo
+from rehead.data.rows import Skip
+from rehead.data.split import split_keys
+
+
+@dataclass(frozen=True)
+class Joined:
+    """n_earlier, n_new: photos that came from each; n_again: those of n_new that the earlier job had too.
+
+    corrected: of those, the ones with another label now.
+    """
+
+    catalog: Catalog
+    n_earlier: int
+    n_new: int
+    n_again: int
+    corrected: tuple[Skip, ...]
+
+
+def joined(
+    new: Catalog,
+    earlier: Sequence[Photo],
+    read: Callable[[Photo], bytes],
+    is_gone: Callable[[Photo], bool],
+) -> Joined:
+    """Earlier photos, then new ones; the same bytes count once, as the new photo with its label.
+
+    earlier: with paths that no new photo has, unless it is the same file. read, is_gone: of an earlier photo, its bytes,
+    and whether they cannot be had any more.
+    """
+    old, added = _with_one_held_out_side(earlier, new.photos)
+    if new.ours:
+        added = _where_they_belong(old, added)
+    fresh = {photo.digest: photo for photo in added}
+    kept = [photo for photo in old if photo.digest not in fresh]
+    again = {photo.digest: photo for photo in old if photo.digest in fresh}
+    photos = (*kept, *added)
+    catalog = replace(
+        new,
+        photos=photos,
+        classes=tuple(sorted({photo.label for photo in photos})),
+        read=lambda photo: (new.read if photo.digest in fresh else read)(photo),
+        is_gone=lambda photo: photo.digest not in fresh and is_gone(photo),
+        leaks=_leaks(photos),
+        ours=new.ours and _has_both_sides(old),
+    )
+    corrected = tuple(
+        Skip(fresh[digest].path, f"was {photo.label} and is {fresh[digest].label}")
+        for digest, photo in again.items()
+        if photo.label != fresh[digest].label
+    )
+    return Joined(catalog, len(kept), len(added), len(again), corrected)
+
+
+def _with_one_held_out_side(*lots: Sequence[Photo]) -> list[list[Photo]]:
+    """The verdict is on "test" where there is one: then what a lot without test photos holds out belongs there too."""
+    tested = [any(photo.side == "test" for photo in lot) for lot in lots]
+    return [
+        [replace(photo, side="test") if any(tested) and not has and photo.side == "valid" else photo for photo in lot]
+        for lot, has in zip(lots, tested, strict=True)
+    ]
+
+
+def _where_they_belong(old: Sequence[Photo], added: Sequence[Photo]) -> list[Photo]:
+    """New photos on the side where the same bytes, or photos of the same group, are already."""
+    both = [*old, *added]
+    keys = split_keys([photo.digest for photo in both], [photo.group for photo in both])
+    side_by_key = {key: photo.side for key, photo in zip(keys, old, strict=False)}
+    return [
+        replace(photo, side=side_by_key.get(key, photo.side))
+        for key, photo in zip(keys[len(old) :], added, strict=True)
+    ]
+
+
+def _has_both_sides(photos: Sequence[Photo]) -> bool:
+    """Whether each class has photos to learn from and others, so that asking this of all classes asks the new ones."""
+    labels = {photo.label for photo in photos}
+    learned = {photo.label for photo in photos if photo.side == "train"}
+    return labels == learned == {photo.label for photo in photos if photo.side != "train"}
+
+
+def _leaks(photos: Sequence[Photo]) -> tuple[str, ...]:
+    learned = {photo.digest for photo in photos if photo.side == "train"}
+    return tuple(photo.path for photo in photos if photo.side != "train" and photo.digest in learned)

@@ -1,0 +1,199 @@
+"""An earlier run, taken as the beginning of a new one: its photos with their labels and sides, and its recipe.
+
+Features are found in the store by a photo's digest, so the earlier files need not be there any more; where one has to be
+read it is looked for at its old place, and is used only if it still holds the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rehead import bundle as bundles
+from rehead.data.catalog import Catalog, Photo
+from rehead.data.joining import joined
+from rehead.data.sources import open_source
+from rehead.errors import PhotoError, RecipeError, ReheadError, RunError
+from rehead.extraction import job_order
+from rehead.progress import Progress
+from rehead.resume import Asked
+from rehead.tuning.recipe import PRESETS, Recipe, load
+
+CATALOG, PHOTOS, RECIPE = "catalog.csv", "photos.json", "recipe.toml"
+DECIDES_FEATURES = ("backbone", "weights", "backbone_args", "train", "cut", "fit")
+OF_ONE_JOB = ("limit", "budget_s")  # how far an earlier job went is no wish for the next
+N_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """photos: those of the run, with full paths. read, is_gone: of one of them, see `data/joining.py`."""
+
+    run: Path
+    recipe: Recipe
+    photos: tuple[Photo, ...]
+    read: Callable[[Photo], bytes]
+    is_gone: Callable[[Photo], bool]
+
+    def recipe_with(self, preset: str | None, settings: dict[str, Any]) -> Recipe:
+        """The run's recipe, where a preset's settings, and others before those, go before its own.
+
+        Raises RecipeError when they would need photos that are gone, or move photos to another side.
+        """
+        given = asdict(Recipe.from_preset(preset, settings))
+        given = {name: given[name] for name in {**PRESETS.get(preset or "", {}), **settings}}
+        own = asdict(self.recipe)
+        changed = [name for name in given if given[name] != own[name]]
+        if "valid_fraction" in changed:
+            raise RecipeError(
+                what=f"--valid-fraction is {own['valid_fraction']:g} in the run {self.run}.",
+                why="Its photos keep their sides, and new ones are held out in the same proportion.",
+                fix="Leave --valid-fraction out, or name held-out photos with --valid DIR.",
+            )
+        if new := [name for name in DECIDES_FEATURES if name in changed]:
+            self._check_files(new[0].replace("_", "-"))
+        return Recipe.from_dict({**own, **given})
+
+    def joined(self, new: Catalog, progress: Progress) -> Catalog:
+        """The photos of the run and new ones as one catalog, with a word about what met."""
+        both = joined(new, self.photos, self.read, self.is_gone)
+        progress.note(f"{both.n_earlier} photos of {self.run} and {both.n_new} new ones")
+        if both.n_again:
+            progress.note(f"{both.n_again} of the new photos were there before and count once")
+        if both.corrected:
+            named = "; ".join(f"{c.path} {c.reason}" for c in both.corrected[:N_NAMED])
+            more = "; ..." if len(both.corrected) > N_NAMED else ""
+            progress.note(f"{len(both.corrected)} of them have another label now, which counts: {named}{more}")
+        return both.catalog
+
+    def _check_files(self, setting: str) -> None:
+        if gone := [photo.path for photo in self.photos if self.is_gone(photo)]:
+            raise RecipeError(
+                what=f"--{setting} is another than in the run {self.run}, so its photos have to be read again.",
+                why=f"{len(gone)} of {len(self.photos)} are not there any more: {', '.join(gone[:N_NAMED])}"
+                + (", ..." if len(gone) > N_NAMED else "."),
+                fix=f"Bring them back to their place, or leave --{setting} out.",
+            )
+
+
+def read_earlier(folder: str | os.PathLike[str], cache: Path) -> Earlier:
+    """The finished run in a folder, or the one that a bundle lies in. cache: where its archives are unpacked.
+
+    Raises BundleError when there is no bundle, and RunError when what a run holds beside it is missing or damaged.
+    """
+    bundle, run = _places(Path(folder).expanduser().resolve())
+    facts = bundles.read(bundle)
+    if missing := [name for name in (CATALOG, PHOTOS, RECIPE) if not (run / name).is_file()]:
+        raise RunError(
+            what=f"The photos that the bundle {bundle} learned from are not known.",
+            why=f"There is no {' and no '.join(missing)} in {run}; the bundle was carried away from its run.",
+            fix="Name the run where it was made: --from runs/...",
+        )
+    try:
+        asked = _asked(run)
+        photos = _photos(run, asked)
+        recipe = load(run / RECIPE)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(what=f"The run {run} cannot be read.", why=f"{type(error).__name__}: {error}") from error
+    if recipe.limit is not None:
+        photos = _used(photos, recipe)
+    usual = asdict(Recipe())
+    chosen = {name: usual[name] for name in OF_ONE_JOB}
+    if recipe.fit == "auto":
+        chosen["fit"] = facts.preprocess.fit
+    return Earlier(run, replace(recipe, **chosen), photos, *_access(run, cache))
+
+
+def _places(folder: Path) -> tuple[Path, Path]:
+    """The bundle and the run."""
+    if (folder / bundles.FACTS).is_file():
+        return folder, folder.parent
+    bundle = folder / "bundle"
+    if (folder / RECIPE).is_file() and not (bundle / bundles.FACTS).is_file():
+        raise RunError(
+            what=f"The run {folder} is not finished.", fix=f"Go on with it first: rehead tune --resume {folder}"
+        )
+    return (bundle, folder) if (bundle / bundles.FACTS).is_file() else (folder, folder)
+
+
+def _asked(run: Path) -> Asked:
+    return Asked(**json.loads((run / PHOTOS).read_text(encoding="utf-8")))
+
+
+def _photos(run: Path, asked: Asked) -> tuple[Photo, ...]:
+    place = _place(run, asked)
+    with (run / CATALOG).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return tuple(
+            Photo(
+                os.path.join(place, row["path"]),
+                row["label"],
+                row["side"],
+                bytes.fromhex(row["digest"]),
+                row["group"] or None,
+            )
+            for row in csv.DictReader(file)
+        )
+
+
+def _place(run: Path, asked: Asked) -> str:
+    """What makes a path of the run's catalog a full one: the folder it is relative to, where there is one."""
+    return asked.root or asked.source or str(run)
+
+
+def _used(photos: tuple[Photo, ...], recipe: Recipe) -> tuple[Photo, ...]:
+    """Those that a job with a limit took."""
+    classes = tuple(sorted({photo.label for photo in photos}))
+    order = job_order(Catalog("earlier", "manifest", photos, classes, lambda _: b""), recipe)
+    return tuple(photos[i] for i in sorted(order))
+
+
+def _access(run: Path, cache: Path) -> tuple[Callable[[Photo], bytes], Callable[[Photo], bool]]:
+    @functools.cache
+    def files() -> dict[str, Callable[[], bytes]]:
+        return _listed(run, cache)
+
+    def read(photo: Photo) -> bytes:
+        import blake3
+
+        if os.path.isfile(photo.path):
+            data = Path(photo.path).read_bytes()
+        elif photo.path in files():
+            data = files()[photo.path]()
+        else:
+            raise PhotoError(what="is not there any more")
+        if blake3.blake3(data).digest() != photo.digest:
+            raise PhotoError(what="is another picture than it was in the earlier run")
+        return data
+
+    def is_gone(photo: Photo) -> bool:
+        return not os.path.isfile(photo.path) and photo.path not in files()
+
+    return read, is_gone
+
+
+def _listed(run: Path, cache: Path) -> dict[str, Callable[[], bytes]]:
+    """What the sources of a run, and of those it came from, hold now: for photos in archives, which have no file."""
+    found: dict[str, Callable[[], bytes]] = {}
+    pending: str | None = str(run)
+    while pending is not None:
+        try:
+            asked = _asked(Path(pending))
+        except (OSError, ValueError, TypeError):
+            break
+        place = _place(Path(pending), asked)
+        if asked.source is not None:
+            try:
+                opened = open_source(asked.source, layout=asked.layout, valid=asked.valid, test=asked.test, cache=cache)
+            except ReheadError:  # it is gone, and all that was in it
+                pass
+            else:
+                found |= {os.path.join(place, row.path): partial(opened.read, row) for row in opened.rows}
+        pending = asked.from_run
+    return found

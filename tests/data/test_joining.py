@@ -1,0 +1,98 @@
+"""Earlier photos and new ones as one catalog: nothing moves, nothing counts twice, what was held out stays so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rehead.data.catalog import Catalog, Photo
+from rehead.data.joining import joined
+
+sides = st.sampled_from(["train", "valid", "test"])
+
+
+def photos(root: str, facts: list[tuple[int, str, str, str | None]]) -> tuple[Photo, ...]:
+    return tuple(
+        Photo(f"{root}/{number}", label, side, bytes([number]), group)
+        for number, label, side, group in {fact[0]: fact for fact in facts}.values()
+    )
+
+
+def catalog(photos: tuple[Photo, ...], *, ours: bool = True) -> Catalog:
+    labels = tuple(sorted({photo.label for photo in photos}))
+    return Catalog("new", "folders", photos, labels, lambda photo: b"new " + photo.digest, ours=ours)
+
+
+def join(old: tuple[Photo, ...], new: Catalog) -> Catalog:
+    return joined(new, old, lambda photo: b"old " + photo.digest, lambda photo: True).catalog
+
+
+def lots(labels: str, some: st.SearchStrategy[str]) -> st.SearchStrategy[list[tuple[int, str, str, str | None]]]:
+    one = st.tuples(st.integers(0, 40), st.sampled_from(labels), some, st.sampled_from([None, None, "g", "h"]))
+    return st.lists(one, max_size=30)
+
+
+@given(lots("ab", st.sampled_from(["train", "valid"])), lots("bc", st.sampled_from(["train", "valid"])))
+def test_every_photo_is_there_once_and_no_earlier_one_moves(old: list, new: list) -> None:
+    before, added = photos("/old", old), photos("new", new)
+    both = join(before, catalog(added))
+    assert {photo.digest for photo in both.photos} == {photo.digest for photo in (*before, *added)}
+    assert len(both.photos) == len({photo.digest for photo in both.photos})
+    side_by_digest = {photo.digest: photo.side for photo in both.photos}
+    tied = {photo.digest for photo in (*before, *added) if photo.group is not None}
+    assert all(side_by_digest[photo.digest] == photo.side for photo in before if photo.digest not in tied)
+
+
+@given(lots("ab", st.sampled_from(["train", "valid"])), lots("bc", st.sampled_from(["train", "valid"])))
+def test_new_photos_of_one_group_stand_on_one_side(old: list, new: list) -> None:
+    both = join(photos("/old", old), catalog(photos("new", [(n, label, "train", group) for n, label, _, group in new])))
+    fresh = [photo for photo in both.photos if photo.path.startswith("new")]
+    for group in ("g", "h"):
+        assert len({photo.side for photo in fresh if photo.group == group}) <= 1
+
+
+@given(lots("ab", sides), lots("bc", sides))
+def test_what_either_holds_out_is_held_out_together(old: list, new: list) -> None:
+    before, added = photos("/old", old), photos("new", new)
+    both = join(before, catalog(added, ours=False))
+    for lot in (before, added):
+        side = "test" if any(photo.side == "test" for photo in lot) else "valid"
+        held_out = {photo.digest for photo in lot if photo.side == side} - {
+            photo.digest for photo in added if lot is before
+        }
+        assert held_out <= {photo.digest for photo in both.photos if photo.side == both.held_out_side}
+
+
+def test_a_new_label_of_the_same_bytes_counts_and_is_told() -> None:
+    old = photos("/old", [(1, "a", "train", None), (2, "b", "train", None)])
+    new = photos("new", [(1, "b", "valid", None), (2, "b", "valid", None)])
+    found = joined(catalog(new), old, lambda _: b"", lambda _: True)
+    assert [(photo.label, photo.side) for photo in found.catalog.photos] == [("b", "train"), ("b", "train")]
+    assert found.n_again == 2
+    assert [(skip.path, skip.reason) for skip in found.corrected] == [("new/1", "was a and is b")]
+
+
+def test_new_photos_of_a_known_group_go_where_it_stands() -> None:
+    old = photos("/old", [(1, "a", "valid", "patient"), (2, "a", "train", None)])
+    new = photos("new", [(3, "a", "train", "patient"), (4, "a", "train", "another")])
+    sides = {photo.digest: photo.side for photo in join(old, catalog(new)).photos}
+    assert (sides[b"\3"], sides[b"\4"]) == ("valid", "train")
+
+
+def test_each_photo_is_read_where_it_is_from_and_only_earlier_ones_can_be_gone() -> None:
+    old, new = photos("/old", [(1, "a", "train", None)]), photos("new", [(2, "b", "train", None)])
+    both = join(old, catalog(new))
+    assert [both.read(photo) for photo in both.photos] == [b"old \1", b"new \2"]
+    assert [both.is_gone(photo) for photo in both.photos] == [True, False]
+
+
+@pytest.mark.parametrize("given_test", ["old", "new"])
+def test_a_test_side_of_one_lot_takes_in_what_the_other_holds_out(given_test: str) -> None:
+    facts = [(1, "a", "train", None), (2, "a", "valid", None)]
+    tested = [(3, "b", "train", None), (4, "b", "test", None)]
+    old, new = (tested, facts) if given_test == "old" else (facts, tested)
+    both = join(photos("/old", old), replace(catalog(photos("new", new)), ours=given_test == "old"))
+    assert {photo.digest for photo in both.photos if photo.side == "test"} == {b"\2", b"\4"}

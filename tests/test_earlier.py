@@ -1,0 +1,258 @@
+"""New classes beside those of an earlier run: from kept features, with its files or without, and what is refused."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import DATA, make_photos, noise
+from PIL import Image
+
+import rehead
+from rehead import bundle as bundles
+from rehead.errors import BundleError, RecipeError, RunError
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def first(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> rehead.Tuned:
+    """A run on red and blue photos that are not there any more."""
+    folder = tmp_path_factory.mktemp("first")
+    photos = make_photos(folder / "photos", {"red": 12, "blue": 12})
+    tuned = rehead.tune(photos, cache=cache, out=folder / "run", head="prototype", seed=1)
+    shutil.rmtree(photos)
+    return tuned
+
+
+@pytest.fixture(scope="module")
+def green(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return greens(tmp_path_factory.mktemp("green") / "more", 3000)
+
+
+def greens(folder: Path, seed: int) -> Path:
+    """12 photos of a class that no earlier run has."""
+    (folder / "green").mkdir(parents=True)
+    for i in range(12):
+        noise(seed + i, (60, 200, 60)).save(folder / "green" / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def empty_cache(cache: Path, first: rehead.Tuned, tmp_path: Path) -> Path:
+    """A cache that has the network and no features."""
+    shutil.copytree(cache / "prefixes", tmp_path / "empty" / "prefixes")
+    return tmp_path / "empty"
+
+
+def run_with(photos: Path, out: Path, cache: Path, **settings: object) -> rehead.Tuned:
+    return rehead.tune(photos, out=out, cache=cache, **{"head": "prototype", **settings})
+
+
+def test_a_class_is_added_without_the_earlier_files(first: rehead.Tuned, cache: Path, tmp_path: Path) -> None:
+    green = greens(tmp_path / "new", 4000)
+    tuned = rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "run")
+    assert tuned.classes == ("blue", "green", "red")
+    assert tuned.images == {"used": 36, "skipped": 0, "from_store": 24}
+    assert (tuned.recipe.head, tuned.recipe.seed) == ("prototype", 1)
+    held_out = {facts.label: facts.n for facts in tuned.verdict.classes}
+    earlier = {facts.label: facts.n for facts in first.verdict.classes}
+    assert {label: held_out[label] for label in earlier} == earlier
+    assert held_out["green"] > 0
+    assert rehead.load(tuned.bundle).predict(str(green / "green" / "0.png")).label == "green"
+
+
+def test_it_is_the_run_that_all_photos_at_once_would_have_given(
+    first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path
+) -> None:
+    tuned = rehead.tune(green, from_run=first.run, cache=cache, out=tmp_path / "run")
+    together = make_photos(tmp_path / "together", {"red": 12, "blue": 12})
+    shutil.copytree(green / "green", together / "green")
+    at_once = run_with(together, tmp_path / "at_once", cache, seed=1)
+    assert tuned.verdict.top1 == at_once.verdict.top1
+    assert tuned.verdict.log_loss == pytest.approx(at_once.verdict.log_loss, rel=1e-4)
+
+
+def test_the_program_adds_a_class_and_says_what_it_has(
+    rehead: Program, first: object, green: Path, tmp_path: Path
+) -> None:
+    done = rehead("tune", "--from", first.bundle, green, "--head", "linear", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "24 photos of" in done.stderr
+    assert "and 12 new ones" in done.stderr
+    assert re.search(r"Photos +36, \d\d from the store", done.stdout)
+    assert "linear" in done.stdout
+
+
+def test_a_third_run_goes_on_from_the_second(first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path) -> None:
+    second = rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "second")
+    third = make_photos(tmp_path / "third", {"red": 16})
+    tuned = rehead.tune(third, from_run=second.bundle, cache=cache, out=tmp_path / "run")
+    assert tuned.classes == ("blue", "green", "red")
+    assert tuned.images["used"] == 40
+
+
+def test_the_same_photo_under_another_label_is_a_correction(
+    first: rehead.Tuned, cache: Path, rehead: Program, tmp_path: Path
+) -> None:
+    again = make_photos(tmp_path / "again", {"red": 2, "blue": 1})
+    (again / "red" / "0.png").rename(again / "blue" / "corrected.png")
+    done = rehead("tune", "--from", first.run, again, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "3 of the new photos were there before and count once" in done.stderr
+    assert "1 of them have another label now, which counts: blue/corrected.png was red and is blue" in done.stderr
+    rows = [line.split(",") for line in (tmp_path / "run" / "catalog.csv").read_text().splitlines()[1:]]
+    assert len(rows) == 24
+    assert [row[1] for row in rows if row[0] == "blue/corrected.png"] == ["blue"]
+
+
+def test_features_that_are_missing_are_computed_from_the_earlier_files(
+    green: Path, cache: Path, empty_cache: Path, tmp_path: Path
+) -> None:
+    before = run_with(make_photos(tmp_path / "photos", {"red": 12, "blue": 12}), tmp_path / "before", cache)
+    tuned = rehead.tune(green, from_run=before.run, cache=empty_cache, out=tmp_path / "run")
+    assert tuned.images == {"used": 36, "skipped": 0, "from_store": 0}
+
+
+def test_photos_of_which_nothing_is_left_are_left_out_and_named(
+    green: Path, cache: Path, empty_cache: Path, tmp_path: Path
+) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
+    before = run_with(photos, tmp_path / "before", cache)
+    for i in range(8):
+        (photos / "red" / f"{i}.png").unlink()
+    Image.new("RGB", (9, 9)).save(photos / "red" / "8.png")
+    tuned = rehead.tune(green, from_run=before.run, cache=empty_cache, out=tmp_path / "run")
+    assert tuned.images == {"used": 27, "skipped": 9, "from_store": 0}
+    skipped = (tuned.run / "skipped.csv").read_text()
+    assert skipped.count("neither the file nor the features are there any more") == 8
+    assert "8.png,is another picture than it was in the earlier run" in skipped
+    assert "8 earlier photos are left out" in (tuned.run / "log.txt").read_text()
+
+
+def test_a_class_of_which_nothing_is_left_is_an_error_that_says_what_to_do(
+    first: rehead.Tuned, green: Path, empty_cache: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError) as error:
+        rehead.tune(green, from_run=first.bundle, cache=empty_cache, out=tmp_path / "run")
+    assert error.value.what == "Nothing is left to learn 'blue', 'red' from."
+    assert "Of 24 earlier photos neither the file nor the features are there" in error.value.why
+    assert "--cache" in error.value.fix
+    assert not (tmp_path / "run").exists()
+
+
+def test_photos_in_an_archive_are_read_from_it(green: Path, cache: Path, empty_cache: Path, tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
+    archive = shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "photos")
+    before = run_with(Path(archive), tmp_path / "before", cache)
+    tuned = rehead.tune(green, from_run=before.run, cache=empty_cache, out=tmp_path / "run")
+    assert tuned.images["used"] == 36
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"), [({"train": "last:1"}, "--train is another"), ({"fit": "pad"}, "--fit is another")]
+)
+def test_another_prefix_needs_the_earlier_files(
+    setting: dict[str, str], words: str, first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=words) as error:
+        rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "run", **setting)
+    assert "24 of 24 are not there any more" in error.value.why
+
+
+def test_another_fit_is_taken_where_the_files_are(green: Path, cache: Path, tmp_path: Path) -> None:
+    before = run_with(make_photos(tmp_path / "photos", {"red": 12, "blue": 12}), tmp_path / "before", cache)
+    tuned = rehead.tune(green, from_run=before.run, cache=cache, out=tmp_path / "run", fit="squash")
+    assert bundles.read(tuned.bundle).preprocess.fit == "squash"
+    assert tuned.images["used"] == 36
+
+
+def test_another_share_to_hold_out_is_refused(first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="--valid-fraction is 0\\.2 in"):
+        rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "run", valid_fraction=0.5)
+
+
+def test_only_the_photos_that_a_limit_let_in_are_learned_again(
+    green: Path, cache: Path, empty_cache: Path, tmp_path: Path
+) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20})
+    before = run_with(photos, tmp_path / "before", empty_cache, limit=16)
+    shutil.rmtree(photos)
+    tuned = rehead.tune(green, from_run=before.run, cache=empty_cache, out=tmp_path / "run")
+    assert tuned.images == {"used": 28, "skipped": 0, "from_store": 16}
+    assert not tuned.verdict.partial
+
+
+def test_a_fit_that_was_chosen_is_kept(green: Path, cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
+    before = run_with(photos, tmp_path / "before", cache, fit="auto")
+    shutil.rmtree(photos)
+    tuned = rehead.tune(green, from_run=before.run, cache=cache, out=tmp_path / "run")
+    assert tuned.recipe.fit == bundles.read(before.bundle).preprocess.fit
+    assert tuned.images["from_store"] >= 24
+
+
+def test_a_bundle_that_was_carried_away_is_refused_with_what_is_missing(
+    first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path
+) -> None:
+    away = shutil.copytree(first.bundle, tmp_path / "away" / "bundle")
+    with pytest.raises(RunError) as error:
+        rehead.tune(green, from_run=away, cache=cache, out=tmp_path / "run")
+    assert "There is no catalog.csv and no photos.json and no recipe.toml" in error.value.why
+    assert "carried away" in error.value.why
+
+
+def test_what_is_no_finished_run_is_refused(first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is no bundle"):
+        rehead.tune(green, from_run=tmp_path, cache=cache)
+    shutil.copy(first.run / "recipe.toml", tmp_path)
+    with pytest.raises(RunError, match="is not finished"):
+        rehead.tune(green, from_run=tmp_path, cache=cache)
+    (shutil.copytree(first.run, tmp_path / "copy") / "catalog.csv").write_text(
+        "path,label,side,digest,group\na,b,c,xy,\n"
+    )
+    with pytest.raises(RunError, match="cannot be read"):
+        rehead.tune(green, from_run=tmp_path / "copy", cache=cache)
+    with pytest.raises(RunError, match="--resume goes on"):
+        rehead.tune(green, from_run=first.run, resume=first.run, cache=cache)
+
+
+def test_layers_are_trained_again_on_all_photos_from_kept_activations_and_a_killed_run_is_taken_up(
+    green: Path, cache: Path, tmp_path: Path
+) -> None:
+    from test_deeper import kill_when, start
+
+    photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
+    before = rehead.tune(photos, cache=cache, out=tmp_path / "before", train="last:1", epochs=1, batch_size=8)
+    shutil.rmtree(photos)
+    run = tmp_path / "run"
+    process = start(green, run, cache, "--from", str(before.bundle))
+    assert kill_when(process, run / "checkpoint.safetensors")
+    tuned = rehead.tune(resume=run, cache=cache)
+    assert bundles.read(tuned.bundle).facts["backbone"]["learned"] == ["conv_head"]
+    assert tuned.classes == ("blue", "green", "red")
+    assert tuned.images["used"] == 36
+    assert tuned.images["from_store"] >= 24
+
+
+@pytest.mark.realdata
+def test_flowers_are_added_to_cats_and_dogs(cache: Path, tmp_path: Path) -> None:
+    def linked(name: str, folders: dict[str, Path], n: int) -> Path:
+        for label, folder in folders.items():
+            (tmp_path / name / label).mkdir(parents=True)
+            for path in sorted(folder.glob("*.jpg"))[:n]:
+                (tmp_path / name / label / path.name).symlink_to(path)
+        return tmp_path / name
+
+    pets = linked("pets", {name: DATA / "dogscats" / name for name in ("cat", "dog")}, 40)
+    before = rehead.tune(pets, cache=cache, out=tmp_path / "before")
+    shutil.rmtree(pets)
+    flowers = linked("flowers", {name: DATA / "flowers" / name for name in ("daisy", "rose")}, 30)
+    tuned = rehead.tune(flowers, from_run=before.bundle, cache=cache, out=tmp_path / "run")
+    assert tuned.classes == ("cat", "daisy", "dog", "rose")
+    assert tuned.images["from_store"] >= 80
+    assert tuned.verdict.top1.value >= 0.85
