@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from rehead.bundle import Bundle, Head
     from rehead.classifier import Classifier
     from rehead.errors import ReheadError
+    from rehead.heats import Race
     from rehead.nets.backbone import Backbone, backbone
     from rehead.predict import Model, Prediction, load
+    from rehead.racing import race
     from rehead.run import Tuned, tune
     from rehead.tuning.fit import fit
     from rehead.tuning.recipe import Recipe
@@ -30,6 +32,8 @@ __version__ = "0.1.0"
 _ROOM_BY_NAME = {
     "tune": "rehead.run",
     "Tuned": "rehead.run",
+    "race": "rehead.racing",
+    "Race": "rehead.heats",
     "verify": "rehead.verify_bundle",
     "load": "rehead.predict",
     "Model": "rehead.predict",
@@ -55,6 +59,7 @@ __all__ = [
     "Interval",
     "Model",
     "Prediction",
+    "Race",
     "Recipe",
     "ReheadError",
     "Tuned",
@@ -63,6 +68,7 @@ __all__ = [
     "fit",
     "load",
     "load_batch",
+    "race",
     "tune",
     "verify",
 ]

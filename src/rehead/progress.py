@@ -48,6 +48,25 @@ def row_line(cells: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in cells.items())
 
 
+class Titled:
+    """Tells the same to another listener, with a title before each phase: which of several parts of a job it is."""
+
+    def __init__(self, title: str, listener: Progress) -> None:
+        self._title, self._listener = title, listener
+
+    def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
+        self._listener.phase(f"{self._title}: {name}", total, unit)
+
+    def advance(self, n: int = 1) -> None:
+        self._listener.advance(n)
+
+    def status(self, text: str) -> None:
+        self._listener.status(text)
+
+    def note(self, text: str) -> None:
+        self._listener.note(text)
+
+
 class Clock:
     """Seconds by phase, and in all."""
 

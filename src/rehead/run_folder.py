@@ -200,7 +200,9 @@ class Log:
 
 def _is_ours(path: Path) -> bool:
     """Whether a folder may be replaced: it is empty or a run of ours."""
-    return path.is_dir() and (not any(path.iterdir()) or (path / "recipe.toml").is_file())
+    return path.is_dir() and (
+        not any(path.iterdir()) or (path / "recipe.toml").is_file() or (path / "race.json").is_file()
+    )
 
 
 def _exists(out: Path, force: bool) -> RunError:

@@ -163,6 +163,46 @@ def tune(
 
 
 @app.command()
+def race(
+    photos: Annotated[str, typer.Argument(help="Labelled photos, as for `rehead tune`.")],
+    backbones: Annotated[
+        Optional[str], typer.Option(help="Names, or NAME=FILE for weights of your own: A,B,C=c.pth. (those here)")
+    ] = None,
+    backbone_arg: Annotated[
+        Optional[list[str]], typer.Option(help="For one of them: NAME:pad_type=same, NAME:mean=0.5, ... Repeatable.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Use at most so many photos.")] = 500,
+    budget: Annotated[Optional[str], typer.Option(help="Take at most about so long in all: 90s, 5m, 1h.")] = None,
+    valid: Annotated[Optional[str], typer.Option(help="A folder of photos to hold out.")] = None,
+    test: Annotated[Optional[str], typer.Option(help="A folder of photos to hold out, for a verdict.")] = None,
+    layout: Layout = "auto",
+    engine: Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of every dice that is thrown.")] = 0,
+    out: Annotated[Optional[Path], typer.Option(help="The result's folder; else runs/<photos>-race-<n>.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the race that is in --out.")] = False,
+    cache: Cache = None,
+    json: Json = False,
+) -> None:
+    """Compare backbones on some of the photos, with a head solved for each, and recommend one.
+
+    Example: rehead race photos/ --backbones efficientnet_lite0,resnet18=weights.pth --budget 5m
+    """
+    from rehead.cli.races import arguments_by_name, show_race
+    from rehead.racing import race as run_race
+
+    progress = terminal.progress_for(json=json)
+    with Interrupt(progress) as stop:
+        raced = run_race(photos, backbones=backbones.split(",") if backbones else None,
+                         arguments=arguments_by_name(backbone_arg or []), out=out, force=force, layout=layout,
+                         valid=valid, test=test, cache=cache, progress=progress, stop=stop, limit=limit,
+                         budget_s=as_seconds(budget, "budget"), engine=engine, device=device, seed=seed)  # fmt: skip
+    _finish(progress, raced.to_dict() if json else None)
+    if not json:
+        show_race(raced, photos)
+
+
+@app.command()
 def predict(
     bundle: Annotated[Path, typer.Argument(help="The folder `bundle` of a run.")],
     photos: Annotated[list[str], typer.Argument(help="Images, folders, or patterns such as 'photos/*.jpg'.")],

@@ -43,6 +43,20 @@ def fit_head(
     return head, f"{note}; the best of {', '.join(CANDIDATES)} by {recipe.folds}-fold"
 
 
+def logits_by_folds(
+    features: X,
+    labels: Y,
+    n_classes: int,
+    folds: Y,
+    recipe: Recipe,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Logits (n, n_classes) of each photo by a head, not "auto", fitted without its fold, its penalty too. NaN in fold -1."""
+    fit = functools.partial(_refit, recipe.head, n_classes, recipe, device, progress or Silent())
+    return cross_validated(features, labels, n_classes, folds, fit)
+
+
 def soft_head(features: X, labels: Y, n_classes: int, folds: Y, class_weight: str | None) -> tuple[Head, str]:
     """A linear head to begin training layers with: under a strong penalty, so that it is right but not sure.
 

@@ -1,0 +1,70 @@
+"""A race as a person types it and sees it: arguments for one of several backbones, a table, and what to take."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from rehead.cli.arguments import as_bytes, backbone_arguments
+from rehead.cli.terminal import console, printable, show_table
+from rehead.errors import RecipeError
+from rehead.heats import Entry, Race
+from rehead.verdict.metrics import Interval
+
+
+def arguments_by_name(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """'resnet18:pad_type=same' -> {'resnet18': {'pad_type': 'same'}}. Raises RecipeError where there is no name."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, colon, argument = text.partition(":")
+        if not colon:
+            raise RecipeError(
+                what=f"--backbone-arg {text!r} names no backbone.",
+                fix="In a race: --backbone-arg mobilenetv2_100:pad_type=same",
+            )
+        found.setdefault(name, {}).update(backbone_arguments([argument]))
+    return found
+
+
+def show_race(raced: Race, photos: str) -> None:
+    """The backbones, one a line, the reasons of those that did not run, and the recommendation with what to type."""
+    print()
+    header = ["backbone", "by folds %", "held out %", "images/s", "size", "1,000 photos"]
+    show_table(header, [_cells(entry, entry is raced.best) for entry in raced.entries], right=range(1, 6))
+    out = console()
+    for entry in raced.entries:
+        if entry.reason:
+            out.print(f"! {printable(entry.label)}: {printable(entry.reason)}", style="yellow", markup=False)
+    out.print(
+        f"* recommended. by folds: right by {raced.folds}-fold on {raced.n_train} training photos; held out: on "
+        f"{raced.n_held_out} others; each with its 95 % interval. 1,000 photos: what their features take on disk.",
+        style="dim",
+        markup=False,
+    )
+    out.print(f"\n{raced.recommendation}", style="bold", markup=False)
+    out.print(f"Picture   {raced.run}/race.svg", markup=False, soft_wrap=True)
+    out.print(f"Go on     {_command(raced.best, photos)}", markup=False, soft_wrap=True)
+
+
+def _cells(entry: Entry, is_best: bool) -> list[str]:
+    return [
+        printable(entry.label) + (" *" if is_best else ""),
+        _share(entry.by_folds),
+        _share(entry.held_out),
+        "–" if entry.images_per_s is None else f"{entry.images_per_s:.0f}",
+        "–" if entry.network_bytes is None else as_bytes(entry.network_bytes),
+        "–" if entry.feature_bytes is None else as_bytes(entry.feature_bytes),
+    ]
+
+
+def _share(interval: Interval | None) -> str:
+    """'98.5 (96.7–99.3)', in percent."""
+    if interval is None:
+        return "–"
+    return f"{100 * interval.value:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
+
+
+def _command(entry: Entry, photos: str) -> str:
+    weights = f" --weights {shlex.quote(entry.weights)}" if entry.weights is not None else ""
+    return f"rehead tune {shlex.quote(photos)} --backbone {entry.backbone}{weights}"

@@ -1,0 +1,290 @@
+"""The race itself: each backbone's features of the same photos, its rate, and a linear head on them. No folder, no scan.
+
+What was extracted stays in the store, so that tuning with the winner begins with it. A backbone that cannot be had is an
+entry with its reason, not the end of the race. The recommendation rests on k-fold over the training side; the held-out
+side, where it is among the photos, is shown beside it and decides nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.data.catalog import Catalog
+from rehead.errors import BackboneError, EngineError, RunError, UnknownBackbone
+from rehead.extraction import chosen_prefix, extract_missing, folds_of, in_store, open_store, sample_pixels
+from rehead.features.engines import Prefix, open_engine, resolve
+from rehead.features.rate import photos_per_second
+from rehead.features.store import on_disk
+from rehead.nets.card import Card
+from rehead.pixels import prepare
+from rehead.progress import Progress, Titled
+from rehead.tuning.head import fit_head, logits_by_folds
+from rehead.tuning.recipe import Recipe
+from rehead.verdict.metrics import Interval, wilson
+from rehead.verdict.ranking import Rival, recommended
+from rehead.verdict.scatter import Point, scatter_svg
+
+N_TIMED = 64  # photos that are decoded again and again for a backbone's rate
+MIN_SHARE = 0.5  # of the photos that another has: with fewer when time is up a backbone is left out, or all lose photos
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A backbone that was asked for. weights: a local file, or None for its own. label: what tells it from the others."""
+
+    name: str
+    weights: str | None
+    label: str
+
+
+def entrants_of(texts: Sequence[str]) -> list[Entrant]:
+    """From "resnet18" or "resnet18=weights.pth"; the file is part of the label where a name comes more than once."""
+    pairs = list(dict.fromkeys(text.strip().partition("=")[::2] for text in texts))
+    names = [name for name, _ in pairs]
+    return [
+        Entrant(name, weights or None, name if names.count(name) == 1 else f"{name}={Path(weights).name}")
+        for name, weights in pairs
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """How a backbone did, or in `reason` why it did not run.
+
+    by_folds: right by k-fold on the training side. images_per_s: decoding included, all cores at work. network_bytes: of
+    the graph without a head. feature_bytes: of what is kept on the disk for 1,000 photos. n_photos: that have features.
+    """
+
+    label: str
+    backbone: str
+    weights: str | None
+    by_folds: Interval | None = None
+    held_out: Interval | None = None
+    images_per_s: float | None = None
+    network_bytes: int | None = None
+    feature_bytes: int | None = None
+    n_photos: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Race:
+    """entries: in the order they were asked for. winner: the place of the recommended one. recommendation: a sentence.
+
+    n_train, n_held_out: photos that all were compared on. run: the folder with race.json and race.svg, if there is one.
+    """
+
+    entries: tuple[Entry, ...]
+    winner: int
+    recommendation: str
+    n_train: int
+    n_held_out: int
+    folds: int
+    seconds: float
+    run: Path | None = None
+
+    @property
+    def best(self) -> Entry:
+        return self.entries[self.winner]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {**asdict(self), "run": None if self.run is None else str(self.run), "winner": self.best.label}
+
+    def to_svg(self) -> str:
+        """Accuracy by k-fold against images a second."""
+        points = [
+            Point(entry.label, entry.images_per_s, entry.by_folds, entry is self.best)
+            for entry in self.entries
+            if entry.by_folds is not None and entry.images_per_s is not None
+        ]
+        return scatter_svg(points, f"{self.folds}-fold on {self.n_train} training photos; bars are 95 % intervals")
+
+
+def those_here(cache: Path) -> list[Entrant]:
+    """The backbones whose weights are on this machine. Raises BackboneError when there are none."""
+    from rehead.nets.listing import list_backbones
+
+    found = entrants_of([row.name for row in list_backbones(None, cache)[0]])
+    if not found:
+        raise BackboneError(
+            what="No backbone's weights are here.", fix="Name some: --backbones resnet18=weights.pth,resnet50"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """An entrant that can run: by this recipe, with this card. there: the photos whose features are in the store."""
+
+    entrant: Entrant
+    recipe: Recipe
+    card: Card
+    entry: Entry
+    there: frozenset[int] = frozenset()
+
+
+def race_on(
+    catalog: Catalog,
+    order: Sequence[int],
+    entrants: Sequence[Entrant],
+    recipe: Recipe,
+    cache: Path,
+    progress: Progress,
+    stop: Callable[[], bool],
+    arguments: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Race:
+    """The race on the photos of `order`, positions in the catalog. recipe.budget_s: for all of it.
+
+    The cheapest runs first, so that what it leaves of its share of the time goes to those that need more. All are
+    compared on the photos that each of them has.
+    """
+    begun = time.monotonic()
+    ends = begun + recipe.budget_s if recipe.budget_s is not None else None
+    entries: dict[Entrant, Entry] = {}
+    runners = []
+    for entrant in entrants:
+        try:
+            runners.append(
+                _prepared(catalog, entrant, recipe, (arguments or {}).get(entrant.name, {}), cache, progress)
+            )
+        except (BackboneError, EngineError, RuntimeError) as error:  # RuntimeError: a network that cannot be exported
+            entries[entrant] = _refused(entrant, error, progress)
+    runners.sort(key=lambda runner: runner.card.macs)
+    extracted = []
+    for n_before, runner in enumerate(runners):
+        share = None if ends is None else max(0.001, (ends - time.monotonic()) / (len(runners) - n_before))
+        try:
+            extracted.append(_extracted(catalog, list(order), runner, share, cache, progress, stop))
+        except (BackboneError, EngineError, RuntimeError) as error:
+            entries[runner.entrant] = _refused(runner.entrant, error, progress)
+    finalists = _finalists(extracted, entries, progress)
+    train, held_out = _shared(catalog, finalists, entries)
+    rivals = []
+    for runner in finalists:
+        entries[runner.entrant], right = _judged(catalog, runner, train, held_out, cache, progress)
+        rivals.append(Rival(runner.entrant.label, right, entries[runner.entrant].images_per_s or 0.0))
+    chosen, why = recommended(rivals)
+    return Race(
+        entries=tuple(entries[entrant] for entrant in entrants),
+        winner=list(entrants).index(finalists[chosen].entrant),
+        recommendation=why,
+        n_train=len(train),
+        n_held_out=len(held_out),
+        folds=recipe.folds,
+        seconds=round(time.monotonic() - begun, 3),
+    )
+
+
+def _prepared(
+    catalog: Catalog, entrant: Entrant, recipe: Recipe, arguments: Mapping[str, Any], cache: Path, progress: Progress
+) -> _Runner:
+    """The network exported, its size known."""
+    fit = "default" if recipe.fit == "auto" else recipe.fit
+    own = replace(
+        recipe, backbone=entrant.name, weights=entrant.weights, backbone_args=dict(arguments), fit=fit, head="linear"
+    )
+    prefix = chosen_prefix(catalog, own, cache, progress)
+    entry = Entry(
+        label=entrant.label,
+        backbone=entrant.name,
+        weights=entrant.weights,
+        network_bytes=prefix.onnx.stat().st_size,
+        feature_bytes=1000 * on_disk(2 * prefix.card.shape[0]),
+    )
+    return _Runner(entrant, own, prefix.card, entry)
+
+
+def _extracted(
+    catalog: Catalog,
+    order: list[int],
+    runner: _Runner,
+    share_s: float | None,
+    cache: Path,
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> _Runner:
+    """The runner with features of as many photos as its share of the time is enough for, and its rate."""
+    titled = Titled(runner.entrant.label, progress)
+    recipe = replace(runner.recipe, budget_s=share_s)
+    prefix = chosen_prefix(catalog, recipe, cache, titled)
+    with open_store(cache, prefix, recipe) as store:
+        extract_missing(catalog, order, prefix, recipe, store, titled, stop)
+        there = in_store(catalog, order, store)
+    rate = _rate(catalog, there, prefix, recipe, titled)
+    entry = replace(runner.entry, images_per_s=round(rate, 1), n_photos=len(there))
+    return replace(runner, there=frozenset(there), entry=entry)
+
+
+def _rate(catalog: Catalog, there: list[int], prefix: Prefix, recipe: Recipe, progress: Progress) -> float:
+    name, device = resolve(recipe.engine, recipe.device)
+    progress.phase("Timing")
+    timed = [catalog.photos[i] for i in there[:N_TIMED]]
+    engine = open_engine(prefix, name, device, lambda: sample_pixels(catalog, there, prefix.card))
+    return photos_per_second(engine, lambda i: prepare(catalog.read(timed[i]), prefix.card.preprocess), len(timed))
+
+
+def _finalists(runners: Sequence[_Runner], entries: dict[Entrant, Entry], progress: Progress) -> list[_Runner]:
+    """Those with enough photos to be compared; the others become entries with the reason."""
+    most = max((len(runner.there) for runner in runners), default=0)
+    for runner in runners:
+        if len(runner.there) < MIN_SHARE * most:
+            reason = f"It had time for {len(runner.there)} photos where another had {most}."
+            entries[runner.entrant] = replace(runner.entry, reason=reason)
+            progress.note(f"{runner.entrant.label} is left out. {reason}")
+    return [runner for runner in runners if len(runner.there) >= MIN_SHARE * most]
+
+
+def _shared(
+    catalog: Catalog, finalists: Sequence[_Runner], entries: Mapping[Entrant, Entry]
+) -> tuple[list[int], list[int]]:
+    """The training and the held-out photos that all have. Raises BackboneError, RunError when nothing can be compared."""
+    if not finalists:
+        why = "; ".join(f"{entrant.label}: {entry.reason}" for entrant, entry in entries.items())
+        raise BackboneError(what="None of the backbones can run.", why=why, fix="`rehead backbones` lists those here.")
+    there = sorted(frozenset.intersection(*(runner.there for runner in finalists)))
+    train = [i for i in there if catalog.photos[i].side == "train"]
+    if lacking := set(catalog.classes) - {catalog.photos[i].label for i in train}:
+        raise RunError(
+            what=f"{len(there)} photos are too few to compare backbones on {len(catalog.classes)} classes.",
+            why=f"There is none to learn from of {', '.join(sorted(lacking)[:5])}.",
+            fix="Raise --limit or --budget, or name fewer backbones.",
+        )
+    return train, [i for i in there if catalog.photos[i].side == catalog.held_out_side]
+
+
+def _judged(
+    catalog: Catalog, runner: _Runner, train: list[int], held_out: list[int], cache: Path, progress: Progress
+) -> tuple[Entry, NDArray[np.bool_]]:
+    """The entry with its accuracies, and whether it is right by k-fold on each training photo that a fold holds out."""
+    titled, recipe, n_classes = Titled(runner.entrant.label, progress), runner.recipe, len(catalog.classes)
+    titled.phase("Solving the head")
+    prefix = chosen_prefix(catalog, recipe, cache, titled)
+    with open_store(cache, prefix, recipe) as store:
+        x, held_x = (store.read([catalog.photos[i].digest for i in side]) for side in (train, held_out))
+    y, folds = catalog.labels(train), folds_of(catalog, train, recipe)
+    logits = logits_by_folds(x, y, n_classes, folds, recipe)
+    right = (logits.argmax(axis=1) == y)[folds >= 0]
+    by_folds = wilson(int(right.sum()), len(right))
+    shown = None
+    if held_out:
+        head = fit_head(x, y, n_classes, folds, recipe)[0]
+        shown = wilson(int((head.logits(held_x).argmax(axis=1) == catalog.labels(held_out)).sum()), len(held_out))
+    progress.note(
+        f"{runner.entrant.label}: right on {by_folds} by {recipe.folds}-fold on {len(train)} training photos, "
+        f"{runner.entry.images_per_s:.0f} images/s"
+    )
+    return replace(runner.entry, by_folds=by_folds, held_out=shown), right
+
+
+def _refused(entrant: Entrant, error: Exception, progress: Progress) -> Entry:
+    reason = f"{error.what} {error.fix}" if isinstance(error, UnknownBackbone) else str(error).split("\n")[0]
+    progress.note(f"{entrant.label} cannot run. {reason}")
+    return Entry(label=entrant.label, backbone=entrant.name, weights=entrant.weights, reason=reason)

@@ -1,0 +1,70 @@
+"""Which backbone suits these photos: scan, race, recommend, and write the result down."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rehead.data.catalog import scan
+from rehead.data.sources import open_source
+from rehead.errors import RecipeError
+from rehead.extraction import job_order
+from rehead.features.cache import check_writable, default_cache_folder
+from rehead.features.extract import too_many_bad
+from rehead.heats import Race, entrants_of, race_on, those_here
+from rehead.progress import Progress, Silent
+from rehead.run_folder import Log, RunFolder
+from rehead.tuning.recipe import Recipe
+
+LIMIT = 500  # photos by default: one standard error of a difference is then about a point
+NOT_RACED = ("backbone", "weights", "backbone_args", "train", "cut", "head")  # settings with no say in a race
+
+
+def race(
+    source: object,
+    *,
+    backbones: Sequence[str] | None = None,
+    arguments: Mapping[str, Mapping[str, Any]] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    layout: str = "auto",
+    valid: object | None = None,
+    test: object | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    **settings: Any,
+) -> Race:
+    """Backbones compared on the same photos, and which to take.
+
+    source, layout, valid, test, cache, stop: as in `rehead.tune`. backbones: names, or "name=file" for weights of your own;
+    by default all whose weights are here. arguments: by name, what `backbone_args` is in a recipe.
+    out: the folder of the result, by default runs/<photos>-race-<n>; force replaces a race that is there.
+    settings: fields of `Recipe`: limit (500 by default), budget_s (of the whole race), folds, seed, engine, device, ...
+    Raises BackboneError when none of them can run.
+    """
+    if unused := [name for name in NOT_RACED if name in settings]:
+        raise RecipeError(what=f"A race has no setting {unused[0]!r}.", fix="Name backbones as backbones=[...].")
+    recipe = Recipe.from_dict({"limit": LIMIT, **settings})
+    place = Path(cache).expanduser() if cache is not None else default_cache_folder(os.environ)
+    check_writable(place)
+    log = Log(progress or Silent())
+    with RunFolder(out, force=force) as run:
+        opened = open_source(source, layout=layout, valid=valid, test=test, cache=place, progress=log)
+        run.create(opened.name, "race")
+        log.begin(run.path)
+        catalog = scan(opened, seed=recipe.seed, valid_fraction=recipe.valid_fraction, progress=log)
+        if len(opened.skipped) > recipe.max_bad * len(opened.rows):
+            raise too_many_bad(opened.skipped, len(opened.rows), recipe.max_bad)
+        order = job_order(catalog, recipe)
+        entrants = entrants_of(backbones) if backbones else those_here(place)
+        log.note(f"{len(entrants)} backbones on {len(order)} of {len(catalog.photos)} photos")
+        raced = race_on(catalog, order, entrants, recipe, place, log, stop, arguments)
+        log.phase("Writing the result")
+        run.write_json("race.json", raced.to_dict())
+        run.write("race.svg", raced.to_svg())
+        log.note(raced.recommendation)
+        return replace(raced, run=run.finish())

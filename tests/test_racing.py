@@ -1,0 +1,121 @@
+"""Backbones compared on the same photos: from Python and from the command line, with some that cannot run."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import make_photos
+from safetensors.torch import save_file
+
+import rehead
+from rehead.cli.races import arguments_by_name
+from rehead.errors import BackboneError, RecipeError, RunError
+from rehead.heats import entrants_of
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("race") / "photos", {"red": 25, "blue": 25})
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of a tiny network."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(dict(rehead.backbone("test_resnet", pretrained=False).network.state_dict()), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def raced(folder: Path, weights: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> rehead.Race:
+    return rehead.race(
+        folder,
+        backbones=["efficientnet_lite0", f"test_resnet={weights}", "efficientnet_lite9"],
+        cache=cache,
+        out=tmp_path_factory.mktemp("out") / "race",
+    )
+
+
+def test_each_has_its_accuracy_rate_and_size(raced: rehead.Race) -> None:
+    for entry in raced.entries[:2]:
+        assert entry.by_folds is not None
+        assert entry.by_folds.n == raced.n_train
+        assert entry.held_out is not None
+        assert entry.held_out.n == raced.n_held_out
+        assert entry.images_per_s is not None
+        assert entry.n_photos == raced.n_train + raced.n_held_out == 50
+    large, small = raced.entries[:2]
+    assert large.network_bytes is not None
+    assert small.network_bytes is not None
+    assert large.network_bytes > 10e6 > small.network_bytes
+    assert large.feature_bytes == 1000 * (100 + 4096)  # 1,280 numbers of two bytes: a page of their own
+
+
+def test_one_that_cannot_be_had_is_a_row_with_its_reason(raced: rehead.Race) -> None:
+    entry = raced.entries[2]
+    assert entry.reason.startswith("No backbone is called 'efficientnet_lite9'. Did you mean 'efficientnet_lite")
+    assert entry.by_folds is None
+
+
+def test_the_folder_holds_what_was_found(raced: rehead.Race) -> None:
+    assert raced.run is not None
+    facts = json.loads((raced.run / "race.json").read_text())
+    assert facts["winner"] == raced.best.label
+    assert [entry["label"] for entry in facts["entries"]] == ["efficientnet_lite0", "test_resnet", "efficientnet_lite9"]
+    assert raced.recommendation in (raced.run / "log.txt").read_text()
+    assert "<svg" in (raced.run / "race.svg").read_text()
+
+
+def test_a_race_is_replaced_only_when_forced(raced: rehead.Race, folder: Path, cache: Path) -> None:
+    with pytest.raises(RunError, match="there already"):
+        rehead.race(folder, backbones=["efficientnet_lite0"], cache=cache, out=raced.run)
+    again = rehead.race(folder, backbones=["efficientnet_lite0"], cache=cache, out=raced.run, force=True)
+    assert "the only one" in again.recommendation
+
+
+def test_it_is_an_error_when_none_can_run(folder: Path, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match="None of the backbones can run") as error:
+        rehead.race(folder, backbones=["nothing", f"test_resnet={tmp_path}/no.pth"], cache=cache, out=tmp_path / "race")
+    assert "There is no weights file" in error.value.why
+    assert not (tmp_path / "race").exists()
+
+
+def test_settings_of_one_backbone_are_refused(folder: Path) -> None:
+    with pytest.raises(RecipeError, match="no setting 'backbone'"):
+        rehead.race(folder, backbone="resnet18")
+
+
+def test_a_name_that_comes_twice_is_told_apart_by_its_file() -> None:
+    labels = [e.label for e in entrants_of(["a", "b=x/1.pth", " b=x/2.pth", "a"])]
+    assert labels == ["a", "b=1.pth", "b=2.pth"]
+
+
+def test_the_command_prints_a_table_and_what_to_type(
+    rehead: Program, folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    done = rehead("race", folder, "--backbones", f"test_resnet={weights}")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"test_resnet \* +\d", done.stdout)
+    assert f"--backbone test_resnet --weights {weights}" in done.stdout
+    assert (tmp_path / "runs" / "photos-race-1" / "race.svg").is_file()
+
+
+def test_json_is_all_that_goes_to_standard_output(rehead: Program, folder: Path, weights: Path) -> None:
+    done = rehead("race", folder, "--backbones", f"test_resnet={weights}", "--json")
+    facts = json.loads(done.stdout)
+    assert facts["winner"] == "test_resnet"
+    assert facts["entries"][0]["held_out"]["n"] == facts["n_held_out"]
+
+
+def test_arguments_say_which_backbone_they_are_for() -> None:
+    wanted = {"a": {"mean": 0.5, "pad_type": "same"}, "b": {"mean": 0.1}}
+    assert arguments_by_name(["a:mean=0.5", "b:mean=0.1", "a:pad_type=same"]) == wanted
+    with pytest.raises(RecipeError, match="names no backbone"):
+        arguments_by_name(["mean=0.5"])

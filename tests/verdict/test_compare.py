@@ -1,0 +1,47 @@
+"""What one model gains over another: the laws of a difference, and a plain loop."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rehead.verdict.compare import gain
+
+PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60)
+
+
+def both(pairs: list[tuple[bool, bool]]) -> tuple[np.ndarray, np.ndarray]:
+    one, other = zip(*pairs, strict=True)
+    return np.array(one), np.array(other)
+
+
+@given(PAIRS)
+def test_what_one_gains_the_other_loses(pairs: list[tuple[bool, bool]]) -> None:
+    one, other = both(pairs)
+    there, back = gain(one, other), gain(other, one)
+    assert there.value == -back.value
+    assert there.error == pytest.approx(back.error)
+    assert not (there.is_clear and back.is_clear)
+
+
+@given(PAIRS)
+def test_it_is_the_mean_difference_and_its_standard_error(pairs: list[tuple[bool, bool]]) -> None:
+    differences = [int(a) - int(b) for a, b in pairs]
+    mean = sum(differences) / len(differences)
+    variance = sum((d - mean) ** 2 for d in differences) / (len(differences) - 1)
+    found = gain(*both(pairs))
+    assert found.value == pytest.approx(mean)
+    assert found.error == pytest.approx(math.sqrt(variance / len(differences)))
+
+
+def test_of_equals_none_is_clearly_better() -> None:
+    right = np.array([True, False, True])
+    assert not gain(right, right).is_clear
+
+
+def test_of_one_photo_nothing_is_known() -> None:
+    assert not gain(np.array([True]), np.array([False])).is_clear
