@@ -23,11 +23,13 @@ from rehead.extraction import job_order, sample_pixels
 from rehead.features.cache import check_writable, default_cache_folder
 from rehead.features.extract import too_many_bad
 from rehead.frozen import tune_head
+from rehead.heats import those_here
 from rehead.progress import Clock, Progress, Silent
 from rehead.resume import Asked, check_photos, taken_up
 from rehead.run_folder import Log, RunFolder
+from rehead.search import with_best_backbone
 from rehead.solution import Solution
-from rehead.tuning.recipe import Recipe
+from rehead.tuning.recipe import AUTO, Recipe
 from rehead.tuning.trackers import chosen_trackers
 from rehead.verdict.metrics import Verdict, judge
 from rehead.verdict.model_card import model_card
@@ -140,6 +142,10 @@ def tune(
         progress.note(_about(catalog))
         clock.lap("scan")
 
+        if chosen.backbone == AUTO:
+            chosen = with_best_backbone(catalog, those_here(place), chosen, place, progress, stop, run)
+            run.write("recipe.toml", chosen.to_toml())
+            clock.lap("race")
         if chosen.train == "head":
             solution = tune_head(catalog, chosen, place, progress, clock, stop)
         else:

@@ -37,7 +37,7 @@ def test_the_better_one_is_worth_waiting_for_where_the_difference_is_clear() -> 
     chosen, why = recommended([rival("small", 80, 100), rival("large", 90, 20), rival("tiny", 50, 300)])
     assert chosen == 1
     assert why == (
-        "Take large: 90.0% right, more than chance explains above the 80.0% of small, the best of the faster ones "
+        "Take large: 90.0% right, more than a standard error above the 80.0% of small, the best of the faster ones "
         "(a difference of 10.0 points, give or take 3.0)."
     )
 
@@ -46,7 +46,7 @@ def test_the_faster_one_is_taken_where_the_difference_may_be_chance() -> None:
     chosen, why = recommended([rival("large", 91, 20), rival("small", 90, 100)])
     assert chosen == 1
     assert why == (
-        "Take small: 90.0% right, which may be as good as the 91.0% of large "
+        "Take small: 90.0% right, within a standard error of the 91.0% of large "
         "(a difference of 1.0 points, give or take 1.0), and 5.0 times as fast."
     )
 

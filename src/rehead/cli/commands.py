@@ -55,7 +55,7 @@ def tune(
         str | None, typer.Argument(help="Folder, CSV or Parquet manifest, .zip or .tar of labelled photos.")
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="A name that `rehead backbones` lists. (efficientnet_lite0)")
+        str | None, typer.Option(help="A name that `rehead backbones` lists, or auto: race them. (efficientnet_lite0)")
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A preset: quick (head), balanced (last layers too) or thorough (all).")

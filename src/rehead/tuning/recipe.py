@@ -17,6 +17,7 @@ from rehead.tuning.course import Course
 FORMAT = 1
 HEADS = ("linear", "mlp", "prototype", "auto")
 ENGINES = ("auto", "onnxruntime", "openvino", "torch")
+AUTO = "auto"  # as a backbone: the one that wins a race; as a preset: the one that pays within --budget
 DEVICES = ("auto", "cpu", "cuda", "mps")
 AUTO, LR = "auto", 1e-3  # the usual learning rate of the optimisers that are not told one
 
@@ -46,7 +47,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 class Recipe:
     """Everything that decides a job's result but the photos.
 
-    backbone: a name that `rehead backbones` lists. weights: a local file, or None for the backbone's own.
+    backbone: a name that `rehead backbones` lists, or "auto", the one that wins a race on the training side.
+    weights: a local file, or None for the backbone's own.
     backbone_args: arguments for timm, and mean, std, input_size, crop_pct, interpolation of the preprocessing.
     train: what learns: "head", "last:2", "last:30%", "layer4,head", "all", "lora:8@last:4". cut: the last layer of the
     prefix; by default all below the first layer that learns. fit: how a picture becomes the network's square; "default" is the
@@ -121,6 +123,12 @@ class Recipe:
             raise RecipeError(
                 what=f"--fit auto is chosen by a frozen network, and --train {self.train} is none.",
                 fix="Try it with --train head first, then name the fit: crop, pad or squash.",
+            )
+        own = {"weights": self.weights, "backbone-arg": self.backbone_args, "cut": self.cut}
+        if self.backbone == AUTO and (named := [f"--{option}" for option, value in own.items() if value]):
+            raise RecipeError(
+                what=f"{named[0]} is of one backbone, and --backbone auto is yet to choose it.",
+                fix="Name the backbone, or leave the option out. `rehead race` takes weights of your own: NAME=FILE.",
             )
         for name, choices in CHOICES.items():
             _choice(name, getattr(self, name), choices)

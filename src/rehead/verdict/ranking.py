@@ -45,7 +45,7 @@ def _why(rivals: Sequence[Rival], best: int, chosen: int, lead: Sequence[Gain]) 
     if chosen != best:
         faster = taken.images_per_s / top.images_per_s
         return sentence + (
-            f"{taken.share:.1%} right, which may be as good as the {top.share:.1%} of {top.name} "
+            f"{taken.share:.1%} right, within a standard error of the {top.share:.1%} of {top.name} "
             f"({_points(lead[chosen])}), and {faster:.1f} times as fast."
         )
     faster_ones = [i for i in range(len(rivals)) if rivals[i].images_per_s > taken.images_per_s]
@@ -53,7 +53,7 @@ def _why(rivals: Sequence[Rival], best: int, chosen: int, lead: Sequence[Gain]) 
         return sentence + f"none is right more often than its {taken.share:.1%}, and none is faster."
     second = max(faster_ones, key=lambda i: rivals[i].share)
     return sentence + (
-        f"{taken.share:.1%} right, more than chance explains above the {rivals[second].share:.1%} of "
+        f"{taken.share:.1%} right, more than a standard error above the {rivals[second].share:.1%} of "
         f"{rivals[second].name}, the best of the faster ones ({_points(lead[second])})."
     )
 
