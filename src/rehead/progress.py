@@ -66,6 +66,9 @@ class Titled:
     def note(self, text: str) -> None:
         self._listener.note(text)
 
+    def row(self, cells: Mapping[str, str]) -> None:
+        self._listener.row(cells)
+
 
 class Clock:
     """Seconds by phase, and in all."""
