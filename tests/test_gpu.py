@@ -26,3 +26,20 @@ def test_a_job_on_the_device_is_verified_and_its_bundle_runs_on_the_cpu(
     tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", device="cuda", **settings)
     assert tuned.verdict.top1.value >= 0.9
     assert rehead.load(tuned.bundle).predict(str(photos / "red" / "0.png")).label == "red"
+
+
+def test_batches_copied_ahead_are_the_batches() -> None:
+    from rehead.tuning.feed import ahead
+
+    pairs = [(torch.randn(4, 3, 8, 8), torch.arange(4) + i) for i in range(5)]
+    found = list(ahead(iter(pairs), torch.device("cuda")))
+    assert all(
+        torch.equal(a[0], b[0].cpu()) and torch.equal(a[1], b[1].cpu()) for a, b in zip(pairs, found, strict=True)
+    )
+    assert all(x.is_cuda for x, _ in found)
+
+
+def test_a_compiled_training_ends_with_a_model_that_is_right(cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 40, "blue": 40})
+    settings = {"train": "last:1", "epochs": 2, "compile": True, "device": "cuda"}
+    assert rehead.tune(photos, cache=cache, out=tmp_path / "run", **settings).verdict.top1.value >= 0.9

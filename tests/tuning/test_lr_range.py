@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -122,3 +123,21 @@ def test_a_recipe_with_auto_reads_back_and_other_words_are_refused() -> None:
     assert Recipe.from_toml(recipe.to_toml()) == recipe
     with pytest.raises(RecipeError, match="--lr must be between"):
         Recipe(lr="fast", train="last:1")
+
+
+def test_a_job_that_goes_on_uses_the_rate_that_was_found_and_tests_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rehead.deeper import _found_rate
+    from rehead.record import Record
+    from rehead.run_folder import RunFolder
+    from rehead.tuning import range_test as steps
+
+    with RunFolder(tmp_path / "run", force=False) as run:
+        run.create("photos", "network")
+        run.write("recipe.toml", "")
+        run.write("verdict.json", "")
+        first = _found_rate(job(network()), Record(run, Silent(), 36), Silent())
+        monkeypatch.setattr(steps, "find_rate", None)
+        assert _found_rate(job(network()), Record(run, Silent(), 36), Silent()) == first
+        assert {"lr_range.svg", "lr_range.json"} <= {path.name for path in run.path.iterdir()}

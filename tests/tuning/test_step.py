@@ -165,3 +165,31 @@ def test_layers_move_at_their_share_of_the_rate() -> None:
     step.step(0.01)
     moved = [float((p.detach() - b).abs().max()) for p, b in zip(model.parameters(), before, strict=True)]
     assert moved == pytest.approx([0.0025, 0.0025, 0.01, 0.01], rel=1e-3)  # Adam's first step is the rate itself
+
+
+def test_a_model_that_cannot_be_compiled_runs_as_it_is_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_model: nn.Module) -> Any:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            raise ValueError("no compiler here")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    notes: list[str] = []
+    model, plain = network(), network()
+    compiled = stepper(model, notes, compile=True)
+    losses = [compiled.backward(*batch(), 1.0) for _ in range(2)]
+    assert losses == [stepper(plain).backward(*batch(), 1.0)] * 2
+    assert notes == ["The model cannot be compiled and runs as it is: ValueError: no compiler here"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_compiled_steps_are_those_of_the_model() -> None:
+    notes: list[str] = []
+    model, plain = network(), network()
+    compiled, usual = stepper(model, notes, compile=True), stepper(plain)
+    for step in (compiled, usual):
+        step.backward(*batch(), 1.0)
+    assert notes == []
+    assert close(gradients(model), gradients(plain))

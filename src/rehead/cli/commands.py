@@ -28,12 +28,13 @@ app.add_typer(cache_app, name="cache", invoke_without_command=True)
 Cache = Annotated[Optional[Path], typer.Option("--cache", help="Where features are kept. (env: REHEAD_CACHE)")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Layout = Annotated[str, typer.Option(help="folders, split, flat, manifest or archive; recognised when left out.")]
+TRAINING = "Training by gradient steps"
 MaxBad = Annotated[float, typer.Option(help="Share of unreadable photos over which the job stops.")]
 
 
 def training(help: str) -> Any:
     """An option of training by gradient steps, shown among the others of that kind."""
-    return typer.Option(help=help, rich_help_panel="Training by gradient steps")
+    return typer.Option(help=help, rich_help_panel=TRAINING)
 
 
 @app.callback()
@@ -124,6 +125,9 @@ def tune(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the run in this folder, which was interrupted.")
     ] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Train by compiled code: worth it on CUDA.", rich_help_panel=TRAINING)
+    ] = False,
     track: Annotated[list[str] | None, training("Told of each epoch: tensorboard, mlflow. Repeatable.")] = None,
     from_run: Annotated[
         Path | None,
@@ -149,6 +153,7 @@ def tune(
         "ema": ema, "patience": patience, "norm": norm, "augment": augment, "views": views, "mixup": mixup,
         "cutmix": cutmix, "erase": erase, "sampling": sampling, "warm_head": warm_head, "watch": watch,
         "cache_limit_gb": cache_limit, "engine": engine, "device": device, "max_bad": max_bad, "seed": seed,
+        "compile": compile or None,
     }  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}
     progress = terminal.progress_for(json=json)

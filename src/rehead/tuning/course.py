@@ -20,6 +20,7 @@ class Course:
     accumulate: batches a step. average: how much of the weights' moving average is kept a step, or None.
     patience: epochs without a better loss on the watched photos after which training ends, or None. norm: "frozen" or
     "adapt". mixup, cutmix, erase: how batches are mixed and erased, see `mixing.py`; 0 for none.
+    compile: whether the model is compiled for the steps.
     """
 
     epochs: int
@@ -41,6 +42,7 @@ class Course:
     class_weight: str | None
     sampling: str
     seed: int
+    compile: bool = False
 
 
 def lr_at(course: Course, step: int, n_steps: int) -> float:

@@ -6,6 +6,7 @@ augmentation depends on the seed, the epoch and the photo alone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -89,6 +90,37 @@ class PhotoFeed:
     def _normalised(self, pixels: list[NDArray[np.uint8]]) -> torch.Tensor:
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float()
         return (images - self._mean) / self._std
+
+
+def ahead(batches: Iterator[Pair], device: torch.device) -> Iterator[Pair]:
+    """The batches on the device, each one's copy under way while the one before is learned from.
+
+    On CUDA a thread gathers a batch and pins it, so that copying it needs no waiting, and a stream of its own copies it.
+    Elsewhere the batches as they are: a copy there takes less than handing it over.
+    """
+    if device.type != "cuda":
+        for x, y in batches:
+            yield x.to(device), y.to(device)
+        return
+    copying = torch.cuda.Stream(device)
+    waiting: Pair | None = None
+    for pair in ordered_map(lambda _: _pinned(next(batches, None)), itertools.count(), workers=1, ahead=2):
+        if pair is None:
+            break
+        with torch.cuda.stream(copying):
+            coming = pair[0].to(device, non_blocking=True), pair[1].to(device, non_blocking=True)
+        if waiting is not None:
+            yield waiting
+        torch.cuda.current_stream(device).wait_stream(copying)
+        for tensor in coming:
+            tensor.record_stream(torch.cuda.current_stream(device))
+        waiting = coming
+    if waiting is not None:
+        yield waiting
+
+
+def _pinned(pair: Pair | None) -> Pair | None:
+    return pair and (pair[0].pin_memory(), pair[1].pin_memory())
 
 
 def _floats(rows: NDArray[np.float16]) -> torch.Tensor:

@@ -61,6 +61,7 @@ class Recipe:
     epoch is kept. cache_limit_gb: the most that activations may take.
     valid_fraction: the share held out where the photos bring no split. folds: of the k-fold on the training side.
     limit: photos to use at most. budget_s: seconds of extraction at most. seed: of every dice that is thrown.
+    compile: layers are trained by compiled code (torch.compile), which takes a minute to make.
     max_bad: the share of unreadable photos over which the job stops.
     """
 
@@ -103,6 +104,7 @@ class Recipe:
     engine: str = "auto"
     device: str = "auto"
     seed: int = 0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         _choice("fit", self.fit, ("default", "crop", "pad", "squash", "auto"))
@@ -174,6 +176,7 @@ class Recipe:
             class_weight=self.class_weight,
             sampling=self.sampling,
             seed=self.seed,
+            compile=self.compile,
         )
 
     @classmethod

@@ -42,6 +42,7 @@ class Stepper:
         note: Callable[[str], None],
     ) -> None:
         self._model, self._course, self._weights, self._note = model, course, weights, note
+        self._forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if course.compile else model
         self.optimizer = optimizer_of(groups, course)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._scaler = torch.amp.GradScaler(enabled=device.type == "cuda" and not torch.cuda.is_bf16_supported())
@@ -113,10 +114,20 @@ class Stepper:
         for part in torch.arange(len(x), device=x.device).tensor_split(min(self._n_parts, len(x))):
             of_batch = len(part) / len(x)
             with autocast(x.device):
-                loss = self._loss(self._model(x[part] if self._n_parts > 1 else x).float(), labels, part, kept)
+                loss = self._loss(self._logits(x[part] if self._n_parts > 1 else x).float(), labels, part, kept)
             self._scaler.scale(loss * share * of_batch).backward()
             total += float(loss.detach()) * of_batch
         return total
+
+    def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        try:
+            return self._forward(x)
+        except Exception as error:  # a compiler may fail in any way; the model itself is still there
+            if self._forward is self._model or (isinstance(error, RuntimeError) and is_out_of_memory(error)):
+                raise
+            self._forward = self._model
+            self._note(f"The model cannot be compiled and runs as it is: {type(error).__name__}: {str(error)[:200]}")
+            return self._forward(x)
 
     def _loss(
         self, logits: torch.Tensor, labels: tuple[torch.Tensor, torch.Tensor], part: torch.Tensor, kept: float

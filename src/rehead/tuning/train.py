@@ -24,7 +24,7 @@ from rehead.data.split import seed_for
 from rehead.errors import Defect, RunError
 from rehead.tuning.checks import check_loss, sound
 from rehead.tuning.course import Course, lr_at
-from rehead.tuning.feed import Feed
+from rehead.tuning.feed import Feed, ahead
 from rehead.tuning.modes import set_modes
 from rehead.tuning.state import WATCHED, Average, State, keep, keep_best, load_best, restore
 from rehead.tuning.step import Stepper, autocast, free_memory, is_out_of_memory
@@ -106,12 +106,13 @@ def _epoch(
     first = min(state.step, n_batches - 1)  # a checkpoint may be of smaller batches
     n_steps = math.ceil(n_batches / course.accumulate)
     is_checked = epoch > 0 or first > 0
-    for number, (x, y) in enumerate(job.feed.batches(order_of(job, epoch), epoch, course.batch_size, first), first):
+    batches = ahead(job.feed.batches(order_of(job, epoch), epoch, course.batch_size, first), device)
+    for number, (x, y) in enumerate(batches, first):
         lr = lr_at(course, epoch * n_steps + number // course.accumulate, n_steps * course.epochs)
         is_whole = (number + 1) % course.accumulate == 0 or number + 1 == n_batches
         with dice(course.seed, device, "step", epoch, number):
             share = len(x) / (course.batch_size * course.accumulate)
-            loss = stepper.backward(x.to(device), y.to(device), share)
+            loss = stepper.backward(x, y, share)
         check_loss(loss, f"in epoch {epoch + 1}, batch {number + 1}", lr)
         if is_whole:
             if is_checked:
