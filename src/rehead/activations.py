@@ -5,7 +5,7 @@ And which of them it learns from, which say what epoch is kept, and which are he
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,8 +93,11 @@ def at_the_cut(
     return Extracted(train, held_out, views, prefix.card, bad, n_stored)
 
 
-def feed_of(extracted: Extracted, catalog: Catalog, recipe: Recipe, card: Card) -> Feed:
-    """The train photos first, then those held out; places in it are those in that order."""
+def feed_of(extracted: Extracted, catalog: Catalog, recipe: Recipe, card: Card, sizes: Sequence[Preprocess]) -> Feed:
+    """The train photos first, then those held out; places in it are those in that order.
+
+    sizes: how photos are seen in each epoch where they are read anew.
+    """
     from rehead.tuning.feed import PhotoFeed, StoredFeed
 
     photos = [*extracted.train, *extracted.held_out]
@@ -102,9 +105,12 @@ def feed_of(extracted: Extracted, catalog: Catalog, recipe: Recipe, card: Card) 
     if extracted.views:
         return StoredFeed(extracted.views, labels, recipe.seed)
 
-    def pixels(place: int, seed: int | None) -> NDArray[np.uint8]:
+    def pixels(place: int, drawn: tuple[int, int] | None) -> NDArray[np.uint8]:
         data = catalog.read(catalog.photos[photos[place]])
-        return augmented("none" if seed is None else recipe.augment, data, card.preprocess, seed or 0)
+        if drawn is None:
+            return prepare(data, card.preprocess)
+        epoch, seed = drawn
+        return augmented(recipe.augment, data, sizes[min(epoch, len(sizes) - 1)], seed)
 
     return PhotoFeed(pixels, labels, card.preprocess.mean, card.preprocess.std, recipe.seed)
 

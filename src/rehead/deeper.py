@@ -27,6 +27,7 @@ from rehead.progress import Clock, Progress
 from rehead.record import Record
 from rehead.run_folder import BODY, RunFolder
 from rehead.solution import Solution
+from rehead.tuning.grow import grown, takes
 from rehead.tuning.head import fit_head, soft_head
 from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in
 from rehead.tuning.lr_range import N_BATCHES, range_lines
@@ -64,7 +65,7 @@ def tune_layers(
 
     progress.phase("Solving the head")
     card = extracted.card or _photo_card(backbone.cut_at(POOL)[1], recipe)
-    ground = _ground(catalog, recipe, backbone, plan, extracted, card)
+    ground = _ground(catalog, recipe, backbone, plan, extracted, card, progress)
     first, note = _first_head(ground, recipe, progress)
     model = _with_head(ground.body, first)
     adapters = _adapters(ground, recipe, linear)
@@ -121,7 +122,13 @@ def _planned(
 
 
 def _ground(
-    catalog: Catalog, recipe: Recipe, backbone: Backbone, plan: Plan, extracted: Extracted, card: Card
+    catalog: Catalog,
+    recipe: Recipe,
+    backbone: Backbone,
+    plan: Plan,
+    extracted: Extracted,
+    card: Card,
+    progress: Progress,
 ) -> _Ground:
     import torch
 
@@ -130,7 +137,11 @@ def _ground(
 
     body: Any = backbone.suffix(plan.cut) if plan.cut is not None else Pooled(backbone.network)
     learn, watch = slices(catalog, extracted.train, recipe)
-    feed, device = feed_of(extracted, catalog, recipe, card), resolve("torch", recipe.device)[1]
+    sizes = grown(card.preprocess, recipe.start_scale, recipe.course.epochs)
+    if plan.cut is None and not takes(body, sizes[0]):
+        progress.note(f"{backbone.name} takes photos of {card.preprocess.height} pixels alone: all epochs see those.")
+        sizes = [card.preprocess]
+    feed, device = feed_of(extracted, catalog, recipe, card, sizes), resolve("torch", recipe.device)[1]
     body.to(device, memory_format=layout_for(torch.device(device)))
     return _Ground(catalog, backbone, plan, card, body, feed, extracted.train, learn, watch, device)
 

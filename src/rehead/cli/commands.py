@@ -102,6 +102,9 @@ def tune(
     norm: Annotated[str | None, training("Statistics of norms: frozen or adapt. (frozen)")] = None,
     augment: Annotated[str | None, training("none, flip, crop, trivial or rand. (flip)")] = None,
     views: Annotated[int | None, training("Views of each photo that are kept. (2)")] = None,
+    start_scale: Annotated[
+        float | None, training("Begin with photos of this share of the network's side: 0.5. (1)")
+    ] = None,
     mixup: Annotated[float | None, training("Mix photos: 0.2. (0)")] = None,
     cutmix: Annotated[float | None, training("Paste a part of another photo: 1. (0)")] = None,
     erase: Annotated[float | None, training("Chance that a box of a photo is erased: 0.25. (0)")] = None,
@@ -151,6 +154,7 @@ def tune(
         "batch_size": batch_size, "lr": as_rate(lr), "optimizer": optimizer, "schedule": schedule, "weight_decay": weight_decay,
         "layer_decay": layer_decay, "label_smoothing": label_smoothing, "clip": clip, "accumulate": accumulate,
         "ema": ema, "patience": patience, "norm": norm, "augment": augment, "views": views, "mixup": mixup,
+        "start_scale": start_scale,
         "cutmix": cutmix, "erase": erase, "sampling": sampling, "warm_head": warm_head, "watch": watch,
         "cache_limit_gb": cache_limit, "engine": engine, "device": device, "max_bad": max_bad, "seed": seed,
         "compile": compile or None,

@@ -55,12 +55,13 @@ class StoredFeed:
 class PhotoFeed:
     """Photos decoded in threads beside the training, augmented anew each epoch.
 
-    pixels: (position, seed or None for the photo as it is) -> (h, w, 3) uint8. mean, std: of the three channels, in 0..1.
+    pixels: (position, (epoch, seed) or None for the photo as it is) -> (h, w, 3) uint8, of one size in an epoch. mean, std:
+    of the three channels, in 0..1.
     """
 
     def __init__(
         self,
-        pixels: Callable[[int, int | None], NDArray[np.uint8]],
+        pixels: Callable[[int, tuple[int, int] | None], NDArray[np.uint8]],
         labels: NDArray[np.int64],
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
@@ -72,7 +73,8 @@ class PhotoFeed:
 
     def batches(self, order: NDArray[np.int64], epoch: int, size: int, first: int) -> Iterator[Pair]:
         chosen = order[first * size :].tolist()
-        jobs = [(i, seed_for(self._seed, "augment", epoch, i, place)) for place, i in enumerate(chosen, first * size)]
+        seeds = (seed_for(self._seed, "augment", epoch, i, place) for place, i in enumerate(chosen, first * size))
+        jobs = [(i, (epoch, seed)) for i, seed in zip(chosen, seeds, strict=True)]
         for rows in batched(self._decoded(jobs, size), size):
             positions = np.array([i for i, _ in rows])
             yield self._normalised([pixels for _, pixels in rows]), torch.from_numpy(self.labels[positions])
@@ -81,8 +83,10 @@ class PhotoFeed:
         for rows in batched(self._decoded([(i, None) for i in positions.tolist()], size), size):
             yield self._normalised([pixels for _, pixels in rows])
 
-    def _decoded(self, jobs: Sequence[tuple[int, int | None]], size: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        def work(job: tuple[int, int | None]) -> tuple[int, NDArray[np.uint8]]:
+    def _decoded(
+        self, jobs: Sequence[tuple[int, tuple[int, int] | None]], size: int
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        def work(job: tuple[int, tuple[int, int] | None]) -> tuple[int, NDArray[np.uint8]]:
             return job[0], self._pixels(*job)
 
         return ordered_map(work, jobs, workers=n_cores(), ahead=2 * size)

@@ -33,7 +33,7 @@ RANGES = {
     "epochs": (1, 100_000), "batch_size": (1, 1 << 20), "lr": (1e-12, 1e3), "weight_decay": (0, 10),
     "layer_decay": (1e-3, 1), "label_smoothing": (0, 0.99), "clip": (1e-6, 1e9), "accumulate": (1, 1 << 20),
     "ema": (0, 0.999999), "patience": (1, 100_000),
-    "mixup": (0, 100), "cutmix": (0, 100), "erase": (0, 1), "views": (1, 100), "watch": (0, 0.5),
+    "mixup": (0, 100), "cutmix": (0, 100), "erase": (0, 1), "views": (1, 100), "start_scale": (0.1, 1), "watch": (0, 0.5),
     "cache_limit_gb": (0, 1e6), "seed": (0, 2**63 - 1), "limit": (1, 1 << 40), "budget_s": (0.001, 1e9),
 }  # fmt: skip
 PRESETS: dict[str, dict[str, Any]] = {
@@ -56,7 +56,8 @@ class Recipe:
     activation: between the layers of an MLP. epochs, batch_size, lr: of training by gradient steps; by default what the
     MLP or the layers need; lr "auto" finds it by a range test. optimizer, schedule, weight_decay, layer_decay,
     label_smoothing, clip, accumulate, ema, patience, norm, mixup, cutmix, erase, sampling: of training layers, see
-    `course.Course`. augment: what each view of a photo is like. views: of each photo, the photo itself first.
+    `course.Course`. augment: what each view of a photo is like. views: of each photo, the photo itself first. start_scale: the
+    share of the network's side at which training from photos begins, see `grow.py`.
     warm_head: whether the head is solved before layers move. watch: the share of the training photos that decides which
     epoch is kept. cache_limit_gb: the most that activations may take.
     valid_fraction: the share held out where the photos bring no split. folds: of the k-fold on the training side.
@@ -93,6 +94,7 @@ class Recipe:
     sampling: str = "plain"
     augment: str = "flip"
     views: int = 2
+    start_scale: float = 1.0
     warm_head: bool = True
     watch: float = 0.1
     cache_limit_gb: float | None = None
