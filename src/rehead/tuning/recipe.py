@@ -21,6 +21,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 CHOICES = {
+    "task": ("auto", "classification", "multilabel", "regression"),
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("one-cycle", "cosine", "constant"),
     "norm": ("frozen", "adapt"),
@@ -45,6 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 class Recipe:
     """Everything that decides a job's result but the photos.
 
+    task: what is learned of a photo: one class, several labels, or a number; "auto" where the labels tell it.
     backbone: a name that `rehead backbones` lists. weights: a local file, or None for the backbone's own.
     backbone_args: arguments for timm, and mean, std, input_size, crop_pct, interpolation of the preprocessing.
     train: what learns: "head", "last:2", "last:30%", "layer4,head", "all". cut: the last layer of the prefix; by default
@@ -61,6 +63,7 @@ class Recipe:
     max_bad: the share of unreadable photos over which the job stops.
     """
 
+    task: str = "auto"
     backbone: str = "efficientnet_lite0"
     weights: str | None = None
     backbone_args: dict[str, Any] = field(default_factory=dict)
