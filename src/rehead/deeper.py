@@ -36,10 +36,12 @@ from rehead.progress import Clock, Progress
 from rehead.run_folder import BODY, RunFolder
 from rehead.solution import Solution
 from rehead.tuning.curves import curves_svg
-from rehead.tuning.head import fit_head, soft_head
+from rehead.tuning.labels import chosen_thresholds
 from rehead.tuning.layers import HEAD, POOL, Stage
 from rehead.tuning.plan import Plan, check_mixing, described, planned
 from rehead.tuning.recipe import Recipe
+from rehead.tuning.scale import Scale
+from rehead.tuning.tasks import first_head, fit_task
 from rehead.verdict.metrics import wilson
 
 CHECKPOINT_EVERY_S = 60.0  # at most this much training is lost by SIGKILL
@@ -64,6 +66,7 @@ def tune_layers(
     from rehead.nets.heads import head_from_module, module_from_head
     from rehead.tuning.checkpoint import read_checkpoint, write_checkpoint
     from rehead.tuning.feed import Feed, PhotoFeed, StoredFeed
+    from rehead.tuning.losses import UNITS
     from rehead.tuning.modes import adapt_norms
     from rehead.tuning.train import Job, logits_of, train_layers
 
@@ -83,6 +86,8 @@ def tune_layers(
     train, held_out = extracted.train, extracted.held_out
     photos = [*train, *held_out]
     labels = catalog.labels(photos)
+    scale = Scale.of(labels[: len(train)]) if catalog.task == "regression" else None
+    labels = scale.standardised(labels) if scale else labels
     card = extracted.card or _photo_card(backbone.cut_at(POOL)[1], recipe)
     feed: Feed
     if plan.cut is not None:
@@ -106,6 +111,7 @@ def tune_layers(
     if recipe.norm == "adapt" and recipe.warm_head:
         adapt_norms(body.to(device), (x.to(device) for x in feed.plain(learn, recipe.course.batch_size)))
     first, note = _first_head(body, feed, catalog, train, recipe, device, progress)
+    unit = UNITS[catalog.task]
     model = torch.nn.Sequential()
     model.add_module("body", body)
     model.add_module(HEAD, module_from_head(first))
@@ -122,7 +128,7 @@ def tune_layers(
     def report(facts: dict[str, Any]) -> None:
         history.append(facts)
         run.write(METRICS, "".join(json.dumps(entry) + "\n" for entry in history))
-        run.write(CURVES, curves_svg(history, recipe.course, n_steps))
+        run.write(CURVES, curves_svg(history, recipe.course, n_steps, unit))
         progress.note(_epoch_line(facts, recipe.course.epochs))
 
     def told(n: int, text: str) -> None:
@@ -139,7 +145,8 @@ def tune_layers(
         course=recipe.course,
         learn=learn,
         watch=watch,
-        n_classes=len(catalog.classes),
+        n_classes=catalog.n_outputs,
+        task=catalog.task,
         device=device,
         report=report,
         save=save,
@@ -152,10 +159,13 @@ def tune_layers(
 
     logits = logits_of(model, feed, np.arange(len(train), len(photos)), "cpu")
     head = head_from_module(model[1], first.kind, first.activation)
+    if scale:
+        logits, head = scale.restored(logits), scale.on(head)
     export_prefix(Pooled(backbone.network).eval(), card.preprocess, run.path / BODY)
     kept = f", epoch {state.best_epoch} of {state.epoch} kept by a slice of the training side" if len(watch) else ""
     return Solution(
         head=head,
+        thresholds=_thresholds(catalog, model, feed, watch),
         note=f"{note}; then trained with {', '.join(plan.learning)} for {state.epoch} epochs by {recipe.optimizer}{kept}",
         train=train,
         held_out=held_out,
@@ -260,7 +270,7 @@ def _slices(catalog: Catalog, train: list[int], recipe: Recipe) -> tuple[NDArray
     if n_folds < 2:
         return everything, everything[:0]
     keys = catalog.keys()
-    folds = fold_numbers([keys[i] for i in train], catalog.labels(train), n_folds=n_folds, seed=recipe.seed)
+    folds = fold_numbers([keys[i] for i in train], catalog.strata[train], n_folds=n_folds, seed=recipe.seed)
     return everything[folds != 0], everything[folds == 0]
 
 
@@ -275,20 +285,33 @@ def _first_head(
     hidden = hidden_widths(recipe.head)
     if recipe.warm_head:
         pooled = logits_of(body.to(device), feed, np.arange(len(train)), device)
-        labels, folds = catalog.labels(train), folds_of(catalog, train, recipe)
+        labels, folds = feed.labels[: len(train)], folds_of(catalog, train, recipe)
         if not hidden:
-            return soft_head(pooled, labels, len(catalog.classes), folds, recipe.class_weight)
-        return fit_head(pooled, labels, len(catalog.classes), folds, recipe, device, progress)
+            return first_head(catalog.task, pooled, labels, catalog.n_outputs, folds, recipe)
+        fitted = fit_task(catalog.task, pooled, labels, catalog.n_outputs, folds, recipe, device, progress)
+        return fitted.head, fitted.note
     width = logits_of(body.to(device), feed, np.arange(1), device).shape[1]
-    module = mlp_module(width, hidden, len(catalog.classes), recipe.activation, seed=recipe.seed)  # type: ignore[arg-type]
+    module = mlp_module(width, hidden, catalog.n_outputs, recipe.activation, seed=recipe.seed)  # type: ignore[arg-type]
     kind: Any = "mlp" if hidden else "linear"
     return head_from_module(module, kind, recipe.activation), f"{kind}: random at first"  # type: ignore[arg-type]
+
+
+def _thresholds(catalog: Catalog, model: Any, feed: Any, watch: NDArray[np.int64]) -> tuple[float, ...]:
+    """Of several labels a photo: chosen on the watched photos of the training side, from which the layers did not learn."""
+    from rehead.tuning.train import logits_of
+
+    if catalog.task != "multilabel":
+        return ()
+    none = np.empty((0, catalog.n_outputs), np.float32)
+    return chosen_thresholds(logits_of(model, feed, watch, "cpu") if len(watch) else none, feed.labels[watch])
 
 
 def _epoch_line(facts: dict[str, Any], n_epochs: int) -> str:
     watched = ""
     if "watch_right" in facts:
         watched = f", watched {wilson(facts['watch_right'], facts['watch_n'])}"
+    elif "watch_loss" in facts:
+        watched = f", watched {facts['watch_loss']:.3f}"
     return f"Epoch {facts['epoch']} of {n_epochs}: loss {facts['loss']:.3f}{watched}, {facts['images_per_s']:.0f}/s"
 
 

@@ -50,6 +50,8 @@ def train_mlp(
     y = torch.from_numpy(labels).to(device)
     learn, watch = _slices(labels if task == "classification" else np.zeros(len(labels)), seed, device)
     module = mlp_module(features.shape[1], hidden, n_classes, activation, seed=seed_for(seed, "mlp")).to(device)
+    if scale_back:  # begin at the mean: what few photos do not say would stay as random as the first weights
+        torch.nn.init.zeros_(module[-1].weight)
     weights = weights_of(task, labels, n_classes, class_weight, device)
     optimizer = torch.optim.Adam(module.parameters(), lr=lr)
     best, best_loss, best_epoch, n_epochs = copy.deepcopy(module.state_dict()), float("inf"), 0, 0

@@ -7,6 +7,7 @@ same bits as one that was never interrupted.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional as F
 
+from rehead.bundle import Task
 from rehead.data.split import seed_for
 from rehead.errors import Defect, RunError
+from rehead.tuning import losses
 from rehead.tuning.course import Course, lr_at
 from rehead.tuning.feed import Feed
 from rehead.tuning.fit import check_loss
@@ -61,7 +63,7 @@ class Job:
 
     watch: positions in the feed that decide which epoch is kept; none: the last. report: told each epoch's facts. save:
     told the state whenever `due` says so, and at the end of each epoch. stop: asked after each batch; once true the epoch
-    ends there and is the last.
+    ends there and is the last. task: what the feed's labels are; numbers are standardised.
     """
 
     model: nn.Module
@@ -77,6 +79,7 @@ class Job:
     due: Callable[[], bool]
     progress: Callable[[int, str], None]
     stop: Callable[[], bool] = lambda: False
+    task: Task = "classification"
 
 
 def train_layers(job: Job, start: State | None = None) -> State:
@@ -102,7 +105,7 @@ def train_layers(job: Job, start: State | None = None) -> State:
     scaler = torch.amp.GradScaler(enabled=device.type == "cuda" and not torch.cuda.is_bf16_supported())
     n_batches = math.ceil(len(job.learn) / course.batch_size)
     n_steps = math.ceil(n_batches / course.accumulate)
-    weights = _class_weights(job, device)
+    weights = losses.weights_of(job.task, job.feed.labels[job.learn], job.n_classes, course.class_weight, device)
     for epoch in range(state.epoch, course.epochs):
         begun, first, stopped = time.monotonic(), state.step, False
         set_modes(job.model, names, course.norm)
@@ -128,10 +131,10 @@ def train_layers(job: Job, start: State | None = None) -> State:
                 job.save(_kept(job.model, names, optimizer, average, state))
         seconds = time.monotonic() - begun
         with average.used():
-            facts, losses = _watch(job, state, lr, seconds, epoch)
-            if not _is_worse(losses, state.tensors.get(WATCHED)):
+            facts, watched = _watch(job, state, lr, seconds, epoch)
+            if not _is_worse(watched, state.tensors.get(WATCHED)):
                 state.best_epoch = epoch + 1
-                best = {WATCHED: losses, **_best(job.model, names)}
+                best = {WATCHED: watched, **_best(job.model, names)}
                 state.tensors = {n: t for n, t in state.tensors.items() if not n.startswith("best.")} | best
         state.history.append(facts)
         state.epoch, state.step, state.loss_sum, state.n_seen = epoch + 1, 0, 0.0, 0
@@ -182,27 +185,19 @@ def _order(job: Job, epoch: int) -> NDArray[np.int64]:
     return random.choice(job.learn, len(job.learn), p=chances / chances.sum())
 
 
-def _class_weights(job: Job, device: torch.device) -> torch.Tensor | None:
-    if job.course.class_weight is None:
-        return None
-    counts = np.bincount(job.feed.labels[job.learn], minlength=job.n_classes)
-    return torch.tensor(len(job.learn) / (job.n_classes * np.maximum(counts, 1)), dtype=torch.float32, device=device)
-
-
 def _backward(
     job: Job, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None, scaler: Any, share: float, parts: int = 1
 ) -> float:
     """The mean loss of a batch; its gradient is added. A batch that does not fit into the device's memory is halved."""
-    total, smoothing = 0.0, job.course.label_smoothing
+    total, smoothing, loss_of = 0.0, job.course.label_smoothing, functools.partial(losses.loss_of, job.task)
     x, other, kept = mixed(erased(x, job.course.erase), job.course.mixup, job.course.cutmix)
     try:
         for part in torch.arange(len(x), device=x.device).tensor_split(parts):
             with _autocast(x.device):
                 logits = job.model(x[part]).float()
-                loss = kept * F.cross_entropy(logits, y[part], weights, label_smoothing=smoothing)
+                loss = kept * loss_of(logits, y[part], weights, smoothing)
                 if kept < 1:
-                    second = F.cross_entropy(logits, y[other[part]], weights, label_smoothing=smoothing)
-                    loss = loss + (1 - kept) * second
+                    loss = loss + (1 - kept) * loss_of(logits, y[other[part]], weights, smoothing)
             scaler.scale(loss * share * len(part) / len(x)).backward()
             total += float(loss.detach()) * len(part) / len(x)
         return total
@@ -227,18 +222,19 @@ def _step(optimizer: torch.optim.Optimizer, scaler: Any, lr: float, course: Cour
 
 
 def _watch(job: Job, state: State, lr: float, seconds: float, epoch: int) -> tuple[dict[str, Any], torch.Tensor]:
-    """The facts of an epoch: loss while learning, and on the watched photos loss (nats) and how many are right. And the
-    loss of each watched photo, (n,)."""
-    losses = torch.empty(0)
+    """The facts of an epoch: loss while learning, and on the watched photos loss and, of classes, how many are right. And
+    the loss of each watched photo, (n,)."""
+    each = torch.empty(0)
     facts: dict[str, Any] = {"epoch": epoch + 1, "loss": state.loss_sum / max(1, state.n_seen), "lr": lr}
     facts |= {"seconds": round(seconds, 3), "images_per_s": round(state.n_seen / max(seconds, 1e-9), 1)}
     if len(job.watch):
         logits = torch.from_numpy(logits_of(job.model, job.feed, job.watch, job.device))
         labels = torch.from_numpy(job.feed.labels[job.watch])
-        right = int((logits.argmax(1) == labels).sum())
-        losses = F.cross_entropy(logits, labels, reduction="none")
-        facts |= {"watch_loss": float(losses.mean()), "watch_right": right, "watch_n": len(labels)}
-    return facts, losses
+        each = losses.each_loss(job.task, logits, labels)
+        facts |= {"watch_loss": float(each.mean()), "watch_n": len(labels)}
+        if job.task == "classification":
+            facts["watch_right"] = int((logits.argmax(1) == labels).sum())
+    return facts, each
 
 
 def _is_worse(losses: torch.Tensor, best: torch.Tensor | None) -> bool:
