@@ -34,3 +34,11 @@ def test_its_head_on_its_features_gives_its_probabilities(tmp_path: Path) -> Non
     model, head = rehead.load(tmp_path / "elsewhere"), bundles.read_head(tmp_path / "elsewhere")
     probabilities = bundles.softmax(head.logits(model.features([red()])))
     assert probabilities[0, 1] == pytest.approx(model.predict(red()).probability, abs=1e-6)
+
+
+def test_bundles_of_format_2_open_and_give_the_same_answers() -> None:
+    several = rehead.load(GOLDEN / "bundle-2").predict(red())
+    assert several.labels == ("red", "round")
+    assert dict(several.top) == pytest.approx({"red": 0.75626, "blue": 0.29271, "round": 0.25379}, abs=1e-5)
+    number = rehead.load(GOLDEN / "bundle-2-number").predict(red())
+    assert number.value == pytest.approx(11.843, abs=1e-3)

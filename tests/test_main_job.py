@@ -175,7 +175,9 @@ def test_a_changed_bundle_is_refused(tuned: rehead.Tuned, tmp_path: Path) -> Non
         rehead.load(copy)
 
 
-@pytest.mark.parametrize(("change", "words"), [({"format": 2}, "upgrade"), ({"surprise": 1}, "surprise")])
+@pytest.mark.parametrize(
+    ("change", "words"), [({"format": bundles.FORMAT + 1}, "upgrade"), ({"surprise": 1}, "surprise")]
+)
 def test_a_newer_or_unknown_bundle_is_refused(change: dict, words: str, tuned: rehead.Tuned, tmp_path: Path) -> None:
     copy = shutil.copytree(tuned.bundle, tmp_path / "bundle")
     facts = json.loads((copy / "rehead.json").read_text())

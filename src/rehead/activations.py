@@ -28,6 +28,7 @@ from rehead.pixels import Preprocess, prepare
 from rehead.progress import Progress
 from rehead.tuning.plan import Plan
 from rehead.tuning.recipe import Recipe
+from rehead.tuning.scale import Scale
 
 if TYPE_CHECKING:
     from rehead.tuning.feed import Feed
@@ -93,15 +94,23 @@ def at_the_cut(
     return Extracted(train, held_out, views, prefix.card, bad, n_stored)
 
 
-def feed_of(extracted: Extracted, catalog: Catalog, recipe: Recipe, card: Card, sizes: Sequence[Preprocess]) -> Feed:
+def feed_of(
+    extracted: Extracted,
+    catalog: Catalog,
+    recipe: Recipe,
+    card: Card,
+    sizes: Sequence[Preprocess],
+    scale: Scale | None,
+) -> Feed:
     """The train photos first, then those held out; places in it are those in that order.
 
-    sizes: how photos are seen in each epoch where they are read anew.
+    sizes: how photos are seen in each epoch where they are read anew. scale: of numbers that are learned; they are
+    standardised by it.
     """
     from rehead.tuning.feed import PhotoFeed, StoredFeed
 
     photos = [*extracted.train, *extracted.held_out]
-    labels = catalog.labels(photos)
+    labels = scale.standardised(catalog.labels(photos)) if scale else catalog.labels(photos)
     if extracted.views:
         return StoredFeed(extracted.views, labels, recipe.seed)
 
@@ -122,7 +131,7 @@ def slices(catalog: Catalog, train: list[int], recipe: Recipe) -> tuple[NDArray[
     if n_folds < 2:
         return everything, everything[:0]
     keys = catalog.keys()
-    folds = fold_numbers([keys[i] for i in train], catalog.labels(train), n_folds=n_folds, seed=recipe.seed)
+    folds = fold_numbers([keys[i] for i in train], catalog.strata[train], n_folds=n_folds, seed=recipe.seed)
     return everything[folds != 0], everything[folds == 0]
 
 

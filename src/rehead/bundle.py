@@ -20,23 +20,27 @@ from rehead.durable import replaced_folder, sha256_file
 from rehead.errors import BundleError, MissingExtra
 from rehead.pixels import Preprocess
 
-FORMAT = 1
+FORMAT = 2
 FACTS = "rehead.json"
 MODEL = "model.onnx"
 HEAD = "head.safetensors"
 CARD = "README.md"
-KEYS = {"format", "classes", "preprocess", "head", "backbone", "recipe", "verdict", "files", "versions"}
+KEYS_1 = {"format", "classes", "preprocess", "head", "backbone", "recipe", "verdict", "files", "versions"}
+KEYS = KEYS_1 | {"task", "thresholds"}
 MAX_FACTS_BYTES = 64 << 20  # a verdict over ten thousand classes is 2 MB; more than this is no bundle of ours
 
 Kind = Literal["linear", "mlp", "prototype"]
 Activation = Literal["relu", "none"]
+Task = Literal["classification", "multilabel", "regression"]
+MIN_CLASSES: dict[Task, int] = {"classification": 2, "multilabel": 1, "regression": 0}
 
 
 @dataclass(frozen=True)
 class Head:
     """The layers that map pooled features to logits: dense layers with `activation` between them.
 
-    layers: (weight (out, in) float32, bias (out,) float32) each, in order of data flow; the last has one row a class.
+    layers: (weight (out, in) float32, bias (out,) float32) each, in order of data flow; the last has one row a class, or
+        one row in all, whose output is a number.
     """
 
     kind: Kind
@@ -44,7 +48,7 @@ class Head:
     activation: Activation = "none"
 
     def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, width) -> (n, n_classes), unbounded."""
+        """(n, width) -> (n, n_classes), unbounded; (n, 1) where a number is learned, and it is that number."""
         x = np.asarray(features, np.float32)
         for i, (weight, bias) in enumerate(self.layers):
             if i and self.activation == "relu":
@@ -64,14 +68,25 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)
 
 
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits -> the probability of each by itself, in 0..1."""
+    small = np.exp(-np.abs(logits))  # at most 1: nothing overflows
+    return np.asarray(np.where(logits < 0, small, 1) / (1 + small), np.float32)
+
+
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that was checked. `facts` is `rehead.json` as it stands, under the keys of `KEYS`."""
+    """A bundle that was checked. `facts` is `rehead.json`, lifted to this format, under the keys of `KEYS`.
+
+    thresholds: of several labels a photo, the probability from which on each is named; empty for other tasks.
+    """
 
     folder: Path
     facts: Mapping[str, Any]
     classes: tuple[str, ...]
     preprocess: Preprocess
+    task: Task = "classification"
+    thresholds: tuple[float, ...] = ()
 
     @property
     def model(self) -> Path:
@@ -87,10 +102,8 @@ def read(folder: Path) -> Bundle:
         _check_file(folder / name, digest)
     if MODEL not in facts["files"] or HEAD not in facts["files"]:
         raise BundleError(what=f"The bundle {folder} does not name {MODEL} and {HEAD} in {FACTS}.", fix=_AGAIN)
-    classes = facts["classes"]
-    if not (isinstance(classes, list) and len(classes) >= 2 and all(isinstance(c, str) for c in classes)):
-        raise BundleError(what=f"The classes in {folder / FACTS} are not a list of at least two names.", fix=_AGAIN)
-    return Bundle(folder, facts, tuple(classes), Preprocess.from_dict(facts["preprocess"]))
+    task, classes, thresholds = _what_is_named(facts, folder / FACTS)
+    return Bundle(folder, facts, classes, Preprocess.from_dict(facts["preprocess"]), task, thresholds)
 
 
 def read_head(folder: Path) -> Head:
@@ -155,12 +168,36 @@ def _checked(facts: Any, path: Path) -> dict[str, Any]:
             what=f"The bundle has format {facts['format']}; this rehead reads up to {FORMAT}.",
             fix="Update with: pip install --upgrade rehead",
         )
-    if facts["format"] < 1 or set(facts) != KEYS:
-        odd = ", ".join(sorted(set(facts) ^ KEYS)) or f"format {facts['format']}"
+    keys = KEYS_1 if facts["format"] == 1 else KEYS
+    if facts["format"] < 1 or set(facts) != keys:
+        odd = ", ".join(sorted(set(facts) ^ keys)) or f"format {facts['format']}"
         raise BundleError(what=f"{path} is not as a bundle's must be.", why=f"Missing or unknown: {odd}.", fix=_AGAIN)
     if not isinstance(facts["files"], dict) or not isinstance(facts["preprocess"], dict):
         raise BundleError(what=f"{path} is not as a bundle's must be: files and preprocess are tables.", fix=_AGAIN)
-    return facts
+    return _lift_1_to_2(facts) if facts["format"] == 1 else facts
+
+
+def _lift_1_to_2(facts: dict[str, Any]) -> dict[str, Any]:
+    """Bundles of format 1 name one class."""
+    return {**facts, "format": 2, "task": "classification", "thresholds": []}
+
+
+def _what_is_named(facts: Mapping[str, Any], path: Path) -> tuple[Task, tuple[str, ...], tuple[float, ...]]:
+    """Task, classes and thresholds, checked against each other."""
+    task, classes, thresholds = facts["task"], facts["classes"], facts["thresholds"]
+    if task not in MIN_CLASSES:
+        raise BundleError(
+            what=f"The task in {path} is {task!r}.", why=f"Known are {', '.join(MIN_CLASSES)}.", fix=_AGAIN
+        )
+    least = MIN_CLASSES[task]
+    if not (isinstance(classes, list) and len(classes) >= least and all(isinstance(c, str) for c in classes)):
+        names = ("none", "at least one name", "at least two names")[least]
+        raise BundleError(what=f"The classes in {path} are not a list of {names}.", fix=_AGAIN)
+    wanted = len(classes) if task == "multilabel" else 0
+    is_list = isinstance(thresholds, list) and all(isinstance(t, float) and 0 <= t <= 1 for t in thresholds)
+    if not is_list or len(thresholds) != wanted:
+        raise BundleError(what=f"The thresholds in {path} are not {wanted} numbers in 0..1.", fix=_AGAIN)
+    return task, tuple(classes), tuple(thresholds)
 
 
 def _check_file(path: Path, digest: str) -> None:

@@ -28,11 +28,13 @@ from rehead.record import Record
 from rehead.run_folder import BODY, RunFolder
 from rehead.solution import Solution
 from rehead.tuning.grow import grown, takes
-from rehead.tuning.head import fit_head, soft_head
+from rehead.tuning.labels import chosen_thresholds
 from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in
 from rehead.tuning.lr_range import N_BATCHES, range_lines
 from rehead.tuning.plan import Plan, check_mixing, described, planned
 from rehead.tuning.recipe import AUTO, Recipe
+from rehead.tuning.scale import Scale
+from rehead.tuning.tasks import first_head, fit_task
 
 if TYPE_CHECKING:
     from rehead.nets.backbone import Backbone
@@ -71,7 +73,7 @@ def tune_layers(
     adapters = _adapters(ground, recipe, linear)
     clock.lap("solve")
 
-    record = Record(run, progress, len(ground.learn), track)
+    record = _record(ground, run, progress, track)
     state = _trained(model, ground, adapters, recipe, progress, stop, run, record)
     if adapters:
         adapters.merge()
@@ -83,7 +85,7 @@ def tune_layers(
 @dataclass(frozen=True)
 class _Ground:
     """What a training stands on. body: the layers from the cut on, with pooled features at the end. learn, watch: places
-    in the feed, which holds the train photos first."""
+    in the feed, which holds the train photos first. scale: of numbers that are learned."""
 
     catalog: Catalog
     backbone: Backbone
@@ -94,6 +96,7 @@ class _Ground:
     train: list[int]
     learn: NDArray[np.int64]
     watch: NDArray[np.int64]
+    scale: Scale | None
     device: str
 
 
@@ -141,9 +144,10 @@ def _ground(
     if plan.cut is None and not takes(body, sizes[0]):
         progress.note(f"{backbone.name} takes photos of {card.preprocess.height} pixels alone: all epochs see those.")
         sizes = [card.preprocess]
-    feed, device = feed_of(extracted, catalog, recipe, card, sizes), resolve("torch", recipe.device)[1]
+    scale = Scale.of(catalog.labels(extracted.train)) if catalog.task == "regression" else None
+    feed, device = feed_of(extracted, catalog, recipe, card, sizes, scale), resolve("torch", recipe.device)[1]
     body.to(device, memory_format=layout_for(torch.device(device)))
-    return _Ground(catalog, backbone, plan, card, body, feed, extracted.train, learn, watch, device)
+    return _Ground(catalog, backbone, plan, card, body, feed, extracted.train, learn, watch, scale, device)
 
 
 def _first_head(ground: _Ground, recipe: Recipe, progress: Progress) -> tuple[Head, str]:
@@ -153,18 +157,19 @@ def _first_head(ground: _Ground, recipe: Recipe, progress: Progress) -> tuple[He
     from rehead.tuning.recipe import hidden_widths
     from rehead.tuning.train import logits_of
 
-    hidden, n_classes = hidden_widths(recipe.head), len(ground.catalog.classes)
+    hidden, task, n_outputs = hidden_widths(recipe.head), ground.catalog.task, ground.catalog.n_outputs
     body, feed, device = ground.body, ground.feed, ground.device
     if recipe.warm_head:
         if recipe.norm == "adapt":
             adapt_norms(body, (x.to(device) for x in feed.plain(ground.learn, recipe.course.batch_size)))
         pooled = logits_of(body, feed, np.arange(len(ground.train)), device)
-        labels, folds = ground.catalog.labels(ground.train), folds_of(ground.catalog, ground.train, recipe)
+        labels, folds = feed.labels[: len(ground.train)], folds_of(ground.catalog, ground.train, recipe)
         if not hidden:
-            return soft_head(pooled, labels, n_classes, folds, recipe.class_weight)
-        return fit_head(pooled, labels, n_classes, folds, recipe, device, progress)
+            return first_head(task, pooled, labels, n_outputs, folds, recipe)
+        fitted = fit_task(task, pooled, labels, n_outputs, folds, recipe, device, progress)
+        return fitted.head, fitted.note
     width = logits_of(body, feed, np.arange(1), device).shape[1]
-    module = mlp_module(width, hidden, n_classes, recipe.activation, seed=recipe.seed)  # type: ignore[arg-type]
+    module = mlp_module(width, hidden, n_outputs, recipe.activation, seed=recipe.seed)  # type: ignore[arg-type]
     kind: Any = "mlp" if hidden else "linear"
     return head_from_module(module, kind, recipe.activation), f"{kind}: random at first"  # type: ignore[arg-type]
 
@@ -178,6 +183,12 @@ def _with_head(body: Any, head: Head) -> Any:
     model.add_module("body", body)
     model.add_module(HEAD, module_from_head(head))
     return model
+
+
+def _record(ground: _Ground, run: RunFolder, progress: Progress, track: Sequence[str]) -> Record:
+    from rehead.tuning.losses import UNITS
+
+    return Record(run, progress, len(ground.learn), track, UNITS[ground.catalog.task])
 
 
 def _adapters(ground: _Ground, recipe: Recipe, linear: dict[str, dict[str, int]]) -> Adapters | None:
@@ -213,7 +224,8 @@ def _trained(
         course=recipe.course,
         learn=ground.learn,
         watch=ground.watch,
-        n_classes=len(ground.catalog.classes),
+        n_classes=ground.catalog.n_outputs,
+        task=ground.catalog.task,
         device=ground.device,
         report=record.report,
         save=record.save,
@@ -260,11 +272,15 @@ def _solution(
 
     n_train, network, card = len(extracted.train), ground.backbone.network, ground.card
     logits = logits_of(model, ground.feed, np.arange(n_train, n_train + len(extracted.held_out)), "cpu")
+    head = head_from_module(model[1], first.kind, first.activation)
+    if ground.scale:
+        logits, head = ground.scale.restored(logits), ground.scale.on(head)
     if not np.isfinite(logits).all():
         raise Diverged("What the network gives for held-out photos is no numbers.", lr)
     export_prefix(Pooled(network).eval(), card.preprocess, run.path / BODY)
     return Solution(
-        head=head_from_module(model[1], first.kind, first.activation),
+        head=head,
+        thresholds=_thresholds(ground, model),
         note=note,
         train=extracted.train,
         held_out=extracted.held_out,
@@ -276,6 +292,17 @@ def _solution(
         n_stored=extracted.n_stored,
         learned=ground.plan.learning,
     )
+
+
+def _thresholds(ground: _Ground, model: Any) -> tuple[float, ...]:
+    """Of several labels a photo: chosen on the watched photos of the training side, from which the layers did not learn."""
+    from rehead.tuning.train import logits_of
+
+    if ground.catalog.task != "multilabel":
+        return ()
+    none = np.empty((0, ground.catalog.n_outputs), np.float32)
+    outputs = logits_of(model, ground.feed, ground.watch, "cpu") if len(ground.watch) else none
+    return chosen_thresholds(outputs, ground.feed.labels[ground.watch])
 
 
 def _told(first: str, plan: Plan, state: State, recipe: Recipe, n_watched: int) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.bundle import Bundle, Head, softmax
+from rehead.bundle import Bundle, Head, Task, sigmoid, softmax
 from rehead.durable import write_bytes, write_text
 from rehead.errors import Defect
 from rehead.features.engines import Prefix
@@ -70,13 +70,14 @@ def export_prefix(prefix: torch.nn.Module, preprocess: Preprocess, path: Path) -
     write_bytes(path, buffer.getvalue())
 
 
-def with_head(prefix: Path, head: Head) -> bytes:
-    """The graph of `prefix` with the head behind it: outputs "features", "logits" and "probabilities"."""
+def with_head(prefix: Path, head: Head, task: Task = "classification") -> bytes:
+    """The graph of `prefix` with the head behind it: outputs "features", and "logits" and "probabilities" or "value"."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     model = onnx.load(str(prefix))
     graph, value = model.graph, "features"
+    answer = "value" if task == "regression" else "logits"
     for i, (weight, bias) in enumerate(head.layers):
         last = i == len(head.layers) - 1
         if i and head.activation == "relu":
@@ -87,13 +88,16 @@ def with_head(prefix: Path, head: Head) -> bytes:
             numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name)
             for array, name in zip((weight, bias), names, strict=True)
         )
-        output = "logits" if last else f"head.{i}"
+        output = answer if last else f"head.{i}"
         graph.node.append(helper.make_node("Gemm", [value, *names], [output], transB=1))
         value = output
-    graph.node.append(helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1))
-    n_classes = head.layers[-1][0].shape[0]
-    for name in ("logits", "probabilities"):
-        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", n_classes]))
+    if task == "multilabel":
+        graph.node.append(helper.make_node("Sigmoid", ["logits"], ["probabilities"]))
+    elif task == "classification":
+        graph.node.append(helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1))
+    n_outputs = head.layers[-1][0].shape[0]
+    for name in ("value",) if task == "regression" else ("logits", "probabilities"):
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", n_outputs]))
     return bytes(model.SerializeToString())
 
 
@@ -103,25 +107,56 @@ def compare(
     features: NDArray[np.float32],
     head: Head,
     allowed: float = MAX_DIFFERENCE,
+    spread: float = 1.0,
 ) -> float:
     """The largest difference in a probability between the bundle, loaded back, and `head` on the prefix's `features`.
 
-    pixels: (n, h, w, 3). features: (n, width) of the same photos. Raises Defect when a top-1 differs or a probability
-    is off by `allowed` or more.
+    pixels: (n, h, w, 3). features: (n, width) of the same photos. spread: the deviation of the numbers that were learned,
+    of which a difference between numbers is a share. Raises Defect when another class or label is named or a probability
+    or number is off by `allowed` or more.
     """
     model = Model(bundle)
+    if bundle.task == "regression":
+        return _compare_numbers(model, pixels, head.logits(features), allowed, spread)
     probabilities = in_batches(model.probabilities, pixels, BATCH, model.workers)
-    wanted = softmax(head.logits(features))
+    wanted = (softmax if bundle.task == "classification" else sigmoid)(head.logits(features))
     off = float(np.abs(probabilities - wanted).max())
-    sure = _top_gap(wanted) > 2 * off  # of two equal probabilities, either may come first
-    same = (probabilities.argmax(axis=1) == wanted.argmax(axis=1)) | ~sure
+    same = _same_names(bundle, probabilities, wanted, off)
     if off >= allowed or not same.all():
-        raise Defect(
-            what=f"The bundle differs from the model: by {off:.2g} in a probability, {int((~same).sum())} other classes.",
-            why=f"{allowed:g} is allowed.",
-            fix="Please report this with the recipe of the run; another --backbone or --engine torch may work.",
-        )
+        kind = "classes" if bundle.task == "classification" else "labels"
+        raise _differs(f"by {off:.2g} in a probability, {int((~same).sum())} other {kind}", allowed)
     return off
+
+
+def _same_names(
+    bundle: Bundle, ours: NDArray[np.float32], wanted: NDArray[np.float32], off: float
+) -> NDArray[np.bool_]:
+    """Whether the same is named, where it is not a toss-up: of two equal probabilities, either may come first."""
+    if bundle.task == "classification":
+        return np.asarray((ours.argmax(axis=1) == wanted.argmax(axis=1)) | (_top_gap(wanted) <= 2 * off))
+    thresholds = np.asarray(bundle.thresholds, np.float32)
+    return np.asarray(((ours >= thresholds) == (wanted >= thresholds)) | (np.abs(wanted - thresholds) <= 2 * off))
+
+
+def _compare_numbers(
+    model: Model, pixels: NDArray[np.uint8], wanted: NDArray[np.float32], allowed: float, spread: float
+) -> float:
+    """The largest difference as a share of the spread; what float32 rounds of large numbers does not count."""
+    values = in_batches(model.logits, pixels, BATCH, model.workers)
+    rounding = 4 * float(np.finfo(np.float32).eps) * float(np.abs(wanted).max())
+    apart = float(np.abs(values - wanted).max())
+    off = max(0.0, apart - rounding) / (spread or 1.0)
+    if off >= allowed:
+        raise _differs(f"by {off:.2g} of the numbers' deviation", allowed)
+    return off
+
+
+def _differs(how: str, allowed: float) -> Defect:
+    return Defect(
+        what=f"The bundle differs from the model: {how}.",
+        why=f"{allowed:g} is allowed.",
+        fix="Please report this with the recipe of the run; another --backbone or --engine torch may work.",
+    )
 
 
 def in_batches(

@@ -6,8 +6,8 @@ verified. How a batch is decoded and run is left to `features/extract.py`.
 
 from __future__ import annotations
 
+import functools
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +32,8 @@ from rehead.pixels import FITS, prepare
 from rehead.progress import Progress, Silent
 from rehead.tuning.anytime import Anytime
 from rehead.tuning.recipe import Recipe
-from rehead.tuning.solve import solve_linear
-from rehead.verdict.metrics import wilson
+from rehead.tuning.tasks import cv_loss, quick_head
+from rehead.verdict.judging import first_number
 
 FLOOR = 2  # photos of each class and side that come first, so that a small part of the photos misses none
 NOTHING_LEFT = "neither the file nor the features are there any more"
@@ -59,7 +59,7 @@ def chosen_prefix(catalog: Catalog, recipe: Recipe, cache: Path, progress: Progr
 
 
 def _best_fit(catalog: Catalog, prefix: Prefix, recipe: Recipe, cache: Path, progress: Progress) -> Prefix:
-    """The prefix with the fit of least log-loss by k-fold on a sample of the training side.
+    """The prefix with the fit of least loss by k-fold on a sample of the training side.
 
     Log-loss tells more than accuracy does on a few hundred photos, where one photo decides between accuracies.
     """
@@ -72,10 +72,9 @@ def _best_fit(catalog: Catalog, prefix: Prefix, recipe: Recipe, cache: Path, pro
             extract_missing(catalog, sample, candidate, recipe, store, progress, lambda: False)
             there = in_store(catalog, sample, store)
             x, y = store.read([catalog.photos[i].digest for i in there]), catalog.labels(there)
-        solved = solve_linear(x, y, len(catalog.classes), folds=folds_of(catalog, there, recipe))
-        losses.append(np.inf if solved.cv_log_loss is None else solved.cv_log_loss)
-        right = "" if solved.cv_accuracy is None else f"{solved.cv_accuracy:.1%} right, "
-        progress.note(f"--fit {fit}: {right}log-loss {losses[-1]:.3f} by {recipe.folds}-fold on {len(there)} photos")
+        loss, words = cv_loss(catalog.task, x, y, catalog.n_outputs, folds_of(catalog, there, recipe))
+        losses.append(loss)
+        progress.note(f"--fit {fit}: {words or 'no number'} by {recipe.folds}-fold on {len(there)} photos")
     return candidates[int(np.argmin(losses))]
 
 
@@ -98,9 +97,8 @@ def job_order(catalog: Catalog, recipe: Recipe) -> list[int]:
     """The photos of the job, in a random order of which every beginning holds each class and side in proportion."""
     wanted = catalog.on("train", catalog.held_out_side)
     photos = [catalog.photos[i] for i in wanted]
-    order = stratified_order(
-        [(p.label, p.side) for p in photos], [p.digest for p in photos], seed=recipe.seed, floor=FLOOR
-    )
+    strata = list(zip(catalog.strata[wanted].tolist(), (p.side for p in photos), strict=True))
+    order = stratified_order(strata, [p.digest for p in photos], seed=recipe.seed, floor=FLOOR)
     return [wanted[i] for i in order[: recipe.limit]]
 
 
@@ -129,15 +127,16 @@ def extract_missing(
     name, device = resolve(recipe.engine, recipe.device)
     engine = open_engine(prefix, name, device, lambda: sample_pixels(catalog, missing, prefix.card))
     is_train = np.array([photo.side == "train" for photo in catalog.photos])
-    anytime = Anytime(catalog.labels(), is_train, len(catalog.classes))
+    fit = functools.partial(quick_head, catalog.task, n_outputs=catalog.n_outputs)
+    anytime = Anytime(catalog.labels(), is_train, lambda x, y: fit(features=x, targets=y))
     ends = time.monotonic() + recipe.budget_s if recipe.budget_s is not None else None
 
     def on_features(positions: list[int], features: Any) -> None:
         if view != PLAIN:
             return
         anytime.add(positions, _pooled(features))
-        if number := anytime.check():
-            progress.status(f"held-out accuracy {wilson(*number)} on {number[1]} photos")
+        if (found := anytime.check()) and (line := first_number(catalog.task, *found)):
+            progress.status(line)
 
     extracted = extract(
         catalog,
@@ -216,22 +215,27 @@ def photos_there(catalog: Catalog, order: list[int], store: Store) -> tuple[list
     there = in_store(catalog, order, store)
     train = [i for i in there if catalog.photos[i].side == "train"]
     held_out = [i for i in there if catalog.photos[i].side == catalog.held_out_side]
-    learned = Counter(catalog.photos[i].label for i in train)
-    lacking = [label for label in catalog.classes if not learned[label]]
+    lacking = catalog.unlearnable(train)
     if lacking or not held_out:
         raise RunError(
-            what=f"{len(there)} photos are too few to learn and verify {len(catalog.classes)} classes.",
+            what=f"{len(there)} photos are too few to learn and verify {_what_is_learned(catalog)}.",
             why=f"There is none to learn from of {', '.join(lacking[:5])}." if lacking else "None of them is held out.",
-            fix=f"Use at least {2 * FLOOR * len(catalog.classes)}: raise --limit or --budget, or let it run longer.",
+            fix=f"Use at least {2 * FLOOR * len(set(catalog.strata.tolist()))}: "
+            "raise --limit or --budget, or let it run longer.",
         )
     return train, held_out
+
+
+def _what_is_learned(catalog: Catalog) -> str:
+    kind = {"classification": "classes", "multilabel": "labels"}.get(catalog.task)
+    return f"{len(catalog.classes)} {kind}" if kind else "a number"
 
 
 def folds_of(catalog: Catalog, positions: list[int], recipe: Recipe) -> NDArray[np.int64]:
     """The fold of each of these photos, (n,)."""
     keys = catalog.keys()
-    labels = catalog.labels(positions)
-    return fold_numbers([keys[i] for i in positions], labels, n_folds=recipe.folds, seed=recipe.seed)
+    strata = catalog.strata[positions]
+    return fold_numbers([keys[i] for i in positions], strata, n_folds=recipe.folds, seed=recipe.seed)
 
 
 def features_of(images: Sequence[Any], recipe: Recipe, *, cache: Path) -> tuple[list[bytes], NDArray[Any]]:

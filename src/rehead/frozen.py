@@ -14,8 +14,8 @@ from rehead.extraction import chosen_prefix, extract_missing, folds_of, job_orde
 from rehead.features.engines import OnnxEngine, Prefix, resolve
 from rehead.progress import Clock, Progress
 from rehead.solution import Solution
-from rehead.tuning.head import fit_head
 from rehead.tuning.recipe import Recipe
+from rehead.tuning.tasks import fit_task
 
 
 def tune_head(
@@ -36,13 +36,14 @@ def tune_head(
         features = store.read([catalog.photos[i].digest for i in train])
         labels, folds = catalog.labels(train), folds_of(catalog, train, recipe)
         device = resolve("torch", recipe.device)[1]
-        head, note = fit_head(features, labels, len(catalog.classes), folds, recipe, device, progress)
+        fitted = fit_task(catalog.task, features, labels, catalog.n_outputs, folds, recipe, device, progress)
         clock.lap("solve")
 
-        logits = head.logits(store.read([catalog.photos[i].digest for i in held_out]))
+        logits = fitted.head.logits(store.read([catalog.photos[i].digest for i in held_out]))
     return Solution(
-        head=head,
-        note=note,
+        head=fitted.head,
+        note=fitted.note,
+        thresholds=fitted.thresholds,
         train=train,
         held_out=held_out,
         logits=logits,

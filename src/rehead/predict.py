@@ -27,12 +27,20 @@ Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one photo. top: (label, probability) of every class, the most probable first."""
+    """What a model says of one photo.
 
-    top: tuple[tuple[str, float], ...]
+    top: (label, probability) of every class, the most probable first. labels: those that are named, the most probable
+    first: one class, or any number of labels. value: a number, where that is what the model was tuned for; then there are
+    no labels.
+    """
+
+    top: tuple[tuple[str, float], ...] = ()
+    labels: tuple[str, ...] = ()
+    value: float | None = None
 
     @property
     def label(self) -> str:
+        """The most probable, whether or not it is named."""
         return self.top[0][0]
 
     @property
@@ -41,6 +49,10 @@ class Prediction:
         return self.top[0][1]
 
     def __repr__(self) -> str:
+        if self.value is not None:
+            return f"Prediction({self.value:.4g})"
+        if self.labels != (self.label,):
+            return f"Prediction({list(self.labels)!r})"
         return f"Prediction({self.label!r}, {self.probability:.3f})"
 
 
@@ -50,6 +62,7 @@ class Model:
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         self.bundle = bundle
         self.classes = bundle.classes
+        self.task = bundle.task
         self.workers = threads or n_cores()
         try:
             self._session = open_session(bundle.model)
@@ -67,8 +80,8 @@ class Model:
         of floats in 0..1, or a list of those. Raises PhotoError for one that cannot be read, and FileNotFoundError.
         """
         if isinstance(pictures, (list, tuple)):
-            return [_prediction(self.classes, row) for row in self._run("probabilities", pictures)]
-        return _prediction(self.classes, self._run("probabilities", [pictures])[0])
+            return [_prediction(self.bundle, row) for row in self._run(self._answer, pictures)]
+        return _prediction(self.bundle, self._run(self._answer, [pictures])[0])
 
     def features(self, pictures: Picture | list[Picture] | tuple[Picture, ...]) -> NDArray[np.float32]:
         """The backbone's features, (width,) for one picture, (n, width) for a list; pictures as in `predict`."""
@@ -77,11 +90,13 @@ class Model:
         return np.asarray(self._run("features", [pictures])[0])
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(n, n_classes) of prepared pixels (n, h, w, 3)."""
-        return np.asarray(self._session.run(["logits"], {"pixels": pixels})[0])
+        """What the head gives for prepared pixels (n, h, w, 3): logits (n, n_classes), or the numbers themselves, (n, 1)."""
+        return np.asarray(
+            self._session.run(["value" if self.task == "regression" else "logits"], {"pixels": pixels})[0]
+        )
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(n, n_classes), rows summing to 1, of prepared pixels (n, h, w, 3)."""
+        """(n, n_classes) of prepared pixels (n, h, w, 3): rows sum to 1, or each is by itself where labels are several."""
         return np.asarray(self._session.run(["probabilities"], {"pixels": pixels})[0])
 
     def stream(self, pictures: Iterable[Picture]) -> Iterator[Prediction | PhotoError]:
@@ -90,11 +105,15 @@ class Model:
         def work(batch: list[Picture]) -> list[Prediction | PhotoError]:
             pixels = [self._readable(picture) for picture in batch]
             good = [p for p in pixels if not isinstance(p, PhotoError)]
-            rows = iter(self.probabilities(np.stack(good)) if good else ())
-            return [p if isinstance(p, PhotoError) else _prediction(self.classes, next(rows)) for p in pixels]
+            rows = iter(self._session.run([self._answer], {"pixels": np.stack(good)})[0] if good else ())
+            return [p if isinstance(p, PhotoError) else _prediction(self.bundle, next(rows)) for p in pixels]
 
         for results in ordered_map(work, batched(pictures, BATCH), workers=self.workers, ahead=2 * self.workers):
             yield from results
+
+    @property
+    def _answer(self) -> str:
+        return "value" if self.task == "regression" else "probabilities"
 
     def _readable(self, picture: Picture) -> NDArray[np.uint8] | PhotoError:
         try:
@@ -113,7 +132,7 @@ class Model:
         if len(pictures) == 1:
             return work(list(pictures))
         rows = list(ordered_map(work, batched(pictures, BATCH), workers=self.workers, ahead=2 * self.workers))
-        return np.concatenate(rows) if rows else np.empty((0, len(self.classes)), np.float32)
+        return np.concatenate(rows) if rows else np.empty((0, max(1, len(self.classes))), np.float32)
 
     def _pixels(self, picture: Picture) -> NDArray[np.uint8]:
         if isinstance(picture, (str, os.PathLike)):
@@ -147,6 +166,12 @@ def open_session(path: Path, threads: int = 1) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _prediction(classes: Sequence[str], row: NDArray[np.float32]) -> Prediction:
+def _prediction(bundle: Bundle, row: NDArray[np.float32]) -> Prediction:
+    if bundle.task == "regression":
+        return Prediction(value=float(row[0]))
     order = np.argsort(-row, kind="stable")
-    return Prediction(tuple((classes[i], float(row[i])) for i in order))
+    top = tuple((bundle.classes[i], float(row[i])) for i in order)
+    if bundle.task == "classification":
+        return Prediction(top, (top[0][0],))
+    named = row >= np.asarray(bundle.thresholds, np.float32)
+    return Prediction(top, tuple(bundle.classes[i] for i in order if named[i]))

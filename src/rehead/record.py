@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rehead.progress import Progress
 from rehead.run_folder import RunFolder
 from rehead.tuning.course import Course
-from rehead.tuning.curves import curves_svg
+from rehead.tuning.curves import NATS, curves_svg
 from rehead.tuning.lr_range import RangeTest, range_svg
 from rehead.tuning.trackers import Trackers
 from rehead.verdict.metrics import wilson
@@ -26,9 +26,11 @@ METRICS, CURVES, RANGE = "metrics.jsonl", "curves.svg", "lr_range"
 class Record:
     """n_learn: photos learned from in an epoch. track: names of trackers that are told too."""
 
-    def __init__(self, run: RunFolder, progress: Progress, n_learn: int, track: Sequence[str] = ()) -> None:
+    def __init__(
+        self, run: RunFolder, progress: Progress, n_learn: int, track: Sequence[str] = (), unit: str = NATS
+    ) -> None:
         self._trackers = Trackers(track, run.path, progress.note)
-        self._run, self._progress, self._n_learn = run, progress, n_learn
+        self._run, self._progress, self._n_learn, self._unit = run, progress, n_learn, unit
         self._history: list[dict[str, Any]] = []
         self._course: Course | None = None
         self._saved = time.monotonic()
@@ -59,7 +61,7 @@ class Record:
         assert self._course is not None
         self._history.append(facts)
         self._run.write(METRICS, "".join(json.dumps(entry) + "\n" for entry in self._history))
-        self._run.write(CURVES, curves_svg(self._history, self._course, self._n_steps(self._course)))
+        self._run.write(CURVES, curves_svg(self._history, self._course, self._n_steps(self._course), self._unit))
         values = {
             name: float(value) for name, value in facts.items() if name not in ("epoch", "watch_right", "watch_n")
         }
@@ -97,9 +99,10 @@ class Record:
 def _cells(facts: dict[str, Any], n_epochs: int) -> dict[str, str]:
     """An epoch as a row. right %: of the watched photos, with the 95 % interval."""
     cells = {"epoch": f"{facts['epoch']} of {n_epochs}", "loss": f"{facts['loss']:.3f}"}
+    if "watch_loss" in facts:
+        cells["watch loss"] = f"{facts['watch_loss']:.3f}"
     if "watch_right" in facts:
         right = wilson(facts["watch_right"], facts["watch_n"])
-        cells["watch loss"] = f"{facts['watch_loss']:.3f}"
         cells["right %"] = f"{100 * right.value:.1f} ({100 * right.low:.1f}–{100 * right.high:.1f})"
     return cells | {
         "lr": f"{facts['lr']:.1e}",

@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rehead import bundle as bundles
 from rehead.data.catalog import Catalog, scan, write_csv
 from rehead.data.sources import open_source
@@ -30,8 +32,9 @@ from rehead.run_folder import Log, RunFolder
 from rehead.search import with_best_backbone
 from rehead.solution import Solution
 from rehead.tuning.recipe import AUTO, Recipe
+from rehead.tuning.tasks import check_task
 from rehead.tuning.trackers import chosen_trackers
-from rehead.verdict.metrics import Verdict, judge
+from rehead.verdict.judging import AnyVerdict, judge_task
 from rehead.verdict.model_card import model_card
 
 N_COMPARED = 32  # held-out photos on which the bundle is compared with the model
@@ -43,7 +46,7 @@ class Tuned:
 
     run: Path
     bundle: Path
-    verdict: Verdict
+    verdict: AnyVerdict
     recipe: Recipe
     classes: tuple[str, ...]
     head_note: str
@@ -120,8 +123,9 @@ def tune(
             )
         given = asked if source is None else Asked(source, layout, valid, test)
         opened = open_source(
-            given.source, layout=given.layout, valid=given.valid, test=given.test, cache=place, progress=progress
-        )
+            given.source, layout=given.layout, valid=given.valid, test=given.test, cache=place, task=chosen.task,
+            progress=progress,
+        )  # fmt: skip
         run.create(opened.name, chosen.backbone)
         progress.begin(run.path)
         run.write("recipe.toml", chosen.to_toml())
@@ -130,6 +134,7 @@ def tune(
             opened,
             seed=earlier.recipe.seed if earlier else chosen.seed,
             valid_fraction=chosen.valid_fraction,
+            task=chosen.task,
             progress=progress,
             cache=place,
             join=partial(earlier.joined, progress=progress) if earlier else None,
@@ -140,6 +145,7 @@ def tune(
             check_photos(run.path, catalog)
         write_csv(catalog, run.path / "catalog.csv")
         progress.note(_about(catalog))
+        check_task(chosen, catalog.task)
         clock.lap("scan")
 
         if chosen.backbone == AUTO:
@@ -151,10 +157,14 @@ def tune(
         else:
             solution = tune_layers(catalog, chosen, place, progress, clock, stop, run, track)
         train, held_out = solution.train, solution.held_out
-        verdict = judge(
+        targets = catalog.labels(train)
+        verdict = judge_task(
+            catalog.task,
             solution.logits,
             catalog.labels(held_out),
             classes=catalog.classes,
+            thresholds=solution.thresholds,
+            median=float(np.median(targets)),
             paths=[catalog.photos[i].path for i in held_out],
             side=catalog.held_out_side,
             n_train=len(train),
@@ -163,7 +173,7 @@ def tune(
             leaks=catalog.leaks,
             notes=_notes(catalog, held_out),
         )
-        progress.status(f"held-out accuracy {verdict.top1} on {verdict.top1.n} photos")
+        progress.status(verdict.headline)
         clock.lap("verify")
 
         progress.phase("Writing the bundle")
@@ -171,10 +181,10 @@ def tune(
         facts = _facts(catalog, solution, chosen, verdict)
         counts = {"train": len(train), "held_out": len(held_out), "skipped": len(skipped)}
         card = model_card(facts, solution.note, run.path.name.strip("."), counts)
-        model = with_head(solution.body, solution.head)
+        model = with_head(solution.body, solution.head, catalog.task)
         written = bundles.write(run.path / "bundle", model=model, head=solution.head, card=card, facts=facts)
         pixels = sample_pixels(catalog, [*held_out, *train], solution.card, N_COMPARED)
-        compare(written, pixels, solution.features(pixels), solution.head)
+        compare(written, pixels, solution.features(pixels), solution.head, spread=float(targets.std()))
         clock.lap("export")
 
         images = {"used": len(train) + len(held_out), "skipped": len(skipped), "from_store": solution.n_stored}
@@ -189,7 +199,7 @@ def tune(
 def _about(catalog: Catalog) -> str:
     """One line on what was found."""
     n_train, n_held_out = len(catalog.on("train")), len(catalog.on(catalog.held_out_side))
-    parts = [f"{len(catalog.photos)} photos of {len(catalog.classes)} classes ({catalog.layout})"]
+    parts = [f"{len(catalog.photos)} photos {_what(catalog)}"]
     parts.append(f"{n_train} to learn from, {n_held_out} held out ({'ours' if catalog.ours else 'as given'})")
     for number, what in ((len(catalog.skipped), "skipped"), (len(catalog.copies), "copies counted once")):
         if number:
@@ -199,24 +209,35 @@ def _about(catalog: Catalog) -> str:
     return ", ".join(parts)
 
 
+def _what(catalog: Catalog) -> str:
+    if catalog.task == "classification":
+        return f"of {len(catalog.classes)} classes ({catalog.layout})"
+    if catalog.task == "multilabel":
+        return f"with {len(catalog.classes)} labels, several a photo ({catalog.layout}, multilabel)"
+    numbers = catalog.labels()
+    return f"with a number from {numbers.min():g} to {numbers.max():g} ({catalog.layout}, regression)"
+
+
 def _notes(catalog: Catalog, held_out: list[int]) -> tuple[str, ...]:
     notes = []
     if catalog.leaks:
         notes.append(f"{len(catalog.leaks)} of the held-out photos are byte for byte in the training side too.")
-    shown = {catalog.photos[i].label for i in held_out}
+    shown = {name for i in held_out for name in catalog.names(catalog.photos[i])}
     if lacking := [label for label in catalog.classes if label not in shown]:
         notes.append(f"No held-out photo shows {', '.join(lacking)}.")
     return tuple(notes)
 
 
-def _facts(catalog: Catalog, solution: Solution, recipe: Recipe, verdict: Verdict) -> dict[str, Any]:
+def _facts(catalog: Catalog, solution: Solution, recipe: Recipe, verdict: AnyVerdict) -> dict[str, Any]:
     """What the bundle says of itself in `rehead.json`."""
     about = {
         name: value for name, value in asdict(solution.card).items() if name not in ("preprocess", "pooled", "shape")
     }
     about |= {"width": solution.head.width, "learned": list(solution.learned)}
     return {
+        "task": catalog.task,
         "classes": list(catalog.classes),
+        "thresholds": list(solution.thresholds),
         "preprocess": solution.card.preprocess.to_dict(),
         "backbone": about,
         "recipe": {name: value for name, value in asdict(recipe).items() if value is not None},

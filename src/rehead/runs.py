@@ -10,6 +10,7 @@ from typing import Any
 from rehead.errors import RecipeError, RunError
 from rehead.run_folder import CHECKPOINT, is_running
 from rehead.tuning.recipe import Recipe, load
+from rehead.verdict.judging import AnyVerdict, read_verdict
 from rehead.verdict.metrics import Verdict
 
 
@@ -23,7 +24,7 @@ class Run:
     path: Path
     recipe: Recipe
     begun: float
-    verdict: Verdict | None
+    verdict: AnyVerdict | None
     head_note: str
     seconds: dict[str, float]
     is_running: bool
@@ -36,8 +37,9 @@ class Run:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        top1 = None if self.verdict is None else asdict(self.verdict.top1)
+        top1 = asdict(self.verdict.top1) if isinstance(self.verdict, Verdict) else None
         about = {"run": str(self.path), "begun": self.begun, "top1": top1, "seconds": self.seconds}
+        about["task"] = self.recipe.task if self.verdict is None else self.verdict.task
         return {**about, "is_running": self.is_running, "can_resume": self.can_resume, "recipe": asdict(self.recipe)}
 
 
@@ -60,7 +62,7 @@ def read_run(path: Path) -> Run:
         if not verdict_path.is_file():
             running = is_running(path)
             return Run(path, recipe, begun, None, "", {}, running, not running and (path / CHECKPOINT).is_file())
-        verdict = Verdict.from_dict(json.loads(verdict_path.read_text(encoding="utf-8")))
+        verdict = read_verdict(json.loads(verdict_path.read_text(encoding="utf-8")))
         facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
         return Run(path, recipe, begun, verdict, facts["head"], facts["seconds"], is_running=False, can_resume=False)
     except (OSError, ValueError, KeyError, TypeError) as error:

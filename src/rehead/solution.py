@@ -17,11 +17,12 @@ from rehead.nets.card import Card
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """train, held_out: positions in the catalog of the photos that were used. logits: (n, n_classes) of the held-out ones.
+    """train, held_out: positions in the catalog of the photos that were used. logits: (n, n_classes) of the held-out ones,
+    or (n, 1) numbers.
 
     body: an ONNX graph, pixels -> "features" (n, width), which the head takes. features: the same by other means, for
     comparison, on pixels (n, h, w, 3). card: of the backbone. learned: the layers that were tuned besides the head.
-    bad: photos that could not be read. n_stored: photos whose features were there already.
+    bad: photos that could not be read. n_stored: photos whose features were there already. thresholds: of several labels.
     """
 
     head: Head
@@ -35,3 +36,4 @@ class Solution:
     bad: dict[int, Skip]
     n_stored: int
     learned: tuple[str, ...] = ()
+    thresholds: tuple[float, ...] = ()

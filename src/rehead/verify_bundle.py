@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from rehead.parallel import batched, ordered_map
 from rehead.pixels import prepare
 from rehead.predict import BATCH, Model, load
 from rehead.progress import Progress, Silent
-from rehead.verdict.metrics import Verdict, judge
+from rehead.verdict.judging import AnyVerdict, judge_task
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Verified:
     """What other photos say of a bundle. skipped: what was left out. seconds: by phase, and "total"."""
 
     bundle: Path
-    verdict: Verdict
+    verdict: AnyVerdict
     skipped: tuple[Skip, ...]
     seconds: dict[str, float]
 
@@ -41,7 +41,7 @@ class Verified:
             "run": None,
             "bundle": str(self.bundle),
             "seconds": self.seconds,
-            "images": {"used": self.verdict.top1.n, "skipped": len(self.skipped), "from_store": 0},
+            "images": {"used": self.verdict.n, "skipped": len(self.skipped), "from_store": 0},
             "verdict": self.verdict.to_dict(),
         }
 
@@ -63,8 +63,8 @@ def verify(
     begun, progress = time.monotonic(), progress or Silent()
     place = Path(cache).expanduser() if cache is not None else default_cache_folder(os.environ)
     model = load(bundle)
-    opened = open_source(source, layout=layout, cache=place, classes=model.classes, progress=progress)
-    catalog = scan_held_out(opened, progress)
+    opened = open_source(source, layout=layout, cache=place, classes=model.classes, task=model.task, progress=progress)
+    catalog = scan_held_out(opened, progress, model.task)
     known, unknown = _known(catalog, model)
     scanned = time.monotonic()
     progress.phase("Verifying", len(known))
@@ -78,15 +78,18 @@ def verify(
         logits.append(result)
     if len(bad) > max_bad * len(known):
         raise too_many_bad(bad, len(known), max_bad)
-    labels = np.array([model.classes.index(catalog.photos[i].label) for i in positions], np.int64)
-    verdict = judge(
+    about = model.bundle.facts["verdict"]
+    verdict = judge_task(
+        model.task,
         np.stack(logits),
-        labels,
+        replace(catalog, classes=model.classes).labels(positions),
         classes=model.classes,
+        thresholds=model.bundle.thresholds,
+        median=about.get("median", 0.0),
         paths=[catalog.photos[i].path for i in positions],
         side="given",
-        n_train=model.bundle.facts["verdict"]["n_train"],
-        notes=_notes(model, labels, unknown),
+        n_train=about["n_train"],
+        notes=_notes(model, {name for i in positions for name in catalog.names(catalog.photos[i])}, unknown),
     )
     seconds = {"scan": scanned - begun, "verify": time.monotonic() - scanned, "total": time.monotonic() - begun}
     unknown_skips = [
@@ -98,8 +101,11 @@ def verify(
 
 def _known(catalog: Catalog, model: Model) -> tuple[list[int], Counter[str]]:
     """The photos whose class the bundle has, and how many photos other classes have."""
-    known = [i for i, photo in enumerate(catalog.photos) if photo.label in model.classes]
-    unknown = Counter(photo.label for photo in catalog.photos if photo.label not in model.classes)
+    if model.task == "regression":
+        return list(range(len(catalog.photos))), Counter()
+    classes = frozenset(model.classes)
+    known = [i for i, photo in enumerate(catalog.photos) if classes.issuperset(catalog.names(photo))]
+    unknown = Counter(name for photo in catalog.photos for name in catalog.names(photo) if name not in classes)
     if not known:
         raise SourceError(
             what=f"None of the photos is of a class that the bundle knows ({', '.join(model.classes[:10])}).",
@@ -127,10 +133,9 @@ def _logits(model: Model, catalog: Catalog, positions: list[int]) -> Iterator[ND
         yield from results
 
 
-def _notes(model: Model, labels: NDArray[np.int64], unknown: Counter[str]) -> tuple[str, ...]:
+def _notes(model: Model, shown: set[str], unknown: Counter[str]) -> tuple[str, ...]:
     notes = []
-    shown = set(labels.tolist())
-    if lacking := [label for i, label in enumerate(model.classes) if i not in shown]:
+    if lacking := [label for label in model.classes if label not in shown]:
         notes.append(f"No photo shows {', '.join(lacking)}.")
     if unknown:
         notes.append(f"{sum(unknown.values())} photos of unknown classes were left out: {', '.join(sorted(unknown))}.")

@@ -61,6 +61,9 @@ def tune(
     recipe: Annotated[
         str | None, typer.Option(help="A preset: quick (head), balanced (last layers too) or thorough (all).")
     ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="classification, multilabel or regression; the labels tell it when left out.")
+    ] = None,
     head: Annotated[str | None, typer.Option(help="linear, mlp:1000,256, prototype or auto. (linear)")] = None,
     train: Annotated[
         str | None, typer.Option(help="What learns: head, last:2, last:30%, layer4,head, all or lora:8. (head)")
@@ -147,8 +150,8 @@ def tune(
     from rehead.run import tune as run_tune
 
     settings = {
-        "backbone": backbone, "head": head, "train": train, "weights": str(weights) if weights else None, "cut": cut,
-        "fit": fit, "backbone_args": backbone_arguments(backbone_arg) if backbone_arg else None,
+        "task": task, "backbone": backbone, "head": head, "train": train, "weights": str(weights) if weights else None,
+        "cut": cut, "fit": fit, "backbone_args": backbone_arguments(backbone_arg) if backbone_arg else None,
         "valid_fraction": valid_fraction, "limit": limit, "budget_s": as_seconds(budget, "budget"),
         "class_weight": class_weight, "folds": folds, "activation": activation, "epochs": epochs,
         "batch_size": batch_size, "lr": as_rate(lr), "optimizer": optimizer, "schedule": schedule, "weight_decay": weight_decay,
@@ -219,7 +222,7 @@ def predict(
     format: Annotated[str, typer.Option(help="table, csv or jsonl.")] = "table",
     out: Annotated[Optional[Path], typer.Option(help="Write to this file instead.")] = None,
 ) -> None:
-    """Name the class of photos with a bundle. Exit code 3 when some could not be read.
+    """Name the class of photos with a bundle, or their labels, or a number. Exit code 3 when some could not be read.
 
     Example: rehead predict runs/photos-efficientnet_lite0-1/bundle cat.jpg holiday/
     """

@@ -36,7 +36,10 @@ def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: P
         if out is not None:
             temporary = stack.enter_context(replaced_file(out))
             file = stack.enter_context(temporary.open("w", encoding="utf-8", errors="surrogateescape", newline=""))
-        write = WRITERS[form](file, min(top, len(model.classes)))
+        writers = (
+            NUMBER_WRITERS if model.task == "regression" else LABEL_WRITERS if model.task == "multilabel" else WRITERS
+        )
+        write = writers[form](file, min(top, len(model.classes)))
         bad = 0
         for path, result in results:
             write(path, result)
@@ -100,8 +103,72 @@ def _jsonl(file: IO[str], top: int) -> Callable[[str, Result], None]:
     return write
 
 
-WRITERS: dict[str, Callable[[IO[str], int], Callable[[str, Result], None]]] = {
-    "table": _table,
-    "csv": _csv,
-    "jsonl": _jsonl,
-}
+def _labels_table(file: IO[str], top: int) -> Callable[[str, Result], None]:
+    def write(path: str, result: Result) -> None:
+        if isinstance(result, PhotoError):
+            print(f"{printable(path)}  error: {result.what}", file=file)
+            return
+        cells = "   ".join(f"{printable(label)} {probability:.3f}" for label, probability in result.top[:top])
+        print(f"{printable(path)}  {printable('; '.join(result.labels)) or '(none)'}   [{cells}]", file=file)
+
+    return write
+
+
+def _labels_csv(file: IO[str], _: int) -> Callable[[str, Result], None]:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["path", "labels", "probabilities", "error"])
+
+    def write(path: str, result: Result) -> None:
+        if isinstance(result, PhotoError):
+            writer.writerow([path, "", "", result.what])
+            return
+        each = ";".join(f"{label}={probability:.6f}" for label, probability in result.top)
+        writer.writerow([path, ";".join(result.labels), each, ""])
+
+    return write
+
+
+def _labels_jsonl(file: IO[str], _: int) -> Callable[[str, Result], None]:
+    def write(path: str, result: Result) -> None:
+        row: dict[str, Any] = {"path": path}
+        if isinstance(result, PhotoError):
+            row["error"] = result.what
+        else:
+            row |= {"labels": list(result.labels), "probabilities": dict(result.top)}
+        print(json.dumps(row), file=file)
+
+    return write
+
+
+def _numbers_table(file: IO[str], _: int) -> Callable[[str, Result], None]:
+    def write(path: str, result: Result) -> None:
+        said = f"error: {result.what}" if isinstance(result, PhotoError) else f"{result.value:.6g}"
+        print(f"{printable(path)}  {said}", file=file)
+
+    return write
+
+
+def _numbers_csv(file: IO[str], _: int) -> Callable[[str, Result], None]:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["path", "value", "error"])
+
+    def write(path: str, result: Result) -> None:
+        writer.writerow(
+            [path, "", result.what] if isinstance(result, PhotoError) else [path, f"{result.value:.8g}", ""]
+        )
+
+    return write
+
+
+def _numbers_jsonl(file: IO[str], _: int) -> Callable[[str, Result], None]:
+    def write(path: str, result: Result) -> None:
+        said = {"error": result.what} if isinstance(result, PhotoError) else {"value": result.value}
+        print(json.dumps({"path": path, **said}), file=file)
+
+    return write
+
+
+Writers = dict[str, Callable[[IO[str], int], Callable[[str, Result], None]]]
+WRITERS: Writers = {"table": _table, "csv": _csv, "jsonl": _jsonl}
+LABEL_WRITERS: Writers = {"table": _labels_table, "csv": _labels_csv, "jsonl": _labels_jsonl}
+NUMBER_WRITERS: Writers = {"table": _numbers_table, "csv": _numbers_csv, "jsonl": _numbers_jsonl}

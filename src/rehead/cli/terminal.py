@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rehead.cli.showing import Bars, Lines
 from rehead.errors import ReheadError
@@ -16,7 +16,10 @@ from rehead.errors import ReheadError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rehead.verdict.judging import AnyVerdict
     from rehead.verdict.metrics import ClassVerdict, Interval, Verdict
+    from rehead.verdict.multilabel import MultilabelVerdict
+    from rehead.verdict.regression import RegressionVerdict
 
 MAX_CONFUSION = 12  # classes; a larger matrix does not fit a terminal and stands in verdict.json
 
@@ -48,8 +51,20 @@ def percent(interval: Interval | None) -> str:
     return f"{100 * interval.value:.1f} %  ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
-def show_verdict(verdict: Verdict) -> None:
+def show_verdict(verdict: AnyVerdict) -> None:
     """The verdict as a sentence and tables."""
+    if verdict.task == "classification":
+        _show_classification(cast("Verdict", verdict))
+        return
+    from rehead.cli.verdicts import show_labels, show_numbers
+
+    if verdict.task == "multilabel":
+        show_labels(cast("MultilabelVerdict", verdict))
+    else:
+        show_numbers(cast("RegressionVerdict", verdict))
+
+
+def _show_classification(verdict: Verdict) -> None:
     out = console()
     right = round(verdict.top1.value * verdict.top1.n)
     low, high = 100 * verdict.top1.low, 100 * verdict.top1.high
@@ -189,7 +204,12 @@ def _state(run: Any) -> str:
         return "running"
     if run.verdict is None:
         return "interrupted" if run.can_resume else "unfinished"
-    return _narrow(run.verdict.top1)
+    verdict = run.verdict
+    if verdict.task == "multilabel":
+        return f"mAP {verdict.mean_ap or '–'}"
+    if verdict.task == "regression":
+        return f"off by {verdict.mae}"
+    return _narrow(verdict.top1)
 
 
 def show_run(run: Any) -> None:

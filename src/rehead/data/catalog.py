@@ -15,17 +15,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
+from typing import Any, cast
 
 import blake3
 import numpy as np
 from numpy.typing import NDArray
 
+from rehead.bundle import Task
+from rehead.data.checks import checked_split
 from rehead.data.folders import PICTURE_NAMES
 from rehead.data.known import Look, Stamp, open_known
 from rehead.data.rows import Row, Skip, Source
 from rehead.data.split import HELD_OUT_SIDES, side_of, split_keys
+from rehead.data.targets import classes_of, label_for, names_in, strata_of, targets_of, task_of
 from rehead.durable import write_text
-from rehead.errors import PhotoError, SourceError, SplitError
+from rehead.errors import PhotoError, SourceError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import is_image
 from rehead.progress import Progress, Silent
@@ -52,10 +56,11 @@ class Photo:
 class Catalog:
     """The photos of a job, in the order of the source.
 
-    classes: their labels, sorted. read: the bytes of a photo. skipped: what was left out, with the reason.
-    copies: photos left out because the same bytes stand on the same side already. leaks: held-out photos whose bytes
-    stand on the training side too (only where the source gave the sides). ours: whether the sides were drawn here.
-    is_gone: whether a photo cannot be read any more, which is no fault where its features are kept.
+    task: what their labels are. classes: all of them, sorted; none where they are numbers. read: the bytes of a photo.
+    skipped: what was left out, with the reason. copies: photos left out because the same bytes stand on the same side
+    already. leaks: held-out photos whose bytes stand on the training side too (only where the source gave the sides).
+    ours: whether the sides were drawn here. is_gone: whether a photo cannot be read any more, which is no fault where its
+    features are kept.
     """
 
     name: str
@@ -67,6 +72,7 @@ class Catalog:
     copies: tuple[Skip, ...] = ()
     leaks: tuple[str, ...] = ()
     ours: bool = True
+    task: Task = "classification"
     is_gone: Callable[[Photo], bool] = lambda _: False
 
     def on(self, *sides: str) -> list[int]:
@@ -79,11 +85,32 @@ class Catalog:
         sides = {photo.side for photo in self.photos}
         return next((side for side in HELD_OUT_SIDES if side in sides), "valid")
 
-    def labels(self, positions: Sequence[int] | None = None) -> NDArray[np.int64]:
-        """The place of each photo's label in `classes`, (n,) int64."""
-        place = {label: i for i, label in enumerate(self.classes)}
+    @property
+    def n_outputs(self) -> int:
+        """How many numbers a head gives for a photo: one a class, or one."""
+        return max(1, len(self.classes))
+
+    def labels(self, positions: Sequence[int] | None = None) -> NDArray[Any]:
+        """What is learned of each photo, see `targets.targets_of`: for classes their places in `classes`, (n,) int64."""
         chosen = self.photos if positions is None else [self.photos[i] for i in positions]
-        return np.array([place[photo.label] for photo in chosen], np.int64)
+        return targets_of([photo.label for photo in chosen], self.task, self.classes)
+
+    @functools.cached_property
+    def strata(self) -> NDArray[np.int64]:
+        """Which photos are alike, (n,) int64, see `targets.strata_of`."""
+        return strata_of([photo.label for photo in self.photos], self.task, self.classes)
+
+    def unlearnable(self, positions: Sequence[int]) -> list[str]:
+        """What these photos are too few to learn: classes that none of them has, labels that none or all have."""
+        n_shown = Counter(name for i in positions for name in self.names(self.photos[i]))
+        if self.task == "regression":
+            return [] if len({self.photos[i].label for i in positions}) > 1 else ["another number"]
+        alone = {name for name, n in n_shown.items() if n == len(positions)} if self.task == "multilabel" else set()
+        return [name for name in self.classes if not n_shown[name] or name in alone]
+
+    def names(self, photo: Photo) -> list[str]:
+        """The class of a photo, or its labels."""
+        return names_in(photo.label) if self.task == "multilabel" else [photo.label]
 
     def keys(self) -> list[bytes]:
         """One key a photo; photos that must stay together have the same."""
@@ -100,30 +127,33 @@ def scan(
     *,
     seed: int,
     valid_fraction: float,
+    task: str = "auto",
     progress: Progress | None = None,
     cache: Path | None = None,
     join: Callable[[Catalog], Catalog] | None = None,
 ) -> Catalog:
     """The catalog of a source, each class with photos to learn from and photos held out.
 
-    cache: the folder of the index of files that were read before; None: all are read. join: adds photos that are known
-    already, before that is checked.
+    task: what its labels are; "auto" where they tell it, see `targets.task_of`. cache: the folder of the index of files
+    that were read before; None: all are read. join: adds photos that are known already, before that is checked.
     Raises SourceError when nothing can be read and SplitError when no honest split can be made.
     """
     found = _identified(source, progress or Silent(), cache)
+    kind = task_of((row.label for row, _ in found), source.layout) if task == "auto" else cast(Task, task)
+    found = _labelled(source, found, kind)
     ours = not any(row.side for row, _ in found)
     photos = _with_sides(found, ours, seed, valid_fraction)
-    catalog = _catalog(source, photos, found, ours)
-    return _checked_split(join(catalog) if join else catalog)
+    catalog = _catalog(source, photos, found, ours, kind)
+    return checked_split(join(catalog) if join else catalog)
 
 
-def scan_held_out(source: Source, progress: Progress | None = None) -> Catalog:
+def scan_held_out(source: Source, progress: Progress | None = None, task: Task = "classification") -> Catalog:
     """The catalog of photos a finished model is verified on: all, or the held-out sides where there are any."""
-    found = _identified(source, progress or Silent())
+    found = _labelled(source, _identified(source, progress or Silent()), task)
     has_sides = any(row.side in HELD_OUT_SIDES for row, _ in found)
     wanted = [(row, digest) for row, digest in found if not has_sides or row.side in HELD_OUT_SIDES]
     photos = [Photo(row.path, row.label, "test", digest, row.group) for row, digest in wanted]
-    return replace(_catalog(source, photos, wanted, ours=False), leaks=())
+    return replace(_catalog(source, photos, wanted, ours=False, task=task), leaks=())
 
 
 def write_csv(catalog: Catalog, path: Path) -> None:
@@ -152,6 +182,25 @@ def _identified(source: Source, progress: Progress, cache: Path | None = None) -
     if not found:
         raise _nothing(source)
     return found
+
+
+def _labelled(source: Source, found: list[tuple[Row, bytes]], task: Task) -> list[tuple[Row, bytes]]:
+    """The photos with their labels as the task has them; those without one are added to `source.skipped`."""
+    good = []
+    for row, digest in found:
+        try:
+            label = label_for(task, row.label)
+        except ValueError as error:
+            source.skipped.append(Skip(row.path, str(error)))
+            continue
+        good.append((row if label == row.label else replace(row, label=label), digest))
+    if not good:
+        raise SourceError(
+            what=f"No photo of {source.name} has a label that can be used.",
+            why="; ".join(f"{skip.path} {skip.reason}" for skip in source.skipped[:3]),
+            fix="Name what the labels are: --task classification, multilabel or regression.",
+        )
+    return good
 
 
 Chunk = list[tuple[Row, Look]]
@@ -222,7 +271,7 @@ def _with_sides(found: list[tuple[Row, bytes]], ours: bool, seed: int, valid_fra
     ]
 
 
-def _catalog(source: Source, photos: list[Photo], found: list[tuple[Row, bytes]], ours: bool) -> Catalog:
+def _catalog(source: Source, photos: list[Photo], found: list[tuple[Row, bytes]], ours: bool, task: Task) -> Catalog:
     """Photos with two labels and copies on one side are taken out; leaks across sides are named."""
     row_by_path = {row.path: row for row, _ in found}
     conflicts = _conflicts(photos)
@@ -241,12 +290,13 @@ def _catalog(source: Source, photos: list[Photo], found: list[tuple[Row, bytes]]
         name=source.name,
         layout=source.layout,
         photos=tuple(kept.values()),
-        classes=tuple(sorted({photo.label for photo in kept.values()})),
+        classes=classes_of((photo.label for photo in kept.values()), task),
         read=lambda photo: source.read(row_by_path[photo.path]),
         skipped=(*source.skipped, *skipped),
         copies=tuple(copies),
         leaks=leaks,
         ours=ours,
+        task=task,
     )
 
 
@@ -260,46 +310,6 @@ def _conflicts(photos: list[Photo]) -> dict[bytes, str]:
         for digest, names in labels.items()
         if len(names) > 1
     }
-
-
-def _checked_split(catalog: Catalog) -> Catalog:
-    """The catalog without classes that only held-out photos have. Raises SplitError when a class cannot be split."""
-    learned = {photo.label for photo in catalog.photos if photo.side == "train"}
-    strangers = {i for i, photo in enumerate(catalog.photos) if photo.label not in learned}
-    if strangers and not catalog.ours:
-        why = "its class has no photo on the training side"
-        skips = [Skip(catalog.photos[i].path, why) for i in sorted(strangers)]
-        catalog = replace(catalog.without(strangers, skips), classes=tuple(sorted(learned)))
-    if len(catalog.classes) < 2:
-        raise SplitError(
-            what="There is only one class." if catalog.classes else "No class has a photo to learn from.",
-            why=f"All photos of {catalog.name} are labelled {catalog.classes[0]!r}." if catalog.classes else "",
-            fix="Put the photos of each class into a folder of its own: photos/cat/..., photos/dog/...",
-        )
-    held_out = {photo.label for photo in catalog.photos if photo.side == catalog.held_out_side}
-    if not held_out:
-        raise SplitError(
-            what="No photo is held out, so nothing could be verified.",
-            why="The source gives sides, and all of them are the training side." if not catalog.ours else "",
-            fix="Name held-out photos with --valid DIR or --test DIR, or leave the split to rehead.",
-        )
-    if catalog.ours:
-        _check_every_class(catalog, learned, held_out)
-    return catalog
-
-
-def _check_every_class(catalog: Catalog, learned: set[str], held_out: set[str]) -> None:
-    counts = Counter(photo.label for photo in catalog.photos)
-    for label in catalog.classes:
-        count = counts[label]
-        if label in learned and label in held_out:
-            continue
-        none = "held out" if label in learned else "left to learn from"
-        raise SplitError(
-            what=f"The class {label!r} is too small to be split: {count} photo{'s' * (count != 1)}, none {none}.",
-            why="A photo's side is decided by its own bytes, so small classes can fall on one side.",
-            fix="Add photos of it, name held-out photos with --valid DIR, or try another --valid-fraction or --seed.",
-        )
 
 
 def _nothing(source: Source) -> SourceError:

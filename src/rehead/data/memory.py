@@ -27,7 +27,7 @@ IMAGE_COLUMNS = ("image", "img", "photo", "picture")
 LABEL_COLUMNS = ("label", "labels", "class", "category")
 
 
-def read_dataset(source: Any, _: Request) -> Source:
+def read_dataset(source: Any, request: Request) -> Source:
     """The rows of a sequence of (image, label): path, bytes, Pillow image, array or tensor, and name or number.
 
     `.samples`, `.targets` and `.classes`, as torchvision's datasets have them, are used where they are there.
@@ -44,14 +44,14 @@ def read_dataset(source: Any, _: Request) -> Source:
         except PhotoError as error:
             skipped.append(Skip(path, error.what))
             continue
-        if label:
+        if label or request.task == "multilabel":
             rows.append(Row(path, label))
         else:
             skipped.append(Skip(path, "has no label"))
     return _source("dataset", rows, skipped, lambda i: _pair(source, i)[0])
 
 
-def read_hugging_face(source: Any, _: Request) -> Source:
+def read_hugging_face(source: Any, request: Request) -> Source:
     """The rows of a Hugging Face `Dataset` with an image column and one of labels; its images are not decoded."""
     features = source.features
     images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
@@ -65,7 +65,7 @@ def read_hugging_face(source: Any, _: Request) -> Source:
     rows, skipped = [], []
     for i, value in enumerate(plain[label]):
         text = "" if names is not None and value in (None, -1) else _label(value, names)  # -1: not known
-        if text:
+        if text or request.task == "multilabel":
             rows.append(Row(f"dataset[{i}]", text))
         else:
             skipped.append(Skip(f"dataset[{i}]", "has no label"))

@@ -25,8 +25,8 @@ class Row:
     """One file that should be a labelled photo.
 
     path: as shown to people and written in manifests, with "/"; unique in its source; bytes that are no valid UTF-8 are
-        kept as surrogates. label: valid Unicode, never empty. side: "train", "valid", "test", or None where the source
-        does not say. group: photos of one group must stay on one side.
+        kept as surrogates. label: valid Unicode, empty only where photos have any number of labels. side: "train",
+        "valid", "test", or None where the source does not say. group: photos of one group must stay on one side.
     """
 
     path: str
@@ -68,12 +68,14 @@ class Request:
 
     cache: where archives are unpacked. classes: the labels that are expected, empty when anything is. besides: folders
     that are read for another side and no part of this source. confined: no path may lead out of the source's folder.
+    task: what labels are, see `targets.py`, or "auto"; where there are several a photo, none is a label too.
     """
 
     cache: Path
     classes: frozenset[str] = frozenset()
     besides: tuple[Path, ...] = ()
     confined: bool = False
+    task: str = "auto"
     progress: Progress = field(default_factory=Silent)
 
 
@@ -101,8 +103,11 @@ def is_nothing(value: Any) -> bool:
 def label_of(value: Any) -> str:
     """A label as text: composed Unicode (folders copied from a Mac are decomposed), "" for None and NaN, 3 for 3.0.
 
-    Bytes that are no UTF-8 become escapes (`caf\\xe9`), so that labels can be written anywhere and stay different.
+    A list of labels, as Parquet and Python have them, is joined by ";". Bytes that are no UTF-8 become escapes
+    (`caf\\xe9`), so that labels can be written anywhere and stay different.
     """
+    if isinstance(value, list | tuple | set | frozenset) or (isinstance(value, np.ndarray) and value.ndim):
+        return ";".join(filter(None, map(label_of, value)))
     if isinstance(value, np.generic):
         value = value.item()
     if is_nothing(value):

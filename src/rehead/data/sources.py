@@ -18,6 +18,7 @@ from rehead.data.folders import EXAMPLES, read_folder
 from rehead.data.memory import is_hugging_face, read_dataset, read_hugging_face
 from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, short_name
 from rehead.data.tables import TABLE_NAMES, read_lists, read_manifest, read_table
+from rehead.data.targets import SEPARATOR
 from rehead.data.walk import walk
 from rehead.errors import SourceError, nearest
 from rehead.progress import Progress, Silent
@@ -33,6 +34,7 @@ def open_source(
     test: object | None = None,
     cache: Path,
     classes: Iterable[str] = (),
+    task: str = "auto",
     progress: Progress | None = None,
 ) -> Source:
     """The labelled photos of `source`: their paths, labels and sides, and a way to read each.
@@ -42,6 +44,7 @@ def open_source(
         Hugging Face's `DatasetDict`.
     layout: "auto", or a key of `LAYOUTS`. valid, test: sources whose photos all are of that side; what else has no
         side is then of the training side. cache: where archives are unpacked. classes: labels to expect, if known.
+    task: what labels are, see `targets.py`; "auto" where they tell it.
     Raises SourceError, UnsafeArchive, MissingExtra.
     """
     if isinstance(source, Mapping):
@@ -51,13 +54,16 @@ def open_source(
         cache=cache,
         classes=frozenset(classes),
         besides=tuple(path for other in held_out.values() if (path := _as_path(other)) and path.is_dir()),
+        task=task,
         progress=progress or Silent(),
     )
     _check_apart(source, request.besides)
     main = _open(source, layout, request)
     if not held_out:
         return main
-    expected = replace(request, besides=(), classes=frozenset(row.label for row in main.rows))
+    if task == "auto" and any(SEPARATOR in row.label for row in main.rows):
+        task = "multilabel"  # then a held-out photo may have no label either
+    expected = replace(request, besides=(), classes=frozenset(row.label for row in main.rows), task=task)
     return _joined(main, {side: _open(other, "auto", expected) for side, other in held_out.items()})
 
 

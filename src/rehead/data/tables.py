@@ -94,6 +94,10 @@ def _source(name: str, layout: str, lines: Iterable[Line], root: Path, what: str
     rows: list[Row] = []
     skipped: list[Skip] = []
     number_by_path: dict[str, int] = {}
+    lines = list(lines)
+    may_be_none = request.task == "multilabel" or (
+        request.task == "auto" and any(";" in label_of(line.label) for line in lines)
+    )
     for line in lines:
         path = _path(line, root, request.confined)
         if not path:
@@ -107,7 +111,7 @@ def _source(name: str, layout: str, lines: Iterable[Line], root: Path, what: str
                 fix="Keep one line for each photo.",
             )
         side, group = _side(line, what, unit), label_of(line.group) or None
-        reason = _missing(os.path.join(root, path)) or ("" if label_of(line.label) else "has no label")
+        reason = _missing(os.path.join(root, path)) or ("" if may_be_none or label_of(line.label) else "has no label")
         if reason:
             skipped.append(Skip(path, reason))
         else:

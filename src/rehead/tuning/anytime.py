@@ -6,12 +6,14 @@ Keeps a bounded sample of features, so memory does not grow with the job. Nothin
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from rehead.tuning.solve import solve_quick
+from rehead.bundle import Head
 
 FIRST_AFTER_S = 1.5  # the first check: early enough to be the first number on screen within seconds
 EVERY_S = 5.0
@@ -21,10 +23,18 @@ MIN_TRAIN = 4  # photos, and at least two classes, before a head is worth fittin
 
 
 class Anytime:
-    """`add` batches as they come; `check` gives (right, n) of the held-out photos when a new number is due."""
+    """`add` batches as they come; `check` gives what a head says of the held-out photos when a new number is due.
 
-    def __init__(self, labels: NDArray[np.int64], is_train: NDArray[np.bool_], n_classes: int) -> None:
-        self._labels, self._is_train, self._n_classes = labels, is_train, n_classes
+    labels: what is learned of each photo, (n,) or (n, k). fit: a head from features and labels, quickly.
+    """
+
+    def __init__(
+        self,
+        labels: NDArray[Any],
+        is_train: NDArray[np.bool_],
+        fit: Callable[[NDArray[np.float32], NDArray[Any]], Head],
+    ) -> None:
+        self._labels, self._is_train, self._fit = labels, is_train, fit
         self._kept: dict[bool, list[tuple[int, NDArray[np.float16]]]] = {True: [], False: []}
         self._due = time.monotonic() + FIRST_AFTER_S
 
@@ -35,22 +45,21 @@ class Anytime:
             if len(kept) < (MAX_TRAIN if self._is_train[i] else MAX_HELD_OUT):
                 kept.append((i, row))
 
-    def check(self) -> tuple[int, int] | None:
-        """(right, n) on the held-out photos that are there, or None when it is too early or too soon after the last."""
+    def check(self) -> tuple[NDArray[np.float32], NDArray[Any]] | None:
+        """(logits, labels) of the held-out photos that are there, or None when it is too early or too soon after the last."""
         if time.monotonic() < self._due or len(self._kept[True]) < MIN_TRAIN or not self._kept[False]:
             return None
         begun = time.monotonic()
         x, y = self._arrays(True)
-        if len(np.unique(y)) < 2:
+        if len(np.unique(y, axis=0)) < 2:
             return None
         held_x, held_y = self._arrays(False)
         with threadpool_limits(1):  # extraction uses the other cores; threads that wait for each other lose to it
-            head = solve_quick(x, y, self._n_classes)
-            right = int((head.logits(held_x).argmax(axis=1) == held_y).sum())
+            logits = self._fit(x, y).logits(held_x)
         took = time.monotonic() - begun
         self._due = time.monotonic() + max(EVERY_S, took / MAX_SHARE)
-        return right, len(held_y)
+        return logits, held_y
 
-    def _arrays(self, train: bool) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def _arrays(self, train: bool) -> tuple[NDArray[np.float32], NDArray[Any]]:
         positions, rows = zip(*self._kept[train], strict=True)
         return np.stack(rows).astype(np.float32), self._labels[list(positions)]

@@ -9,11 +9,12 @@ from typing import Any
 
 from rehead.tuning.course import Course, lr_at
 
+NATS = "cross-entropy, nats"
 LEARNED, WATCHED, RATE = "#1f77b4", "#d1495b", "#555555"
 
 
-def curves_svg(history: Sequence[dict[str, Any]], course: Course, n_steps: int) -> str:
-    """An SVG with the loss (nats) of each epoch, on the photos learned from and on those watched, and the learning rate.
+def curves_svg(history: Sequence[dict[str, Any]], course: Course, n_steps: int, unit: str = NATS) -> str:
+    """An SVG with the loss of each epoch, in `unit`, on the photos learned from and on those watched, and the learning rate.
 
     history: one entry an epoch with epoch, loss and, with watched photos, watch_loss. n_steps: of an epoch, at least 1.
     """
@@ -29,7 +30,7 @@ def curves_svg(history: Sequence[dict[str, Any]], course: Course, n_steps: int) 
     watched = [(facts["epoch"], facts["watch_loss"]) for facts in history if "watch_loss" in facts]
     if watched:
         losses.plot(*zip(*watched, strict=True), marker="o", color=WATCHED, label="photos watched")
-    losses.set(title="Loss", xlabel="epoch", ylabel="cross-entropy, nats", xlim=(0.5, course.epochs + 0.5))
+    losses.set(title="Loss", xlabel="epoch", ylabel=unit, xlim=(0.5, course.epochs + 0.5))
     losses.legend(frameon=False)
     steps = range(n_steps * (epochs[-1] if epochs else 0))
     rates.plot(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,12 +21,12 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 class Feed(Protocol):
-    """labels: (n,) of all photos of the feed; positions are places in it."""
+    """labels: (n,) or (n, k), what is learned of all photos of the feed; positions are places in it."""
 
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
 
     def batches(self, order: NDArray[np.int64], epoch: int, size: int, first: int) -> Iterator[Pair]:
-        """Inputs (m, ...) float32 and labels (m,) of `size` photos at a time, from batch number `first` on."""
+        """Inputs (m, ...) float32 and labels (m, ...) of `size` photos at a time, from batch number `first` on."""
 
     def plain(self, positions: NDArray[np.int64], size: int) -> Iterator[torch.Tensor]:
         """Inputs of these photos as they are."""
@@ -35,7 +35,7 @@ class Feed(Protocol):
 class StoredFeed:
     """Activations from the store. views: (n, *shape) float16 each, the photos as they are first, then other views."""
 
-    def __init__(self, views: Sequence[NDArray[np.float16]], labels: NDArray[np.int64], seed: int) -> None:
+    def __init__(self, views: Sequence[NDArray[np.float16]], labels: NDArray[Any], seed: int) -> None:
         self.labels, self._views, self._seed = labels, views, seed
 
     def batches(self, order: NDArray[np.int64], epoch: int, size: int, first: int) -> Iterator[Pair]:
@@ -62,7 +62,7 @@ class PhotoFeed:
     def __init__(
         self,
         pixels: Callable[[int, tuple[int, int] | None], NDArray[np.uint8]],
-        labels: NDArray[np.int64],
+        labels: NDArray[Any],
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         seed: int,

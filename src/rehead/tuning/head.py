@@ -79,7 +79,9 @@ def _fit(
         return solve_prototype(x, y, n_classes), "prototype: nearest class mean on standardised features"
     from rehead.tuning.mlp import train_mlp
 
-    return train_mlp(x, y, n_classes, hidden=hidden_widths(name), device=device, progress=progress, **_mlp(recipe))
+    return train_mlp(
+        x, y, n_classes, hidden=hidden_widths(name), device=device, progress=progress, **mlp_settings(recipe)
+    )
 
 
 def _refit(name: str, n_classes: int, recipe: Recipe, device: str, progress: Progress, x: X, y: Y) -> Head:
@@ -95,7 +97,8 @@ def _accuracy(x: X, y: Y, n_classes: int, folds: Y, fit: Callable[[Any, Any], He
     return float((logits[scored].argmax(axis=1) == y[scored]).mean()) if scored.any() else 0.0
 
 
-def _mlp(recipe: Recipe) -> dict[str, Any]:
+def mlp_settings(recipe: Recipe) -> dict[str, Any]:
+    """How an MLP is trained by this recipe, as arguments of `mlp.train_mlp`."""
     return {
         "epochs": recipe.epochs or 40,
         "batch_size": recipe.batch_size or 64,

@@ -1,21 +1,25 @@
-"""The MLP head: dense layers trained on stored pooled features, with Adam on the cross-entropy of the logits."""
+"""The MLP head: dense layers trained on stored pooled features, with Adam on the loss of what is learned."""
 
 from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rehead.bundle import Activation, Head
+from rehead.bundle import Activation, Head, Task
 from rehead.data.split import seed_for
 from rehead.nets.heads import head_from_module, mlp_module
 from rehead.progress import Progress
+from rehead.tuning.losses import loss_of, weights_of
 from rehead.tuning.lr_range import RangeTest, range_lines, range_test
 from rehead.tuning.recipe import AUTO
+from rehead.tuning.scale import Scale
 
 STOP_SHARE = 0.1  # of the training photos decide when to stop; the held-out side is never looked at
 PATIENCE = 8  # epochs without a better loss on that slice
@@ -24,7 +28,7 @@ MIN_SLICE = 10  # photos; with fewer, all epochs are run on all photos
 
 def train_mlp(
     features: NDArray[np.float32],
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     n_classes: int,
     *,
     hidden: tuple[int, ...],
@@ -36,21 +40,27 @@ def train_mlp(
     seed: int,
     device: str,
     progress: Progress,
+    task: Task = "classification",
 ) -> tuple[Head, str]:
     """A head of dense layers `hidden` wide, and a few words on it. features: (n, width). The best epoch is kept.
 
-    lr: a rate, or "auto" for one that a range test finds. Features are standardised; the first layer of the head that
-    comes back takes them as they are.
+    labels: what is learned, see `data/targets.py`. n_classes: outputs of the head, 1 for a number. lr: a rate, or "auto"
+    for one that a range test finds. Features and numbers are standardised; the head that comes back takes features as
+    they are, and gives numbers as they are.
     """
+    scale_back = Scale.of(labels) if task == "regression" else None
+    labels = scale_back.standardised(labels) if scale_back else labels
     mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     scale = np.where(scale > 1e-6, scale, 1.0)
     x = torch.from_numpy(((features - mean) / scale).astype(np.float32)).to(device)
     y = torch.from_numpy(labels).to(device)
-    learn, watch = _slices(labels, seed, device)
+    learn, watch = _slices(labels if task == "classification" else np.zeros(len(labels)), seed, device)
     module = mlp_module(features.shape[1], hidden, n_classes, activation, seed=seed_for(seed, "mlp")).to(device)
-    loss_of = nn.CrossEntropyLoss(_weights(labels, n_classes, class_weight, device))
+    if scale_back:  # begin at the mean: what few photos do not say would stay as random as the first weights
+        torch.nn.init.zeros_(module[-1].weight)
+    weights = weights_of(task, labels, n_classes, class_weight, device)
     if lr == AUTO:
-        test = _range_test(module, (x, y), learn, loss_of, batch_size, seed)
+        test = _range_test(module, (x, y), learn, lambda z, t: loss_of(task, z, t, weights), batch_size, seed)
         for line in range_lines(test):
             progress.note(line)
         lr = test.lr
@@ -61,11 +71,11 @@ def train_mlp(
         module.train()
         for batch in _shuffled(learn, batch_size, seed_for(seed, "shuffle", epoch)):
             optimizer.zero_grad(set_to_none=True)
-            loss_of(module(x[batch]), y[batch]).backward()
+            loss_of(task, module(x[batch]), y[batch], weights).backward()
             optimizer.step()
         module.eval()
         with torch.inference_mode():
-            loss = float(loss_of(module(x[watch]), y[watch]))
+            loss = float(loss_of(task, module(x[watch]), y[watch], weights))
         progress.status(f"MLP epoch {epoch} of {epochs}, loss {loss:.3f}")
         if loss < best_loss:
             best, best_loss, best_epoch = copy.deepcopy(module.state_dict()), loss, epoch
@@ -73,6 +83,7 @@ def train_mlp(
             break
     module.load_state_dict(best)
     head = _on_raw(head_from_module(module.cpu(), "mlp", activation), mean, scale)
+    head = scale_back.on(head) if scale_back else head
     widths = ", ".join(map(str, hidden))
     return head, f"mlp: {widths} hidden, Adam, epoch {best_epoch} of {n_epochs} kept by a slice of the training side"
 
@@ -81,7 +92,7 @@ def _range_test(
     module: nn.Module,
     data: tuple[torch.Tensor, torch.Tensor],
     learn: torch.Tensor,
-    loss_of: nn.Module,
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     batch_size: int,
     seed: int,
 ) -> RangeTest:
@@ -103,7 +114,7 @@ def _range_test(
     return range_test(try_rate, lambda _: None)
 
 
-def _slices(labels: NDArray[np.int64], seed: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _slices(labels: NDArray[Any], seed: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Photos to learn from, and photos that decide when to stop, of every class that has enough."""
     order = np.random.default_rng(seed_for(seed, "slice")).permutation(len(labels))
     watched = []
@@ -121,13 +132,6 @@ def _slices(labels: NDArray[np.int64], seed: int, device: str) -> tuple[torch.Te
 def _shuffled(positions: torch.Tensor, batch_size: int, seed: int) -> list[torch.Tensor]:
     order = torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed)).to(positions.device)
     return list(positions[order].split(batch_size))
-
-
-def _weights(labels: NDArray[np.int64], n_classes: int, class_weight: str | None, device: str) -> torch.Tensor | None:
-    if class_weight is None:
-        return None
-    counts = np.bincount(labels, minlength=n_classes)
-    return torch.tensor(len(labels) / (n_classes * np.maximum(counts, 1)), dtype=torch.float32, device=device)
 
 
 def _on_raw(head: Head, mean: NDArray[np.float64], scale: NDArray[np.float64]) -> Head:

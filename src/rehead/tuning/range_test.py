@@ -27,7 +27,7 @@ def find_rate(job: Job, advance: Callable[[int], None]) -> RangeTest:
     twin_of = {id(own[name]): twins[name] for name in names}
     groups = [[twin_of[id(p)] for p in group] for group in job.groups]
     set_modes(model, names, course.norm)
-    stepper = Stepper(model, groups, course, class_weights(job, device), device, job.note)
+    stepper = Stepper(model, groups, course, class_weights(job, device), device, job.note, job.task)
     batches = _endless(job)
 
     def try_rate(number: int, rate: float) -> float:

@@ -23,6 +23,7 @@ AUTO, LR = "auto", 1e-3  # the usual learning rate of the optimisers that are no
 
 
 CHOICES = {
+    "task": ("auto", "classification", "multilabel", "regression"),
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("one-cycle", "cosine", "constant"),
     "norm": ("frozen", "adapt"),
@@ -47,6 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 class Recipe:
     """Everything that decides a job's result but the photos.
 
+    task: what is learned of a photo: one class, several labels, or a number; "auto" where the labels tell it.
     backbone: a name that `rehead backbones` lists, or "auto", the one that wins a race on the training side.
     weights: a local file, or None for the backbone's own.
     backbone_args: arguments for timm, and mean, std, input_size, crop_pct, interpolation of the preprocessing.
@@ -66,6 +68,7 @@ class Recipe:
     max_bad: the share of unreadable photos over which the job stops.
     """
 
+    task: str = "auto"
     backbone: str = "efficientnet_lite0"
     weights: str | None = None
     backbone_args: dict[str, Any] = field(default_factory=dict)

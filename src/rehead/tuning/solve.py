@@ -41,6 +41,8 @@ class Solved:
     """A head, the penalty it was solved with, and how that did on the photos that a fold held out (None: none was).
 
     cv_accuracy, cv_log_loss (nats): classes weighted as in the fit. iterations: of the whole path and the last solve.
+    out_of_fold: (m, n_classes), the logits of the m photos that chose the penalty, each by a fit to the other folds; NaN
+    for a photo that no fold held out.
     """
 
     head: Head
@@ -49,6 +51,7 @@ class Solved:
     cv_log_loss: float | None
     iterations: int
     note: str
+    out_of_fold: Array32 | None = None
 
 
 def solve_linear(
@@ -74,8 +77,25 @@ def solve_linear(
         raise ValueError(f"class_weight is None or 'balanced', not {class_weight!r}")
     by_class = len(labels) / (n_classes * n_photos) if class_weight else np.ones(n_classes)
     weights = by_class[labels].astype(np.float32)
-    rows = _stratified(labels, n_photos, SAMPLE)
+    rows = stratified(labels, n_photos, SAMPLE)
     sample, photos = along_axes(features, rows)
+    return solve_along(sample, photos, rows, labels, n_classes, weights, folds, penalties)
+
+
+def solve_along(
+    sample: Photos,
+    photos: Photos,
+    rows: Integers,
+    labels: Integers,
+    n_classes: int,
+    weights: Array32,
+    folds: Integers,
+    penalties: Sequence[float],
+) -> Solved:
+    """As solve_linear, on photos that are in the solver's coordinates already: see convex.along_axes for the first three.
+
+    weights: (n,), what each photo counts.
+    """
     best = _follow(sample, labels[rows], n_classes, weights[rows], folds[rows], penalties)
     whole = (weights / weights.sum())[None]
     # one penalty on all photos together, as scikit-learn's C has it: per photo it weakens as they become more
@@ -83,7 +103,8 @@ def solve_linear(
     parameters, steps = minimise(best.parameters, photos, labels, whole, penalty, TIGHT)
     head = photos.axes.head("linear", parameters[0])
     note = best.note + (f", on {len(rows):,} of {len(labels):,} photos" if len(rows) < len(labels) else "")
-    return Solved(head, penalty, best.accuracy, best.log_loss, best.steps + steps, note)
+    out_of_fold = None if best.by_fold is None else _out_of_fold(best.by_fold, sample, folds[rows])
+    return Solved(head, penalty, best.accuracy, best.log_loss, best.steps + steps, note, out_of_fold)
 
 
 def solve_quick(features: Features, labels: Integers, n_classes: int, *, penalty: float | None = None) -> Head:
@@ -94,7 +115,7 @@ def solve_quick(features: Features, labels: Integers, n_classes: int, *, penalty
     """
     n_photos = _count(labels, n_classes)
     present = np.flatnonzero(n_photos)
-    rows = _stratified(labels, n_photos, SAMPLE_QUICK)
+    rows = stratified(labels, n_photos, SAMPLE_QUICK)
     axes = standard(features[rows])
     photos = Photos(axes.standardised(features[rows]), axes, "standard")
     start = np.zeros((1, len(present), len(axes.variance) + 1), np.float32)
@@ -123,7 +144,7 @@ def solve_prototype(features: Features, labels: Integers, n_classes: int) -> Hea
     means = sums / n_photos[:, None]
     usual = 1 / features.shape[1]  # two photos are 2 d apart in the mean: odds of e^2 in the very place of a mean
     linear = np.concatenate([2 * means, -np.square(means).sum(axis=1, keepdims=True)], axis=1)
-    rows = _stratified(labels, n_photos, SAMPLE)
+    rows = stratified(labels, n_photos, SAMPLE)
     scores = _left_out(axes.standardised(features[rows]), labels[rows], linear, n_photos)
     return axes.head("prototype", _sharpness(scores, labels[rows], usual=usual) * linear)
 
@@ -179,7 +200,10 @@ def _sharpness(scores: Array64, labels: Integers, *, usual: float) -> float:
 
 @dataclass(frozen=True)
 class _Best:
-    """Where the path was best: the mean of the folds' parameters, (1, n_classes, r + 1), and what they did held out."""
+    """Where the path was best: the mean of the folds' parameters, (1, n_classes, r + 1), and what they did held out.
+
+    by_fold: (n_folds, n_classes, r + 1), in order of the folds.
+    """
 
     penalty: float
     parameters: Array32
@@ -187,6 +211,7 @@ class _Best:
     accuracy: float | None = None
     steps: int = 0
     note: str = ""
+    by_fold: Array32 | None = None
 
 
 def _count(labels: Integers, n_classes: int, *, complete: bool = False) -> NDArray[np.int64]:
@@ -198,7 +223,7 @@ def _count(labels: Integers, n_classes: int, *, complete: bool = False) -> NDArr
     return n_photos
 
 
-def _stratified(labels: Integers, n_photos: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+def stratified(labels: Integers, n_photos: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     """About `limit` rows at most, in order: each class in proportion, but no class under five photos if it has them."""
     if len(labels) <= limit:
         return np.arange(len(labels))
@@ -232,10 +257,19 @@ def _follow(
         rises = rises + 1 if log_loss > 1.01 * least else 0
         if log_loss < least:
             least = log_loss
-            best = _Best(penalty, parameters.mean(axis=0, keepdims=True), log_loss, accuracy)
+            mean = parameters.mean(axis=0, keepdims=True)
+            best = _Best(penalty, mean, log_loss, accuracy, by_fold=parameters)
         if rises == 2:
             break
     return replace(best, steps=n_steps, note=f"penalty chosen by {len(used)} folds")
+
+
+def _out_of_fold(by_fold: Array32, sample: Photos, folds: Integers) -> Array32:
+    """Logits (n, n_classes) of each photo by the parameters of its own fold, NaN where it has none."""
+    logits = np.full((len(folds), by_fold.shape[1]), np.nan, np.float32)
+    for fold, own in zip(np.unique(folds[folds >= 0]), by_fold, strict=True):
+        logits[folds == fold] = sample.features[folds == fold] @ own[:, :-1].T + own[:, -1]
+    return logits
 
 
 def _held_out(

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from rehead.bundle import Task
 from rehead.tuning.course import Course
+from rehead.tuning.losses import loss_of
 from rehead.tuning.mixing import erased, mixed
 
 NO_DECAY_NDIM = 1  # norms' weights and all biases have one dimension
@@ -28,7 +29,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 class Stepper:
     """The optimiser, the loss scale that float16 needs, and in how many parts a batch goes through the device.
 
-    groups: the parameters that learn, layer by layer, the head last. weights: of the classes, (n_classes,), or None.
+    groups: the parameters that learn, layer by layer, the head last. weights: of `losses.weights_of`. task: what is learned.
     note: told in words when batches go in more parts from now on.
     """
 
@@ -40,8 +41,9 @@ class Stepper:
         weights: torch.Tensor | None,
         device: torch.device,
         note: Callable[[str], None],
+        task: Task = "classification",
     ) -> None:
-        self._model, self._course, self._weights, self._note = model, course, weights, note
+        self._model, self._course, self._weights, self._note, self._task = model, course, weights, note, task
         self._forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if course.compile else model
         self.optimizer = optimizer_of(groups, course)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -132,16 +134,12 @@ class Stepper:
     def _loss(
         self, logits: torch.Tensor, labels: tuple[torch.Tensor, torch.Tensor], part: torch.Tensor, kept: float
     ) -> torch.Tensor:
-        """The mean loss (nats) of these rows: by their own labels, and by those of the photos that were mixed in.
-
-        With weights, the sum of weighted losses by the number of rows, so that parts add up to the whole.
-        """
+        """The mean loss of these rows: by their own labels, and by those of the photos that were mixed in."""
         own = self._loss_by(logits, labels[0][part])
         return own if kept == 1 else kept * own + (1 - kept) * self._loss_by(logits, labels[1][part])
 
     def _loss_by(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        smoothing = self._course.label_smoothing
-        return F.cross_entropy(logits, labels, self._weights, label_smoothing=smoothing, reduction="sum") / len(labels)
+        return loss_of(self._task, logits, labels, self._weights, self._course.label_smoothing)
 
 
 def optimizer_of(groups: Sequence[Sequence[nn.Parameter]], course: Course) -> torch.optim.Optimizer:

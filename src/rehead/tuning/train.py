@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional as F
 
+from rehead.bundle import Task
 from rehead.data.split import seed_for
 from rehead.errors import Defect, RunError
 from rehead.tuning.checks import check_loss, sound
 from rehead.tuning.course import Course, lr_at
 from rehead.tuning.feed import Feed, ahead
+from rehead.tuning.losses import each_loss, weights_of
 from rehead.tuning.modes import set_modes
 from rehead.tuning.state import WATCHED, Average, State, keep, keep_best, load_best, restore
 from rehead.tuning.step import Stepper, autocast, free_memory, is_out_of_memory
@@ -37,7 +38,7 @@ class Job:
     watch: positions in the feed that decide which epoch is kept; none: the last. report: told each epoch's facts. save:
     told the state whenever `due` says so, and at the end of each epoch. progress: told how many photos are done, and how
     it stands. note: told what happened on the way. stop: asked after each batch; once true the epoch ends there and is
-    the last.
+    the last. task: what the feed's labels are; numbers are standardised.
     """
 
     model: nn.Module
@@ -54,6 +55,7 @@ class Job:
     progress: Callable[[int, str], None]
     note: Callable[[str], None]
     stop: Callable[[], bool] = lambda: False
+    task: Task = "classification"
 
 
 def train_layers(job: Job, start: State | None = None) -> State:
@@ -72,7 +74,7 @@ def train_layers(job: Job, start: State | None = None) -> State:
         )
     job.model.to(device, memory_format=layout_for(device))
     set_modes(job.model, names, course.norm)
-    stepper = Stepper(job.model, job.groups, course, class_weights(job, device), device, job.note)
+    stepper = Stepper(job.model, job.groups, course, class_weights(job, device), device, job.note, job.task)
     average = Average(job.model, names, course.average)
     restore(job.model, stepper, average, state)
     if start is None:
@@ -176,11 +178,8 @@ def order_of(job: Job, epoch: int) -> NDArray[np.int64]:
 
 
 def class_weights(job: Job, device: torch.device) -> torch.Tensor | None:
-    """(n_classes,) such that each class counts as much in all, their mean over the photos being 1; None where not asked."""
-    if job.course.class_weight is None:
-        return None
-    counts = np.bincount(job.feed.labels[job.learn], minlength=job.n_classes)
-    return torch.tensor(len(job.learn) / (job.n_classes * np.maximum(counts, 1)), dtype=torch.float32, device=device)
+    """With which each class counts as much in all, their mean over the photos being 1; None where not asked."""
+    return weights_of(job.task, job.feed.labels[job.learn], job.n_classes, job.course.class_weight, device)
 
 
 @contextmanager
@@ -195,18 +194,19 @@ def dice(seed: int, device: torch.device, *place: str | int) -> Iterator[None]:
 
 
 def _watch(job: Job, state: State, lr: float, seconds: float, epoch: int) -> tuple[dict[str, Any], torch.Tensor]:
-    """The facts of an epoch: loss while learning, and on the watched photos loss (nats) and how many are right. And the
-    loss of each watched photo, (n,)."""
+    """The facts of an epoch: loss while learning, and on the watched photos loss and, of classes, how many are right. And
+    the loss of each watched photo, (n,)."""
     losses = torch.empty(0)
     facts: dict[str, Any] = {"epoch": epoch + 1, "loss": state.loss_sum / max(1, state.n_seen), "lr": lr}
     facts |= {"seconds": round(seconds, 3), "images_per_s": round(state.n_seen / max(seconds, 1e-9), 1)}
     if len(job.watch):
         logits = torch.from_numpy(logits_of(job.model, job.feed, job.watch, job.device))
         labels = torch.from_numpy(job.feed.labels[job.watch])
-        right = int((logits.argmax(1) == labels).sum())
-        losses = F.cross_entropy(logits, labels, reduction="none")
+        losses = each_loss(job.task, logits, labels)
         check_loss(float(losses.mean()), f"on the watched photos after epoch {epoch + 1}", lr)
-        facts |= {"watch_loss": float(losses.mean()), "watch_right": right, "watch_n": len(labels)}
+        facts |= {"watch_loss": float(losses.mean()), "watch_n": len(labels)}
+        if job.task == "classification":
+            facts["watch_right"] = int((logits.argmax(1) == labels).sum())
     return facts, losses
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,7 @@ class Verdict:
     n_train: photos learned from. partial: whether extraction was cut short. notes: what a reader must know.
     """
 
+    task: ClassVar[str] = "classification"
     side: str
     top1: Interval
     top5: Interval | None
@@ -87,6 +88,15 @@ class Verdict:
     partial: bool = False
     leaks: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def n(self) -> int:
+        """How many photos were looked at."""
+        return self.top1.n
+
+    @property
+    def headline(self) -> str:
+        return f"held-out accuracy {self.top1} on {self.n} photos"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -149,6 +159,11 @@ def judge(
     )
 
 
+def readable(path: str) -> str:
+    """A path as text that can be written anywhere: bytes that are no UTF-8 are escaped."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def log_softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Natural logarithms of the probabilities, (n, n_classes) float64."""
     raised = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
@@ -179,7 +194,7 @@ def _worst(
     worst = wrong[np.argsort(given[wrong], kind="stable")][:N_MISTAKES]
     return tuple(
         Mistake(
-            path=paths[i].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+            path=readable(paths[i]),
             label=classes[labels[i]],
             predicted=classes[predicted[i]],
             probability=float(np.exp(log_p[i, predicted[i]])),

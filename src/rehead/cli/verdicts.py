@@ -1,0 +1,93 @@
+"""How verdicts on labels and on numbers look; those on classes are in `terminal.py`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rehead.cli.terminal import console, printable, show_table
+from rehead.verdict.bootstrap import Estimate, short
+from rehead.verdict.metrics import Interval
+from rehead.verdict.multilabel import MultilabelVerdict
+from rehead.verdict.regression import RegressionVerdict
+
+NONE = "(none)"  # what stands where a photo has, or is given, no label
+
+
+def show_labels(verdict: MultilabelVerdict) -> None:
+    """The verdict on several labels a photo as a sentence and tables."""
+    out = console()
+    exact = verdict.exact
+    head = "No held-out photo shows a label" if verdict.mean_ap is None else f"mAP {short(verdict.mean_ap.value)}"
+    out.print(f"\n[bold]{head} on {verdict.n} held-out photos[/bold]{_interval(verdict.mean_ap)}")
+    right = round(exact.value * exact.n)
+    facts = [f"exactly the right labels on {right} of {exact.n}: {_narrow(exact)} %"]
+    facts.append(f"most frequent labels alone {100 * verdict.majority.value:.1f} %")
+    facts.append(f"micro F1 {verdict.micro_f1:.3f}, macro F1 {verdict.macro_f1:.3f}")
+    _show_facts(verdict, facts)
+    rows = [
+        (printable(x.label), str(x.n), _share(x.average_precision), f"{x.threshold:.2f}", _narrow(x.precision),
+         _narrow(x.recall), _share(x.f1))
+        for x in verdict.labels
+    ]  # fmt: skip
+    out.print()
+    show_table(["label", "photos", "AP", "from", "precision %", "recall %", "F1"], rows, right=range(1, 7))
+    if verdict.mistakes:
+        out.print()
+        wrong = [
+            (printable(m.path), _listed(m.labels), _listed(m.predicted), f"{m.wrong} {m.probability:.3f}")
+            for m in verdict.mistakes
+        ]
+        show_table(["worst mistakes", "is", "named", "most wrong"], wrong)
+
+
+def show_numbers(verdict: RegressionVerdict) -> None:
+    """The verdict on a number a photo as a sentence and a table."""
+    out = console()
+    mean = short(verdict.mae.value)
+    out.print(f"\n[bold]Off by {mean} on average, on {verdict.n} held-out photos[/bold]{_interval(verdict.mae)}")
+    r2 = "R2 not defined: the numbers do not differ" if verdict.r2 is None else f"R2 {verdict.r2}"
+    facts = [r2, f"root mean square {verdict.rmse}"]
+    facts.append(f"always naming {short(verdict.median)}, the median, is off by {short(verdict.baseline.value)}")
+    _show_facts(verdict, facts)
+    if verdict.mistakes:
+        out.print()
+        places = _decimals(verdict.mae.value)
+        rows = [
+            (printable(m.path), f"{m.value:.6g}", f"{m.predicted:.{places}f}", f"{m.predicted - m.value:+.{places}f}")
+            for m in verdict.mistakes
+        ]
+        show_table(["furthest off", "is", "predicted", "off"], rows, right=range(1, 4))
+
+
+def _show_facts(verdict: Any, facts: list[str]) -> None:
+    out = console()
+    if verdict.n_train:
+        facts.append(f"learned from {verdict.n_train} photos{', a part of them' if verdict.partial else ''}")
+    out.print("; ".join(facts), style="dim")
+    for note in verdict.notes:
+        out.print(f"! {note}", style="yellow", markup=False)
+
+
+def _decimals(error: float) -> int:
+    """How many decimals tell errors of this size apart: 3 for 0.079, none for 12."""
+    return min(6, max(0, 1 - math.floor(math.log10(error)))) if error else 3
+
+
+def _interval(estimate: Estimate | None) -> str:
+    return "" if estimate is None else f" (95 % interval {short(estimate.low)} to {short(estimate.high)})"
+
+
+def _narrow(interval: Interval | None) -> str:
+    """'98.5 (96.7–99.3)', in percent."""
+    if interval is None:
+        return "–"
+    return f"{100 * interval.value:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return printable(", ".join(names)) or NONE

@@ -1,0 +1,92 @@
+"""Whether an honest verdict can be had of a catalog's two sides: every class on both, and something to tell apart.
+
+Called by `catalog.py`, which makes catalogs; sides are drawn by `split.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rehead.data.rows import Skip
+from rehead.data.targets import classes_of
+from rehead.errors import SplitError
+
+if TYPE_CHECKING:
+    from rehead.data.catalog import Catalog
+
+
+def checked_split(catalog: Catalog) -> Catalog:
+    """The catalog without classes that only held-out photos have. Raises SplitError when a class cannot be split."""
+    catalog = _without_strangers(catalog)
+    _check_differ(catalog)
+    if not catalog.on(catalog.held_out_side):
+        raise SplitError(
+            what="No photo is held out, so nothing could be verified.",
+            why="The source gives sides, and all of them are the training side." if not catalog.ours else "",
+            fix="Name held-out photos with --valid DIR or --test DIR, or leave the split to rehead.",
+        )
+    if catalog.ours and catalog.task != "regression":
+        _check_every_class(catalog)
+    return catalog
+
+
+def _without_strangers(catalog: Catalog) -> Catalog:
+    """Where the source gave the sides: without held-out photos of a class that none has on the training side."""
+    if catalog.ours or catalog.task == "regression":
+        return catalog
+    learned = classes_of((photo.label for photo in catalog.photos if photo.side == "train"), catalog.task)
+    known = set(learned)
+    strangers = {i for i, photo in enumerate(catalog.photos) if not known.issuperset(catalog.names(photo))}
+    if not strangers:
+        return catalog
+    why = f"its {'class' if catalog.task == 'classification' else 'label'} has no photo on the training side"
+    skips = [Skip(catalog.photos[i].path, why) for i in sorted(strangers)]
+    return replace(catalog.without(strangers, skips), classes=learned)
+
+
+def _check_differ(catalog: Catalog) -> None:
+    """Raises SplitError when all photos to learn from have the same label."""
+    train = catalog.on("train")
+    if catalog.task == "classification" and len(catalog.classes) < 2:
+        raise SplitError(
+            what="There is only one class." if catalog.classes else "No class has a photo to learn from.",
+            why=f"All photos of {catalog.name} are labelled {catalog.classes[0]!r}." if catalog.classes else "",
+            fix="Put the photos of each class into a folder of its own: photos/cat/..., photos/dog/...",
+        )
+    if catalog.task != "classification" and len({catalog.photos[i].label for i in train}) < 2:
+        raise SplitError(
+            what=f"The {len(train)} photos to learn from do not differ in their labels.",
+            why=f"All have the label {catalog.photos[train[0]].label!r}." if train else "",
+            fix="Check the label column, or name what it is with --task.",
+        )
+    if catalog.task == "multilabel" and (same := [x for x in catalog.unlearnable(train) if not _is_absent(catalog, x)]):
+        raise SplitError(
+            what=f"All photos to learn from have the label {same[0]!r}.",
+            why="Nothing can be learned of what is never missing.",
+            fix="Leave it out of the label column.",
+        )
+
+
+def _is_absent(catalog: Catalog, name: str) -> bool:
+    return not any(name in catalog.names(photo) for photo in catalog.photos if photo.side == "train")
+
+
+def _check_every_class(catalog: Catalog) -> None:
+    """Raises SplitError for a class that one side lacks; of several labels a photo, one may be missing among the held out."""
+    counts = {side: Counter[str]() for side in ("train", catalog.held_out_side)}
+    for photo in catalog.photos:
+        counts[photo.side].update(catalog.names(photo))
+    learned, held_out = counts["train"], counts[catalog.held_out_side]
+    for label in catalog.classes:
+        count = learned[label] + held_out[label]
+        if learned[label] and (held_out[label] or catalog.task == "multilabel"):
+            continue
+        none = "held out" if learned[label] else "left to learn from"
+        what = "class" if catalog.task == "classification" else "label"
+        raise SplitError(
+            what=f"The {what} {label!r} is too small to be split: {count} photo{'s' * (count != 1)}, none {none}.",
+            why="A photo's side is decided by its own bytes, so small classes can fall on one side.",
+            fix="Add photos of it, name held-out photos with --valid DIR, or try another --valid-fraction or --seed.",
+        )

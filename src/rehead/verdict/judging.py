@@ -1,0 +1,52 @@
+"""One verdict for whatever was learned: made, and read back from JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.bundle import Task
+from rehead.verdict.metrics import Verdict, judge, wilson
+from rehead.verdict.multilabel import MultilabelVerdict, judge_labels, mean_average_precision
+from rehead.verdict.regression import RegressionVerdict, judge_numbers, r_squared
+
+AnyVerdict: TypeAlias = Verdict | MultilabelVerdict | RegressionVerdict
+
+
+def judge_task(
+    task: Task,
+    outputs: NDArray[np.floating[Any]],
+    targets: NDArray[Any],
+    *,
+    classes: Sequence[str],
+    thresholds: Sequence[float],
+    median: float,
+    paths: Sequence[str],
+    side: str,
+    **about: Any,
+) -> AnyVerdict:
+    """The verdict on n photos. outputs: (n, k) logits, or (n, 1) numbers. targets: see `data/targets.py`. thresholds: of
+    several labels a photo. median: of the numbers learned from. about: the verdict's own facts."""
+    if task == "regression":
+        return judge_numbers(outputs[:, 0], targets, median=median, paths=paths, side=side, **about)
+    if task == "multilabel":
+        return judge_labels(outputs, targets, classes=classes, thresholds=thresholds, paths=paths, side=side, **about)
+    return judge(outputs, targets, classes=classes, paths=paths, side=side, **about)
+
+
+def read_verdict(values: dict[str, Any]) -> AnyVerdict:
+    """The opposite of a verdict's `to_dict`. Raises KeyError or TypeError for what is none."""
+    kinds: dict[str, type[AnyVerdict]] = {kind.task: kind for kind in (Verdict, MultilabelVerdict, RegressionVerdict)}
+    return kinds[values.get("task", Verdict.task)].from_dict(values)
+
+
+def first_number(task: Task, outputs: NDArray[np.floating[Any]], targets: NDArray[Any]) -> str:
+    """A line on photos that are held out, for a display while there are more to come."""
+    on = f"on {len(targets)} photos"
+    if task == "classification":
+        return f"held-out accuracy {wilson(int((outputs.argmax(axis=1) == targets).sum()), len(targets))} {on}"
+    found = mean_average_precision(outputs, targets) if task == "multilabel" else r_squared(outputs[:, 0], targets)
+    return "" if found is None else f"held-out {'mAP' if task == 'multilabel' else 'R2'} {found} {on}"
