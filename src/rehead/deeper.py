@@ -53,10 +53,12 @@ def tune_layers(
     stop: Callable[[], bool],
     run: RunFolder,
     track: Sequence[str] = (),
+    *,
+    watched: bool = False,
 ) -> Solution:
     """The recipe's layers and the head, trained; Ctrl-C during extraction goes on with the photos that are there.
 
-    track: names of trackers that follow the training.
+    track: names of trackers that follow the training. watched: whether Solution.watched is wanted.
     """
     progress.phase(f"Loading {recipe.backbone}")
     backbone, plan, linear = _planned(catalog, recipe, cache, progress)
@@ -79,7 +81,8 @@ def tune_layers(
         adapters.merge()
     clock.lap("train")
     note = _told(note, plan, state, recipe, len(ground.watch))
-    return _solution(model, ground, extracted, first, note, run, lr=state.history[-1]["lr"])
+    right = _right(ground, model) if watched else {}
+    return _solution(model, ground, extracted, first, note, right, run, lr=state.history[-1]["lr"])
 
 
 @dataclass(frozen=True)
@@ -263,7 +266,15 @@ def _found_rate(job: Job, record: Record, progress: Progress) -> float:
 
 
 def _solution(
-    model: Any, ground: _Ground, extracted: Extracted, first: Head, note: str, run: RunFolder, *, lr: float
+    model: Any,
+    ground: _Ground,
+    extracted: Extracted,
+    first: Head,
+    note: str,
+    right: dict[int, bool],
+    run: RunFolder,
+    *,
+    lr: float,
 ) -> Solution:
     """What came out, its graph written to the run. lr: the last rate. Raises Diverged when it is no numbers."""
     from rehead.nets.cut import Pooled
@@ -291,7 +302,18 @@ def _solution(
         bad=extracted.bad,
         n_stored=extracted.n_stored,
         learned=ground.plan.learning,
+        watched=right,
     )
+
+
+def _right(ground: _Ground, model: Any) -> dict[int, bool]:
+    """Whether the model is right on the watched photos, by their places in the catalog."""
+    from rehead.tuning.train import logits_of
+
+    if not len(ground.watch):
+        return {}
+    is_right = logits_of(model, ground.feed, ground.watch, "cpu").argmax(axis=1) == ground.feed.labels[ground.watch]
+    return dict(zip((ground.train[place] for place in ground.watch), is_right.tolist(), strict=True))
 
 
 def _thresholds(ground: _Ground, model: Any) -> tuple[float, ...]:

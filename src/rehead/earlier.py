@@ -20,6 +20,7 @@ from rehead import bundle as bundles
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.joining import joined
 from rehead.data.sources import open_source
+from rehead.data.targets import classes_of
 from rehead.errors import PhotoError, RecipeError, ReheadError, RunError
 from rehead.extraction import job_order
 from rehead.progress import Progress
@@ -51,6 +52,11 @@ class Earlier:
         given = {name: given[name] for name in {**PRESETS.get(preset or "", {}), **settings}}
         own = asdict(self.recipe)
         changed = [name for name in given if given[name] != own[name]]
+        if "task" in changed:
+            raise RecipeError(
+                what=f"--task is {own['task']} in the run {self.run}.",
+                fix="Leave --task out, or begin a new run with all photos.",
+            )
         if "valid_fraction" in changed:
             raise RecipeError(
                 what=f"--valid-fraction is {own['valid_fraction']:g} in the run {self.run}.",
@@ -103,9 +109,9 @@ def read_earlier(folder: str | os.PathLike[str], cache: Path) -> Earlier:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(what=f"The run {run} cannot be read.", why=f"{type(error).__name__}: {error}") from error
     if recipe.limit is not None:
-        photos = _used(photos, recipe)
+        photos = _used(photos, replace(recipe, task=facts.task))
     usual = asdict(Recipe())
-    chosen = {name: usual[name] for name in OF_ONE_JOB}
+    chosen = {name: usual[name] for name in OF_ONE_JOB} | {"task": facts.task}
     if recipe.fit == "auto":
         chosen["fit"] = facts.preprocess.fit
     return Earlier(run, replace(recipe, **chosen), photos, *_access(run, cache))
@@ -149,8 +155,9 @@ def _place(run: Path, asked: Asked) -> str:
 
 def _used(photos: tuple[Photo, ...], recipe: Recipe) -> tuple[Photo, ...]:
     """Those that a job with a limit took."""
-    classes = tuple(sorted({photo.label for photo in photos}))
-    order = job_order(Catalog("earlier", "manifest", photos, classes, lambda _: b""), recipe)
+    task: Any = recipe.task
+    classes = classes_of((photo.label for photo in photos), task)
+    order = job_order(Catalog("earlier", "manifest", photos, classes, lambda _: b"", task=task), recipe)
     return tuple(photos[i] for i in sorted(order))
 
 

@@ -14,14 +14,25 @@ from rehead.extraction import chosen_prefix, extract_missing, folds_of, job_orde
 from rehead.features.engines import OnnxEngine, Prefix, resolve
 from rehead.progress import Clock, Progress
 from rehead.solution import Solution
+from rehead.tuning.head import logits_by_folds
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.tasks import fit_task
 
 
 def tune_head(
-    catalog: Catalog, recipe: Recipe, cache: Path, progress: Progress, clock: Clock, stop: Callable[[], bool]
+    catalog: Catalog,
+    recipe: Recipe,
+    cache: Path,
+    progress: Progress,
+    clock: Clock,
+    stop: Callable[[], bool],
+    *,
+    watched: bool = False,
 ) -> Solution:
-    """The head of least loss on the features of the photos that are there when extraction ends or is stopped."""
+    """The head of least loss on the features of the photos that are there when extraction ends or is stopped.
+
+    watched: whether heads of the same kind are judged by k-fold on the training side, for Solution.watched.
+    """
     prefix = chosen_prefix(catalog, recipe, cache, progress)
     clock.lap("prepare")
 
@@ -37,6 +48,11 @@ def tune_head(
         labels, folds = catalog.labels(train), folds_of(catalog, train, recipe)
         device = resolve("torch", recipe.device)[1]
         fitted = fit_task(catalog.task, features, labels, catalog.n_outputs, folds, recipe, device, progress)
+        right = {}
+        if watched:
+            logits_apart = logits_by_folds(features, labels, len(catalog.classes), folds, recipe, device, progress)
+            apart = zip(train, (logits_apart.argmax(axis=1) == labels).tolist(), folds.tolist(), strict=True)
+            right = {i: is_right for i, is_right, fold in apart if fold >= 0}
         clock.lap("solve")
 
         logits = fitted.head.logits(store.read([catalog.photos[i].digest for i in held_out]))
@@ -52,6 +68,7 @@ def tune_head(
         card=prefix.card,
         bad=extracted.bad,
         n_stored=n_stored,
+        watched=right,
     )
 
 

@@ -218,16 +218,17 @@ def _extracted(
     with open_store(cache, prefix, recipe) as store:
         extract_missing(catalog, order, prefix, recipe, store, titled, stop)
         there = in_store(catalog, order, store)
-    rate = _rate(catalog, there, prefix, recipe, titled)
+    titled.phase("Timing")
+    rate = rate_of(catalog, there, prefix, recipe)
     entry = replace(runner.entry, images_per_s=round(rate, 1), n_photos=len(there))
     return replace(runner, there=frozenset(there), entry=entry)
 
 
-def _rate(catalog: Catalog, there: list[int], prefix: Prefix, recipe: Recipe, progress: Progress) -> float:
+def rate_of(catalog: Catalog, there: Sequence[int], prefix: Prefix, recipe: Recipe) -> float:
+    """Photos a second, decoding included. there: photos that can be read, one at least."""
     name, device = resolve(recipe.engine, recipe.device)
-    progress.phase("Timing")
     timed = [catalog.photos[i] for i in there[:N_TIMED]]
-    engine = open_engine(prefix, name, device, lambda: sample_pixels(catalog, there, prefix.card))
+    engine = open_engine(prefix, name, device, lambda: sample_pixels(catalog, list(there), prefix.card))
     return photos_per_second(engine, lambda i: prepare(catalog.read(timed[i]), prefix.card.preprocess), len(timed))
 
 

@@ -78,9 +78,10 @@ class Clock:
         self._laps: dict[str, float] = {}
 
     def lap(self, phase: str) -> None:
-        """All since the last lap was this phase."""
+        """All since the last lap was this phase, which may come more than once."""
         now = time.monotonic()
-        self._laps[phase], self._last = round(now - self._last, 3), now
+        self._laps[phase] = round(self._laps.get(phase, 0.0) + now - self._last, 3)
+        self._last = now
 
     def laps(self) -> dict[str, float]:
         return {**self._laps, "total": round(time.monotonic() - self._begun, 3)}

@@ -26,11 +26,14 @@ from rehead.features.cache import check_writable, default_cache_folder
 from rehead.features.extract import too_many_bad
 from rehead.frozen import tune_head
 from rehead.heats import those_here
+from rehead.ladder import climb
 from rehead.progress import Clock, Progress, Silent
 from rehead.resume import Asked, check_photos, taken_up
 from rehead.run_folder import Log, RunFolder
 from rehead.search import with_best_backbone
 from rehead.solution import Solution
+from rehead.tries import FILE as TRIED
+from rehead.tries import LADDER, Search
 from rehead.tuning.recipe import AUTO, Recipe
 from rehead.tuning.tasks import check_task
 from rehead.tuning.trackers import chosen_trackers
@@ -88,7 +91,8 @@ def tune(
     out: the run's folder, by default runs/<photos>-<backbone>-<n>; force replaces a run that is there.
     cache: where features are kept, by default REHEAD_CACHE or the user's cache folder.
     stop: asked during extraction; once true the job is finished with the photos that are there.
-    recipe: a preset, "quick", "balanced" or "thorough", whose settings others go before.
+    recipe: a preset, "quick", "balanced" or "thorough", whose settings others go before; or "auto": the one of them that
+        pays, within budget_s for the whole job.
     resume: the folder of a run that was interrupted: it goes on from its last checkpoint, with its own recipe and, where
         source is None, its own photos. Raises RunError when photos or settings differ, unless force.
     track: "tensorboard", "mlflow": told of each epoch while layers train.
@@ -105,16 +109,26 @@ def tune(
             what="--from begins a new run, and --resume goes on with one.",
             fix="Leave one of them out; a run that is taken up knows the run it came from.",
         )
+    if recipe == AUTO and from_run is not None:
+        raise RecipeError(
+            what="--recipe auto tries one recipe after another, and --from takes the earlier run's.",
+            fix="Leave one of them out, or name --recipe quick, balanced or thorough.",
+        )
     place = Path(cache).expanduser() if cache is not None else default_cache_folder(os.environ)
     check_writable(place)
     progress, clock = Log(progress or Silent()), Clock()
     with RunFolder(out, force=force, resume=resume) as run:
         earlier = read_earlier(from_run, place) if from_run is not None else None
         if resume is None:
-            chosen = earlier.recipe_with(recipe, settings) if earlier else Recipe.from_preset(recipe, settings)
+            search = Search.of(settings) if recipe == AUTO else None
+            if search is not None:
+                chosen = search.recipe(LADDER[0])
+            else:
+                chosen = earlier.recipe_with(recipe, settings) if earlier else Recipe.from_preset(recipe, settings)
             asked = Asked.of(source, layout, valid, test, earlier.run if earlier else None)
         else:
             chosen, asked = taken_up(run.path, source, recipe, settings, force=force)
+            search = Search.of_run(run.path)
             earlier = read_earlier(asked.from_run, place) if asked.from_run is not None else None
         if track and chosen.train == "head":
             raise RecipeError(
@@ -130,6 +144,8 @@ def tune(
         progress.begin(run.path)
         run.write("recipe.toml", chosen.to_toml())
         run.write_json("photos.json", replace(asked, root=str(opened.root) if opened.root else None).to_dict())
+        if search is not None:
+            run.write_json(TRIED, search.written(()))
         catalog = scan(
             opened,
             seed=earlier.recipe.seed if earlier else chosen.seed,
@@ -145,14 +161,17 @@ def tune(
             check_photos(run.path, catalog)
         write_csv(catalog, run.path / "catalog.csv")
         progress.note(_about(catalog))
-        check_task(chosen, catalog.task)
+        check_task(chosen, catalog.task, searches=search is not None)
         clock.lap("scan")
 
         if chosen.backbone == AUTO:
             chosen = with_best_backbone(catalog, those_here(place), chosen, place, progress, stop, run)
             run.write("recipe.toml", chosen.to_toml())
             clock.lap("race")
-        if chosen.train == "head":
+        if search is not None:
+            solution, chosen = climb(catalog, search.on(chosen), place, progress, clock, stop, run)
+            run.write("recipe.toml", chosen.to_toml())
+        elif chosen.train == "head":
             solution = tune_head(catalog, chosen, place, progress, clock, stop)
         else:
             solution = tune_layers(catalog, chosen, place, progress, clock, stop, run, track)

@@ -20,6 +20,7 @@ RUNS = "runs"
 LOG = "log.txt"
 CHECKPOINT = "checkpoint.safetensors"  # a run that has one can be taken up; a finished run needs it no longer
 BODY = "body.onnx"  # a tuned network without its head, on the way into the bundle
+TRIES = "tries"  # of --recipe auto, each as a run of its own would have it
 LOCK = ".lock"
 FULL = re.compile(
     "No space left on device|Disk quota exceeded|File too large|Read-only file system"
@@ -64,6 +65,13 @@ class RunFolder:
     def write_json(self, name: str, values: Any) -> None:
         self.write(name, json.dumps(values, indent=1, ensure_ascii=True) + "\n")
 
+    def within(self, name: str) -> RunFolder:
+        """A folder in this one for one of several tries. It is gone when the run is finished."""
+        part = RunFolder(None, force=False)
+        part.path = self.path / TRIES / name
+        part.path.mkdir(parents=True, exist_ok=True)
+        return part
+
     def finish(self) -> Path:
         """The folder's own path, now that all of it is written."""
         if self._out is not None and self.path != self._out:
@@ -76,6 +84,7 @@ class RunFolder:
             self.path = self._out
         for name in (LOCK, CHECKPOINT, BODY):
             (self.path / name).unlink(missing_ok=True)
+        remove_tree(self.path / TRIES)
         return self.path
 
     def __enter__(self) -> RunFolder:
@@ -143,8 +152,13 @@ def is_running(run: Path) -> bool:
         return True
 
 
+def can_go_on(run: Path) -> bool:
+    """Whether there is a checkpoint from which `--resume` goes on."""
+    return (run / CHECKPOINT).is_file() or any(run.glob(f"{TRIES}/*/{CHECKPOINT}"))
+
+
 def _is_worth_keeping(run: Path) -> bool:
-    return (run / "verdict.json").exists() or (run / CHECKPOINT).exists()
+    return (run / "verdict.json").exists() or can_go_on(run)
 
 
 def _check_unfinished(run: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ class Solution:
     body: an ONNX graph, pixels -> "features" (n, width), which the head takes. features: the same by other means, for
     comparison, on pixels (n, h, w, 3). card: of the backbone. learned: the layers that were tuned besides the head.
     bad: photos that could not be read. n_stored: photos whose features were there already. thresholds: of several labels.
+    watched: where that was asked for, training photos that the model did not learn from, or one like it in a k-fold, and
+    whether it is right on them.
     """
 
     head: Head
@@ -37,3 +39,4 @@ class Solution:
     n_stored: int
     learned: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
+    watched: dict[int, bool] = field(default_factory=dict)

@@ -59,7 +59,10 @@ def tune(
         str | None, typer.Option(help="A name that `rehead backbones` lists, or auto: race them. (efficientnet_lite0)")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="A preset: quick (head), balanced (last layers too) or thorough (all).")
+        str | None,
+        typer.Option(
+            help="A preset: quick (head), balanced (last layers too), thorough (all), or auto: which of them pays."
+        ),
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="classification, multilabel or regression; the labels tell it when left out.")
@@ -83,7 +86,10 @@ def tune(
         float | None, typer.Option(help="Share held out where the photos bring no split. (0.2)")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use at most so many photos.")] = None,
-    budget: Annotated[str | None, typer.Option(help="Extract for at most so long: 90s, 2m, 1h.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Extract for at most so long: 90s, 2m, 1h. With --recipe auto: the whole job. (10m)"),
+    ] = None,
     class_weight: Annotated[str | None, typer.Option(help="balanced: rare classes count as much.")] = None,
     folds: Annotated[int | None, typer.Option(help="Folds of the cross-validation on the training side. (5)")] = None,
     activation: Annotated[str | None, typer.Option(help="Between an MLP's layers: relu or none. (relu)")] = None,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.rows import Skip
 from rehead.data.split import split_keys
+from rehead.data.targets import classes_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def joined(
     catalog = replace(
         new,
         photos=photos,
-        classes=tuple(sorted({photo.label for photo in photos})),
+        classes=classes_of((photo.label for photo in photos), new.task),
         read=lambda photo: (new.read if photo.digest in fresh else read)(photo),
         is_gone=lambda photo: photo.digest not in fresh and is_gone(photo),
         leaks=_leaks(photos),

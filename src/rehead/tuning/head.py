@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from rehead.bundle import Head
 from rehead.progress import Progress, Silent
@@ -54,7 +55,8 @@ def logits_by_folds(
 ) -> NDArray[np.float32]:
     """Logits (n, n_classes) of each photo by a head, not "auto", fitted without its fold, its penalty too. NaN in fold -1."""
     fit = functools.partial(_refit, recipe.head, n_classes, recipe, device, progress or Silent())
-    return cross_validated(features, labels, n_classes, folds, fit)
+    with threadpool_limits(1):  # many small products: threads that wait for each other lose, ninefold on busy cores
+        return cross_validated(features, labels, n_classes, folds, fit)
 
 
 def soft_head(features: X, labels: Y, n_classes: int, folds: Y, class_weight: str | None) -> tuple[Head, str]:

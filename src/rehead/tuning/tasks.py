@@ -13,7 +13,7 @@ from rehead.errors import RecipeError
 from rehead.progress import Progress, Silent
 from rehead.tuning.head import SOFT_PENALTY, X, Y, fit_head, mlp_settings, soft_head
 from rehead.tuning.labels import chosen_thresholds, solve_labels
-from rehead.tuning.recipe import Recipe, hidden_widths
+from rehead.tuning.recipe import AUTO, Recipe, hidden_widths
 from rehead.tuning.ridge import solve_quick_ridge, solve_ridge
 from rehead.tuning.solve import cross_validated, solve_linear, solve_quick
 
@@ -33,9 +33,13 @@ class Fitted:
     thresholds: tuple[float, ...] = ()
 
 
-def check_task(recipe: Recipe, task: Task) -> None:
-    """Raises RecipeError for a setting that says nothing of what is learned."""
+def check_task(recipe: Recipe, task: Task, *, searches: bool = False) -> None:
+    """Raises RecipeError for a setting that says nothing of what is learned. searches: with --recipe auto."""
     odd = []
+    if searches and task != "classification":
+        odd.append(("--recipe auto", "Name --recipe quick, balanced or thorough."))
+    if recipe.backbone == AUTO and task != "classification":
+        odd.append(("--backbone auto", "Name a backbone."))
     if recipe.head in ("prototype", "auto") and task != "classification":
         odd.append((f"--head {recipe.head}", "Name --head linear or mlp:1000,256."))
     if recipe.sampling == "balanced" and recipe.train != "head" and task != "classification":

@@ -1,0 +1,245 @@
+"""--recipe auto: a ladder of presets, climbed as long as the photos say that it pays and the time given is enough.
+
+The head alone comes first, so that there is always a result. Each further try is judged on training photos that it did
+not learn from; it is kept when it is right on more of them than the simpler one before it by over one standard error, and
+a try that does not pay is the last. Before a try its time is forecast, and nothing is begun that would not be finished.
+What was tried, and why the next was not, stands in the log and in tried.json. Which model is kept is known before
+the held-out photos are looked at.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from rehead.data.catalog import Catalog
+from rehead.deeper import CURVES, METRICS, tune_layers
+from rehead.errors import BackboneError, EngineError, RecipeError, RunError, StoreError
+from rehead.extraction import chosen_prefix
+from rehead.features.engines import resolve
+from rehead.features.rate import seconds_to_decode
+from rehead.frozen import tune_head
+from rehead.heats import rate_of
+from rehead.pixels import prepare
+from rehead.progress import Clock, Progress, Titled
+from rehead.run_folder import CHECKPOINT, RunFolder
+from rehead.solution import Solution
+from rehead.tries import FILE, LADDER, Search, Try
+from rehead.tuning.forecast import Forecast, Pace, forecast
+from rehead.tuning.layers import Stage
+from rehead.tuning.plan import planned
+from rehead.tuning.recipe import Recipe, load
+from rehead.verdict.compare import gain
+from rehead.verdict.metrics import Interval, wilson
+
+AROUND_S = 10.0  # kept back for the verdict and the bundle
+ENOUGH = 0.98  # right: what is left to gain is less than photos that nobody could name, and labels that are wrong
+N_WATCHED = 200  # photos that a try is judged on, if they are at most MOST_WATCHED of the training side
+MOST_WATCHED = 0.2
+MARGIN = 1.2  # a forecast is believed to be right within so much
+FEWEST_EPOCHS = 0.5  # of a preset's: fewer are another recipe
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The try that is kept so far."""
+
+    name: str
+    recipe: Recipe
+    solution: Solution
+
+
+def climb(
+    catalog: Catalog,
+    search: Search,
+    cache: Path,
+    progress: Progress,
+    clock: Clock,
+    stop: Callable[[], bool],
+    run: RunFolder,
+) -> tuple[Solution, Recipe]:
+    """The solution that is kept, and its recipe. clock: of the whole job, which began before."""
+    return _Climb(catalog, search, cache, progress, clock, stop, run).up()
+
+
+class _Climb:
+    """One search under way: what is kept, what was tried, and until when there is time."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        search: Search,
+        cache: Path,
+        progress: Progress,
+        clock: Clock,
+        stop: Callable[[], bool],
+        run: RunFolder,
+    ) -> None:
+        self.catalog, self.search, self.cache, self.run = catalog, search, cache, run
+        self.progress, self.clock, self.stop = progress, clock, stop
+        self.ends = time.monotonic() + search.budget_s - search.spent_s - clock.laps()["total"] - AROUND_S
+        self.tries: list[Try] = []
+        self.misjudged = 1.0  # how much longer the last try took than was forecast
+
+    @property
+    def left_s(self) -> float:
+        return self.ends - time.monotonic()
+
+    def up(self) -> tuple[Solution, Recipe]:
+        """Try after try, until one does not pay or there is no time for the next."""
+        self.write()
+        kept = self.begin()
+        for name in LADDER[1:]:
+            if reason := self.enough(kept):
+                self.tell(Try(name=name, why=f"Not tried: {reason}."))
+                break
+            better = self.attempt(name, kept)
+            if better is None:
+                break
+            kept = better
+        folder = self.run.path / "tries" / kept.name
+        for file in (METRICS, CURVES):
+            if (folder / file).is_file():
+                self.run.write(file, (folder / file).read_text(encoding="utf-8"))
+        self.progress.note(
+            f"{kept.name} is kept, {self.search.budget_s - AROUND_S - max(0.0, self.left_s):.0f} s of "
+            f"{self.search.budget_s:.0f} s are gone"
+        )
+        return kept.solution, replace(kept.recipe, budget_s=None)
+
+    def begin(self) -> _Held:
+        """The head alone."""
+        name, begun = LADDER[0], time.monotonic()
+        recipe = self.search.recipe(name)
+        titled = Titled(name, self.progress)
+        solution = tune_head(self.catalog, recipe, self.cache, titled, self.clock, self.stop, watched=True)
+        seconds = round(time.monotonic() - begun, 1)
+        right = _share(solution)
+        why = (
+            f"Right on {right} of the training side by {recipe.folds}-fold, in {seconds:.0f} s. Kept: it is the first."
+        )
+        self.tell(Try(name=name, seconds=seconds, right=right, kept=True, why=why))
+        return _Held(name, recipe, solution)
+
+    def enough(self, kept: _Held) -> str:
+        """Why nothing more is to be tried, or an empty string."""
+        if self.stop():
+            return "the job was asked to stop"
+        share = _share(kept.solution)
+        if share.n and share.value >= ENOUGH:
+            return (
+                f"{kept.name} is right on {share.value:.1%} of the photos that judge it, and more would not be worth it"
+            )
+        return ""
+
+    def attempt(self, name: str, kept: _Held) -> _Held | None:
+        """The next try, if there is time for it and it pays."""
+        begun, tell = time.monotonic(), Titled(name, self.progress)
+        part = self.run.within(name)
+        try:
+            recipe, expected_s = self.planned(name, part, kept, tell)
+            if recipe is None:
+                why = f"Not tried: it would take about {expected_s:.0f} s, and {max(0.0, self.left_s):.0f} s are left."
+                self.tell(Try(name=name, expected_s=round(expected_s, 1), why=why))
+                return None
+            about = f"about {expected_s:.0f} s of the {self.left_s:.0f} s that are left" if expected_s else "it goes on"
+            self.progress.note(f"{name}: {recipe.course.epochs} epochs, {about}")
+            begun = time.monotonic()
+            solution = tune_layers(self.catalog, recipe, self.cache, tell, self.clock, self.over, part, watched=True)
+        except (BackboneError, EngineError, RecipeError, RunError, StoreError) as error:
+            seconds = round(time.monotonic() - begun, 1)
+            self.tell(Try(name=name, seconds=seconds, why=f"Failed, so {kept.name} is kept: {error.what}"))
+            return None
+        seconds = time.monotonic() - begun
+        if expected_s:
+            self.misjudged = max(1.0, seconds / expected_s * MARGIN * self.misjudged)
+        tried = _Held(name, recipe, solution)
+        better, why = _compared(kept, tried)
+        self.tell(
+            Try(
+                name=name,
+                epochs=recipe.course.epochs,
+                expected_s=round(expected_s, 1) or None,
+                seconds=round(seconds, 1),
+                right=_share(solution),
+                kept=better,
+                why=f"{why} In {seconds:.0f} s.",
+            )
+        )
+        return tried if better else None
+
+    def over(self) -> bool:
+        """Whether a try has to end with what it has: the job was asked to, or the time given is gone."""
+        return self.stop() or self.left_s < 0
+
+    def planned(self, name: str, part: RunFolder, kept: _Held, tell: Progress) -> tuple[Recipe | None, float]:
+        """The recipe of a try, with as many epochs as there is time for, and the seconds it will take; None when that is
+        too few. One that was interrupted goes on as it was planned: 0 s."""
+        if (part.path / CHECKPOINT).is_file():
+            return load(part.path / "recipe.toml"), 0.0
+        recipe = self.search.recipe(name)
+        n_train = len(kept.solution.train)
+        if "watch" not in self.search.settings:
+            recipe = replace(recipe, watch=min(MOST_WATCHED, max(recipe.watch, N_WATCHED / n_train)))
+        ahead = self.ahead(recipe, kept.solution, tell)
+        factor, epochs = MARGIN * self.misjudged, recipe.course.epochs
+        fitting = min(epochs, ahead.epochs_within(self.left_s / factor))
+        if fitting < epochs and ("epochs" in self.search.settings or fitting < FEWEST_EPOCHS * epochs):
+            return None, factor * ahead.seconds(epochs)
+        recipe = replace(recipe, epochs=fitting)
+        part.write("recipe.toml", recipe.to_toml())
+        return recipe, factor * ahead.seconds(fitting)
+
+    def ahead(self, recipe: Recipe, seen: Solution, tell: Progress) -> Forecast:
+        """What a recipe will take, by what a few photos take now. seen: a try on the same photos."""
+        from rehead.nets.backbone import load_backbone
+        from rehead.nets.cut import Pooled
+        from rehead.tuning.pace import step_seconds
+
+        tell.phase("Measuring what a photo takes")
+        net = load_backbone(recipe.backbone, weights=recipe.weights, arguments=recipe.backbone_args)
+        stages = [Stage(layer.name, layer.parameters, layer.macs, layer.shape) for layer in net.layers]
+        n_photos = len(seen.train) + len(seen.held_out)
+        plan = planned(recipe, stages, n_photos, self.cache)
+        size = (3, net.preprocess.height, net.preprocess.width)
+        shape = size if plan.cut is None else next(stage.shape for stage in stages if stage.name == plan.cut)
+        body = Pooled(net.network) if plan.cut is None else net.suffix(plan.cut)
+        prefix = chosen_prefix(self.catalog, replace(recipe, cut=None), self.cache, tell)
+        photos = [self.catalog.photos[i] for i in seen.train]
+        pace = Pace(
+            network_s=1 / rate_of(self.catalog, seen.train, prefix, recipe),
+            decode_s=seconds_to_decode(lambda i: prepare(self.catalog.read(photos[i]), net.preprocess), len(photos)),
+            step_s=step_seconds(body, shape, recipe.course.batch_size, resolve("torch", recipe.device)[1]),
+        )
+        tell.note(
+            f"A photo takes {1000 * pace.network_s:.0f} ms on the engine, {1000 * pace.step_s:.0f} ms in a step of training"
+        )
+        self.clock.lap("measure")
+        return forecast(recipe, stages, plan, pace, len(seen.train), len(seen.held_out))
+
+    def tell(self, tried: Try) -> None:
+        self.tries.append(tried)
+        self.progress.note(f"{tried.name}: {tried.why}")
+        self.write()
+
+    def write(self) -> None:
+        self.run.write_json(FILE, self.search.written(self.tries))
+
+
+def _share(solution: Solution) -> Interval:
+    return wilson(sum(solution.watched.values()), len(solution.watched))
+
+
+def _compared(kept: _Held, tried: _Held) -> tuple[bool, str]:
+    """Whether a try takes the place of the one that is kept, and why, on the photos that judge both."""
+    shared = sorted(kept.solution.watched.keys() & tried.solution.watched.keys())
+    one, other = (np.array([held.solution.watched[i] for i in shared], bool) for held in (tried, kept))
+    found = gain(one, other)
+    shares = f"{one.mean():.1%} against {other.mean():.1%} of {kept.name}" if shared else "nothing to compare"
+    points = f"{100 * found.value:+.1f} points, give or take {100 * found.error:.1f}"
+    verdict = "Kept." if found.is_clear else f"Not clearly better, so {kept.name}, the simpler, is kept."
+    return found.is_clear, f"Right on {shares}, on {len(shared)} watched photos ({points}). {verdict}"

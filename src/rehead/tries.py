@@ -1,0 +1,79 @@
+"""What --recipe auto was asked for, and what was tried: kept in tried.json, so that an interrupted search goes on. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rehead.errors import RecipeError
+from rehead.tuning.recipe import PRESETS, Recipe
+from rehead.verdict.metrics import Interval
+
+LADDER = ("quick", "balanced", "thorough")  # presets, from the simplest
+BUDGET_S = 600.0  # where none is given
+QUICK_SHARE = 0.8  # of the time, at most, goes into the features of the head alone
+FILE = "tried.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Try:
+    """expected_s, seconds: of the forecast, and what it took; None where there was none. right: of the watched photos."""
+
+    name: str
+    epochs: int | None = None
+    expected_s: float | None = None
+    seconds: float | None = None
+    right: Interval | None = None
+    kept: bool = False
+    why: str
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was asked for. settings: those of a recipe that go before each preset's. budget_s: for the whole job.
+    spent_s: what tries took before the job was interrupted."""
+
+    settings: dict[str, Any]
+    budget_s: float
+    spent_s: float = 0.0
+
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> Search:
+        """Raises RecipeError for settings that leave nothing to find, or that a preset on the ladder refuses."""
+        own = {name: value for name, value in settings.items() if name != "budget_s"}
+        if "train" in own:
+            raise RecipeError(
+                what="--recipe auto finds what learns, and --train says it.", fix="Leave one of the two out."
+            )
+        if own.get("watch") == 0:
+            raise RecipeError(what="--recipe auto judges by watched photos, and --watch 0 leaves none.")
+        search = cls(own, settings.get("budget_s") or BUDGET_S)
+        for name in LADDER:
+            search.recipe(name)
+        return search
+
+    @classmethod
+    def of_run(cls, run: Path) -> Search | None:
+        """That of an interrupted run; None where it is a run of one recipe."""
+        try:
+            facts = json.loads((run / FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        spent_s = facts["spent_s"] + sum(entry["seconds"] or 0.0 for entry in facts["tries"])
+        return cls(facts["settings"], facts["budget_s"], spent_s)
+
+    def recipe(self, name: str) -> Recipe:
+        """A preset's, under the settings."""
+        own = {"budget_s": QUICK_SHARE * self.budget_s} if name == LADDER[0] else {}
+        return Recipe.from_dict({**PRESETS[name], **own, **self.settings})
+
+    def written(self, tries: Sequence[Try]) -> dict[str, Any]:
+        """What tried.json holds: enough for `of_run`, and all that was tried."""
+        return {**asdict(self), "tries": [asdict(tried) for tried in tries]}
+
+    def on(self, recipe: Recipe) -> Search:
+        """With the backbone of a recipe."""
+        return replace(self, settings={**self.settings, "backbone": recipe.backbone, "weights": recipe.weights})

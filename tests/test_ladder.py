@@ -1,0 +1,146 @@
+"""--recipe auto: what is tried, what is kept, what is written down, and what happens when time or the job ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import make_photos
+from PIL import Image
+from safetensors.torch import save_file
+
+import rehead
+from rehead.errors import RecipeError
+from rehead.ladder import _compared, _Held
+from rehead.solution import Solution
+from rehead.tries import LADDER, Search
+from rehead.tuning.recipe import PRESETS, Recipe
+from rehead.tuning.recipe import load as load_recipe
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A tiny network with random weights, in a file."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(dict(rehead.backbone("test_resnet", pretrained=False).network.state_dict()), path)
+    return {"backbone": "test_resnet", "weights": str(path)}
+
+
+@pytest.fixture(scope="module")
+def hard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise under two labels: nobody can tell them apart."""
+    folder = tmp_path_factory.mktemp("hard") / "photos"
+    random = np.random.default_rng(0)
+    for label in ("one", "other"):
+        (folder / label).mkdir(parents=True)
+        for i in range(40):
+            Image.fromarray(random.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / label / f"{i}.png")
+    return folder
+
+
+def tries(run: Path) -> list[dict[str, Any]]:
+    return json.loads((run / "tried.json").read_text())["tries"]
+
+
+@pytest.fixture(scope="module")
+def climbed(hard: Path, tiny: dict[str, Any], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> rehead.Tuned:
+    out = tmp_path_factory.mktemp("run") / "run"
+    return rehead.tune(hard, cache=cache, out=out, recipe="auto", budget_s=3000.0, epochs=2, views=2, **tiny)
+
+
+def test_easy_photos_need_no_more_than_the_head(tiny: dict[str, Any], cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20})
+    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", recipe="auto", **tiny)
+    quick, balanced = tries(tuned.run)
+    assert quick["kept"]
+    assert balanced["seconds"] is None
+    assert balanced["why"].endswith("of the photos that judge it, and more would not be worth it.")
+    recipe = load_recipe(tuned.run / "recipe.toml")
+    assert (recipe.train, recipe.budget_s) == ("head", None)
+    assert quick["why"] in (tuned.run / "log.txt").read_text()
+
+
+def test_a_try_is_judged_and_the_run_holds_the_recipe_that_is_kept(climbed: rehead.Tuned) -> None:
+    found = tries(climbed.run)
+    assert [entry["name"] for entry in found[:2]] == ["quick", "balanced"]
+    balanced = found[1]
+    assert balanced["right"]["n"] == pytest.approx(0.2 * found[0]["right"]["n"], abs=3)
+    assert balanced["seconds"] > 0
+    assert "watched photos" in balanced["why"]
+    kept = [entry["name"] for entry in found if entry["kept"]][-1]
+    assert load_recipe(climbed.run / "recipe.toml").train == PRESETS[kept]["train"]
+    assert (climbed.run / "metrics.jsonl").exists() == (kept != "quick")
+
+
+def test_the_bundle_is_of_the_kept_try_and_the_tries_are_gone(climbed: rehead.Tuned, hard: Path) -> None:
+    assert not (climbed.run / "tries").exists()
+    assert rehead.load(climbed.bundle).predict(hard / "one" / "0.png").label in ("one", "other")
+
+
+def test_what_would_not_be_finished_is_not_begun(hard: Path, tiny: dict[str, Any], cache: Path, tmp_path: Path) -> None:
+    tuned = rehead.tune(hard, cache=cache, out=tmp_path / "run", recipe="auto", budget_s=15.0, epochs=500, **tiny)
+    balanced = tries(tuned.run)[1]
+    assert balanced["why"].startswith("Not tried: it would take about ")
+    assert balanced["expected_s"] > 15
+
+
+def held(name: str, watched: dict[int, bool]) -> _Held:
+    solution = Solution(
+        head=None, note="", train=[], held_out=[], logits=np.zeros((0, 2)), body=Path(), features=lambda pixels: pixels,
+        card=None, bad={}, n_stored=0, watched=watched,
+    )  # type: ignore[arg-type]  # fmt: skip
+    return _Held(name, Recipe(), solution)
+
+
+def test_a_try_is_kept_only_when_it_is_clearly_better_on_photos_that_judge_both() -> None:
+    simple = held("quick", {i: i % 2 == 0 for i in range(100)})
+    better = held("balanced", {i: i % 4 != 3 for i in range(50, 120)})
+    even = held("balanced", {i: i % 2 == 0 or i == 1 for i in range(100)})
+    assert _compared(simple, better)[0]
+    assert "on 50 watched photos" in _compared(simple, better)[1]
+    is_kept, why = _compared(simple, even)
+    assert not is_kept
+    assert why.endswith("Not clearly better, so quick, the simpler, is kept.")
+    assert not _compared(simple, held("balanced", {}))[0]
+
+
+@pytest.mark.parametrize("settings", [{"train": "last:1"}, {"watch": 0}, {"head": "prototype"}])
+def test_settings_that_leave_nothing_to_find_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError):
+        Search.of(settings)
+
+
+def test_settings_go_before_each_preset_and_the_budget_is_the_jobs() -> None:
+    search = Search.of({"budget_s": 60.0, "lr": 1e-4, "seed": 3})
+    for name in LADDER:
+        assert (search.recipe(name).lr, search.recipe(name).seed) == (1e-4, 3)
+        assert search.recipe(name).train == PRESETS[name]["train"]
+    assert search.budget_s == 60.0
+    assert search.recipe("balanced").budget_s is None
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_from_its_last_try(
+    hard: Path, tiny: dict[str, Any], cache: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "rehead", "tune", str(hard), "--recipe", "auto", "--budget", "1h", "--out", str(run),
+               "--epochs", "8", "--backbone", "test_resnet", "--weights", tiny["weights"]]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "REHEAD_CACHE": str(cache)})
+    ends = time.monotonic() + 120
+    while not (run / "tries" / "balanced" / "checkpoint.safetensors").exists() and time.monotonic() < ends:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (run / "verdict.json").exists()
+    tuned = rehead.tune(resume=run, cache=cache)
+    assert [entry["name"] for entry in tries(tuned.run)[:2]] == ["quick", "balanced"]
+    assert "balanced: 8 epochs, it goes on" in (run / "log.txt").read_text()
