@@ -8,37 +8,32 @@ its last checkpoint; the tuned network as a graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.activations import Extracted, at_the_cut, feed_of, slices
+from rehead.activations import Extracted, at_the_cut
 from rehead.bundle import Head
 from rehead.data.catalog import Catalog
 from rehead.errors import Diverged
 from rehead.export import export_prefix
-from rehead.extraction import folds_of, job_order
-from rehead.features.engines import resolve
-from rehead.nets.card import Card, with_fit
+from rehead.extraction import job_order
+from rehead.ground import Ground, first_head_on, ground_of, photo_card, planned_network, with_adapters, with_head_on
+from rehead.nets.card import Card
 from rehead.progress import Clock, Progress
 from rehead.record import Record
 from rehead.run_folder import BODY, RunFolder
 from rehead.solution import Solution
-from rehead.tuning.grow import grown, takes
 from rehead.tuning.labels import chosen_thresholds
-from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in
+from rehead.tuning.layers import POOL, adapters_in
 from rehead.tuning.lr_range import N_BATCHES, range_lines
-from rehead.tuning.plan import Plan, check_mixing, described, planned
+from rehead.tuning.plan import Plan
 from rehead.tuning.recipe import AUTO, Recipe
-from rehead.tuning.scale import Scale
-from rehead.tuning.tasks import first_head, fit_task
 
 if TYPE_CHECKING:
-    from rehead.nets.backbone import Backbone
-    from rehead.tuning.feed import Feed
     from rehead.tuning.lora import Adapters
     from rehead.tuning.state import State
     from rehead.tuning.train import Job
@@ -61,18 +56,18 @@ def tune_layers(
     track: names of trackers that follow the training. watched: whether Solution.watched is wanted.
     """
     progress.phase(f"Loading {recipe.backbone}")
-    backbone, plan, linear = _planned(catalog, recipe, cache, progress)
+    backbone, plan, linear = planned_network(catalog, recipe, cache, progress)
     clock.lap("prepare")
 
     extracted = at_the_cut(catalog, recipe, plan, job_order(catalog, recipe), cache, progress, stop)
     clock.lap("extract")
 
     progress.phase("Solving the head")
-    card = extracted.card or _photo_card(backbone.cut_at(POOL)[1], recipe)
-    ground = _ground(catalog, recipe, backbone, plan, extracted, card, progress)
-    first, note = _first_head(ground, recipe, progress)
-    model = _with_head(ground.body, first)
-    adapters = _adapters(ground, recipe, linear)
+    card = extracted.card or photo_card(backbone.cut_at(POOL)[1], recipe)
+    ground = ground_of(catalog, recipe, backbone, plan, extracted, card, progress)
+    first, note = first_head_on(ground, recipe, progress)
+    model = with_head_on(ground.body, first)
+    adapters = with_adapters(ground, recipe, linear)
     clock.lap("solve")
 
     record = _record(ground, run, progress, track)
@@ -85,128 +80,15 @@ def tune_layers(
     return _solution(model, ground, extracted, first, note, right, run, lr=state.history[-1]["lr"])
 
 
-@dataclass(frozen=True)
-class _Ground:
-    """What a training stands on. body: the layers from the cut on, with pooled features at the end. learn, watch: places
-    in the feed, which holds the train photos first. scale: of numbers that are learned."""
-
-    catalog: Catalog
-    backbone: Backbone
-    plan: Plan
-    card: Card
-    body: Any
-    feed: Feed
-    train: list[int]
-    learn: NDArray[np.int64]
-    watch: NDArray[np.int64]
-    scale: Scale | None
-    device: str
-
-
-def _planned(
-    catalog: Catalog, recipe: Recipe, cache: Path, progress: Progress
-) -> tuple[Backbone, Plan, dict[str, dict[str, int]]]:
-    """The network; what learns and where it is cut, which is told; by layer, the linear layers that may have adapters."""
-    from rehead.nets.backbone import load_backbone
-    from rehead.tuning.lora import linear_layers, peft
-
-    has_adapters = adapters_in(recipe.train) is not None
-    if has_adapters:
-        peft()  # what is missing is said before anything is computed
-    backbone = load_backbone(recipe.backbone, weights=recipe.weights, arguments=recipe.backbone_args)
-    linear = linear_layers(backbone) if has_adapters else {}
-    n_photos = len(job_order(catalog, recipe))
-    stages = [
-        Stage(layer.name, layer.parameters, layer.macs, layer.shape, sum(linear.get(layer.name, {}).values()))
-        for layer in backbone.layers
-    ]
-    plan = planned(recipe, stages, n_photos, cache)
-    check_mixing(recipe, stages, plan)
-    for line in described(stages, plan, recipe, n_photos):
-        progress.note(line)
-    return backbone, plan, linear
-
-
-def _ground(
-    catalog: Catalog,
-    recipe: Recipe,
-    backbone: Backbone,
-    plan: Plan,
-    extracted: Extracted,
-    card: Card,
-    progress: Progress,
-) -> _Ground:
-    import torch
-
-    from rehead.nets.cut import Pooled
-    from rehead.tuning.train import layout_for
-
-    body: Any = backbone.suffix(plan.cut) if plan.cut is not None else Pooled(backbone.network)
-    learn, watch = slices(catalog, extracted.train, recipe)
-    sizes = grown(card.preprocess, recipe.start_scale, recipe.course.epochs)
-    if plan.cut is None and not takes(body, sizes[0]):
-        progress.note(f"{backbone.name} takes photos of {card.preprocess.height} pixels alone: all epochs see those.")
-        sizes = [card.preprocess]
-    scale = Scale.of(catalog.labels(extracted.train)) if catalog.task == "regression" else None
-    feed, device = feed_of(extracted, catalog, recipe, card, sizes, scale), resolve("torch", recipe.device)[1]
-    body.to(device, memory_format=layout_for(torch.device(device)))
-    return _Ground(catalog, backbone, plan, card, body, feed, extracted.train, learn, watch, scale, device)
-
-
-def _first_head(ground: _Ground, recipe: Recipe, progress: Progress) -> tuple[Head, str]:
-    """The head to begin with: solved on what the layers give before they learn, or random numbers."""
-    from rehead.nets.heads import head_from_module, mlp_module
-    from rehead.tuning.modes import adapt_norms
-    from rehead.tuning.recipe import hidden_widths
-    from rehead.tuning.train import logits_of
-
-    hidden, task, n_outputs = hidden_widths(recipe.head), ground.catalog.task, ground.catalog.n_outputs
-    body, feed, device = ground.body, ground.feed, ground.device
-    if recipe.warm_head:
-        if recipe.norm == "adapt":
-            adapt_norms(body, (x.to(device) for x in feed.plain(ground.learn, recipe.course.batch_size)))
-        pooled = logits_of(body, feed, np.arange(len(ground.train)), device)
-        labels, folds = feed.labels[: len(ground.train)], folds_of(ground.catalog, ground.train, recipe)
-        if not hidden:
-            return first_head(task, pooled, labels, n_outputs, folds, recipe)
-        fitted = fit_task(task, pooled, labels, n_outputs, folds, recipe, device, progress)
-        return fitted.head, fitted.note
-    width = logits_of(body, feed, np.arange(1), device).shape[1]
-    module = mlp_module(width, hidden, n_outputs, recipe.activation, seed=recipe.seed)  # type: ignore[arg-type]
-    kind: Any = "mlp" if hidden else "linear"
-    return head_from_module(module, kind, recipe.activation), f"{kind}: random at first"  # type: ignore[arg-type]
-
-
-def _with_head(body: Any, head: Head) -> Any:
-    import torch
-
-    from rehead.nets.heads import module_from_head
-
-    model = torch.nn.Sequential()
-    model.add_module("body", body)
-    model.add_module(HEAD, module_from_head(head))
-    return model
-
-
-def _record(ground: _Ground, run: RunFolder, progress: Progress, track: Sequence[str]) -> Record:
+def _record(ground: Ground, run: RunFolder, progress: Progress, track: Sequence[str]) -> Record:
     from rehead.tuning.losses import UNITS
 
     return Record(run, progress, len(ground.learn), track, UNITS[ground.catalog.task])
 
 
-def _adapters(ground: _Ground, recipe: Recipe, linear: dict[str, dict[str, int]]) -> Adapters | None:
-    """Puts adapters into the layers that learn, where the recipe says so."""
-    from rehead.tuning.lora import add_adapters
-
-    asked = adapters_in(recipe.train)
-    if asked is None:
-        return None
-    return add_adapters(ground.body, [[*linear[name]] for name in ground.plan.learning], asked[0], recipe.seed)
-
-
 def _trained(
     model: Any,
-    ground: _Ground,
+    ground: Ground,
     adapters: Adapters | None,
     recipe: Recipe,
     progress: Progress,
@@ -267,7 +149,7 @@ def _found_rate(job: Job, record: Record, progress: Progress) -> float:
 
 def _solution(
     model: Any,
-    ground: _Ground,
+    ground: Ground,
     extracted: Extracted,
     first: Head,
     note: str,
@@ -306,7 +188,7 @@ def _solution(
     )
 
 
-def _right(ground: _Ground, model: Any) -> dict[int, bool]:
+def _right(ground: Ground, model: Any) -> dict[int, bool]:
     """Whether the model is right on the watched photos, by their places in the catalog."""
     from rehead.tuning.train import logits_of
 
@@ -316,7 +198,7 @@ def _right(ground: _Ground, model: Any) -> dict[int, bool]:
     return dict(zip((ground.train[place] for place in ground.watch), is_right.tolist(), strict=True))
 
 
-def _thresholds(ground: _Ground, model: Any) -> tuple[float, ...]:
+def _thresholds(ground: Ground, model: Any) -> tuple[float, ...]:
     """Of several labels a photo: chosen on the watched photos of the training side, from which the layers did not learn."""
     from rehead.tuning.train import logits_of
 
@@ -333,10 +215,6 @@ def _told(first: str, plan: Plan, state: State, recipe: Recipe, n_watched: int) 
     asked = adapters_in(recipe.train)
     layers = f"{f'adapters of rank {asked[0]} in ' if asked else ''}{', '.join(plan.learning)}"
     return f"{first}; then trained with {layers} for {state.epoch} epochs by {recipe.optimizer}{kept}"
-
-
-def _photo_card(card: Card, recipe: Recipe) -> Card:
-    return with_fit(card, recipe.fit) if recipe.fit not in ("default", "auto") else card
 
 
 def _by_network(network: Any, card: Card, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

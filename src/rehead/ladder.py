@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from rehead.data.catalog import Catalog
-from rehead.deeper import CURVES, METRICS, tune_layers
+from rehead.deeper import tune_layers
 from rehead.errors import BackboneError, EngineError, RecipeError, RunError, StoreError
 from rehead.extraction import chosen_prefix
 from rehead.features.engines import resolve
@@ -26,6 +26,7 @@ from rehead.frozen import tune_head
 from rehead.heats import rate_of
 from rehead.pixels import prepare
 from rehead.progress import Clock, Progress, Titled
+from rehead.record import CURVES, METRICS
 from rehead.run_folder import CHECKPOINT, RunFolder
 from rehead.solution import Solution
 from rehead.tries import FILE, LADDER, Search, Try

@@ -1,0 +1,149 @@
+"""What a training of layers stands on: the network and what of it learns, its feed, and the head it begins with.
+
+The training itself is `deeper.py`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.activations import Extracted, feed_of, slices
+from rehead.bundle import Head
+from rehead.data.catalog import Catalog
+from rehead.extraction import folds_of, job_order
+from rehead.features.engines import resolve
+from rehead.nets.card import Card, with_fit
+from rehead.progress import Progress
+from rehead.tuning.grow import grown, takes
+from rehead.tuning.layers import HEAD, Stage, adapters_in
+from rehead.tuning.plan import Plan, check_mixing, described, planned
+from rehead.tuning.recipe import Recipe
+from rehead.tuning.scale import Scale
+from rehead.tuning.tasks import first_head, fit_task
+
+if TYPE_CHECKING:
+    from rehead.nets.backbone import Backbone
+    from rehead.tuning.feed import Feed
+    from rehead.tuning.lora import Adapters
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a training stands on. body: the layers from the cut on, with pooled features at the end. learn, watch: places
+    in the feed, which holds the train photos first. scale: of numbers that are learned."""
+
+    catalog: Catalog
+    backbone: Backbone
+    plan: Plan
+    card: Card
+    body: Any
+    feed: Feed
+    train: list[int]
+    learn: NDArray[np.int64]
+    watch: NDArray[np.int64]
+    scale: Scale | None
+    device: str
+
+
+def planned_network(
+    catalog: Catalog, recipe: Recipe, cache: Path, progress: Progress
+) -> tuple[Backbone, Plan, dict[str, dict[str, int]]]:
+    """The network; what learns and where it is cut, which is told; by layer, the linear layers that may have adapters."""
+    from rehead.nets.backbone import load_backbone
+    from rehead.tuning.lora import linear_layers, peft
+
+    has_adapters = adapters_in(recipe.train) is not None
+    if has_adapters:
+        peft()  # what is missing is said before anything is computed
+    backbone = load_backbone(recipe.backbone, weights=recipe.weights, arguments=recipe.backbone_args)
+    linear = linear_layers(backbone) if has_adapters else {}
+    n_photos = len(job_order(catalog, recipe))
+    stages = [
+        Stage(layer.name, layer.parameters, layer.macs, layer.shape, sum(linear.get(layer.name, {}).values()))
+        for layer in backbone.layers
+    ]
+    plan = planned(recipe, stages, n_photos, cache)
+    check_mixing(recipe, stages, plan)
+    for line in described(stages, plan, recipe, n_photos):
+        progress.note(line)
+    return backbone, plan, linear
+
+
+def ground_of(
+    catalog: Catalog,
+    recipe: Recipe,
+    backbone: Backbone,
+    plan: Plan,
+    extracted: Extracted,
+    card: Card,
+    progress: Progress,
+) -> Ground:
+    import torch
+
+    from rehead.nets.cut import Pooled
+    from rehead.tuning.train import layout_for
+
+    body: Any = backbone.suffix(plan.cut) if plan.cut is not None else Pooled(backbone.network)
+    learn, watch = slices(catalog, extracted.train, recipe)
+    sizes = grown(card.preprocess, recipe.start_scale, recipe.course.epochs)
+    if plan.cut is None and not takes(body, sizes[0]):
+        progress.note(f"{backbone.name} takes photos of {card.preprocess.height} pixels alone: all epochs see those.")
+        sizes = [card.preprocess]
+    scale = Scale.of(catalog.labels(extracted.train)) if catalog.task == "regression" else None
+    feed, device = feed_of(extracted, catalog, recipe, card, sizes, scale), resolve("torch", recipe.device)[1]
+    body.to(device, memory_format=layout_for(torch.device(device)))
+    return Ground(catalog, backbone, plan, card, body, feed, extracted.train, learn, watch, scale, device)
+
+
+def first_head_on(ground: Ground, recipe: Recipe, progress: Progress) -> tuple[Head, str]:
+    """The head to begin with: solved on what the layers give before they learn, or random numbers."""
+    from rehead.nets.heads import head_from_module, mlp_module
+    from rehead.tuning.modes import adapt_norms
+    from rehead.tuning.recipe import hidden_widths
+    from rehead.tuning.train import logits_of
+
+    hidden, task, n_outputs = hidden_widths(recipe.head), ground.catalog.task, ground.catalog.n_outputs
+    body, feed, device = ground.body, ground.feed, ground.device
+    if recipe.warm_head:
+        if recipe.norm == "adapt":
+            adapt_norms(body, (x.to(device) for x in feed.plain(ground.learn, recipe.course.batch_size)))
+        pooled = logits_of(body, feed, np.arange(len(ground.train)), device)
+        labels, folds = feed.labels[: len(ground.train)], folds_of(ground.catalog, ground.train, recipe)
+        if not hidden:
+            return first_head(task, pooled, labels, n_outputs, folds, recipe)
+        fitted = fit_task(task, pooled, labels, n_outputs, folds, recipe, device, progress)
+        return fitted.head, fitted.note
+    width = logits_of(body, feed, np.arange(1), device).shape[1]
+    module = mlp_module(width, hidden, n_outputs, recipe.activation, seed=recipe.seed)  # type: ignore[arg-type]
+    kind: Any = "mlp" if hidden else "linear"
+    return head_from_module(module, kind, recipe.activation), f"{kind}: random at first"  # type: ignore[arg-type]
+
+
+def with_head_on(body: Any, head: Head) -> Any:
+    import torch
+
+    from rehead.nets.heads import module_from_head
+
+    model = torch.nn.Sequential()
+    model.add_module("body", body)
+    model.add_module(HEAD, module_from_head(head))
+    return model
+
+
+def with_adapters(ground: Ground, recipe: Recipe, linear: dict[str, dict[str, int]]) -> Adapters | None:
+    """Puts adapters into the layers that learn, where the recipe says so."""
+    from rehead.tuning.lora import add_adapters
+
+    asked = adapters_in(recipe.train)
+    if asked is None:
+        return None
+    return add_adapters(ground.body, [[*linear[name]] for name in ground.plan.learning], asked[0], recipe.seed)
+
+
+def photo_card(card: Card, recipe: Recipe) -> Card:
+    return with_fit(card, recipe.fit) if recipe.fit not in ("default", "auto") else card
