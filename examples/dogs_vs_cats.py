@@ -62,9 +62,7 @@ losses = rehead.fit(
 )
 
 # Verified on a fresh batch, of photos that were held out.
-images, labels = rehead.load_batch(
-    arguments.photos, 50, preprocess=network.preprocess, seed=1000 * arguments.seed + 999
-)
+images, labels = batch(50, "valid", 999)
 with torch.inference_mode():
     right = (model(images).argmax(1) == labels.argmax(1)).sum()
 print(f"{right} of 50 held-out photos of a fresh batch are right")

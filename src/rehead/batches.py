@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
-from collections import defaultdict
+from collections.abc import Iterator
 
 import blake3
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rehead.data.rows import Row
+from rehead.data.rows import Row, Source
 from rehead.data.sources import open_source
 from rehead.data.split import seed_for, side_of, split_keys
 from rehead.errors import PhotoError, SourceError
@@ -38,22 +39,12 @@ def load_batch(
     rows = [row for row in source.rows if side is None or ours or row.side == side]
     classes = sorted({row.label for row in rows})
     random = np.random.default_rng(seed_for(secrets.randbits(62) if seed is None else seed, "batch"))
-    taken = _balanced(rows, random)
-    images: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
-    for row in taken:
-        if len(images) == n:
-            break
-        try:
-            data = source.read(row)
-            if side is None or not ours or _side(data, row) == side:
-                images.append(prepare(data, preprocess))
-                labels.append(classes.index(row.label))
-        except (PhotoError, OSError):
-            continue
-    if len(images) < n:
-        raise SourceError(what=f"{source.name} has {len(images)} photos that can be read, and {n} are wanted.")
+    photos_of = [_usable(source, own, side if ours else None, preprocess) for own in _by_class(rows, classes, random)]
+    taken = list(itertools.islice(_in_turn(photos_of, random), n))
+    if len(taken) < n:
+        raise SourceError(what=f"{source.name} has {len(taken)} photos that can be read, and {n} are wanted.")
     order = random.permutation(n)
+    images, labels = [pixels for pixels, _ in taken], [label for _, label in taken]
     pixels = torch.from_numpy(np.stack(images)[order]).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (preprocess.mean, preprocess.std))
     one_hot = torch.eye(len(classes))[torch.from_numpy(np.array(labels)[order])]
@@ -67,12 +58,32 @@ def _side(data: bytes, row: Row) -> str:
     return side_of(key, seed=recipe.seed, valid_fraction=recipe.valid_fraction)
 
 
-def _balanced(rows: list[Row], random: np.random.Generator) -> list[Row]:
-    """All rows in random order, one of each class in turn; of the classes too, which comes first is random."""
-    by_label: dict[str, list[Row]] = defaultdict(list)
-    for i in random.permutation(len(rows)):
-        by_label[rows[i].label].append(rows[i])
-    labels = sorted(by_label)
-    random.shuffle(labels)
-    ranked = [(rank, turn, row) for turn, label in enumerate(labels) for rank, row in enumerate(by_label[label])]
-    return [row for _, _, row in sorted(ranked, key=lambda entry: entry[:2])]
+def _by_class(rows: list[Row], classes: list[str], random: np.random.Generator) -> list[list[Row]]:
+    """The rows of each class, in random order."""
+    shuffled = [rows[i] for i in random.permutation(len(rows))]
+    return [[row for row in shuffled if row.label == label] for label in classes]
+
+
+def _usable(source: Source, rows: list[Row], side: str | None, preprocess: Preprocess) -> Iterator[NDArray[np.uint8]]:
+    """The pixels of those rows that can be read, and that are on this side where one is wanted."""
+    for row in rows:
+        try:
+            data = source.read(row)
+            if side is None or _side(data, row) == side:
+                yield prepare(data, preprocess)
+        except (PhotoError, OSError):
+            continue
+
+
+def _in_turn(
+    photos_of: list[Iterator[NDArray[np.uint8]]], random: np.random.Generator
+) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    """One photo of each class in turn, with the class's place, until none is left; which class comes first is random."""
+    left = random.permutation(len(photos_of)).tolist()
+    while left:
+        for label in tuple(left):
+            pixels = next(photos_of[label], None)
+            if pixels is None:
+                left.remove(label)
+            else:
+                yield pixels, label

@@ -131,6 +131,12 @@ def test_a_batch_is_balanced_normalised_and_one_hot(tmp_path: Path) -> None:
     assert not torch.equal(images, other)
 
 
+def test_a_batch_of_one_side_is_balanced_too(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 60, "blue": 60})
+    for seed in range(4):
+        assert rehead.load_batch(photos, 12, side="valid", seed=seed)[1].sum(0).tolist() == [6, 6]
+
+
 def test_a_batch_passes_over_what_cannot_be_read_and_says_when_too_little_is_left(tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 4, "blue": 4})
     (photos / "red" / "0.png").write_bytes(b"broken")
@@ -143,6 +149,24 @@ def test_sides_of_batches_are_those_of_a_job(tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20})
     sides = [rehead.load_batch(photos, 4, side=side, seed=0)[0] for side in ("train", "valid")]
     assert not any(torch.equal(a, b) for a in sides[0] for b in sides[1])
+
+
+def test_the_example_is_verified_on_photos_that_it_cannot_have_learned_from(tmp_path: Path) -> None:
+    """Every batch it asks for names its side, and only the last is of held-out photos."""
+    photos = make_photos(tmp_path / "photos", {"red": 150, "blue": 150})
+    code = f"""
+import runpy, sys, rehead
+asked, load = [], rehead.load_batch
+def told(*arguments, **settings):
+    asked.append(settings["side"])
+    return load(*arguments, **settings)
+rehead.load_batch = told
+sys.argv = ["example", {str(photos)!r}, "--batches", "2", "--device", "cpu"]
+runpy.run_path({str(EXAMPLE)!r}, run_name="__main__")
+assert asked == ["train", "train", "valid"], asked
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def example(*arguments: str | Path) -> int:
