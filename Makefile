@@ -1,6 +1,9 @@
 # Two commands for a fresh machine with Python, make and a package index: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests by two processes, a file by one of them: runs that tests of a file share are made once. One thread each.
+AT_ONCE := -n 2 --dist loadfile
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test test-all check bench clean
 
@@ -8,10 +11,10 @@ demo: .venv/tune.done
 	$(BIN)/rehead demo
 
 test: .venv/dev.done
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(AT_ONCE)
 
 test-all: .venv/dev.done
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(AT_ONCE)
 
 check: .venv/dev.done
 	$(BIN)/ruff format --check src tests benchmarks examples

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 from PIL import Image
+
+from rehead.export import ready_prefix
+from rehead.progress import Silent
 
 DATA = Path(os.environ.get("REHEAD_DATA", Path(__file__).parents[2] / "shared" / "data"))
 WEIGHTS = DATA.parent / "weights"
@@ -29,8 +34,21 @@ def data() -> Path:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all tests: a backbone is exported once."""
-    return tmp_path_factory.mktemp("cache")
+    """One cache for all tests of a process. The default backbone is exported once for all processes."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with filelock.FileLock(shared / "exported.lock"):
+        if not (shared / "exported").exists():
+            ready_prefix(
+                "efficientnet_lite0",
+                weights=None,
+                arguments={},
+                cut="pool",
+                cache=shared / "exporting",
+                progress=Silent(),
+            )
+            (shared / "exporting").rename(shared / "exported")
+    return shutil.copytree(shared / "exported", tmp_path_factory.mktemp("cache"), dirs_exist_ok=True)
 
 
 def noise(seed: int, colour: tuple[int, int, int], size: int = 64) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,11 +133,13 @@ def test_one_photo_is_an_error_that_says_how_many_are_needed(rehead: Program, ph
     assert "Use at least 8" in done.stderr
 
 
-def test_a_budget_ends_extraction_and_the_verdict_says_so(rehead: Program, tmp_path: Path) -> None:
-    photos = make_photos(tmp_path / "many", {"red": 400, "blue": 400})
-    facts = answer(rehead("tune", photos, "--budget", "1s", "--json", REHEAD_CACHE=str(tmp_path / "own")))
+def test_a_budget_ends_extraction_and_the_verdict_says_so(
+    rehead: Program, many: Path, cache: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(cache / "prefixes", tmp_path / "own" / "prefixes")
+    facts = answer(rehead("tune", many, "--budget", "1s", "--json", REHEAD_CACHE=str(tmp_path / "own")))
     assert facts["verdict"]["partial"]
-    assert facts["images"]["used"] < 800
+    assert facts["images"]["used"] < 1400
 
 
 @pytest.mark.parametrize("option", ["--valid", "--test"])
@@ -199,8 +202,9 @@ def test_runs_are_listed_and_shown(rehead: Program, photos: Path, tmp_path: Path
     assert "is no run of rehead" in refused.stderr
 
 
-def extracting(photos: Path, folder: Path) -> subprocess.Popen[str]:
+def extracting(photos: Path, folder: Path, cache: Path) -> subprocess.Popen[str]:
     """A job on these photos, as soon as some features are in the store."""
+    shutil.copytree(cache / "prefixes", folder / "own" / "prefixes")
     process = subprocess.Popen(
         [sys.executable, "-m", "rehead", "tune", str(photos), "--json", "--out", str(folder / "run")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "REHEAD_CACHE": str(folder / "own")},
@@ -213,13 +217,21 @@ def extracting(photos: Path, folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.fixture
-def many(tmp_path: Path) -> Path:
-    return make_photos(tmp_path / "many", {"red": 700, "blue": 700})
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More photos than are extracted before a job can be stopped: each made from one by turning a pixel of it."""
+    folder = tmp_path_factory.mktemp("many")
+    for label, colour in (("red", (200, 60, 60)), ("blue", (60, 60, 200))):
+        (folder / label).mkdir()
+        picture = noise(1, colour, size=32)
+        for i in range(700):
+            picture.putpixel((i % 32, i // 32), (i % 256, 0, 0))
+            picture.save(folder / label / f"{i}.bmp")
+    return folder
 
 
-def test_the_first_ctrl_c_finishes_with_the_photos_that_are_there(many: Path, tmp_path: Path) -> None:
-    process = extracting(many, tmp_path)
+def test_the_first_ctrl_c_finishes_with_the_photos_that_are_there(many: Path, cache: Path, tmp_path: Path) -> None:
+    process = extracting(many, tmp_path, cache)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -229,8 +241,10 @@ def test_the_first_ctrl_c_finishes_with_the_photos_that_are_there(many: Path, tm
     assert bundles.read(tmp_path / "run" / "bundle")
 
 
-def test_the_second_ctrl_c_aborts_and_what_was_computed_is_kept(rehead: Program, many: Path, tmp_path: Path) -> None:
-    process = extracting(many, tmp_path)
+def test_the_second_ctrl_c_aborts_and_what_was_computed_is_kept(
+    rehead: Program, many: Path, cache: Path, tmp_path: Path
+) -> None:
+    process = extracting(many, tmp_path, cache)
     process.send_signal(signal.SIGINT)
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -238,7 +252,7 @@ def test_the_second_ctrl_c_aborts_and_what_was_computed_is_kept(rehead: Program,
     assert process.returncode == 130, err
     assert "Aborted" in err
     assert not (tmp_path / "run").exists()
-    again = answer(rehead("tune", many, "--limit", "200", "--json", REHEAD_CACHE=str(tmp_path / "own")))
+    again = answer(rehead("tune", many, "--limit", "50", "--json", REHEAD_CACHE=str(tmp_path / "own")))
     assert again["images"]["from_store"] > 0
 
 
@@ -263,8 +277,9 @@ def test_pixels_are_the_same_bit_for_bit_on_every_way_in(run: Path, tmp_path: Pa
     assert len({prediction.top for prediction in (model.predict(way) for way in ways)}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
-def test_the_readme_is_true_of_real_photos(rehead: Program, tmp_path: Path) -> None:
+def test_the_readme_is_true_of_cats_and_dogs(rehead: Program, tmp_path: Path) -> None:
     held_out = set((DATA / "dogscats_test.txt").read_text().split())
     rows = ["path,label,split"]
     for path in sorted((DATA / "dogscats").glob("*/*.jpg")):
@@ -274,6 +289,10 @@ def test_the_readme_is_true_of_real_photos(rehead: Program, tmp_path: Path) -> N
     facts = answer(rehead("tune", "dogscats.csv", "--json"))
     assert facts["verdict"]["top1"]["n"] == 400
     assert facts["verdict"]["top1"]["value"] >= 0.98
+
+
+@pytest.mark.realdata
+def test_ants_and_bees_are_told_apart_and_the_bundle_judges_them_the_same(rehead: Program) -> None:
     ants = answer(rehead("tune", DATA / "hymenoptera", "--json"))
     assert ants["verdict"]["top1"]["n"] == 153
     assert ants["verdict"]["top1"]["value"] >= 0.94

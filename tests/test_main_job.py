@@ -25,7 +25,7 @@ from rehead.verdict.metrics import Interval
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("main") / "photos", {"red": 40, "blue": 40})
+    return make_photos(tmp_path_factory.mktemp("main") / "photos", {"red": 20, "blue": 20})
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_a_run_holds_recipe_catalog_verdict_and_bundle(tuned: rehead.Tuned) -> N
     written = {"catalog.csv", "log.txt", "photos.json", "recipe.toml", "run.json", "skipped.csv", "verdict.json"}
     assert names == {"bundle", *written}
     log = (tuned.run / "log.txt").read_text()
-    assert "80 photos of 2 classes" in log
+    assert "40 photos of 2 classes" in log
     assert "held-out accuracy 100.0%" in log
     verdict = json.loads((tuned.run / "verdict.json").read_text())
     assert set(verdict["top1"]) == {"value", "low", "high", "n"}
@@ -67,7 +67,7 @@ def test_same_photos_and_seed_give_the_same_head_bit_for_bit(tuned: rehead.Tuned
 def test_another_head_reads_the_store(folder: Path, cache: Path, tuned: rehead.Tuned, tmp_path: Path) -> None:
     for head in ("prototype", "mlp:16", "auto"):
         other = rehead.tune(folder, cache=cache, head=head, epochs=5, out=tmp_path / head.replace(":", ""))
-        assert other.images["from_store"] == other.images["used"] == 80
+        assert other.images["from_store"] == other.images["used"] == 40
         assert other.verdict.top1.value > 0.8
 
 
@@ -211,7 +211,7 @@ def test_lists_tables_and_sequences_are_sources(cache: Path, tmp_path: Path, fol
     paths = sorted(folder.glob("*/*.png"))
     labels = [path.parent.name for path in paths]
     lists = rehead.tune((paths, labels), cache=cache, out=tmp_path / "lists")
-    assert lists.images == {"used": 80, "skipped": 0, "from_store": 80}
+    assert lists.images == {"used": 40, "skipped": 0, "from_store": 40}
     pairs = [(noise(i + 5000, (200, 60, 60) if i % 2 else (60, 60, 200)), i % 2) for i in range(40)]
     assert rehead.tune(pairs, cache=cache, out=tmp_path / "pairs").classes == ("0", "1")
 
@@ -229,7 +229,7 @@ def test_the_classifier_is_a_scikit_learn_estimator(cache: Path, folder: Path) -
 
 
 def test_sigkill_during_extraction_loses_nothing(tmp_path: Path, cache: Path) -> None:
-    photos = make_photos(tmp_path / "many", {"red": 300, "blue": 300})
+    photos = make_photos(tmp_path / "many", {"red": 150, "blue": 150})
     command = [sys.executable, "-m", "rehead", "tune", str(photos), "--json", "--out", str(tmp_path / "run")]
     environment = {**os.environ, "REHEAD_CACHE": str(tmp_path / "cache")}
     shutil.copytree(cache / "prefixes", tmp_path / "cache" / "prefixes")
@@ -245,10 +245,10 @@ def test_sigkill_during_extraction_loses_nothing(tmp_path: Path, cache: Path) ->
     assert done.returncode == 0, done.stderr
     images = json.loads(done.stdout)["images"]
     assert images["from_store"] > 0
-    assert images["used"] == 600
+    assert images["used"] == 300
 
 
 def _has_features(store: Path) -> bool:
     from rehead.features.cache import list_stores
 
-    return any(facts.photos > 100 for facts in list_stores(store.parent))
+    return any(facts.photos > 30 for facts in list_stores(store.parent))

@@ -182,6 +182,7 @@ def test_the_example_tells_cats_from_dogs() -> None:
     assert example(DATA / "dogscats") >= 42
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_the_example_cuts_a_real_resnet_at_layer3() -> None:
     weights = WEIGHTS / "resnet18_to_layer3.safetensors"
