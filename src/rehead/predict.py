@@ -7,7 +7,7 @@ together, in constant memory.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rehead.bundle import Bundle, read
+from rehead.bundle import Bundle, read, sigmoid, softmax
 from rehead.errors import BundleError, PhotoError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import fit_array, fit_image, prepare
@@ -70,50 +70,61 @@ class Model:
             raise BundleError(what=f"{bundle.model} cannot be run.", why=str(error).split("\n")[0]) from error
 
     @overload
-    def predict(self, pictures: list[Picture] | tuple[Picture, ...]) -> list[Prediction]: ...
+    def predict(self, pictures: list[Picture] | tuple[Picture, ...], *, tta: bool = ...) -> list[Prediction]: ...
     @overload
-    def predict(self, pictures: Picture) -> Prediction: ...
-    def predict(self, pictures: Picture | list[Picture] | tuple[Picture, ...]) -> Prediction | list[Prediction]:
+    def predict(self, pictures: Picture, *, tta: bool = ...) -> Prediction: ...
+    def predict(
+        self, pictures: Picture | list[Picture] | tuple[Picture, ...], *, tta: bool = False
+    ) -> Prediction | list[Prediction]:
         """The prediction for one picture, or a list of them for a list.
 
         pictures: a path, an encoded file's bytes, a Pillow image, an array (h, w), (h, w, 3) or (h, w, 4) of uint8 or
-        of floats in 0..1, or a list of those. Raises PhotoError for one that cannot be read, and FileNotFoundError.
+        of floats in 0..1, or a list of those. tta: see `seen_twice`; it takes twice the time.
+        Raises PhotoError for one that cannot be read, and FileNotFoundError.
         """
         if isinstance(pictures, (list, tuple)):
-            return [_prediction(self.bundle, row) for row in self._run(self._answer, pictures)]
-        return _prediction(self.bundle, self._run(self._answer, [pictures])[0])
+            rows = self._run(lambda pixels: self._answer(pixels, tta), pictures)
+            return [_prediction(self.bundle, row) for row in rows]
+        return self.predict([pictures], tta=tta)[0]
 
     def features(self, pictures: Picture | list[Picture] | tuple[Picture, ...]) -> NDArray[np.float32]:
         """The backbone's features, (width,) for one picture, (n, width) for a list; pictures as in `predict`."""
         if isinstance(pictures, (list, tuple)):
-            return self._run("features", pictures)
-        return np.asarray(self._run("features", [pictures])[0])
+            return self._run(lambda pixels: self._output("features", pixels), pictures)
+        return np.asarray(self._run(lambda pixels: self._output("features", pixels), [pictures])[0])
 
-    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """What the head gives for prepared pixels (n, h, w, 3): logits (n, n_classes), or the numbers themselves, (n, 1)."""
-        return np.asarray(
-            self._session.run(["value" if self.task == "regression" else "logits"], {"pixels": pixels})[0]
-        )
+    def logits(self, pixels: NDArray[np.uint8], *, tta: bool = False) -> NDArray[np.float32]:
+        """What the head gives for prepared pixels (n, h, w, 3): logits (n, n_classes), or the numbers themselves, (n, 1).
 
-    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(n, n_classes) of prepared pixels (n, h, w, 3): rows sum to 1, or each is by itself where labels are several."""
-        return np.asarray(self._session.run(["probabilities"], {"pixels": pixels})[0])
+        tta: see `seen_twice`.
+        """
+        output = "value" if self.task == "regression" else "logits"
+        return seen_twice(self.logits, pixels) if tta else self._output(output, pixels)
 
-    def stream(self, pictures: Iterable[Picture]) -> Iterator[Prediction | PhotoError]:
+    def probabilities(self, pixels: NDArray[np.uint8], *, tta: bool = False) -> NDArray[np.float32]:
+        """(n, n_classes) of prepared pixels (n, h, w, 3): rows sum to 1, or each is by itself where labels are several.
+
+        tta: see `seen_twice`.
+        """
+        if not tta:
+            return self._output("probabilities", pixels)
+        return (sigmoid if self.task == "multilabel" else softmax)(self.logits(pixels, tta=True))
+
+    def stream(self, pictures: Iterable[Picture], *, tta: bool = False) -> Iterator[Prediction | PhotoError]:
         """A prediction for each picture, in order, or the reason why there is none; memory does not grow with them."""
 
         def work(batch: list[Picture]) -> list[Prediction | PhotoError]:
             pixels = [self._readable(picture) for picture in batch]
             good = [p for p in pixels if not isinstance(p, PhotoError)]
-            rows = iter(self._session.run([self._answer], {"pixels": np.stack(good)})[0] if good else ())
+            rows = iter(self._answer(np.stack(good), tta) if good else ())
             return [p if isinstance(p, PhotoError) else _prediction(self.bundle, next(rows)) for p in pixels]
 
         for results in ordered_map(work, batched(pictures, BATCH), workers=self.workers, ahead=2 * self.workers):
             yield from results
 
-    @property
-    def _answer(self) -> str:
-        return "value" if self.task == "regression" else "probabilities"
+    def _answer(self, pixels: NDArray[np.uint8], tta: bool) -> NDArray[np.float32]:
+        """What is predicted of prepared pixels: probabilities, or numbers."""
+        return (self.logits if self.task == "regression" else self.probabilities)(pixels, tta=tta)
 
     def _readable(self, picture: Picture) -> NDArray[np.uint8] | PhotoError:
         try:
@@ -124,10 +135,14 @@ class Model:
             reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
             return PhotoError(what=reason)
 
-    def _run(self, output: str, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+    def _output(self, name: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.asarray(self._session.run([name], {"pixels": pixels})[0])
+
+    def _run(
+        self, run: Callable[[NDArray[np.uint8]], NDArray[np.float32]], pictures: Sequence[Picture]
+    ) -> NDArray[np.float32]:
         def work(batch: list[Picture]) -> NDArray[np.float32]:
-            pixels = np.stack([self._pixels(picture) for picture in batch])
-            return np.asarray(self._session.run([output], {"pixels": pixels})[0])
+            return run(np.stack([self._pixels(picture) for picture in batch]))
 
         if len(pictures) == 1:
             return work(list(pictures))
@@ -164,6 +179,14 @@ def open_session(path: Path, threads: int = 1) -> Any:
     options.log_severity_level = 3  # errors only; warnings about unused initialisers tell a user nothing
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the core to decoding
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def seen_twice(
+    run: Callable[[NDArray[np.uint8]], NDArray[np.float32]], pixels: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """The mean of run(pixels) and of the same for the mirror images: test-time augmentation. pixels: (n, h, w, 3)."""
+    mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
+    return np.asarray((run(pixels) + run(mirrored)) / 2, np.float32)
 
 
 def _prediction(bundle: Bundle, row: NDArray[np.float32]) -> Prediction:

@@ -53,11 +53,13 @@ def verify(
     layout: str = "auto",
     cache: str | os.PathLike[str] | None = None,
     max_bad: float = 0.2,
+    tta: bool = False,
     progress: Progress | None = None,
 ) -> Verified:
     """The verdict for a bundle on labelled photos: all of them, or the held-out sides where the source gives sides.
 
-    source, layout: as in `rehead.tune`. Photos of classes that the bundle does not know are left out and named.
+    source, layout: as in `rehead.tune`. tta: as in `Model.predict`. Photos of classes that the bundle does not know are
+    left out and named.
     Raises BundleError, SourceError.
     """
     begun, progress = time.monotonic(), progress or Silent()
@@ -69,7 +71,7 @@ def verify(
     scanned = time.monotonic()
     progress.phase("Verifying", len(known))
     positions, logits, bad = [], [], []
-    for i, result in zip(known, _logits(model, catalog, known), strict=True):
+    for i, result in zip(known, _logits(model, catalog, known, tta), strict=True):
         progress.advance()
         if isinstance(result, Skip):
             bad.append(result)
@@ -115,7 +117,7 @@ def _known(catalog: Catalog, model: Model) -> tuple[list[int], Counter[str]]:
     return known, unknown
 
 
-def _logits(model: Model, catalog: Catalog, positions: list[int]) -> Iterator[NDArray[np.float32] | Skip]:
+def _logits(model: Model, catalog: Catalog, positions: list[int], tta: bool) -> Iterator[NDArray[np.float32] | Skip]:
     def work(batch: list[int]) -> list[NDArray[np.float32] | Skip]:
         pixels: list[NDArray[np.uint8] | Skip] = []
         for i in batch:
@@ -126,7 +128,7 @@ def _logits(model: Model, catalog: Catalog, positions: list[int]) -> Iterator[ND
                 reason = error.what if isinstance(error, PhotoError) else f"cannot be read: {error.strerror}"
                 pixels.append(Skip(photo.path, reason))
         good = [p for p in pixels if not isinstance(p, Skip)]
-        rows = iter(model.logits(np.stack(good)) if good else ())
+        rows = iter(model.logits(np.stack(good), tta=tta) if good else ())
         return [p if isinstance(p, Skip) else next(rows) for p in pixels]
 
     for results in ordered_map(work, batched(positions, BATCH), workers=model.workers, ahead=2 * model.workers):

@@ -28,6 +28,9 @@ app.add_typer(cache_app, name="cache", invoke_without_command=True)
 Cache = Annotated[Optional[Path], typer.Option("--cache", help="Where features are kept. (env: REHEAD_CACHE)")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Layout = Annotated[str, typer.Option(help="folders, split, flat, manifest or archive; recognised when left out.")]
+Tta = Annotated[
+    bool, typer.Option("--tta", help="See each photo and its mirror image: a little surer, twice the time.")
+]
 TRAINING = "Training by gradient steps"
 MaxBad = Annotated[float, typer.Option(help="Share of unreadable photos over which the job stops.")]
 
@@ -227,6 +230,7 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Classes to show for each photo.")] = 3,
     format: Annotated[str, typer.Option(help="table, csv or jsonl.")] = "table",
     out: Annotated[Optional[Path], typer.Option(help="Write to this file instead.")] = None,
+    tta: Tta = False,
 ) -> None:
     """Name the class of photos with a bundle, or their labels, or a number. Exit code 3 when some could not be read.
 
@@ -234,7 +238,7 @@ def predict(
     """
     from rehead.cli.predictions import predict_to
 
-    bad = predict_to(bundle, photos, top=top, form=format, out=out)
+    bad = predict_to(bundle, photos, top=top, form=format, out=out, tta=tta)
     if bad:
         raise typer.Exit(3)
 
@@ -245,6 +249,7 @@ def verify(
     photos: Annotated[str, typer.Argument(help="Labelled photos, as for `rehead tune`.")],
     layout: Layout = "auto",
     max_bad: MaxBad = 0.2,
+    tta: Tta = False,
     cache: Cache = None,
     json: Json = False,
 ) -> None:
@@ -255,7 +260,8 @@ def verify(
     from rehead.verify_bundle import verify as run_verify
 
     progress = terminal.progress_for(json=json)
-    verified = run_verify(bundle, photos, layout=layout, max_bad=max_bad, cache=cache, progress=progress)
+    verified = run_verify(bundle, photos, layout=layout, max_bad=max_bad, tta=tta, cache=cache,
+                          progress=progress)  # fmt: skip
     _finish(progress, verified.to_dict() if json else None)
     if not json:
         terminal.show_verdict(verified.verdict)

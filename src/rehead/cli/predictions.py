@@ -22,7 +22,7 @@ from rehead.predict import Prediction, load
 Result = Prediction | PhotoError
 
 
-def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: Path | None) -> int:
+def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: Path | None, tta: bool = False) -> int:
     """Writes a row for every photo, to `out` or standard output, and gives the number of photos that could not be read."""
     if form not in WRITERS:
         raise RecipeError(
@@ -30,7 +30,7 @@ def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: P
         )
     model = load(bundle)
     paths, again = itertools.tee(_files(patterns))
-    results = zip(again, model.stream(paths), strict=True)
+    results = zip(again, model.stream(paths, tta=tta), strict=True)
     with contextlib.ExitStack() as stack:
         file: IO[str] = sys.stdout
         if out is not None:
