@@ -4,7 +4,8 @@ The head alone comes first, so that there is always a result. Each further try i
 not learn from; it is kept when it is right on more of them than the simpler one before it by over one standard error, and
 a try that does not pay is the last. Before a try its time is forecast, and nothing is begun that would not be finished.
 What was tried, and why the next was not, stands in the log and in tried.json. Which model is kept is known before
-the held-out photos are looked at.
+the held-out photos are looked at. The photos that judge a try also chose its epoch, which flatters it a little where
+they are few.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from rehead.heats import rate_of
 from rehead.pixels import prepare
 from rehead.progress import Clock, Progress, Titled
 from rehead.record import CURVES, METRICS
-from rehead.run_folder import CHECKPOINT, RunFolder
+from rehead.run_folder import CHECKPOINT, TRIES, RunFolder
 from rehead.solution import Solution
 from rehead.tries import FILE, LADDER, Search, Try
 from rehead.tuning.forecast import Forecast, Pace, forecast
@@ -102,7 +103,7 @@ class _Climb:
             if better is None:
                 break
             kept = better
-        folder = self.run.path / "tries" / kept.name
+        folder = self.run.path / TRIES / kept.name
         for file in (METRICS, CURVES):
             if (folder / file).is_file():
                 self.run.write(file, (folder / file).read_text(encoding="utf-8"))
@@ -160,6 +161,7 @@ class _Climb:
             self.misjudged = max(1.0, seconds / expected_s * MARGIN * self.misjudged)
         tried = _Held(name, recipe, solution)
         better, why = _compared(kept, tried)
+        cut_short = "" if self.left_s > 0 else ", when the time given was up"
         self.tell(
             Try(
                 name=name,
@@ -168,7 +170,7 @@ class _Climb:
                 seconds=round(seconds, 1),
                 right=_share(solution),
                 kept=better,
-                why=f"{why} In {seconds:.0f} s.",
+                why=f"{why} In {seconds:.0f} s{cut_short}.",
             )
         )
         return tried if better else None
