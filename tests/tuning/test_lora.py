@@ -143,6 +143,14 @@ def test_going_on_from_any_checkpoint_ends_with_the_same_bits(tmp_path: Path) ->
         (tmp_path / FILE).unlink()
 
 
+def test_a_first_step_that_moves_only_the_second_matrices_is_no_news() -> None:
+    _, model, adapters = adapted("vit_tiny_patch16_224")
+    told: list[str] = []
+    course = replace(COURSE, epochs=1, weight_decay=0.0)
+    train_layers(job("vit_tiny_patch16_224", model, adapters, course=course, note=told.append))
+    assert told == []
+
+
 def test_a_checkpoint_of_another_rank_is_of_other_parameters() -> None:
     backbone = network("vit_tiny_patch16_224")
     model = nn.Sequential(backbone.suffix("blocks.10"), nn.Linear(192, 2))

@@ -370,3 +370,16 @@ def test_a_soft_head_is_right_but_not_sure() -> None:
     sure = solve_linear(features, labels, 3, folds=folds).head
     assert (soft.logits(features).argmax(1) == labels).mean() > 0.95
     assert np.abs(soft.logits(features)).mean() < np.abs(sure.logits(features)).mean()
+
+
+def test_what_was_to_learn_but_does_not_reach_the_loss_is_named() -> None:
+    class Idle(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    model = network()
+    model[2] = nn.Sequential(Idle(nn.Linear(2, 2)), nn.Flatten())
+    told: list[str] = []
+    groups = [list(model[2].parameters()), list(model[3].parameters())]
+    train_layers(job(model, replace(COURSE, epochs=1), groups=groups, note=told.append))
+    assert told == ["2 parameters that were to learn do not reach the loss: 2.0.0.bias, 2.0.0.weight"]

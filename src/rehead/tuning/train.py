@@ -226,13 +226,15 @@ def _is_worse(losses: torch.Tensor, best: torch.Tensor | None) -> bool:
 def _checked_step(job: Job, names: set[str], stepper: Stepper, lr: float) -> bool:
     """The first step of a job, and whether anything moved. Raises Defect when a parameter did that was not to learn.
 
-    Parameters that were to learn and did not move are named in a note: nothing of what they compute reaches the loss.
+    Parameters that were to learn and have no gradient are named in a note: nothing of what they compute reaches the loss.
+    Those that stay for a step, as the first of two factors does while the second is zero, are not.
     """
+    idle = sorted(name for name, p in job.model.named_parameters() if name in names and p.grad is None)
     before = {name: p.detach().clone() for name, p in job.model.named_parameters()}
     stepper.step(lr)
     moved = {name for name, p in job.model.named_parameters() if not torch.equal(p, before[name])}
     if foreign := sorted(moved - names):
         raise Defect(what=f"{len(foreign)} parameters changed that were not to learn: {', '.join(foreign[:4])}.")
-    if moved and (still := sorted(names - moved)):
-        job.note(f"{len(still)} parameters that were to learn did not move in the first step: {', '.join(still[:4])}")
+    if idle:
+        job.note(f"{len(idle)} parameters that were to learn do not reach the loss: {', '.join(idle[:4])}")
     return bool(moved)
