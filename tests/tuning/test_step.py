@@ -128,7 +128,7 @@ def test_balanced_class_weights_are_those_of_scikit_learn() -> None:
     labels = np.array([0] * 20 + [1] * 5 + [2] * 7)
     feed = StoredFeed([np.zeros((32, 5), np.float16)], labels, seed=0)
     job: Any = type("Like", (), {"course": replace(COURSE, class_weight="balanced"), "feed": feed,
-                                 "learn": np.arange(32), "n_classes": 3})  # fmt: skip
+                                 "learn": np.arange(32), "n_classes": 3, "task": "classification"})  # fmt: skip
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     np.testing.assert_allclose(class_weights(job, DEVICE), expected, rtol=1e-6)
 
