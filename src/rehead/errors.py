@@ -53,6 +53,14 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 
+def counted(n: int, noun: str) -> str:
+    """'1 photo', '2 photos', '2 classes', '3 copies'."""
+    if n == 1:
+        return f"{n} {noun}"
+    stem, end = (noun[:-1], "ies") if noun.endswith("y") else (noun, "es" if noun.endswith("s") else "s")
+    return f"{n} {stem}{end}"
+
+
 class SourceError(ReheadError): ...
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import threading
+import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -369,13 +371,41 @@ def test_a_forced_layout_is_looked_for_inside_the_only_folder(tmp_path: Path) ->
 
 
 def test_a_forced_layout_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="does not have the layout 'split'"):
+    with pytest.raises(SourceError, match="does not have the layout 'split'") as caught:
         opened(fill(tmp_path / "photos", "cat/1.jpg", "dog/2.jpg"), tmp_path, layout="split")
+    assert caught.value.why == "It holds 2 folders (cat, dog), which is the layout 'folders'."
+    assert caught.value.fix == "Leave --layout out, or pass --layout folders."
+
+
+@pytest.mark.parametrize("layout", ["archive", "table"])
+def test_a_layout_that_no_folder_can_have_is_refused(tmp_path: Path, layout: str) -> None:
+    photos = fill(tmp_path / "photos", "cat/1.jpg", "dog/2.jpg")
+    with pytest.raises(
+        SourceError, match=f"{re.escape(str(photos))} is a folder and cannot have the layout '{layout}'."
+    ):
+        opened(photos, tmp_path, layout=layout)
+
+
+def test_a_layout_of_folders_that_a_manifest_cannot_have_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "photos.csv"
+    table.write_text("path,label\na.jpg,cat\n")
+    with pytest.raises(SourceError, match="photos.csv is a manifest and cannot have the layout 'flat'."):
+        opened(table, tmp_path, layout="flat")
+
+
+def test_an_archive_without_files_is_called_by_its_own_name(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    with pytest.raises(SourceError, match=re.escape(f"{tmp_path / 'empty.zip'} holds no files.")):
+        opened(tmp_path / "empty.zip", tmp_path)
 
 
 def test_an_unknown_layout_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="Did you mean 'folders'") as caught:
         opened(fill(tmp_path / "photos", "cat/1.jpg"), tmp_path, layout="folder")
+    assert caught.value.why == "There are auto, folders, split, flat, manifest, archive."
+    with pytest.raises(SourceError, match="Did you mean 'dataset'") as caught:
+        opened([(b"", "cat")], tmp_path, layout="datasets")
     assert all(name in caught.value.why for name in LAYOUTS)
 
 
@@ -445,6 +475,18 @@ def test_a_held_out_folder_inside_the_photos_is_not_read_twice(tmp_path: Path) -
         "dog/2.jpg": ("dog", "train"),
         "holdout/cat/3.jpg": ("cat", "test"),
     }
+
+
+def test_a_named_test_folder_takes_the_place_of_the_photos_own_test_side(tmp_path: Path) -> None:
+    sides = [f"{side}/{label}/1.jpg" for side in ("train", "val", "test") for label in ("cat", "dog")]
+    source = opened(
+        fill(tmp_path / "photos", *sides), tmp_path, test=fill(tmp_path / "later", "cat/1.jpg", "dog/2.jpg")
+    )
+    assert {row.path for row in source.rows if row.side == "test"} == {"../later/cat/1.jpg", "../later/dog/2.jpg"}
+    assert Counter(row.side for row in source.rows) == {"train": 2, "valid": 2, "test": 2}
+    assert source.skipped == [
+        Skip("test", "is the photos' own test side: its 2 photos are left out, as --test names others")
+    ]
 
 
 def test_a_held_out_folder_may_lack_a_class(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, file_below, label_of, reader_below, short_name
 from rehead.data.tables import find_manifest, read_manifest
 from rehead.data.walk import files_below
-from rehead.errors import SourceError
+from rehead.errors import SourceError, counted
 
 PICTURE_NAMES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".heic", ".heif"}
 CAMERA_NAMES = {
@@ -67,17 +67,18 @@ def read_folder(source: str | Path, request: Request, layout: str = "auto") -> S
     folder = Path(source)
     skipped: list[Skip] = []
     paths = _listed(folder, skipped, request)
+    shown = request.shown or str(folder)
     if not paths:
-        raise _empty(folder, skipped)
+        raise _empty(shown, skipped)
     if layout in ("auto", "manifest"):
         manifest = find_manifest(folder, paths)
         if manifest:
             return replace(read_manifest(folder / manifest, request), name=short_name(folder.resolve().name))
         if layout == "manifest":
-            raise SourceError(what=f"{folder} has no CSV or Parquet file with the columns path,label.", fix=EXAMPLES)
+            raise SourceError(what=f"{shown} has no CSV or Parquet file with the columns path,label.", fix=EXAMPLES)
     name, reading = recognised(paths, request.classes) if layout == "auto" else (layout, _forced(layout, paths))
     if not reading.rows:
-        raise _unrecognised(folder, paths, layout)
+        raise _unrecognised(shown, paths, layout)
     return Source(
         name=short_name(folder.resolve().name),
         layout=name,
@@ -262,7 +263,7 @@ def _looks_like_photo(path: str) -> bool:
     return PurePath(path).suffix.lower() in PICTURE_NAMES
 
 
-def _empty(folder: Path, skipped: list[Skip]) -> SourceError:
+def _empty(folder: str, skipped: list[Skip]) -> SourceError:
     reasons = "; ".join(f"{skip.path} {skip.reason}" for skip in skipped[:3])
     return SourceError(
         what=f"{folder} holds no files.",
@@ -271,16 +272,23 @@ def _empty(folder: Path, skipped: list[Skip]) -> SourceError:
     )
 
 
-def _unrecognised(folder: Path, paths: Sequence[str], layout: str) -> SourceError:
+def _unrecognised(folder: str, paths: Sequence[str], layout: str) -> SourceError:
     folders = sorted({path.partition("/")[0] for path in paths if "/" in path})
     files = [path for path in paths if "/" not in path]
     parts = [
-        f"{len(names)} {kind}{'s' * (len(names) != 1)} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+        f"{counted(len(names), kind)} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
         for kind, names in (("folder", folders), ("file", files))
         if names
     ]
-    why = f"It holds {' and '.join(parts)}; no label can be told from folders or names."
+    why = f"It holds {' and '.join(parts)}"
+    fitting, reading = recognised(paths)
+    if layout != "auto" and reading.rows:
+        return SourceError(
+            what=f"{folder} does not have the layout {layout!r}.",
+            why=f"{why}, which is the layout {fitting!r}.",
+            fix=f"Leave --layout out, or pass --layout {fitting}.",
+        )
     what = f"{folder} has no layout of labelled photos that is known here."
     if layout != "auto":
         what = f"{folder} does not have the layout {layout!r}."
-    return SourceError(what=what, why=why, fix=EXAMPLES)
+    return SourceError(what=what, why=f"{why}; no label can be told from folders or names.", fix=EXAMPLES)

@@ -68,7 +68,8 @@ class Request:
 
     cache: where archives are unpacked. classes: the labels that are expected, empty when anything is. besides: folders
     that are read for another side and no part of this source. confined: no path may lead out of the source's folder.
-    task: what labels are, see `targets.py`, or "auto"; where there are several a photo, none is a label too.
+    task: what labels are, see `targets.py`, or "auto"; where there are several a photo, none is a label too. shown: what
+    errors call the folder where it is none of the user's.
     """
 
     cache: Path
@@ -76,6 +77,7 @@ class Request:
     besides: tuple[Path, ...] = ()
     confined: bool = False
     task: str = "auto"
+    shown: str = ""
     progress: Progress = field(default_factory=Silent)
 
 

@@ -7,6 +7,7 @@ content judged: that is the catalog's.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,7 @@ from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, short_nam
 from rehead.data.tables import TABLE_NAMES, read_lists, read_manifest, read_table
 from rehead.data.targets import SEPARATOR
 from rehead.data.walk import walk
-from rehead.errors import SourceError, nearest
+from rehead.errors import SourceError, counted, nearest
 from rehead.progress import Progress, Silent
 
 __all__ = ["LAYOUTS", "Row", "Skip", "Source", "open_source", "walk"]
@@ -42,8 +43,9 @@ def open_source(
     source: a folder, a CSV or Parquet manifest, an archive of either; a tuple (paths or images, labels); a data frame
         or pyarrow table; a Hugging Face data set; a sequence of (image, label); or a mapping of those by side, as
         Hugging Face's `DatasetDict`.
-    layout: "auto", or a key of `LAYOUTS`. valid, test: sources whose photos all are of that side; what else has no
-        side is then of the training side. cache: where archives are unpacked. classes: labels to expect, if known.
+    layout: "auto", or a key of `LAYOUTS`. valid, test: sources whose photos all are of that side, in place of those
+        that `source` itself has there; what else has no side is then of the training side. cache: where archives are
+        unpacked. classes: labels to expect, if known.
     task: what labels are, see `targets.py`; "auto" where they tell it.
     Raises SourceError, UnsafeArchive, MissingExtra.
     """
@@ -71,7 +73,7 @@ def read_archive(source: str | Path, request: Request, layout: str = "auto") -> 
     """What an archive holds, read as a folder."""
     archive = Path(source)
     folder = unpacked(archive, request.cache, progress=request.progress)
-    found = read_folder(folder, replace(request, besides=(), confined=True), layout)
+    found = read_folder(folder, replace(request, besides=(), confined=True, shown=str(archive)), layout)
     return replace(found, name=short_name(archive_stem(archive)), root=None)
 
 
@@ -86,25 +88,33 @@ LAYOUTS: dict[str, Callable[[Any, Request], Source]] = {
     "dataset": read_dataset,
     "huggingface": read_hugging_face,
 }
+OF_FOLDERS = ("folders", "split", "flat", "manifest")
+OF_FILES = (*OF_FOLDERS, "archive")  # what a command line can name; the others are of what is in memory
 
 
 def _open(source: object, layout: str, request: Request) -> Source:
+    path = _as_path(source)
     if layout != "auto" and layout not in LAYOUTS:
+        known = tuple(LAYOUTS) if path is None else OF_FILES
         raise SourceError(
             what=f"There is no layout {layout!r}.",
-            why=f"There are auto, {', '.join(LAYOUTS)}.",
-            fix=nearest(layout, LAYOUTS),
+            why=f"There are auto, {', '.join(known)}.",
+            fix=nearest(layout, known),
         )
-    path = _as_path(source)
     if path is None:
         kind, source = _in_memory(source)
         if layout not in ("auto", kind):
             raise SourceError(what=f"The layout {layout!r} was asked for, but what was passed has {kind!r}.")
         return LAYOUTS[kind](source, request)
-    if path.is_dir() or not path.exists():  # a folder that is not there is said by whoever lists it
-        return read_folder(path, request, layout if layout in ("folders", "split", "flat", "manifest") else "auto")
-    if layout in ("auto", "manifest") and path.suffix.lower() in TABLE_NAMES:
+    if not path.exists():
+        return read_folder(path, request)  # which says so
+    if path.is_dir():
+        _check_layout(path, "a folder", layout, OF_FOLDERS)
+        return read_folder(path, request, layout)
+    if path.suffix.lower() in TABLE_NAMES:
+        _check_layout(path, "a manifest", layout, ("manifest",))
         return read_manifest(path, request)
+    _check_layout(path, "a file", layout, OF_FILES)
     if is_archive(path):
         return read_archive(path, request, "auto" if layout == "archive" else layout)
     if layout in ("manifest", "archive"):
@@ -113,6 +123,15 @@ def _open(source: object, layout: str, request: Request) -> Source:
         what=f"{path} is a file, but neither a manifest (.csv, .parquet) nor an archive (.zip, .tar, .tar.gz, ...).",
         fix=EXAMPLES,
     )
+
+
+def _check_layout(path: Path, kind: str, layout: str, possible: tuple[str, ...]) -> None:
+    if layout not in ("auto", *possible):
+        raise SourceError(
+            what=f"{path} is {kind} and cannot have the layout {layout!r}.",
+            why=f"Possible are auto, {', '.join(possible)}.",
+            fix="Leave --layout out: the layout is recognised.",
+        )
 
 
 def _in_memory(source: object) -> tuple[str, object]:
@@ -164,11 +183,11 @@ def _check_apart(source: object, held_out: tuple[Path, ...]) -> None:
 
 
 def _joined(main: Source, held_out: dict[str, Source]) -> Source:
-    """The rows of all of them, each path made unique."""
-    rows = [row if row.side else replace(row, side="train") for row in main.rows]
+    """The rows of all of them, each path made unique; those of `main` that have a side which is named apart are left out."""
+    rows = [row if row.side else replace(row, side="train") for row in main.rows if row.side not in held_out]
     taken = {row.path for row in rows}
     origin: dict[str, tuple[Source, Row]] = {}
-    skipped = list(main.skipped)
+    skipped = [*main.skipped, *_replaced(main, held_out)]
     for side, source in held_out.items():
         prefix = _way(main, source, side)
         skipped.extend(replace(skip, path=f"{prefix}/{skip.path}") for skip in source.skipped)
@@ -192,6 +211,13 @@ def _joined(main: Source, held_out: dict[str, Source]) -> Source:
         return source.file(original)
 
     return replace(main, rows=rows, read=read, skipped=skipped, file=file)
+
+
+def _replaced(main: Source, held_out: Iterable[str]) -> list[Skip]:
+    """A word for each side whose photos give way to others."""
+    n_own = Counter(row.side for row in main.rows)
+    why = "is the photos' own {0} side: its {1} are left out, as --{0} names others"
+    return [Skip(side, why.format(side, counted(n_own[side], "photo"))) for side in held_out if n_own[side]]
 
 
 def _way(main: Source, other: Source, side: str) -> str:
