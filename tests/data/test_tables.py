@@ -266,3 +266,15 @@ def test_two_manifests_with_the_same_paths_keep_each_row_apart(photos: Path) -> 
     assert len({row.path for row in source.rows}) == 3
     assert [row.side for row in source.rows] == ["train", "train", "test"]
     assert source.read(source.rows[2]) == b"a.jpg"
+
+
+@pytest.mark.parametrize(("column", "word"), [("label", "label"), ("group", "group")])
+def test_a_label_in_latin_1_is_an_error_that_names_the_line(photos: Path, column: str, word: str) -> None:
+    header, café = f"path,label{',group' * (column == 'group')}", "café".encode("latin-1")
+    cells = café if column == "label" else b"cat," + café
+    path = manifest(photos, f"{header}\na.jpg,cat\nb.jpg,".encode() + cells + b"\n")
+    with pytest.raises(SourceError) as caught:
+        opened(path)
+    assert caught.value.what == f"Line 3 of {path} has the {word} 'caf\\xe9', which is not UTF-8."
+    assert caught.value.why == "The file may have been saved as Windows-1252 or Latin-1."
+    assert caught.value.fix.startswith("Save it as UTF-8 (in Excel: CSV UTF-8), or: iconv -f WINDOWS-1252 -t UTF-8 ")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -174,9 +175,24 @@ def _csv_lines(path: Path) -> Iterator[Line]:
                     )
                 if any(cells):
                     cells += [""] * (len(header) - len(cells))
-                    yield Line(reader.line_num, **{name: cells[i] for name, i in place.items()})
+                    line = Line(reader.line_num, **{name: cells[i] for name, i in place.items()})
+                    _check_text(line, path)
+                    yield line
     except (csv.Error, UnicodeError) as error:
         raise SourceError(what=f"{path} is not a CSV file.", why=f"{error}.") from error
+
+
+def _check_text(line: Line, path: Path) -> None:
+    """Raises SourceError for a label, split or group with bytes that are no UTF-8. A path may hold any: it names a file."""
+    for column in COLUMNS[1:]:
+        text = getattr(line, column) or ""
+        if any("\udc80" <= character <= "\udcff" for character in text):
+            quoted = shlex.quote(str(path))
+            raise SourceError(
+                what=f"Line {line.number} of {path} has the {column} '{label_of(text)}', which is not UTF-8.",
+                why="The file may have been saved as Windows-1252 or Latin-1.",
+                fix=f"Save it as UTF-8 (in Excel: CSV UTF-8), or: iconv -f WINDOWS-1252 -t UTF-8 {quoted} > utf8.csv",
+            )
 
 
 def _csv_header(path: Path) -> list[str]:
