@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from rehead.data.catalog import scan, write_csv
 from rehead.data.sources import open_source
 from rehead.data.split import fold_numbers, side_of, split_keys, stratified_order
+from rehead.errors import SplitError
 
 keys = st.lists(st.binary(min_size=1, max_size=8), min_size=1, max_size=60, unique=True)
 
@@ -100,3 +102,42 @@ def test_a_catalog_is_a_manifest_that_gives_the_same_photos(tmp_path: Path) -> N
 def test_ants_and_bees_keep_the_split_they_come_with(data: Path, tmp_path: Path) -> None:
     catalog = scan(open_source(data / "hymenoptera", cache=tmp_path), seed=0, valid_fraction=0.2)
     assert (len(catalog.on("train")), len(catalog.on("valid"))) == (245, 153)
+
+
+def manifest(folder: Path, header: str, cells: Callable[[int], str]) -> Path:
+    """A manifest of 24 photos, each with what `cells` gives for its number behind path and label."""
+    photos = make_photos(folder / "photos", {"red": 12, "blue": 12})
+    paths = sorted(photos.glob("*/*.png"))
+    rows = [f"photos/{path.parent.name}/{path.name},{path.parent.name},{cells(i)}" for i, path in enumerate(paths)]
+    (folder / "photos.csv").write_text("\n".join([header, *rows]) + "\n")
+    return folder / "photos.csv"
+
+
+def test_a_group_on_both_sides_of_a_given_split_is_named(tmp_path: Path) -> None:
+    path = manifest(
+        tmp_path, "path,label,split,group", lambda i: f"{'test' if i % 3 == 0 else 'train'},patient {i // 2}"
+    )
+    catalog = scanned(path)
+    assert catalog.torn_groups[:2] == ("patient 0", "patient 1")  # type: ignore[attr-defined]
+    assert scanned(manifest(tmp_path / "apart", "path,label,split,group", lambda i: f"{'test' if i % 3 == 0 else 'train'},{i}")
+                   ).torn_groups == ()  # type: ignore[attr-defined]  # fmt: skip
+
+
+def test_photos_without_a_split_in_a_manifest_are_counted(tmp_path: Path) -> None:
+    catalog = scanned(manifest(tmp_path, "path,label,split", lambda i: ("test", "train", "")[i % 3]))
+    assert catalog.n_unsided == 8  # type: ignore[attr-defined]
+    with pytest.raises(SplitError) as caught:
+        scanned(manifest(tmp_path / "train", "path,label,split", lambda i: ("train", "")[i % 2]))
+    assert caught.value.why == (
+        "The source gives sides, and all of them are the training side: 12 of 24 photos have no split, which counts as train."
+    )
+
+
+def test_photos_of_one_group_cannot_be_split_and_the_error_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SplitError) as caught:
+        scanned(manifest(tmp_path, "path,label,group", lambda i: "patient 7"))
+    assert caught.value.why == "Photos of one group stay on one side, and all 24 are of the group 'patient 7'."
+    with pytest.raises(SplitError) as caught:
+        scanned(manifest(tmp_path / "two", "path,label,group", lambda i: "A" if i < 12 else f"B{i}"))
+    assert caught.value.what.startswith("The class 'blue' is too small to be split: 12 photos, none ")
+    assert caught.value.why == "Photos of one group stay on one side, and its 12 are of 1 group."

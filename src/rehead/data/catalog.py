@@ -59,7 +59,8 @@ class Catalog:
     task: what their labels are. classes: all of them, sorted; none where they are numbers. read: the bytes of a photo.
     skipped: what was left out, with the reason. copies: photos left out because the same bytes stand on the same side
     already. leaks: held-out photos whose bytes stand on the training side too (only where the source gave the sides).
-    ours: whether the sides were drawn here. is_gone: whether a photo cannot be read any more, which is no fault where its
+    ours: whether the sides were drawn here. n_unsided: photos of which the source gives no side, while it gives that of
+    others. is_gone: whether a photo cannot be read any more, which is no fault where its
     features are kept.
     """
 
@@ -72,6 +73,7 @@ class Catalog:
     copies: tuple[Skip, ...] = ()
     leaks: tuple[str, ...] = ()
     ours: bool = True
+    n_unsided: int = 0
     task: Task = "classification"
     is_gone: Callable[[Photo], bool] = lambda _: False
 
@@ -84,6 +86,14 @@ class Catalog:
         """ "test" where there is one, else "valid"."""
         sides = {photo.side for photo in self.photos}
         return next((side for side in HELD_OUT_SIDES if side in sides), "valid")
+
+    @functools.cached_property
+    def torn_groups(self) -> tuple[str, ...]:
+        """The groups that are learned from and held out too, which only a split that was given can have."""
+        learned, held_out = (
+            {self.photos[i].group for i in self.on(side)} - {None} for side in ("train", self.held_out_side)
+        )
+        return tuple(sorted(group for group in learned & held_out if group is not None))
 
     @property
     def n_outputs(self) -> int:
@@ -296,6 +306,7 @@ def _catalog(source: Source, photos: list[Photo], found: list[tuple[Row, bytes]]
         copies=tuple(copies),
         leaks=leaks,
         ours=ours,
+        n_unsided=0 if ours else sum(not row_by_path[photo.path].side for photo in kept.values()),
         task=task,
     )
 

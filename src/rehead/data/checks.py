@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rehead.data.rows import Skip
 from rehead.data.targets import classes_of
-from rehead.errors import SplitError
+from rehead.errors import SplitError, counted
 
 if TYPE_CHECKING:
     from rehead.data.catalog import Catalog
@@ -24,12 +24,24 @@ def checked_split(catalog: Catalog) -> Catalog:
     if not catalog.on(catalog.held_out_side):
         raise SplitError(
             what="No photo is held out, so nothing could be verified.",
-            why="The source gives sides, and all of them are the training side." if not catalog.ours else "",
+            why=_why_none_is_held_out(catalog),
             fix="Name held-out photos with --valid DIR or --test DIR, or leave the split to rehead.",
         )
     if catalog.ours and catalog.task != "regression":
         _check_every_class(catalog)
     return catalog
+
+
+def _why_none_is_held_out(catalog: Catalog) -> str:
+    groups, n = {photo.group for photo in catalog.photos}, len(catalog.photos)
+    if not catalog.ours:
+        unsided = (
+            f": {catalog.n_unsided} of {n} photos have no split, which counts as train" if catalog.n_unsided else ""
+        )
+        return f"The source gives sides, and all of them are the training side{unsided}."
+    if len(groups) == 1 and None not in groups:
+        return f"Photos of one group stay on one side, and all {n} are of the group {groups.pop()!r}."
+    return ""
 
 
 def _without_strangers(catalog: Catalog) -> Catalog:
@@ -86,7 +98,14 @@ def _check_every_class(catalog: Catalog) -> None:
         none = "held out" if learned[label] else "left to learn from"
         what = "class" if catalog.task == "classification" else "label"
         raise SplitError(
-            what=f"The {what} {label!r} is too small to be split: {count} photo{'s' * (count != 1)}, none {none}.",
-            why="A photo's side is decided by its own bytes, so small classes can fall on one side.",
+            what=f"The {what} {label!r} is too small to be split: {counted(count, 'photo')}, none {none}.",
+            why=_why_on_one_side(catalog, label, count),
             fix="Add photos of it, name held-out photos with --valid DIR, or try another --valid-fraction or --seed.",
         )
+
+
+def _why_on_one_side(catalog: Catalog, label: str, count: int) -> str:
+    groups = {photo.group for photo in catalog.photos if label in catalog.names(photo)}
+    if None in groups or len(groups) == count:
+        return "A photo's side is decided by its own bytes, so small classes can fall on one side."
+    return f"Photos of one group stay on one side, and its {count} are of {counted(len(groups), 'group')}."
