@@ -27,8 +27,14 @@ def main() -> None:
                 warm.append(timed(["tune", manifest, "--json", "--head", head], cache=cache, cwd=folder))
             known.append(timed(["tune", str(DATA / "hymenoptera"), "--json"], cache=cache, cwd=folder))
             mlp = timed(["tune", manifest, "--json", "--head", "mlp:1000,256"], cache=cache, cwd=folder)
+        raced = timed(["tune", str(DATA / "hymenoptera"), "--backbone", "auto", "--json"], cache=cache, cwd=folder)
         facts["dogscats, linear: held-out top-1"] = _top1(cold[0]["output"])
         facts["hymenoptera, linear: validation top-1"] = _top1(known[0]["output"])
+        backbone = json.loads((Path(folder) / json.loads(raced["output"])["bundle"] / "rehead.json").read_text())[
+            "backbone"
+        ]
+        facts[f"hymenoptera, --backbone auto ({backbone['name']}): validation top-1"] = _top1(raced["output"])
+        facts["hymenoptera, --backbone auto, s"] = f"{raced['seconds']:.2f}"
         facts["dogscats, mlp:1000,256: held-out top-1"] = _top1(mlp["output"])
         facts["cold run, s"] = median([r["seconds"] for r in cold])
         facts["first number, cold, s"] = median([r["first_number"] or 1e9 for r in cold])
