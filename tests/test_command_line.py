@@ -129,7 +129,7 @@ def test_three_photos_give_a_verdict_as_wide_as_it_is(rehead: Program, photos: P
 def test_one_photo_is_an_error_that_says_how_many_are_needed(rehead: Program, photos: Path) -> None:
     done = rehead("tune", photos, "--limit", "1")
     assert done.returncode == 2
-    assert "1 photos are too few to learn and verify 2 classes" in done.stderr
+    assert "1 photo is too few to learn and verify 2 classes" in done.stderr
     assert "Use at least 8" in done.stderr
 
 

@@ -2,7 +2,8 @@
 
 ReheadError                exit code 2: something the user can mend
 ├── SourceError            the folder, manifest, archive or table cannot be used
-│   └── UnsafeArchive      an archive that climbs out of its folder, or unpacks to far too much
+│   ├── UnsafeArchive      an archive that climbs out of its folder, or unpacks to far too much
+│   └── TooManyBad         more photos cannot be read than --max-bad allows
 ├── PhotoError             one photo cannot be read: skipped and listed, never stops a job
 ├── SplitError             no honest split can be made of these photos
 ├── BackboneError          a backbone or its weights cannot be had
@@ -25,7 +26,8 @@ ReheadError                exit code 2: something the user can mend
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class ReheadError(Exception):
@@ -65,6 +67,12 @@ class SourceError(ReheadError): ...
 
 
 class UnsafeArchive(SourceError): ...
+
+
+class TooManyBad(SourceError):
+    """skips: what could not be read so far, each with a path and a reason."""
+
+    skips: Sequence[Any] = ()
 
 
 class PhotoError(ReheadError): ...

@@ -20,7 +20,8 @@ from rehead.bundle import Bundle, Head, Task, sigmoid, softmax
 from rehead.durable import write_bytes, write_text
 from rehead.errors import Defect
 from rehead.features.engines import Prefix
-from rehead.nets.card import card_folder, card_key, find_card, locate
+from rehead.features.store import FULL, disk_full
+from rehead.nets.card import PACKAGES, card_folder, card_key, find_card, known_as, locate
 from rehead.parallel import ordered_map
 from rehead.pixels import Preprocess
 from rehead.predict import BATCH, Model
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from rehead.nets.backbone import Backbone
 
 OPSET = 17  # the newest that PyTorch's tracing exporter writes; every runtime of the last three years reads it
+BYTES_A_NUMBER = 4
 MAX_DIFFERENCE = 1e-4  # between a probability of the bundle and of the model that was tuned
 
 
@@ -172,6 +174,23 @@ def _top_gap(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(top[:, -1] - top[:, -2])
 
 
+def check_backbone(name: str, weights: Path | None, arguments: dict[str, Any], cut: str, cache: Path) -> None:
+    """Raises UnknownBackbone, BackboneError or WeightsUnavailable, before anything else is done, for what cannot be had.
+
+    Weights from a hub are fetched; nothing is loaded where the cache has the exported network.
+    """
+    place = locate(name, weights)
+    if find_card(cache, card_key(name, place, arguments, cut)) is not None:
+        return
+    from rehead.nets.backbone import created
+    from rehead.nets.hub import fetch_weights
+
+    architecture = PACKAGES[known_as(name)].architecture if known_as(name) in PACKAGES else name
+    network = created(architecture, arguments, 0, device="meta")
+    if place.kind == "hub":
+        fetch_weights(name, network)
+
+
 def ready_prefix(
     name: str,
     *,
@@ -200,7 +219,12 @@ def ready_prefix(
     if card is None:
         progress.phase(f"Preparing {name} (once)")
         prefix, card = load().cut_at(cut, pooled=pooled)
-        folder.mkdir(parents=True, exist_ok=True)
-        export_prefix(prefix, card.preprocess, folder / "prefix.onnx")
-        write_text(folder / "card.json", card.to_json())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            export_prefix(prefix, card.preprocess, folder / "prefix.onnx")
+            write_text(folder / "card.json", card.to_json())
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise disk_full(cache, BYTES_A_NUMBER * card.parameters, f"the network {name}") from error
     return Prefix(card, folder, lambda: load().cut_at(cut, pooled=pooled)[0])

@@ -21,7 +21,7 @@ from rehead.data.catalog import Catalog, Photo
 from rehead.data.memory import encoded
 from rehead.data.rows import Skip
 from rehead.data.split import fold_numbers, stratified_order
-from rehead.errors import PhotoError, RunError
+from rehead.errors import PhotoError, RunError, counted
 from rehead.export import ready_prefix
 from rehead.features.engines import Prefix, open_engine, precision_of, resolve
 from rehead.features.extract import Extracted, extract, too_many_bad
@@ -218,7 +218,8 @@ def photos_there(catalog: Catalog, order: list[int], store: Store) -> tuple[list
     lacking = catalog.unlearnable(train)
     if lacking or not held_out:
         raise RunError(
-            what=f"{len(there)} photos are too few to learn and verify {_what_is_learned(catalog)}.",
+            what=f"{counted(len(there), 'photo')} {'is' if len(there) == 1 else 'are'} too few "
+            f"to learn and verify {_what_is_learned(catalog)}.",
             why=f"There is none to learn from of {', '.join(lacking[:5])}." if lacking else "None of them is held out.",
             fix=f"Use at least {2 * FLOOR * len(set(catalog.strata.tolist()))}: "
             "raise --limit or --budget, or let it run longer.",

@@ -7,6 +7,8 @@ import contextlib
 import json
 import os
 import re
+import shlex
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 from rehead.durable import remove_tree, write_text
 from rehead.errors import ReheadError, RunError
+from rehead.features.store import shortage
 from rehead.progress import Progress, row_line
 
 RUNS = "runs"
@@ -65,6 +68,11 @@ class RunFolder:
     def write_json(self, name: str, values: Any) -> None:
         self.write(name, json.dumps(values, indent=1, ensure_ascii=True) + "\n")
 
+    def check_room(self, needed_bytes: int, purpose: str) -> None:
+        """Raises RunError when the disk has no room for so much."""
+        if (free := shutil.disk_usage(self.path).free) < needed_bytes:
+            raise self._full("The disk is full", shortage(needed_bytes, free, purpose))
+
     def within(self, name: str) -> RunFolder:
         """A folder in this one for one of several tries. It is gone when the run is finished."""
         part = RunFolder(None, force=False)
@@ -97,18 +105,19 @@ class RunFolder:
             remove_tree(self.path)
         error = exception[1]
         if isinstance(error, Exception) and not isinstance(error, ReheadError) and FULL.search(str(error)):
-            raise self._full(FULL.findall(str(error))[0]) from error
+            free = _free_bytes(self.path)
+            raise self._full(FULL.findall(str(error))[0], f"{free / 1e6:.1f} MB are free.") from error
 
-    def _full(self, reason: str) -> RunError:
+    def _full(self, reason: str, room: str) -> RunError:
         if (self.path / CHECKPOINT).is_file():
             return RunError(
                 what=f"The run could not be written to {self.path}: {reason}.",
-                why="Its last checkpoint is whole.",
+                why=f"{room} Its last checkpoint is whole.",
                 fix=f"Make room, and go on from there: rehead tune --resume {self.path}",
             )
         return RunError(
             what=f"The run could not be written to {self._out or RUNS}: {reason}.",
-            why="The features are kept: the same command goes on from there.",
+            why=f"{room} The features are kept: the same command goes on from there.",
             fix="Make room, or name a folder on another disk: --out DIR",
         )
 
@@ -137,6 +146,12 @@ class RunFolder:
             except FileExistsError:
                 continue
         raise RunError(what=f"There are a million runs of {photos} in {RUNS}.", fix="Name a folder: --out DIR")
+
+
+def _free_bytes(path: Path) -> int:
+    """On the disk of a folder that need not be there any more."""
+    path = path.absolute()
+    return shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
 
 
 def is_running(run: Path) -> bool:
@@ -224,5 +239,13 @@ def _exists(out: Path, force: bool) -> RunError:
         return RunError(
             what=f"{out} is there already and is no run of rehead, so --force does not replace it.",
             fix="Name another folder, or move that one away.",
+        )
+    if is_running(out):
+        return RunError(what=f"Another job is writing {out}.", fix="Wait for it, or name another --out.")
+    if (out / "recipe.toml").is_file() and not (out / "verdict.json").is_file():
+        return RunError(
+            what=f"{out} is there already: a run that was interrupted.",
+            fix=f"Go on with it: rehead tune --resume {shlex.quote(str(out))}\n"
+            "  Or name another --out, or replace it with --force.",
         )
     return RunError(what=f"{out} is there already.", fix="Name another --out, or replace it with --force.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.data.catalog import Catalog, scan_held_out
-from rehead.data.rows import Skip
+from rehead.data.catalog import Catalog, Photo, scan_held_out
+from rehead.data.rows import Skip, Source
 from rehead.data.sources import open_source
-from rehead.errors import PhotoError, SourceError
+from rehead.data.split import HELD_OUT_SIDES
+from rehead.errors import PhotoError, SourceError, counted
 from rehead.features.cache import default_cache_folder
-from rehead.features.extract import too_many_bad
+from rehead.features.extract import BAD_LIST, listed, too_many_bad
 from rehead.parallel import batched, ordered_map
 from rehead.pixels import prepare
 from rehead.predict import BATCH, Model, load
 from rehead.progress import Progress, Silent
 from rehead.verdict.judging import AnyVerdict, judge_task
+from rehead.verdict.metrics import GIVEN
 
 
 @dataclass(frozen=True)
@@ -67,19 +70,13 @@ def verify(
     model = load(bundle)
     opened = open_source(source, layout=layout, cache=place, classes=model.classes, task=model.task, progress=progress)
     catalog = scan_held_out(opened, progress, model.task)
+    progress.note(_about(opened, catalog))
     known, unknown = _known(catalog, model)
     scanned = time.monotonic()
-    progress.phase("Verifying", len(known))
-    positions, logits, bad = [], [], []
-    for i, result in zip(known, _logits(model, catalog, known, tta), strict=True):
-        progress.advance()
-        if isinstance(result, Skip):
-            bad.append(result)
-            continue
-        positions.append(i)
-        logits.append(result)
+    positions, logits, bad = _judged(model, catalog, known, tta, progress)
     if len(bad) > max_bad * len(known):
-        raise too_many_bad(bad, len(known), max_bad)
+        with listed(place / BAD_LIST):
+            raise too_many_bad(bad, len(known), max_bad)
     about = model.bundle.facts["verdict"]
     verdict = judge_task(
         model.task,
@@ -89,16 +86,35 @@ def verify(
         thresholds=model.bundle.thresholds,
         median=about.get("median", 0.0),
         paths=[catalog.photos[i].path for i in positions],
-        side="given",
+        side=GIVEN,
         n_train=about["n_train"],
-        notes=_notes(model, {name for i in positions for name in catalog.names(catalog.photos[i])}, unknown),
+        notes=(
+            *_learned(Path(bundle), [catalog.photos[i] for i in positions]),
+            *_notes(model, {name for i in positions for name in catalog.names(catalog.photos[i])}, unknown),
+        ),
     )
     seconds = {"scan": scanned - begun, "verify": time.monotonic() - scanned, "total": time.monotonic() - begun}
     unknown_skips = [
-        Skip(f"class {label!r}", f"is not known to the bundle: {n} photos") for label, n in unknown.items()
+        Skip(f"class {label!r}", f"is not known to the bundle: {counted(n, 'photo')}") for label, n in unknown.items()
     ]
     skipped = (*catalog.skipped, *bad, *unknown_skips)
     return Verified(Path(bundle), verdict, skipped, {name: round(value, 3) for name, value in seconds.items()})
+
+
+def _judged(
+    model: Model, catalog: Catalog, positions: list[int], tta: bool, progress: Progress
+) -> tuple[list[int], list[NDArray[np.float32]], list[Skip]]:
+    """The photos that could be read, the model's answer to each, and those that could not."""
+    progress.phase("Verifying", len(positions))
+    good, logits, bad = [], [], []
+    for i, result in zip(positions, _logits(model, catalog, positions, tta), strict=True):
+        progress.advance()
+        if isinstance(result, Skip):
+            bad.append(result)
+            continue
+        good.append(i)
+        logits.append(result)
+    return good, logits, bad
 
 
 def _known(catalog: Catalog, model: Model) -> tuple[list[int], Counter[str]]:
@@ -135,10 +151,36 @@ def _logits(model: Model, catalog: Catalog, positions: list[int], tta: bool) -> 
         yield from results
 
 
+def _about(opened: Source, catalog: Catalog) -> str:
+    """One line on what was found, and what of it is left aside."""
+    text = f"{counted(len(catalog.photos), 'photo')} ({opened.layout})"
+    n_train = sum(row.side not in HELD_OUT_SIDES for row in opened.rows)
+    if n_train < len(opened.rows):
+        text += f" of the held-out sides; {n_train} of the training side are left out"
+    return text
+
+
+def _learned(bundle: Path, photos: Sequence[Photo]) -> list[str]:
+    """A note on those of the photos that the bundle learned from, as far as the run beside it tells."""
+    try:
+        with (bundle.resolve().parent / "catalog.csv").open(encoding="utf-8", errors="replace", newline="") as file:
+            learned = {row["digest"] for row in csv.DictReader(file) if row["side"] == "train"}
+    except (OSError, KeyError, csv.Error):
+        return []  # it was carried away from its run
+    n = sum(photo.digest.hex() in learned for photo in photos)
+    if not n:
+        return []
+    return [
+        f"The bundle learned from {n} of these {counted(len(photos), 'photo')}: on new ones it will be right less often."
+    ]
+
+
 def _notes(model: Model, shown: set[str], unknown: Counter[str]) -> tuple[str, ...]:
     notes = []
     if lacking := [label for label in model.classes if label not in shown]:
         notes.append(f"No photo shows {', '.join(lacking)}.")
     if unknown:
-        notes.append(f"{sum(unknown.values())} photos of unknown classes were left out: {', '.join(sorted(unknown))}.")
+        n = sum(unknown.values())
+        were = "was" if n == 1 else "were"
+        notes.append(f"{counted(n, 'photo')} of unknown classes {were} left out: {', '.join(sorted(unknown))}.")
     return tuple(notes)

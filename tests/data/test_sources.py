@@ -389,7 +389,7 @@ def test_a_layout_that_no_folder_can_have_is_refused(tmp_path: Path, layout: str
 def test_a_layout_of_folders_that_a_manifest_cannot_have_is_refused(tmp_path: Path) -> None:
     table = tmp_path / "photos.csv"
     table.write_text("path,label\na.jpg,cat\n")
-    with pytest.raises(SourceError, match="photos.csv is a manifest and cannot have the layout 'flat'."):
+    with pytest.raises(SourceError, match=r"photos\.csv is a manifest and cannot have the layout 'flat'\."):
         opened(table, tmp_path, layout="flat")
 
 

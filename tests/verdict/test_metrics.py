@@ -52,9 +52,9 @@ def test_metrics_are_scikit_learns(n_classes: int) -> None:
 
 def test_the_worst_mistakes_come_first() -> None:
     verdict, _, _ = judged(3)
-    given_ = [mistake.given for mistake in verdict.mistakes]
-    assert given_ == sorted(given_)
-    assert len(given_) == 10
+    sure = [mistake.probability for mistake in verdict.mistakes]
+    assert sure == sorted(sure, reverse=True)
+    assert len(sure) == 10
     assert all(mistake.label != mistake.predicted for mistake in verdict.mistakes)
 
 

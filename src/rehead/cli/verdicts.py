@@ -7,7 +7,7 @@ from typing import Any
 
 from rehead.cli.terminal import console, printable, show_table
 from rehead.verdict.bootstrap import Estimate, short
-from rehead.verdict.metrics import Interval
+from rehead.verdict.metrics import Interval, judged_on
 from rehead.verdict.multilabel import MultilabelVerdict
 from rehead.verdict.regression import RegressionVerdict
 
@@ -18,8 +18,8 @@ def show_labels(verdict: MultilabelVerdict) -> None:
     """The verdict on several labels a photo as a sentence and tables."""
     out = console()
     exact = verdict.exact
-    head = "No held-out photo shows a label" if verdict.mean_ap is None else f"mAP {short(verdict.mean_ap.value)}"
-    out.print(f"\n[bold]{head} on {verdict.n} held-out photos[/bold]{_interval(verdict.mean_ap)}")
+    head = "mAP not defined" if verdict.mean_ap is None else f"mAP {short(verdict.mean_ap.value)}"
+    out.print(f"\n[bold]{head} on {judged_on(verdict.side, verdict.n)}[/bold]{_interval(verdict.mean_ap)}")
     right = round(exact.value * exact.n)
     facts = [f"exactly the right labels on {right} of {exact.n}: {_narrow(exact)} %"]
     facts.append(f"most frequent labels alone {100 * verdict.majority.value:.1f} %")
@@ -45,7 +45,8 @@ def show_numbers(verdict: RegressionVerdict) -> None:
     """The verdict on a number a photo as a sentence and a table."""
     out = console()
     mean = short(verdict.mae.value)
-    out.print(f"\n[bold]Off by {mean} on average, on {verdict.n} held-out photos[/bold]{_interval(verdict.mae)}")
+    on = judged_on(verdict.side, verdict.n)
+    out.print(f"\n[bold]Off by {mean} on average, on {on}[/bold]{_interval(verdict.mae)}")
     r2 = "R2 not defined: the numbers do not differ" if verdict.r2 is None else f"R2 {verdict.r2}"
     facts = [r2, f"root mean square {verdict.rmse}"]
     facts.append(f"always naming {short(verdict.median)}, the median, is off by {short(verdict.baseline.value)}")

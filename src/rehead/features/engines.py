@@ -7,6 +7,7 @@ used is decided by comparison with the reference on real photos (`agree`), not b
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.errors import EngineError, MissingExtra
+from rehead.errors import BackboneError, EngineError, MissingExtra
 from rehead.nets.card import Card, read_agreement, write_agreement
 from rehead.parallel import n_cores
 from rehead.predict import open_session
@@ -64,11 +65,7 @@ class OnnxEngine:
     def __init__(self, prefix: Prefix, device: str) -> None:
         import onnxruntime
 
-        if device != "cpu":
-            raise EngineError(
-                what=f"The engine onnxruntime runs on the CPU here, not on {device}.",
-                fix="Leave --engine out, or pass --engine torch.",
-            )
+        check_engine(self.name, device)
         self.version = str(onnxruntime.__version__)
         self.workers = min(n_cores(), MAX_WORKERS)
         self._session = open_session(prefix.onnx, threads=max(1, n_cores() // self.workers))
@@ -85,12 +82,9 @@ class OpenVinoEngine:
     batch = CPU_BATCH
 
     def __init__(self, prefix: Prefix, device: str) -> None:
-        try:
-            import openvino
-        except ImportError:
-            raise MissingExtra("openvino", "openvino", "The engine openvino") from None
-        if device != "cpu":
-            raise EngineError(what=f"The engine openvino runs on the CPU, not on {device}.")
+        check_engine(self.name, device)
+        import openvino
+
         self.version = str(openvino.__version__).split("-")[0]
         self.workers = min(n_cores(), MAX_WORKERS)
         core = openvino.Core()
@@ -130,20 +124,50 @@ def resolve(name: str, device: str) -> tuple[str, str]:
     return name, device
 
 
+def check_engine(name: str, device: str) -> None:
+    """Raises EngineError or MissingExtra for an engine or a device that is not here; nothing is opened."""
+    name, device = resolve(name, device)
+    if name == "openvino" and importlib.util.find_spec("openvino") is None:
+        raise MissingExtra("openvino", "openvino", "The engine openvino")
+    if device == "cpu":
+        return
+    if name != "torch":
+        raise EngineError(
+            what=f"The engine {name} runs on the CPU here, not on {device}.",
+            fix="Leave --engine out, or pass --engine torch.",
+        )
+    from rehead.features.torch_engine import check_device
+
+    check_device(device)
+
+
 def open_engine(prefix: Prefix, name: str, device: str, pixels: Callable[[], NDArray[np.uint8]]) -> Engine:
     """The engine `name`, after it was compared with the reference on `pixels()` (n, h, w, 3), once for each version.
 
-    The largest difference is recorded beside the prefix. Raises EngineError when it is over tolerance.
+    The largest difference is recorded beside the prefix. Raises EngineError when it is over tolerance, BackboneError when the
+    network gives no numbers.
     """
     engine = ENGINES[name](prefix, device)
     key = f"{engine.name} {engine.version} {device} {engine.precision}"
     measured = read_agreement(prefix.folder).get(key)
     if measured is None:
         reference = open_torch(prefix, "cpu")
-        measured = difference(engine, reference, pixels())
+        seen = pixels()
+        check_numbers(prefix.card, reference(seen[: reference.batch]))
+        measured = difference(engine, reference, seen)
         check_difference(name, engine.precision, measured)
         write_agreement(prefix.folder, key, measured)
     return engine
+
+
+def check_numbers(card: Card, features: NDArray[np.float32]) -> None:
+    """Raises BackboneError when features hold what is no number: then no engine can be compared, nor a head solved."""
+    if not np.isfinite(features).all():
+        raise BackboneError(
+            what=f"What the backbone {card.name} gives for these photos is no numbers (NaN or infinite).",
+            why=f"Its weights are of: {card.origin}.",
+            fix="The weights file is likely damaged: copy or download it again, or name another with --weights FILE.",
+        )
 
 
 def difference(engine: Engine, reference: Engine, pixels: NDArray[np.uint8]) -> float:

@@ -7,10 +7,14 @@ handed in; which photos, in which order, and when to stop is decided above.
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +22,15 @@ from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Skip
-from rehead.errors import PhotoError, SourceError
+from rehead.durable import write_text
+from rehead.errors import PhotoError, TooManyBad, counted
 from rehead.features.engines import Engine
 from rehead.features.store import Store
 from rehead.parallel import batched, ordered_map
 from rehead.progress import Progress
 
+BAD_LIST = "skipped.csv"  # in the cache: a job that is stopped leaves no run to put it into
+N_NAMED = 3
 COMMIT_EVERY_S = 1.0  # at most this much work is lost by SIGKILL; a commit costs a flush of the disk
 
 
@@ -53,7 +60,7 @@ def extract(
     pixels_of: a photo's bytes and their digest -> what the engine is given, (h, w, 3); raises PhotoError.
     stop: asked after each batch; once true, what is under way is finished and kept. on_features: told the positions and
     features (n, width) of each batch, from the calling thread. n_known: good photos of the job that the store has already.
-    Raises SourceError when more than `max_bad` of the job's photos are bad; what was computed stays in the store.
+    Raises TooManyBad when more than `max_bad` of the job's photos are bad; what was computed stays in the store.
     """
     result = Extracted()
     pending: list[tuple[bytes, NDArray[np.float32]]] = []
@@ -73,13 +80,14 @@ def extract(
             if features is not None:
                 pending += [(catalog.photos[i].digest, row) for i, row in zip(good, features, strict=True)]
                 result.done += len(good)
-                on_features(good, features)
             progress.advance(len(good) + len(bad))
+            if features is not None:
+                on_features(good, features)
             if time.monotonic() - committed > COMMIT_EVERY_S:
                 store.put(pending)
                 pending.clear()
                 committed = time.monotonic()
-            _check_bad(result, n_known + len(positions), max_bad)
+            _check_bad(result, n_known + len(positions), max_bad, so_far=True)
             if stop():
                 halted.set()
     finally:
@@ -106,16 +114,42 @@ def _decoded(
     return good, pixels, bad
 
 
-def _check_bad(result: Extracted, n_photos: int, max_bad: float) -> None:
+def _check_bad(result: Extracted, n_photos: int, max_bad: float, *, so_far: bool = False) -> None:
     if len(result.bad) > max_bad * n_photos:
-        raise too_many_bad(list(result.bad.values()), n_photos, max_bad)
+        raise too_many_bad(list(result.bad.values()), n_photos, max_bad, so_far=so_far)
 
 
-def too_many_bad(skips: Sequence[Any], seen: int, max_bad: float) -> SourceError:
-    """The error for a share of unreadable photos above `max_bad`."""
-    first = "; ".join(f"{skip.path} {skip.reason}" for skip in skips[:3])
-    return SourceError(
-        what=f"{len(skips)} of {seen} photos cannot be read, which is more than {max_bad:.0%}.",
-        why=first + (" ..." if len(skips) > 3 else ""),
+def too_many_bad(skips: Sequence[Any], seen: int, max_bad: float, *, so_far: bool = False) -> TooManyBad:
+    """The error for a share of unreadable photos above `max_bad`. so_far: not all were looked at."""
+    first = "; ".join(f"{skip.path} {skip.reason}" for skip in skips[:N_NAMED])
+    error = TooManyBad(
+        what=f"{len(skips)} of {counted(seen, 'photo')} cannot be read{' so far' if so_far else ''}, "
+        f"which is more than {max_bad:.0%}.",
+        why=first + (" ..." if len(skips) > N_NAMED else ""),
         fix="Mend or remove them, or allow more with --max-bad 0.5.",
     )
+    error.skips = skips
+    return error
+
+
+@contextlib.contextmanager
+def listed(path: Path) -> Iterator[None]:
+    """When too many photos are bad, those that were found are written to `path`, and the error names it."""
+    try:
+        yield
+    except TooManyBad as error:
+        try:
+            write_text(path, bad_table(error.skips))
+        except OSError:  # the error itself is worth more than its list
+            raise error from None
+        why = f"{error.why}\n  {path} lists all {len(error.skips)}."
+        raise TooManyBad(what=error.what, why=why, fix=error.fix) from None
+
+
+def bad_table(skips: Sequence[Any]) -> str:
+    """path,reason as CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "reason"])
+    writer.writerows((skip.path, skip.reason) for skip in skips)
+    return text.getvalue()

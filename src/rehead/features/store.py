@@ -70,7 +70,9 @@ class Store:
         try:
             return cls(folder, _acquire(folder, {**about, "shape": list(shape), "last_used": time.time()}), shape)
         except OSError as error:
-            raise _full(folder, ROOM_TO_OPEN_BYTES) if error.errno in FULL else _cannot_write(folder, error) from error
+            raise (
+                disk_full(folder, ROOM_TO_OPEN_BYTES) if error.errno in FULL else _cannot_write(folder, error)
+            ) from error
 
     def missing(self, digests: Sequence[bytes]) -> list[bytes]:
         """Those of `digests` that have no value, in their order."""
@@ -121,7 +123,7 @@ class Store:
         if np.isnan(value).any():
             raise StoreError(
                 what=f"The features of the photo {digest.hex()[:16]} are not numbers (NaN).",
-                fix="Try --engine torch, or another backbone.",
+                fix="The weights may be damaged: name others with --weights FILE, or another backbone.",
             )
         return bytes(np.clip(value, -LARGEST, LARGEST).astype("<f2").tobytes())
 
@@ -147,14 +149,16 @@ class Store:
         """A float16 array on a file without a name. Its room is taken now: a memory map that meets a full disk kills."""
         n_bytes = 2 * math.prod(size)
         if shutil.disk_usage(self.folder).free < n_bytes:
-            raise _full(self.folder, n_bytes)
+            raise disk_full(self.folder, n_bytes)
         try:
             with tempfile.TemporaryFile(dir=self.folder, prefix=".map-", suffix=".part") as file:
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, n_bytes)
                 return np.memmap(file, np.float16, "w+", shape=size)
         except OSError as error:
-            raise _full(self.folder, n_bytes) if error.errno in FULL else _cannot_write(self.folder, error) from error
+            raise (
+                disk_full(self.folder, n_bytes) if error.errno in FULL else _cannot_write(self.folder, error)
+            ) from error
 
 
 def on_disk(n_bytes: int) -> int:
@@ -225,7 +229,7 @@ def _announce(folder: Path) -> contextlib.ExitStack:
 
 def _write_facts(folder: Path, facts: dict[str, Any]) -> None:
     if not (folder / "lock.mdb").exists() and shutil.disk_usage(folder).free < ROOM_TO_OPEN_BYTES:
-        raise _full(folder, ROOM_TO_OPEN_BYTES)
+        raise disk_full(folder, ROOM_TO_OPEN_BYTES)
     try:
         write_text(folder / "about.json", json.dumps(facts, indent=1) + "\n")
     except OSError as error:
@@ -253,7 +257,7 @@ def _check_room(folder: Path, environment: Any, needed_bytes: int) -> None:
     """Before the disk is filled to the brim. What a write that failed has left at the file's end is used again."""
     spare = (folder / "data.mdb").stat().st_size - (environment.info()["last_pgno"] + 1) * PAGE_BYTES
     if needed_bytes and shutil.disk_usage(folder).free + spare < needed_bytes:
-        raise _full(folder, needed_bytes)
+        raise disk_full(folder, needed_bytes)
 
 
 def _put(txn: Any, rows: list[tuple[bytes, bytes]]) -> None:
@@ -268,19 +272,29 @@ def _named(folder: Path, error: Any, needed_bytes: int) -> StoreError:
     said = [number for number in (*FULL, errno.EIO, errno.EACCES) if os.strerror(number) in str(error)]
     is_short = errno.EIO in said and shutil.disk_usage(folder).free < needed_bytes  # half a write is all that fitted
     if is_short or isinstance(error, lmdb.DiskError) or FULL.intersection(said):
-        return _full(folder, needed_bytes)
+        return disk_full(folder, needed_bytes)
     if said or isinstance(error, lmdb.ReadonlyError | lmdb.LockError):
         return _cannot_write(folder, error)
     return _damaged(folder, error)
 
 
-def _full(folder: Path, needed_bytes: int) -> DiskFull:
-    free = shutil.disk_usage(folder).free
+def disk_full(folder: Path, needed_bytes: int, purpose: str = "features") -> DiskFull:
+    """The error for a cache that has no room for so much."""
     return DiskFull(
         what=f"The disk of {folder} is full.",
-        why=f"{needed_bytes / 1e6:.1f} MB were needed for features; {free / 1e6:.1f} MB are free.",
+        why=shortage(needed_bytes, shutil.disk_usage(folder).free, purpose),
         fix="Free some with `rehead cache clear`, or keep features elsewhere with --cache DIR.",
     )
+
+
+def shortage(needed_bytes: int, free_bytes: int, purpose: str) -> str:
+    """'16.8 MB were needed for features; 7.9 MB are free.', with as many decimals as tell the two apart."""
+    needed = free = ""
+    for decimals in range(1, 7):
+        needed, free = f"{needed_bytes / 1e6:.{decimals}f} MB", f"{free_bytes / 1e6:.{decimals}f} MB"
+        if needed != free:
+            break
+    return f"{needed} were needed for {purpose}; {free} are free."
 
 
 def _cannot_write(folder: Path, error: Exception) -> StoreError:

@@ -20,7 +20,7 @@ class TorchEngine:
     name = "torch"
 
     def __init__(self, prefix: Prefix, device: str) -> None:
-        _check_device(device)
+        check_device(device)
         self.version = str(torch.__version__).split("+")[0]
         self.precision = "bf16" if device == "cuda" else "fp32"
         self.batch = BATCH[device]
@@ -50,7 +50,8 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raises EngineError for a device that PyTorch does not see."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there[device]:
         names = ", ".join(name for name, is_there in there.items() if is_there)

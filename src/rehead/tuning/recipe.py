@@ -37,6 +37,12 @@ RANGES = {
     "mixup": (0, 100), "cutmix": (0, 100), "erase": (0, 1), "views": (1, 100), "start_scale": (0.1, 1), "watch": (0, 0.5),
     "cache_limit_gb": (0, 1e6), "seed": (0, 2**63 - 1), "limit": (1, 1 << 40), "budget_s": (0.001, 1e9),
 }  # fmt: skip
+OF_STEPS = (  # settings of training by gradient steps
+    "activation", "epochs", "batch_size", "lr", "optimizer", "schedule", "weight_decay", "layer_decay", "label_smoothing",
+    "clip", "accumulate", "ema", "patience", "norm", "mixup", "cutmix", "erase", "sampling", "augment", "views",
+    "start_scale", "warm_head", "watch", "cache_limit_gb", "compile",
+)  # fmt: skip
+OPTIONS = {"cache_limit_gb": "cache_limit"}  # what the command line calls them
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"train": "head"},
     "balanced": {"train": "last:40%", "norm": "adapt", "augment": "crop", "views": 4, "ema": 0.99, "lr": 2e-3},
@@ -234,6 +240,21 @@ def hidden_widths(head: str) -> tuple[int, ...]:
             fix="For example: --head mlp:1000,256",
         )
     return tuple(int(width) for width in widths.split(","))
+
+
+def unheard(recipe: Recipe, settings: dict[str, Any]) -> list[str]:
+    """A line for each of these settings that a recipe, whose head alone learns, does not listen to."""
+    if recipe.train != "head":
+        return []
+    hears = {"activation", "epochs", "batch_size", "lr"} if hidden_widths(recipe.head) or recipe.head == AUTO else set()
+    deaf = [name for name in settings if name in OF_STEPS and name not in hears]
+    if recipe.head == "prototype":
+        deaf += [name for name in settings if name == "class_weight"]
+    how = {"prototype": "is the class means", "linear": "is solved"}.get(recipe.head, "learns by its own steps")
+    return [
+        f"--{OPTIONS.get(name, name).replace('_', '-')} has no effect: --train head with --head {recipe.head} {how}."
+        for name in deaf
+    ]
 
 
 def load(path: Path) -> Recipe:

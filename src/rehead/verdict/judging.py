@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.bundle import Task
+from rehead.errors import counted
 from rehead.verdict.metrics import Verdict, judge, wilson
 from rehead.verdict.multilabel import MultilabelVerdict, judge_labels, mean_average_precision
 from rehead.verdict.regression import RegressionVerdict, judge_numbers, r_squared
@@ -45,7 +46,7 @@ def read_verdict(values: dict[str, Any]) -> AnyVerdict:
 
 def first_number(task: Task, outputs: NDArray[np.floating[Any]], targets: NDArray[Any]) -> str:
     """A line on photos that are held out, for a display while there are more to come."""
-    on = f"on {len(targets)} photos"
+    on = f"on {counted(len(targets), 'photo')}"
     if task == "classification":
         return f"held-out accuracy {wilson(int((outputs.argmax(axis=1) == targets).sum()), len(targets))} {on}"
     found = mean_average_precision(outputs, targets) if task == "multilabel" else r_squared(outputs[:, 0], targets)

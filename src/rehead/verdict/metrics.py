@@ -13,9 +13,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rehead.errors import counted
+
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 TOP5_FROM = 10  # classes; with fewer, the right one is among five nearly by chance
 N_MISTAKES = 10
+DRAWN = "drawn"  # the side of held-out photos that were drawn here; of a source's own it is "valid" or "test"
+GIVEN = "given"  # of photos that a finished bundle is verified on
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,12 @@ class Mistake:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """top1, top5: share right (top5 from 10 classes on). majority: of always naming the class most frequent here.
+    """side: of the held-out photos: "drawn" by rehead, "valid" or "test" of the source, or "given" to verify a bundle.
+
+    top1, top5: share right (top5 from 10 classes on). majority: of always naming the class most frequent here.
 
     macro_f1: mean F1 over the classes that are shown or named. log_loss: mean of -ln(probability of the right class).
-    confusion: row = true class, column = predicted class, in the order of `classes`. mistakes: the ten worst.
+    confusion: row = true class, column = predicted class, in the order of `classes`. mistakes: the ten it was surest of.
     n_train: photos learned from. partial: whether extraction was cut short. notes: what a reader must know.
     """
 
@@ -96,7 +102,7 @@ class Verdict:
 
     @property
     def headline(self) -> str:
-        return f"held-out accuracy {self.top1} on {self.n} photos"
+        return f"{of_side(self.side)}accuracy {self.top1} on {counted(self.n, 'photo')}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -159,6 +165,16 @@ def judge(
     )
 
 
+def judged_on(side: str, n: int) -> str:
+    """'153 held-out photos'; of a bundle that is verified '153 photos', since it may have learned from them."""
+    return counted(n, f"{of_side(side)}photo")
+
+
+def of_side(side: str) -> str:
+    """'held-out ', or nothing where photos are given to verify a bundle."""
+    return "" if side == GIVEN else "held-out "
+
+
 def readable(path: str) -> str:
     """A path as text that can be written anywhere: bytes that are no UTF-8 are escaped."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -188,10 +204,11 @@ def _worst(
     classes: Sequence[str],
     paths: Sequence[str],
 ) -> tuple[Mistake, ...]:
-    """The wrong ones that were given the least probability of being right, least first."""
+    """The wrong ones that it was surest of, surest first."""
     given = log_p[np.arange(len(labels)), labels]
+    sure = log_p.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
-    worst = wrong[np.argsort(given[wrong], kind="stable")][:N_MISTAKES]
+    worst = wrong[np.lexsort((given[wrong], -sure[wrong]))][:N_MISTAKES]
     return tuple(
         Mistake(
             path=readable(paths[i]),

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rehead.verdict.card_parts import card_parts
+from rehead.verdict.metrics import DRAWN
+
+SIDES = {DRAWN: "drawn by rehead", "valid": "the valid side they came with", "test": "the test side they came with"}
 
 
 def model_card(facts: dict[str, Any], head_note: str, name: str, n_photos: dict[str, int]) -> str:
@@ -42,7 +45,7 @@ gives {parts.outputs} and `features`; how a picture becomes those pixels stands 
 {chr(10) + notes if notes else ""}
 ## How it was made
 
-- Photos: {n_photos["train"]} to learn from, {n_photos["held_out"]} held out ({verdict["side"]}), {n_photos["skipped"]} skipped.
+- Photos: {n_photos["train"]} to learn from, {n_photos["held_out"]} held out ({SIDES.get(verdict["side"], verdict["side"])}), {n_photos["skipped"]} skipped.
 - Backbone: {backbone["name"]} ({backbone["architecture"]}), {backbone["origin"]}, licence {backbone["licence"]}, {_what_learned(backbone["learned"])}; weights' SHA-256 `{backbone["weights"][:16]}`.
 - Head: {head_note}.
 - Picture to square: {facts["preprocess"]["fit"]}. Seed {recipe["seed"]}.

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.bundle import sigmoid
+from rehead.errors import counted
 from rehead.verdict.bootstrap import Estimate, estimate
-from rehead.verdict.metrics import N_MISTAKES, Interval, readable, wilson
+from rehead.verdict.metrics import N_MISTAKES, Interval, of_side, readable, wilson
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class MultilabelVerdict:
 
     @property
     def headline(self) -> str:
-        return f"held-out mAP {self.mean_ap or 'not defined'} on {self.n} photos"
+        return f"{of_side(self.side)}mAP {self.mean_ap or 'not defined'} on {counted(self.n, 'photo')}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

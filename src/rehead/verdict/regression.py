@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rehead.errors import counted
 from rehead.verdict.bootstrap import Estimate, estimate
-from rehead.verdict.metrics import N_MISTAKES, readable
+from rehead.verdict.metrics import N_MISTAKES, of_side, readable
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class RegressionVerdict:
 
     @property
     def headline(self) -> str:
-        return f"held-out mean error {self.mae} on {self.n} photos"
+        return f"{of_side(self.side)}mean error {self.mae} on {counted(self.n, 'photo')}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -1,0 +1,155 @@
+"""The beginning of a job: from what was asked for to a catalog and a recipe.
+
+What can be known to fail without a photo is said first: reading a million of them takes long. The job is `run.py`'s.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rehead.data.catalog import Catalog, scan, write_csv
+from rehead.data.sources import open_source
+from rehead.earlier import Earlier, read_earlier
+from rehead.errors import RecipeError, RunError, SourceError, counted
+from rehead.export import check_backbone
+from rehead.features.engines import check_engine
+from rehead.features.extract import too_many_bad
+from rehead.resume import Asked, check_photos, taken_up
+from rehead.run_folder import Log, RunFolder
+from rehead.tries import FILE as TRIED
+from rehead.tries import LADDER, Search
+from rehead.tuning.recipe import AUTO, Recipe, unheard
+from rehead.tuning.tasks import check_task
+from rehead.tuning.trackers import chosen_trackers
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What `run.tune` was asked for; the names are those of its arguments, but preset is its `recipe`."""
+
+    source: object
+    layout: str
+    valid: object | None
+    test: object | None
+    preset: str | None
+    resume: str | os.PathLike[str] | None
+    from_run: str | os.PathLike[str] | None
+    track: Sequence[str]
+    settings: dict[str, Any]
+    force: bool
+
+    def __post_init__(self) -> None:
+        if self.source is None and self.resume is None:
+            raise SourceError(what="No photos are named.", fix="Name a folder of labelled photos: rehead tune photos/")
+        chosen_trackers(self.track)
+        if self.resume is not None and self.from_run is not None:
+            raise RunError(
+                what="--from begins a new run, and --resume goes on with one.",
+                fix="Leave one of them out; a run that is taken up knows the run it came from.",
+            )
+        if self.preset == AUTO and self.from_run is not None:
+            raise RecipeError(
+                what="--recipe auto tries one recipe after another, and --from takes the earlier run's.",
+                fix="Leave one of them out, or name --recipe quick, balanced or thorough.",
+            )
+
+
+def begun(wish: Wish, run: RunFolder, cache: Path, progress: Log) -> tuple[Catalog, Recipe, Search | None]:
+    """The photos; what learns, and how; and where that is yet to be found, the search. The run's folder is there then."""
+    recipe, asked, search, earlier = _chosen(wish, run, cache)
+    _check(recipe, wish, cache)
+    given = asked if wish.source is None else Asked(wish.source, wish.layout, wish.valid, wish.test)
+    opened = open_source(
+        given.source, layout=given.layout, valid=given.valid, test=given.test, cache=cache, task=recipe.task, progress=progress
+    )  # fmt: skip
+    run.create(opened.name, recipe.backbone)
+    progress.begin(run.path)
+    run.write("recipe.toml", recipe.to_toml())
+    run.write_json("photos.json", replace(asked, root=str(opened.root) if opened.root else None).to_dict())
+    if search is not None:
+        run.write_json(TRIED, search.written(()))
+    catalog = scan(
+        opened,
+        seed=earlier.recipe.seed if earlier else recipe.seed,
+        valid_fraction=recipe.valid_fraction,
+        task=recipe.task,
+        progress=progress,
+        cache=cache,
+        join=partial(earlier.joined, progress=progress) if earlier else None,
+    )
+    if len(opened.skipped) > recipe.max_bad * len(opened.rows):
+        raise too_many_bad(opened.skipped, len(opened.rows), recipe.max_bad)
+    if wish.resume is not None and not wish.force:
+        check_photos(run.path, catalog)
+    write_csv(catalog, run.path / "catalog.csv")
+    progress.note(_about(catalog))
+    for line in unheard(recipe, wish.settings):
+        progress.note(line)
+    check_task(recipe, catalog.task, searches=search is not None)
+    return catalog, recipe, search
+
+
+def _chosen(wish: Wish, run: RunFolder, cache: Path) -> tuple[Recipe, Asked, Search | None, Earlier | None]:
+    if wish.resume is not None:
+        recipe, asked = taken_up(run.path, wish.source, wish.preset, wish.settings, force=wish.force)
+        earlier = read_earlier(asked.from_run, cache) if asked.from_run is not None else None
+        return recipe, asked, Search.of_run(run.path), earlier
+    earlier = read_earlier(wish.from_run, cache) if wish.from_run is not None else None
+    search = Search.of(wish.settings) if wish.preset == AUTO else None
+    if search is not None:
+        recipe = search.recipe(LADDER[0])
+    elif earlier is not None:
+        recipe = earlier.recipe_with(wish.preset, wish.settings)
+    else:
+        recipe = Recipe.from_preset(wish.preset, wish.settings)
+    asked = Asked.of(wish.source, wish.layout, wish.valid, wish.test, earlier.run if earlier else None)
+    return recipe, asked, search, earlier
+
+
+def _check(recipe: Recipe, wish: Wish, cache: Path) -> None:
+    """What needs no photo to be known."""
+    if wish.track and recipe.train == "head":
+        raise RecipeError(
+            what=f"--track {' '.join(wish.track)} has nothing to follow: a head alone is solved, not trained in epochs.",
+            fix="Leave it out, or train layers too: --train last:2.",
+        )
+    check_engine(recipe.engine, recipe.device)
+    if recipe.backbone != AUTO:
+        weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
+        check_backbone(recipe.backbone, weights, dict(recipe.backbone_args), recipe.cut or "pool", cache)
+
+
+def _about(catalog: Catalog) -> str:
+    """One line on what was found."""
+    n_train, n_held_out = len(catalog.on("train")), len(catalog.on(catalog.held_out_side))
+    parts = [f"{counted(len(catalog.photos), 'photo')} {_what(catalog)}"]
+    parts.append(f"{n_train} to learn from, {n_held_out} held out ({'ours' if catalog.ours else 'as given'})")
+    if catalog.n_unsided:
+        parts.append(f"{catalog.n_unsided} without a split count as train")
+    if n := len(catalog.skipped):
+        parts.append(f"{n} skipped")
+    if n := len(catalog.copies):
+        parts.append(f"{counted(n, 'copy')} counted once")
+    if catalog.skipped and catalog.copies:
+        parts[-1] += f" (skipped.csv will list all {len(catalog.skipped) + n})"
+    if n := len(catalog.leaks):
+        parts.append(
+            "1 held-out photo is also a training photo" if n == 1 else f"{n} held-out photos are also training photos"
+        )
+    if n := len(catalog.torn_groups):
+        parts.append(f"{counted(n, 'group')} on both sides")
+    return ", ".join(parts)
+
+
+def _what(catalog: Catalog) -> str:
+    if catalog.task == "classification":
+        return f"of {counted(len(catalog.classes), 'class')} ({catalog.layout})"
+    if catalog.task == "multilabel":
+        return f"with {counted(len(catalog.classes), 'label')}, several a photo ({catalog.layout}, multilabel)"
+    numbers = catalog.labels()
+    return f"with a number from {numbers.min():g} to {numbers.max():g} ({catalog.layout}, regression)"

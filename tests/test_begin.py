@@ -1,0 +1,189 @@
+"""What a job says before it reads a photo, and of the photos it found."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_photos, noise
+
+import rehead
+from rehead.errors import (
+    BackboneError,
+    DiskFull,
+    EngineError,
+    RunError,
+    TooManyBad,
+    UnknownBackbone,
+    WeightsUnavailable,
+)
+from rehead.tuning.recipe import Recipe, unheard
+
+Program = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+class Notes:
+    """A listener that keeps what is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.phases: list[str] = []
+
+    def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
+        self.phases.append(name)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def advance(self, n: int = 1) -> None: ...
+    def status(self, text: str) -> None: ...
+    def row(self, cells: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"backbone": "resnet81"}, UnknownBackbone, "No backbone is called 'resnet81'."),
+        ({"weights": "nowhere.pth"}, WeightsUnavailable, "There is no weights file nowhere.pth."),
+        ({"device": "mps"}, EngineError, "There is no device mps here."),
+        ({"device": "mps", "engine": "openvino"}, EngineError, "The engine openvino runs on the CPU here, not on mps."),
+        ({"backbone_args": {"nonsense": 1}}, BackboneError, "timm cannot make tf_efficientnet_lite0 with"),
+    ],
+)
+def test_what_cannot_be_had_is_said_before_photos_are_read(
+    settings: dict[str, object], error: type[Exception], words: str, photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino") if settings.get("engine") == "openvino" else None
+    told = Notes()
+    with pytest.raises(error, match=re.escape(words)):
+        rehead.tune(photos, cache=cache, out=tmp_path / "run", progress=told, **settings)
+    assert told.phases == []
+
+
+def test_weights_that_are_no_numbers_are_called_so(photos: Path, cache: Path, tmp_path: Path) -> None:
+    import timm
+
+    network = timm.create_model("resnet18", pretrained=False)
+    with torch.no_grad():
+        network.layer2[0].conv1.weight.fill_(float("nan"))
+    torch.save(network.state_dict(), tmp_path / "r18.pth")
+    with pytest.raises(BackboneError) as caught:
+        rehead.tune(photos, cache=cache, out=tmp_path / "run", backbone="resnet18", weights=str(tmp_path / "r18.pth"))
+    assert caught.value.what == "What the backbone resnet18 gives for these photos is no numbers (NaN or infinite)."
+    assert caught.value.why == "Its weights are of: file r18.pth."
+    assert caught.value.fix.startswith("The weights file is likely damaged")
+
+
+def test_a_full_cache_is_named_while_the_backbone_is_prepared(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("rehead.export.write_bytes", full)
+    with pytest.raises(DiskFull) as caught:
+        rehead.tune(photos, cache=tmp_path / "cache", out=tmp_path / "run")
+    assert caught.value.what == f"The disk of {tmp_path / 'cache'} is full."
+    assert re.match(r"13\.5 MB were needed for the network efficientnet_lite0; [\d.]+ MB are free\.", caught.value.why)
+    assert "--cache DIR" in caught.value.fix
+
+
+def test_a_full_disk_of_the_run_says_how_much_was_needed(
+    photos: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("Usage", (), {"free": 3_000_000})
+    monkeypatch.setattr("rehead.run_folder.shutil.disk_usage", lambda _: usage)
+    with pytest.raises((RunError, DiskFull)) as caught:
+        rehead.tune(photos, cache=cache, out=tmp_path / "run", limit=20)
+    assert re.search(r"1[34]\.\d MB were needed for the bundle; 3\.0 MB are free\.", caught.value.why)
+    assert caught.value.fix == "Make room, or name a folder on another disk: --out DIR"
+
+
+def test_an_interrupted_run_in_the_way_names_how_to_go_on(photos: Path, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "r_k").mkdir()
+    (tmp_path / "r_k" / "recipe.toml").write_text(Recipe().to_toml())
+    with pytest.raises(RunError) as caught:
+        rehead.tune(photos, cache=cache, out=tmp_path / "r_k")
+    assert caught.value.what == f"{tmp_path / 'r_k'} is there already: a run that was interrupted."
+    assert f"rehead tune --resume {tmp_path / 'r_k'}\n" in caught.value.fix
+
+
+def test_photos_that_stop_a_job_are_counted_so_far_and_listed(cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 100, "blue": 100})
+    for i in range(150):
+        path = photos / "blue" / f"broken{i}.png"
+        noise(9000 + i, (60, 60, 200)).save(path)
+        path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(TooManyBad, match=r"of 350 photos cannot be read so far, which is more than 20%") as caught:
+        rehead.tune(photos, cache=cache, out=tmp_path / "run")
+    n = int(caught.value.what.split()[0])
+    assert caught.value.why.endswith(f"{cache / 'skipped.csv'} lists all {n}.")
+    assert len((cache / "skipped.csv").read_text().splitlines()) == n + 1
+
+
+def test_the_line_on_what_was_found_counts_each_thing_in_words(cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
+    (photos / "red" / "copy.png").write_bytes((photos / "red" / "3.png").read_bytes())
+    (photos / "red" / "empty.png").write_bytes(b"")
+    rows = [
+        f"{p.parent.name}/{p.name},{p.parent.name},{'' if p.stem == '1' else 'test' if p.stem < '2' else 'train'},{p.stem}"
+        for p in sorted(photos.glob("*/*.png"))
+    ]
+    (photos / "all.csv").write_text("\n".join(["path,label,split,group", *rows]) + "\n")
+    told = Notes()
+    tuned = rehead.tune(photos / "all.csv", cache=cache, out=tmp_path / "run", progress=told)
+    line = next(note for note in told.notes if "to learn from" in note)
+    assert "2 without a split count as train, 1 skipped, 1 copy counted once (skipped.csv will list all 2)" in line
+    assert len((tuned.run / "skipped.csv").read_text().splitlines()) == 3
+    assert tuned.verdict.side == "test"
+
+
+def test_a_group_on_both_sides_is_a_note_of_the_verdict(cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
+    rows = [
+        f"{p.parent.name}/{p.name},{p.parent.name},{'test' if i % 3 == 0 else 'train'},patient {i // 12}"
+        for i, p in enumerate(sorted(photos.glob("*/*.png")))
+    ]
+    (photos / "all.csv").write_text("\n".join(["path,label,split,group", *rows]) + "\n")
+    told = Notes()
+    tuned = rehead.tune(photos / "all.csv", cache=cache, out=tmp_path / "run", progress=told)
+    assert tuned.verdict.notes == (
+        "8 held-out photos of 2 groups that the training side has too: patient 0, patient 1.",
+    )
+    assert any(note.endswith("(as given), 2 groups on both sides") for note in told.notes)
+
+
+def test_a_split_that_was_drawn_is_called_so(photos: Path, cache: Path, tmp_path: Path) -> None:
+    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run")
+    assert tuned.verdict.side == "drawn"
+    assert " held out (drawn by rehead), 0 skipped." in (tuned.bundle / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "lines"),
+    [
+        ({"lr": 0.1}, ["--lr has no effect: --train head with --head linear is solved."]),
+        (
+            {"head": "prototype", "class_weight": "balanced"},
+            ["--class-weight has no effect: --train head with --head prototype is the class means."],
+        ),
+        ({"head": "linear", "class_weight": "balanced", "seed": 3}, []),
+        ({"head": "mlp:64", "lr": 0.1, "epochs": 3}, []),
+        ({"head": "mlp:64", "cutmix": 1},
+         ["--cutmix has no effect: --train head with --head mlp:64 learns by its own steps."]),
+        ({"train": "last:2", "lr": 0.1}, []),
+    ],
+)  # fmt: skip
+def test_a_setting_that_nothing_listens_to_is_named(settings: dict[str, object], lines: list[str]) -> None:
+    assert unheard(Recipe.from_dict(settings), settings) == lines
+
+
+def test_a_setting_without_effect_is_told(rehead: Program, photos: Path) -> None:
+    done = rehead("tune", photos, "--lr", "0.1", "--json")
+    assert "--lr has no effect: --train head with --head linear is solved.\n" in done.stderr

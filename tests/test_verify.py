@@ -1,0 +1,66 @@
+"""A bundle on other photos: what is said of them, and of those it learned from."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import make_photos
+
+import rehead
+from rehead.errors import TooManyBad
+
+Program = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("photos") / "photos", {"red": 20, "blue": 20})
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return rehead.tune(photos, cache=cache, out=tmp_path_factory.mktemp("run") / "run").run
+
+
+def test_photos_that_the_bundle_learned_from_are_counted(run: Path, photos: Path, cache: Path) -> None:
+    verdict = rehead.verify(run / "bundle", photos, cache=cache).verdict
+    note = f"The bundle learned from {40 - 7} of these 40 photos: on new ones it will be right less often."
+    assert verdict.notes == (note.replace("33", str(_n_train(run))),)
+    assert verdict.headline.endswith(" on 40 photos")
+
+
+def _n_train(run: Path) -> int:
+    return (run / "catalog.csv").read_text().count(",train,")
+
+
+def test_a_bundle_that_was_carried_away_says_nothing_of_them(
+    run: Path, photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run / "bundle", tmp_path / "bundle")
+    assert rehead.verify(tmp_path / "bundle", photos, cache=cache).verdict.notes == ()
+
+
+def test_verify_says_what_it_found_and_what_it_leaves_aside(rehead: Program, run: Path, tmp_path: Path) -> None:
+    make_photos(tmp_path / "data" / "train", {"red": 5, "blue": 5})
+    make_photos(tmp_path / "data" / "val", {"red": 1, "blue": 2})
+    done = rehead("verify", run / "bundle", "data", "--json")
+    assert "3 photos (split) of the held-out sides; 10 of the training side are left out\n" in done.stderr
+
+
+def test_photos_that_cannot_be_read_are_listed_where_the_error_says(run: Path, cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 8, "blue": 8})
+    for path in (photos / "red").iterdir():
+        path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(TooManyBad, match="8 of 16 photos cannot be read, which is more than 20%") as caught:
+        rehead_verify(run / "bundle", photos, cache=cache)
+    listed = cache / "skipped.csv"
+    assert caught.value.why.endswith(f"...\n  {listed} lists all 8.")
+    assert len(listed.read_text().splitlines()) == 9
+
+
+def rehead_verify(*arguments: object, **options: object) -> object:
+    return rehead.verify(*arguments, **options)  # type: ignore[arg-type]
