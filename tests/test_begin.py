@@ -184,6 +184,22 @@ def test_a_setting_that_nothing_listens_to_is_named(settings: dict[str, object],
     assert unheard(Recipe.from_dict(settings), settings) == lines
 
 
+def test_photos_are_counted_before_a_number_on_them_is_told(photos: Path, cache: Path, tmp_path: Path) -> None:
+    told: list[str | int] = []
+
+    class Events(Notes):
+        def advance(self, n: int = 1) -> None:
+            told.append(n)
+
+        def status(self, text: str) -> None:
+            told.append(text)
+
+    rehead.tune(photos, cache=cache, out=tmp_path / "run", backbone_args={"mean": 0.4}, progress=Events())
+    first = next(i for i, event in enumerate(told) if isinstance(event, str) and "held-out accuracy" in event)
+    n_seen = int(str(told[first]).split(" photo")[0].split()[-1])
+    assert sum(event for event in told[:first][-5:] if isinstance(event, int)) >= n_seen
+
+
 def test_a_setting_without_effect_is_told(rehead: Program, photos: Path) -> None:
     done = rehead("tune", photos, "--lr", "0.1", "--json")
     assert "--lr has no effect: --train head with --head linear is solved.\n" in done.stderr

@@ -53,3 +53,46 @@ def test_elsewhere_a_row_is_a_line() -> None:
     assert said == [
         "epoch 10 of 12, loss 0.412, watch loss 0.314, right % 91.0 (83.8–95.2), lr 1.0e-03, photos/s 3142, seconds 12"
     ]
+
+
+def test_at_80_columns_the_bar_has_its_count_rate_and_time_left() -> None:
+    screen = Console(file=io.StringIO(), width=80, height=24, force_terminal=True)
+    bars = Bars(screen)
+    bars.phase("efficientnet_lite0: Extracting mirror", 25_000)
+    bars.advance(12_345)
+    bars.status("held-out accuracy 98.5% (96.7% to 99.3%) on 1234 photos")
+    shown = Console(file=io.StringIO(), width=80)
+    shown.print(bars._look())
+    bars.close()
+    bar, status = shown.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "12345/25000" in bar
+    assert "photos/s" in bar
+    assert bar.rstrip()[-3] == ":"
+    assert status.startswith("held-out accuracy 98.5% (96.7% to 99.3%) on 1234 photos")
+
+
+def test_a_bar_without_a_total_counts_without_one() -> None:
+    screen = Console(file=io.StringIO(), width=80, height=24, force_terminal=True)
+    bars = Bars(screen)
+    shown = Console(file=io.StringIO(), width=80)
+    bars.phase("Preparing resnet18 (once)")
+    shown.print(bars._look())
+    bars.phase("Listing", None, "files")
+    bars.advance(3000)
+    shown.print(bars._look())
+    bars.close()
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert "?" not in text
+    assert "3000 " in text
+
+
+def test_what_was_said_already_is_not_said_again_at_the_end_of_a_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("rehead.cli.showing.time.monotonic", lambda: now[0])
+    said: list[str] = []
+    lines = Lines(said.append)
+    lines.phase("Solving the head")
+    now[0] = 49.0
+    lines.status("held-out accuracy 95.0%")
+    lines.close()
+    assert said == ["Solving the head, 49 s, held-out accuracy 95.0%"]

@@ -392,3 +392,14 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path):
 def test_a_store_needs_no_torch():
     code = "import sys; sys.modules['torch'] = None; import rehead.features.store, rehead.features.cache"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("needed", "free", "words"),
+    [(16.8e6, 7.9e6, "16.8 MB were needed for features; 7.9 MB are free."),
+     (204_000, 196_000, "0.204 MB"), (200_100, 199_900, "0.2001 MB were needed for features; 0.1999 MB are free.")],
+)  # fmt: skip
+def test_what_is_needed_and_what_is_free_are_told_apart(needed: float, free: float, words: str):
+    text = store_module.shortage(int(needed), int(free), "features")
+    assert text.startswith(words)
+    assert len({word for word in text.split() if word[0].isdigit()}) == 2

