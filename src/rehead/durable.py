@@ -1,18 +1,23 @@
 """Files that appear whole or not at all.
 
 Everything that is kept is written beside its place under a hidden name, flushed to the disk, and renamed. A process that
-is killed at any moment leaves the old file or the new one. What a file or folder holds is left to its own room.
+is killed at any moment leaves the old file or the new one. A symbolic link to a file stays, and devices and pipes are
+written through. What a file or folder holds is left to its own room.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # a full disk; Windows knows no quota
 
 
 def sha256_file(path: Path) -> str:
@@ -34,7 +39,17 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; when the block ends well it becomes `path`, otherwise it is removed."""
+    """A path beside `path` to write to; when the block ends well it becomes `path`, otherwise it is removed.
+
+    Where `path` is a link, what it leads to is replaced. A device or a pipe is never replaced: it is given as it is.
+    """
+    kind = _kind(path)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if kind and not stat.S_ISREG(kind):
+        yield path
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     try:
@@ -83,6 +98,14 @@ def _swap(new: Path, path: Path) -> None:
         raise
     _flush(path.parent)
     remove_tree(old)
+
+
+def _kind(path: Path) -> int:
+    """The mode of what `path` leads to, 0 where there is nothing."""
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return 0
 
 
 def _beside(path: Path) -> Path:

@@ -7,6 +7,7 @@ together, in constant memory.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ class Model:
 
         pictures: a path, an encoded file's bytes, a Pillow image, an array (h, w), (h, w, 3) or (h, w, 4) of uint8 or
         of floats in 0..1, or a list of those. tta: see `seen_twice`; it takes twice the time.
-        Raises PhotoError for one that cannot be read, and FileNotFoundError.
+        Raises PhotoError for one that cannot be read, and FileNotFoundError; both name the file.
         """
         if isinstance(pictures, (list, tuple)):
             rows = self._run(lambda pixels: self._answer(pixels, tta), pictures)
@@ -110,10 +111,15 @@ class Model:
             return self._output("probabilities", pixels)
         return (sigmoid if self.task == "multilabel" else softmax)(self.logits(pixels, tta=True))
 
-    def stream(self, pictures: Iterable[Picture], *, tta: bool = False) -> Iterator[Prediction | PhotoError]:
-        """A prediction for each picture, in order, or the reason why there is none; memory does not grow with them."""
+    def stream(
+        self, pictures: Iterable[Picture | PhotoError], *, tta: bool = False
+    ) -> Iterator[Prediction | PhotoError]:
+        """A prediction for each picture, in order, or the reason why there is none; memory does not grow with them.
 
-        def work(batch: list[Picture]) -> list[Prediction | PhotoError]:
+        A PhotoError among the pictures keeps its place and comes back as it is.
+        """
+
+        def work(batch: list[Picture | PhotoError]) -> list[Prediction | PhotoError]:
             pixels = [self._readable(picture) for picture in batch]
             good = [p for p in pixels if not isinstance(p, PhotoError)]
             rows = iter(self._answer(np.stack(good), tta) if good else ())
@@ -126,7 +132,9 @@ class Model:
         """What is predicted of prepared pixels: probabilities, or numbers."""
         return (self.logits if self.task == "regression" else self.probabilities)(pixels, tta=tta)
 
-    def _readable(self, picture: Picture) -> NDArray[np.uint8] | PhotoError:
+    def _readable(self, picture: Picture | PhotoError) -> NDArray[np.uint8] | PhotoError:
+        if isinstance(picture, PhotoError):
+            return picture
         try:
             return self._pixels(picture)
         except PhotoError as error:
@@ -142,17 +150,25 @@ class Model:
         self, run: Callable[[NDArray[np.uint8]], NDArray[np.float32]], pictures: Sequence[Picture]
     ) -> NDArray[np.float32]:
         def work(batch: list[Picture]) -> NDArray[np.float32]:
-            return run(np.stack([self._pixels(picture) for picture in batch]))
+            return run(np.stack([self._named(picture) for picture in batch]))
 
         if len(pictures) == 1:
             return work(list(pictures))
         rows = list(ordered_map(work, batched(pictures, BATCH), workers=self.workers, ahead=2 * self.workers))
         return np.concatenate(rows) if rows else np.empty((0, max(1, len(self.classes))), np.float32)
 
+    def _named(self, picture: Picture) -> NDArray[np.uint8]:
+        """The pixels; an error says of which file."""
+        try:
+            return self._pixels(picture)
+        except PhotoError as error:
+            if isinstance(picture, (str, os.PathLike)):
+                raise PhotoError(what=f"{os.fspath(picture)} {error.what}") from error
+            raise
+
     def _pixels(self, picture: Picture) -> NDArray[np.uint8]:
         if isinstance(picture, (str, os.PathLike)):
-            with open(picture, "rb") as file:
-                picture = file.read()
+            picture = _bytes_of(picture)
         if isinstance(picture, bytes):
             return prepare(picture, self.bundle.preprocess)
         if isinstance(picture, Image.Image):
@@ -179,6 +195,15 @@ def open_session(path: Path, threads: int = 1) -> Any:
     options.log_severity_level = 3  # errors only; warnings about unused initialisers tell a user nothing
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the core to decoding
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _bytes_of(path: str | os.PathLike[str]) -> bytes:
+    """What a file holds. Raises PhotoError for a pipe or a device, which could be waited for without end, OSError."""
+    kind = os.stat(path).st_mode
+    if not stat.S_ISREG(kind):
+        raise PhotoError(what="is a folder" if stat.S_ISDIR(kind) else "is not a regular file")
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def seen_twice(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-from rehead.errors import RecipeError, ReheadError
+from rehead.errors import RecipeError, ReheadError, RunError, SourceError
 
 ABORTED = 130  # what shells give a program that Ctrl-C ended
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -59,6 +60,16 @@ def backbone_arguments(texts: Sequence[str]) -> dict[str, Any]:
             )
         values[name.strip()] = _value(value.strip())
     return values
+
+
+def named(photos: str | None) -> str | None:
+    """The name of a source of photos as it is. Raises SourceError where it is empty: that would be the current folder."""
+    if photos is not None and not photos.strip():
+        raise SourceError(
+            what="The folder of photos has an empty name.",
+            fix="Name a folder of labelled photos; the current one is `.`",
+        )
+    return photos
 
 
 def _value(text: str) -> Any:
@@ -117,6 +128,7 @@ def guarded(app: Any) -> int:
     sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         code = int(app(standalone_mode=False) or 0)
+        _flush()
         return _aborted() if code == ABORTED else code  # Typer turns Ctrl-C into a code of its own
     except ReheadError as error:
         if debug:
@@ -130,6 +142,28 @@ def guarded(app: Any) -> int:
         return 0
     except Exception as error:
         return _other(error, debug)
+
+
+def output_failed(error: OSError) -> RunError:
+    """What to say when standard output takes no more; it is closed, so that nothing is tried again at the end."""
+    with contextlib.suppress(OSError):
+        sys.stdout.close()
+    return RunError(
+        what="Standard output cannot be written.",
+        why=f"{error.strerror or error}.",
+        fix="Make room on the disk it goes to, or let it go elsewhere.",
+    )
+
+
+def _flush() -> None:
+    if sys.stdout.closed:
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise output_failed(error) from error
 
 
 def _close_and_show(error: ReheadError) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from rehead.cli import terminal
-from rehead.cli.arguments import Interrupt, as_bytes, as_rate, as_seconds, backbone_arguments, guarded
+from rehead.cli.arguments import Interrupt, as_bytes, as_rate, as_seconds, backbone_arguments, guarded, named
 
 app = typer.Typer(
     name="rehead",
@@ -174,7 +174,7 @@ def tune(
     given = {name: value for name, value in settings.items() if value is not None}
     progress = terminal.progress_for(json=json)
     with Interrupt(progress) as stop:
-        tuned = run_tune(photos, out=out, force=force, layout=layout, valid=valid, test=test, cache=cache,
+        tuned = run_tune(named(photos), out=out, force=force, layout=layout, valid=valid, test=test, cache=cache,
                          progress=progress, stop=stop, recipe=recipe, resume=resume,
                          track=track or (), from_run=from_run, **given)  # fmt: skip
     _finish(progress, tuned.to_dict() if json else None)
@@ -214,7 +214,7 @@ def race(
 
     progress = terminal.progress_for(json=json)
     with Interrupt(progress) as stop:
-        raced = run_race(photos, backbones=backbones.split(",") if backbones else None,
+        raced = run_race(named(photos), backbones=backbones.split(",") if backbones else None,
                          arguments=arguments_by_name(backbone_arg or []), out=out, force=force, layout=layout,
                          valid=valid, test=test, cache=cache, progress=progress, stop=stop, limit=limit,
                          budget_s=as_seconds(budget, "budget"), engine=engine, device=device, seed=seed)  # fmt: skip
@@ -260,7 +260,7 @@ def verify(
     from rehead.verify_bundle import verify as run_verify
 
     progress = terminal.progress_for(json=json)
-    verified = run_verify(bundle, photos, layout=layout, max_bad=max_bad, tta=tta, cache=cache,
+    verified = run_verify(bundle, named(photos), layout=layout, max_bad=max_bad, tta=tta, cache=cache,
                           progress=progress)  # fmt: skip
     _finish(progress, verified.to_dict() if json else None)
     if not json:

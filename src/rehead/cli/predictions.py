@@ -4,64 +4,76 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import glob
 import itertools
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from rehead.cli.terminal import printable
-from rehead.data.folders import PICTURE_NAMES
-from rehead.data.walk import walk
-from rehead.durable import replaced_file
-from rehead.errors import PhotoError, RecipeError, SourceError, nearest
+from rehead.cli.arguments import as_bytes, output_failed
+from rehead.cli.named import found
+from rehead.cli.terminal import as_unicode, printable
+from rehead.durable import FULL, replaced_file
+from rehead.errors import DiskFull, PhotoError, RecipeError, ReheadError, nearest
 from rehead.predict import Prediction, load
 
 Result = Prediction | PhotoError
 
 
 def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: Path | None, tta: bool = False) -> int:
-    """Writes a row for every photo, to `out` or standard output, and gives the number of photos that could not be read."""
+    """Writes a row for every photo, to `out` or standard output, and gives the number of photos that could not be read.
+
+    Raises RecipeError, SourceError where the arguments name nothing, BundleError, DiskFull.
+    """
     if form not in WRITERS:
         raise RecipeError(
             what=f"--format cannot be {form!r}.", why=f"One of: {', '.join(WRITERS)}.", fix=nearest(form, WRITERS)
         )
     model = load(bundle)
-    paths, again = itertools.tee(_files(patterns))
-    results = zip(again, model.stream(paths, tta=tta), strict=True)
-    with contextlib.ExitStack() as stack:
-        file: IO[str] = sys.stdout
-        if out is not None:
-            temporary = stack.enter_context(replaced_file(out))
-            file = stack.enter_context(temporary.open("w", encoding="utf-8", errors="surrogateescape", newline=""))
-        writers = (
-            NUMBER_WRITERS if model.task == "regression" else LABEL_WRITERS if model.task == "multilabel" else WRITERS
-        )
-        write = writers[form](file, min(top, len(model.classes)))
-        bad = 0
-        for path, result in results:
-            write(path, result)
+    rows, again = itertools.tee(found(patterns))
+    results = model.stream((wrong or path for path, wrong in rows), tta=tta)
+    bad = 0
+    with _written(out) as file:
+        write = TASK_WRITERS[model.task][form](file, min(top, len(model.classes)))
+        for (path, _), result in zip(again, results, strict=True):
+            write(as_unicode(path), result)
             bad += isinstance(result, PhotoError)
     return bad
 
 
-def _files(patterns: list[str]) -> Iterator[str]:
-    """The files that the arguments name, in order: files as they are, folders walked, patterns expanded."""
-    for pattern in patterns:
-        path = Path(pattern)
-        found: Iterator[str]
-        if path.is_dir():
-            found = (str(file) for file in walk(path) if file.suffix.lower() in PICTURE_NAMES)
-        elif path.exists() or not glob.has_magic(pattern):
-            found = iter([pattern])
-        else:
-            found = iter(sorted(glob.glob(pattern, recursive=True)))
-        first = next(found, None)
-        if first is None:
-            raise SourceError(what=f"{pattern} names no picture.", fix="Pass images, folders of images, or a pattern.")
-        yield from itertools.chain([first], found)
+@contextlib.contextmanager
+def _written(out: Path | None) -> Iterator[IO[str]]:
+    """A file for the rows, which appears at `out` when all are written; without `out`, standard output."""
+    try:
+        if out is None:
+            yield sys.stdout
+            sys.stdout.flush()
+            return
+        with replaced_file(out) as place, place.open("w", encoding="utf-8", newline="") as file:
+            yield file
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise (_unwritable(out, error) if out is not None else output_failed(error)) from error
+
+
+def _unwritable(out: Path, error: OSError) -> ReheadError:
+    reason = error.strerror or str(error)
+    if error.errno not in FULL:
+        return RecipeError(
+            what=f"{out} is a folder: predictions cannot be written to it."
+            if out.is_dir()
+            else f"The predictions cannot be written to {out}.",
+            why=f"{reason}.",
+            fix="Name a file that you may write to: --out FILE",
+        )
+    disk = out if out.exists() and not out.is_file() else out.absolute().parent
+    free = f", {as_bytes(shutil.disk_usage(disk).free)} are free" if disk.is_dir() else ""
+    return DiskFull(
+        what=f"The disk of {disk} is full.", why=f"{reason}{free}.", fix="Make room, or name another --out."
+    )
 
 
 def _table(file: IO[str], top: int) -> Callable[[str, Result], None]:
@@ -170,5 +182,8 @@ def _numbers_jsonl(file: IO[str], _: int) -> Callable[[str, Result], None]:
 
 Writers = dict[str, Callable[[IO[str], int], Callable[[str, Result], None]]]
 WRITERS: Writers = {"table": _table, "csv": _csv, "jsonl": _jsonl}
-LABEL_WRITERS: Writers = {"table": _labels_table, "csv": _labels_csv, "jsonl": _labels_jsonl}
-NUMBER_WRITERS: Writers = {"table": _numbers_table, "csv": _numbers_csv, "jsonl": _numbers_jsonl}
+TASK_WRITERS: dict[str, Writers] = {
+    "classification": WRITERS,
+    "multilabel": {"table": _labels_table, "csv": _labels_csv, "jsonl": _labels_jsonl},
+    "regression": {"table": _numbers_table, "csv": _numbers_csv, "jsonl": _numbers_jsonl},
+}

@@ -152,8 +152,12 @@ def _table(header: Sequence[str], right: Sequence[int]) -> Any:
 
 def printable(path: str) -> str:
     """A file's name as text that any terminal can show: control characters and invalid bytes are escaped."""
-    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in as_unicode(path))
+
+
+def as_unicode(path: str) -> str:
+    """A file's name as valid Unicode, whatever its bytes: what is no UTF-8 is escaped (`caf\\xe9.png`)."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def show_tuned(head_note: str, images: dict[str, int], seconds: dict[str, float], run: str, bundle: str) -> None:

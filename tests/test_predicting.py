@@ -1,0 +1,176 @@
+"""`rehead predict` and a loaded bundle: every photo gets its row, and every mistake words that help."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import os
+import resource
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import noise
+
+import rehead as package
+from rehead.errors import PhotoError
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+GOLDEN = Path(__file__).parent / "golden"
+BUNDLE = GOLDEN / "bundle-1"
+RED = (200, 60, 60)
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> Path:
+    noise(1, RED).save(tmp_path / "red.png")
+    return tmp_path / "red.png"
+
+
+def predict(rehead: Program, *arguments: str | Path, code: int = 0) -> list[dict[str, str]]:
+    """Rows as `--format csv` gives them."""
+    done = rehead("predict", BUNDLE, *arguments, "--format", "csv")
+    assert done.returncode == code, done.stderr
+    return list(csv.DictReader(io.StringIO(done.stdout)))
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2, done.stderr
+    assert "failed in a way it should not" not in done.stderr
+    return done.stderr
+
+
+def test_out_goes_through_what_is_no_regular_file(rehead: Program, red: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)  # so that a writer need not wait for one
+    try:
+        assert rehead("predict", BUNDLE, red, "--out", "pipe").returncode == 0
+        assert (tmp_path / "pipe").is_fifo()
+        assert b"red" in os.read(reader, 1000)
+    finally:
+        os.close(reader)
+
+
+def test_out_replaces_what_a_link_leads_to_and_not_the_link(rehead: Program, red: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept.csv").write_text("old")
+    (tmp_path / "link").symlink_to("elsewhere/kept.csv")
+    assert rehead("predict", BUNDLE, red, "--out", "link").returncode == 0
+    assert (tmp_path / "link").is_symlink()
+    assert "red.png" in (tmp_path / "elsewhere" / "kept.csv").read_text()
+
+
+def test_what_names_no_picture_is_a_row_and_the_rest_goes_on(rehead: Program, red: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    rows = predict(rehead, "empty", "no*.png", "red.png", code=3)
+    assert [(row["path"], row["error"]) for row in rows] == [
+        ("empty", "holds no picture"),
+        ("no*.png", "matches no file"),
+        ("red.png", ""),
+    ]
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root and Windows list any folder")
+def test_a_folder_that_cannot_be_listed_is_a_row(rehead: Program, red: Path, tmp_path: Path) -> None:
+    for name in ("closed", "open/closed"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name).chmod(0)
+    shutil.copy(red, tmp_path / "open" / "red.png")
+    rows = predict(rehead, "closed", "open", code=3)
+    assert {row["path"]: row["error"] for row in rows} == {
+        "closed": "cannot be listed: Permission denied",
+        "open/red.png": "",
+        "open/closed": "cannot be listed: Permission denied",
+    }
+
+
+def test_where_nothing_was_found_it_is_an_error(rehead: Program, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = rehead("predict", BUNDLE, "empty", "no*.png", "--out", "named.csv")
+    assert "There is nothing to predict: empty holds no picture; no*.png matches no file." in refused(done)
+    assert not (tmp_path / "named.csv").exists()
+
+
+def test_content_says_what_in_a_folder_is_a_picture(rehead: Program, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    picture = noise(1, RED)
+    for name, form in (("no_ending", "PNG"), ("jpeg.txt", "JPEG"), ("a.ppm", "PPM"), ("b.png", "PNG")):
+        picture.save(folder / name, form)
+    (folder / "notes.txt").write_text("words")
+    (folder / "broken.jpg").write_text("no picture")
+    rows = predict(rehead, "photos", code=3)
+    assert {Path(row["path"]).name: row["error"] for row in rows} == {
+        "no_ending": "", "jpeg.txt": "", "a.ppm": "", "b.png": "", "broken.jpg": "is not an image that can be read",
+    }  # fmt: skip
+
+
+def test_an_empty_argument_is_an_error(rehead: Program, red: Path) -> None:
+    assert "A photo's name is empty." in refused(rehead("predict", BUNDLE, "red.png", ""))
+    assert "The folder of photos has an empty name." in refused(rehead("tune", ""))
+
+
+def test_an_out_that_cannot_be_written_is_an_error_with_advice(rehead: Program, red: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    assert "folder is a folder" in refused(rehead("predict", BUNDLE, red, "--out", "folder"))
+    said = refused(rehead("predict", BUNDLE, red, "--out", "red.png/named.csv"))
+    assert "The predictions cannot be written to red.png/named.csv." in said
+    assert "Name a file that you may write to: --out FILE" in said
+
+
+def test_a_full_device_is_an_error_and_stays_a_device(rehead: Program, red: Path, tmp_path: Path) -> None:
+    full = tmp_path / "full"  # never the machine's own: a mistake here would replace it where root runs the tests
+    try:
+        os.mknod(full, 0o666 | stat.S_IFCHR, os.makedev(1, 7))
+        full.open("w").close()
+    except OSError:
+        pytest.skip("root alone may make a device")
+    assert f"The disk of {full} is full." in refused(rehead("predict", BUNDLE, red, "--out", full))
+    assert full.is_char_device()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has this device")
+def test_standard_output_on_a_full_disk_is_an_error(red: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "rehead", "predict", BUNDLE, red], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert "Standard output cannot be written." in refused(done)
+
+
+def test_a_full_disk_under_out_leaves_the_old_file(red: Path, tmp_path: Path) -> None:
+    (tmp_path / "named.csv").write_text("old")
+    done = subprocess.run(
+        [sys.executable, "-m", "rehead", "predict", BUNDLE, *[red] * 400, "--out", "named.csv"],
+        cwd=tmp_path, capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )  # fmt: skip
+    assert f"The disk of {tmp_path} is full" in refused(done) or os.strerror(errno.EFBIG) in done.stderr
+    assert (tmp_path / "named.csv").read_text() == "old"
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.skipif(os.name == "nt" or os.uname().sysname == "Darwin", reason="names are Unicode there")
+@pytest.mark.parametrize("form", ["csv", "jsonl", "table"])
+def test_a_name_that_is_no_unicode_is_the_same_escaped_everywhere(rehead: Program, red: Path, form: str) -> None:
+    odd = os.fsdecode(b"caf\xe9.png")
+    shutil.copy(red, red.parent / odd)
+    shown = rehead("predict", BUNDLE, odd, "--format", form).stdout
+    rehead("predict", BUNDLE, odd, "--format", form, "--out", "named")
+    written = (red.parent / "named").read_text(encoding="utf-8")  # which raises for what is no UTF-8
+    assert written == shown
+    assert (json.loads(shown)["path"] if form == "jsonl" else shown).count("caf\\xe9.png") == 1
+
+
+def test_what_is_no_regular_file_is_a_row_and_is_not_waited_for(rehead: Program, red: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    rows = predict(rehead, "pipe.png", "red.png", code=3)
+    assert [row["error"] for row in rows] == ["is not a regular file", ""]
+    with pytest.raises(PhotoError, match=r"pipe\.png is not a regular file"):
+        package.load(BUNDLE).predict(str(tmp_path / "pipe.png"))
