@@ -15,11 +15,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import noise
 
 import rehead as package
-from rehead.errors import PhotoError
+from rehead.bundle import read_head, write
+from rehead.errors import BackboneError, BundleError, PhotoError
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 GOLDEN = Path(__file__).parent / "golden"
@@ -174,3 +176,83 @@ def test_what_is_no_regular_file_is_a_row_and_is_not_waited_for(rehead: Program,
     assert [row["error"] for row in rows] == ["is not a regular file", ""]
     with pytest.raises(PhotoError, match=r"pipe\.png is not a regular file"):
         package.load(BUNDLE).predict(str(tmp_path / "pipe.png"))
+
+
+def changed(tmp_path: Path, **facts: object) -> Path:
+    """A bundle whose `rehead.json` somebody edited."""
+    shutil.copytree(BUNDLE, tmp_path / "bundle")
+    path = tmp_path / "bundle" / "rehead.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+    return tmp_path / "bundle"
+
+
+def test_a_bundle_that_names_more_classes_than_its_model_is_refused(rehead: Program, red: Path, tmp_path: Path) -> None:
+    bundle = changed(tmp_path, classes=["blue", "green", "red"])
+    said = refused(rehead("predict", bundle, red))
+    assert "model.onnx does not fit rehead.json: it gives 2 probabilities, and there are 3 classes." in said
+
+
+def test_a_bundle_with_another_size_than_its_model_is_refused(rehead: Program, red: Path, tmp_path: Path) -> None:
+    preprocess = json.loads((BUNDLE / "rehead.json").read_text())["preprocess"]
+    bundle = changed(tmp_path, preprocess={**preprocess, "width": 100})
+    said = refused(rehead("predict", bundle, red))
+    assert "model.onnx does not fit rehead.json: it takes photos of 16 x 16 pixels, not 16 x 100." in said
+
+
+@pytest.mark.parametrize("size", ["16", None, [16]])
+def test_a_size_that_is_no_number_is_refused(tmp_path: Path, size: object) -> None:
+    preprocess = json.loads((BUNDLE / "rehead.json").read_text())["preprocess"]
+    with pytest.raises(BundleError, match=r"The preprocessing in .*rehead\.json is not as a bundle's must be"):
+        package.load(changed(tmp_path, preprocess={**preprocess, "width": size}))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "what"), [(None, "no table is verdict"), ({"n_train": "16"}, "the verdict has no n_train")]
+)
+def test_a_bundle_without_a_verdict_is_refused(rehead: Program, tmp_path: Path, verdict: object, what: str) -> None:
+    said = refused(rehead("verify", changed(tmp_path, verdict=verdict), tmp_path))
+    assert f"rehead.json is not as a bundle's must be: {what}." in said
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root and Windows read any file")
+@pytest.mark.parametrize("name", ["model.onnx", "rehead.json"])
+def test_a_file_of_a_bundle_that_may_not_be_read_is_named(
+    rehead: Program, red: Path, tmp_path: Path, name: str
+) -> None:
+    bundle = changed(tmp_path)
+    (bundle / name).chmod(0)
+    assert f"{bundle / name} cannot be read.\n  Permission denied." in refused(rehead("predict", bundle, red))
+
+
+def test_all_files_of_a_bundle_may_be_read_by_the_same_people(tmp_path: Path) -> None:
+    head = read_head(BUNDLE)
+    facts = json.loads((BUNDLE / "rehead.json").read_text())
+    about = {key: facts[key] for key in facts if key not in ("format", "head", "files")}
+    model = (BUNDLE / "model.onnx").read_bytes()
+    about |= {"task": "classification", "thresholds": []}
+    written = write(tmp_path / "bundle", model=model, head=head, card="", facts=about)
+    assert len({path.stat().st_mode for path in written.folder.iterdir()}) == 1
+
+
+@pytest.mark.parametrize("name", ["input_size", "mean", "crop_pct"])
+def test_a_backbone_argument_that_is_no_number_is_an_error(name: str) -> None:
+    with pytest.raises(BackboneError, match=f"The preprocessing cannot be {name}=abc"):
+        package.backbone(pretrained=False, **{name: "abc"})
+
+
+@pytest.mark.parametrize(("name", "width"), [("bundle-1", 2), ("bundle-2", 3), ("bundle-2-number", 1)])
+def test_no_pictures_have_features_of_the_usual_width(name: str, width: int) -> None:
+    model = package.load(GOLDEN / name)
+    assert model.features([]).shape == (0, *model.features([noise(1, RED)]).shape[1:])
+    assert model.predict([]) == []
+    assert model.predict([], tta=True) == []
+    assert model.logits(np.zeros((1, 16, 16, 3), np.uint8)).shape == (1, width)
+
+
+def test_the_file_that_is_not_there_or_is_no_picture_is_named(red: Path, tmp_path: Path) -> None:
+    model = package.load(BUNDLE)
+    with pytest.raises(FileNotFoundError, match="nothere"):
+        model.predict([str(red), "nothere.jpg"])
+    (tmp_path / "broken.jpg").write_text("no picture")
+    with pytest.raises(PhotoError, match=r"broken\.jpg is not an image that can be read"):
+        model.predict([str(red), tmp_path / "broken.jpg"])

@@ -27,6 +27,7 @@ HEAD = "head.safetensors"
 CARD = "README.md"
 KEYS_1 = {"format", "classes", "preprocess", "head", "backbone", "recipe", "verdict", "files", "versions"}
 KEYS = KEYS_1 | {"task", "thresholds"}
+TABLES = ("preprocess", "head", "backbone", "recipe", "verdict", "files", "versions")
 MAX_FACTS_BYTES = 64 << 20  # a verdict over ten thousand classes is 2 MB; more than this is no bundle of ours
 
 Kind = Literal["linear", "mlp", "prototype"]
@@ -103,7 +104,7 @@ def read(folder: Path) -> Bundle:
     if MODEL not in facts["files"] or HEAD not in facts["files"]:
         raise BundleError(what=f"The bundle {folder} does not name {MODEL} and {HEAD} in {FACTS}.", fix=_AGAIN)
     task, classes, thresholds = _what_is_named(facts, folder / FACTS)
-    return Bundle(folder, facts, classes, Preprocess.from_dict(facts["preprocess"]), task, thresholds)
+    return Bundle(folder, facts, classes, _preprocess(facts["preprocess"], folder / FACTS), task, thresholds)
 
 
 def read_head(folder: Path) -> Head:
@@ -123,13 +124,13 @@ def write(folder: Path, *, model: bytes, head: Head, card: str, facts: Mapping[s
 
     model: the ONNX graph. card: the model card in Markdown. facts: the keys of `KEYS` but format, head and files.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     tensors = {f"layers.{i}.{name}": np.ascontiguousarray(tensor) for i, layer in enumerate(head.layers)
                for name, tensor in zip(("weight", "bias"), layer, strict=True)}  # fmt: skip
     with replaced_folder(folder) as temporary:
         (temporary / MODEL).write_bytes(model)
-        save_file(tensors, temporary / HEAD)
+        (temporary / HEAD).write_bytes(save(tensors))  # its own writer lets nobody but the owner read the file
         (temporary / CARD).write_text(card, encoding="utf-8")
         files = {name: sha256_file(temporary / name) for name in (MODEL, HEAD, CARD)}
         about_head = {"kind": head.kind, "activation": head.activation}
@@ -155,6 +156,8 @@ def _read_facts(folder: Path) -> dict[str, Any]:
             if (folder / "bundle" / FACTS).is_file()
             else "Pass the folder `bundle` of a run that rehead tune made.",
         ) from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         raise BundleError(what=f"{path} cannot be read.", why=str(error), fix=_AGAIN) from error
     return _checked(facts, path)
@@ -172,8 +175,10 @@ def _checked(facts: Any, path: Path) -> dict[str, Any]:
     if facts["format"] < 1 or set(facts) != keys:
         odd = ", ".join(sorted(set(facts) ^ keys)) or f"format {facts['format']}"
         raise BundleError(what=f"{path} is not as a bundle's must be.", why=f"Missing or unknown: {odd}.", fix=_AGAIN)
-    if not isinstance(facts["files"], dict) or not isinstance(facts["preprocess"], dict):
-        raise BundleError(what=f"{path} is not as a bundle's must be: files and preprocess are tables.", fix=_AGAIN)
+    if lacking := [key for key in TABLES if not isinstance(facts[key], dict)]:
+        raise BundleError(what=f"{path} is not as a bundle's must be: no table is {', '.join(lacking)}.", fix=_AGAIN)
+    if not isinstance(facts["verdict"].get("n_train"), int):
+        raise BundleError(what=f"{path} is not as a bundle's must be: the verdict has no n_train.", fix=_AGAIN)
     return _lift_1_to_2(facts) if facts["format"] == 1 else facts
 
 
@@ -200,12 +205,33 @@ def _what_is_named(facts: Mapping[str, Any], path: Path) -> tuple[Task, tuple[st
     return task, tuple(classes), tuple(thresholds)
 
 
+def _preprocess(values: dict[str, Any], path: Path) -> Preprocess:
+    try:
+        return Preprocess.from_dict(values)
+    except (TypeError, ValueError) as error:
+        raise BundleError(
+            what=f"The preprocessing in {path} is not as a bundle's must be.", why=f"{error}.", fix=_AGAIN
+        ) from error
+
+
 def _check_file(path: Path, digest: str) -> None:
     if not path.is_file():
         raise BundleError(what=f"The bundle lacks {path.name}.", why=f"{path} is not there.", fix=_AGAIN)
-    if sha256_file(path) != digest:
+    try:
+        found = sha256_file(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if found != digest:
         raise BundleError(
             what=f"{path} was changed after the bundle was written.",
             why=f"Its SHA-256 is not the one that stands in {FACTS}.",
             fix=_AGAIN,
         )
+
+
+def _unreadable(path: Path, error: OSError) -> BundleError:
+    return BundleError(
+        what=f"{path} cannot be read.",
+        why=f"{error.strerror or error}.",
+        fix="Check the permissions of the bundle's files.",
+    )

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from rehead.bundle import softmax
 from rehead.data.split import fold_numbers
+from rehead.errors import RunError
 from rehead.extraction import features_of
 from rehead.features.cache import default_cache_folder
 from rehead.tuning.head import fit_head
@@ -45,8 +46,17 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.cache = cache
 
     def fit(self, images: Sequence[Any], labels: Sequence[Any]) -> Classifier:
-        """The head fitted on these photos; `classes_` are the labels, sorted."""
+        """The head fitted on these photos; `classes_` are the labels, sorted.
+
+        Raises ValueError where there are not as many labels as photos, RunError where all labels are the same.
+        """
+        check_consistent_length(images, labels)
         self.classes_, y = np.unique(np.asarray(labels), return_inverse=True)
+        if len(self.classes_) < 2:
+            raise RunError(
+                what=f"A classifier needs photos of at least two classes; all {len(y)} are {str(self.classes_[0])!r}.",
+                fix="Pass photos of another class too.",
+            )
         recipe = self._recipe()
         digests, features = features_of(images, recipe, cache=self._cache())
         folds = fold_numbers(digests, y.astype(np.int64), n_folds=recipe.folds, seed=recipe.seed)
@@ -61,7 +71,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, images: Sequence[Any]) -> NDArray[Any]:
         """A label for each photo."""
-        return np.asarray(self.classes_[self.predict_proba(images).argmax(axis=1)])
+        named = self.predict_proba(images).argmax(axis=1)
+        return np.asarray(self.classes_[named])
 
     def _recipe(self) -> Recipe:
         return Recipe(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rehead.bundle import Bundle, read, sigmoid, softmax
+from rehead.bundle import FACTS, Bundle, read, sigmoid, softmax
 from rehead.errors import BundleError, PhotoError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import fit_array, fit_image, prepare
@@ -69,6 +69,8 @@ class Model:
             self._session = open_session(bundle.model)
         except Exception as error:  # ONNX Runtime's own exceptions share no base but Exception
             raise BundleError(what=f"{bundle.model} cannot be run.", why=str(error).split("\n")[0]) from error
+        self._widths = {output.name: output.shape[-1] for output in self._session.get_outputs()}
+        _check_fit(bundle, self._session.get_inputs()[0].shape, self._widths)
 
     @overload
     def predict(self, pictures: list[Picture] | tuple[Picture, ...], *, tta: bool = ...) -> list[Prediction]: ...
@@ -84,15 +86,15 @@ class Model:
         Raises PhotoError for one that cannot be read, and FileNotFoundError; both name the file.
         """
         if isinstance(pictures, (list, tuple)):
-            rows = self._run(lambda pixels: self._answer(pixels, tta), pictures)
+            rows = self._run(lambda pixels: self._answer(pixels, tta), pictures, max(1, len(self.classes)))
             return [_prediction(self.bundle, row) for row in rows]
         return self.predict([pictures], tta=tta)[0]
 
     def features(self, pictures: Picture | list[Picture] | tuple[Picture, ...]) -> NDArray[np.float32]:
         """The backbone's features, (width,) for one picture, (n, width) for a list; pictures as in `predict`."""
         if isinstance(pictures, (list, tuple)):
-            return self._run(lambda pixels: self._output("features", pixels), pictures)
-        return np.asarray(self._run(lambda pixels: self._output("features", pixels), [pictures])[0])
+            return self._run(lambda pixels: self._output("features", pixels), pictures, self._widths["features"])
+        return np.asarray(self.features([pictures])[0])
 
     def logits(self, pixels: NDArray[np.uint8], *, tta: bool = False) -> NDArray[np.float32]:
         """What the head gives for prepared pixels (n, h, w, 3): logits (n, n_classes), or the numbers themselves, (n, 1).
@@ -147,15 +149,17 @@ class Model:
         return np.asarray(self._session.run([name], {"pixels": pixels})[0])
 
     def _run(
-        self, run: Callable[[NDArray[np.uint8]], NDArray[np.float32]], pictures: Sequence[Picture]
+        self, run: Callable[[NDArray[np.uint8]], NDArray[np.float32]], pictures: Sequence[Picture], width: int
     ) -> NDArray[np.float32]:
+        """run(pixels) of all pictures, (n, width), also of none."""
+
         def work(batch: list[Picture]) -> NDArray[np.float32]:
             return run(np.stack([self._named(picture) for picture in batch]))
 
         if len(pictures) == 1:
             return work(list(pictures))
         rows = list(ordered_map(work, batched(pictures, BATCH), workers=self.workers, ahead=2 * self.workers))
-        return np.concatenate(rows) if rows else np.empty((0, max(1, len(self.classes))), np.float32)
+        return np.concatenate(rows) if rows else np.empty((0, width), np.float32)
 
     def _named(self, picture: Picture) -> NDArray[np.uint8]:
         """The pixels; an error says of which file."""
@@ -195,6 +199,25 @@ def open_session(path: Path, threads: int = 1) -> Any:
     options.log_severity_level = 3  # errors only; warnings about unused initialisers tell a user nothing
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the core to decoding
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _check_fit(bundle: Bundle, taken: Sequence[Any], widths: Mapping[str, Any]) -> None:
+    """Raises BundleError where the graph and `rehead.json` speak of different models. taken, widths: the graph's shapes."""
+    preprocess, answer = bundle.preprocess, "value" if bundle.task == "regression" else "probabilities"
+    n, size, wanted = widths.get(answer), list(taken[1:3]), [preprocess.height, preprocess.width]
+    wrong = ""
+    if n is None or "features" not in widths:
+        wrong = f"it gives {', '.join(widths)}, not features and {answer}"
+    elif n != max(1, len(bundle.classes)):
+        wrong = f"it gives {n} {answer}, and there are {len(bundle.classes)} classes"
+    elif size != wanted:
+        wrong = "it takes photos of {} x {} pixels, not {} x {}".format(*size, *wanted)
+    if wrong:
+        raise BundleError(
+            what=f"{bundle.model} does not fit {FACTS}: {wrong}.",
+            why="One of them was changed or exchanged after the bundle was written.",
+            fix="Copy the whole bundle again, or export the run again with rehead tune.",
+        )
 
 
 def _bytes_of(path: str | os.PathLike[str]) -> bytes:

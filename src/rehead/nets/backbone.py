@@ -198,15 +198,26 @@ def preprocess_of(network: nn.Module, name: str, arguments: Mapping[str, Any]) -
         config |= {"mean": (PACKAGES[name].mean,) * 3, "std": (PACKAGES[name].std,) * 3}
     given = {key: arguments[key] for key in PREPROCESSING if key in arguments}
     config |= {k: (v,) * 3 if k in ("mean", "std") and isinstance(v, (int, float)) else v for k, v in given.items()}
+    try:
+        return _preprocess(config)
+    except (TypeError, ValueError) as error:
+        raise BackboneError(
+            what=f"The preprocessing cannot be {', '.join(f'{key}={value}' for key, value in given.items())}.",
+            why=f"{error}.",
+            fix="For example: --backbone-arg input_size=224, mean=0.5, crop_pct=0.9.",
+        ) from error
+
+
+def _preprocess(config: Mapping[str, Any]) -> Preprocess:
+    """timm's words in ours. Raises TypeError and ValueError for what is no number."""
     size = config["input_size"]
     height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
-    fit = FIT_BY_CROP_MODE.get(config.get("crop_mode", "center"), "crop")
     return Preprocess(
         height=int(height),
         width=int(width),
         mean=_three(config["mean"]),
         std=_three(config["std"]),
-        fit=fit,
+        fit=FIT_BY_CROP_MODE.get(config.get("crop_mode", "center"), "crop"),
         crop_pct=float(config["crop_pct"]),
         interpolation=config["interpolation"] if config["interpolation"] != "random" else "bilinear",
     )

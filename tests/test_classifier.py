@@ -1,0 +1,29 @@
+"""`rehead.Classifier` where it is asked for too much: the errors scikit-learn's users expect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import noise
+from sklearn.exceptions import NotFittedError
+
+import rehead
+from rehead.errors import RunError
+
+PHOTOS = [noise(i, (200, 60, 60)) for i in range(4)]
+
+
+def test_one_that_was_not_fitted_says_so() -> None:
+    with pytest.raises(NotFittedError):
+        rehead.Classifier().predict(PHOTOS)
+
+
+def test_photos_and_labels_of_different_numbers_are_refused(cache: Path) -> None:
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[4, 3\]"):
+        rehead.Classifier(cache=cache).fit(PHOTOS, ["a", "b", "a"])
+
+
+def test_a_single_class_is_refused(cache: Path) -> None:
+    with pytest.raises(RunError, match="A classifier needs photos of at least two classes; all 4 are 'red'"):
+        rehead.Classifier(cache=cache).fit(PHOTOS, ["red"] * 4)
