@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.bundle import Bundle, Head, Task, sigmoid, softmax
-from rehead.durable import write_bytes, write_text
+from rehead.durable import FULL, write_bytes, write_text
 from rehead.errors import Defect
 from rehead.features.engines import Prefix
-from rehead.features.store import FULL, disk_full
+from rehead.features.store import disk_full
 from rehead.nets.card import PACKAGES, card_folder, card_key, find_card, known_as, locate
 from rehead.parallel import ordered_map
 from rehead.pixels import Preprocess
