@@ -127,7 +127,7 @@ def guarded(app: Any) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names may be any bytes
     sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        code = int(app(standalone_mode=False) or 0)
+        code = int(app(standalone_mode=False, prog_name="rehead") or 0)
         _flush()
         return _aborted() if code == ABORTED else code  # Typer turns Ctrl-C into a code of its own
     except ReheadError as error:
@@ -175,9 +175,7 @@ def _close_and_show(error: ReheadError) -> None:
 def _other(error: Exception, debug: bool) -> int:
     """Typer's own complaints about options, and what nobody thought of."""
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-        show = getattr(error, "show", None)
-        if show is not None:
-            show()
+        _say_mistyped(error)
         return 2
     if type(error).__name__ == "Abort":  # what Typer makes of Ctrl-C
         return _aborted()
@@ -189,6 +187,15 @@ def _other(error: Exception, debug: bool) -> int:
         file=sys.stderr,
     )
     return 1
+
+
+def _say_mistyped(error: Any) -> None:
+    """What is wrong with an option, as other errors are shown; the help where nothing was typed."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    command = getattr(getattr(error, "ctx", None), "command_path", "rehead")
+    print(f"Error: {error.format_message()}\n  See: {command} --help", file=sys.stderr)
 
 
 def _aborted() -> int:

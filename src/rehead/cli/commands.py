@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from rehead.cli import terminal
-from rehead.cli.arguments import Interrupt, as_bytes, as_rate, as_seconds, backbone_arguments, guarded, named
+from rehead.cli.arguments import Interrupt, as_rate, as_seconds, backbone_arguments, guarded, named
 
 app = typer.Typer(
     name="rehead",
@@ -250,7 +250,9 @@ def verify(
     layout: Layout = "auto",
     max_bad: MaxBad = 0.2,
     tta: Tta = False,
-    cache: Cache = None,
+    cache: Annotated[
+        Optional[Path], typer.Option("--cache", help="Where archives are unpacked. (env: REHEAD_CACHE)")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Judge a bundle on other labelled photos.
@@ -284,7 +286,7 @@ def backbones(
     if json:
         print(json_module.dumps([row.__dict__ for row in rows]))
         return
-    terminal.show_backbones(rows, others)
+    terminal.show_backbones(rows, others, pattern)
 
 
 @app.command()
@@ -398,7 +400,7 @@ def clear(
     from rehead.features.cache import clear as clear_cache
 
     cleared = clear_cache(_cache(cache), backbone=backbone, older_than_s=as_seconds(older_than, "older-than"))
-    print(f"Freed {as_bytes(cleared.freed_bytes)}." + (" Some is in use and was kept." if cleared.kept_in_use else ""))
+    terminal.show_cleared(cleared)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ With --json nothing but JSON goes to standard output, and errors go to standard 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
     from rehead.verdict.regression import RegressionVerdict
 
 MAX_CONFUSION = 12  # classes; a larger matrix does not fit a terminal and stands in verdict.json
+PIPED_WIDTH = 500  # columns; more than any table has
 
 
 def console() -> Console:
-    """Standard output, as wide as the terminal."""
+    """Standard output, as wide as the terminal; in a pipe nothing is cut or folded, unless COLUMNS says so."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    is_seen = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if is_seen else PIPED_WIDTH)
 
 
 def progress_for(*, json: bool) -> Lines | Bars:
@@ -68,8 +71,11 @@ def _show_classification(verdict: Verdict) -> None:
     out = console()
     right = round(verdict.top1.value * verdict.top1.n)
     low, high = 100 * verdict.top1.low, 100 * verdict.top1.high
+    kind = "photo" if verdict.top1.n == 1 else "photos"
+    if verdict.side != "given":  # a bundle that is verified may have learned from them
+        kind = f"held-out {kind}"
     out.print(
-        f"\n[bold]Right on {right} of {verdict.top1.n} held-out photos: {100 * verdict.top1.value:.1f} %[/bold]"
+        f"\n[bold]Right on {right} of {verdict.top1.n} {kind}: {100 * verdict.top1.value:.1f} %[/bold]"
         f" (95 % interval {low:.1f} to {high:.1f})"
     )
     facts = [f"most frequent class alone {100 * verdict.majority.value:.1f} %", f"macro F1 {verdict.macro_f1:.3f}"]
@@ -182,16 +188,19 @@ def show_skipped(skipped: Sequence[Any]) -> None:
         print(f"... and {len(skipped) - 10} more", file=sys.stderr)
 
 
-def show_backbones(rows: Sequence[Any], others: int) -> None:
-    """Backbones, one a line."""
+def show_backbones(rows: Sequence[Any], others: int, pattern: str | None) -> None:
+    """Backbones, one a line; `others` do not match `pattern`, or have no weights here where there is none."""
     cells = [
         (r.name, f"{r.parameters / 1e6:.1f} M", f"{r.macs / 1e9:.2f} G", str(r.input_size), str(r.width), r.licence,
          "here" if r.here else "hub")
         for r in rows
     ]  # fmt: skip
     show_table(["backbone", "parameters", "MACs", "pixels", "features", "licence", "from"], cells, right=[1, 2, 3, 4])
-    if others:
-        print(f"{others} more: rehead backbones 'resnet*'; weights of others come from the hub or --weights FILE.")
+    if pattern is not None:
+        print(f"{len(rows)} of {len(rows) + others} backbones match{'es' * (len(rows) == 1)}", end="; ")
+    elif others:
+        print(f"{others} more: rehead backbones 'resnet*'", end="; ")
+    print("weights that are not here come from the hub or --weights FILE.")
 
 
 def show_runs(runs: Sequence[Any], folder: str) -> None:
@@ -258,16 +267,37 @@ def show_cache(folder: Any, stores: Sequence[Any], other: int) -> None:
     """What is kept, by backbone."""
     from rehead.cli.arguments import as_bytes
 
+    if not folder.is_dir():
+        print(f"There is no cache in {folder} yet.")
+        return
     cells = [
         (
             s.backbone,
-            s.identity[:12],
+            s.cut,
+            s.fit,
+            s.view,
+            s.identity[:8],
             str(s.photos),
             as_bytes(s.size_bytes),
             time.strftime("%Y-%m-%d", time.localtime(s.last_used)),
         )
         for s in stores
     ]
-    show_table(["backbone", "prefix", "photos", "size", "last used"], cells, right=[2, 3])
+    if cells:
+        header = ["backbone", "cut", "fit", "view", "prefix", "photos", "size", "last used"]
+        show_table(header, cells, right=[5, 6])
+    else:
+        print("No features are kept.", end=" ")
     total = sum(s.size_bytes for s in stores) + other
     print(f"{as_bytes(total)} in {folder}, {as_bytes(other)} of it exported networks and unpacked archives")
+
+
+def show_cleared(cleared: Any) -> None:
+    """What was freed, or why nothing was."""
+    from rehead.cli.arguments import as_bytes
+
+    said = f"Freed {as_bytes(cleared.freed_bytes)}"
+    if not cleared.matched:
+        print(f"{said}: nothing that is kept matches. `rehead cache` lists what is.")
+        return
+    print(f"{said}." + (" Some is in use and was kept." if cleared.kept_in_use else ""))

@@ -19,19 +19,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rehead.durable import FULL, remove_tree
+from rehead.durable import remove_tree
 from rehead.errors import StoreError
-from rehead.features.store import count_photos
+from rehead.features.store import FULL, count_photos
 
 LEFT_OVER_S = 3600.0  # a hidden *.part folder in which nothing was written for so long is of a killed job
 
 
 @dataclass(frozen=True)
 class StoreFacts:
-    """One feature store. last_used: seconds since 1970. size_bytes: on disk."""
+    """One feature store. last_used: seconds since 1970. size_bytes: on disk.
+
+    cut, fit, view: the layer whose output is kept, how pictures become its input, such as "crop 224", and how they are seen.
+    """
 
     identity: str
     backbone: str
+    cut: str
+    fit: str
+    view: str
     photos: int
     size_bytes: int
     last_used: float
@@ -39,10 +45,11 @@ class StoreFacts:
 
 @dataclass(frozen=True)
 class Cleared:
-    """What clearing did. kept_in_use: stores that a running job has open."""
+    """What clearing did. kept_in_use: stores that a running job has open. matched: folders that were to be cleared."""
 
     freed_bytes: int
     kept_in_use: int
+    matched: int
 
 
 def default_cache_folder(environment: Mapping[str, str]) -> Path:
@@ -91,14 +98,15 @@ def clear(cache: Path, *, backbone: str | None = None, older_than_s: float | Non
     Archives, and what killed jobs left over, are removed only when no backbone is named. Raises StoreError when
     something cannot be removed.
     """
-    freed = in_use = 0
+    freed = in_use = matched = 0
     for folder in _matching(cache, backbone, older_than_s):
+        matched += 1
         size_bytes = _size(folder)
         if _removed(folder):
             freed += size_bytes
         else:
             in_use += 1
-    return Cleared(freed, in_use)
+    return Cleared(freed, in_use, matched)
 
 
 def _removed(folder: Path) -> bool:
@@ -161,10 +169,21 @@ def _facts(folder: Path) -> StoreFacts:
     return StoreFacts(
         identity=folder.name,
         backbone=str(about.get("backbone", "unknown")),
+        cut=str(about.get("cut", "")),
+        fit=_fit(about.get("preprocess")),
+        view=str(about.get("view", "")),
         photos=count_photos(folder),
         size_bytes=_size(folder),
         last_used=_last_used(folder, about),
     )
+
+
+def _fit(preprocess: Any) -> str:
+    """'crop 224', 'pad 96x128'; empty where the store does not say."""
+    if not isinstance(preprocess, dict):
+        return ""
+    height, width = preprocess.get("height"), preprocess.get("width")
+    return f"{preprocess.get('fit')} {height}{f'x{width}' * (width != height)}"
 
 
 def _about(folder: Path) -> dict[str, Any]:
