@@ -6,12 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
 import numpy as np
 import pytest
+from leaks import Held, left_since
 from PIL import Image
 
 from rehead.export import ready_prefix
@@ -25,6 +26,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("realdata") and not DATA.is_dir():
             item.add_marker(pytest.mark.skip(reason=f"{DATA} is not there; name it with REHEAD_DATA"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """A test that leaves a thread, a process, an open file or a changed variable behind fails."""
+    before = Held.now()
+    yield
+    assert not (left := left_since(before)), f"left behind: {', '.join(left)}"
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pickle
 import struct
 import subprocess
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -225,6 +225,30 @@ def test_the_cache_is_shown_and_cleared(rehead: Program, photos: Path, cache: Pa
     assert rehead("cache", "clear", "--older-than", "1h", **own).stdout.startswith("Freed 0 B")
     assert "Freed" in rehead("cache", "clear", "--backbone", "efficientnet*", **own).stdout
     assert json.loads(rehead("cache", "--json", **own).stdout)["stores"] == []
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A disk that not even root may write."""
+    disk = tmp_path / "read_only"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("a disk that is read-only cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_read_only_disk_is_a_clear_error_for_a_run_and_for_a_cache(
+    rehead: Program, photos: Path, read_only: Path
+) -> None:
+    run = rehead("tune", photos, "--out", read_only / "run")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "cannot be written" in run.stderr
+    assert "--out DIR" in run.stderr
+    cache = rehead("tune", photos, "--cache", read_only / "cache")
+    assert (cache.returncode, cache.stdout) == (2, "")
+    assert f"The cache folder {read_only / 'cache'} cannot be written" in cache.stderr
+    assert "--cache DIR" in cache.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")

@@ -248,6 +248,43 @@ def test_sigkill_during_extraction_loses_nothing(tmp_path: Path, cache: Path) ->
     assert images["used"] == 300
 
 
+WRITING = """
+import os, signal, sys, numpy as np
+from pathlib import Path
+from rehead import bundle as bundles, durable
+moment = [int(sys.argv[2])]
+real = os.fsync
+def killed(descriptor):
+    moment[0] -= 1
+    if moment[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(descriptor)
+os.fsync = killed
+head = bundles.Head("linear", ((np.ones((2, 3), np.float32), np.zeros(2, np.float32)),))
+facts = dict.fromkeys(bundles.KEYS - {"format", "head", "files"}, {})
+preprocess = dict(height=8, width=8, mean=(.5, .5, .5), std=(.5, .5, .5))
+facts |= {"classes": ["new", "model"], "preprocess": bundles.Preprocess(**preprocess).to_dict()}
+bundles.write(Path(sys.argv[1]), model=b"new" * 100_000, head=head, card="new", facts=facts)
+"""
+
+
+def test_sigkill_while_a_bundle_is_written_leaves_the_old_one_or_the_new_one(
+    tuned: rehead.Tuned, tmp_path: Path
+) -> None:
+    """Killed at each flush to the disk in turn, until it comes to an end."""
+    ended, moment, seen = False, 0, []
+    while not ended:
+        target = shutil.copytree(tuned.bundle, tmp_path / str(moment) / "bundle")
+        done = subprocess.run([sys.executable, "-c", WRITING, str(target), str(moment)], capture_output=True)
+        ended = done.returncode == 0
+        assert ended or done.returncode == -signal.SIGKILL, done.stderr
+        seen.append(bundles.read(target).classes[0])
+        moment += 1
+    n_old = seen.count("blue")
+    assert seen == ["blue"] * n_old + ["new"] * (len(seen) - n_old)
+    assert n_old >= 4  # a flush for each file, at least
+
+
 def _has_features(store: Path) -> bool:
     from rehead.features.cache import list_stores
 
