@@ -17,6 +17,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # a full disk; Windows knows no quota
+
 
 def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's bytes as 64 hexadecimal digits: what `sha256sum` prints."""

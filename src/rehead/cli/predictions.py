@@ -15,9 +15,8 @@ from typing import IO, Any
 from rehead.cli.arguments import as_bytes, output_failed
 from rehead.cli.named import found
 from rehead.cli.terminal import as_unicode, printable
-from rehead.durable import replaced_file
+from rehead.durable import FULL, replaced_file
 from rehead.errors import DiskFull, PhotoError, RecipeError, ReheadError, nearest
-from rehead.features.store import FULL
 from rehead.predict import Prediction, load
 
 Result = Prediction | PhotoError

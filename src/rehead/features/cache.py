@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rehead.durable import remove_tree
+from rehead.durable import FULL, remove_tree
 from rehead.errors import StoreError
-from rehead.features.store import FULL, count_photos
+from rehead.features.store import count_photos
 
 LEFT_OVER_S = 3600.0  # a hidden *.part folder in which nothing was written for so long is of a killed job
 

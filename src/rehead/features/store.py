@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.durable import write_text
+from rehead.durable import FULL, write_text
 from rehead.errors import DiskFull, StoreError
 
 FIRST_MAP_BYTES = 64 << 20  # doubled whenever it is full; a sparse file, so an empty store costs nothing
@@ -34,7 +34,6 @@ LARGEST = float(np.finfo(np.float16).max)
 MEMORY_LIMIT_BYTES = 8 << 30  # features above this are read as a memory map
 ROOM_TO_OPEN_BYTES = 1 << 20  # a new store's lock file is a memory map: with no room for it the process would be killed
 PAGE_BYTES, PAGE_HEADER_BYTES, ENTRY_BYTES = 4096, 16, 100  # LMDB's; of an entry, with its share of half-full pages
-FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows knows no quota
 
 T = TypeVar("T")
 
