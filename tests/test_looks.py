@@ -45,9 +45,11 @@ def test_stores_are_told_apart_by_cut_fit_and_view(rehead: Program, tmp_path: Pa
     ):
         kept(tmp_path / "own", f"{i}-plain-fp32", **about)
     assert {(s.cut, s.fit, s.view) for s in list_stores(tmp_path / "own")} == {
-        ("pool", "crop 224", "plain"), ("layer4", "crop 224", "plain"), ("pool", "crop 224", "flip-1"),
+        ("pool", "crop 224", "plain"),
+        ("layer4", "crop 224", "plain"),
+        ("pool", "crop 224", "flip-1"),
         ("pool", "pad 96", "plain"),
-    }  # fmt: skip
+    }
     shown = rehead("cache", "--cache", tmp_path / "own").stdout
     assert all(word in shown for word in ("layer4", "pad 96", "flip-1"))
 

@@ -256,3 +256,12 @@ def test_the_file_that_is_not_there_or_is_no_picture_is_named(red: Path, tmp_pat
     (tmp_path / "broken.jpg").write_text("no picture")
     with pytest.raises(PhotoError, match=r"broken\.jpg is not an image that can be read"):
         model.predict([str(red), tmp_path / "broken.jpg"])
+
+
+def test_a_reader_that_has_enough_is_no_mistake(red: Path) -> None:
+    command = [sys.executable, "-m", "rehead", "predict", str(BUNDLE), *[str(red)] * 400]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stderr is not None
+        program.stdout.close()
+        assert (program.stderr.read(), program.wait(timeout=60)) == (b"", 0)

@@ -137,7 +137,7 @@ def guarded(app: Any) -> int:
         return error.exit_code
     except (KeyboardInterrupt, EOFError):
         return _aborted()
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # the reader has enough, as in `| head`; Typer makes SystemExit(1) of it
         sys.stderr.close()
         return 0
     except Exception as error:
