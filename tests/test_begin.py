@@ -63,7 +63,7 @@ def test_what_cannot_be_had_is_said_before_photos_are_read(
     told = Notes()
     with pytest.raises(error, match=re.escape(words)):
         rehead.tune(photos, cache=cache, out=tmp_path / "run", progress=told, **settings)
-    assert told.phases == []
+    assert not {"Listing", "Reading"} & set(told.phases)
 
 
 def test_weights_that_are_no_numbers_are_called_so(photos: Path, cache: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_an_interrupted_run_in_the_way_names_how_to_go_on(photos: Path, cache: P
     with pytest.raises(RunError) as caught:
         rehead.tune(photos, cache=cache, out=tmp_path / "r_k")
     assert caught.value.what == f"{tmp_path / 'r_k'} is there already: a run that was interrupted."
-    assert f"rehead tune --resume {tmp_path / 'r_k'}\n" in caught.value.fix
+    assert caught.value.fix.startswith(f"Go on with it: rehead tune --resume {tmp_path / 'r_k'}; or name another --out")
 
 
 def test_photos_that_stop_a_job_are_counted_so_far_and_listed(cache: Path, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_photos_that_stop_a_job_are_counted_so_far_and_listed(cache: Path, tmp_p
     with pytest.raises(TooManyBad, match=r"of 350 photos cannot be read so far, which is more than 20%") as caught:
         rehead.tune(photos, cache=cache, out=tmp_path / "run")
     n = int(caught.value.what.split()[0])
-    assert caught.value.why.endswith(f"{cache / 'skipped.csv'} lists all {n}.")
+    assert caught.value.why.endswith(f" ...; {cache / 'skipped.csv'} lists all {n}.")
     assert len((cache / "skipped.csv").read_text().splitlines()) == n + 1
 
 

@@ -82,6 +82,7 @@ def test_a_bar_without_a_total_counts_without_one() -> None:
     shown.print(bars._look())
     bars.close()
     text = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert "Preparing resnet18 (once) " in text
     assert "?" not in text
     assert "3000 " in text
 

@@ -58,7 +58,7 @@ def test_photos_that_cannot_be_read_are_listed_where_the_error_says(run: Path, c
     with pytest.raises(TooManyBad, match="8 of 16 photos cannot be read, which is more than 20%") as caught:
         rehead_verify(run / "bundle", photos, cache=cache)
     listed = cache / "skipped.csv"
-    assert caught.value.why.endswith(f"...\n  {listed} lists all 8.")
+    assert caught.value.why.endswith(f" ...; {listed} lists all 8.")
     assert len(listed.read_text().splitlines()) == 9
 
 

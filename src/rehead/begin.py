@@ -19,6 +19,7 @@ from rehead.errors import RecipeError, RunError, SourceError, counted
 from rehead.export import check_backbone
 from rehead.features.engines import check_engine
 from rehead.features.extract import too_many_bad
+from rehead.progress import Clock
 from rehead.resume import Asked, check_photos, taken_up
 from rehead.run_folder import Log, RunFolder
 from rehead.tries import FILE as TRIED
@@ -59,10 +60,13 @@ class Wish:
             )
 
 
-def begun(wish: Wish, run: RunFolder, cache: Path, progress: Log) -> tuple[Catalog, Recipe, Search | None]:
+def begun(
+    wish: Wish, run: RunFolder, cache: Path, progress: Log, clock: Clock
+) -> tuple[Catalog, Recipe, Search | None]:
     """The photos; what learns, and how; and where that is yet to be found, the search. The run's folder is there then."""
     recipe, asked, search, earlier = _chosen(wish, run, cache)
-    _check(recipe, wish, cache)
+    _check(recipe, wish, cache, progress)
+    clock.lap("prepare")
     given = asked if wish.source is None else Asked(wish.source, wish.layout, wish.valid, wish.test)
     opened = open_source(
         given.source, layout=given.layout, valid=given.valid, test=given.test, cache=cache, task=recipe.task, progress=progress
@@ -91,6 +95,7 @@ def begun(wish: Wish, run: RunFolder, cache: Path, progress: Log) -> tuple[Catal
     for line in unheard(recipe, wish.settings):
         progress.note(line)
     check_task(recipe, catalog.task, searches=search is not None)
+    clock.lap("scan")
     return catalog, recipe, search
 
 
@@ -111,7 +116,7 @@ def _chosen(wish: Wish, run: RunFolder, cache: Path) -> tuple[Recipe, Asked, Sea
     return recipe, asked, search, earlier
 
 
-def _check(recipe: Recipe, wish: Wish, cache: Path) -> None:
+def _check(recipe: Recipe, wish: Wish, cache: Path, progress: Log) -> None:
     """What needs no photo to be known."""
     if wish.track and recipe.train == "head":
         raise RecipeError(
@@ -120,6 +125,7 @@ def _check(recipe: Recipe, wish: Wish, cache: Path) -> None:
         )
     check_engine(recipe.engine, recipe.device)
     if recipe.backbone != AUTO:
+        progress.phase(f"Looking for {recipe.backbone}")
         weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
         check_backbone(recipe.backbone, weights, dict(recipe.backbone_args), recipe.cut or "pool", cache)
 

@@ -13,7 +13,7 @@ from rehead.data.sources import open_source
 from rehead.errors import RecipeError
 from rehead.extraction import job_order
 from rehead.features.cache import check_writable, default_cache_folder
-from rehead.features.extract import too_many_bad
+from rehead.features.extract import BAD_LIST, listed, too_many_bad
 from rehead.heats import Race, entrants_of, race_on, those_here
 from rehead.progress import Progress, Silent
 from rehead.run_folder import Log, RunFolder
@@ -52,7 +52,7 @@ def race(
     place = Path(cache).expanduser() if cache is not None else default_cache_folder(os.environ)
     check_writable(place)
     log = Log(progress or Silent())
-    with RunFolder(out, force=force) as run:
+    with RunFolder(out, force=force) as run, listed(place / BAD_LIST):
         opened = open_source(source, layout=layout, valid=valid, test=test, cache=place, progress=log)
         run.create(opened.name, "race")
         log.begin(run.path)

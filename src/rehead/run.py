@@ -101,8 +101,7 @@ def tune(
     check_writable(place)
     progress, clock = Log(progress or Silent()), Clock()
     with RunFolder(out, force=force, resume=resume) as run, listed(place / BAD_LIST):
-        catalog, chosen, search = begun(wish, run, place, progress)
-        clock.lap("scan")
+        catalog, chosen, search = begun(wish, run, place, progress, clock)
 
         if chosen.backbone == AUTO:
             chosen = with_best_backbone(catalog, those_here(place), chosen, place, progress, stop, run)

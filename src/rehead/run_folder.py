@@ -245,7 +245,7 @@ def _exists(out: Path, force: bool) -> RunError:
     if (out / "recipe.toml").is_file() and not (out / "verdict.json").is_file():
         return RunError(
             what=f"{out} is there already: a run that was interrupted.",
-            fix=f"Go on with it: rehead tune --resume {shlex.quote(str(out))}\n"
-            "  Or name another --out, or replace it with --force.",
+            fix=f"Go on with it: rehead tune --resume {shlex.quote(str(out))}; "
+            "or name another --out, or replace it with --force.",
         )
     return RunError(what=f"{out} is there already.", fix="Name another --out, or replace it with --force.")

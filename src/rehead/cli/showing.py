@@ -99,7 +99,8 @@ class Bars:
 
     def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
         self._end()
-        room = self._live.console.width - (BESIDE_NAME + (14 if self._live.console.width >= WIDE else 0))
+        width = self._live.console.width
+        room = width - (BESIDE_NAME if total is not None else BESIDE_NAME // 2) - (14 if width >= WIDE else 0)
         shown = name if len(name) <= room else name[: max(1, room - 1)] + "…"
         self._unit, self._total = unit, total
         self._begun, self._done = time.monotonic(), 0

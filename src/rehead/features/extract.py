@@ -142,7 +142,7 @@ def listed(path: Path) -> Iterator[None]:
             write_text(path, bad_table(error.skips))
         except OSError:  # the error itself is worth more than its list
             raise error from None
-        why = f"{error.why}\n  {path} lists all {len(error.skips)}."
+        why = f"{error.why}; {path} lists all {len(error.skips)}."
         raise TooManyBad(what=error.what, why=why, fix=error.fix) from None
 
 
