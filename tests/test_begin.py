@@ -101,6 +101,7 @@ def test_a_full_disk_of_the_run_says_how_much_was_needed(
     monkeypatch.setattr("rehead.run_folder.shutil.disk_usage", lambda _: usage)
     with pytest.raises((RunError, DiskFull)) as caught:
         rehead.tune(photos, cache=cache, out=tmp_path / "run", limit=20)
+    assert caught.value.what == f"The run could not be written to {tmp_path / 'run'}: No space left on device."
     assert re.search(r"1[34]\.\d MB were needed for the bundle; 3\.0 MB are free\.", caught.value.why)
     assert caught.value.fix == "Make room, or name a folder on another disk: --out DIR"
 

@@ -4,6 +4,7 @@ the new one is finished."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -71,7 +72,7 @@ class RunFolder:
     def check_room(self, needed_bytes: int, purpose: str) -> None:
         """Raises RunError when the disk has no room for so much."""
         if (free := shutil.disk_usage(self.path).free) < needed_bytes:
-            raise self._full("The disk is full", shortage(needed_bytes, free, purpose))
+            raise self._full(os.strerror(errno.ENOSPC), shortage(needed_bytes, free, purpose))
 
     def within(self, name: str) -> RunFolder:
         """A folder in this one for one of several tries. It is gone when the run is finished."""
