@@ -145,6 +145,18 @@ def test_the_line_on_what_was_found_counts_each_thing_in_words(cache: Path, tmp_
     assert tuned.verdict.side == "test"
 
 
+def test_photos_that_give_way_to_a_named_test_folder_are_told(cache: Path, tmp_path: Path) -> None:
+    for side, n in (("train", 10), ("test", 3)):
+        make_photos(tmp_path / "data" / side, {"red": n, "blue": n})
+    later = make_photos(tmp_path / "later", {"red": 2, "blue": 2})
+    for i, path in enumerate(sorted(later.glob("*/*.png"))):
+        noise(7000 + i, (200, 60, 60) if path.parent.name == "red" else (60, 60, 200)).save(path)
+    told = Notes()
+    tuned = rehead.tune(tmp_path / "data", test=later, cache=cache, out=tmp_path / "run", progress=told)
+    assert "test is the photos' own side (6 photos) and left out, as --test names others" in told.notes
+    assert tuned.verdict.n == 4
+
+
 def test_a_group_on_both_sides_is_a_note_of_the_verdict(cache: Path, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
     rows = [

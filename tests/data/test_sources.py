@@ -484,9 +484,7 @@ def test_a_named_test_folder_takes_the_place_of_the_photos_own_test_side(tmp_pat
     )
     assert {row.path for row in source.rows if row.side == "test"} == {"../later/cat/1.jpg", "../later/dog/2.jpg"}
     assert Counter(row.side for row in source.rows) == {"train": 2, "valid": 2, "test": 2}
-    assert source.skipped == [
-        Skip("test", "is the photos' own test side: its 2 photos are left out, as --test names others")
-    ]
+    assert source.skipped == [Skip("test", "is the photos' own side (2 photos) and left out, as --test names others")]
 
 
 def test_a_held_out_folder_may_lack_a_class(tmp_path: Path) -> None:

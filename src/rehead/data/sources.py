@@ -66,6 +66,10 @@ def open_source(
     if task == "auto" and any(SEPARATOR in row.label for row in main.rows):
         task = "multilabel"  # then a held-out photo may have no label either
     expected = replace(request, besides=(), classes=frozenset(row.label for row in main.rows), task=task)
+    replaced = _replaced(main, held_out)
+    for skip in replaced:
+        request.progress.note(f"{skip.path} {skip.reason}")
+    main = replace(main, skipped=[*main.skipped, *replaced])
     return _joined(main, {side: _open(other, "auto", expected) for side, other in held_out.items()})
 
 
@@ -187,7 +191,7 @@ def _joined(main: Source, held_out: dict[str, Source]) -> Source:
     rows = [row if row.side else replace(row, side="train") for row in main.rows if row.side not in held_out]
     taken = {row.path for row in rows}
     origin: dict[str, tuple[Source, Row]] = {}
-    skipped = [*main.skipped, *_replaced(main, held_out)]
+    skipped = list(main.skipped)
     for side, source in held_out.items():
         prefix = _way(main, source, side)
         skipped.extend(replace(skip, path=f"{prefix}/{skip.path}") for skip in source.skipped)
@@ -216,7 +220,7 @@ def _joined(main: Source, held_out: dict[str, Source]) -> Source:
 def _replaced(main: Source, held_out: Iterable[str]) -> list[Skip]:
     """A word for each side whose photos give way to others."""
     n_own = Counter(row.side for row in main.rows)
-    why = "is the photos' own {0} side: its {1} are left out, as --{0} names others"
+    why = "is the photos' own side ({1}) and left out, as --{0} names others"
     return [Skip(side, why.format(side, counted(n_own[side], "photo"))) for side in held_out if n_own[side]]
 
 

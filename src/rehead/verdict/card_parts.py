@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rehead.errors import counted
 from rehead.verdict.bootstrap import short
 
 MEASURES = {
@@ -45,7 +46,7 @@ def _classes(facts: dict[str, Any]) -> Parts:
     return Parts(
         tag="image-classification",
         about=_listing(facts["classes"]),
-        summary=f"""Names one of {len(facts["classes"])} classes for a photo. Right on {top1["value"]:.1%} of {top1["n"]} held-out photos
+        summary=f"""Names one of {len(facts["classes"])} classes for a photo. Right on {top1["value"]:.1%} of {counted(top1["n"], "held-out photo")}
 (95 % interval {top1["low"]:.1%} to {top1["high"]:.1%}); always naming the most frequent class gets {verdict["majority"]["value"]:.1%}.""",
         answer="label",
         outputs="`probabilities`, `logits`",
@@ -71,7 +72,7 @@ def _labels(facts: dict[str, Any]) -> Parts:
     return Parts(
         tag="image-classification",
         about=_listing(facts["classes"]),
-        summary=f"""Gives a photo any number of {len(facts["classes"])} labels. Mean average precision {_estimate(mean_ap)} on {exact["n"]} held-out photos;
+        summary=f"""Gives a photo any number of {len(facts["classes"])} labels. Mean average precision {_estimate(mean_ap)} on {counted(exact["n"], "held-out photo")};
 exactly the right labels on {_range(exact)} of them; always naming the most frequent labels gets {verdict["majority"]["value"]:.1%}.""",
         answer="labels",
         outputs="`probabilities` (each label by itself), `logits`",
@@ -93,7 +94,7 @@ def _numbers(facts: dict[str, Any]) -> Parts:
     return Parts(
         tag="other",
         about="a number",
-        summary=f"""Gives a photo a number. Off by {_estimate(verdict["mae"])} on average, on {verdict["mae"]["n"]} held-out photos, R2 {_estimate(verdict["r2"])};
+        summary=f"""Gives a photo a number. Off by {_estimate(verdict["mae"])} on average, on {counted(verdict["mae"]["n"], "held-out photo")}, R2 {_estimate(verdict["r2"])};
 always naming {short(verdict["median"])}, the median of the photos learned from, is off by {short(verdict["baseline"]["value"])}.""",
         answer="value",
         outputs="`value`",
