@@ -264,6 +264,7 @@ head = bundles.Head("linear", ((np.ones((2, 3), np.float32), np.zeros(2, np.floa
 facts = dict.fromkeys(bundles.KEYS - {"format", "head", "files"}, {})
 preprocess = dict(height=8, width=8, mean=(.5, .5, .5), std=(.5, .5, .5))
 facts |= {"classes": ["new", "model"], "preprocess": bundles.Preprocess(**preprocess).to_dict()}
+facts |= {"task": "classification", "thresholds": [], "verdict": {"n_train": 1}}
 bundles.write(Path(sys.argv[1]), model=b"new" * 100_000, head=head, card="new", facts=facts)
 """
 

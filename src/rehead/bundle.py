@@ -190,7 +190,7 @@ def _lift_1_to_2(facts: dict[str, Any]) -> dict[str, Any]:
 def _what_is_named(facts: Mapping[str, Any], path: Path) -> tuple[Task, tuple[str, ...], tuple[float, ...]]:
     """Task, classes and thresholds, checked against each other."""
     task, classes, thresholds = facts["task"], facts["classes"], facts["thresholds"]
-    if task not in MIN_CLASSES:
+    if not isinstance(task, str) or task not in MIN_CLASSES:
         raise BundleError(
             what=f"The task in {path} is {task!r}.", why=f"Known are {', '.join(MIN_CLASSES)}.", fix=_AGAIN
         )
