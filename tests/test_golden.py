@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,3 +45,10 @@ def test_bundles_of_format_2_open_and_give_the_same_answers() -> None:
     assert dict(several.top) == pytest.approx({"red": 0.75626, "blue": 0.29271, "round": 0.25379}, abs=1e-5)
     number = rehead.load(GOLDEN / "bundle-2-number").predict(red())
     assert number.value == pytest.approx(11.843, abs=1e-3)
+
+
+def test_opening_a_bundle_leaves_nothing_in_the_users_home(tmp_path: Path) -> None:
+    code = f"import rehead; rehead.load({str(GOLDEN / 'bundle-1')!r})"
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **home}, check=True)
+    assert list(tmp_path.rglob("*")) == []

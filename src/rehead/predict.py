@@ -22,6 +22,7 @@ from rehead.errors import BundleError, PhotoError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import fit_array, fit_image, prepare
 
+NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 BATCH = 8  # photos a call; see features/engines.py
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
@@ -189,10 +190,23 @@ def load(folder: str | os.PathLike[str], *, threads: int | None = None) -> Model
     return Model(read(Path(folder)), threads=threads)
 
 
+def runtime() -> Any:
+    """ONNX Runtime, told on its first import to send nothing home: else it writes a device's identity into the user's cache."""
+    said = os.environ.get(NO_TELEMETRY)
+    os.environ[NO_TELEMETRY] = "1"
+    try:
+        import onnxruntime
+    finally:
+        if said is None:
+            del os.environ[NO_TELEMETRY]
+        else:
+            os.environ[NO_TELEMETRY] = said
+    return onnxruntime
+
+
 def open_session(path: Path, threads: int = 1) -> Any:
     """An ONNX Runtime session on CPU; `threads` work on one call, and any number of calls may run at once."""
-    import onnxruntime
-
+    onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rehead.errors import BackboneError, EngineError, MissingExtra
 from rehead.nets.card import Card, read_agreement, write_agreement
 from rehead.parallel import n_cores
-from rehead.predict import open_session
+from rehead.predict import open_session, runtime
 
 CPU_BATCH = 8  # photos a call: one thread gains nothing from more, and activations stay near the cache
 MAX_WORKERS = 16  # calls at once: each holds a batch's activations
@@ -63,10 +63,8 @@ class OnnxEngine:
     batch = CPU_BATCH
 
     def __init__(self, prefix: Prefix, device: str) -> None:
-        import onnxruntime
-
         check_engine(self.name, device)
-        self.version = str(onnxruntime.__version__)
+        self.version = str(runtime().__version__)
         self.workers = min(n_cores(), MAX_WORKERS)
         self._session = open_session(prefix.onnx, threads=max(1, n_cores() // self.workers))
 
