@@ -731,3 +731,9 @@ def test_a_hundred_thousand_files_take_little_memory(tmp_path: Path) -> None:
 def test_real_photos_are_recognised(tmp_path: Path, folder: str, layout: str, n: int, classes: set[str]) -> None:
     source = opened(DATA / folder, tmp_path)
     assert (source.layout, len(source.rows), {row.label for row in source.rows}) == (layout, n, classes)
+
+
+@pytest.mark.parametrize("names", [{"source": ""}, {"source": ".", "valid": ""}, {"source": ".", "test": " "}])
+def test_an_empty_name_is_not_the_current_folder(names: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="A name of photos is empty"):
+        open_source(names.pop("source"), cache=tmp_path, **names)

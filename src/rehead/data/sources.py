@@ -49,6 +49,12 @@ def open_source(
     task: what labels are, see `targets.py`; "auto" where they tell it.
     Raises SourceError, UnsafeArchive, MissingExtra.
     """
+    if any(isinstance(other, str) and not other.strip() for other in (source, valid, test)):
+        raise SourceError(
+            what="A name of photos is empty.",
+            why="It would mean the current folder.",
+            fix="Name it as . if that is meant.",
+        )
     if isinstance(source, Mapping):
         source, valid, test = _by_side(source, valid, test)
     held_out = {side: other for side, other in (("valid", valid), ("test", test)) if other is not None}
