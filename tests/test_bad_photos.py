@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import struct
 import subprocess
 import zlib
@@ -262,6 +263,11 @@ def test_a_full_disk_is_a_clear_error_and_keeps_the_features(photos: Path, cache
         with pytest.raises(RunError, match="No space left"):
             rehead.tune(photos, cache=cache, out=disk / "run")
         assert list(disk.iterdir()) == []
+        (disk / "most").write_bytes(bytes(2_900_000))
+        with pytest.raises(RunError, match="No space left") as caught:
+            rehead.tune(photos, cache=cache, out=disk / "run", train="last:1", epochs=1)
+        assert re.match(r"\d\.\d MB were needed for checkpoint.safetensors; \d\.\d MB are free", caught.value.why)
+        assert [path.name for path in disk.iterdir()] == ["most"]
     finally:
         subprocess.run(["umount", disk], check=True)
     again = rehead.tune(photos, cache=cache, out=tmp_path / "run")

@@ -14,6 +14,7 @@ import torch
 from conftest import make_photos, noise
 
 import rehead
+from rehead.begin import full_paths
 from rehead.errors import (
     BackboneError,
     DiskFull,
@@ -23,6 +24,7 @@ from rehead.errors import (
     UnknownBackbone,
     WeightsUnavailable,
 )
+from rehead.run import published
 from rehead.tuning.recipe import Recipe, unheard
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -50,7 +52,7 @@ class Notes:
     ("settings", "error", "words"),
     [
         ({"backbone": "resnet81"}, UnknownBackbone, "No backbone is called 'resnet81'."),
-        ({"weights": "nowhere.pth"}, WeightsUnavailable, "There is no weights file nowhere.pth."),
+        ({"weights": "nowhere.pth"}, WeightsUnavailable, f"There is no weights file {Path.cwd() / 'nowhere.pth'}."),
         ({"device": "mps"}, EngineError, "There is no device mps here."),
         ({"device": "mps", "engine": "openvino"}, EngineError, "The engine openvino runs on the CPU here, not on mps."),
         ({"backbone_args": {"nonsense": 1}}, BackboneError, "timm cannot make tf_efficientnet_lite0 with"),
@@ -216,3 +218,23 @@ def test_photos_are_counted_before_a_number_on_them_is_told(photos: Path, cache:
 def test_a_setting_without_effect_is_told(rehead: Program, photos: Path) -> None:
     done = rehead("tune", photos, "--lr", "0.1", "--json")
     assert "--lr has no effect: --train head with --head linear is solved.\n" in done.stderr
+
+
+def test_weights_are_kept_by_their_full_path_and_published_by_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kept = full_paths({"weights": "sub/my.pth", "seed": 1})
+    assert kept == {"weights": str(tmp_path / "sub" / "my.pth"), "seed": 1}
+    assert full_paths({"weights": "~/my.pth"}) == {"weights": str(Path.home() / "my.pth")}
+    assert full_paths({"seed": 1}) == {"seed": 1}
+    assert published(Recipe(weights=kept["weights"])).weights == "my.pth"
+
+
+@pytest.mark.parametrize(
+    "command", [["tune", "."], ["race", "."], ["cache"], ["backbones"], ["verify", "nowhere", "."]]
+)
+def test_a_cache_folder_without_a_name_is_no_folder(rehead: Program, command: list[str]) -> None:
+    done = rehead(*command, "--cache", "")
+    assert done.returncode == 2
+    assert "The cache folder has an empty name." in done.stderr

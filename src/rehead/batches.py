@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import secrets
 from collections.abc import Iterator
 
@@ -16,7 +15,7 @@ from rehead.data.rows import Row, Source
 from rehead.data.sources import open_source
 from rehead.data.split import seed_for, side_of, split_keys
 from rehead.errors import PhotoError, SourceError
-from rehead.features.cache import default_cache_folder
+from rehead.features.cache import cache_folder
 from rehead.pixels import Preprocess, prepare
 from rehead.tuning.recipe import Recipe
 
@@ -34,7 +33,7 @@ def load_batch(
     others each time. Classes stand in alphabetical order. Photos that cannot be read are passed over.
     Raises SourceError when there are too few photos.
     """
-    source = open_source(photos, cache=default_cache_folder(os.environ))
+    source = open_source(photos, cache=cache_folder(None))
     ours = not any(row.side for row in source.rows)
     rows = [row for row in source.rows if side is None or ours or row.side == side]
     classes = sorted({row.label for row in rows})

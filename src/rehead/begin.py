@@ -60,6 +60,13 @@ class Wish:
             )
 
 
+def full_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same settings with full paths, so that the run can be taken up from any folder."""
+    if settings.get("weights") is None:
+        return settings
+    return {**settings, "weights": os.path.abspath(Path(settings["weights"]).expanduser())}
+
+
 def begun(
     wish: Wish, run: RunFolder, cache: Path, progress: Log, clock: Clock
 ) -> tuple[Catalog, Recipe, Search | None]:

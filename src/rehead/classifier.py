@@ -16,7 +16,7 @@ from rehead.bundle import softmax
 from rehead.data.split import fold_numbers
 from rehead.errors import RunError
 from rehead.extraction import features_of
-from rehead.features.cache import default_cache_folder
+from rehead.features.cache import cache_folder
 from rehead.tuning.head import fit_head
 from rehead.tuning.recipe import Recipe
 
@@ -80,4 +80,4 @@ class Classifier(ClassifierMixin, BaseEstimator):
         )
 
     def _cache(self) -> Path:
-        return Path(self.cache) if self.cache is not None else default_cache_folder(os.environ)
+        return cache_folder(self.cache)

@@ -1,7 +1,7 @@
 """Files that appear whole or not at all.
 
 Everything that is kept is written beside its place under a hidden name, flushed to the disk, and renamed. A process that
-is killed at any moment leaves the old file or the new one. A symbolic link to a file stays, and devices and pipes are
+is killed at any moment leaves the old file or folder, or the new one. A symbolic link stays, and devices and pipes are
 written through. What a file or folder holds is left to its own room.
 """
 
@@ -13,11 +13,18 @@ import hashlib
 import os
 import shutil
 import stat
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # a full disk; Windows knows no quota
+
+
+class NoRoom(OSError):
+    """The disk is full: needed_bytes is what was to be written to `filename`."""
+
+    needed_bytes: int = 0
 
 
 def sha256_file(path: Path) -> str:
@@ -27,9 +34,16 @@ def sha256_file(path: Path) -> str:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """`path` holds `data`, also after a power cut. Raises OSError; then `path` is as it was."""
-    with replaced_file(path) as temporary:
-        temporary.write_bytes(data)
+    """`path` holds `data`, also after a power cut. Raises OSError, NoRoom on a full disk; then `path` is as it was."""
+    try:
+        with replaced_file(path) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        full = NoRoom(error.errno, error.strerror, str(path))
+        full.needed_bytes = len(data)
+        raise full from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,6 +81,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
     An older `path` stays whole until then and is removed after. When the block fails the new folder is removed.
     """
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     temporary.mkdir()
@@ -76,7 +91,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
             for name in names:
                 _flush(Path(folder, name))
             _flush(Path(folder))
-        _swap(temporary, path)
+        replace_folder(temporary, path)
     finally:
         remove_tree(temporary)
 
@@ -86,18 +101,46 @@ def remove_tree(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _swap(new: Path, path: Path) -> None:
-    old = _beside(path)
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(path, old)
-    try:
+def replace_folder(new: Path, path: Path) -> None:
+    """The folder `new`, on the same disk, takes the place of `path`. Raises OSError; then `path` is as it was.
+
+    One step, by an exchange, on Linux and macOS. Where the system or the file system has none it takes two renames, and a
+    process that is killed between them leaves the older folder whole, but beside `path` under a hidden name.
+    """
+    if not os.path.lexists(path):
         os.rename(new, path)
-    except OSError:
-        with contextlib.suppress(OSError):
+        old = None
+    elif _exchanged(new, path):
+        old = new
+    else:
+        old = _beside(path)
+        os.rename(path, old)
+        try:
+            os.rename(new, path)
+        except OSError:
             os.rename(old, path)
-        raise
+            raise
     _flush(path.parent)
-    remove_tree(old)
+    if old is not None:
+        remove_tree(old)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether two paths could be made to name each other's folder, in one step."""
+    if sys.platform not in ("linux", "darwin"):
+        return False
+    import ctypes
+
+    system = ctypes.CDLL(None)
+    paths = os.fsencode(os.path.abspath(one)), os.fsencode(os.path.abspath(other))
+    exchange = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
+    name = "renameat2" if sys.platform == "linux" else "renamex_np"
+    call = getattr(system, name, None)  # a C library may be too old to have it
+    if call is None:
+        return False
+    at = 0  # the folder that a full path is relative to: of no account
+    done: int = call(at, paths[0], at, paths[1], exchange) if name == "renameat2" else call(*paths, exchange)
+    return done == 0
 
 
 def _kind(path: Path) -> int:

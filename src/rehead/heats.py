@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog
-from rehead.errors import BackboneError, EngineError, RunError, UnknownBackbone
+from rehead.errors import BackboneError, EngineError, RunError, UnknownBackbone, counted
 from rehead.extraction import chosen_prefix, extract_missing, folds_of, in_store, open_store, sample_pixels
 from rehead.features.engines import Prefix, open_engine, resolve
 from rehead.features.rate import photos_per_second
@@ -237,7 +237,7 @@ def _finalists(runners: Sequence[_Runner], entries: dict[Entrant, Entry], progre
     most = max((len(runner.there) for runner in runners), default=0)
     for runner in runners:
         if len(runner.there) < MIN_SHARE * most:
-            reason = f"It had time for {len(runner.there)} photos where another had {most}."
+            reason = f"It had time for {counted(len(runner.there), 'photo')} where another had {most}."
             entries[runner.entrant] = replace(runner.entry, reason=reason)
             progress.note(f"{runner.entrant.label} is left out. {reason}")
     return [runner for runner in runners if len(runner.there) >= MIN_SHARE * most]
@@ -254,7 +254,7 @@ def _shared(
     train = [i for i in there if catalog.photos[i].side == "train"]
     if lacking := set(catalog.classes) - {catalog.photos[i].label for i in train}:
         raise RunError(
-            what=f"{len(there)} photos are too few to compare backbones on {len(catalog.classes)} classes.",
+            what=f"Photos are too few to compare backbones on {len(catalog.classes)} classes: {len(there)}.",
             why=f"There is none to learn from of {', '.join(sorted(lacking)[:5])}.",
             fix="Raise --limit or --budget, or name fewer backbones.",
         )

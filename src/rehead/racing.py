@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rehead.data.catalog import scan
 from rehead.data.sources import open_source
-from rehead.errors import RecipeError
+from rehead.errors import RecipeError, counted
 from rehead.extraction import job_order
-from rehead.features.cache import check_writable, default_cache_folder
+from rehead.features.cache import cache_folder, check_writable
 from rehead.features.extract import BAD_LIST, listed, too_many_bad
 from rehead.heats import Race, entrants_of, race_on, those_here
 from rehead.progress import Progress, Silent
@@ -49,7 +48,7 @@ def race(
     if unused := [name for name in NOT_RACED if name in settings]:
         raise RecipeError(what=f"A race has no setting {unused[0]!r}.", fix="Name backbones as backbones=[...].")
     recipe = Recipe.from_dict({"limit": LIMIT, **settings})
-    place = Path(cache).expanduser() if cache is not None else default_cache_folder(os.environ)
+    place = cache_folder(cache)
     check_writable(place)
     log = Log(progress or Silent())
     with RunFolder(out, force=force) as run, listed(place / BAD_LIST):
@@ -61,7 +60,7 @@ def race(
             raise too_many_bad(opened.skipped, len(opened.rows), recipe.max_bad)
         order = job_order(catalog, recipe)
         entrants = entrants_of(backbones) if backbones else those_here(place)
-        log.note(f"{len(entrants)} backbones on {len(order)} of {len(catalog.photos)} photos")
+        log.note(f"{counted(len(entrants), 'backbone')} on {len(order)} of {len(catalog.photos)} photos")
         raced = race_on(catalog, order, entrants, recipe, place, log, stop, arguments)
         log.phase("Writing the result")
         run.write_json("race.json", raced.to_dict())

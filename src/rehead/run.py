@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from rehead import bundle as bundles
-from rehead.begin import Wish, begun
+from rehead.begin import Wish, begun, full_paths
 from rehead.data.catalog import Catalog
 from rehead.deeper import tune_layers
 from rehead.errors import counted
 from rehead.export import compare, with_head
 from rehead.extraction import job_order, sample_pixels
-from rehead.features.cache import check_writable, default_cache_folder
+from rehead.features.cache import cache_folder, check_writable
 from rehead.features.extract import BAD_LIST, bad_table, listed
 from rehead.frozen import tune_head
 from rehead.heats import those_here
@@ -95,9 +95,9 @@ def tune(
     settings: the fields of `Recipe`, such as backbone="efficientnet_lite0", head="linear", seed=0.
     Raises the errors of `rehead.errors`; nothing that was computed is lost.
     """
-    wish = Wish(source, layout, valid, test, preset=recipe, resume=resume, from_run=from_run, track=track, settings=settings,
-                force=force)  # fmt: skip
-    place = Path(cache).expanduser() if cache is not None else default_cache_folder(os.environ)
+    wish = Wish(source, layout, valid, test, preset=recipe, resume=resume, from_run=from_run, track=track,
+                settings=full_paths(settings), force=force)  # fmt: skip
+    place = cache_folder(cache)
     check_writable(place)
     progress, clock = Log(progress or Silent()), Clock()
     with RunFolder(out, force=force, resume=resume) as run, listed(place / BAD_LIST):
@@ -183,10 +183,15 @@ def _facts(catalog: Catalog, solution: Solution, recipe: Recipe, verdict: AnyVer
         "thresholds": list(solution.thresholds),
         "preprocess": solution.card.preprocess.to_dict(),
         "backbone": about,
-        "recipe": {name: value for name, value in asdict(recipe).items() if value is not None},
+        "recipe": {name: value for name, value in asdict(published(recipe)).items() if value is not None},
         "verdict": verdict.to_dict(),
         "versions": versions(),
     }
+
+
+def published(recipe: Recipe) -> Recipe:
+    """The recipe without the folders of the computer it was made on."""
+    return recipe if recipe.weights is None else replace(recipe, weights=Path(recipe.weights).name)
 
 
 def versions() -> Mapping[str, str]:

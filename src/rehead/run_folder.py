@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rehead.durable import remove_tree, write_text
+from rehead.durable import NoRoom, remove_tree, replace_folder, write_text
 from rehead.errors import ReheadError, RunError
 from rehead.features.store import shortage
 from rehead.progress import Progress, row_line
@@ -84,12 +84,7 @@ class RunFolder:
     def finish(self) -> Path:
         """The folder's own path, now that all of it is written."""
         if self._out is not None and self.path != self._out:
-            old = self._out.with_name(f".{self._out.name}.old")
-            remove_tree(old)
-            if self._out.exists():
-                os.rename(self._out, old)
-            os.rename(self.path, self._out)
-            remove_tree(old)
+            replace_folder(self.path, Path(os.path.realpath(self._out)))
             self.path = self._out
         for name in (LOCK, CHECKPOINT, BODY):
             (self.path / name).unlink(missing_ok=True)
@@ -106,8 +101,10 @@ class RunFolder:
             remove_tree(self.path)
         error = exception[1]
         if isinstance(error, Exception) and not isinstance(error, ReheadError) and FULL.search(str(error)):
-            free = _free_bytes(self.path)
-            raise self._full(FULL.findall(str(error))[0], f"{free / 1e6:.1f} MB are free.") from error
+            free, room = _free_bytes(self.path), ""
+            if isinstance(error, NoRoom):
+                room = shortage(error.needed_bytes, free, Path(error.filename).name)
+            raise self._full(FULL.findall(str(error))[0], room or f"{free / 1e6:.1f} MB are free.") from error
 
     def _full(self, reason: str, room: str) -> RunError:
         if (self.path / CHECKPOINT).is_file():
@@ -136,7 +133,8 @@ class RunFolder:
 
     def _fresh(self, photos: str, backbone: str) -> Path:
         if self._out is not None:
-            path = self._out.with_name(f".{self._out.name}.new") if self._out.exists() else self._out
+            place = Path(os.path.realpath(self._out))
+            path = place.with_name(f".{place.name}.new") if place.exists() else self._out
             path.mkdir(parents=True, exist_ok=path != self._out)
             return path
         for number in range(1, 1_000_000):

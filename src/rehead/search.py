@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rehead.data.catalog import Catalog
+from rehead.errors import counted
 from rehead.extraction import job_order
 from rehead.heats import Entrant, race_on
 from rehead.progress import Progress
@@ -37,7 +38,7 @@ def with_best_backbone(
         progress.note(f"{entrants[0].name} is the only backbone whose weights are here.")
         return replace(recipe, backbone=entrants[0].name, weights=entrants[0].weights)
     train = [i for i in job_order(catalog, recipe) if catalog.photos[i].side == "train"][:N_RACED]
-    progress.note(f"Racing {len(entrants)} backbones on {len(train)} photos of the training side")
+    progress.note(f"Racing {len(entrants)} backbones on {counted(len(train), 'photo')} of the training side")
     share = None if recipe.budget_s is None else RACE_SHARE * recipe.budget_s
     raced = race_on(catalog, train, entrants, replace(recipe, budget_s=share), cache, progress, stop)
     run.write_json("race.json", raced.to_dict())

@@ -19,7 +19,7 @@ from rehead.data.rows import Skip, Source
 from rehead.data.sources import open_source
 from rehead.data.split import HELD_OUT_SIDES
 from rehead.errors import PhotoError, SourceError, counted
-from rehead.features.cache import default_cache_folder
+from rehead.features.cache import cache_folder
 from rehead.features.extract import BAD_LIST, listed, too_many_bad
 from rehead.parallel import batched, ordered_map
 from rehead.pixels import prepare
@@ -66,7 +66,7 @@ def verify(
     Raises BundleError, SourceError.
     """
     begun, progress = time.monotonic(), progress or Silent()
-    place = Path(cache).expanduser() if cache is not None else default_cache_folder(os.environ)
+    place = cache_folder(cache)
     model = load(bundle)
     opened = open_source(source, layout=layout, cache=place, classes=model.classes, task=model.task, progress=progress)
     catalog = scan_held_out(opened, progress, model.task)

@@ -25,7 +25,7 @@ runs_app = typer.Typer(help="The runs that were made, with recipe and verdict.")
 app.add_typer(runs_app, name="runs", invoke_without_command=True)
 app.add_typer(cache_app, name="cache", invoke_without_command=True)
 
-Cache = Annotated[Optional[Path], typer.Option("--cache", help="Where features are kept. (env: REHEAD_CACHE)")]
+Cache = Annotated[Optional[str], typer.Option("--cache", help="Where features are kept. (env: REHEAD_CACHE)")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Layout = Annotated[str, typer.Option(help="folders, split, flat, manifest or archive; recognised when left out.")]
 Tta = Annotated[
@@ -251,7 +251,7 @@ def verify(
     max_bad: MaxBad = 0.2,
     tta: Tta = False,
     cache: Annotated[
-        Optional[Path], typer.Option("--cache", help="Where archives are unpacked. (env: REHEAD_CACHE)")
+        Optional[str], typer.Option("--cache", help="Where archives are unpacked. (env: REHEAD_CACHE)")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -280,9 +280,10 @@ def backbones(
 
     Example: rehead backbones 'resnet*'
     """
+    from rehead.features.cache import cache_folder
     from rehead.nets.listing import list_backbones
 
-    rows, others = list_backbones(pattern, _cache(cache))
+    rows, others = list_backbones(pattern, cache_folder(cache))
     if json:
         print(json_module.dumps([row.__dict__ for row in rows]))
         return
@@ -377,9 +378,9 @@ def cache_size(context: typer.Context, cache: Cache = None, json: Json = False) 
     """
     if context.invoked_subcommand is not None:
         return
-    from rehead.features.cache import list_stores, other_bytes
+    from rehead.features.cache import cache_folder, list_stores, other_bytes
 
-    folder = _cache(cache)
+    folder = cache_folder(cache)
     stores = list_stores(folder)
     if json:
         print(json_module.dumps({"folder": str(folder), "stores": [s.__dict__ for s in stores]}))
@@ -397,9 +398,10 @@ def clear(
 
     Example: rehead cache clear --older-than 30d
     """
+    from rehead.features.cache import cache_folder
     from rehead.features.cache import clear as clear_cache
 
-    cleared = clear_cache(_cache(cache), backbone=backbone, older_than_s=as_seconds(older_than, "older-than"))
+    cleared = clear_cache(cache_folder(cache), backbone=backbone, older_than_s=as_seconds(older_than, "older-than"))
     terminal.show_cleared(cleared)
 
 
@@ -412,11 +414,3 @@ def _finish(progress: Any, json: dict[str, Any] | None) -> None:
     progress.close()
     if json is not None:
         print(json_module.dumps(json))
-
-
-def _cache(cache: Path | None) -> Path:
-    import os
-
-    from rehead.features.cache import default_cache_folder
-
-    return cache.expanduser() if cache is not None else default_cache_folder(os.environ)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from rehead.cli.showing import Bars, Lines
-from rehead.errors import ReheadError
+from rehead.errors import ReheadError, counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,7 +83,7 @@ def _show_classification(verdict: Verdict) -> None:
     if verdict.top5 is not None:
         facts.insert(0, f"top-5 {percent(verdict.top5)}")
     if verdict.n_train:
-        facts.append(f"learned from {verdict.n_train} photos{', a part of them' if verdict.partial else ''}")
+        facts.append(f"learned from {counted(verdict.n_train, 'photo')}{', a part of them' if verdict.partial else ''}")
     out.print("; ".join(facts), style="dim")
     for note in verdict.notes:
         out.print(f"! {note}", style="yellow", markup=False)

@@ -52,6 +52,18 @@ class Cleared:
     matched: int
 
 
+def cache_folder(asked: str | os.PathLike[str] | None) -> Path:
+    """The folder that was asked for, or the default one. Raises StoreError for an empty name."""
+    if asked is None:
+        return default_cache_folder(os.environ)
+    if not os.fspath(asked).strip():
+        raise StoreError(
+            what="The cache folder has an empty name.",
+            fix="Name a folder, or leave --cache out; the current folder is `.`",
+        )
+    return Path(asked).expanduser()
+
+
 def default_cache_folder(environment: Mapping[str, str]) -> Path:
     """REHEAD_CACHE, or the user's cache folder as the system has it."""
     if given := environment.get("REHEAD_CACHE"):

@@ -1,0 +1,164 @@
+"""Files and folders that are replaced are the old or the new one, whole, whenever the process is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from rehead import durable, run_folder
+from rehead.durable import replace_folder, replaced_file, replaced_folder
+from rehead.run_folder import RunFolder
+
+MOMENTS = 400  # more than any of these has lines
+
+
+def kill_at_line(number: int, files: set[str], work: Callable[[], None]) -> bool:
+    """Does `work` in a process that gets SIGKILL before it runs the number-th line of these files. False: there were fewer."""
+    child = os.fork()
+    if child:
+        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    left = number
+
+    def trace(frame: FrameType, event: str, _: object) -> object:
+        nonlocal left
+        if frame.f_code.co_filename not in files:
+            return None
+        if event == "line":
+            left -= 1
+            if left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    status = 1
+    try:
+        sys.settrace(trace)  # type: ignore[arg-type]
+        work()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def whole_at_every_moment(files: set[str], work: Callable[[], None], content: Callable[[], str]) -> list[str]:
+    """What is found after a kill before each line, from the first on; the last is what a work that was not killed leaves."""
+    found: list[str] = []
+    for number in range(1, MOMENTS):
+        killed = kill_at_line(number, files, work)
+        found.append(content())
+        if not killed:
+            return found
+    raise AssertionError(f"not over after {MOMENTS} lines")
+
+
+def folder_with(path: Path, text: str) -> Path:
+    path.mkdir(parents=True)
+    for name in ("one", "two"):
+        (path / name).write_text(text)
+    return path
+
+
+def text_of(path: Path) -> str:
+    one, two = ((path / name).read_text() for name in ("one", "two"))
+    assert one == two
+    return one
+
+
+def test_a_folder_is_the_old_or_the_new_one_before_every_line(tmp_path: Path) -> None:
+    place = folder_with(tmp_path / "place", "old")
+
+    def work() -> None:
+        with replaced_folder(place) as folder:
+            for name in ("one", "two"):
+                (folder / name).write_text("new")
+
+    found = whole_at_every_moment({durable.__file__}, work, lambda: text_of(place))
+    assert set(found) == {"old", "new"}
+    assert found[0] == "old"
+    assert found[-1] == "new"
+    assert found.index("new") < len(found) - 1  # it was also killed between the exchange and the end
+
+
+def test_a_file_is_the_old_or_the_new_one_before_every_line(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.write_text("old")
+
+    def work() -> None:
+        with replaced_file(place) as temporary:
+            temporary.write_text("new")
+
+    found = whole_at_every_moment({durable.__file__}, work, place.read_text)
+    assert set(found) == {"old", "new"}
+    assert found[-1] == "new"
+
+
+def test_a_run_that_is_replaced_is_the_old_or_the_new_one_before_every_line(tmp_path: Path) -> None:
+    out = folder_with(tmp_path / "run", "old")
+    (out / "recipe.toml").write_text("")
+
+    def work() -> None:
+        with RunFolder(out, force=True) as run:
+            run.create("photos", "network")
+            for name in ("one", "two", "recipe.toml"):
+                run.write(name, "new")
+            run.finish()
+
+    found = whole_at_every_moment({durable.__file__, run_folder.__file__}, work, lambda: text_of(out))
+    assert set(found) == {"old", "new"}
+    assert found[-1] == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_without_an_exchange_the_older_folder_is_whole_somewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable, "_exchanged", lambda *_: False)
+    place = folder_with(tmp_path / "place", "old")
+
+    def work() -> None:
+        new = tmp_path / "new"
+        if not new.exists():
+            folder_with(new, "new")
+        replace_folder(new, place)
+
+    def content() -> str:
+        return text_of(place if place.exists() else next(tmp_path.glob(".place.*")))
+
+    found = whole_at_every_moment({durable.__file__}, work, content)
+    assert set(found) == {"old", "new"}
+    assert found[-1] == "new"
+
+
+def test_a_folder_that_cannot_be_placed_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "_exchanged", lambda *_: False)
+    place = folder_with(tmp_path / "place", "old")
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "missing", place)
+    assert text_of(place) == "old"
+
+
+def test_a_link_to_a_folder_stays(tmp_path: Path) -> None:
+    place, link = folder_with(tmp_path / "place", "old"), tmp_path / "link"
+    link.symlink_to(place)
+    with replaced_folder(link) as folder:
+        for name in ("one", "two"):
+            (folder / name).write_text("new")
+    assert link.is_symlink()
+    assert text_of(place) == "new"
+
+
+def test_a_link_to_a_run_stays_when_the_run_is_replaced(tmp_path: Path) -> None:
+    place, link = folder_with(tmp_path / "disk" / "place", "old"), tmp_path / "link"
+    (place / "recipe.toml").write_text("")
+    link.symlink_to(place)
+    with RunFolder(link, force=True) as run:
+        run.create("photos", "network")
+        run.write("one", "new")
+        assert text_of(link) == "old"
+        assert run.finish() == link
+    assert link.is_symlink()
+    assert sorted(path.name for path in place.iterdir()) == ["one"]
