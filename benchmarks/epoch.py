@@ -98,11 +98,48 @@ def our_epoch(name: str, paths: list[Path], train: str) -> float:
     return time.monotonic() - begun
 
 
+def bound(name: str, train: str, gflops: float) -> float:
+    """Photos/s if these two cores did nothing but the products of a step, as fast as one large product of matrices.
+
+    Forward, and backward once for the weights and once for the input, but for what needs no gradient: the kept activations.
+    """
+    backbone = rehead.backbone(NETWORKS[name], pretrained=False)
+    stages = [Stage(layer.name, layer.parameters, layer.macs, layer.shape) for layer in backbone.layers]
+    first = layers_that_learn(train, stages)[0]
+    cut = stages[[stage.name for stage in stages].index(first) - 1]
+    maps, macs = torch.zeros(1, *cut.shape), 0
+
+    def count(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal macs
+        a_pass = output.numel() * module.weight[0].numel()
+        macs += a_pass * (2 if inputs[0].data_ptr() == maps.data_ptr() else 3)
+
+    body = backbone.suffix(cut.name).eval()
+    for module in body.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        body(maps)
+    return gflops * 1e9 / (2 * macs)
+
+
+def product_gflops(n: int = 2048) -> float:
+    """10^9 operations a second of a product of two n x n matrices in float32, the best of ten."""
+    a, b, seconds = torch.rand(n, n), torch.rand(n, n), []
+    for _ in range(10):
+        begun = time.monotonic()
+        a @ b
+        seconds.append(time.monotonic() - begun)
+    return 2 * n**3 / min(seconds) / 1e9
+
+
 def main() -> None:
     paths = sorted((DATA / "dogscats").glob("*/*.jpg"))
     paths = paths[:: len(paths) // N_PHOTOS][:N_PHOTOS]
-    facts: dict[str, Any] = {}
+    gflops = product_gflops()
+    facts: dict[str, Any] = {"a large product of matrices, GFLOP/s": f"{gflops:.0f}"}
     for name in NETWORKS:
+        facts[f"{name}, last:1: bound by products alone, photos/s"] = f"{bound(name, 'last:1', gflops):.0f}"
         last = {"tf_efficientnet_lite0": ("conv_head", "bn2"), "resnet18": ("layer4",)}[name]
         ways: dict[str, Callable[[], float]] = {
             "plain, last": lambda name=name, last=last: plain_epoch(name, paths, last),  # type: ignore[misc]

@@ -155,7 +155,7 @@ def test_a_cut_behind_a_layer_that_learns_is_refused(tmp_path: Path) -> None:
     assert "'stem'" in error.value.fix
 
 
-@pytest.mark.parametrize("setting", [{"head": "prototype"}, {"head": "auto"}, {"fit": "auto"}])
+@pytest.mark.parametrize("setting", [{"head": "prototype"}, {"head": "auto"}])
 def test_what_cannot_go_with_deeper_layers_is_refused(setting: dict[str, str]) -> None:
     with pytest.raises(RecipeError, match="--train last:1"):
         Recipe.from_dict({"train": "last:1", **setting})

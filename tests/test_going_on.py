@@ -13,7 +13,7 @@ import pytest
 from conftest import make_photos
 
 import rehead
-from rehead.errors import Diverged, RecipeError, RunError
+from rehead.errors import Diverged, RecipeError, RunError, UnknownLayer
 
 LAST: dict[str, Any] = {"train": "last:1", "epochs": 2, "batch_size": 8}
 TOO_HIGH = {**LAST, "batch_size": 2, "lr": 1000.0, "weight_decay": 10.0}  # weights grow ten thousandfold in a step
@@ -91,11 +91,15 @@ def test_a_run_of_a_newer_version_is_refused_and_left_as_it_was(
 
 def test_classes_that_came_are_refused_even_when_forced(run: Path, folder: Path, cache: Path, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20, "green": 10})
+    kept = {name: (run / name).read_bytes() for name in ("recipe.toml", "photos.json", "catalog.csv")}
     with pytest.raises(RunError, match="10 are new"):
         rehead.tune(photos, resume=run, cache=cache)
     with pytest.raises(RunError, match="The checkpoint is of another model") as error:
         rehead.tune(photos, resume=run, cache=cache, force=True)
     assert "(2,) in it and (3,) here" in error.value.why
+    with pytest.raises(UnknownLayer):
+        rehead.tune(resume=run, cache=cache, force=True, train="nowhere")
+    assert {name: (run / name).read_bytes() for name in kept} == kept, "a run that was refused is as it was"
 
 
 def test_a_disk_that_is_full_in_a_checkpoint_leaves_the_one_before_and_the_run_goes_on(

@@ -43,3 +43,25 @@ def test_a_compiled_training_ends_with_a_model_that_is_right(cache: Path, tmp_pa
     photos = make_photos(tmp_path / "photos", {"red": 40, "blue": 40})
     settings = {"train": "last:1", "epochs": 2, "compile": True, "device": "cuda"}
     assert rehead.tune(photos, cache=cache, out=tmp_path / "run", **settings).verdict.top1.value >= 0.9
+
+
+def test_photos_that_the_device_decodes_are_those_that_pillow_decodes() -> None:
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from rehead.features.views import augmented
+    from rehead.pixels import Preprocess
+    from rehead.tuning.jpeg import decodes, jpeg_of, on_device
+
+    device = torch.device("cuda")
+    if not decodes(device):
+        pytest.skip("this torchvision decodes no JPEG on CUDA")
+    preprocess = Preprocess(height=64, width=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    small = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+    Image.fromarray(small).resize((180, 120), Image.Resampling.BICUBIC).save(file := io.BytesIO(), "JPEG", quality=95)
+    jpegs = [jpeg_of("crop", file.getvalue(), preprocess, seed) for seed in range(8)]
+    for seed, ours in enumerate(on_device([jpeg for jpeg in jpegs if jpeg], device).cpu()):
+        theirs = augmented("crop", file.getvalue(), preprocess, seed)
+        assert np.abs(ours.permute(1, 2, 0).numpy() - theirs).mean() < 3

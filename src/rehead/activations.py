@@ -74,7 +74,7 @@ def at_the_cut(
         progress=progress,
         pooled=False,
     )
-    if recipe.fit not in ("default", "auto"):
+    if recipe.fit != "default":
         prefix = type(prefix)(with_fit(prefix.card, recipe.fit), prefix.folder, prefix.network)
     views: list[NDArray[np.float16]] = []
     train, held_out, bad, n_stored = [], [], {}, 0
@@ -101,13 +101,17 @@ def feed_of(
     card: Card,
     sizes: Sequence[Preprocess],
     scale: Scale | None,
+    device: str,
 ) -> Feed:
     """The train photos first, then those held out; places in it are those in that order.
 
     sizes: how photos are seen in each epoch where they are read anew. scale: of numbers that are learned; they are
-    standardised by it.
+    standardised by it. device: where training happens; CUDA decodes JPEG files too, where torchvision can.
     """
+    import torch
+
     from rehead.tuning.feed import PhotoFeed, StoredFeed
+    from rehead.tuning.jpeg import Jpeg, decodes, jpeg_of
 
     photos = [*extracted.train, *extracted.held_out]
     labels = scale.standardised(catalog.labels(photos)) if scale else catalog.labels(photos)
@@ -121,7 +125,13 @@ def feed_of(
         epoch, seed = drawn
         return augmented(recipe.augment, data, sizes[min(epoch, len(sizes) - 1)], seed)
 
-    return PhotoFeed(pixels, labels, card.preprocess.mean, card.preprocess.std, recipe.seed)
+    def jpeg(place: int, drawn: tuple[int, int]) -> Jpeg | None:
+        epoch, seed = drawn
+        data = catalog.read(catalog.photos[photos[place]])
+        return jpeg_of(recipe.augment, data, sizes[min(epoch, len(sizes) - 1)], seed)
+
+    decoder = torch.device(device) if device == "cuda" and decodes(torch.device(device)) else None
+    return PhotoFeed(pixels, labels, card.preprocess.mean, card.preprocess.std, recipe.seed, decoder, jpeg)
 
 
 def slices(catalog: Catalog, train: list[int], recipe: Recipe) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

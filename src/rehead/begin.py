@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rehead.data.catalog import Catalog, scan, write_csv
+from rehead.data.catalog import Catalog, as_csv, scan
 from rehead.data.sources import open_source
 from rehead.earlier import Earlier, read_earlier
 from rehead.errors import RecipeError, RunError, SourceError, counted
@@ -97,7 +97,7 @@ def begun(
         raise too_many_bad(opened.skipped, len(opened.rows), recipe.max_bad)
     if wish.resume is not None and not wish.force:
         check_photos(run.path, catalog)
-    write_csv(catalog, run.path / "catalog.csv")
+    run.write("catalog.csv", as_csv(catalog))
     progress.note(_about(catalog))
     for line in unheard(recipe, wish.settings):
         progress.note(line)

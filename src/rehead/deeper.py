@@ -20,7 +20,7 @@ from rehead.bundle import Head
 from rehead.data.catalog import Catalog
 from rehead.errors import Diverged
 from rehead.export import export_prefix
-from rehead.extraction import job_order
+from rehead.extraction import job_order, with_decided_fit
 from rehead.ground import Ground, first_head_on, ground_of, photo_card, planned_network, with_adapters, with_head_on
 from rehead.nets.card import Card
 from rehead.progress import Clock, Progress
@@ -55,6 +55,7 @@ def tune_layers(
 
     track: names of trackers that follow the training. watched: whether Solution.watched is wanted.
     """
+    recipe = with_decided_fit(catalog, recipe, cache, progress)
     progress.phase(f"Loading {recipe.backbone}")
     backbone, plan, linear = planned_network(catalog, recipe, cache, progress)
     clock.lap("prepare")

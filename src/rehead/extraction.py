@@ -58,6 +58,13 @@ def chosen_prefix(catalog: Catalog, recipe: Recipe, cache: Path, progress: Progr
     return _best_fit(catalog, prefix, recipe, cache, progress)
 
 
+def with_decided_fit(catalog: Catalog, recipe: Recipe, cache: Path, progress: Progress) -> Recipe:
+    """The recipe with the fit that --fit auto decides on, by the frozen network also where layers will learn."""
+    if recipe.fit != "auto":
+        return recipe
+    return replace(recipe, fit=chosen_prefix(catalog, recipe, cache, progress).card.preprocess.fit)
+
+
 def _best_fit(catalog: Catalog, prefix: Prefix, recipe: Recipe, cache: Path, progress: Progress) -> Prefix:
     """The prefix with the fit of least loss by k-fold on a sample of the training side.
 

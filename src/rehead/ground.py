@@ -95,7 +95,8 @@ def ground_of(
         progress.note(f"{backbone.name} takes photos of {card.preprocess.height} pixels alone: all epochs see those.")
         sizes = [card.preprocess]
     scale = Scale.of(catalog.labels(extracted.train)) if catalog.task == "regression" else None
-    feed, device = feed_of(extracted, catalog, recipe, card, sizes, scale), resolve("torch", recipe.device)[1]
+    device = resolve("torch", recipe.device)[1]
+    feed = feed_of(extracted, catalog, recipe, card, sizes, scale, device)
     body.to(device, memory_format=layout_for(torch.device(device)))
     return Ground(catalog, backbone, plan, card, body, feed, extracted.train, learn, watch, scale, device)
 
@@ -146,4 +147,4 @@ def with_adapters(ground: Ground, recipe: Recipe, linear: dict[str, dict[str, in
 
 
 def photo_card(card: Card, recipe: Recipe) -> Card:
-    return with_fit(card, recipe.fit) if recipe.fit not in ("default", "auto") else card
+    return with_fit(card, recipe.fit) if recipe.fit != "default" else card

@@ -130,7 +130,7 @@ def fit_image(
         return np.asarray(rgb.resize(size, resample, box=box(rgb.size), reducing_gap=3.0))
     if preprocess.fit == "pad":
         return _padded(rgb, size, resample, preprocess.mean)
-    middle = _crop_box(rgb.size, preprocess) if preprocess.fit == "crop" else None
+    middle = crop_box(rgb.size, preprocess) if preprocess.fit == "crop" else None
     return np.asarray(rgb.resize(size, resample, box=middle, reducing_gap=3.0))
 
 
@@ -186,7 +186,7 @@ def _stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray((values - low) * (255.0 / (high - low) if high > low else 0.0)).astype(np.uint8)
 
 
-def _crop_box(size: tuple[int, int], preprocess: Preprocess) -> tuple[float, float, float, float]:
+def crop_box(size: tuple[int, int], preprocess: Preprocess) -> tuple[float, float, float, float]:
     """The middle of the picture with the input's proportions, in the picture's own coordinates."""
     width, height = size
     scale = min(width / preprocess.width, height / preprocess.height) * preprocess.crop_pct

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rehead.durable import NoRoom, remove_tree, replace_folder, write_text
+from rehead.durable import NoRoom, remove_tree, replace_folder, write_bytes, write_text
 from rehead.errors import ReheadError, RunError
 from rehead.features.store import shortage
 from rehead.progress import Progress, row_line
@@ -26,6 +26,7 @@ CHECKPOINT = "checkpoint.safetensors"  # a run that has one can be taken up; a f
 BODY = "body.onnx"  # a tuned network without its head, on the way into the bundle
 TRIES = "tries"  # of --recipe auto, each as a run of its own would have it
 LOCK = ".lock"
+STATUS_S = 5.0  # between lines of the log that say how it stands
 FULL = re.compile(
     "No space left on device|Disk quota exceeded|File too large|Read-only file system"
 )  # in any library's words
@@ -35,7 +36,8 @@ class RunFolder:
     """A context manager. `create` makes the folder (or, with force, a hidden one beside it); `finish` puts it in place.
 
     When the block fails, a folder without a verdict or a checkpoint is removed again, and one that was to be replaced is
-    as it was. resume: an unfinished run to go on with, which stays whatever happens.
+    as it was. resume: an unfinished run to go on with, which stays whatever happens; where it is refused with other
+    settings than its own, before a checkpoint is written, its recipe and photos are as they were.
     """
 
     def __init__(
@@ -45,9 +47,12 @@ class RunFolder:
         self._force = force
         self._lock: Any = None
         self._resumed = resume is not None
+        self._before: dict[str, bytes] = {}  # what was written over in a run that is taken up
+        self._checkpoint = 0
         self.path = Path(resume) if resume is not None else Path()
         if resume is not None:
             _check_unfinished(self.path)
+            self._checkpoint = _written_at(self.path / CHECKPOINT)
             return
         if self._out is not None and self._out.exists() and not (force and _is_ours(self._out)):
             raise _exists(self._out, force)
@@ -64,6 +69,8 @@ class RunFolder:
             ) from error
 
     def write(self, name: str, text: str) -> None:
+        if self._resumed and name not in self._before and (self.path / name).is_file():
+            self._before[name] = (self.path / name).read_bytes()
         write_text(self.path / name, text)
 
     def write_json(self, name: str, values: Any) -> None:
@@ -95,6 +102,9 @@ class RunFolder:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if isinstance(exception[1], ReheadError) and self._checkpoint == _written_at(self.path / CHECKPOINT):
+            for name, before in self._before.items():
+                write_bytes(self.path / name, before)
         if self._lock is not None:
             self._lock.release()
         if exception[0] is not None and self.path != Path() and not self._resumed and not _is_worth_keeping(self.path):
@@ -147,6 +157,14 @@ class RunFolder:
         raise RunError(what=f"There are a million runs of {photos} in {RUNS}.", fix="Name a folder: --out DIR")
 
 
+def _written_at(path: Path) -> int:
+    """When a file was last written, in ns; 0 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def _free_bytes(path: Path) -> int:
     """On the disk of a folder that need not be there any more."""
     path = path.absolute()
@@ -183,12 +201,16 @@ def _check_unfinished(run: Path) -> None:
 
 
 class Log:
-    """What a job tells, passed on to a listener and written down with the time. A log that cannot be written is let go."""
+    """What a job tells, passed on to a listener and written down with the time. A log that cannot be written is let go.
+
+    Of how it stands, told several times a second, the last is written every few seconds and before what comes next.
+    """
 
     def __init__(self, listener: Progress) -> None:
         self._listener = listener
         self._waiting: list[str] = []
         self._path: Path | None = None
+        self._status, self._status_at = "", 0.0
 
     def begin(self, run: Path) -> None:
         """From now on lines are in the run's folder, those that came before too."""
@@ -204,7 +226,9 @@ class Log:
 
     def status(self, text: str) -> None:
         self._listener.status(text)
-        self._write(text)
+        self._status = text
+        if time.monotonic() - self._status_at >= STATUS_S:
+            self._write("")
 
     def note(self, text: str) -> None:
         self._listener.note(text)
@@ -215,8 +239,11 @@ class Log:
         self._write(row_line(cells))
 
     def _write(self, text: str) -> None:
-        if text:
-            self._waiting.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        for line in (self._status, text):
+            if line:
+                self._waiting.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        if self._status:
+            self._status, self._status_at = "", time.monotonic()
         if self._path is not None:
             with (
                 contextlib.suppress(OSError),

@@ -28,7 +28,6 @@ from rehead.data.known import Look, Stamp, open_known
 from rehead.data.rows import Row, Skip, Source
 from rehead.data.split import HELD_OUT_SIDES, side_of, split_keys
 from rehead.data.targets import classes_of, label_for, names_in, strata_of, targets_of, task_of
-from rehead.durable import write_text
 from rehead.errors import PhotoError, SourceError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import is_image
@@ -166,14 +165,14 @@ def scan_held_out(source: Source, progress: Progress | None = None, task: Task =
     return replace(_catalog(source, photos, wanted, ours=False, task=task), leaks=())
 
 
-def write_csv(catalog: Catalog, path: Path) -> None:
-    """path,label,side,digest,group in UTF-8; a manifest that can be tuned from again where its paths are."""
+def as_csv(catalog: Catalog) -> str:
+    """path,label,side,digest,group; a manifest that can be tuned from again where its paths are."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "side", "digest", "group"])
     for photo in catalog.photos:
         writer.writerow([photo.path, photo.label, photo.side, photo.digest.hex(), photo.group or ""])
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def _identified(source: Source, progress: Progress, cache: Path | None = None) -> list[tuple[Row, bytes]]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rehead.pixels import Box, Preprocess, prepare
+from rehead.pixels import Box, Preprocess, crop_box, prepare
 
 PLAIN, FLIP = "plain", "flip"
 SCALE = (0.35, 1.0)  # share of the photo that a random crop shows; as in timm's usual fine-tuning
@@ -53,6 +54,27 @@ def augmented(augment: str, data: bytes, preprocess: Preprocess, seed: int) -> N
         pixels = _by_policy(augment, pixels, int(random.integers(2**31)))
     mirrored = augment != "none" and random.random() < 0.5
     return np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What of a photo a view shows: (left, top, right, bottom) in its pixels, and whether mirrored."""
+
+    box: Box
+    mirrored: bool
+
+
+def seen(augment: str, size: tuple[int, int], preprocess: Preprocess, seed: int) -> Seen | None:
+    """What `augmented` shows of a photo of this (width, height); None where that is no part of it: bars, or a policy."""
+    if augment in POLICIES or (augment != "crop" and preprocess.fit == "pad"):
+        return None
+    random, (width, height) = np.random.default_rng(seed), size
+    box: Box = (0, 0, width, height)
+    if augment == "crop":
+        box = _random_box(size, preprocess, random)
+    elif preprocess.fit == "crop":
+        box = crop_box(size, preprocess)
+    return Seen(box, augment != "none" and bool(random.random() < 0.5))
 
 
 def _random_box(size: tuple[int, int], preprocess: Preprocess, random: np.random.Generator) -> Box:

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from rehead.data.split import seed_for
 from rehead.parallel import batched, n_cores, ordered_map
+from rehead.tuning.jpeg import Jpeg, on_device
 
 Pair = tuple[torch.Tensor, torch.Tensor]
+Job = tuple[int, tuple[int, int] | None]  # a photo's place, and the (epoch, seed) of its augmentation
 
 
 class Feed(Protocol):
@@ -56,7 +58,8 @@ class PhotoFeed:
     """Photos decoded in threads beside the training, augmented anew each epoch.
 
     pixels: (position, (epoch, seed) or None for the photo as it is) -> (h, w, 3) uint8, of one size in an epoch. mean, std:
-    of the three channels, in 0..1.
+    of the three channels, in 0..1. device, jpegs: what decodes JPEG files, and such a file by the arguments of `pixels`, or
+    None where `pixels` has to be asked; photos as they are it is asked for always.
     """
 
     def __init__(
@@ -66,8 +69,11 @@ class PhotoFeed:
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         seed: int,
+        device: torch.device | None = None,
+        jpegs: Callable[[int, tuple[int, int]], Jpeg | None] = lambda *_: None,
     ) -> None:
         self.labels, self._pixels, self._seed = labels, pixels, seed
+        self._device, self._jpegs = device, jpegs
         self._mean = torch.tensor(mean).reshape(1, 3, 1, 1) * 255
         self._std = torch.tensor(std).reshape(1, 3, 1, 1) * 255
 
@@ -75,25 +81,42 @@ class PhotoFeed:
         chosen = order[first * size :].tolist()
         seeds = (seed_for(self._seed, "augment", epoch, i, place) for place, i in enumerate(chosen, first * size))
         jobs = [(i, (epoch, seed)) for i, seed in zip(chosen, seeds, strict=True)]
-        for rows in batched(self._decoded(jobs, size), size):
-            positions = np.array([i for i, _ in rows])
-            yield self._normalised([pixels for _, pixels in rows]), torch.from_numpy(self.labels[positions])
+        for batch in batched(self._read(jobs, size), size):
+            positions = np.array([job[0] for job, _ in batch])
+            yield self._normalised(self._images(batch)), torch.from_numpy(self.labels[positions])
 
     def plain(self, positions: NDArray[np.int64], size: int) -> Iterator[torch.Tensor]:
-        for rows in batched(self._decoded([(i, None) for i in positions.tolist()], size), size):
-            yield self._normalised([pixels for _, pixels in rows])
+        for batch in batched(self._read([(i, None) for i in positions.tolist()], size), size):
+            yield self._normalised(self._images(batch))
 
-    def _decoded(
-        self, jobs: Sequence[tuple[int, tuple[int, int] | None]], size: int
-    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        def work(job: tuple[int, tuple[int, int] | None]) -> tuple[int, NDArray[np.uint8]]:
-            return job[0], self._pixels(*job)
+    def _read(self, jobs: Sequence[Job], size: int) -> Iterator[tuple[Job, NDArray[np.uint8] | Jpeg]]:
+        """Each photo decoded, or the file where the device is to decode it."""
+
+        def work(job: Job) -> tuple[Job, NDArray[np.uint8] | Jpeg]:
+            place, drawn = job
+            file = self._jpegs(place, drawn) if self._device is not None and drawn is not None else None
+            return job, file or self._pixels(place, drawn)
 
         return ordered_map(work, jobs, workers=n_cores(), ahead=2 * size)
 
-    def _normalised(self, pixels: list[NDArray[np.uint8]]) -> torch.Tensor:
-        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float()
-        return (images - self._mean) / self._std
+    def _images(self, batch: Sequence[tuple[Job, NDArray[np.uint8] | Jpeg]]) -> torch.Tensor:
+        """(n, 3, h, w) float32 in 0..255, on the device that decodes where there is one."""
+        files = [photo for _, photo in batch if not isinstance(photo, np.ndarray)]
+        try:
+            decoded = iter(on_device(files, self._device) if self._device is not None and files else ())
+        except RuntimeError:  # one of them is damaged, or of a kind that this device does not know
+            return _stacked([self._pixels(*job) for job, _ in batch])
+        if not files:
+            return _stacked([photo for _, photo in batch if isinstance(photo, np.ndarray)])
+        images = [_stacked([p])[0].to(self._device) if isinstance(p, np.ndarray) else next(decoded) for _, p in batch]
+        return torch.stack(images)
+
+    def _normalised(self, images: torch.Tensor) -> torch.Tensor:
+        return (images - self._mean.to(images.device)) / self._std.to(images.device)
+
+
+def _stacked(pixels: list[NDArray[np.uint8]]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float()
 
 
 def ahead(batches: Iterator[Pair], device: torch.device) -> Iterator[Pair]:
@@ -124,7 +147,8 @@ def ahead(batches: Iterator[Pair], device: torch.device) -> Iterator[Pair]:
 
 
 def _pinned(pair: Pair | None) -> Pair | None:
-    return pair and (pair[0].pin_memory(), pair[1].pin_memory())
+    """In memory that a device copies from by itself; what is on one already stays there."""
+    return pair and (pair[0] if pair[0].is_cuda else pair[0].pin_memory(), pair[1].pin_memory())
 
 
 def _floats(rows: NDArray[np.float16]) -> torch.Tensor:

@@ -132,11 +132,6 @@ class Recipe:
                 what=f"--head {self.head} cannot be trained on with --train {self.train}.",
                 fix="Name --head linear or mlp:1000,256, or leave --train out.",
             )
-        if self.train != "head" and self.fit == "auto":
-            raise RecipeError(
-                what=f"--fit auto is chosen by a frozen network, and --train {self.train} is none.",
-                fix="Try it with --train head first, then name the fit: crop, pad or squash.",
-            )
         own = {"weights": self.weights, "backbone-arg": self.backbone_args, "cut": self.cut}
         if self.backbone == AUTO and (named := [f"--{option}" for option, value in own.items() if value]):
             raise RecipeError(
