@@ -383,3 +383,14 @@ def test_what_was_to_learn_but_does_not_reach_the_loss_is_named() -> None:
     groups = [list(model[2].parameters()), list(model[3].parameters())]
     train_layers(job(model, replace(COURSE, epochs=1), groups=groups, note=told.append))
     assert told == ["2 parameters that were to learn do not reach the loss: 2.0.0.bias, 2.0.0.weight"]
+
+
+def test_as_many_epochs_as_views_show_each_view_once() -> None:
+    views = [np.full((10, 1), view, np.float16) for view in range(4)]
+    stored, order = StoredFeed(views, np.zeros(10, np.int64), seed=0), np.arange(10)
+    shown = np.array(
+        [torch.cat([x for x, _ in stored.batches(order, epoch, 3, 0)])[:, 0].numpy() for epoch in range(8)]
+    )
+    for eras in (shown[:4], shown[4:]):
+        assert (np.sort(eras, axis=0) == np.arange(4)[:, None]).all()
+    assert len(np.unique(shown[0])) > 1, "not all photos begin with the same"

@@ -35,15 +35,17 @@ class Feed(Protocol):
 
 
 class StoredFeed:
-    """Activations from the store. views: (n, *shape) float16 each, the photos as they are first, then other views."""
+    """Activations from the store. views: (n, *shape) float16 each, the photos as they are first, then other views.
+
+    Each photo goes through its views in turn, from a random one on: as many epochs as views see none twice.
+    """
 
     def __init__(self, views: Sequence[NDArray[np.float16]], labels: NDArray[Any], seed: int) -> None:
         self.labels, self._views, self._seed = labels, views, seed
 
     def batches(self, order: NDArray[np.int64], epoch: int, size: int, first: int) -> Iterator[Pair]:
-        view = np.random.default_rng(seed_for(self._seed, "view", epoch)).integers(
-            len(self._views), size=len(self.labels)
-        )
+        begins = np.random.default_rng(seed_for(self._seed, "view")).integers(len(self._views), size=len(self.labels))
+        view = (begins + epoch) % len(self._views)
         for start in range(first * size, len(order), size):
             chosen = order[start : start + size]
             rows = np.stack([self._views[view[i]][i] for i in chosen])
