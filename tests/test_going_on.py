@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from conftest import make_photos
 
 import rehead
 from rehead.errors import Diverged, RecipeError, RunError, UnknownLayer
+from rehead.run_folder import RunFolder
 
 LAST: dict[str, Any] = {"train": "last:1", "epochs": 2, "batch_size": 8}
 TOO_HIGH = {**LAST, "batch_size": 2, "lr": 1000.0, "weight_decay": 10.0}  # weights grow ten thousandfold in a step
@@ -115,3 +117,29 @@ def test_a_disk_that_is_full_in_a_checkpoint_leaves_the_one_before_and_the_run_g
     again = rehead.tune(resume=run, cache=cache)
     for name in ("model.onnx", "head.safetensors"):
         assert (again.bundle / name).read_bytes() == (whole.bundle / name).read_bytes()
+
+
+def test_a_run_that_another_job_writes_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with RunFolder(out, force=False) as first:
+        first.create("photos", "network")
+        first.write("recipe.toml", "")
+        with pytest.raises(RunError, match="Another job is writing"):
+            RunFolder(out, force=True)
+        first.write("verdict.json", "{}")
+        first.finish()
+    with contextlib.suppress(KeyboardInterrupt), RunFolder(out, force=True) as second:
+        second.create("photos", "network")
+        with pytest.raises(RunError, match="Another job is writing"):
+            RunFolder(out, force=True)
+        raise KeyboardInterrupt
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    assert sorted(path.name for path in out.iterdir()) == ["recipe.toml", "verdict.json"], "as it was"
+
+
+def test_a_run_that_is_taken_up_stays_where_it_is(run: Path, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="--resume goes on in the run's own folder") as error:
+        rehead.tune(resume=run, out=tmp_path / "other", cache=cache)
+    assert "Leave --out out" in error.value.fix
+    assert run.is_dir()
+    assert not (tmp_path / "other").exists()

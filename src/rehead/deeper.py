@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rehead.activations import Extracted, at_the_cut
 from rehead.bundle import Head
 from rehead.data.catalog import Catalog
-from rehead.errors import Diverged
+from rehead.errors import Diverged, counted
 from rehead.export import export_prefix
 from rehead.extraction import job_order, with_decided_fit
 from rehead.ground import Ground, first_head_on, ground_of, photo_card, planned_network, with_adapters, with_head_on
@@ -215,7 +215,7 @@ def _told(first: str, plan: Plan, state: State, recipe: Recipe, n_watched: int) 
     kept = f", epoch {state.best_epoch} of {state.epoch} kept by a slice of the training side" if n_watched else ""
     asked = adapters_in(recipe.train)
     layers = f"{f'adapters of rank {asked[0]} in ' if asked else ''}{', '.join(plan.learning)}"
-    return f"{first}; then trained with {layers} for {state.epoch} epochs by {recipe.optimizer}{kept}"
+    return f"{first}; then trained with {layers} for {counted(state.epoch, 'epoch')} by {recipe.optimizer}{kept}"
 
 
 def _by_network(network: Any, card: Card, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -45,17 +45,29 @@ class RunFolder:
     ) -> None:
         self._out = Path(out) if out is not None else None
         self._force = force
-        self._lock: Any = None
+        self._locks: list[Any] = []
         self._resumed = resume is not None
         self._before: dict[str, bytes] = {}  # what was written over in a run that is taken up
         self._checkpoint = 0
         self.path = Path(resume) if resume is not None else Path()
         if resume is not None:
+            if out is not None and not _is_same(Path(out), self.path):
+                raise RunError(
+                    what=f"--resume goes on in the run's own folder, {self.path}, and --out names another.",
+                    fix="Leave --out out, or move the run's folder when it is finished.",
+                )
+            self._out = None
             _check_unfinished(self.path)
             self._checkpoint = _written_at(self.path / CHECKPOINT)
             return
+        if self._out is not None and not str(out).strip():
+            raise RunError(
+                what="The run's folder has an empty name.", fix="Name a folder: --out DIR, or leave --out out."
+            )
         if self._out is not None and self._out.exists() and not (force and _is_ours(self._out)):
             raise _exists(self._out, force)
+        if self._out is not None and is_running(self._out):
+            raise _is_written(self._out)
 
     def create(self, photos: str, backbone: str) -> None:
         """The folder, empty and locked. Raises RunError when it cannot be made or another job writes it."""
@@ -105,8 +117,10 @@ class RunFolder:
         if isinstance(exception[1], ReheadError) and self._checkpoint == _written_at(self.path / CHECKPOINT):
             for name, before in self._before.items():
                 write_bytes(self.path / name, before)
-        if self._lock is not None:
-            self._lock.release()
+        for lock in self._locks:
+            lock.release()
+            if self._out is not None and Path(lock.lock_file).parent == self._out != self.path:
+                Path(lock.lock_file).unlink(missing_ok=True)  # of a run that was to be replaced and stays
         if exception[0] is not None and self.path != Path() and not self._resumed and not _is_worth_keeping(self.path):
             remove_tree(self.path)
         error = exception[1]
@@ -130,16 +144,21 @@ class RunFolder:
         )
 
     def _make(self, photos: str, backbone: str) -> Path:
+        path = self.path if self._resumed else self._fresh(photos, backbone)
+        self._lock(path)
+        if self._out is not None and path != self._out and (self._out / "recipe.toml").is_file():
+            self._lock(self._out)  # the run that is to be replaced: no other job may go on with it meanwhile
+        return path
+
+    def _lock(self, path: Path) -> None:
         import filelock
 
-        path = self.path if self._resumed else self._fresh(photos, backbone)
-        self._lock = filelock.FileLock(path / LOCK, blocking=False)
+        lock = filelock.FileLock(path / LOCK, blocking=False)
         try:
-            self._lock.acquire()
+            lock.acquire()
         except filelock.Timeout:
-            self._lock = None
-            raise RunError(what=f"Another job is writing {path}.", fix="Wait for it, or name another --out.") from None
-        return path
+            raise _is_written(path) from None
+        self._locks.append(lock)
 
     def _fresh(self, photos: str, backbone: str) -> Path:
         if self._out is not None:
@@ -260,6 +279,14 @@ def _is_ours(path: Path) -> bool:
     )
 
 
+def _is_same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _is_written(run: Path) -> RunError:
+    return RunError(what=f"Another job is writing {run}.", fix="Wait for it, or name another --out.")
+
+
 def _exists(out: Path, force: bool) -> RunError:
     if force:
         return RunError(
@@ -267,11 +294,13 @@ def _exists(out: Path, force: bool) -> RunError:
             fix="Name another folder, or move that one away.",
         )
     if is_running(out):
-        return RunError(what=f"Another job is writing {out}.", fix="Wait for it, or name another --out.")
+        return _is_written(out)
     if (out / "recipe.toml").is_file() and not (out / "verdict.json").is_file():
         return RunError(
             what=f"{out} is there already: a run that was interrupted.",
             fix=f"Go on with it: rehead tune --resume {shlex.quote(str(out))}; "
             "or name another --out, or replace it with --force.",
         )
+    if not _is_ours(out):
+        return RunError(what=f"{out} is there already and is no run of rehead.", fix="Name another folder: --out DIR")
     return RunError(what=f"{out} is there already.", fix="Name another --out, or replace it with --force.")

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -105,11 +106,68 @@ def test_no_batches_are_an_error() -> None:
         rehead.fit(chain(), [], device="cpu")
 
 
-def test_a_loss_that_is_no_number_stops_with_step_and_learning_rate() -> None:
+def test_a_loss_that_is_no_number_stops_before_the_step_with_batch_and_learning_rate() -> None:
+    model, (first, *_) = chain(), batches()
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("inf"))
+    before = [p.clone() for p in model.parameters()]
     with pytest.raises(RunError) as error:
-        rehead.fit(chain(), [(x * float("nan"), y) for x, y in batches()], lr=0.5, device="cpu")
+        rehead.fit(model, [first], lr=0.5, device="cpu")
     assert "in epoch 1, batch 1" in error.value.what
     assert "0.5" in error.value.why
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda x, y: (x * float("nan"), y), "has images that are no numbers"),
+        (lambda x, y: (x[:0], y[:0]), "is empty"),
+        (lambda x, y: ((x * 255).byte(), y), "has images of torch.uint8"),
+        (lambda x, y: (x.numpy(), y), "has images of ndarray"),
+        (lambda x, y: (x, y[:-1]), "for logits"),
+        (lambda x, y: (x, y.argmax(1).float()), "of torch.float32 for logits"),
+        (lambda x, y: (x, y.argmax(1) + 5), "has classes 5 to 6, and the model has 2"),
+        (lambda x, y: (x, y * float("nan")), "has labels that are no numbers"),
+    ],
+)
+def test_a_batch_that_cannot_be_learned_from_is_named_and_nothing_moves(spoil: Any, words: str) -> None:
+    model, (first, second, *_) = chain(), batches()
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(RecipeError, match=words) as error:
+        rehead.fit(model, [spoil(*first), second], device="cpu")
+    assert error.value.what.startswith("Batch 1 ")
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"norm": "foo"}, {"lr": -1.0}, {"train": "head"}])
+def test_arguments_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError):
+        rehead.fit(chain(), batches(), device="cpu", **wrong)
+
+
+def test_parts_may_be_modules_and_what_was_frozen_before_stays_marked() -> None:
+    model = chain()
+    first = next(model.parameters()).requires_grad_(False)
+    rehead.fit(model, batches(), train=[model[-1]], epochs=1, device=torch.device("cpu"))
+    assert not first.requires_grad
+    assert model[-1].weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (nn.Conv2d(7, 4, 1), "The layer 1 takes 7 channels, but is given 4"),
+        (nn.BatchNorm2d(9), "The layer 1 takes 9 channels, but is given 4"),
+        (nn.Linear(4, 2), r"The layer 1 takes 4 features, but is given \d+"),
+    ],
+)
+def test_a_layer_of_another_width_is_named(layer: nn.Module, words: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), layer)
+    with pytest.raises(RecipeError, match=words) as error:
+        rehead.fit(model, [(torch.randn(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))], device="cpu")
+    if isinstance(layer, nn.Linear):
+        assert error.value.fix == "Put nn.AdaptiveAvgPool2d(1) and nn.Flatten() before it."
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")

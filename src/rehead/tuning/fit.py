@@ -7,7 +7,7 @@ run once for each batch, not once an epoch. Jobs on stored features are left to 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -26,25 +26,28 @@ def fit(
     model: nn.Module,
     batches: Iterable[Batch],
     *,
-    train: nn.Module | Iterable[nn.Parameter] | None = None,
+    train: nn.Module | Iterable[nn.Module | nn.Parameter] | None = None,
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
     lr: float = 1e-3,
     epochs: int = 2,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     norm: str = "frozen",
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> list[float]:
     """Tunes `model` in place by the cross-entropy of its logits and gives the mean loss (nats) of each epoch.
 
     batches: of (images, labels), all gone through once an epoch: images as the model takes them, labels one-hot (n, k) or
-    class numbers (n,). train: what learns, a part of the model or its parameters; all of it by default. optimizer: called
-    with the parameters and lr. device: "auto", "cpu", "cuda" or "mps"; the model comes back on the CPU, in eval mode.
-    norm: "frozen" keeps the statistics of normalisation layers, "adapt" lets those of `train` follow the batches.
-    on_epoch: told the epoch, from 1, and its loss.
-    Raises RecipeError when nothing learns or a layer's width does not fit, Diverged when the loss is not a number.
+    class numbers (n,). train: what learns, parts of the model or parameters; all of it by default. optimizer: called
+    with the parameters and lr. device: "auto", "cpu", "cuda" or "mps"; the model comes back on the CPU, in eval mode, and what
+    required a gradient before does so again. norm: "frozen" keeps the statistics of normalisation layers, "adapt" lets those
+    of `train` follow the batches. on_epoch: told the epoch, from 1, and its loss.
+    Raises RecipeError when nothing learns, a batch or a layer's width does not fit, Diverged when the loss is not a number;
+    the weights are then those before that step.
     """
+    _check_arguments(epochs, norm, lr)
     names = learning(model, train)
-    target = torch.device(_chosen(device))
+    target = torch.device(_chosen(str(device)))
+    asked_for = {name for name, p in model.named_parameters() if p.requires_grad}
     model.to(target)
     set_modes(model, names, norm)
     parameters = [p for name, p in model.named_parameters() if name in names]
@@ -55,46 +58,111 @@ def fit(
     try:
         for epoch in range(1, epochs + 1):
             total, n = 0.0, 0
-            for step, (x, y) in enumerate(source):
-                with checked_widths(model) if epoch == 1 and step == 0 else _nothing():
-                    loss = F.cross_entropy(rest(x), y)
-                steps.zero_grad(set_to_none=True)
-                loss.backward()
-                steps.step()
-                mean = float(loss.detach())
-                check_loss(mean, f"in epoch {epoch}, batch {step + 1}", lr)
-                total, n = total + mean * len(x), n + len(x)
+            with checked_widths(model) if epoch == 1 else nullcontext():
+                for step, (x, y) in enumerate(source, 1):
+                    logits = rest(x)
+                    check_labels(y, logits, len(x), step)
+                    loss = F.cross_entropy(logits, y)
+                    mean = float(loss.detach())
+                    check_loss(mean, f"in epoch {epoch}, batch {step}", lr)
+                    steps.zero_grad(set_to_none=True)
+                    loss.backward()
+                    steps.step()
+                    total, n = total + mean * len(x), n + len(x)
             if not n:
                 raise RecipeError(
-                    what="There are no batches to fit on.", fix="A generator can be gone through once: pass a list."
+                    what="There are no batches to fit on.",
+                    fix="Pass a list of (images, labels)"
+                    + ("." if isinstance(batches, Sequence) else "; a generator can be gone through once."),
                 )
             losses.append(total / n)
             if on_epoch is not None:
                 on_epoch(epoch, losses[-1])
     finally:
-        model.to("cpu").eval().requires_grad_(True)
+        model.to("cpu").eval()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in asked_for)
     return losses
+
+
+def check_images(images: Any, number: int) -> None:
+    """Raises RecipeError when a batch's images are no tensor of numbers. number: of the batch, from 1."""
+    if not isinstance(images, torch.Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
+        raise RecipeError(
+            what=f"Batch {number} has images of {kind}.",
+            fix="Pass tensors of floats, as `rehead.load_batch` gives them.",
+        )
+    if not len(images):
+        raise RecipeError(what=f"Batch {number} is empty.", fix="Leave it out.")
+    if not bool(torch.isfinite(images).all()):
+        raise RecipeError(what=f"Batch {number} has images that are no numbers.", fix="Look for NaN in what made them.")
+
+
+def check_labels(y: torch.Tensor, logits: torch.Tensor, n: int, number: int) -> None:
+    """Raises RecipeError when a batch cannot be learned from: it says which, what it holds and what is wanted.
+
+    logits: (n, n_classes), what the model gives for its n photos. number: of the batch, from 1.
+    """
+    if logits.ndim != 2 or len(logits) != n:
+        raise RecipeError(
+            what=f"The model gives {tuple(logits.shape)} for batch {number} of {n} photos; logits are (n, n_classes).",
+            fix="End it with nn.Flatten() and nn.Linear(width, n_classes).",
+        )
+    n_classes = logits.shape[1]
+    one_hot = y.ndim == 2 and y.is_floating_point() and tuple(y.shape) == tuple(logits.shape)
+    numbers = y.ndim == 1 and y.dtype == torch.int64 and len(y) == n
+    if not (one_hot or numbers):
+        raise RecipeError(
+            what=f"Batch {number} has labels {tuple(y.shape)} of {y.dtype} for logits {tuple(logits.shape)}.",
+            why="Labels are one-hot (n, n_classes) floats or class numbers (n,) int64."
+            if n_classes > 1
+            else "One class cannot be told from others: a model has two outputs or more.",
+            fix="Make the last layer as wide as there are classes, or the labels as there are photos.",
+        )
+    if one_hot and not bool(torch.isfinite(y).all()):
+        raise RecipeError(what=f"Batch {number} has labels that are no numbers.", fix="Look for NaN in what made them.")
+    if numbers and not 0 <= int(y.min()) <= int(y.max()) < n_classes:
+        raise RecipeError(
+            what=f"Batch {number} has classes {int(y.min())} to {int(y.max())}, and the model has {n_classes}.",
+            fix=f"Number classes from 0, or make the last layer {int(y.max()) + 1} wide.",
+        )
+
+
+def _check_arguments(epochs: int, norm: str, lr: float) -> None:
+    if epochs < 1:
+        raise RecipeError(what=f"epochs is {epochs}; there is one at least.", fix="For example: epochs=2")
+    if norm not in ("frozen", "adapt"):
+        raise RecipeError(what=f"norm cannot be {norm!r}.", fix="One of: frozen, adapt.")
+    if not lr > 0:
+        raise RecipeError(what=f"lr is {lr}; a learning rate is over 0.", fix="For example: lr=1e-3")
 
 
 @contextmanager
 def checked_widths(model: nn.Module) -> Iterator[None]:
-    """Within it, a dense layer that is given another width than its own raises RecipeError, which names both."""
+    """Within it, a layer that is given another width than its own raises RecipeError, which names the layer and both."""
     handles = []
 
     def hook(name: str) -> Callable[..., None]:
-        def check(layer: nn.Linear, inputs: tuple[Any, ...]) -> None:
-            if inputs and inputs[0].shape[-1] != layer.in_features:
-                raise RecipeError(
-                    what=f"The layer {name or 'given'} takes {layer.in_features} features, but is given {inputs[0].shape[-1]}.",
-                    why=f"What comes before it gives {tuple(inputs[0].shape)}, the photos first.",
-                    fix=f"Make it nn.Linear({inputs[0].shape[-1]}, {layer.out_features}), or pool and flatten before it.",
-                )
+        def check(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if not inputs or not isinstance(inputs[0], torch.Tensor):
+                return
+            shape, wanted, axis = tuple(inputs[0].shape), *_width(layer)
+            given = shape[axis] if len(shape) > max(axis, 0) else None
+            if given == wanted:
+                return
+            raise RecipeError(
+                what=f"The layer {name or 'given'} takes {wanted} {'features' if axis == -1 else 'channels'}, but is given "
+                f"{given if given is not None else 'none'}.",
+                why=f"What comes before it gives {shape}, the photos first.",
+                fix=_mended(layer, shape, given),
+            )
 
         return check
 
     try:
         for name, layer in model.named_modules():
-            if isinstance(layer, nn.Linear):
+            if isinstance(layer, nn.Linear | nn.Conv2d | nn.BatchNorm2d | nn.BatchNorm1d):
                 handles.append(layer.register_forward_pre_hook(hook(name)))
         yield
     finally:
@@ -102,9 +170,24 @@ def checked_widths(model: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def _width(layer: Any) -> tuple[int, int]:
+    """How wide a layer's input is, and along which axis."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, -1
+    return (layer.in_channels if isinstance(layer, nn.Conv2d) else layer.num_features), 1
+
+
+def _mended(layer: Any, shape: tuple[int, ...], given: int | None) -> str:
+    if isinstance(layer, nn.Linear) and len(shape) == 4:
+        made = shape[1] * shape[2] * shape[3]
+        return (
+            "Put nn.Flatten() before it."
+            if made == layer.in_features
+            else "Put nn.AdaptiveAvgPool2d(1) and nn.Flatten() before it."
+        )
+    if isinstance(layer, nn.Linear):
+        return f"Make it nn.Linear({given}, {layer.out_features}), or pool and flatten before it."
+    return f"Make it {given} wide, or change what comes before it."
 
 
 def _chosen(device: str) -> str:
@@ -137,6 +220,7 @@ class _Once:
     def __iter__(self) -> Iterator[Batch]:
         for i, (images, labels) in enumerate(self._batches):
             if i not in self._kept:
+                check_images(images, i + 1)
                 x = images.to(self._device)
                 if self._frozen is not None:
                     with torch.no_grad():

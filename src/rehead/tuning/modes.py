@@ -11,13 +11,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rehead.errors import RecipeError
 
 
-def learning(model: nn.Module, train: nn.Module | Iterable[nn.Parameter] | None) -> set[str]:
+def learning(model: nn.Module, train: nn.Module | Iterable[nn.Module | nn.Parameter] | None) -> set[str]:
     """The names of the model's parameters that are among those of `train`; all when it is None.
 
     Raises RecipeError when there is none, or when `train` has parameters that are not the model's.
     """
-    wanted = model.parameters() if train is None else train.parameters() if isinstance(train, nn.Module) else train
-    wanted_ids = {id(p) for p in wanted}
+    parts = [model] if train is None else [train] if isinstance(train, nn.Module) else list(train)
+    if strange := next((part for part in parts if not isinstance(part, nn.Module | torch.Tensor)), None):
+        raise RecipeError(
+            what=f"train= holds {strange!r}, which is no part of a model.",
+            fix="Pass modules or parameters of the model, such as train=model[1:].",
+        )
+    wanted_ids = {id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])}
     names = {name for name, p in model.named_parameters() if id(p) in wanted_ids}
     if not names:
         raise RecipeError(
