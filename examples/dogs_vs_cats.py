@@ -28,6 +28,8 @@ torch.manual_seed(arguments.seed)
 # A pretrained network, and all of it but its last two layers: the global pooling and the classifier.
 network = rehead.backbone(arguments.backbone, weights=arguments.weights, cut=arguments.cut)
 names = [layer.name for layer in network.layers]
+if arguments.cut not in names:
+    parser.error(f"--cut is one of: {', '.join(names)}")
 end = -2 if arguments.cut == "pool" else names.index(arguments.cut) + 1
 body, width = network[:end], network.layers[:end][-1].shape[0]
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
+import hypothesis
 import numpy as np
 import pytest
 from leaks import Held, left_since
@@ -17,6 +18,9 @@ from PIL import Image
 
 from rehead.export import ready_prefix
 from rehead.progress import Silent
+
+hypothesis.settings.register_profile("busy", deadline=None)  # a machine that does other things is no failure
+hypothesis.settings.load_profile("busy")
 
 DATA = Path(os.environ.get("REHEAD_DATA", Path(__file__).parents[2] / "shared" / "data"))
 WEIGHTS = DATA.parent / "weights"

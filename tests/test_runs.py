@@ -13,6 +13,7 @@ def test_a_run_is_running_while_a_job_writes_it_and_can_be_taken_up_after_that(t
     with RunFolder(tmp_path / "run", force=False) as run:
         run.create("photos", "efficientnet_lite0")
         run.write("recipe.toml", Recipe().to_toml())
+        run.write("photos.json", "{}")
         (run.path / CHECKPOINT).write_bytes(b"")
         seen = read_run(tmp_path / "run")
         assert (seen.is_running, seen.can_resume) == (True, False)

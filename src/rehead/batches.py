@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from rehead.data.rows import Row, Source
 from rehead.data.sources import open_source
 from rehead.data.split import seed_for, side_of, split_keys
-from rehead.errors import PhotoError, SourceError
+from rehead.data.targets import task_of
+from rehead.errors import PhotoError, RecipeError, SourceError, counted
 from rehead.features.cache import cache_folder
 from rehead.pixels import Preprocess, prepare
 from rehead.tuning.recipe import Recipe
 
+SIDES = ("train", "valid", "test")
 IMAGENET = Preprocess(height=224, width=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
@@ -31,23 +33,57 @@ def load_batch(
     with the mean and deviation of ImageNet, which are those of torchvision's networks. side: only photos of "train",
     "valid" or "test"; where the photos bring no split, that of `rehead.tune`. seed: the same photos again; by default
     others each time. Classes stand in alphabetical order. Photos that cannot be read are passed over.
-    Raises SourceError when there are too few photos.
+    Raises SourceError when there are too few photos, or their labels are no classes.
     """
+    _check_arguments(n, preprocess, side)
     source = open_source(photos, cache=cache_folder(None))
-    ours = not any(row.side for row in source.rows)
+    if (task := task_of((row.label for row in source.rows), source.layout)) != "classification":
+        raise SourceError(
+            what=f"{source.name} has {'several labels' if task == 'multilabel' else 'a number'} a photo.",
+            why="A batch is of photos of one class each, with one-hot labels.",
+            fix="Tune on them with `rehead tune`, or read them in a loop of your own.",
+        )
+    given = sorted({row.side for row in source.rows if row.side})
+    ours = not given
+    if (ours and side == "test") or (given and side is not None and side not in given):
+        raise SourceError(
+            what=f"{source.name} has no side {side!r}.",
+            why=f"It has: {', '.join(given or ['train', 'valid'])}{' (drawn)' if ours else ''}.",
+            fix="Name one of them, or leave side out for all photos.",
+        )
     rows = [row for row in source.rows if side is None or ours or row.side == side]
     classes = sorted({row.label for row in rows})
     random = np.random.default_rng(seed_for(secrets.randbits(62) if seed is None else seed, "batch"))
     photos_of = [_usable(source, own, side if ours else None, preprocess) for own in _by_class(rows, classes, random)]
     taken = list(itertools.islice(_in_turn(photos_of, random), n))
     if len(taken) < n:
-        raise SourceError(what=f"{source.name} has {len(taken)} photos that can be read, and {n} are wanted.")
+        place = f" on its side {side!r}" if side else ""
+        raise SourceError(
+            what=f"{source.name} has {counted(len(taken), 'photo')} that can be read{place}, and {n} are wanted.",
+            fix=f"Ask for {len(taken)} or fewer, or bring more photos.",
+        )
     order = random.permutation(n)
     images, labels = [pixels for pixels, _ in taken], [label for _, label in taken]
     pixels = torch.from_numpy(np.stack(images)[order]).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (preprocess.mean, preprocess.std))
     one_hot = torch.eye(len(classes))[torch.from_numpy(np.array(labels)[order])]
     return ((pixels - mean) / std).contiguous(), one_hot
+
+
+def _check_arguments(n: int, preprocess: object, side: str | None) -> None:
+    if not isinstance(n, int) or n < 1:
+        raise RecipeError(
+            what=f"A batch of {n} photos cannot be made.", fix="Ask for 1 or more: load_batch(photos, 10)"
+        )
+    if not isinstance(preprocess, Preprocess):
+        raise RecipeError(
+            what=f"preprocess= is {type(preprocess).__name__}, which says nothing of pixels.",
+            fix="Pass that of the backbone: preprocess=backbone.preprocess",
+        )
+    if side not in (None, *SIDES):
+        raise RecipeError(
+            what=f"There is no side {side!r}.", fix=f"One of: {', '.join(SIDES)}; or None for all photos."
+        )
 
 
 def _side(data: bytes, row: Row) -> str:

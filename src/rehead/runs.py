@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rehead.errors import RecipeError, RunError
-from rehead.run_folder import can_go_on, is_running
+from rehead.run_folder import is_running
 from rehead.tuning.recipe import Recipe, load
 from rehead.verdict.judging import AnyVerdict, read_verdict
 from rehead.verdict.metrics import Verdict
@@ -18,7 +18,7 @@ from rehead.verdict.metrics import Verdict
 class Run:
     """A run on disk. begun: seconds since 1970. verdict, head_note, seconds: None and empty where it is not finished.
 
-    is_running: whether a job is writing it now. can_resume: whether it was interrupted where `--resume` can take it up.
+    is_running: whether a job is writing it now. can_resume: whether it was interrupted, so that `--resume` takes it up.
     """
 
     path: Path
@@ -61,7 +61,7 @@ def read_run(path: Path) -> Run:
         recipe, begun = load(recipe_path), recipe_path.stat().st_mtime
         if not verdict_path.is_file():
             running = is_running(path)
-            return Run(path, recipe, begun, None, "", {}, running, not running and can_go_on(path))
+            return Run(path, recipe, begun, None, "", {}, running, not running and (path / "photos.json").is_file())
         verdict = read_verdict(json.loads(verdict_path.read_text(encoding="utf-8")))
         facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
         return Run(path, recipe, begun, verdict, facts["head"], facts["seconds"], is_running=False, can_resume=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -91,6 +93,14 @@ def test_a_slice_is_what_python_means_by_it(resnet: Backbone) -> None:
         assert torch.equal(resnet["layer3":](resnet[:"layer3"](images)), resnet.network(images))
         assert torch.equal(resnet["pool"](maps), resnet[5](maps))
         assert torch.equal(resnet[-3](resnet[:4](images)), maps)
+        assert torch.equal(resnet[-100:100:1](images), resnet.network(images))
+        x = images
+        for layer in resnet:
+            x = layer(x)
+        assert torch.equal(x, resnet.network(images))
+    assert "layer4" in resnet
+    assert "layer5" not in resnet
+    assert repr(resnet) == "<resnet18: stem, layer1, layer2, layer3, layer4, pool, head>"
 
 
 def test_finer_layers_can_be_cut_at_by_name(resnet: Backbone) -> None:
@@ -115,8 +125,8 @@ def test_a_cut_that_several_tensors_cross_is_refused_with_the_reason(resnet: Bac
     assert "2 tensors cross there" in error.value.why
 
 
-@pytest.mark.parametrize("which", [7, -8, slice(3, 3), slice(0, 4, 2)])
-def test_layers_that_are_not_there_are_refused(resnet: Backbone, which: int | slice) -> None:
+@pytest.mark.parametrize("which", [7, -8, slice(3, 3), slice(0, 4, 2), None, 1.5, [0, 1]])
+def test_layers_that_are_not_there_are_refused(resnet: Backbone, which: Any) -> None:
     with pytest.raises(UnknownLayer):
         resnet[which]
 

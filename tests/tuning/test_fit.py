@@ -256,3 +256,30 @@ def test_the_example_runs_on_a_resnet50_from_a_file(tmp_path: Path) -> None:
         dict(rehead.backbone("resnet50", pretrained=False).network.state_dict()), tmp_path / "resnet50.safetensors"
     )
     assert example(DATA / "dogscats", "resnet50", "--weights", tmp_path / "resnet50.safetensors") >= 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"n": 0}, "A batch of 0 photos"),
+        ({"n": 2.5}, "A batch of 2.5 photos"),
+        ({"preprocess": None}, "preprocess= is NoneType"),
+        ({"side": "val"}, "There is no side 'val'"),
+        ({"side": "test"}, "has no side 'test'"),
+        ({"n": 100}, "has 40 photos that can be read, and 100 are wanted"),
+    ],
+)
+def test_a_batch_that_cannot_be_made_says_what_is_wrong(tmp_path: Path, arguments: dict[str, Any], words: str) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 30, "blue": 10})
+    with pytest.raises((RecipeError, SourceError), match=words):
+        rehead.load_batch(photos, **{"n": 4, **arguments})
+
+
+def test_a_batch_is_of_photos_of_one_class_each(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", {"red": 3})
+    paths = sorted((tmp_path / "photos" / "red").iterdir())
+    for labels, words in ((["a", "a;b", "b"], "several labels"), (["0.5", "1.5", "2"], "a number")):
+        table = tmp_path / "table.csv"
+        table.write_text("path,label\n" + "".join(f"{p},{label}\n" for p, label in zip(paths, labels, strict=True)))
+        with pytest.raises(SourceError, match=words):
+            rehead.load_batch(table, 2)

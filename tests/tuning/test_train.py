@@ -394,3 +394,43 @@ def test_as_many_epochs_as_views_show_each_view_once() -> None:
     for eras in (shown[:4], shown[4:]):
         assert (np.sort(eras, axis=0) == np.arange(4)[:, None]).all()
     assert len(np.unique(shown[0])) > 1, "not all photos begin with the same"
+
+
+VGG = [
+    Stage("stem", 10, 10, (8, 8, 8)),
+    Stage("last", 10, 10, (8, 4, 4)),
+    Stage("pool", 100, 100, (8,)),
+    Stage("head", 5, 5, (2,)),
+]
+ALL, LAST = ("stem", "last", "pool"), ("last", "pool")
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        ("all", ALL),
+        ("all,head", ALL),
+        ("last:1", LAST),
+        ("last:1,head", LAST),
+        ("stem", ("stem",)),
+        ("pool", ("pool",)),
+        ("head", ()),
+    ],
+)
+def test_weights_between_the_last_layer_and_the_head_learn_where_that_does(spec: str, wanted: tuple[str, ...]) -> None:
+    assert layers_that_learn(spec, VGG) == wanted
+
+
+@pytest.mark.parametrize(
+    "spec", ["last:150%", "last:0%", "last:0", "last:-1", "last:40.5%", "lora", "lora:0", "Last:2", "", ","]
+)
+def test_what_names_no_layers_of_any_network_is_refused_before_one_is_loaded(spec: str) -> None:
+    with pytest.raises(RecipeError):
+        Recipe(train=spec)
+
+
+def test_a_range_that_runs_backwards_and_a_part_of_a_layer_are_named() -> None:
+    with pytest.raises(RecipeError, match="last-stem runs backwards"):
+        layers_that_learn("last-stem", VGG)
+    with pytest.raises(UnknownLayer, match="is a part of the layer last"):
+        layers_that_learn("last.3", VGG)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,15 @@ class Backbone:
 
     def __len__(self) -> int:
         return len(self.layers)
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return (self[place] for place in range(len(self)))
+
+    def __contains__(self, name: object) -> bool:
+        return any(layer.name == name for layer in self.layers)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {', '.join(layer.name for layer in self.layers)}>"
 
     def __getitem__(self, which: int | str | slice) -> nn.Module:
         """backbone[:-2], backbone[:"pool"], backbone["layer3":"pool"], backbone["layer4"]: a module that shares the

@@ -148,10 +148,10 @@ class Chain:
     def __getitem__(self, which: int | str | slice) -> nn.Module:
         """chain[:-2], chain["layer4"], chain["stem":"pool"]: layers as a module; as in Python a slice ends before its end."""
         if isinstance(which, slice):
-            if which.step is not None:
+            if which.step not in (None, 1):
                 raise UnknownLayer(what="Layers are taken one after the other: a slice of them has no step.")
-            before = -1 if which.start is None else self._bounds(which.start)[0]
-            end = len(self._nodes) - 1 if which.stop is None else self._bounds(which.stop)[0]
+            before = -1 if which.start is None else self._begin(which.start)
+            end = len(self._nodes) - 1 if which.stop is None else self._begin(which.stop)
         else:
             before, end = self._bounds(which)
         if end <= before:
@@ -161,15 +161,29 @@ class Chain:
             )
         return self.piece(before, end)
 
+    def _begin(self, which: int | str) -> int:
+        """The place before a layer; positions out of range are the first or the end, as in any slice of Python's."""
+        n = len(self.layers)
+        if not isinstance(which, int):
+            return self._bounds(which)[0]
+        place = max(0, which + n if which < 0 else which)
+        return self._bounds(place)[0] if place < n else self.layers[-1].end
+
     def _bounds(self, which: int | str) -> tuple[int, int]:
         if isinstance(which, str):
             return self.place(which)
         n = len(self.layers)
+        if not isinstance(which, int):
+            raise UnknownLayer(
+                what=f"{which!r} names no layer.",
+                fix='Pass a position, a name or a slice of them: backbone[:-2], backbone["stem"]',
+            )
         place = which + n if which < 0 else which
-        if place == n:
-            return self.layers[-1].end, self.layers[-1].end
         if not 0 <= place < n:
-            raise UnknownLayer(what=f"There is no layer {which}: this backbone has {n}, counted from 0.")
+            raise UnknownLayer(
+                what=f"There is no layer {which}: this backbone has {n}, counted from 0.",
+                why=f"They are: {', '.join(layer.name for layer in self.layers)}.",
+            )
         return (self.layers[place - 1].end if place else -1), self.layers[place].end
 
     def _handed(self, place: int) -> Node:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rehead.errors import RecipeError, UnknownLayer, nearest
 
 HEAD, POOL = "head", "pool"
+FORMS = "One of: head, all, last:2, last:40%, lora:8, lora:8@last:4, or names of layers: layer3-layer4,head."
 
 
 @dataclass(frozen=True)
@@ -43,23 +44,40 @@ def adapters_in(spec: str) -> tuple[int, str] | None:
     return int(match[1]), match[2] or "all"
 
 
+def check_form(spec: str) -> None:
+    """Raises RecipeError for what cannot name layers of any network, before one is loaded."""
+    adapters_in(spec)
+    inner = spec.partition("@")[2] if spec.startswith("lora:") else spec
+    for part in _parts(inner):
+        share = re.fullmatch(r"last:(\d+)%", part)
+        is_odd = ":" in part and not re.fullmatch(r"last:\d+%?", part)
+        if is_odd or part == "last:0" or (share and not 1 <= int(share[1]) <= 100):
+            raise RecipeError(what=f"--train {spec} is out of range or of no known form.", fix=FORMS)
+    if not _parts(inner) and inner == spec:
+        raise RecipeError(what=f"--train {spec!r} names no layer.", fix=FORMS)
+
+
 def layers_that_learn(spec: str, stages: Sequence[Stage]) -> tuple[str, ...]:
     """The names of the layers below the head that learn, in order; () for the head alone.
 
     spec: "head"; "all"; "last:2", the last two layers with parameters below the head; "last:30%", the last ones with at
     most that share of the network's multiply-adds, one at least; or names and ranges such as "layer3-layer4,head" and
     "blocks.10-11"; or one of these behind "lora:8@", of which those with linear layers learn, by adapters. The head always
-    learns. stages: in order of data flow. Raises RecipeError, and UnknownLayer, which lists the layers.
+    learns, and so do weights between the last layer and the head (`pool`: a norm, or VGG's dense layers) where the layer
+    before them does. stages: in order of data flow. Raises RecipeError, and UnknownLayer, which lists the layers.
     """
+    check_form(spec)
     if adapters := adapters_in(spec):
         return _with_adapters(spec, layers_that_learn(adapters[1], stages), stages)
     body = [stage for stage in stages if stage.name not in (HEAD, POOL) and stage.parameters]
     names = [stage.name for stage in body]
-    if spec == HEAD:
+    between = tuple(stage.name for stage in stages if stage.name == POOL and stage.parameters)
+    parts = [part for part in _parts(spec) if part != HEAD]
+    if not parts:
         return ()
-    if spec == "all":
-        return tuple(names)
-    if match := re.fullmatch(r"last:(\d+)(%?)", spec):
+    if parts == ["all"]:
+        return (*names, *between)
+    if len(parts) == 1 and (match := re.fullmatch(r"last:(\d+)(%?)", parts[0])):
         n = _last_share(body, int(match[1]) / 100) if match[2] else int(match[1])
         if n < 1 or n > len(body):
             raise RecipeError(
@@ -67,14 +85,14 @@ def layers_that_learn(spec: str, stages: Sequence[Stage]) -> tuple[str, ...]:
                 why=f"There are {len(body)} layers below the head.",
                 fix=_listed(names),
             )
-        return tuple(names[-n:])
+        return (*names[-n:], *between)
     chosen: set[str] = set()
-    for part in filter(None, (part.strip() for part in spec.split(","))):
+    for part in parts:
         chosen.update(_named(part, [stage.name for stage in stages]))
-    learning = tuple(name for name in names if name in chosen)
-    if not chosen:
-        raise RecipeError(what=f"--train {spec!r} names no layer.", fix=_listed([*names, HEAD]))
-    if not learning and HEAD not in chosen:
+    if names and names[-1] in chosen:
+        chosen.update(between)
+    learning = tuple(name for name in (*names, *between) if name in chosen)
+    if not learning and HEAD not in _parts(spec):
         raise RecipeError(
             what=f"Nothing is left to train: {spec} has no parameters.",
             why=f"Layers that have some are: {', '.join(names)}.",
@@ -115,11 +133,27 @@ def _named(part: str, names: list[str]) -> list[str]:
         )
         if full in names and names.index(first) <= names.index(full):
             return names[names.index(first) : names.index(full) + 1]
+        if full in names:
+            raise RecipeError(
+                what=f"{part} runs backwards.",
+                why=f"The layers are, in order: {', '.join(names)}.",
+                fix=f"{full}-{first}",
+            )
+    if whole := next((name for name in names if part.startswith(f"{name}.")), None):
+        raise UnknownLayer(
+            what=f"{part!r} is a part of the layer {whole}.",
+            why="Whole layers are trained from the command line; parts are, in Python, with `rehead.fit`.",
+            fix=f"Name the layer: {whole}",
+        )
     raise UnknownLayer(
         what=f"No layer is called {part!r}.",
         why=f"This backbone has, in order: {', '.join(names)}.",
-        fix=nearest(part, names) or "Pass some of these names, such as --train last:2.",
+        fix=nearest(part, names) or FORMS,
     )
+
+
+def _parts(spec: str) -> list[str]:
+    return [part for part in (part.strip() for part in spec.split(",")) if part]
 
 
 def _last_share(body: Sequence[Stage], share: float) -> int:

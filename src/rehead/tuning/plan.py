@@ -83,7 +83,7 @@ def described(stages: Sequence[Stage], plan: Plan, recipe: Recipe, n_photos: int
     """What learns and what does not, layer by layer; where activations are kept, and what they take on the disk."""
     lines = []
     for stage in stages:
-        if stage.name in (POOL, HEAD) or not stage.parameters:
+        if stage.name == HEAD or not stage.parameters:
             continue
         lines.append(f"  {stage.name:<14} {stage.parameters:>12,} parameters  {_word(stage, plan, recipe)}")
     lines.append(f"  {HEAD:<14} {'new':>12}             learns")
@@ -107,6 +107,8 @@ def _where(stages: Sequence[Stage], plan: Plan, recipe: Recipe, n_photos: int) -
     why = f" ({_amount(wanted)} behind {below} would be more than --cache-limit)" if moved else ""
     if plan.cut is None:
         return f"Nothing is kept: each epoch reads the photos{why}."
+    if recipe.start_scale != 1:
+        why += "; --start-scale has no effect, as photos are seen at one size"
     size = needed_bytes(stages[names.index(plan.cut)], recipe, n_photos) / GB
     return f"Kept behind {plan.cut}: {n_photos} photos in {n_views} views, {_amount(size)}{why}."
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from rehead.errors import RecipeError, nearest
 from rehead.tuning.course import Course
+from rehead.tuning.layers import check_form
 
 FORMAT = 1
 HEADS = ("linear", "mlp", "prototype", "auto")
@@ -127,6 +128,7 @@ class Recipe:
         _within("valid-fraction", self.valid_fraction, 0.01, 0.9)
         _within("max-bad", self.max_bad, 0, 1)
         _within("folds", self.folds, 2, 100)
+        check_form(self.train)
         if self.train != "head" and self.head in ("prototype", "auto"):
             raise RecipeError(
                 what=f"--head {self.head} cannot be trained on with --train {self.train}.",
