@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from rehead.tuning.lora import Adapters
 
 
+N_ADAPT = 1_024  # photos on which norms take their statistics: tens of thousands of pixels a channel
+
+
 @dataclass(frozen=True)
 class Ground:
     """What a training stands on. body: the layers from the cut on, with pooled features at the end. learn, watch: places
@@ -112,7 +115,8 @@ def first_head_on(ground: Ground, recipe: Recipe, progress: Progress) -> tuple[H
     body, feed, device = ground.body, ground.feed, ground.device
     if recipe.warm_head:
         if recipe.norm == "adapt":
-            adapt_norms(body, (x.to(device) for x in feed.plain(ground.learn, recipe.course.batch_size)))
+            some = np.random.default_rng(recipe.seed).permutation(ground.learn)[:N_ADAPT]
+            adapt_norms(body, (x.to(device) for x in feed.plain(some, recipe.course.batch_size)))
         pooled = logits_of(body, feed, np.arange(len(ground.train)), device)
         labels, folds = feed.labels[: len(ground.train)], folds_of(ground.catalog, ground.train, recipe)
         if not hidden:

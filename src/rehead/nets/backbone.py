@@ -139,6 +139,10 @@ def load_backbone(
     of layers behind it may be missing. pretrained=False: random weights from `seed`.
     Raises UnknownBackbone, UnknownLayer, WeightsUnavailable, WeightsMismatch, UnsafeWeights.
     """
+    if weights is not None and not pretrained:
+        raise BackboneError(
+            what=f"weights={str(weights)!r} and pretrained=False ask for two things.", fix="Leave one of them out."
+        )
     name, arguments = known_as(name), dict(arguments or {})
     architecture = PACKAGES[name].architecture if name in PACKAGES else name
     network = created(architecture, arguments, seed).requires_grad_(False)

@@ -192,7 +192,9 @@ class Recipe:
         """The recipe of a preset's settings, and of others that go before them."""
         if preset is None:
             return cls.from_dict(settings)
-        _choice("recipe", preset, tuple(PRESETS))
+        if preset == AUTO:
+            raise RecipeError(what="--recipe auto tries one recipe after another; it is none itself.")
+        _choice("recipe", preset, (*PRESETS, AUTO))
         return cls.from_dict({**PRESETS[preset], **settings})
 
     @classmethod
@@ -206,6 +208,12 @@ class Recipe:
         if not isinstance(number, int) or number > FORMAT:
             raise RecipeError(
                 what=f"The recipe has format {number!r}; this rehead reads up to {FORMAT}.",
+                fix="Update with: pip install --upgrade rehead",
+            )
+        if unknown := sorted(values.keys() - {f.name for f in fields(cls)}):
+            raise RecipeError(
+                what=f"The recipe has a setting {unknown[0]!r} that this rehead does not know.",
+                why="A newer rehead may have written it.",
                 fix="Update with: pip install --upgrade rehead",
             )
         return cls.from_dict(values)
@@ -268,4 +276,7 @@ def _choice(name: str, value: object, choices: tuple[object, ...]) -> None:
 
 def _within(name: str, value: float, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise RecipeError(what=f"--{name} must be between {low:g} and {high:g}, not {value!r}.")
+        allowed = f"{low:g} or more" if high >= 1e6 else f"between {low:g} and {high:g}"
+        raise RecipeError(
+            what=f"--{name} must be {allowed}, not {value!r}.", fix="Give it such a value, or leave it out."
+        )
