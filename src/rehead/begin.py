@@ -18,7 +18,7 @@ from rehead.earlier import Earlier, read_earlier
 from rehead.errors import RecipeError, RunError, SourceError, counted
 from rehead.export import check_backbone
 from rehead.features.engines import check_engine
-from rehead.features.extract import too_many_bad
+from rehead.features.extract import check_bad
 from rehead.progress import Clock
 from rehead.resume import Asked, check_photos, taken_up
 from rehead.run_folder import Log, RunFolder
@@ -93,8 +93,7 @@ def begun(
         cache=cache,
         join=partial(earlier.joined, progress=progress) if earlier else None,
     )
-    if len(opened.skipped) > recipe.max_bad * len(opened.rows):
-        raise too_many_bad(opened.skipped, len(opened.rows), recipe.max_bad)
+    check_bad(catalog.bad, catalog.n_rows, recipe.max_bad)
     if wish.resume is not None and not wish.force:
         check_photos(run.path, catalog)
     run.write("catalog.csv", as_csv(catalog))

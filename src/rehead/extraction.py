@@ -156,6 +156,8 @@ def extract_missing(
         stop=lambda: stop() or (ends is not None and time.monotonic() > ends),
         on_features=on_features,
         n_known=len(order) - len(missing) - len(gone),
+        bad_before=catalog.bad,
+        n_all=catalog.n_all,
     )
     extracted.bad.update(gone)
     return extracted

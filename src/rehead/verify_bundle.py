@@ -20,7 +20,7 @@ from rehead.data.sources import open_source
 from rehead.data.split import HELD_OUT_SIDES
 from rehead.errors import PhotoError, SourceError, counted
 from rehead.features.cache import cache_folder
-from rehead.features.extract import BAD_LIST, listed, too_many_bad
+from rehead.features.extract import BAD_LIST, check_bad, listed
 from rehead.parallel import batched, ordered_map
 from rehead.pixels import prepare
 from rehead.predict import BATCH, Model, load
@@ -74,9 +74,8 @@ def verify(
     known, unknown = _known(catalog, model)
     scanned = time.monotonic()
     positions, logits, bad = _judged(model, catalog, known, tta, progress)
-    if len(bad) > max_bad * len(known):
-        with listed(place / BAD_LIST):
-            raise too_many_bad(bad, len(known), max_bad)
+    with listed(place / BAD_LIST):
+        check_bad(bad, len(known), max_bad, before=catalog.bad, n_all=catalog.n_all)
     about = model.bundle.facts["verdict"]
     verdict = judge_task(
         model.task,

@@ -60,7 +60,8 @@ class Catalog:
     already. leaks: held-out photos whose bytes stand on the training side too (only where the source gave the sides).
     ours: whether the sides were drawn here. n_unsided: photos of which the source gives no side, while it gives that of
     others. is_gone: whether a photo cannot be read any more, which is no fault where its
-    features are kept.
+    features are kept. bad: those of `skipped` that the source or the reading could not use. n_rows: what the source names,
+    those included.
     """
 
     name: str
@@ -75,6 +76,8 @@ class Catalog:
     n_unsided: int = 0
     task: Task = "classification"
     is_gone: Callable[[Photo], bool] = lambda _: False
+    bad: tuple[Skip, ...] = ()
+    n_rows: int = 0
 
     def on(self, *sides: str) -> list[int]:
         """The positions of the photos on these sides."""
@@ -93,6 +96,11 @@ class Catalog:
             {self.photos[i].group for i in self.on(side)} - {None} for side in ("train", self.held_out_side)
         )
         return tuple(sorted(group for group in learned & held_out if group is not None))
+
+    @property
+    def n_all(self) -> int:
+        """How many photos there are or should be: those that cannot be read, and those of an earlier job, included."""
+        return max(self.n_rows, len(self.photos) + len(self.bad))
 
     @property
     def n_outputs(self) -> int:
@@ -307,6 +315,8 @@ def _catalog(source: Source, photos: list[Photo], found: list[tuple[Row, bytes]]
         ours=ours,
         n_unsided=0 if ours else sum(not row_by_path[photo.path].side for photo in kept.values()),
         task=task,
+        bad=tuple(source.skipped),
+        n_rows=len(found) + len(source.skipped),
     )
 
 
