@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from rehead.cli.arguments import as_bytes, output_failed
 from rehead.cli.named import found
-from rehead.cli.terminal import as_unicode, printable
+from rehead.cli.tables import as_unicode, printable
 from rehead.durable import FULL, replaced_file
 from rehead.errors import DiskFull, PhotoError, RecipeError, ReheadError, nearest
 from rehead.predict import Prediction, load
@@ -79,7 +79,7 @@ def _unwritable(out: Path, error: OSError) -> ReheadError:
 def _table(file: IO[str], top: int) -> Callable[[str, Result], None]:
     def write(path: str, result: Result) -> None:
         if isinstance(result, PhotoError):
-            print(f"{printable(path)}  error: {result.what}", file=file)
+            print(f"{printable(path)}  error: {printable(result.what)}", file=file)
             return
         cells = "   ".join(f"{printable(label)} {probability:.3f}" for label, probability in result.top[:top])
         print(f"{printable(path)}  {cells}", file=file)
@@ -118,7 +118,7 @@ def _jsonl(file: IO[str], top: int) -> Callable[[str, Result], None]:
 def _labels_table(file: IO[str], top: int) -> Callable[[str, Result], None]:
     def write(path: str, result: Result) -> None:
         if isinstance(result, PhotoError):
-            print(f"{printable(path)}  error: {result.what}", file=file)
+            print(f"{printable(path)}  error: {printable(result.what)}", file=file)
             return
         cells = "   ".join(f"{printable(label)} {probability:.3f}" for label, probability in result.top[:top])
         print(f"{printable(path)}  {printable('; '.join(result.labels)) or '(none)'}   [{cells}]", file=file)
@@ -154,7 +154,7 @@ def _labels_jsonl(file: IO[str], _: int) -> Callable[[str, Result], None]:
 
 def _numbers_table(file: IO[str], _: int) -> Callable[[str, Result], None]:
     def write(path: str, result: Result) -> None:
-        said = f"error: {result.what}" if isinstance(result, PhotoError) else f"{result.value:.6g}"
+        said = f"error: {printable(result.what)}" if isinstance(result, PhotoError) else f"{result.value:.6g}"
         print(f"{printable(path)}  {said}", file=file)
 
     return write
