@@ -262,8 +262,9 @@ def verify(
     from rehead.verify_bundle import verify as run_verify
 
     progress = terminal.progress_for(json=json)
-    verified = run_verify(bundle, named(photos), layout=layout, max_bad=max_bad, tta=tta, cache=cache,
-                          progress=progress)  # fmt: skip
+    with Interrupt(progress):
+        verified = run_verify(bundle, named(photos), layout=layout, max_bad=max_bad, tta=tta, cache=cache,
+                              progress=progress)  # fmt: skip
     _finish(progress, verified.to_dict() if json else None)
     if not json:
         terminal.show_verdict(verified.verdict)
@@ -326,8 +327,8 @@ def demo(
     from rehead.run import tune as run_tune
 
     progress = terminal.progress_for(json=False)
-    photos = write_digits(out / "digits", progress)
     with Interrupt(progress) as stop:
+        photos = write_digits(out / "digits", progress)
         tuned = run_tune(photos, out=out / "run", force=True, cache=cache, progress=progress, stop=stop)
     _finish(progress, None)
     terminal.show_verdict(tuned.verdict)
