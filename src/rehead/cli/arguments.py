@@ -79,6 +79,13 @@ def named(photos: str | None) -> str | None:
     return photos
 
 
+def not_empty(text: str | None, option: str) -> str | None:
+    """The value of an option as it is. Raises RecipeError where it is empty, as a variable of a script may be."""
+    if text is not None and not text.strip():
+        raise RecipeError(what=f"--{option} has an empty name.", fix=f"Name one, or leave --{option} out.")
+    return text
+
+
 def _value(text: str) -> Any:
     if "," in text:
         return tuple(_value(part.strip()) for part in text.split(","))
