@@ -302,3 +302,8 @@ def test_a_path_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path, words in ((tmp_path / "gone.jpg", "is not there"), (tmp_path, "is a folder"), (tmp_path / "no.jpg", "")):
         with pytest.raises(PhotoError, match=re.escape(f"{path} {words}")):
             model.predict(path)
+
+
+def test_a_bundle_with_a_class_twice_is_refused(rehead: Program, red: Path, tmp_path: Path) -> None:
+    said = refused(rehead("predict", changed(tmp_path, classes=["red", "red"]), red))
+    assert "hold a name twice: 'red'" in said
