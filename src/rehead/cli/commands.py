@@ -284,9 +284,14 @@ def backbones(
     Example: rehead backbones 'resnet*'
     """
     from rehead.features.cache import cache_folder
-    from rehead.nets.listing import list_backbones
 
-    rows, others = list_backbones(pattern, cache_folder(cache))
+    progress = terminal.progress_for(json=json)
+    with Interrupt(progress):
+        progress.phase("Loading the list of backbones")
+        from rehead.nets.listing import list_backbones
+
+        rows, others = list_backbones(pattern, cache_folder(cache), progress)
+    progress.close()
     if json:
         print(json_module.dumps([row.__dict__ for row in rows]))
         return
