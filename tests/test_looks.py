@@ -171,3 +171,17 @@ def test_a_time_without_a_unit_is_refused(option: str, usual: str) -> None:
 def test_errors_show_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     show_error(SourceError(what="a\x1b[31m is not there."))
     assert capsys.readouterr().err == "Error: a\\x1b[31m is not there.\n"
+
+
+def test_the_paths_of_mistakes_open_from_the_current_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("data/photos/a/0.jpg", "data/other/b/0.jpg"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    paths = ["a/0.jpg", "../other/b/0.jpg", "gone.jpg"]
+    verdict = judge(np.eye(3)[[1, 2, 0]], np.arange(3), classes=["a", "b", "c"], paths=paths, side="valid")
+    show_verdict(verdict, "data/photos")
+    shown = capsys.readouterr().out.split()
+    assert {"data/photos/a/0.jpg", "data/other/b/0.jpg", "gone.jpg"} <= set(shown)

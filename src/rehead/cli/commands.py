@@ -180,7 +180,7 @@ def tune(
                          track=track or (), from_run=from_run, **given)  # fmt: skip
     _finish(progress, tuned.to_dict() if json else None)
     if not json:
-        terminal.show_verdict(tuned.verdict)
+        terminal.show_verdict(tuned.verdict, photos)
         terminal.show_tuned(tuned.head_note, tuned.images, tuned.seconds, str(tuned.run), str(tuned.bundle))
 
 
@@ -269,7 +269,7 @@ def verify(
                               progress=progress)  # fmt: skip
     _finish(progress, verified.to_dict() if json else None)
     if not json:
-        terminal.show_verdict(verified.verdict)
+        terminal.show_verdict(verified.verdict, photos)
         terminal.show_skipped(verified.skipped)
 
 

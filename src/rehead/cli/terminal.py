@@ -5,10 +5,13 @@ With --json nothing but JSON goes to standard output, and errors go to standard 
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rehead.cli.showing import Bars, Lines
@@ -47,8 +50,10 @@ def percent(interval: Interval | None) -> str:
     return f"{100 * interval.value:.1f} %  ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
-def show_verdict(verdict: AnyVerdict) -> None:
-    """The verdict as a sentence and tables."""
+def show_verdict(verdict: AnyVerdict, photos: str | None = None) -> None:
+    """The verdict as a sentence and tables. photos: what its paths are relative to; they are shown so that they open."""
+    mistakes: Any = tuple(replace(m, path=opening(m.path, photos)) for m in verdict.mistakes)
+    verdict = replace(verdict, mistakes=mistakes)
     if verdict.task == "classification":
         _show_classification(cast("Verdict", verdict))
         return
@@ -58,6 +63,15 @@ def show_verdict(verdict: AnyVerdict) -> None:
         show_labels(cast("MultilabelVerdict", verdict))
     else:
         show_numbers(cast("RegressionVerdict", verdict))
+
+
+def opening(path: str, photos: str | None) -> str:
+    """A photo's path from the current folder where it leads to a file, else as it is. photos: a folder, or a manifest."""
+    if photos is None:
+        return path
+    place = Path(photos).expanduser()
+    shown = os.path.normpath((place if place.is_dir() else place.parent) / path)
+    return shown if os.path.isfile(shown) else path
 
 
 def _show_classification(verdict: Verdict) -> None:
