@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog
-from rehead.data.rows import Skip
+from rehead.data.rows import Skip, bounded
 from rehead.durable import write_text
 from rehead.errors import PhotoError, TooManyBad, counted
 from rehead.features.engines import Engine
@@ -143,7 +143,7 @@ def check_bad(
 
 def too_many_bad(skips: Sequence[Any], seen: int, max_bad: float, *, so_far: bool = False) -> TooManyBad:
     """The error for a share of unreadable photos above `max_bad`. so_far: not all were looked at."""
-    first = "; ".join(f"{skip.path} {skip.reason}" for skip in skips[:N_NAMED])
+    first = "; ".join(f"{bounded(skip.path, 200)} {skip.reason}" for skip in skips[:N_NAMED])
     error = TooManyBad(
         what=f"{len(skips)} of {counted(seen, 'photo')} cannot be read{' so far' if so_far else ''}, "
         f"which is more than {max_bad:.0%}.",
