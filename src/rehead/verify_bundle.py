@@ -88,7 +88,7 @@ def verify(
         side=GIVEN,
         n_train=about["n_train"],
         notes=(
-            *_learned(Path(bundle), [catalog.photos[i] for i in positions]),
+            *_learned(Path(bundle), [catalog.photos[i] for i in positions], model),
             *_notes(model, {name for i in positions for name in catalog.names(catalog.photos[i])}, unknown),
         ),
     )
@@ -159,7 +159,7 @@ def _about(opened: Source, catalog: Catalog) -> str:
     return text
 
 
-def _learned(bundle: Path, photos: Sequence[Photo]) -> list[str]:
+def _learned(bundle: Path, photos: Sequence[Photo], model: Model) -> list[str]:
     """A note on those of the photos that the bundle learned from, as far as the run beside it tells."""
     try:
         with (bundle.resolve().parent / "catalog.csv").open(encoding="utf-8", errors="replace", newline="") as file:
@@ -169,9 +169,9 @@ def _learned(bundle: Path, photos: Sequence[Photo]) -> list[str]:
     n = sum(photo.digest.hex() in learned for photo in photos)
     if not n:
         return []
-    return [
-        f"The bundle learned from {n} of these {counted(len(photos), 'photo')}: on new ones it will be right less often."
-    ]
+    of_them = f"{n} of these {len(photos)} photos" if len(photos) > 1 else "this photo"
+    worse = "further off" if model.task == "regression" else "right less often"
+    return [f"The bundle learned from {of_them}: on new ones it will be {worse}."]
 
 
 def _notes(model: Model, shown: set[str], unknown: Counter[str]) -> tuple[str, ...]:
