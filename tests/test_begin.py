@@ -247,4 +247,4 @@ def test_classes_that_only_held_out_photos_have_are_named(photos: Path, cache: P
         noise(7000 + i, (60, 200, 60)).save(path)
     notes = Notes()
     rehead.tune(photos, valid=other, cache=cache, out=tmp_path / "run", progress=notes)
-    assert "Left out, as no training photo has their classes: green (3 photos)" in notes.notes
+    assert "Left out, as no training photo has their classes: 'green' (3 photos)" in notes.notes

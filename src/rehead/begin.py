@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rehead.data.catalog import Catalog, as_csv, scan
-from rehead.data.rows import bounded
+from rehead.data.rows import quoted
 from rehead.data.sources import open_source
 from rehead.earlier import Earlier, read_earlier
 from rehead.errors import RecipeError, RunError, SourceError, counted
@@ -166,7 +166,7 @@ def _about(catalog: Catalog) -> str:
 def _left_out(catalog: Catalog) -> str:
     """One line on the classes that only held-out photos have."""
     kind = "classes" if catalog.task == "classification" else "labels"
-    names = [f"{bounded(name)} ({counted(n, 'photo')})" for name, n in sorted(catalog.strangers.items())]
+    names = [f"{quoted(name)} ({counted(n, 'photo')})" for name, n in sorted(catalog.strangers.items())]
     more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
     return f"Left out, as no training photo has their {kind}: {', '.join(names[:N_NAMED])}{more}"
 

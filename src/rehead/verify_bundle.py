@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog, Photo, scan_held_out
-from rehead.data.rows import Skip, Source
+from rehead.data.rows import Skip, Source, quoted
 from rehead.data.sources import open_source
 from rehead.data.split import HELD_OUT_SIDES
 from rehead.errors import PhotoError, SourceError, counted
@@ -94,7 +94,8 @@ def verify(
     )
     seconds = {"scan": scanned - begun, "verify": time.monotonic() - scanned, "total": time.monotonic() - begun}
     unknown_skips = [
-        Skip(f"class {label!r}", f"is not known to the bundle: {counted(n, 'photo')}") for label, n in unknown.items()
+        Skip(f"class {quoted(label)}", f"is not known to the bundle: {counted(n, 'photo')}")
+        for label, n in unknown.items()
     ]
     skipped = (*catalog.skipped, *bad, *unknown_skips)
     return Verified(Path(bundle), verdict, skipped, {name: round(value, 3) for name, value in seconds.items()})

@@ -26,6 +26,7 @@ from rehead.data.rows import (
     file_below,
     is_nothing,
     label_of,
+    quoted,
     reader_below,
     short_name,
 )
@@ -111,7 +112,7 @@ def _source(name: str, layout: str, lines: Iterable[Line], root: Path, what: str
         first = number_by_path.setdefault(os.path.normpath(path), line.number)
         if first != line.number:
             raise SourceError(
-                what=f"{first_word} names {bounded(path)!r} twice.",
+                what=f"{first_word} names {quoted(path)} twice.",
                 why=f"It stands on {unit}s {first} and {line.number}.",
                 fix="Keep one line for each photo." if is_file else "Name each photo once.",
             )
@@ -152,9 +153,7 @@ def _path(line: Line, root: Path, confined: bool) -> str:
     if "\\" in text and (os.sep == "\\" or not os.path.lexists(os.path.join(root, text))):
         text = text.replace("\\", "/")
     if confined and not os.path.abspath(os.path.join(root, text)).startswith(os.path.abspath(root) + os.sep):
-        raise UnsafeArchive(
-            what=f"The manifest in the archive names {bounded(text)!r}, which lies outside the archive."
-        )
+        raise UnsafeArchive(what=f"The manifest in the archive names {quoted(text)}, which lies outside the archive.")
     return text
 
 
@@ -162,7 +161,7 @@ def _side(line: Line, what: str, unit: str) -> str | None:
     name = label_of(line.split).lower()
     if name and name not in SIDE_BY_NAME:
         raise SourceError(
-            what=f"{what} has the split {bounded(str(line.split))!r} on {unit} {line.number}.",
+            what=f"{what} has the split {quoted(str(line.split))} on {unit} {line.number}.",
             why=f"Known are {', '.join(SIDE_BY_NAME)}.",
             fix=nearest(name, SIDE_BY_NAME),
         )
@@ -207,11 +206,11 @@ def _check_text(line: Line, path: Path) -> None:
     for column in COLUMNS[1:]:
         text = getattr(line, column) or ""
         if any("\udc80" <= character <= "\udcff" for character in text):
-            quoted = shlex.quote(str(path))
+            shell = shlex.quote(str(path))
             raise SourceError(
-                what=f"Line {line.number} of {path} has the {column} '{bounded(label_of(text))}', which is not UTF-8.",
+                what=f"Line {line.number} of {path} has the {column} {quoted(label_of(text))}, which is not UTF-8.",
                 why="The file may have been saved as Windows-1252 or Latin-1.",
-                fix=f"Save it as UTF-8 (in Excel: CSV UTF-8), or: iconv -f WINDOWS-1252 -t UTF-8 {quoted} > utf8.csv",
+                fix=f"Save it as UTF-8 (in Excel: CSV UTF-8), or: iconv -f WINDOWS-1252 -t UTF-8 {shell} > utf8.csv",
             )
 
 
@@ -247,7 +246,7 @@ def _places(header: Sequence[str], what: str, fix: str = NAMES_COLUMNS) -> dict[
         name = ALSO_KNOWN.get(name, name)
         if name and name not in COLUMNS:
             raise SourceError(
-                what=f"{what} has an unknown column {bounded(cell)!r}.",
+                what=f"{what} has an unknown column {quoted(cell)}.",
                 why=f"Known are {', '.join(COLUMNS)}.",
                 fix=nearest(name, COLUMNS),
             )
