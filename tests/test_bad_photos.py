@@ -21,6 +21,7 @@ from rehead.errors import (
     RunError,
     SourceError,
     SplitError,
+    TooManyBad,
     UnknownBackbone,
     UnsafeWeights,
     WeightsMismatch,
@@ -99,6 +100,20 @@ def test_too_many_bad_photos_stop_the_job_with_their_share(cache: Path, tmp_path
     assert not (tmp_path / "run").exists()
     allowed = rehead.tune(photos, cache=cache, out=tmp_path / "run", max_bad=0.5)
     assert allowed.images["skipped"] == 30
+
+
+def test_what_the_reading_and_the_decoding_find_bad_is_summed(cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 15, "blue": 15})
+    for path in sorted(photos.glob("red/*.png"))[:5]:
+        path.write_text("this is no image")
+    for path in sorted(photos.glob("blue/*.png"))[:5]:
+        path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(TooManyBad, match=r"10 of 30 photos cannot be read(?: so far)?, which is more than 20%"):
+        rehead.tune(photos, cache=cache, out=tmp_path / "run")
+    run = rehead.tune(photos, cache=cache, out=tmp_path / "run", max_bad=0.34)
+    assert run.images["skipped"] == 10
+    with pytest.raises(TooManyBad, match="10 of 30 photos cannot be read, which is more than 20%"):
+        rehead.verify(run.bundle, photos, cache=cache)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ class Notes:
     [
         ({"backbone": "resnet81"}, UnknownBackbone, "No backbone is called 'resnet81'."),
         ({"weights": "nowhere.pth"}, WeightsUnavailable, f"There is no weights file {Path.cwd() / 'nowhere.pth'}."),
+        ({"weights": "/"}, WeightsUnavailable, "/ is a folder, not a file of weights."),
         ({"device": "mps"}, EngineError, "There is no device mps here."),
         ({"device": "mps", "engine": "openvino"}, EngineError, "The engine openvino runs on the CPU here, not on mps."),
         ({"backbone_args": {"nonsense": 1}}, BackboneError, "timm cannot make tf_efficientnet_lite0 with"),
@@ -238,3 +239,12 @@ def test_a_cache_folder_without_a_name_is_no_folder(rehead: Program, command: li
     done = rehead(*command, "--cache", "")
     assert done.returncode == 2
     assert "The cache folder has an empty name." in done.stderr
+
+
+def test_classes_that_only_held_out_photos_have_are_named(photos: Path, cache: Path, tmp_path: Path) -> None:
+    other = make_photos(tmp_path / "other", {"green": 3, "red": 2})
+    for i, path in enumerate(sorted(other.glob("*/*.png"))):
+        noise(7000 + i, (60, 200, 60)).save(path)
+    notes = Notes()
+    rehead.tune(photos, valid=other, cache=cache, out=tmp_path / "run", progress=notes)
+    assert "Left out, as no training photo has their classes: 'green' (3 photos)" in notes.notes

@@ -9,7 +9,7 @@ from conftest import noise
 from sklearn.exceptions import NotFittedError
 
 import rehead
-from rehead.errors import RunError
+from rehead.errors import RunError, SourceError
 
 PHOTOS = [noise(i, (200, 60, 60)) for i in range(4)]
 
@@ -27,3 +27,16 @@ def test_photos_and_labels_of_different_numbers_are_refused(cache: Path) -> None
 def test_a_single_class_is_refused(cache: Path) -> None:
     with pytest.raises(RunError, match="A classifier needs photos of at least two classes; all 4 are 'red'"):
         rehead.Classifier(cache=cache).fit(PHOTOS, ["red"] * 4)
+
+
+@pytest.mark.parametrize("bad", ["gone.png", "broken.png", b"no picture"])
+def test_a_photo_that_cannot_be_read_is_named_without_options_of_the_command_line(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str | bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    PHOTOS[0].save("whole.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "whole.png").read_bytes()[:300])
+    with pytest.raises(SourceError) as caught:
+        rehead.Classifier(cache=cache).fit([*PHOTOS, bad], ["a", "b", "a", "b", "a"])
+    assert caught.value.what.startswith(f"{bad} " if isinstance(bad, str) else "image 4 ")
+    assert "--" not in str(caught.value)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from rehead.cli.terminal import show_backbones, show_verdict
+from rehead.cli.arguments import as_seconds
+from rehead.cli.showing import Bars
+from rehead.cli.tables import wrapped
+from rehead.cli.terminal import show_backbones, show_error, show_verdict
+from rehead.errors import RecipeError, SourceError
 from rehead.features.cache import clear, list_stores
 from rehead.features.store import Store
 from rehead.nets.listing import Listing
@@ -94,3 +100,88 @@ def test_photos_given_to_verify_are_not_called_held_out(
     logits = np.array([[1, 0], [0, 1]], np.float32)
     show_verdict(judge(logits, np.array([0, 1]), classes=["a", "b"], paths=["1", "2"], side=side, n_train=4))
     assert words in capsys.readouterr().out
+
+
+ODD = ("[/red]cat", "dog[bold", "dog [red]x")
+
+
+def verdict_of(classes: tuple[str, ...], **about: object) -> object:
+    n = len(classes)
+    labels = np.arange(n)
+    return judge(np.eye(n)[::-1], labels, classes=classes, paths=[f"{c}/0.jpg" for c in classes], side="valid", **about)
+
+
+def test_square_brackets_in_names_are_text(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    show_verdict(verdict_of(ODD, notes=("No photo shows [/red]cat.",)))  # type: ignore[arg-type]
+    shown = capsys.readouterr().out
+    assert all(shown.count(name) >= 3 for name in ODD)
+    bars = Bars(Console(file=io.StringIO(), width=100))
+    bars.phase("Looking for [/red]net")
+    bars.note("dog[bold")
+    bars.close()
+
+
+def test_control_characters_in_names_and_notes_are_escaped_once(capsys: pytest.CaptureFixture[str]) -> None:
+    show_verdict(verdict_of(("a\x1b[31m", "b"), notes=("No photo shows a\x1b[31m, caf\\xe9.",)))  # type: ignore[arg-type]
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "! No photo shows a\\x1b[31m, caf\\xe9." in shown
+
+
+def test_a_narrow_terminal_shows_fewer_columns_and_names_those_left_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    show_backbones([Listing("resnetv2_152x2_bit_teacher", 10**8, 10**10, 224, 2048, "apache-2.0", False)], 5, "a_*")
+    shown = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in shown[:-1])
+    assert shown[0].split() == ["backbone", "parameters", "MACs", "pixels", "licence", "from"]
+    assert "Too narrow for: features. --json has all." in shown
+
+
+@pytest.mark.parametrize("n", [3, 12])
+def test_the_table_of_what_was_named_for_what_fits_or_is_left_out_with_a_word(
+    n: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    show_verdict(verdict_of(tuple(f"a class of a long name {i}" for i in range(n))))  # type: ignore[arg-type]
+    shown = capsys.readouterr().out
+    assert ("is / named" in shown, "needs a wider terminal" in shown) == (n == 3, n == 12)
+    assert "…" in shown or n == 12
+
+
+def test_lines_break_between_words_and_long_paths_stay_whole() -> None:
+    path = "/a/path/that/is/longer/than/the/line/itself"
+    text = f"Error: nothing can be read of {path} at all.\n  Pass another one."
+    lines = wrapped(text, 24).split("\n")
+    assert " ".join(line.strip() for line in lines) == " ".join(text.split())
+    assert f"  {path}" in lines
+    assert all(len(line) <= 24 for line in lines if path not in line)
+    assert wrapped(text, None) == text
+
+
+@pytest.mark.parametrize(("option", "usual"), [("older-than", "3d"), ("budget", "3m")])
+def test_a_time_without_a_unit_is_refused(option: str, usual: str) -> None:
+    assert as_seconds("3d", option) == 3 * 86_400
+    with pytest.raises(RecipeError, match=f"Write 3s, 3m, 3h or 3d, such as --{option} {usual}"):
+        as_seconds("3", option)
+
+
+def test_errors_show_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    show_error(SourceError(what="a\x1b[31m is not there."))
+    assert capsys.readouterr().err == "Error: a\\x1b[31m is not there.\n"
+
+
+def test_the_paths_of_mistakes_open_from_the_current_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("data/photos/a/0.jpg", "data/other/b/0.jpg"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    paths = ["a/0.jpg", "../other/b/0.jpg", "gone.jpg"]
+    verdict = judge(np.eye(3)[[1, 2, 0]], np.arange(3), classes=["a", "b", "c"], paths=paths, side="valid")
+    show_verdict(verdict, "data/photos")
+    shown = capsys.readouterr().out.split()
+    assert {"data/photos/a/0.jpg", "data/other/b/0.jpg", "gone.jpg"} <= set(shown)

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import stat
@@ -21,6 +22,7 @@ from conftest import noise
 
 import rehead as package
 from rehead.bundle import read_head, write
+from rehead.cli.named import found
 from rehead.errors import BackboneError, BundleError, PhotoError
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -57,6 +59,33 @@ def test_out_goes_through_what_is_no_regular_file(rehead: Program, red: Path, tm
         assert b"red" in os.read(reader, 1000)
     finally:
         os.close(reader)
+
+
+def test_out_spares_the_bundle_and_the_photos(rehead: Program, red: Path, tmp_path: Path) -> None:
+    shutil.copytree(BUNDLE, tmp_path / "own")
+    before = red.read_bytes()
+    for out, patterns in (("red.png", ["red.png"]), ("./red.png", ["."]), ("red.png", ["r*.png"])):
+        said = refused(rehead("predict", "own", *patterns, "--out", out))
+        assert "is one of the photos" in said
+        assert "--out red.csv" in said
+    assert "lies in the bundle" in refused(rehead("predict", "own", red, "--out", "own/model.onnx"))
+    assert "--out has an empty name" in refused(rehead("predict", "own", red, "--out", ""))
+    assert red.read_bytes() == before
+    (tmp_path / "named.csv").write_text("old")
+    assert rehead("predict", "own", ".", "--out", "named.csv").returncode == 0
+    assert "red.png" in (tmp_path / "named.csv").read_text()
+
+
+def test_two_stars_go_into_no_link_that_leads_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (tmp_path / "pf", tmp_path / "pf" / "deep" / "er", tmp_path / "pf" / ".hidden"):
+        folder.mkdir(parents=True)
+        (folder / "1.png").write_bytes(b"")
+    (tmp_path / "pf" / "self").symlink_to(".")
+    names = ["pf/1.png", "pf/deep/er/1.png"]
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("**/1.png", "pf/**/1.png", "pf/**", "*/**/*.png", "**/**/1.png"):
+        assert [path for path, _ in found([pattern])] == names, pattern
+    assert [path for path, _ in found([f"{tmp_path}/**/1.png"])] == [f"{tmp_path}/{name}" for name in names]
 
 
 def test_out_replaces_what_a_link_leads_to_and_not_the_link(rehead: Program, red: Path, tmp_path: Path) -> None:
@@ -251,7 +280,7 @@ def test_no_pictures_have_features_of_the_usual_width(name: str, width: int) -> 
 
 def test_the_file_that_is_not_there_or_is_no_picture_is_named(red: Path, tmp_path: Path) -> None:
     model = package.load(BUNDLE)
-    with pytest.raises(FileNotFoundError, match="nothere"):
+    with pytest.raises(PhotoError, match="nothere"):
         model.predict([str(red), "nothere.jpg"])
     (tmp_path / "broken.jpg").write_text("no picture")
     with pytest.raises(PhotoError, match=r"broken\.jpg is not an image that can be read"):
@@ -265,3 +294,16 @@ def test_a_reader_that_has_enough_is_no_mistake(red: Path) -> None:
         assert program.stderr is not None
         program.stdout.close()
         assert (program.stderr.read(), program.wait(timeout=60)) == (b"", 0)
+
+
+def test_a_path_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    model = package.load(BUNDLE)
+    (tmp_path / "no.jpg").write_text("no picture")
+    for path, words in ((tmp_path / "gone.jpg", "is not there"), (tmp_path, "is a folder"), (tmp_path / "no.jpg", "")):
+        with pytest.raises(PhotoError, match=re.escape(f"{path} {words}")):
+            model.predict(path)
+
+
+def test_a_bundle_with_a_class_twice_is_refused(rehead: Program, red: Path, tmp_path: Path) -> None:
+    said = refused(rehead("predict", changed(tmp_path, classes=["red", "red"]), red))
+    assert "hold a name twice: 'red'" in said

@@ -7,13 +7,15 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import blake3
 import pytest
 from conftest import make_photos
 
 import rehead
-from rehead.errors import TooManyBad
+from rehead.errors import SourceError, TooManyBad
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
+GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +66,20 @@ def test_photos_that_cannot_be_read_are_listed_where_the_error_says(run: Path, c
 
 def rehead_verify(*arguments: object, **options: object) -> object:
     return rehead.verify(*arguments, **options)  # type: ignore[arg-type]
+
+
+def test_a_bundle_of_numbers_says_so_of_labels_that_are_words(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "bundle").symlink_to(GOLDEN / "bundle-2-number")
+    with pytest.raises(SourceError) as caught:
+        rehead.verify(tmp_path / "bundle", photos, cache=tmp_path / "cache")
+    assert "The bundle gives a number" in caught.value.fix
+    assert "--task" not in caught.value.fix
+
+
+def test_a_bundle_of_numbers_is_further_off_on_new_photos(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "bundle-2-number", tmp_path / "bundle")
+    path = next(photos.glob("red/*.png"))
+    digest = blake3.blake3(path.read_bytes()).hexdigest()
+    (tmp_path / "catalog.csv").write_text(f"path,label,side,digest,group\nx.png,1,train,{digest},\n")
+    verdict = rehead.verify(tmp_path / "bundle", ([path], [1.5]), cache=tmp_path / "cache").verdict
+    assert verdict.notes == ("The bundle learned from this photo: on new ones it will be further off.",)

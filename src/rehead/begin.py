@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from rehead.data.catalog import Catalog, as_csv, scan
+from rehead.data.rows import quoted
 from rehead.data.sources import open_source
 from rehead.earlier import Earlier, read_earlier
 from rehead.errors import RecipeError, RunError, SourceError, counted
 from rehead.export import check_backbone
 from rehead.features.engines import check_engine
-from rehead.features.extract import too_many_bad
+from rehead.features.extract import check_bad
 from rehead.progress import Clock
 from rehead.resume import Asked, check_photos, taken_up
 from rehead.run_folder import Log, RunFolder
@@ -27,6 +28,8 @@ from rehead.tries import LADDER, Search
 from rehead.tuning.recipe import AUTO, Recipe, unheard
 from rehead.tuning.tasks import check_task
 from rehead.tuning.trackers import chosen_trackers
+
+N_NAMED = 10  # classes in a note
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,13 @@ def begun(
         cache=cache,
         join=partial(earlier.joined, progress=progress) if earlier else None,
     )
-    if len(opened.skipped) > recipe.max_bad * len(opened.rows):
-        raise too_many_bad(opened.skipped, len(opened.rows), recipe.max_bad)
+    check_bad(catalog.bad, catalog.n_rows, recipe.max_bad)
     if wish.resume is not None and not wish.force:
         check_photos(run.path, catalog)
     run.write("catalog.csv", as_csv(catalog))
     progress.note(_about(catalog))
+    if catalog.strangers:
+        progress.note(_left_out(catalog))
     for line in unheard(recipe, wish.settings):
         progress.note(line)
     check_task(recipe, catalog.task, searches=search is not None)
@@ -157,6 +161,14 @@ def _about(catalog: Catalog) -> str:
     if n := len(catalog.torn_groups):
         parts.append(f"{counted(n, 'group')} on both sides")
     return ", ".join(parts)
+
+
+def _left_out(catalog: Catalog) -> str:
+    """One line on the classes that only held-out photos have."""
+    kind = "classes" if catalog.task == "classification" else "labels"
+    names = [f"{quoted(name)} ({counted(n, 'photo')})" for name, n in sorted(catalog.strangers.items())]
+    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
+    return f"Left out, as no training photo has their {kind}: {', '.join(names[:N_NAMED])}{more}"
 
 
 def _what(catalog: Catalog) -> str:

@@ -8,6 +8,7 @@ program. Building the graph is left to `export.py`, running it to `predict.py`.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,6 +199,12 @@ def _what_is_named(facts: Mapping[str, Any], path: Path) -> tuple[Task, tuple[st
     if not (isinstance(classes, list) and len(classes) >= least and all(isinstance(c, str) for c in classes)):
         names = ("none", "at least one name", "at least two names")[least]
         raise BundleError(what=f"The classes in {path} are not a list of {names}.", fix=_AGAIN)
+    if twice := [name for name, n in Counter(classes).items() if n > 1]:
+        raise BundleError(
+            what=f"The classes in {path} hold a name twice: {twice[0]!r}.",
+            why="Nobody could tell which of the two is meant.",
+            fix=_AGAIN,
+        )
     wanted = len(classes) if task == "multilabel" else 0
     is_list = isinstance(thresholds, list) and all(isinstance(t, float) and 0 <= t <= 1 for t in thresholds)
     if not is_list or len(thresholds) != wanted:

@@ -7,6 +7,7 @@ verified. How a batch is decoded and run is left to `features/extract.py`.
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from rehead.data.catalog import Catalog, Photo
 from rehead.data.memory import encoded
 from rehead.data.rows import Skip
 from rehead.data.split import fold_numbers, stratified_order
-from rehead.errors import PhotoError, RunError, counted
+from rehead.errors import PhotoError, RunError, SourceError, TooManyBad, counted
 from rehead.export import ready_prefix
 from rehead.features.engines import Prefix, open_engine, precision_of, resolve
 from rehead.features.extract import Extracted, extract, too_many_bad
@@ -156,6 +157,8 @@ def extract_missing(
         stop=lambda: stop() or (ends is not None and time.monotonic() > ends),
         on_features=on_features,
         n_known=len(order) - len(missing) - len(gone),
+        bad_before=catalog.bad,
+        n_all=catalog.n_all,
     )
     extracted.bad.update(gone)
     return extracted
@@ -249,17 +252,41 @@ def folds_of(catalog: Catalog, positions: list[int], recipe: Recipe) -> NDArray[
 def features_of(images: Sequence[Any], recipe: Recipe, *, cache: Path) -> tuple[list[bytes], NDArray[Any]]:
     """The digests and features (n, width) of images without labels, in their order, through the store.
 
-    images: paths, encoded bytes, Pillow images or uint8 arrays. Raises SourceError for one that cannot be read.
+    images: paths, encoded bytes, Pillow images or uint8 arrays. Raises SourceError for one that cannot be read, which names
+    it: by its path, or by its place from 0 on.
     """
-    data = [encoded(image) for image in images]
+    names = [str(image) if isinstance(image, str | os.PathLike) else f"image {i}" for i, image in enumerate(images)]
+    data = [_encoded(image, name) for image, name in zip(images, names, strict=True)]
     digests = [blake3.blake3(one).digest() for one in data]
-    photos = tuple(Photo(f"image {i}", "", "train", digest) for i, digest in enumerate(digests))
-    by_path = {photo.path: one for photo, one in zip(photos, data, strict=True)}
-    catalog = Catalog("images", "dataset", photos, ("", " "), lambda photo: by_path[photo.path])
+    photos = tuple(Photo(name, "", "train", digest) for name, digest in zip(names, digests, strict=True))
+    by_digest = dict(zip(digests, data, strict=True))
+    catalog = Catalog("images", "dataset", photos, ("", " "), lambda photo: by_digest[photo.digest])
     prefix = chosen_prefix(catalog, replace(recipe, fit="default"), cache, Silent())
     if recipe.fit not in ("default", "auto"):
         prefix = replace(prefix, card=with_fit(prefix.card, recipe.fit))
     with open_store(cache, prefix, recipe) as store:
         strict = replace(recipe, max_bad=0.0)
-        extract_missing(catalog, list(range(len(photos))), prefix, strict, store, Silent(), lambda: False)
+        try:
+            extract_missing(catalog, list(range(len(photos))), prefix, strict, store, Silent(), lambda: False)
+        except TooManyBad as error:
+            skip = error.skips[0]
+            raise _unusable(f"{skip.path} {skip.reason}") from error
         return digests, store.read(digests)
+
+
+def _encoded(image: Any, name: str) -> bytes:
+    try:
+        return encoded(image)
+    except PhotoError as error:
+        raise _unusable(f"{name}: {error.what}") from error
+    except OSError as error:
+        reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise _unusable(f"{name} {reason}") from error
+
+
+def _unusable(what: str) -> SourceError:
+    return SourceError(
+        what=f"{what.rstrip('.')}.",
+        why="Every photo must be one that can be read here, as scikit-learn wants an answer for each.",
+        fix="Leave it out, and its label; rehead.tune skips such photos and lists them.",
+    )

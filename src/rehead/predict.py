@@ -84,7 +84,7 @@ class Model:
 
         pictures: a path, an encoded file's bytes, a Pillow image, an array (h, w), (h, w, 3) or (h, w, 4) of uint8 or
         of floats in 0..1, or a list of those. tta: see `seen_twice`; it takes twice the time.
-        Raises PhotoError for one that cannot be read, and FileNotFoundError; both name the file.
+        Raises PhotoError for one that cannot be read, which names the file.
         """
         if isinstance(pictures, (list, tuple)):
             rows = self._run(lambda pixels: self._answer(pixels, tta), pictures, max(1, len(self.classes)))
@@ -143,8 +143,7 @@ class Model:
         except PhotoError as error:
             return error
         except OSError as error:
-            reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-            return PhotoError(what=reason)
+            return PhotoError(what=_reason(error))
 
     def _output(self, name: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.asarray(self._session.run([name], {"pixels": pixels})[0])
@@ -166,10 +165,11 @@ class Model:
         """The pixels; an error says of which file."""
         try:
             return self._pixels(picture)
-        except PhotoError as error:
-            if isinstance(picture, (str, os.PathLike)):
-                raise PhotoError(what=f"{os.fspath(picture)} {error.what}") from error
-            raise
+        except (PhotoError, OSError) as error:
+            if not isinstance(picture, (str, os.PathLike)):
+                raise
+            reason = error.what if isinstance(error, PhotoError) else _reason(error)
+            raise PhotoError(what=f"{os.fspath(picture)} {reason}") from error
 
     def _pixels(self, picture: Picture) -> NDArray[np.uint8]:
         if isinstance(picture, (str, os.PathLike)):
@@ -241,6 +241,11 @@ def _bytes_of(path: str | os.PathLike[str]) -> bytes:
         raise PhotoError(what="is a folder" if stat.S_ISDIR(kind) else "is not a regular file")
     with open(path, "rb") as file:
         return file.read()
+
+
+def _reason(error: OSError) -> str:
+    """Why a file could not be read; it continues the path."""
+    return "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
 
 
 def seen_twice(

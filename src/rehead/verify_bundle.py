@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog, Photo, scan_held_out
-from rehead.data.rows import Skip, Source
+from rehead.data.rows import Skip, Source, quoted
 from rehead.data.sources import open_source
 from rehead.data.split import HELD_OUT_SIDES
 from rehead.errors import PhotoError, SourceError, counted
 from rehead.features.cache import cache_folder
-from rehead.features.extract import BAD_LIST, listed, too_many_bad
+from rehead.features.extract import BAD_LIST, check_bad, listed
 from rehead.parallel import batched, ordered_map
 from rehead.pixels import prepare
 from rehead.predict import BATCH, Model, load
@@ -74,9 +74,8 @@ def verify(
     known, unknown = _known(catalog, model)
     scanned = time.monotonic()
     positions, logits, bad = _judged(model, catalog, known, tta, progress)
-    if len(bad) > max_bad * len(known):
-        with listed(place / BAD_LIST):
-            raise too_many_bad(bad, len(known), max_bad)
+    with listed(place / BAD_LIST):
+        check_bad(bad, len(known), max_bad, before=catalog.bad, n_all=catalog.n_all)
     about = model.bundle.facts["verdict"]
     verdict = judge_task(
         model.task,
@@ -89,13 +88,14 @@ def verify(
         side=GIVEN,
         n_train=about["n_train"],
         notes=(
-            *_learned(Path(bundle), [catalog.photos[i] for i in positions]),
+            *_learned(Path(bundle), [catalog.photos[i] for i in positions], model),
             *_notes(model, {name for i in positions for name in catalog.names(catalog.photos[i])}, unknown),
         ),
     )
     seconds = {"scan": scanned - begun, "verify": time.monotonic() - scanned, "total": time.monotonic() - begun}
     unknown_skips = [
-        Skip(f"class {label!r}", f"is not known to the bundle: {counted(n, 'photo')}") for label, n in unknown.items()
+        Skip(f"class {quoted(label)}", f"is not known to the bundle: {counted(n, 'photo')}")
+        for label, n in unknown.items()
     ]
     skipped = (*catalog.skipped, *bad, *unknown_skips)
     return Verified(Path(bundle), verdict, skipped, {name: round(value, 3) for name, value in seconds.items()})
@@ -160,7 +160,7 @@ def _about(opened: Source, catalog: Catalog) -> str:
     return text
 
 
-def _learned(bundle: Path, photos: Sequence[Photo]) -> list[str]:
+def _learned(bundle: Path, photos: Sequence[Photo], model: Model) -> list[str]:
     """A note on those of the photos that the bundle learned from, as far as the run beside it tells."""
     try:
         with (bundle.resolve().parent / "catalog.csv").open(encoding="utf-8", errors="replace", newline="") as file:
@@ -170,9 +170,9 @@ def _learned(bundle: Path, photos: Sequence[Photo]) -> list[str]:
     n = sum(photo.digest.hex() in learned for photo in photos)
     if not n:
         return []
-    return [
-        f"The bundle learned from {n} of these {counted(len(photos), 'photo')}: on new ones it will be right less often."
-    ]
+    of_them = f"{n} of these {len(photos)} photos" if len(photos) > 1 else "this photo"
+    worse = "further off" if model.task == "regression" else "right less often"
+    return [f"The bundle learned from {of_them}: on new ones it will be {worse}."]
 
 
 def _notes(model: Model, shown: set[str], unknown: Counter[str]) -> tuple[str, ...]:

@@ -141,3 +141,19 @@ def test_photos_of_one_group_cannot_be_split_and_the_error_says_so(tmp_path: Pat
         scanned(manifest(tmp_path / "two", "path,label,group", lambda i: "A" if i < 12 else f"B{i}"))
     assert caught.value.what.startswith("The class 'blue' is too small to be split: 12 photos, none ")
     assert caught.value.why == "Photos of one group stay on one side, and its 12 are of 1 group."
+
+
+def test_a_split_that_is_all_test_is_told_to_give_some_for_training(tmp_path: Path) -> None:
+    with pytest.raises(SplitError) as caught:
+        scanned(manifest(tmp_path, "path,label,split", lambda i: "test"))
+    assert caught.value.what == "No photo is left to learn from."
+    assert caught.value.why == "The source gives sides, and all 24 photos are of test."
+    assert "leave the split out" in caught.value.fix
+
+
+def test_classes_that_only_held_out_photos_have_are_counted(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 6, "blue": 6})
+    other = make_photos(tmp_path / "other", {"red": 2, "green": 3})
+    source = open_source(photos, valid=other, cache=tmp_path / "cache")
+    catalog = scan(source, seed=0, valid_fraction=0.2)
+    assert (catalog.classes, catalog.strangers) == (("blue", "red"), {"green": 3})

@@ -278,3 +278,25 @@ def test_a_label_in_latin_1_is_an_error_that_names_the_line(photos: Path, column
     assert caught.value.what == f"Line 3 of {path} has the {word} 'caf\\xe9', which is not UTF-8."
     assert caught.value.why == "The file may have been saved as Windows-1252 or Latin-1."
     assert caught.value.fix.startswith("Save it as UTF-8 (in Excel: CSV UTF-8), or: iconv -f WINDOWS-1252 -t UTF-8 ")
+
+
+def test_an_open_quote_does_not_print_the_rest_of_the_file(photos: Path) -> None:
+    rest = "".join(f"photos/{i}.jpg,cat\n" for i in range(2_000))
+    with pytest.raises(SourceError) as caught:
+        opened(manifest(photos, f'path,label\n"a.jpg,cat\n{rest}'))
+    assert len(str(caught.value)) < 600
+    assert "a quote before line 2002 may not be closed" in caught.value.why
+
+
+def test_lists_and_data_frames_are_told_of_in_words_of_python(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    with pytest.raises(SourceError, match="Nothing in the list of paths can be used") as caught:
+        opened((["gone.jpg"], ["cat"]))
+    assert caught.value.fix == f"Its paths are looked for from the current folder, {photos}."
+    with pytest.raises(SourceError, match=r"The list of paths names 'a\.jpg' twice") as caught:
+        opened((["a.jpg", "a.jpg"], ["cat", "cat"]))
+    assert caught.value.fix == "Name each photo once."
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(SourceError, match="The table has no column 'label'") as caught:
+        opened(pandas.DataFrame({"path": ["a.jpg"]}))
+    assert "first line" not in caught.value.fix

@@ -11,7 +11,7 @@ import torch
 from conftest import WEIGHTS
 from safetensors.torch import save_file
 
-from rehead.errors import WeightsMismatch
+from rehead.errors import WeightsMismatch, WeightsUnavailable
 from rehead.nets.backbone import load_backbone
 from rehead.nets.card import Card, known_as
 from rehead.nets.heads import head_from_module, mlp_module, module_from_head
@@ -142,3 +142,13 @@ def test_both_shared_weights_files_load() -> None:
         arguments={"pad_type": "same", "mean": 0.5, "std": 0.5},
     )
     assert (mobile.loaded, mobile.card.shape) == ("by name", (1280,))
+
+
+def test_a_folder_or_a_damaged_file_as_weights_is_told_in_whole_words(tmp_path: Path) -> None:
+    with pytest.raises(WeightsUnavailable, match="is a folder, not a file of weights"):
+        load_backbone("resnet18", weights=tmp_path)
+    (tmp_path / "w.pth").write_bytes(b"no weights at all " * 40)
+    with pytest.raises(WeightsMismatch) as caught:
+        load_backbone("resnet18", weights=tmp_path / "w.pth")
+    assert len(caught.value.why) < 300
+    assert caught.value.why[-1] in ".)" or caught.value.why.endswith(" ...")

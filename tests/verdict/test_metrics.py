@@ -67,3 +67,10 @@ def test_classes_that_nobody_shows_or_names_have_no_share() -> None:
     verdict = judge(logits, np.array([0, 1]), classes=["a", "b", "c"], paths=["1", "2"], side="test")
     assert verdict.classes[2].recall is None
     assert verdict.classes[2].precision is None
+
+
+def test_rounding_puts_no_bound_below_the_value_and_no_loss_below_zero() -> None:
+    for n in range(1, 400):
+        assert (wilson(n, n).high, wilson(0, n).low) == (1.0, 0.0)
+    sure = judge(np.array([[900.0, 0.0]]), np.array([0]), classes=["a", "b"], paths=["1"], side="valid")
+    assert f"{sure.log_loss:.3f}" == "0.000"

@@ -16,10 +16,11 @@ from rehead.errors import RecipeError, ReheadError, RunError, SourceError
 
 ABORTED = 130  # what shells give a program that Ctrl-C ended
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+USUAL_UNIT = {"older-than": "d"}  # what is most likely meant where none is given; elsewhere minutes
 
 
 def as_seconds(text: str | None, option: str) -> float | None:
-    """'90s', '2m', '1.5h', '30d' or a number of seconds. Raises RecipeError for anything else."""
+    """'90s', '2m', '1.5h' or '30d' in seconds. Raises RecipeError for anything else, a number without a unit included."""
     if text is None:
         return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text)
@@ -27,7 +28,13 @@ def as_seconds(text: str | None, option: str) -> float | None:
         raise RecipeError(
             what=f"--{option} {text!r} is no length of time.", fix=f"For example: --{option} 2m (or s, h, d)"
         )
-    return float(match[1]) * SECONDS[match[2] or "s"]
+    if not match[2]:
+        n = match[1]
+        raise RecipeError(
+            what=f"--{option} {n} does not say whether seconds, minutes, hours or days are meant.",
+            fix=f"Write {n}s, {n}m, {n}h or {n}d, such as --{option} {n}{USUAL_UNIT.get(option, 'm')}.",
+        )
+    return float(match[1]) * SECONDS[match[2]]
 
 
 def as_bytes(size: float) -> str:
@@ -70,6 +77,13 @@ def named(photos: str | None) -> str | None:
             fix="Name a folder of labelled photos; the current one is `.`",
         )
     return photos
+
+
+def not_empty(text: str | None, option: str) -> str | None:
+    """The value of an option as it is. Raises RecipeError where it is empty, as a variable of a script may be."""
+    if text is not None and not text.strip():
+        raise RecipeError(what=f"--{option} has an empty name.", fix=f"Name one, or leave --{option} out.")
+    return text
 
 
 def _value(text: str) -> Any:
@@ -181,10 +195,12 @@ def _other(error: Exception, debug: bool) -> int:
         return _aborted()
     if debug:
         raise error
-    print(
+    from rehead.cli.tables import say
+
+    say(
         f"Error: rehead failed in a way it should not: {type(error).__name__}: {error}\n"
         "  Run the command again with --debug for the traceback, and please report it.",
-        file=sys.stderr,
+        sys.stderr,
     )
     return 1
 
@@ -195,7 +211,9 @@ def _say_mistyped(error: Any) -> None:
         error.show()
         return
     command = getattr(getattr(error, "ctx", None), "command_path", "rehead")
-    print(f"Error: {error.format_message()}\n  See: {command} --help", file=sys.stderr)
+    from rehead.cli.tables import say
+
+    say(f"Error: {error.format_message()}\n  See: {command} --help", sys.stderr)
 
 
 def _aborted() -> int:

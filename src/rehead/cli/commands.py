@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from rehead.cli import terminal
-from rehead.cli.arguments import Interrupt, as_rate, as_seconds, backbone_arguments, guarded, named
+from rehead.cli.arguments import Interrupt, as_rate, as_seconds, backbone_arguments, guarded, named, not_empty
 
 app = typer.Typer(
     name="rehead",
@@ -159,7 +159,8 @@ def tune(
     from rehead.run import tune as run_tune
 
     settings = {
-        "task": task, "backbone": backbone, "head": head, "train": train, "weights": str(weights) if weights else None,
+        "task": task, "backbone": not_empty(backbone, "backbone"), "head": head, "train": train,
+        "weights": str(weights) if weights else None,
         "cut": cut, "fit": fit, "backbone_args": backbone_arguments(backbone_arg) if backbone_arg else None,
         "valid_fraction": valid_fraction, "limit": limit, "budget_s": as_seconds(budget, "budget"),
         "class_weight": class_weight, "folds": folds, "activation": activation, "epochs": epochs,
@@ -179,7 +180,7 @@ def tune(
                          track=track or (), from_run=from_run, **given)  # fmt: skip
     _finish(progress, tuned.to_dict() if json else None)
     if not json:
-        terminal.show_verdict(tuned.verdict)
+        terminal.show_verdict(tuned.verdict, photos)
         terminal.show_tuned(tuned.head_note, tuned.images, tuned.seconds, str(tuned.run), str(tuned.bundle))
 
 
@@ -229,7 +230,7 @@ def predict(
     photos: Annotated[list[str], typer.Argument(help="Images, folders, or patterns such as 'photos/*.jpg'.")],
     top: Annotated[int, typer.Option(min=1, help="Classes to show for each photo.")] = 3,
     format: Annotated[str, typer.Option(help="table, csv or jsonl.")] = "table",
-    out: Annotated[Optional[Path], typer.Option(help="Write to this file instead.")] = None,
+    out: Annotated[Optional[str], typer.Option(help="Write to this file instead.")] = None,
     tta: Tta = False,
 ) -> None:
     """Name the class of photos with a bundle, or their labels, or a number. Exit code 3 when some could not be read.
@@ -238,7 +239,8 @@ def predict(
     """
     from rehead.cli.predictions import predict_to
 
-    bad = predict_to(bundle, photos, top=top, form=format, out=out, tta=tta)
+    not_empty(out, "out")
+    bad = predict_to(bundle, photos, top=top, form=format, out=Path(out) if out else None, tta=tta)
     if bad:
         raise typer.Exit(3)
 
@@ -262,11 +264,12 @@ def verify(
     from rehead.verify_bundle import verify as run_verify
 
     progress = terminal.progress_for(json=json)
-    verified = run_verify(bundle, named(photos), layout=layout, max_bad=max_bad, tta=tta, cache=cache,
-                          progress=progress)  # fmt: skip
+    with Interrupt(progress):
+        verified = run_verify(bundle, named(photos), layout=layout, max_bad=max_bad, tta=tta, cache=cache,
+                              progress=progress)  # fmt: skip
     _finish(progress, verified.to_dict() if json else None)
     if not json:
-        terminal.show_verdict(verified.verdict)
+        terminal.show_verdict(verified.verdict, photos)
         terminal.show_skipped(verified.skipped)
 
 
@@ -281,9 +284,14 @@ def backbones(
     Example: rehead backbones 'resnet*'
     """
     from rehead.features.cache import cache_folder
-    from rehead.nets.listing import list_backbones
 
-    rows, others = list_backbones(pattern, cache_folder(cache))
+    progress = terminal.progress_for(json=json)
+    with Interrupt(progress):
+        progress.phase("Loading the list of backbones")
+        from rehead.nets.listing import list_backbones
+
+        rows, others = list_backbones(pattern, cache_folder(cache), progress)
+    progress.close()
     if json:
         print(json_module.dumps([row.__dict__ for row in rows]))
         return
@@ -326,8 +334,8 @@ def demo(
     from rehead.run import tune as run_tune
 
     progress = terminal.progress_for(json=False)
-    photos = write_digits(out / "digits", progress)
     with Interrupt(progress) as stop:
+        photos = write_digits(out / "digits", progress)
         tuned = run_tune(photos, out=out / "run", force=True, cache=cache, progress=progress, stop=stop)
     _finish(progress, None)
     terminal.show_verdict(tuned.verdict)

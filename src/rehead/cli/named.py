@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,11 +58,35 @@ def _or(reason: str, pattern: str, rows: Iterator[Named]) -> Iterator[Named]:
 
 def _matching(pattern: str) -> Iterator[Named]:
     """Files that match, and what is in folders that match, unless the pattern itself goes down into them."""
-    for name in sorted(glob.glob(pattern, recursive=True)):
+    for name in sorted(set(_expanded(pattern))):
         if not Path(name).is_dir():
             yield name, None
         elif "**" not in pattern:
             yield from _below(Path(name))
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    """What a pattern names. `**` goes down into folders but into no links, which may lead back; a name may come twice."""
+    parts = pattern.replace(os.sep, "/").split("/")
+    if "**" not in parts:
+        yield from glob.iglob(pattern)
+        return
+    place = parts.index("**")
+    tops, rest = "/".join(parts[:place]), "/".join(parts[place + 1 :]) or "*"
+    for top in glob.iglob(tops) if tops else [("/" if place else "")]:
+        for folder in _folders(top):
+            yield from _expanded(os.path.join(glob.escape(folder), rest))
+
+
+def _folders(top: str) -> Iterator[str]:
+    """A folder and all below it that are not hidden."""
+    yield top
+    for root, names, _ in os.walk(top or "."):
+        names[:] = [name for name in names if not name.startswith(".")]
+        for name in names:
+            folder = os.path.join(root, name)
+            if not os.path.islink(folder):
+                yield folder if top else os.path.relpath(folder)
 
 
 def _below(folder: Path) -> Iterator[Named]:

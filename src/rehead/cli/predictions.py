@@ -6,6 +6,7 @@ import contextlib
 import csv
 import itertools
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from rehead.cli.arguments import as_bytes, output_failed
-from rehead.cli.named import found
-from rehead.cli.terminal import as_unicode, printable
+from rehead.cli.named import Named, found
+from rehead.cli.tables import as_unicode, printable
 from rehead.durable import FULL, replaced_file
 from rehead.errors import DiskFull, PhotoError, RecipeError, ReheadError, nearest
 from rehead.predict import Prediction, load
@@ -25,14 +26,15 @@ Result = Prediction | PhotoError
 def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: Path | None, tta: bool = False) -> int:
     """Writes a row for every photo, to `out` or standard output, and gives the number of photos that could not be read.
 
-    Raises RecipeError, SourceError where the arguments name nothing, BundleError, DiskFull.
+    Raises RecipeError, also where `out` is a photo or a place in the bundle, SourceError where the arguments name nothing,
+    BundleError, DiskFull.
     """
     if form not in WRITERS:
         raise RecipeError(
             what=f"--format cannot be {form!r}.", why=f"One of: {', '.join(WRITERS)}.", fix=nearest(form, WRITERS)
         )
     model = load(bundle)
-    rows, again = itertools.tee(found(patterns))
+    rows, again = itertools.tee(found(patterns) if out is None else _spared(found(patterns), bundle, out))
     results = model.stream((wrong or path for path, wrong in rows), tta=tta)
     bad = 0
     with _written(out) as file:
@@ -41,6 +43,38 @@ def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: P
             write(as_unicode(path), result)
             bad += isinstance(result, PhotoError)
     return bad
+
+
+def _spared(rows: Iterator[Named], bundle: Path, out: Path) -> Iterator[Named]:
+    """The same rows. Raises RecipeError where writing to `out` would destroy the bundle, or one of the photos."""
+    if out.resolve().is_relative_to(bundle.resolve()):
+        raise RecipeError(
+            what=f"{out} lies in the bundle: predictions cannot be written there.",
+            why="A bundle of which a file was changed is refused from then on.",
+            fix=f"Name a file elsewhere: --out {out.name or 'predictions'}",
+        )
+    taken = _identity(out)
+    return (_not(taken, row, out) for row in rows) if taken else rows
+
+
+def _not(taken: tuple[int, int], row: Named, out: Path) -> Named:
+    path, wrong = row
+    if wrong is None and _identity(Path(path)) == taken:
+        other = Path(path).with_suffix(".csv").name
+        raise RecipeError(
+            what=f"{out} is one of the photos: predictions cannot be written there.",
+            why="The photo would be lost.",
+            fix=f"Name another file: --out {other if other != out.name else 'predictions.csv'}",
+        )
+    return row
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager
@@ -79,7 +113,7 @@ def _unwritable(out: Path, error: OSError) -> ReheadError:
 def _table(file: IO[str], top: int) -> Callable[[str, Result], None]:
     def write(path: str, result: Result) -> None:
         if isinstance(result, PhotoError):
-            print(f"{printable(path)}  error: {result.what}", file=file)
+            print(f"{printable(path)}  error: {printable(result.what)}", file=file)
             return
         cells = "   ".join(f"{printable(label)} {probability:.3f}" for label, probability in result.top[:top])
         print(f"{printable(path)}  {cells}", file=file)
@@ -118,7 +152,7 @@ def _jsonl(file: IO[str], top: int) -> Callable[[str, Result], None]:
 def _labels_table(file: IO[str], top: int) -> Callable[[str, Result], None]:
     def write(path: str, result: Result) -> None:
         if isinstance(result, PhotoError):
-            print(f"{printable(path)}  error: {result.what}", file=file)
+            print(f"{printable(path)}  error: {printable(result.what)}", file=file)
             return
         cells = "   ".join(f"{printable(label)} {probability:.3f}" for label, probability in result.top[:top])
         print(f"{printable(path)}  {printable('; '.join(result.labels)) or '(none)'}   [{cells}]", file=file)
@@ -154,7 +188,7 @@ def _labels_jsonl(file: IO[str], _: int) -> Callable[[str, Result], None]:
 
 def _numbers_table(file: IO[str], _: int) -> Callable[[str, Result], None]:
     def write(path: str, result: Result) -> None:
-        said = f"error: {result.what}" if isinstance(result, PhotoError) else f"{result.value:.6g}"
+        said = f"error: {printable(result.what)}" if isinstance(result, PhotoError) else f"{result.value:.6g}"
         print(f"{printable(path)}  {said}", file=file)
 
     return write

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rehead.cli.arguments import as_bytes, backbone_arguments
-from rehead.cli.terminal import console, printable, show_table
+from rehead.cli.tables import console, printable, show_table
 from rehead.errors import RecipeError
 from rehead.heats import Entry, Race
 from rehead.verdict.metrics import Interval
@@ -31,7 +31,8 @@ def show_race(raced: Race, photos: str) -> None:
     """The backbones, one a line, the reasons of those that did not run, and the recommendation with what to type."""
     print()
     header = ["backbone", "by folds %", "held out %", "images/s", "size", "1,000 photos"]
-    show_table(header, [_cells(entry, entry is raced.best) for entry in raced.entries], right=range(1, 6))
+    rows = [_cells(entry, entry is raced.best) for entry in raced.entries]
+    show_table(header, rows, right=range(1, 6), spare=["1,000 photos", "size", "images/s"])
     out = console()
     for entry in raced.entries:
         if entry.reason:
@@ -42,9 +43,9 @@ def show_race(raced: Race, photos: str) -> None:
         style="dim",
         markup=False,
     )
-    out.print(f"\n{raced.recommendation}", style="bold", markup=False)
-    out.print(f"Picture   {raced.run}/race.svg", markup=False, soft_wrap=True)
-    out.print(f"Go on     {_command(raced.best, photos)}", markup=False, soft_wrap=True)
+    out.print(f"\n{printable(raced.recommendation)}", style="bold", markup=False)
+    out.print(f"Picture   {printable(str(raced.run))}/race.svg", markup=False, soft_wrap=True)
+    out.print(f"Go on     {printable(_command(raced.best, photos))}", markup=False, soft_wrap=True)
 
 
 def _cells(entry: Entry, is_best: bool) -> list[str]:

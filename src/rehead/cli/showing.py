@@ -5,11 +5,13 @@ A bar says what is done, how fast, and how long it will take; a plain line comes
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rehead.cli.tables import printable, say, shortened
 from rehead.progress import row_line
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ class Lines:
     """Progress as plain lines, at most one every ten seconds, and one at the end of each phase."""
 
     def __init__(self, write: Any = None) -> None:
-        self._write = write or (lambda line: print(line, file=sys.stderr, flush=True))
+        self._write = write or functools.partial(say, file=sys.stderr)
         self._name, self._unit, self._done, self._status = "", "photos", 0, ""
         self._total: int | None = None
         self._begun = self._said = time.monotonic()
@@ -34,7 +36,7 @@ class Lines:
     def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
         self.close()
         self._last = None
-        self._name, self._total, self._unit, self._done, self._status = name, total, unit, 0, ""
+        self._name, self._total, self._unit, self._done, self._status = printable(name), total, unit, 0, ""
         self._begun = self._said = time.monotonic()
 
     def advance(self, n: int = 1) -> None:
@@ -49,7 +51,7 @@ class Lines:
             self._say()
 
     def note(self, text: str) -> None:
-        self._write(text)
+        self._write(printable(text))
 
     def row(self, cells: Mapping[str, str]) -> None:
         self._said = time.monotonic()
@@ -83,7 +85,7 @@ class Bars:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24 if console.width >= WIDE else 10),
             TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[rate]}"),
@@ -101,7 +103,7 @@ class Bars:
         self._end()
         width = self._live.console.width
         room = width - (BESIDE_NAME if total is not None else BESIDE_NAME // 2) - (14 if width >= WIDE else 0)
-        shown = name if len(name) <= room else name[: max(1, room - 1)] + "…"
+        shown = shortened(printable(name), room)
         self._unit, self._total = unit, total
         self._begun, self._done = time.monotonic(), 0
         self._task = self._bars.add_task(shown, total=total, rate="", count=self._count())
@@ -123,7 +125,7 @@ class Bars:
         self._status = text
 
     def note(self, text: str) -> None:
-        self._live.console.print(text, highlight=False, markup=False)
+        self._live.console.print(printable(text), highlight=False, markup=False)
 
     def row(self, cells: Mapping[str, str]) -> None:
         self._rows.append(cells)
@@ -162,7 +164,7 @@ def grown(rows: Sequence[Mapping[str, str]]) -> Any:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     for name in rows[0]:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(Text(name), justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row.values()))
     return table

@@ -6,12 +6,16 @@ With --json nothing but JSON goes to standard output, and errors go to standard 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rehead.cli.showing import Bars, Lines
+from rehead.cli.tables import GAP, console, printable, say, shortened, show_table, table
 from rehead.errors import ReheadError, counted
 
 if TYPE_CHECKING:
@@ -22,16 +26,8 @@ if TYPE_CHECKING:
     from rehead.verdict.multilabel import MultilabelVerdict
     from rehead.verdict.regression import RegressionVerdict
 
+NARROWEST = 4  # columns for a class in the table of what was named for what
 MAX_CONFUSION = 12  # classes; a larger matrix does not fit a terminal and stands in verdict.json
-PIPED_WIDTH = 500  # columns; more than any table has
-
-
-def console() -> Console:
-    """Standard output, as wide as the terminal; in a pipe nothing is cut or folded, unless COLUMNS says so."""
-    from rich.console import Console
-
-    is_seen = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(highlight=False, width=None if is_seen else PIPED_WIDTH)
 
 
 def progress_for(*, json: bool) -> Lines | Bars:
@@ -44,7 +40,7 @@ def progress_for(*, json: bool) -> Lines | Bars:
 def show_error(error: ReheadError) -> None:
     """What happened, why, and what to do, on standard error."""
     parts = [printable(part) for part in (error.what, error.why, error.fix) if part]
-    print("Error: " + "\n  ".join(parts), file=sys.stderr)
+    say("Error: " + "\n  ".join(parts), sys.stderr)
 
 
 def percent(interval: Interval | None) -> str:
@@ -54,8 +50,10 @@ def percent(interval: Interval | None) -> str:
     return f"{100 * interval.value:.1f} %  ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
-def show_verdict(verdict: AnyVerdict) -> None:
-    """The verdict as a sentence and tables."""
+def show_verdict(verdict: AnyVerdict, photos: str | None = None) -> None:
+    """The verdict as a sentence and tables. photos: what its paths are relative to; they are shown so that they open."""
+    mistakes: Any = tuple(replace(m, path=opening(m.path, photos)) for m in verdict.mistakes)
+    verdict = replace(verdict, mistakes=mistakes)
     if verdict.task == "classification":
         _show_classification(cast("Verdict", verdict))
         return
@@ -65,6 +63,15 @@ def show_verdict(verdict: AnyVerdict) -> None:
         show_labels(cast("MultilabelVerdict", verdict))
     else:
         show_numbers(cast("RegressionVerdict", verdict))
+
+
+def opening(path: str, photos: str | None) -> str:
+    """A photo's path from the current folder where it leads to a file, else as it is. photos: a folder, or a manifest."""
+    if photos is None:
+        return path
+    place = Path(photos).expanduser()
+    shown = os.path.normpath((place if place.is_dir() else place.parent) / path)
+    return shown if os.path.isfile(shown) else path
 
 
 def _show_classification(verdict: Verdict) -> None:
@@ -84,41 +91,32 @@ def _show_classification(verdict: Verdict) -> None:
         facts.insert(0, f"top-5 {percent(verdict.top5)}")
     if verdict.n_train:
         facts.append(f"learned from {counted(verdict.n_train, 'photo')}{', a part of them' if verdict.partial else ''}")
-    out.print("; ".join(facts), style="dim")
+    out.print("; ".join(facts), style="dim", markup=False)
     for note in verdict.notes:
-        out.print(f"! {note}", style="yellow", markup=False)
+        out.print(f"! {printable(note)}", style="yellow", markup=False)
     _show_classes(verdict, out)
     _show_mistakes(verdict, out)
-
-
-def show_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-    """A table without frames; the columns `right` are set to the right."""
-    from rich.text import Text
-
-    table = _table(header, right)
-    table.columns[0].min_width = min(40, max([len(row[0]) for row in rows], default=0))
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console().print(table)
 
 
 def _show_classes(verdict: Verdict, out: Console) -> None:
     from rich.text import Text
 
-    table = _table(["class", "photos", "precision %", "recall %"], range(1, 4))
-    for facts in verdict.classes:
-        table.add_row(Text(printable(facts.label), overflow="fold"), str(facts.n), *_shares(facts))
     out.print()
-    out.print(table)
+    rows = [(printable(facts.label), str(facts.n), *_shares(facts)) for facts in verdict.classes]
+    show_table(["class", "photos", "precision %", "recall %"], rows, right=range(1, 4))
     if len(verdict.classes) > MAX_CONFUSION:
         return
-    names = [printable(facts.label) for facts in verdict.classes]
-    longest = max(4, (out.width - max(map(len, names)) - 12) // len(names) - 2)  # so that all columns fit
-    table = _table(["is / named", *(name[:longest] for name in names)], range(1, 1 + len(names)))
-    for name, row in zip(names, verdict.confusion, strict=True):
-        table.add_row(Text(name), *(str(count) if count else "·" for count in row))
     out.print()
-    out.print(table)
+    names = [printable(facts.label) for facts in verdict.classes]
+    first = min(max(10, *map(len, names)), out.width // 3)
+    longest = (out.width - first) // len(names) - GAP  # so that all columns fit
+    if longest < NARROWEST:
+        out.print("What was named for what needs a wider terminal; --json has it.", style="dim")
+        return
+    made = table(["is / named", *(shortened(name, longest) for name in names)], range(1, 1 + len(names)))
+    for name, row in zip(names, verdict.confusion, strict=True):
+        made.add_row(Text(name, overflow="fold"), *(str(count) if count else "·" for count in row))
+    out.print(made)
 
 
 def _shares(facts: ClassVerdict) -> list[str]:
@@ -133,57 +131,34 @@ def _narrow(interval: Interval | None) -> str:
 
 
 def _show_mistakes(verdict: Verdict, out: Console) -> None:
-    from rich.text import Text
-
     if not verdict.mistakes:
         return
-    table = _table(["worst mistakes", "is", "named", "with"], [3])
     out.print()
-    for m in verdict.mistakes:
-        table.add_row(
-            Text(printable(m.path), overflow="fold"), Text(m.label), Text(m.predicted), f"{m.probability:.3f}"
-        )
-    out.print(table)
-
-
-def _table(header: Sequence[str], right: Sequence[int]) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i in right else "left", no_wrap=i in right)
-    return table
-
-
-def printable(path: str) -> str:
-    """A file's name as text that any terminal can show: control characters and invalid bytes are escaped."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in as_unicode(path))
-
-
-def as_unicode(path: str) -> str:
-    """A file's name as valid Unicode, whatever its bytes: what is no UTF-8 is escaped (`caf\\xe9.png`)."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    rows = [
+        (printable(m.path), printable(m.label), printable(m.predicted), f"{m.probability:.3f}")
+        for m in verdict.mistakes
+    ]
+    show_table(["worst mistakes", "is", "named", "with"], rows, right=[3])
 
 
 def show_tuned(head_note: str, images: dict[str, int], seconds: dict[str, float], run: str, bundle: str) -> None:
     """How a model was made, where it is, and what to type next."""
     out = console()
     phases = ", ".join(f"{name} {took:.1f}" for name, took in seconds.items() if name != "total" and took >= 0.05)
-    out.print(f"\nHead      {head_note}", markup=False)
+    out.print(f"\nHead      {printable(head_note)}", markup=False)
     stored = f", {images['from_store']} from the store" if images["from_store"] else ""
     skipped = f", {images['skipped']} skipped (see skipped.csv)" if images["skipped"] else ""
     out.print(f"Photos    {images['used']}{stored}{skipped}")
     out.print(f"Time      {seconds['total']:.1f} s ({phases})")
-    out.print(f"Run       {run}", markup=False, soft_wrap=True)
-    out.print(f"Bundle    {bundle}", markup=False, soft_wrap=True)
-    out.print(f"Try it    rehead predict {bundle} PHOTO", markup=False, soft_wrap=True)
+    out.print(f"Run       {printable(run)}", markup=False, soft_wrap=True)
+    out.print(f"Bundle    {printable(bundle)}", markup=False, soft_wrap=True)
+    out.print(f"Try it    rehead predict {printable(shlex.quote(bundle))} PHOTO", markup=False, soft_wrap=True)
 
 
 def show_skipped(skipped: Sequence[Any]) -> None:
     """What was left out, at most ten lines of it."""
     for skip in skipped[:10]:
-        print(f"Skipped {printable(skip.path)}: {skip.reason}", file=sys.stderr)
+        say(f"Skipped {printable(skip.path)}: {printable(skip.reason)}", sys.stderr)
     if len(skipped) > 10:
         print(f"... and {len(skipped) - 10} more", file=sys.stderr)
 
@@ -195,20 +170,22 @@ def show_backbones(rows: Sequence[Any], others: int, pattern: str | None) -> Non
          "here" if r.here else "hub")
         for r in rows
     ]  # fmt: skip
-    show_table(["backbone", "parameters", "MACs", "pixels", "features", "licence", "from"], cells, right=[1, 2, 3, 4])
+    header = ["backbone", "parameters", "MACs", "pixels", "features", "licence", "from"]
+    show_table(header, cells, right=[1, 2, 3, 4], spare=["features", "pixels", "licence"])
+    first = ""
     if pattern is not None:
-        print(f"{len(rows)} of {len(rows) + others} backbones match{'es' * (len(rows) == 1)}", end="; ")
+        first = f"{len(rows)} of {len(rows) + others} backbones match{'es' * (len(rows) == 1)}; "
     elif others:
-        print(f"{others} more: rehead backbones 'resnet*'", end="; ")
-    print("weights that are not here come from the hub or --weights FILE.")
+        first = f"{others} more: rehead backbones 'resnet*'; "
+    say(f"{first}weights that are not here come from the hub or --weights FILE.")
 
 
 def show_runs(runs: Sequence[Any], folder: str) -> None:
     """Runs, one a line."""
     if not runs:
-        print(f"There are no runs in {folder}. Make one with: rehead tune photos/")
+        say(f"There are no runs in {printable(folder)}. Make one with: rehead tune photos/")
         return
-    cells = [(r.path.name, r.recipe.train, r.recipe.head, _state(r)) for r in runs]
+    cells = [(printable(r.path.name), r.recipe.train, r.recipe.head, _state(r)) for r in runs]
     show_table(["run", "learned", "head", "right %"], cells, right=[3])
 
 
@@ -228,16 +205,17 @@ def _state(run: Any) -> str:
 def show_run(run: Any) -> None:
     """A run: recipe and verdict, or how to go on with it."""
     out = console()
-    out.print(f"Run       {run.path}", markup=False, soft_wrap=True)
+    out.print(f"Run       {printable(str(run.path))}", markup=False, soft_wrap=True)
     for name, value in run.settings().items():
-        out.print(f"  {name:<16} {value}", markup=False)
+        out.print(f"  {name:<16} {printable(str(value))}", markup=False)
     if run.is_running:
         out.print("A job is writing it now.")
         return
     if run.verdict is None:
-        out.print("It is not finished." + (f" Go on: rehead tune --resume {run.path}" if run.can_resume else ""))
+        go_on = f" Go on: rehead tune --resume {printable(shlex.quote(str(run.path)))}" if run.can_resume else ""
+        out.print(f"It is not finished.{go_on}", markup=False, soft_wrap=True)
         return
-    out.print(f"Head      {run.head_note}", markup=False)
+    out.print(f"Head      {printable(run.head_note)}", markup=False)
     out.print(f"Time      {run.seconds['total']:.1f} s")
     show_verdict(run.verdict)
 
@@ -259,8 +237,8 @@ def show_layers(rows: Sequence[Any]) -> None:
     ]
     show_table(["layer", "output", "parameters", "MACs", "1,000 photos"], cells, right=[1, 2, 3, 4])
     total = sum(r.parameters for r in rows)
-    print(f"{total:,} parameters, {sum(r.macs for r in rows) / 1e9:.2f} G multiply-adds for one photo.")
-    print("A cut behind a layer keeps its output for each photo: the last column is what that takes on disk.")
+    say(f"{total:,} parameters, {sum(r.macs for r in rows) / 1e9:.2f} G multiply-adds for one photo.")
+    say("A cut behind a layer keeps its output for each photo: the last column is what that takes on disk.")
 
 
 def show_cache(folder: Any, stores: Sequence[Any], other: int) -> None:
@@ -268,7 +246,7 @@ def show_cache(folder: Any, stores: Sequence[Any], other: int) -> None:
     from rehead.cli.arguments import as_bytes
 
     if not folder.is_dir():
-        print(f"There is no cache in {folder} yet.")
+        say(f"There is no cache in {printable(str(folder))} yet.")
         return
     cells = [
         (
@@ -285,11 +263,11 @@ def show_cache(folder: Any, stores: Sequence[Any], other: int) -> None:
     ]
     if cells:
         header = ["backbone", "cut", "fit", "view", "prefix", "photos", "size", "last used"]
-        show_table(header, cells, right=[5, 6])
-    else:
-        print("No features are kept.", end=" ")
+        show_table(header, cells, right=[5, 6], spare=["prefix", "last used", "fit", "view"])
     total = sum(s.size_bytes for s in stores) + other
-    print(f"{as_bytes(total)} in {folder}, {as_bytes(other)} of it exported networks and unpacked archives")
+    first = "" if cells else "No features are kept. "
+    said = f"{first}{as_bytes(total)} in {printable(str(folder))}, "
+    say(f"{said}{as_bytes(other)} of it exported networks and unpacked archives")
 
 
 def show_cleared(cleared: Any) -> None:
@@ -298,6 +276,6 @@ def show_cleared(cleared: Any) -> None:
 
     said = f"Freed {as_bytes(cleared.freed_bytes)}"
     if not cleared.matched:
-        print(f"{said}: nothing that is kept matches. `rehead cache` lists what is.")
+        say(f"{said}: nothing that is kept matches. `rehead cache` lists what is.")
         return
-    print(f"{said}." + (" Some is in use and was kept." if cleared.kept_in_use else ""))
+    say(f"{said}." + (" Some is in use and was kept." if cleared.kept_in_use else ""))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rehead.cli.terminal import console, printable, show_table
+from rehead.cli.tables import console, printable, show_table
+from rehead.errors import counted
 from rehead.verdict.bootstrap import Estimate, short
 from rehead.verdict.metrics import Interval, judged_on
 from rehead.verdict.multilabel import MultilabelVerdict
@@ -31,11 +32,16 @@ def show_labels(verdict: MultilabelVerdict) -> None:
         for x in verdict.labels
     ]  # fmt: skip
     out.print()
-    show_table(["label", "photos", "AP", "from", "precision %", "recall %", "F1"], rows, right=range(1, 7))
+    show_table(
+        ["label", "photos", "AP", "from", "precision %", "recall %", "F1"],
+        rows,
+        right=range(1, 7),
+        spare=["from", "F1"],
+    )
     if verdict.mistakes:
         out.print()
         wrong = [
-            (printable(m.path), _listed(m.labels), _listed(m.predicted), f"{m.wrong} {m.probability:.3f}")
+            (printable(m.path), _listed(m.labels), _listed(m.predicted), f"{printable(m.wrong)} {m.probability:.3f}")
             for m in verdict.mistakes
         ]
         show_table(["worst mistakes", "is", "named", "most wrong"], wrong)
@@ -64,10 +70,10 @@ def show_numbers(verdict: RegressionVerdict) -> None:
 def _show_facts(verdict: Any, facts: list[str]) -> None:
     out = console()
     if verdict.n_train:
-        facts.append(f"learned from {verdict.n_train} photos{', a part of them' if verdict.partial else ''}")
-    out.print("; ".join(facts), style="dim")
+        facts.append(f"learned from {counted(verdict.n_train, 'photo')}{', a part of them' if verdict.partial else ''}")
+    out.print("; ".join(facts), style="dim", markup=False)
     for note in verdict.notes:
-        out.print(f"! {note}", style="yellow", markup=False)
+        out.print(f"! {printable(note)}", style="yellow", markup=False)
 
 
 def _decimals(error: float) -> int:

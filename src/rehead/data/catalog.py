@@ -11,9 +11,9 @@ import csv
 import functools
 import io
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from rehead.bundle import Task
 from rehead.data.checks import checked_split
 from rehead.data.folders import PICTURE_NAMES
 from rehead.data.known import Look, Stamp, open_known
-from rehead.data.rows import Row, Skip, Source
+from rehead.data.rows import Row, Skip, Source, bounded
 from rehead.data.split import HELD_OUT_SIDES, side_of, split_keys
 from rehead.data.targets import classes_of, label_for, names_in, strata_of, targets_of, task_of
 from rehead.errors import PhotoError, SourceError
@@ -60,7 +60,8 @@ class Catalog:
     already. leaks: held-out photos whose bytes stand on the training side too (only where the source gave the sides).
     ours: whether the sides were drawn here. n_unsided: photos of which the source gives no side, while it gives that of
     others. is_gone: whether a photo cannot be read any more, which is no fault where its
-    features are kept.
+    features are kept. bad: those of `skipped` that the source or the reading could not use. n_rows: what the source names,
+    those included. strangers: classes or labels that only held-out photos have, which are left out, and how many each.
     """
 
     name: str
@@ -75,6 +76,9 @@ class Catalog:
     n_unsided: int = 0
     task: Task = "classification"
     is_gone: Callable[[Photo], bool] = lambda _: False
+    bad: tuple[Skip, ...] = ()
+    n_rows: int = 0
+    strangers: Mapping[str, int] = field(default_factory=dict)
 
     def on(self, *sides: str) -> list[int]:
         """The positions of the photos on these sides."""
@@ -93,6 +97,11 @@ class Catalog:
             {self.photos[i].group for i in self.on(side)} - {None} for side in ("train", self.held_out_side)
         )
         return tuple(sorted(group for group in learned & held_out if group is not None))
+
+    @property
+    def n_all(self) -> int:
+        """How many photos there are or should be: those that cannot be read, and those of an earlier job, included."""
+        return max(self.n_rows, len(self.photos) + len(self.bad))
 
     @property
     def n_outputs(self) -> int:
@@ -158,7 +167,10 @@ def scan(
 
 def scan_held_out(source: Source, progress: Progress | None = None, task: Task = "classification") -> Catalog:
     """The catalog of photos a finished model is verified on: all, or the held-out sides where there are any."""
-    found = _labelled(source, _identified(source, progress or Silent()), task)
+    fix = "The bundle gives a number: verify it on a table path,label whose labels are numbers." * (
+        task == "regression"
+    )
+    found = _labelled(source, _identified(source, progress or Silent()), task, fix)
     has_sides = any(row.side in HELD_OUT_SIDES for row, _ in found)
     wanted = [(row, digest) for row, digest in found if not has_sides or row.side in HELD_OUT_SIDES]
     photos = [Photo(row.path, row.label, "test", digest, row.group) for row, digest in wanted]
@@ -193,8 +205,11 @@ def _identified(source: Source, progress: Progress, cache: Path | None = None) -
     return found
 
 
-def _labelled(source: Source, found: list[tuple[Row, bytes]], task: Task) -> list[tuple[Row, bytes]]:
-    """The photos with their labels as the task has them; those without one are added to `source.skipped`."""
+def _labelled(source: Source, found: list[tuple[Row, bytes]], task: Task, fix: str = "") -> list[tuple[Row, bytes]]:
+    """The photos with their labels as the task has them; those without one are added to `source.skipped`.
+
+    Raises SourceError where none has one; fix: what is to be done then.
+    """
     good = []
     for row, digest in found:
         try:
@@ -206,8 +221,8 @@ def _labelled(source: Source, found: list[tuple[Row, bytes]], task: Task) -> lis
     if not good:
         raise SourceError(
             what=f"No photo of {source.name} has a label that can be used.",
-            why="; ".join(f"{skip.path} {skip.reason}" for skip in source.skipped[:3]),
-            fix="Name what the labels are: --task classification, multilabel or regression.",
+            why="; ".join(f"{bounded(skip.path)} {skip.reason}" for skip in source.skipped[:3]),
+            fix=fix or "Name what the labels are: --task classification, multilabel or regression.",
         )
     return good
 
@@ -307,6 +322,8 @@ def _catalog(source: Source, photos: list[Photo], found: list[tuple[Row, bytes]]
         ours=ours,
         n_unsided=0 if ours else sum(not row_by_path[photo.path].side for photo in kept.values()),
         task=task,
+        bad=tuple(source.skipped),
+        n_rows=len(found) + len(source.skipped),
     )
 
 
@@ -323,7 +340,7 @@ def _conflicts(photos: list[Photo]) -> dict[bytes, str]:
 
 
 def _nothing(source: Source) -> SourceError:
-    reasons = "; ".join(f"{skip.path} {skip.reason}" for skip in source.skipped[:3])
+    reasons = "; ".join(f"{bounded(skip.path)} {skip.reason}" for skip in source.skipped[:3])
     return SourceError(
         what=f"{source.name} has no photo that can be read.",
         why=reasons or f"{len(source.rows)} files were looked at, none of them an image.",

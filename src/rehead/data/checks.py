@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rehead.data.rows import Skip
+from rehead.data.rows import Skip, quoted
 from rehead.data.targets import classes_of
 from rehead.errors import SplitError, counted
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def checked_split(catalog: Catalog) -> Catalog:
     """The catalog without classes that only held-out photos have. Raises SplitError when a class cannot be split."""
+    _check_learned(catalog)
     catalog = _without_strangers(catalog)
     _check_differ(catalog)
     if not catalog.on(catalog.held_out_side):
@@ -32,6 +33,18 @@ def checked_split(catalog: Catalog) -> Catalog:
     return catalog
 
 
+def _check_learned(catalog: Catalog) -> None:
+    """Raises SplitError where the source gives sides, and none of them is the training side."""
+    if catalog.ours or not catalog.photos or catalog.on("train"):
+        return
+    sides = " and ".join(sorted({photo.side for photo in catalog.photos}))
+    raise SplitError(
+        what="No photo is left to learn from.",
+        why=f"The source gives sides, and all {len(catalog.photos)} photos are of {sides}.",
+        fix="Give some the side train, or leave the split out: some photos are then held out by rehead.",
+    )
+
+
 def _why_none_is_held_out(catalog: Catalog) -> str:
     groups, n = {photo.group for photo in catalog.photos}, len(catalog.photos)
     if not catalog.ours:
@@ -40,7 +53,7 @@ def _why_none_is_held_out(catalog: Catalog) -> str:
         )
         return f"The source gives sides, and all of them are the training side{unsided}."
     if len(groups) == 1 and None not in groups:
-        return f"Photos of one group stay on one side, and all {n} are of the group {groups.pop()!r}."
+        return f"Photos of one group stay on one side, and all {n} are of the group {quoted(str(groups.pop()))}."
     return ""
 
 
@@ -55,7 +68,8 @@ def _without_strangers(catalog: Catalog) -> Catalog:
         return catalog
     why = f"its {'class' if catalog.task == 'classification' else 'label'} has no photo on the training side"
     skips = [Skip(catalog.photos[i].path, why) for i in sorted(strangers)]
-    return replace(catalog.without(strangers, skips), classes=learned)
+    counts = Counter(name for i in sorted(strangers) for name in catalog.names(catalog.photos[i]) if name not in known)
+    return replace(catalog.without(strangers, skips), classes=learned, strangers=counts)
 
 
 def _check_differ(catalog: Catalog) -> None:
@@ -64,18 +78,18 @@ def _check_differ(catalog: Catalog) -> None:
     if catalog.task == "classification" and len(catalog.classes) < 2:
         raise SplitError(
             what="There is only one class." if catalog.classes else "No class has a photo to learn from.",
-            why=f"All photos of {catalog.name} are labelled {catalog.classes[0]!r}." if catalog.classes else "",
+            why=f"All photos of {catalog.name} are labelled {quoted(catalog.classes[0])}." if catalog.classes else "",
             fix="Put the photos of each class into a folder of its own: photos/cat/..., photos/dog/...",
         )
     if catalog.task != "classification" and len({catalog.photos[i].label for i in train}) < 2:
         raise SplitError(
             what=f"The {len(train)} photos to learn from do not differ in their labels.",
-            why=f"All have the label {catalog.photos[train[0]].label!r}." if train else "",
+            why=f"All have the label {quoted(catalog.photos[train[0]].label)}." if train else "",
             fix="Check the label column, or name what it is with --task.",
         )
     if catalog.task == "multilabel" and (same := [x for x in catalog.unlearnable(train) if not _is_absent(catalog, x)]):
         raise SplitError(
-            what=f"All photos to learn from have the label {same[0]!r}.",
+            what=f"All photos to learn from have the label {quoted(same[0])}.",
             why="Nothing can be learned of what is never missing.",
             fix="Leave it out of the label column.",
         )
@@ -98,7 +112,7 @@ def _check_every_class(catalog: Catalog) -> None:
         none = "held out" if learned[label] else "left to learn from"
         what = "class" if catalog.task == "classification" else "label"
         raise SplitError(
-            what=f"The {what} {label!r} is too small to be split: {counted(count, 'photo')}, none {none}.",
+            what=f"The {what} {quoted(label)} is too small to be split: {counted(count, 'photo')}, none {none}.",
             why=_why_on_one_side(catalog, label, count),
             fix="Add photos of it, name held-out photos with --valid DIR, or try another --valid-fraction or --seed.",
         )

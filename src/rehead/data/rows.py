@@ -122,6 +122,16 @@ def label_of(value: Any) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def bounded(text: str, n: int = 80) -> str:
+    """A cell of a table as an error shows it: a quote that is not closed makes one of the whole file."""
+    return text if len(text) <= n else text[:n] + "..."
+
+
+def quoted(text: str) -> str:
+    """A name in quotes, bounded; control characters are escaped, what is escaped already is not escaped again."""
+    return "'" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in bounded(text)) + "'"
+
+
 def short_name(text: str) -> str:
     """A name for runs: letters, digits, "-", "_" and "." of `text`, at most 60."""
     return re.sub(r"[^\w.-]+", "-", label_of(text), flags=re.ASCII).strip("-.")[:60] or "photos"

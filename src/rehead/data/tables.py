@@ -22,9 +22,11 @@ from rehead.data.rows import (
     Row,
     Skip,
     Source,
+    bounded,
     file_below,
     is_nothing,
     label_of,
+    quoted,
     reader_below,
     short_name,
 )
@@ -61,16 +63,17 @@ def read_manifest(source: str | Path, request: Request) -> Source:
 def read_table(source: Any, request: Request) -> Source:
     """The rows of a pandas or polars data frame or a pyarrow table, by its columns' names."""
     names = [str(name) for name in getattr(source, "column_names", None) or source.columns]
-    place = _places(names, "The table")
+    fix = "The table needs the columns path and label and, where wanted, split and group."
+    place = _places(names, "The table", fix)
     columns = {name: _values(source[names[i]]) for name, i in place.items()}
-    return _source("table", "table", _lines(columns, 0), Path.cwd(), "The table", request)
+    return _source("table", "table", _lines(columns, 0), Path.cwd(), "the table", request)
 
 
 def read_lists(source: tuple[Sequence[Any], Sequence[Any]], request: Request) -> Source:
     """The rows of two lists, paths and labels."""
     paths, labels = source
     return _source(
-        "photos", "lists", _lines({"path": paths, "label": labels}, 0), Path.cwd(), "The list of paths", request
+        "photos", "lists", _lines({"path": paths, "label": labels}, 0), Path.cwd(), "the list of paths", request
     )
 
 
@@ -91,7 +94,9 @@ def _is_manifest(path: Path) -> bool:
 
 
 def _source(name: str, layout: str, lines: Iterable[Line], root: Path, what: str, request: Request) -> Source:
-    unit = "line" if layout == "manifest" else "position"
+    is_file = layout == "manifest"
+    unit = "line" if is_file else "position"
+    first_word = what if is_file else what[0].upper() + what[1:]
     rows: list[Row] = []
     skipped: list[Skip] = []
     number_by_path: dict[str, int] = {}
@@ -107,14 +112,14 @@ def _source(name: str, layout: str, lines: Iterable[Line], root: Path, what: str
         first = number_by_path.setdefault(os.path.normpath(path), line.number)
         if first != line.number:
             raise SourceError(
-                what=f"{what} names {path!r} twice.",
+                what=f"{first_word} names {quoted(path)} twice.",
                 why=f"It stands on {unit}s {first} and {line.number}.",
-                fix="Keep one line for each photo.",
+                fix="Keep one line for each photo." if is_file else "Name each photo once.",
             )
-        side, group = _side(line, what, unit), label_of(line.group) or None
+        side, group = _side(line, first_word, unit), label_of(line.group) or None
         reason = _missing(os.path.join(root, path)) or ("" if may_be_none or label_of(line.label) else "has no label")
         if reason:
-            skipped.append(Skip(path, reason))
+            skipped.append(_skip(path, reason, line.number))
         else:
             rows.append(Row(path, label_of(line.label), side, group))
     if not rows:
@@ -122,9 +127,23 @@ def _source(name: str, layout: str, lines: Iterable[Line], root: Path, what: str
         raise SourceError(
             what=f"Nothing in {what} can be used.",
             why=why,
-            fix=f"Its paths are looked for in {root}." if skipped else "Write one line path,label for each photo.",
+            fix=_how_to_mend(root, is_file, skipped),
         )
     return Source(name, layout, rows, reader_below(str(root)), skipped, root, file_below(str(root)))
+
+
+def _how_to_mend(root: Path, is_file: bool, skipped: Sequence[Skip]) -> str:
+    if skipped:
+        where = "in" if is_file else "from the current folder,"
+        return f"Its paths are looked for {where} {root}."
+    return "Write one line path,label for each photo." if is_file else "Pass a path and a label for each photo."
+
+
+def _skip(path: str, reason: str, number: int) -> Skip:
+    """A path that is left out; one that goes on over several lines may be no path at all."""
+    if "\n" in path and len(path) != len(bounded(path)):
+        return Skip(bounded(path), f"{reason}: a quote before line {number} may not be closed")
+    return Skip(path, reason)
 
 
 def _path(line: Line, root: Path, confined: bool) -> str:
@@ -134,7 +153,7 @@ def _path(line: Line, root: Path, confined: bool) -> str:
     if "\\" in text and (os.sep == "\\" or not os.path.lexists(os.path.join(root, text))):
         text = text.replace("\\", "/")
     if confined and not os.path.abspath(os.path.join(root, text)).startswith(os.path.abspath(root) + os.sep):
-        raise UnsafeArchive(what=f"The manifest in the archive names {text!r}, which lies outside the archive.")
+        raise UnsafeArchive(what=f"The manifest in the archive names {quoted(text)}, which lies outside the archive.")
     return text
 
 
@@ -142,7 +161,7 @@ def _side(line: Line, what: str, unit: str) -> str | None:
     name = label_of(line.split).lower()
     if name and name not in SIDE_BY_NAME:
         raise SourceError(
-            what=f"{what} has the split {line.split!r} on {unit} {line.number}.",
+            what=f"{what} has the split {quoted(str(line.split))} on {unit} {line.number}.",
             why=f"Known are {', '.join(SIDE_BY_NAME)}.",
             fix=nearest(name, SIDE_BY_NAME),
         )
@@ -187,11 +206,11 @@ def _check_text(line: Line, path: Path) -> None:
     for column in COLUMNS[1:]:
         text = getattr(line, column) or ""
         if any("\udc80" <= character <= "\udcff" for character in text):
-            quoted = shlex.quote(str(path))
+            shell = shlex.quote(str(path))
             raise SourceError(
-                what=f"Line {line.number} of {path} has the {column} '{label_of(text)}', which is not UTF-8.",
+                what=f"Line {line.number} of {path} has the {column} {quoted(label_of(text))}, which is not UTF-8.",
                 why="The file may have been saved as Windows-1252 or Latin-1.",
-                fix=f"Save it as UTF-8 (in Excel: CSV UTF-8), or: iconv -f WINDOWS-1252 -t UTF-8 {quoted} > utf8.csv",
+                fix=f"Save it as UTF-8 (in Excel: CSV UTF-8), or: iconv -f WINDOWS-1252 -t UTF-8 {shell} > utf8.csv",
             )
 
 
@@ -216,7 +235,10 @@ def _delimiter(header: str) -> str:
     return max(DELIMITERS, key=header.count)
 
 
-def _places(header: Sequence[str], what: str) -> dict[str, int]:
+NAMES_COLUMNS = "The first line must name the columns: path,label and, where wanted, split and group."
+
+
+def _places(header: Sequence[str], what: str, fix: str = NAMES_COLUMNS) -> dict[str, int]:
     """For each known column its place. Raises SourceError for columns that are unknown, missing or there twice."""
     place: dict[str, int] = {}
     for i, cell in enumerate(header):
@@ -224,7 +246,7 @@ def _places(header: Sequence[str], what: str) -> dict[str, int]:
         name = ALSO_KNOWN.get(name, name)
         if name and name not in COLUMNS:
             raise SourceError(
-                what=f"{what} has an unknown column {cell!r}.",
+                what=f"{what} has an unknown column {quoted(cell)}.",
                 why=f"Known are {', '.join(COLUMNS)}.",
                 fix=nearest(name, COLUMNS),
             )
@@ -236,7 +258,7 @@ def _places(header: Sequence[str], what: str) -> dict[str, int]:
         raise SourceError(
             what=f"{what} has no column {' and no column '.join(repr(name) for name in missing)}.",
             why=f"Its columns are {', '.join(header)[:200] or 'none'}.",
-            fix="The first line must name the columns: path,label and, where wanted, split and group.",
+            fix=fix,
         )
     return place
 

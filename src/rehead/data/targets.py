@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.bundle import Task
-from rehead.data.rows import label_of
+from rehead.data.rows import label_of, quoted
 
 SEPARATOR = ";"
 MANY_NUMBERS = 20  # different whole numbers up to which they are taken for names of classes
@@ -55,7 +55,7 @@ def label_for(task: Task, text: str) -> str:
         return text
     number = number_in(text)
     if number is None:
-        raise ValueError(f"has the label {text!r}, which is no number")
+        raise ValueError(f"has the label {quoted(text)}, which is no number")
     return label_of(number)
 
 

@@ -12,7 +12,7 @@ import csv
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog
-from rehead.data.rows import Skip
+from rehead.data.rows import Skip, bounded
 from rehead.durable import write_text
 from rehead.errors import PhotoError, TooManyBad, counted
 from rehead.features.engines import Engine
@@ -54,14 +54,21 @@ def extract(
     stop: Callable[[], bool],
     on_features: Callable[[list[int], NDArray[np.float32]], None],
     n_known: int = 0,
+    bad_before: Sequence[Skip] = (),
+    n_all: int = 0,
 ) -> Extracted:
     """Features of the photos at `positions`, in this order, into the store.
 
     pixels_of: a photo's bytes and their digest -> what the engine is given, (h, w, 3); raises PhotoError.
     stop: asked after each batch; once true, what is under way is finished and kept. on_features: told the positions and
     features (n, width) of each batch, from the calling thread. n_known: good photos of the job that the store has already.
-    Raises TooManyBad when more than `max_bad` of the job's photos are bad; what was computed stays in the store.
+    bad_before, n_all: see `check_bad`.
+    Raises TooManyBad as `check_bad` does; what was computed stays in the store.
     """
+
+    def check(n_photos: int, *, so_far: bool = False) -> None:
+        check_bad(result.bad.values(), n_photos, max_bad, so_far=so_far, before=bad_before, n_all=n_all)
+
     result = Extracted()
     pending: list[tuple[bytes, NDArray[np.float32]]] = []
     committed = time.monotonic()
@@ -87,14 +94,14 @@ def extract(
                 store.put(pending)
                 pending.clear()
                 committed = time.monotonic()
-            _check_bad(result, n_known + len(positions), max_bad, so_far=True)
+            check(n_known + len(positions), so_far=True)
             if stop():
                 halted.set()
     finally:
         halted.set()
         results.close()  # type: ignore[attr-defined]  # a generator: waits for the threads
         store.put(pending)
-    _check_bad(result, n_known + result.done + len(result.bad), max_bad)
+    check(n_known + result.done + len(result.bad))
     return result
 
 
@@ -114,14 +121,29 @@ def _decoded(
     return good, pixels, bad
 
 
-def _check_bad(result: Extracted, n_photos: int, max_bad: float, *, so_far: bool = False) -> None:
-    if len(result.bad) > max_bad * n_photos:
-        raise too_many_bad(list(result.bad.values()), n_photos, max_bad, so_far=so_far)
+def check_bad(
+    bad: Collection[Skip],
+    n_photos: int,
+    max_bad: float,
+    *,
+    so_far: bool = False,
+    before: Sequence[Skip] = (),
+    n_all: int = 0,
+) -> None:
+    """Raises TooManyBad when more than `max_bad` of the photos are bad: of these `n_photos`, or of all there are.
+
+    before: what was found to be bad before these were looked at, as in `Catalog.bad`. n_all: all photos, both kinds of bad
+    ones included, as in `Catalog.n_all`. so_far: not all were looked at.
+    """
+    if len(bad) > max_bad * n_photos:
+        raise too_many_bad(list(bad), n_photos, max_bad, so_far=so_far)
+    if before and len(before) + len(bad) > max_bad * n_all:
+        raise too_many_bad([*before, *bad], n_all, max_bad, so_far=so_far)
 
 
 def too_many_bad(skips: Sequence[Any], seen: int, max_bad: float, *, so_far: bool = False) -> TooManyBad:
     """The error for a share of unreadable photos above `max_bad`. so_far: not all were looked at."""
-    first = "; ".join(f"{skip.path} {skip.reason}" for skip in skips[:N_NAMED])
+    first = "; ".join(f"{bounded(skip.path, 200)} {skip.reason}" for skip in skips[:N_NAMED])
     error = TooManyBad(
         what=f"{len(skips)} of {counted(seen, 'photo')} cannot be read{' so far' if so_far else ''}, "
         f"which is more than {max_bad:.0%}.",

@@ -278,9 +278,10 @@ def _named(folder: Path, error: Any, needed_bytes: int) -> StoreError:
 
 
 def disk_full(folder: Path, needed_bytes: int, purpose: str = "features") -> DiskFull:
-    """The error for a cache that has no room for so much."""
+    """The error for a cache that has no room for so much; of a store in it, the cache's folder is named."""
+    place = folder.parent.parent if folder.parent.name == "features" else folder
     return DiskFull(
-        what=f"The disk of {folder} is full.",
+        what=f"The disk of {place} is full.",
         why=shortage(needed_bytes, shutil.disk_usage(folder).free, purpose),
         fix="Free some with `rehead cache clear`, or keep features elsewhere with --cache DIR.",
     )

@@ -117,6 +117,11 @@ def known_as(name: str) -> str:
 def locate(name: str, weights: Path | None) -> Place:
     """Where the weights of a backbone are. Raises WeightsUnavailable when the file or the package is not there."""
     if weights is not None:
+        if weights.is_dir():
+            raise WeightsUnavailable(
+                what=f"{weights} is a folder, not a file of weights.",
+                fix=f"Name the file in it, such as --weights {weights / 'model.safetensors'}.",
+            )
         if not weights.is_file():
             raise WeightsUnavailable(
                 what=f"There is no weights file {weights}.", fix="Pass a .safetensors, .pth or .pt file."

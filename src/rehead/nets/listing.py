@@ -17,6 +17,7 @@ from rehead.nets.backbone import created, measured, preprocess_of
 from rehead.nets.card import PACKAGES, known_as
 from rehead.nets.cut import Pooled
 from rehead.nets.hub import is_here
+from rehead.progress import Progress, Silent
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,12 @@ class Listing:
     here: bool
 
 
-def list_backbones(pattern: str | None, cache: Path) -> tuple[list[Listing], int]:
-    """Backbones that match, and how many others there are; without a pattern, those whose weights are here."""
+def list_backbones(pattern: str | None, cache: Path, progress: Progress | None = None) -> tuple[list[Listing], int]:
+    """Backbones that match, and how many others there are; without a pattern, those whose weights are here.
+
+    progress: told of each, as those that nobody asked for before are measured first.
+    """
+    progress = progress or Silent()
     names = list(dict.fromkeys([*PACKAGES, *(n for n in timm.list_models() if known_as(n) == n)]))
     if pattern is None:
         chosen = [name for name in names if is_here(name)]
@@ -42,7 +47,12 @@ def list_backbones(pattern: str | None, cache: Path) -> tuple[list[Listing], int
         chosen = [name for name in names if fnmatch.fnmatch(name, wanted)]
         if not chosen:
             raise UnknownBackbone(what=f"No backbone matches {pattern!r}.", fix=nearest(pattern, names))
-    return [_listing(name, cache) for name in chosen], len(names) - len(chosen)
+    progress.phase("Measuring backbones (once)", len(chosen), "backbones")
+    rows = []
+    for name in chosen:
+        rows.append(_listing(name, cache))
+        progress.advance()
+    return rows, len(names) - len(chosen)
 
 
 def _listing(name: str, cache: Path) -> Listing:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickle
 import re
 import sys
+import textwrap
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -93,16 +94,21 @@ def _is_pickle(path: Path) -> bool:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if "nsupported" in line or "lobal" in line]
-    return lines[0][:200] if lines else ""
+    return _brief(lines[0]) if lines else ""
 
 
 def _damaged(path: Path, error: BaseException) -> WeightsMismatch:
     size = path.stat().st_size
     return WeightsMismatch(
         what=f"{path} cannot be read as weights.",
-        why=f"It has {size} bytes; {type(error).__name__}: {str(error).splitlines()[0][:150] if str(error) else ''}",
+        why=f"It has {size} bytes; {type(error).__name__}: {_brief(str(error))}".rstrip(": "),
         fix="It may be cut short or of another kind: copy it again, and name a .safetensors, .pth or .pt file.",
     )
+
+
+def _brief(text: str) -> str:
+    """The first line of a library's words, whole words of it."""
+    return textwrap.shorten((text.splitlines() or [""])[0], 200, placeholder=" ...")
 
 
 def _unwrapped(value: Any) -> Tensors:

@@ -45,7 +45,7 @@ def wilson(right: int, n: int) -> Interval:
     share, z2 = right / n, Z95 * Z95
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), n)
+    return Interval(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), n)  # of rounding
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def judge(
         top5=top5,
         majority=wilson(int(np.bincount(labels, minlength=1).max()), n),
         macro_f1=_macro_f1(confusion),
-        log_loss=float(-log_p[np.arange(n), labels].mean()),
+        log_loss=max(0.0, float(-log_p[np.arange(n), labels].mean())),  # never -0.0
         classes=tuple(_class_verdict(confusion, i, label) for i, label in enumerate(classes)),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         mistakes=_worst(log_p, labels, predicted, classes, paths),
