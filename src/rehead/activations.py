@@ -19,7 +19,7 @@ from rehead.data.split import fold_numbers
 from rehead.errors import PhotoError
 from rehead.export import ready_prefix
 from rehead.extraction import extract_missing, in_store, left_out, open_store, photos_there
-from rehead.features.extract import too_many_bad
+from rehead.features.extract import check_bad
 from rehead.features.store import Store
 from rehead.features.views import PLAIN, augmented, view_names
 from rehead.nets.card import Card, with_fit
@@ -165,8 +165,7 @@ def _unreadable(catalog: Catalog, order: list[int], recipe: Recipe, progress: Pr
         progress.advance()
         if skip:
             bad[i] = skip
-    if len(bad) > recipe.max_bad * len(order):
-        raise too_many_bad(list(bad.values()), len(order), recipe.max_bad)
+    check_bad(list(bad.values()), len(order), recipe.max_bad, before=catalog.bad, n_all=catalog.n_all)
     return bad | gone
 
 
