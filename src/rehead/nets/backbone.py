@@ -187,7 +187,7 @@ def classifier_of(network: nn.Module) -> Sequence[str]:
 
 def created(architecture: str, arguments: Mapping[str, Any], seed: int, device: str | None = None) -> nn.Module:
     if not timm.is_model(architecture.split(".")[0]):
-        names = [*PACKAGES, *timm.list_models()]
+        names = every_name()
         raise UnknownBackbone(
             what=f"No backbone is called {architecture!r}.",
             why=f"There are {len(names)}: the classifiers of timm {timm.__version__} and those with weights here.",
@@ -252,6 +252,11 @@ def measured(prefix: nn.Module, preprocess: Preprocess) -> tuple[int, int, tuple
     n_unused = sum(p.numel() for p in unused.parameters()) if isinstance(unused, nn.Module) else 0
     n_parameters = sum(p.numel() for p in prefix.parameters()) - n_unused
     return n_parameters, counter.get_total_flops() // 2, tuple(features.shape[1:])
+
+
+def every_name() -> list[str]:
+    """The names of all backbones, each once: those of packages first, which go before timm's own names for them."""
+    return list(dict.fromkeys([*PACKAGES, *(name for name in timm.list_models() if known_as(name) == name)]))
 
 
 def _licence(network: nn.Module, place: Place) -> str:

@@ -13,8 +13,8 @@ import torch
 
 from rehead.durable import write_text
 from rehead.errors import UnknownBackbone, nearest
-from rehead.nets.backbone import created, measured, preprocess_of
-from rehead.nets.card import PACKAGES, known_as
+from rehead.nets.backbone import created, every_name, measured, preprocess_of
+from rehead.nets.card import PACKAGES
 from rehead.nets.cut import Pooled
 from rehead.nets.hub import is_here
 from rehead.progress import Progress, Silent
@@ -39,7 +39,7 @@ def list_backbones(pattern: str | None, cache: Path, progress: Progress | None =
     progress: told of each, as those that nobody asked for before are measured first.
     """
     progress = progress or Silent()
-    names = list(dict.fromkeys([*PACKAGES, *(n for n in timm.list_models() if known_as(n) == n)]))
+    names = every_name()
     if pattern is None:
         chosen = [name for name in names if is_here(name)]
     else:
