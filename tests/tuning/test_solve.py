@@ -269,3 +269,14 @@ def test_no_warning_is_raised_where_classes_lie_far_apart():
         warnings.simplefilter("error")
         assert solve_linear(features, labels, 3, folds=folds).cv_accuracy == 1
         solve_prototype(features, labels, 3)
+
+
+def test_photos_without_a_mistake_do_not_make_a_head_surer_than_their_number_allows() -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    features = (random.normal(size=(400, 6)) + 40 * labels[:, None]).astype(np.float32)
+    solved = solve_linear(features, labels, 2, folds=np.arange(400) % 5)
+    assert solved.cv_accuracy == 1.0
+    assert solved.cv_log_loss is not None
+    assert 1e-6 < solved.cv_log_loss < 1 / 400
+    assert solved.penalty > PENALTIES[-1]

@@ -13,7 +13,7 @@ import shlex
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from rehead.data.rows import (
@@ -79,7 +79,7 @@ def read_lists(source: tuple[Sequence[Any], Sequence[Any]], request: Request) ->
 
 def find_manifest(folder: Path, paths: Sequence[str]) -> str:
     """The one table among these files, relative to `folder`, whose columns are a manifest's, or ""."""
-    tables = [path for path in paths if path.count("/") <= 1 and PurePath(path).suffix.lower() in TABLE_NAMES]
+    tables = [path for path in paths if path.count("/") <= 1 and os.path.splitext(path)[1].lower() in TABLE_NAMES]
     found = [path for path in tables if len(tables) <= MAX_TABLES and _is_manifest(folder / path)]
     return found[0] if len(found) == 1 else ""
 
