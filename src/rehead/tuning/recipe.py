@@ -46,7 +46,15 @@ OF_STEPS = (  # settings of training by gradient steps
 OPTIONS = {"cache_limit_gb": "cache_limit"}  # what the command line calls them
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"train": "head"},
-    "balanced": {"train": "last:40%", "norm": "adapt", "augment": "crop", "views": 4, "ema": 0.99, "lr": 2e-3},
+    "balanced": {
+        "train": "last:40%",
+        "norm": "adapt",
+        "augment": "crop",
+        "views": 4,
+        "ema": 0.99,
+        "lr": 2e-3,
+        "watch": 0.05,
+    },
     "thorough": {"train": "all", "norm": "adapt", "augment": "crop", "layer_decay": 0.85, "ema": 0.998, "epochs": 10},
 }
 
