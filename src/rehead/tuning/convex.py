@@ -25,6 +25,10 @@ _Move = tuple[Array32, Array32, Array32]  # one step: how far it went, how the g
 WIDEST = 4_096  # whose principal axes are computed where there are more photos than SAMPLE: 6 s on two cores
 BLOCK = 1_024  # photos standardised at a time; fewer are faster alone, much slower where other work shares the cores
 COPIED_BYTES = 256 << 20  # photos whose coordinates are kept, in float32; above that each step makes them anew
+FEW, IN_REACH = (
+    4,
+    512,
+)  # rows that are multiplied one by one, and with how many photos: they are still in the processor's cache
 CELLS = 2_000_000  # logits at a time: 8 MB
 PATIENCE, MAX_STEPS = 50, 1_000
 
@@ -215,8 +219,8 @@ def _measure(at: Array32, photos: Photos, labels: Integers, weights: Array32, pe
     towards = flat if turn is None else flat @ turn.T
     loss, doubt = np.zeros(n_fits), np.zeros(n_fits)
     slope, bias_slope = np.zeros_like(towards), np.zeros_like(bias)
-    for part, block in photos.blocks(max(BLOCK, CELLS // len(flat))):
-        logits = (towards @ block.T).reshape(n_fits, n_classes, -1)
+    for part, block in photos.blocks(max(BLOCK, CELLS // len(flat)) if len(flat) > FEW else IN_REACH):
+        logits = _product(towards, block.T).reshape(n_fits, n_classes, -1)
         logits += bias
         logits -= logits.max(axis=1, keepdims=True)
         own = (slice(None), labels[part], np.arange(len(block)))
@@ -229,13 +233,18 @@ def _measure(at: Array32, photos: Photos, labels: Integers, weights: Array32, pe
         doubt += np.sum(share * others, axis=1, dtype=np.float64)
         logits *= share[:, None]
         logits[own] = -share * others  # p - 1, without the cancellation where the photo is all but certain
-        slope += logits.reshape(len(flat), -1) @ block
+        slope += _product(logits.reshape(len(flat), -1), block)
         bias_slope += logits.sum(axis=2, keepdims=True)
     slope = slope if turn is None else slope @ turn
     slope += np.float32(penalty) * flat
     loss += penalty / 2 * np.square(flat, dtype=np.float64).reshape(n_fits, -1).sum(axis=1)
     gradient = np.concatenate([slope.reshape(n_fits, n_classes, -1), bias_slope], axis=2)
     return _Point(at, loss, gradient, np.maximum(doubt / n_classes, 1e-9))
+
+
+def _product(rows: Array32, block: Array32) -> Array32:
+    """rows (k, n) @ block (n, m). Of few rows one by one: a product of matrices first copies both."""
+    return rows @ block if len(rows) > FEW else np.stack([row @ block for row in rows])
 
 
 def _each(values: NDArray[Any]) -> Array32:
