@@ -116,7 +116,8 @@ class RunFolder:
     def __exit__(self, *exception: object) -> None:
         if isinstance(exception[1], ReheadError) and self._checkpoint == _written_at(self.path / CHECKPOINT):
             for name, before in self._before.items():
-                write_bytes(self.path / name, before)
+                with contextlib.suppress(OSError):  # the error that ended the job is the one to tell
+                    write_bytes(self.path / name, before)
         for lock in self._locks:
             lock.release()
             if self._out is not None and Path(lock.lock_file).parent == self._out != self.path:
