@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from measured import DATA, report
 
-from rehead.data.catalog import scan
+from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.export import ready_prefix
 from rehead.features.engines import OnnxEngine

@@ -61,7 +61,7 @@ def _in_process(files: Path) -> str:
 
 
 def _scan(files: Path) -> None:
-    from rehead.data.catalog import scan
+    from rehead.data.scan import scan
     from rehead.data.sources import open_source
 
     begun = time.monotonic()

@@ -258,7 +258,7 @@ def test_the_second_ctrl_c_aborts_and_what_was_computed_is_kept(
 
 def test_pixels_are_the_same_bit_for_bit_on_every_way_in(run: Path, tmp_path: Path) -> None:
     import rehead
-    from rehead.data.catalog import scan_held_out
+    from rehead.data.scan import scan_held_out
     from rehead.data.sources import open_source
     from rehead.pixels import fit_array, fit_image, prepare
 

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import save_file
 
 import rehead
-from rehead.data.catalog import scan
+from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import RecipeError
 from rehead.heats import entrants_of

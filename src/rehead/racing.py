@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rehead.data.catalog import scan
+from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import RecipeError, counted
 from rehead.extraction import job_order
 from rehead.features.cache import cache_folder, check_writable
 from rehead.features.extract import BAD_LIST, listed, too_many_bad
 from rehead.heats import Race, entrants_of, race_on, those_here
+from rehead.log import Log
 from rehead.progress import Progress, Silent
-from rehead.run_folder import Log, RunFolder
+from rehead.run_folder import RunFolder
 from rehead.tuning.recipe import Recipe
 
 LIMIT = 500  # photos by default: one standard error of a difference is then about a point

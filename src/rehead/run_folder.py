@@ -10,23 +10,18 @@ import os
 import re
 import shlex
 import shutil
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rehead.durable import NoRoom, remove_tree, replace_folder, write_bytes, write_text
 from rehead.errors import ReheadError, RunError
 from rehead.features.store import shortage
-from rehead.progress import Progress, row_line
 
 RUNS = "runs"
-LOG = "log.txt"
 CHECKPOINT = "checkpoint.safetensors"  # a run that has one can be taken up; a finished run needs it no longer
 BODY = "body.onnx"  # a tuned network without its head, on the way into the bundle
 TRIES = "tries"  # of --recipe auto, each as a run of its own would have it
 LOCK = ".lock"
-STATUS_S = 5.0  # between lines of the log that say how it stands
 FULL = re.compile(
     "No space left on device|Disk quota exceeded|File too large|Read-only file system"
 )  # in any library's words
@@ -218,59 +213,6 @@ def _check_unfinished(run: Path) -> None:
         raise RunError(what=f"{run} is no run.", fix="Name the folder of a run that was interrupted: --resume runs/...")
     if (run / "verdict.json").is_file():
         raise RunError(what=f"The run {run} is finished.", fix=f"Its bundle is {run / 'bundle'}.")
-
-
-class Log:
-    """What a job tells, passed on to a listener and written down with the time. A log that cannot be written is let go.
-
-    Of how it stands, told several times a second, the last is written every few seconds and before what comes next.
-    """
-
-    def __init__(self, listener: Progress) -> None:
-        self._listener = listener
-        self._waiting: list[str] = []
-        self._path: Path | None = None
-        self._status, self._status_at = "", 0.0
-
-    def begin(self, run: Path) -> None:
-        """From now on lines are in the run's folder, those that came before too."""
-        self._path = run / LOG
-        self._write("")
-
-    def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
-        self._listener.phase(name, total, unit)
-        self._write(name if total is None else f"{name}: {total} {unit}")
-
-    def advance(self, n: int = 1) -> None:
-        self._listener.advance(n)
-
-    def status(self, text: str) -> None:
-        self._listener.status(text)
-        self._status = text
-        if time.monotonic() - self._status_at >= STATUS_S:
-            self._write("")
-
-    def note(self, text: str) -> None:
-        self._listener.note(text)
-        self._write(text)
-
-    def row(self, cells: Mapping[str, str]) -> None:
-        self._listener.row(cells)
-        self._write(row_line(cells))
-
-    def _write(self, text: str) -> None:
-        for line in (self._status, text):
-            if line:
-                self._waiting.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-        if self._status:
-            self._status, self._status_at = "", time.monotonic()
-        if self._path is not None:
-            with (
-                contextlib.suppress(OSError),
-                self._path.open("a", encoding="utf-8", errors="backslashreplace") as file,
-            ):
-                file.writelines(self._waiting)
-                self._waiting.clear()
 
 
 def _is_ours(path: Path) -> bool:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import make_photos
 
-from rehead.data.catalog import Catalog, scan
+from rehead.data.catalog import Catalog
 from rehead.data.known import FILE, open_known
 from rehead.data.rows import Row
+from rehead.data.scan import scan
 from rehead.data.sources import open_source
 
 LONG_AGO = time.time() - 3600

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from rehead.data.catalog import Catalog, scan
+from rehead.data.catalog import Catalog
 from rehead.data.rows import Row, Source
+from rehead.data.scan import scan
 
 HEAD = b"\x89PNG\r\n\x1a\n" + b"\0" * 60
 

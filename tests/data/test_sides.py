@@ -11,7 +11,8 @@ from conftest import make_photos
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rehead.data.catalog import as_csv, scan
+from rehead.data.catalog import as_csv
+from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.data.split import fold_numbers, side_of, split_keys, stratified_order
 from rehead.errors import SplitError

@@ -11,7 +11,8 @@ from conftest import noise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rehead.data.catalog import Catalog, scan, scan_held_out
+from rehead.data.catalog import Catalog
+from rehead.data.scan import scan, scan_held_out
 from rehead.data.sources import open_source
 from rehead.data.split import fold_numbers
 from rehead.data.targets import MANY_NUMBERS, classes_of, label_for, names_in, strata_of, targets_of, task_of

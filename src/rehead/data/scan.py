@@ -1,0 +1,235 @@
+"""From the rows of a source to the catalog: files are read, told from what is no photo, and given a side.
+
+Every file is read once, by several threads, and is a photo if its content says so; one that was read by an earlier job and
+did not change since is not read again (`known.py`). Copies count once, photos with two labels are left out, sides that the
+source does not give are drawn by `split.py`. Nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import cast
+
+import blake3
+
+from rehead.bundle import Task
+from rehead.data.catalog import Catalog, Photo
+from rehead.data.checks import checked_split
+from rehead.data.folders import PICTURE_NAMES
+from rehead.data.known import Look, Stamp, open_known
+from rehead.data.rows import Row, Skip, Source, bounded
+from rehead.data.split import HELD_OUT_SIDES, side_of, split_keys
+from rehead.data.targets import classes_of, label_for, task_of
+from rehead.errors import PhotoError, SourceError
+from rehead.parallel import batched, n_cores, ordered_map
+from rehead.pixels import is_image
+from rehead.progress import Progress, Silent
+
+CHUNK = 128  # files a thread reads at a time; more makes the bar jump, fewer costs switching
+REMEMBERED = 10_000  # files that are written into the index at once
+MAX_WORKERS = (
+    4  # a slow disk answers several at once; on one that does not wait, more than the cores took twice the time
+)
+
+
+def scan(
+    source: Source,
+    *,
+    seed: int,
+    valid_fraction: float,
+    task: str = "auto",
+    progress: Progress | None = None,
+    cache: Path | None = None,
+    join: Callable[[Catalog], Catalog] | None = None,
+) -> Catalog:
+    """The catalog of a source, each class with photos to learn from and photos held out.
+
+    task: what its labels are; "auto" where they tell it, see `targets.task_of`. cache: the folder of the index of files
+    that were read before; None: all are read. join: adds photos that are known already, before that is checked.
+    Raises SourceError when nothing can be read and SplitError when no honest split can be made.
+    """
+    found = _identified(source, progress or Silent(), cache)
+    kind = task_of((row.label for row, _ in found), source.layout) if task == "auto" else cast(Task, task)
+    found = _labelled(source, found, kind)
+    ours = not any(row.side for row, _ in found)
+    photos = _with_sides(found, ours, seed, valid_fraction)
+    catalog = _catalog(source, photos, found, ours, kind)
+    return checked_split(join(catalog) if join else catalog)
+
+
+def scan_held_out(source: Source, progress: Progress | None = None, task: Task = "classification") -> Catalog:
+    """The catalog of photos a finished model is verified on: all, or the held-out sides where there are any."""
+    fix = "The bundle gives a number: verify it on a table path,label whose labels are numbers." * (
+        task == "regression"
+    )
+    found = _labelled(source, _identified(source, progress or Silent()), task, fix)
+    has_sides = any(row.side in HELD_OUT_SIDES for row, _ in found)
+    wanted = [(row, digest) for row, digest in found if not has_sides or row.side in HELD_OUT_SIDES]
+    photos = [Photo(row.path, row.label, "test", digest, row.group) for row, digest in wanted]
+    return replace(_catalog(source, photos, wanted, ours=False, task=task), leaks=())
+
+
+def _identified(source: Source, progress: Progress, cache: Path | None = None) -> list[tuple[Row, bytes]]:
+    """The rows that are photos, with their digests; others are added to `source.skipped` when somebody would miss them."""
+    progress.phase("Reading", len(source.rows), "files")
+    named = source.layout not in ("folders", "split", "flat")  # a list of photos says of each that it is one
+    found: list[tuple[Row, bytes]] = []
+    identify = functools.partial(_identify, source, named)
+    for rows, results in _chunks(source, identify, cache):
+        for row, result in zip(rows, results, strict=True):
+            if isinstance(result, bytes):
+                found.append((row, result))
+            elif result:
+                source.skipped.append(Skip(row.path, result))
+        progress.advance(len(rows))
+    if not found:
+        raise _nothing(source)
+    return found
+
+
+def _labelled(source: Source, found: list[tuple[Row, bytes]], task: Task, fix: str = "") -> list[tuple[Row, bytes]]:
+    """The photos with their labels as the task has them; those without one are added to `source.skipped`.
+
+    Raises SourceError where none has one; fix: what is to be done then.
+    """
+    good = []
+    for row, digest in found:
+        try:
+            label = label_for(task, row.label)
+        except ValueError as error:
+            source.skipped.append(Skip(row.path, str(error)))
+            continue
+        good.append((row if label == row.label else replace(row, label=label), digest))
+    if not good:
+        raise SourceError(
+            what=f"No photo of {source.name} has a label that can be used.",
+            why="; ".join(f"{bounded(skip.path)} {skip.reason}" for skip in source.skipped[:3]),
+            fix=fix or "Name what the labels are: --task classification, multilabel or regression.",
+        )
+    return good
+
+
+Chunk = list[tuple[Row, Look]]
+
+
+def _chunks(
+    source: Source, identify: Callable[[Chunk], list[bytes | str]], cache: Path | None
+) -> Iterator[tuple[list[Row], list[bytes | str]]]:
+    """The rows, some at a time, with what `identify` says of them, by several threads; what is new is remembered."""
+    workers = min(MAX_WORKERS, max(2, n_cores()))
+    with open_known(cache) if cache is not None else nullcontext() as known:
+
+        def looked() -> Iterator[Chunk]:
+            for rows in batched(source.rows, CHUNK):
+                looks = known.look([source.file(row) for row in rows]) if known else [Look(None, None)] * len(rows)
+                chunk = list(zip(rows, looks, strict=True))
+                under_way.append(chunk)
+                yield chunk
+
+        under_way: deque[Chunk] = deque()
+        new: list[tuple[str, Stamp, bytes]] = []
+        for results in ordered_map(identify, looked(), workers=workers, ahead=4 * workers):
+            chunk = under_way.popleft()
+            for (row, look), result in zip(chunk, results, strict=True):
+                if look.stamp and look.digest is None and isinstance(result, bytes):
+                    new.append((str(source.file(row)), look.stamp, result))
+            if known and len(new) >= REMEMBERED:
+                known.remember(new)
+                new.clear()
+            yield [row for row, _ in chunk], results
+        if known:
+            known.remember(new)
+
+
+def _identify(source: Source, named: bool, chunk: Chunk) -> list[bytes | str]:
+    """For each row its digest, or the reason why it is no photo ("" when nobody would expect one)."""
+    return [look.digest or _digest_or_reason(source, named, row) for row, look in chunk]
+
+
+def _digest_or_reason(source: Source, named: bool, row: Row) -> bytes | str:
+    try:
+        data = source.read(row)
+    except FileNotFoundError:
+        return "is not there"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    except PhotoError as error:
+        return error.what
+    expected = named or PurePath(row.path).suffix.lower() in PICTURE_NAMES
+    if not data:
+        return "is empty (0 bytes)" if expected else ""
+    if not is_image(data[:64]):
+        return "is not an image that can be read" if expected else ""
+    return blake3.blake3(data).digest()
+
+
+def _with_sides(found: list[tuple[Row, bytes]], ours: bool, seed: int, valid_fraction: float) -> list[Photo]:
+    keys = split_keys([digest for _, digest in found], [row.group for row, _ in found])
+    return [
+        Photo(
+            row.path,
+            row.label,
+            side_of(key, seed=seed, valid_fraction=valid_fraction) if ours else row.side or "train",
+            digest,
+            row.group,
+        )
+        for (row, digest), key in zip(found, keys, strict=True)
+    ]
+
+
+def _catalog(source: Source, photos: list[Photo], found: list[tuple[Row, bytes]], ours: bool, task: Task) -> Catalog:
+    """Photos with two labels and copies on one side are taken out; leaks across sides are named."""
+    row_by_path = {row.path: row for row, _ in found}
+    conflicts = _conflicts(photos)
+    kept: dict[tuple[bytes, str], Photo] = {}
+    copies = []
+    for photo in photos:
+        if photo.digest in conflicts:
+            continue
+        first = kept.setdefault((photo.digest, photo.side), photo)
+        if first is not photo:
+            copies.append(Skip(photo.path, f"is a copy of {first.path}"))
+    learned = {photo.digest for photo in kept.values() if photo.side == "train"}
+    leaks = tuple(photo.path for photo in kept.values() if photo.side != "train" and photo.digest in learned)
+    skipped = [Skip(p.path, conflicts[p.digest]) for p in photos if p.digest in conflicts]
+    return Catalog(
+        name=source.name,
+        layout=source.layout,
+        photos=tuple(kept.values()),
+        classes=classes_of((photo.label for photo in kept.values()), task),
+        read=lambda photo: source.read(row_by_path[photo.path]),
+        skipped=(*source.skipped, *skipped),
+        copies=tuple(copies),
+        leaks=leaks,
+        ours=ours,
+        n_unsided=0 if ours else sum(not row_by_path[photo.path].side for photo in kept.values()),
+        task=task,
+        bad=tuple(source.skipped),
+        n_rows=len(found) + len(source.skipped),
+    )
+
+
+def _conflicts(photos: list[Photo]) -> dict[bytes, str]:
+    """For each digest that stands under several labels, the reason to give."""
+    labels: dict[bytes, set[str]] = defaultdict(set)
+    for photo in photos:
+        labels[photo.digest].add(photo.label)
+    return {
+        digest: f"the same bytes have several labels: {', '.join(sorted(names))}"
+        for digest, names in labels.items()
+        if len(names) > 1
+    }
+
+
+def _nothing(source: Source) -> SourceError:
+    reasons = "; ".join(f"{bounded(skip.path)} {skip.reason}" for skip in source.skipped[:3])
+    return SourceError(
+        what=f"{source.name} has no photo that can be read.",
+        why=reasons or f"{len(source.rows)} files were looked at, none of them an image.",
+        fix="Pass a folder with one folder of photos for each class.",
+    )
