@@ -154,10 +154,11 @@ def minimise(
 ) -> tuple[Array32, int]:
     """Parameters (n_fits, n_classes, r + 1) of least penalised loss, found from `start`, and the number of steps.
 
-    All fits at once, in wide products. weights: (n_fits, n), the sum of each fit's is 1. L-BFGS (Liu and Nocedal 1989)
-    on a guess of the Hessian that is diagonal along principal axes, see _guess. By that guess it is known how far the
-    logits still are from the optimum, root mean square over the photos: |gradient| / sqrt(Hessian x spread). It ends
-    when this is at most `tolerance` in each fit, or has not halved in PATIENCE steps: float32 goes no further.
+    start: of two classes, the first's row is the second's negative. weights: (n_fits, n), the sum of each fit's is 1. All
+    fits at once, in wide products, by L-BFGS (Liu and Nocedal 1989) on a guess of the Hessian that is diagonal along
+    principal axes, see _guess. By that guess it is known how far the logits still are from the optimum, root mean square
+    over the photos: |gradient| / sqrt(Hessian x spread). It ends when this is at most `tolerance` in each fit, or has not
+    halved in PATIENCE steps: float32 goes no further.
     """
     measure = partial(_measure, photos=photos, labels=labels, weights=weights, penalty=penalty)
     memory = min(10, max(3, 20_000_000 // start.size))  # under 500 MB with many classes
@@ -212,16 +213,22 @@ def _search(measure: Callable[[Array32], _Point], point: _Point, direction: Arra
 
 
 def _measure(at: Array32, photos: Photos, labels: Integers, weights: Array32, penalty: float) -> _Point:
-    """The penalised loss and gradient of each fit: one pass over the photos, two products a block."""
+    """The penalised loss and gradient of each fit: one pass over the photos, two products a block.
+
+    Of two classes the second's row does for both: they begin at zero, and so stay each other's negative.
+    """
     n_fits, n_classes, _ = at.shape
-    bias, flat = at[:, :, -1:], at[:, :, :-1].reshape(n_fits * n_classes, -1)
+    mirrored = n_classes == 2
+    rows = at[:, 1:] if mirrored else at
+    bias, flat = rows[:, :, -1:], rows[:, :, :-1].reshape(n_fits * rows.shape[1], -1)
     turn = None if photos.form == "turned" else photos.axes.turn
     towards = flat if turn is None else flat @ turn.T
     loss, doubt = np.zeros(n_fits), np.zeros(n_fits)
     slope, bias_slope = np.zeros_like(towards), np.zeros_like(bias)
     for part, block in photos.blocks(max(BLOCK, CELLS // len(flat)) if len(flat) > FEW else IN_REACH):
-        logits = _product(towards, block.T).reshape(n_fits, n_classes, -1)
+        logits = _product(towards, block.T).reshape(n_fits, rows.shape[1], -1)
         logits += bias
+        logits = np.concatenate([-logits, logits], axis=1) if mirrored else logits
         logits -= logits.max(axis=1, keepdims=True)
         own = (slice(None), labels[part], np.arange(len(block)))
         chosen = logits[own]
@@ -233,12 +240,14 @@ def _measure(at: Array32, photos: Photos, labels: Integers, weights: Array32, pe
         doubt += np.sum(share * others, axis=1, dtype=np.float64)
         logits *= share[:, None]
         logits[own] = -share * others  # p - 1, without the cancellation where the photo is all but certain
-        slope += _product(logits.reshape(len(flat), -1), block)
-        bias_slope += logits.sum(axis=2, keepdims=True)
+        pull = logits[:, 1:] if mirrored else logits
+        slope += _product(pull.reshape(len(flat), -1), block)
+        bias_slope += pull.sum(axis=2, keepdims=True)
     slope = slope if turn is None else slope @ turn
     slope += np.float32(penalty) * flat
-    loss += penalty / 2 * np.square(flat, dtype=np.float64).reshape(n_fits, -1).sum(axis=1)
-    gradient = np.concatenate([slope.reshape(n_fits, n_classes, -1), bias_slope], axis=2)
+    loss += penalty / 2 * np.square(at[:, :, :-1], dtype=np.float64).sum(axis=(1, 2))
+    gradient = np.concatenate([slope.reshape(n_fits, rows.shape[1], -1), bias_slope], axis=2)
+    gradient = np.concatenate([-gradient, gradient], axis=1) if mirrored else gradient
     return _Point(at, loss, gradient, np.maximum(doubt / n_classes, 1e-9))
 
 

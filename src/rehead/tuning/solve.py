@@ -32,7 +32,7 @@ PENALTIES = tuple(10 ** (exponent / 2) for exponent in range(4, -13, -1))  # 100
 USUAL_PENALTY = 1e-4  # times d / n_classes, where no photo can be held out: near the best at widths of 64 to 1280
 SAMPLE = 4_000  # photos that choose the penalty; choosing on all of 20,000 would take five times as long
 SAMPLE_QUICK = 3_000
-TIGHT, LOOSE, QUICK = 3e-5, 3e-2, 1e-1  # how far the logits may still be from the optimum, see minimise
+TIGHT, LOOSE, QUICK = 1e-4, 3e-2, 1e-1  # how far the logits may still be from the optimum, see minimise
 ABSENT = -1e4  # the logit of a class without photos in a quick fit
 
 
