@@ -93,14 +93,20 @@ def test_all_layers_train_from_photos(folder: Path, cache: Path, tmp_path: Path)
     assert "stem" in bundles.read(tuned.bundle).facts["backbone"]["learned"]
 
 
-def test_another_network_from_a_file_learns_with_a_random_mlp_on_top(folder: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_part_of_a_layer_of_another_network_learns_with_a_random_mlp_on_top(
+    folder: Path, cache: Path, tmp_path: Path
+) -> None:
     save_file(dict(rehead.backbone("resnet18", pretrained=False).network.state_dict()), tmp_path / "w.safetensors")
     tuned = rehead.tune(
         folder, cache=cache, out=tmp_path / "run", backbone="resnet18", weights=str(tmp_path / "w.safetensors"),
-        train="layer4,head", head="mlp:16", warm_head=False, epochs=1, limit=16, views=1, norm="adapt",
+        train="layer4.1,head", head="mlp:16", warm_head=False, epochs=1, limit=16, views=1, norm="adapt",
     )  # fmt: skip
     assert len(load_file(tuned.bundle / "head.safetensors")) == 4
     assert "random at first" in tuned.head_note
+    assert bundles.read(tuned.bundle).facts["backbone"]["learned"] == ["layer4.1"]
+    log = (tuned.run / "log.txt").read_text()
+    assert re.search(r"layer4.0 +3,673,088 parameters +frozen", log)
+    assert "Kept behind layer4.0: 16 photos" in log
 
 
 def test_bad_photos_are_skipped_when_training_from_photos(folder: Path, cache: Path, tmp_path: Path) -> None:
@@ -110,11 +116,14 @@ def test_bad_photos_are_skipped_when_training_from_photos(folder: Path, cache: P
     assert tuned.images == {"used": 23, "skipped": 1, "from_store": 0}
 
 
-def test_a_layer_that_is_not_there_is_an_error_before_anything_is_computed(
-    folder: Path, cache: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("setting", "value"), [("train", "blokcs.6"), ("train", "lora:8@blokcs.6"), ("cut", "blokcs.6")]
+)
+def test_a_layer_that_is_not_there_is_an_error_before_a_photo_is_read(
+    setting: str, value: str, cache: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UnknownLayer, match=r"No layer is called 'blokcs\.6'") as error:
-        rehead.tune(folder, cache=cache, train="blokcs.6", out=tmp_path / "run")
+        rehead.tune(tmp_path / "no photos", cache=cache, out=tmp_path / "run", **{setting: value})
     assert "blocks.6" in str(error.value)
     assert not (tmp_path / "run").exists()
 

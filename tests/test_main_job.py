@@ -97,7 +97,7 @@ def test_the_check_can_fail() -> None:
 @pytest.mark.parametrize(
     "module",
     ["rehead", "rehead.run", "rehead.predict", "rehead.bundle", "rehead.tuning.solve", "rehead.tuning.recipe",
-     "rehead.features.store", "rehead.features.extract", "rehead.nets.card", "rehead.data.catalog", "rehead.verify_bundle"],
+     "rehead.features.store", "rehead.features.extract", "rehead.nets.card", "rehead.data.scan", "rehead.verify_bundle"],
 )  # fmt: skip
 def test_light_rooms_start_without_torch(module: str) -> None:
     assert without("torch", "timm", code=f"import {module}").returncode == 0
@@ -210,7 +210,7 @@ def test_too_small_a_limit_is_a_clear_error(folder: Path, cache: Path, tmp_path:
 def test_lists_tables_and_sequences_are_sources(cache: Path, tmp_path: Path, folder: Path) -> None:
     paths = sorted(folder.glob("*/*.png"))
     labels = [path.parent.name for path in paths]
-    lists = rehead.tune((paths, labels), cache=cache, out=tmp_path / "lists")
+    lists = rehead.tune(paths, labels, cache=cache, out=tmp_path / "lists")
     assert lists.images == {"used": 40, "skipped": 0, "from_store": 40}
     pairs = [(noise(i + 5000, (200, 60, 60) if i % 2 else (60, 60, 200)), i % 2) for i in range(40)]
     assert rehead.tune(pairs, cache=cache, out=tmp_path / "pairs").classes == ("0", "1")

@@ -12,17 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rehead.data.catalog import Catalog, as_csv, scan
+from rehead.data.catalog import Catalog, as_csv
 from rehead.data.rows import quoted
+from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.earlier import Earlier, read_earlier
 from rehead.errors import RecipeError, RunError, SourceError, counted
 from rehead.export import check_backbone
 from rehead.features.engines import check_engine
 from rehead.features.extract import check_bad
+from rehead.ground import check_layers
+from rehead.log import Log
 from rehead.progress import Clock
 from rehead.resume import Asked, check_photos, taken_up
-from rehead.run_folder import Log, RunFolder
+from rehead.run_folder import RunFolder
 from rehead.tries import FILE as TRIED
 from rehead.tries import LADDER, Search
 from rehead.tuning.recipe import AUTO, Recipe, unheard
@@ -139,6 +142,8 @@ def _check(recipe: Recipe, wish: Wish, cache: Path, progress: Log) -> None:
         progress.phase(f"Looking for {recipe.backbone}")
         weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
         check_backbone(recipe.backbone, weights, dict(recipe.backbone_args), recipe.cut or "pool", cache)
+        if recipe.train != "head" or recipe.cut not in (None, "none", "pool"):
+            check_layers(recipe, cache)
 
 
 def _about(catalog: Catalog) -> str:

@@ -5,7 +5,7 @@ The training itself is `deeper.py`'s.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from rehead.activations import Extracted, feed_of, slices
 from rehead.bundle import Head
 from rehead.data.catalog import Catalog
+from rehead.errors import BackboneError
 from rehead.extraction import folds_of, job_order
 from rehead.features.engines import resolve
 from rehead.nets.card import Card, with_fit
 from rehead.progress import Progress
 from rehead.tuning.grow import grown, takes
-from rehead.tuning.layers import HEAD, Stage, adapters_in
+from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in, names_in
 from rehead.tuning.plan import Plan, check_mixing, described, planned
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.scale import Scale
@@ -28,6 +29,7 @@ from rehead.tuning.tasks import first_head, fit_task
 
 if TYPE_CHECKING:
     from rehead.nets.backbone import Backbone
+    from rehead.nets.chain import Chain
     from rehead.tuning.feed import Feed
     from rehead.tuning.lora import Adapters
 
@@ -64,17 +66,39 @@ def planned_network(
     if has_adapters:
         peft()  # what is missing is said before anything is computed
     backbone = load_backbone(recipe.backbone, weights=recipe.weights, arguments=recipe.backbone_args)
-    linear = linear_layers(backbone) if has_adapters else {}
     n_photos = len(job_order(catalog, recipe))
-    stages = [
-        Stage(layer.name, layer.parameters, layer.macs, layer.shape, sum(linear.get(layer.name, {}).values()))
-        for layer in backbone.layers
-    ]
+    stages = stages_of(backbone.chain, recipe)
+    linear = linear_layers(backbone, [stage.name for stage in stages]) if has_adapters else {}
+    stages = [replace(stage, linear=sum(linear.get(stage.name, {}).values())) for stage in stages]
     plan = planned(recipe, stages, n_photos, cache)
     check_mixing(recipe, stages, plan)
     for line in described(stages, plan, recipe, n_photos):
         progress.note(line)
     return backbone, plan, linear
+
+
+def check_layers(recipe: Recipe, cache: Path) -> None:
+    """Raises UnknownLayer and RecipeError for layers that the backbone does not have, before a photo is read.
+
+    The network is looked at without its weights. One that can only be taken apart with them is left for later.
+    """
+    from rehead.nets.backbone import sketch
+
+    try:
+        chain = sketch(recipe.backbone, recipe.backbone_args)
+    except BackboneError:
+        return
+    if recipe.train == HEAD:
+        chain.place(recipe.cut or POOL)
+        return
+    adapters = adapters_in(recipe.train)
+    planned(replace(recipe, train=adapters[1]) if adapters else recipe, stages_of(chain, recipe), 1, cache)
+
+
+def stages_of(chain: Chain, recipe: Recipe) -> list[Stage]:
+    """The backbone's layers, in parts where the recipe names parts."""
+    layers = chain.opened_at(names_in(recipe.train) | ({recipe.cut} if recipe.cut else set()))
+    return [Stage(layer.name, layer.parameters, layer.macs, layer.shape) for layer in layers]
 
 
 def ground_of(

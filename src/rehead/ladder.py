@@ -24,6 +24,7 @@ from rehead.extraction import chosen_prefix
 from rehead.features.engines import resolve
 from rehead.features.rate import seconds_to_decode
 from rehead.frozen import tune_head
+from rehead.ground import stages_of
 from rehead.heats import rate_of
 from rehead.pixels import prepare
 from rehead.progress import Clock, Progress, Titled
@@ -32,7 +33,6 @@ from rehead.run_folder import CHECKPOINT, TRIES, RunFolder
 from rehead.solution import Solution
 from rehead.tries import FILE, LADDER, Search, Try
 from rehead.tuning.forecast import Forecast, Pace, forecast
-from rehead.tuning.layers import Stage
 from rehead.tuning.plan import planned
 from rehead.tuning.recipe import Recipe, load
 from rehead.verdict.compare import gain
@@ -205,7 +205,7 @@ class _Climb:
 
         tell.phase("Measuring what a photo takes")
         net = load_backbone(recipe.backbone, weights=recipe.weights, arguments=recipe.backbone_args)
-        stages = [Stage(layer.name, layer.parameters, layer.macs, layer.shape) for layer in net.layers]
+        stages = stages_of(net.chain, recipe)
         n_photos = len(seen.train) + len(seen.held_out)
         plan = planned(recipe, stages, n_photos, self.cache)
         size = (3, net.preprocess.height, net.preprocess.width)

@@ -23,8 +23,9 @@ from rehead.features.extract import BAD_LIST, bad_table, listed
 from rehead.frozen import tune_head
 from rehead.heats import those_here
 from rehead.ladder import climb
+from rehead.log import Log
 from rehead.progress import Clock, Progress, Silent
-from rehead.run_folder import Log, RunFolder
+from rehead.run_folder import RunFolder
 from rehead.search import with_best_backbone
 from rehead.solution import Solution
 from rehead.tuning.recipe import AUTO, Recipe
@@ -34,7 +35,7 @@ from rehead.verdict.metrics import DRAWN
 from rehead.verdict.model_card import model_card
 
 N_NAMED = 3  # groups in a note
-N_COMPARED = 32  # held-out photos on which the bundle is compared with the model
+N_COMPARED = 16  # held-out photos on which the bundle is compared with the model
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Tuned:
 
 def tune(
     source: object = None,
+    labels: object = None,
     *,
     out: str | os.PathLike[str] | None = None,
     force: bool = False,
@@ -80,8 +82,8 @@ def tune(
 ) -> Tuned:
     """A verified model from labelled photos.
 
-    source: a folder, manifest or archive; (paths, labels); a table; a sequence of (image, label); a Hugging Face data
-        set. layout, valid, test: see `rehead.data.sources.open_source`.
+    source: a folder, manifest or archive; a table; a sequence of (image, label); a Hugging Face data set; a list of paths,
+        with labels one for each. layout, valid, test: see `rehead.data.sources.open_source`.
     out: the run's folder, by default runs/<photos>-<backbone>-<n>; force replaces a run that is there.
     cache: where features are kept, by default REHEAD_CACHE or the user's cache folder.
     stop: asked during extraction; once true the job is finished with the photos that are there.
@@ -95,8 +97,8 @@ def tune(
     settings: the fields of `Recipe`, such as backbone="efficientnet_lite0", head="linear", seed=0.
     Raises the errors of `rehead.errors`; nothing that was computed is lost.
     """
-    wish = Wish(source, layout, valid, test, preset=recipe, resume=resume, from_run=from_run, track=track,
-                settings=full_paths(settings), force=force)  # fmt: skip
+    wish = Wish(source if labels is None else (source, labels), layout, valid, test, preset=recipe, resume=resume,
+                from_run=from_run, track=track, settings=full_paths(settings), force=force)  # fmt: skip
     place = cache_folder(cache)
     check_writable(place)
     progress, clock = Log(progress or Silent()), Clock()

@@ -64,6 +64,8 @@ def test_for_every_cut_prefix_then_suffix_is_the_network(name: str) -> None:
         ("vit_tiny_patch16_224", "stem " + " ".join(f"blocks.{i}" for i in range(12)) + " pool head"),
         ("convnext_atto", "stem stages.0 stages.1 stages.2 stages.3 pool head"),
         ("regnety_002", "stem s1 s2 s3 s4 pool head"),
+        ("nfnet_l0", "stem stages.0 stages.1 stages.2 stages.3 final_conv pool head"),
+        ("vit_small_patch16_dinov3", "stem " + " ".join(f"blocks.{i}" for i in range(12)) + " pool head"),
     ],
 )
 def test_layers_are_the_stages_a_person_would_name(name: str, layers: str) -> None:
@@ -109,6 +111,20 @@ def test_finer_layers_can_be_cut_at_by_name(resnet: Backbone) -> None:
         below, above = resnet[:"layer4.1"], resnet["layer4.1":]
         assert torch.equal(above(below(images)), resnet.network(images))
     assert "layer4.0" in [layer.name for layer in resnet.chain.at_depth(2)]
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        ({"layer4.1"}, "stem layer1 layer2 layer3 layer4.0 layer4.1 pool head"),
+        ({"layer1.0", "layer1", "layer3.1"}, "stem layer1.0 layer1.1 layer2 layer3.0 layer3.1 layer4 pool head"),
+        ({"layer4", "none", "layer9.1"}, "stem layer1 layer2 layer3 layer4 pool head"),
+    ],
+)
+def test_layers_are_opened_where_a_part_of_them_is_named(resnet: Backbone, names: set[str], parts: str) -> None:
+    layers = resnet.chain.opened_at(names)
+    assert [layer.name for layer in layers] == parts.split()
+    assert sum(layer.parameters for layer in layers) == sum(layer.parameters for layer in resnet.layers)
 
 
 def test_an_unknown_layer_names_the_nearest(resnet: Backbone) -> None:

@@ -41,7 +41,7 @@ def adapted(name: str, seed: int = 0) -> tuple[Backbone, nn.Sequential, Adapters
     """A network, what lies behind its cut with a head on it, and the adapters in it."""
     backbone, (cut, _) = network(name), CUTS[name]
     names = [layer.name for layer in backbone.layers]
-    paths = linear_layers(backbone)
+    paths = linear_layers(backbone, names)
     body = backbone.suffix(cut)
     learning = [name for name in names[names.index(cut) + 1 :] if name in paths]
     adapters = add_adapters(body, [[*paths[name]] for name in learning], 4, seed)
@@ -111,7 +111,7 @@ def test_after_merging_only_weights_of_linear_layers_behind_the_cut_are_others(t
     layers = trained["backbone"].layers
     names = [layer.name for layer in layers]
     behind = names[names.index(cut) + 1 :]
-    paths = linear_layers(trained["backbone"])
+    paths = linear_layers(trained["backbone"], names)
     wanted = {f"{path}.weight" for name in behind if name in paths for path in paths[name]}
     assert changed(trained["plain"], tensors(trained["backbone"].network)) == wanted
 
@@ -175,12 +175,12 @@ def test_a_seed_decides_the_first_numbers_and_no_other_dice_are_thrown() -> None
 
 
 def test_adapters_are_beside_linear_layers_that_are_called_below_the_head() -> None:
-    vit = linear_layers(network("vit_tiny_patch16_224"))
+    vit = linear_layers(network("vit_tiny_patch16_224"), ["stem", "blocks.3", "head"])
     wanted = {"attn.qkv": 768, "attn.proj": 384, "mlp.fc1": 960, "mlp.fc2": 960}
     assert vit["blocks.3"] == {f"blocks.3.{path}": width for path, width in wanted.items()}
     assert vit["stem"] == {}
     assert "head" not in vit
-    eva = linear_layers(network("eva02_tiny_patch14_224"))
+    eva = linear_layers(network("eva02_tiny_patch14_224"), ["blocks.0"])
     assert [*eva["blocks.0"]] == [f"blocks.0.{path}" for path in ("attn.proj", "mlp.fc1", "mlp.fc2")]
 
 

@@ -16,7 +16,7 @@ from rehead.errors import Diverged, RecipeError, RunError, UnknownLayer
 from rehead.tuning.checkpoint import FILE, read_checkpoint, write_checkpoint
 from rehead.tuning.course import Course, lr_at
 from rehead.tuning.feed import PhotoFeed, StoredFeed
-from rehead.tuning.layers import Stage, layers_that_learn
+from rehead.tuning.layers import Stage, layers_that_learn, names_in
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.state import State
 from rehead.tuning.train import Job, logits_of, train_layers
@@ -429,8 +429,21 @@ def test_what_names_no_layers_of_any_network_is_refused_before_one_is_loaded(spe
         Recipe(train=spec)
 
 
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [
+        ("layer4.1-2,head", {"layer4.1-2", "layer4.1", "layer4.2"}),
+        ("lora:8@blocks.3.attn", {"blocks.3.attn"}),
+        ("last:40%", set()),
+        ("all", set()),
+    ],
+)
+def test_names_that_may_be_of_parts_are_found_in_what_was_typed(spec: str, names: set[str]) -> None:
+    assert names_in(spec) == names
+
+
 def test_a_range_that_runs_backwards_and_a_part_of_a_layer_are_named() -> None:
     with pytest.raises(RecipeError, match="last-stem runs backwards"):
         layers_that_learn("last-stem", VGG)
-    with pytest.raises(UnknownLayer, match="is a part of the layer last"):
+    with pytest.raises(UnknownLayer, match="cannot be trained apart from the rest of last"):
         layers_that_learn("last.3", VGG)

@@ -179,6 +179,15 @@ def backbone(
     return load_backbone(name, weights=weights, arguments=arguments, cut=cut, pretrained=pretrained, seed=seed)
 
 
+def sketch(name: str, arguments: Mapping[str, Any]) -> Chain:
+    """The layers of a backbone by its name alone, without room for weights. Raises UnknownBackbone and BackboneError."""
+    name = known_as(name)
+    architecture = PACKAGES[name].architecture if name in PACKAGES else name
+    network = created(architecture, arguments, 0, device="meta")
+    preprocess = preprocess_of(network, name, arguments)
+    return Chain(network, (preprocess.height, preprocess.width), classifier_of(network))
+
+
 def classifier_of(network: nn.Module) -> Sequence[str]:
     """The paths of the last layers of a timm network, such as ("fc",)."""
     names = getattr(network, "pretrained_cfg", {}).get("classifier") or ()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,23 @@ class Chain:
                 continue  # more than one tensor crosses: this stage and the next are one layer
             layers.append(self._layer(name if name == first else f"{first}-{name}", before, end))
             first, before = "", end
+        return tuple(layers)
+
+    def opened_at(self, names: Set[str]) -> tuple[Layer, ...]:
+        """The layers, but those that hold one of these finer ones are there in parts: `layer4.0, layer4.1` for `layer4.1`.
+
+        Names of no finer layer open nothing.
+        """
+        layers = list(self.layers)
+        for depth in range(2, DEEPEST + 1):
+            wanted = names - {layer.name for layer in layers}
+            finer = self.at_depth(depth) if wanted else ()
+            for end in (layer.end for layer in finer if layer.name in wanted):
+                place = next((i for i, layer in enumerate(layers) if layer.end >= end), len(layers))
+                before = layers[place - 1].end if place else -1
+                parts = [layer for layer in finer if before < layer.end <= layers[place].end]
+                if parts[-1].end == layers[place].end and len(parts) > 1:
+                    layers[place : place + 1] = parts
         return tuple(layers)
 
     def place(self, name: str) -> tuple[int, int]:

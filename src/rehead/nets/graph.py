@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import operator
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 class Node:
     """One operation. path: of the network's module that does it, "" for the network's own code. shape: of what it gives
     for one photo, () where that is no tensor. macs: multiply-adds for one photo. learns: whether it has weights that do
-    more than scale. is_free: it does not depend on the photos. number: what it gives, where that is a number that does
-    not depend on how many photos there are."""
+    more than scale and shift. is_free: it does not depend on the photos, but may on their size. number: what it gives,
+    where that is a number that does not depend on how many photos there are."""
 
     fx: fx.Node
     path: str
@@ -102,15 +101,18 @@ class _Probe(fx.Interpreter):  # type: ignore[misc]
 
 
 def _node(network: nn.Module, node: fx.Node, inputs: list[Node], gives: Any, macs: int) -> Node:
-    is_free = node.op != "placeholder" and all(other.is_free for other in inputs)
-    shape = tuple(gives[1:]) if isinstance(gives, torch.Size) and not _is_size(node) else ()
+    is_tensor = isinstance(gives, torch.Size) and not _is_size(node)
+    is_free = node.op != "placeholder" and all(
+        other.is_free or (is_tensor and other.number is not None) for other in inputs
+    )
+    shape = tuple(gives[1:]) if is_tensor else ()
     number = gives if isinstance(gives, (int, float)) and not is_free and _is_same_for_all(node, inputs) else None
     parameters: tuple[torch.Tensor, ...] = ()
     learns = False
     if node.op == "call_module":
         path, module = str(node.target), network.get_submodule(str(node.target))
         parameters = tuple(module.parameters())
-        learns = bool(parameters) and not re.search("norm", type(module).__name__, re.IGNORECASE)
+        learns = any(parameter.ndim > 1 for parameter in parameters)
     else:
         stack = list(node.meta.get("nn_module_stack", {}).values())
         path = str(stack[-1][0]) if stack else ""

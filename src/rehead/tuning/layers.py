@@ -57,6 +57,15 @@ def check_form(spec: str) -> None:
         raise RecipeError(what=f"--train {spec!r} names no layer.", fix=FORMS)
 
 
+def names_in(spec: str) -> set[str]:
+    """The names that may be of layers in what a person typed: those of a range are its ends."""
+    names: set[str] = set()
+    for part in _parts(spec.partition("@")[2] if spec.startswith("lora:") else spec):
+        first, dash, last = part.partition("-")
+        names |= {part, first, _end_of(first, last)} if dash else {part}
+    return {name for name in names if name not in (HEAD, "all") and ":" not in name}
+
+
 def layers_that_learn(spec: str, stages: Sequence[Stage]) -> tuple[str, ...]:
     """The names of the layers below the head that learn, in order; () for the head alone.
 
@@ -124,13 +133,7 @@ def _named(part: str, names: list[str]) -> list[str]:
         return [part]
     first, dash, last = part.partition("-")
     if dash and first in names:
-        full = (
-            last
-            if last in names
-            else f"{first.rpartition('.')[0]}.{last}"
-            if "." in first
-            else re.sub(r"\d+$", "", first) + last
-        )
+        full = last if last in names else _end_of(first, last)
         if full in names and names.index(first) <= names.index(full):
             return names[names.index(first) : names.index(full) + 1]
         if full in names:
@@ -141,15 +144,22 @@ def _named(part: str, names: list[str]) -> list[str]:
             )
     if whole := next((name for name in names if part.startswith(f"{name}.")), None):
         raise UnknownLayer(
-            what=f"{part!r} is a part of the layer {whole}.",
-            why="Whole layers are trained from the command line; parts are, in Python, with `rehead.fit`.",
-            fix=f"Name the layer: {whole}",
+            what=f"{part!r} cannot be trained apart from the rest of {whole}.",
+            why="The network can only be cut where one tensor crosses, and layers are looked for four names deep.",
+            fix=f"Name {whole}, or one of what `rehead layers BACKBONE --depth 2` lists; `rehead.fit` trains any part.",
         )
     raise UnknownLayer(
         what=f"No layer is called {part!r}.",
         why=f"This backbone has, in order: {', '.join(names)}.",
         fix=nearest(part, names) or FORMS,
     )
+
+
+def _end_of(first: str, last: str) -> str:
+    """The last layer of a range: "blocks.10" and "11" give "blocks.11", "layer3" and "4" "layer4"; a full name is itself."""
+    if not last.isdigit():
+        return last
+    return f"{first.rpartition('.')[0]}.{last}" if "." in first else re.sub(r"\d+$", "", first) + last
 
 
 def _parts(spec: str) -> list[str]:

@@ -32,15 +32,14 @@ class Adapters:
     merge: Callable[[], Any]
 
 
-def linear_layers(backbone: Backbone) -> dict[str, dict[str, int]]:
-    """By layer below the head: the paths of its linear layers, and how many inputs and outputs each has, summed.
+def linear_layers(backbone: Backbone, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """The linear layers in these of its layers, those below the head: of each the paths, with inputs and outputs summed.
 
     Of a rank r, adapters have r times that many parameters. Linear layers that a network does not call, but whose weight
     it uses in code of its own (the joint query, key and value of EVA-02, BEiT and Swin v2), are not among them: an
     adapter would not be run.
     """
-    names = [layer.name for layer in backbone.layers if layer.name not in (POOL, HEAD)]
-    return {name: _linear(backbone[name]) for name in names}
+    return {name: _linear(backbone[name]) for name in names if name not in (POOL, HEAD)}
 
 
 def add_adapters(body: nn.Module, paths: Sequence[Sequence[str]], rank: int, seed: int) -> Adapters:
