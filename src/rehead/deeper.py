@@ -2,7 +2,8 @@
 
 In this order: which layers learn and where the network is cut; the activations there, for each view of a photo; a head
 solved on the frozen features, so that the layers below are not wrecked by a random one; the training, which goes on from
-its last checkpoint; the tuned network as a graph.
+its last checkpoint; the tuned network as a graph. Where a recipe has a first phase, the last layers learn in the same way
+before all of them do.
 """
 
 from __future__ import annotations
@@ -21,11 +22,20 @@ from rehead.data.catalog import Catalog
 from rehead.errors import Diverged, counted
 from rehead.export import export_prefix
 from rehead.extraction import job_order, with_decided_fit
-from rehead.ground import Ground, first_head_on, ground_of, photo_card, planned_network, with_adapters, with_head_on
+from rehead.ground import (
+    Ground,
+    first_head_on,
+    ground_of,
+    network_of,
+    photo_card,
+    planned_network,
+    with_adapters,
+    with_head_on,
+)
 from rehead.nets.card import Card
 from rehead.progress import Clock, Progress
-from rehead.record import Record
-from rehead.run_folder import BODY, RunFolder
+from rehead.record import CURVES, METRICS, Record
+from rehead.run_folder import BODY, CHECKPOINT, RunFolder
 from rehead.solution import Solution
 from rehead.tuning.labels import chosen_thresholds
 from rehead.tuning.layers import POOL, adapters_in
@@ -33,7 +43,13 @@ from rehead.tuning.lr_range import N_BATCHES, range_lines
 from rehead.tuning.plan import Plan
 from rehead.tuning.recipe import AUTO, Recipe
 
+FIRST, NOTE = (
+    "first",
+    "note.txt",
+)  # of a first phase: its folder in the run while that is written, and how its head came to be
+
 if TYPE_CHECKING:
+    from rehead.nets.backbone import Backbone
     from rehead.tuning.lora import Adapters
     from rehead.tuning.state import State
     from rehead.tuning.train import Job
@@ -57,16 +73,18 @@ def tune_layers(
     """
     recipe = with_decided_fit(catalog, recipe, cache, progress)
     progress.phase(f"Loading {recipe.backbone}")
-    backbone, plan, linear = planned_network(catalog, recipe, cache, progress)
+    backbone = network_of(recipe)
     clock.lap("prepare")
-
-    extracted = at_the_cut(catalog, recipe, plan, job_order(catalog, recipe), cache, progress, stop)
-    clock.lap("extract")
-
-    progress.phase("Solving the head")
-    card = extracted.card or photo_card(backbone.cut_at(POOL)[1], recipe)
-    ground = ground_of(catalog, recipe, backbone, plan, extracted, card, progress)
-    first, note = first_head_on(ground, recipe, progress)
+    first_phase, has_begun = recipe.first_phase, (run.path / CHECKPOINT).is_file()
+    if first_phase is not None and not has_begun:
+        first, note = _first_phase(catalog, first_phase, backbone, cache, progress, clock, stop, run)
+    ground, extracted, linear = _ground(catalog, recipe, backbone, cache, progress, clock, stop)
+    if first_phase is None:
+        progress.phase("Solving the head")
+        first, note = first_head_on(ground, recipe, progress)
+    elif has_begun:  # all that was learned before is in the checkpoint
+        first, _ = first_head_on(ground, replace(recipe, warm_head=False), progress)
+        note = (run.within(FIRST).path / NOTE).read_text(encoding="utf-8")
     model = with_head_on(ground.body, first)
     adapters = with_adapters(ground, recipe, linear)
     clock.lap("solve")
@@ -76,9 +94,55 @@ def tune_layers(
     if adapters:
         adapters.merge()
     clock.lap("train")
-    note = _told(note, plan, state, recipe, len(ground.watch))
+    note = _told(note, ground.plan, state, recipe, len(ground.watch))
     right = _right(ground, model) if watched else {}
     return _solution(model, ground, extracted, first, note, right, run, lr=state.history[-1]["lr"])
+
+
+def _ground(
+    catalog: Catalog,
+    recipe: Recipe,
+    backbone: Backbone,
+    cache: Path,
+    progress: Progress,
+    clock: Clock,
+    stop: Callable[[], bool],
+) -> tuple[Ground, Extracted, dict[str, dict[str, int]]]:
+    """What a training stands on, the photos behind it, and by layer the linear layers that may have adapters."""
+    plan, linear = planned_network(catalog, recipe, backbone, cache, progress)
+    extracted = at_the_cut(catalog, recipe, plan, job_order(catalog, recipe), cache, progress, stop)
+    clock.lap("extract")
+    card = extracted.card or photo_card(backbone.cut_at(POOL)[1], recipe)
+    return ground_of(catalog, recipe, backbone, plan, extracted, card, progress), extracted, linear
+
+
+def _first_phase(
+    catalog: Catalog,
+    recipe: Recipe,
+    backbone: Backbone,
+    cache: Path,
+    progress: Progress,
+    clock: Clock,
+    stop: Callable[[], bool],
+    run: RunFolder,
+) -> tuple[Head, str]:
+    """The last layers of the network learn, in place. The head that came of it, and a few words on how."""
+    from rehead.nets.heads import head_from_module
+
+    progress.note("First phase: what is learned from kept activations, before all layers learn")
+    part = run.within(FIRST)
+    ground, _, _ = _ground(catalog, recipe, backbone, cache, progress, clock, stop)
+    progress.phase("Solving the head")
+    first, note = first_head_on(ground, recipe, progress)
+    model = with_head_on(ground.body, first)
+    clock.lap("solve")
+    state = _trained(model, ground, None, recipe, progress, stop, part, _record(ground, part, progress, ()))
+    clock.lap("train")
+    for name in (METRICS, CURVES):
+        run.write(f"{FIRST}-{name}", (part.path / name).read_text(encoding="utf-8"))
+    note = _told(note, ground.plan, state, recipe, len(ground.watch))
+    part.write(NOTE, note)
+    return head_from_module(model[1], first.kind, first.activation), note
 
 
 def _record(ground: Ground, run: RunFolder, progress: Progress, track: Sequence[str]) -> Record:

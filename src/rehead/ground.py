@@ -55,17 +55,23 @@ class Ground:
     device: str
 
 
-def planned_network(
-    catalog: Catalog, recipe: Recipe, cache: Path, progress: Progress
-) -> tuple[Backbone, Plan, dict[str, dict[str, int]]]:
-    """The network; what learns and where it is cut, which is told; by layer, the linear layers that may have adapters."""
+def network_of(recipe: Recipe) -> Backbone:
+    """The recipe's backbone, with its weights. Raises MissingExtra where adapters are to learn and cannot."""
     from rehead.nets.backbone import load_backbone
-    from rehead.tuning.lora import linear_layers, peft
+    from rehead.tuning.lora import peft
+
+    if adapters_in(recipe.train) is not None:
+        peft()  # what is missing is said before anything is computed
+    return load_backbone(recipe.backbone, weights=recipe.weights, arguments=recipe.backbone_args)
+
+
+def planned_network(
+    catalog: Catalog, recipe: Recipe, backbone: Backbone, cache: Path, progress: Progress
+) -> tuple[Plan, dict[str, dict[str, int]]]:
+    """What learns and where the network is cut, which is told; by layer, the linear layers that may have adapters."""
+    from rehead.tuning.lora import linear_layers
 
     has_adapters = adapters_in(recipe.train) is not None
-    if has_adapters:
-        peft()  # what is missing is said before anything is computed
-    backbone = load_backbone(recipe.backbone, weights=recipe.weights, arguments=recipe.backbone_args)
     n_photos = len(job_order(catalog, recipe))
     stages = stages_of(backbone.chain, recipe)
     linear = linear_layers(backbone, [stage.name for stage in stages]) if has_adapters else {}
@@ -74,7 +80,7 @@ def planned_network(
     check_mixing(recipe, stages, plan)
     for line in described(stages, plan, recipe, n_photos):
         progress.note(line)
-    return backbone, plan, linear
+    return plan, linear
 
 
 def check_layers(recipe: Recipe, cache: Path) -> None:

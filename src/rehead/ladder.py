@@ -29,7 +29,7 @@ from rehead.heats import rate_of
 from rehead.pixels import prepare
 from rehead.progress import Clock, Progress, Titled
 from rehead.record import CURVES, METRICS
-from rehead.run_folder import CHECKPOINT, TRIES, RunFolder
+from rehead.run_folder import TRIES, RunFolder, can_go_on
 from rehead.solution import Solution
 from rehead.tries import FILE, LADDER, Search, Try
 from rehead.tuning.forecast import Forecast, Pace, forecast
@@ -182,7 +182,7 @@ class _Climb:
     def planned(self, name: str, part: RunFolder, kept: _Held, tell: Progress) -> tuple[Recipe | None, float]:
         """The recipe of a try, with as many epochs as there is time for, and the seconds it will take; None when that is
         too few. One that was interrupted goes on as it was planned: 0 s."""
-        if (part.path / CHECKPOINT).is_file():
+        if can_go_on(part.path):
             return load(part.path / "recipe.toml"), 0.0
         recipe = self.search.recipe(name)
         n_train = len(kept.solution.train)
@@ -199,6 +199,8 @@ class _Climb:
 
     def ahead(self, recipe: Recipe, seen: Solution, tell: Progress) -> Forecast:
         """What a recipe will take, by what a few photos take now. seen: a try on the same photos."""
+        first = recipe.first_phase
+        once_s = self.ahead(first, seen, tell).seconds(first.course.epochs) if first else 0.0
         from rehead.nets.backbone import load_backbone
         from rehead.nets.cut import Pooled
         from rehead.tuning.pace import step_seconds
@@ -222,7 +224,8 @@ class _Climb:
             f"A photo takes {1000 * pace.network_s:.0f} ms on the engine, {1000 * pace.step_s:.0f} ms in a step of training"
         )
         self.clock.lap("measure")
-        return forecast(recipe, stages, plan, pace, len(seen.train), len(seen.held_out))
+        later = forecast(recipe, stages, plan, pace, len(seen.train), len(seen.held_out))
+        return replace(later, once_s=once_s + later.once_s)
 
     def tell(self, tried: Try) -> None:
         self.tries.append(tried)

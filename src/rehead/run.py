@@ -17,7 +17,7 @@ from rehead.data.catalog import Catalog
 from rehead.deeper import tune_layers
 from rehead.errors import counted
 from rehead.export import compare, with_head
-from rehead.extraction import job_order, sample_pixels
+from rehead.extraction import sample_pixels
 from rehead.features.cache import cache_folder, check_writable
 from rehead.features.extract import BAD_LIST, bad_table, listed
 from rehead.frozen import tune_head
@@ -128,8 +128,7 @@ def tune(
             paths=[catalog.photos[i].path for i in held_out],
             side=DRAWN if catalog.ours else catalog.held_out_side,
             n_train=len(train),
-            partial=len(train) + len(held_out) + len(solution.bad)
-            < len(job_order(catalog, replace(chosen, limit=None))),
+            partial=len(train) + len(held_out) + len(solution.bad) < len(catalog.on("train", catalog.held_out_side)),
             leaks=catalog.leaks,
             notes=_notes(catalog, held_out),
         )
@@ -151,7 +150,9 @@ def tune(
         images = {"used": len(train) + len(held_out), "skipped": len(skipped), "from_store": solution.n_stored}
         seconds = clock.laps()
         run.write("skipped.csv", bad_table([*skipped, *catalog.copies]))
-        run.write_json("run.json", {"seconds": seconds, "images": images, "head": solution.note})
+        run.write_json(
+            "run.json", {"seconds": seconds, "images": images, "head": solution.note, "versions": versions()}
+        )
         run.write_json("verdict.json", verdict.to_dict())
         path = run.finish()
     return Tuned(path, path / "bundle", verdict, chosen, catalog.classes, solution.note, seconds, images)

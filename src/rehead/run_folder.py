@@ -201,7 +201,7 @@ def is_running(run: Path) -> bool:
 
 def can_go_on(run: Path) -> bool:
     """Whether there is a checkpoint from which `--resume` goes on."""
-    return (run / CHECKPOINT).is_file() or any(run.glob(f"{TRIES}/*/{CHECKPOINT}"))
+    return (run / CHECKPOINT).is_file() or any(run.glob(f"{TRIES}/**/{CHECKPOINT}"))
 
 
 def _is_worth_keeping(run: Path) -> bool:

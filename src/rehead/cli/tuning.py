@@ -32,6 +32,9 @@ def tune(
     train: Annotated[
         str | None, typer.Option(help="What learns: head, last:2, last:30%, layer4,head, all or lora:8. (head)")
     ] = None,
+    first: Annotated[
+        str | None, training("With --train all: what `balanced` trains learns before all layers do.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="A local .safetensors, .pth or .pt file.")] = None,
     backbone_arg: Annotated[
         list[str] | None, typer.Option(help="For timm or the preprocessing: pad_type=same, mean=0.5, ... Repeatable.")
@@ -117,7 +120,7 @@ def tune(
     from rehead.run import tune as run_tune
 
     settings = {
-        "task": task, "backbone": not_empty(backbone, "backbone"), "head": head, "train": train,
+        "task": task, "backbone": not_empty(backbone, "backbone"), "head": head, "train": train, "first": first,
         "weights": str(weights) if weights else None,
         "cut": cut, "fit": fit, "backbone_args": backbone_arguments(backbone_arg) if backbone_arg else None,
         "valid_fraction": valid_fraction, "limit": limit, "budget_s": as_seconds(budget, "budget"),

@@ -55,7 +55,7 @@ def forecast(
         read_s, once_s = 0.0, n_kept * (pace.decode_s + _below(plan.cut, stages) * pace.network_s)
     look_s = FORTH * pace.step_s + read_s
     n_looks = n_held_out + n_watch
-    if recipe.warm_head:
+    if recipe.warm_head and recipe.first is None:
         n_looks += n_train + (n_learn if recipe.norm == "adapt" else 0)
     return Forecast(AROUND_S + once_s + n_looks * look_s, n_learn * (pace.step_s + read_s) + n_watch * look_s)
 

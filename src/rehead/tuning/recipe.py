@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,10 @@ RANGES = {
 OF_STEPS = (  # settings of training by gradient steps
     "activation", "epochs", "batch_size", "lr", "optimizer", "schedule", "weight_decay", "layer_decay", "label_smoothing",
     "clip", "accumulate", "ema", "patience", "norm", "mixup", "cutmix", "erase", "sampling", "augment", "views",
-    "start_scale", "warm_head", "watch", "cache_limit_gb", "compile",
+    "start_scale", "warm_head", "watch", "cache_limit_gb", "compile", "first",
+)  # fmt: skip
+KEPT = (  # by a first phase, whose other settings are its preset's
+    "activation", "sampling", "accumulate", "watch", "cache_limit_gb", "compile",
 )  # fmt: skip
 OPTIONS = {"cache_limit_gb": "cache_limit"}  # what the command line calls them
 PRESETS: dict[str, dict[str, Any]] = {
@@ -55,7 +58,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 2e-3,
         "watch": 0.05,
     },
-    "thorough": {"train": "all", "norm": "adapt", "augment": "crop", "layer_decay": 0.85, "ema": 0.998, "epochs": 10},
+    "thorough": {
+        "train": "all",
+        "first": "balanced",
+        "epochs": 3,
+        "lr": 3e-4,
+        "layer_decay": 0.85,
+        "augment": "crop",
+        "start_scale": 0.7,
+        "ema": 0.99,
+        "watch": 0.05,
+    },
 }
 
 
@@ -68,8 +81,10 @@ class Recipe:
     weights: a local file, or None for the backbone's own.
     backbone_args: arguments for timm, and mean, std, input_size, crop_pct, interpolation of the preprocessing.
     train: what learns: "head", "last:2", "last:30%", "layer4,head", "all", "lora:8@last:4". cut: the last layer of the
-    prefix; by default all below the first layer that learns. fit: how a picture becomes the network's square; "default" is the
-    backbone's own. head: linear, mlp:H1,H2 (hidden widths), prototype, or auto. class_weight: None or "balanced".
+    prefix; by default all below the first layer that learns. first: None, or "balanced" with train "all": what that preset
+    trains learns before, by its settings, from activations that are kept. fit: how a picture becomes the network's square;
+    "default" is the backbone's own. head: linear, mlp:H1,H2 (hidden widths), prototype, or auto. class_weight: None or
+    "balanced".
     activation: between the layers of an MLP. epochs, batch_size, lr: of training by gradient steps; by default what the
     MLP or the layers need; lr "auto" finds it by a range test. optimizer, schedule, weight_decay, layer_decay,
     label_smoothing, clip, accumulate, ema, patience, norm, mixup, cutmix, erase, sampling: of training layers, see
@@ -88,6 +103,7 @@ class Recipe:
     weights: str | None = None
     backbone_args: dict[str, Any] = field(default_factory=dict)
     train: str = "head"
+    first: str | None = None
     cut: str | None = None
     fit: str = "default"
     head: str = "linear"
@@ -142,6 +158,12 @@ class Recipe:
                 what=f"--head {self.head} cannot be trained on with --train {self.train}.",
                 fix="Name --head linear or mlp:1000,256, or leave --train out.",
             )
+        _choice("first", self.first, (None, "balanced"))
+        if self.first is not None and self.train != "all":
+            raise RecipeError(
+                what=f"--first {self.first} goes before --train all, not before --train {self.train}.",
+                fix="Leave --first out, or train all layers behind it.",
+            )
         own = {"weights": self.weights, "backbone-arg": self.backbone_args, "cut": self.cut}
         if self.backbone == AUTO and (named := [f"--{option}" for option, value in own.items() if value]):
             raise RecipeError(
@@ -194,6 +216,14 @@ class Recipe:
             seed=self.seed,
             compile=self.compile,
         )
+
+    @property
+    def first_phase(self) -> Recipe | None:
+        """What learns before, and how; None where nothing does."""
+        if self.first is None:
+            return None
+        usual = {f.name: f.default for f in fields(self) if f.name in OF_STEPS and f.name not in KEPT}
+        return replace(self, **{**usual, **PRESETS[self.first], "watch": self.watch, "cut": None})
 
     @classmethod
     def from_preset(cls, preset: str | None, settings: dict[str, Any]) -> Recipe:

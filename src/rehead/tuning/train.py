@@ -214,10 +214,10 @@ def _is_worse(losses: torch.Tensor, best: torch.Tensor | None) -> bool:
     """Whether an epoch is worse on the watched photos than the best by more than one standard error of the difference.
 
     Of epochs that cannot be told apart the later one is kept, after Breiman's rule (1984): with a falling rate it has the
-    better weights, and the least of a few noisy losses is mostly luck. Without watched photos, and where they are others
-    than those of the best epoch, the last is kept.
+    better weights, and the least of a few noisy losses is mostly luck. With less than two watched photos, and where they
+    are others than those of the best epoch, the last is kept.
     """
-    if best is None or not len(losses) or len(losses) != len(best):
+    if best is None or len(losses) < 2 or len(losses) != len(best):  # one has no standard error
         return False
     difference = losses - best
     return bool(difference.mean() > difference.std() / math.sqrt(len(losses)))
