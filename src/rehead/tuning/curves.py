@@ -33,9 +33,10 @@ def curves_svg(history: Sequence[dict[str, Any]], course: Course, n_steps: int, 
     losses.set(title="Loss", xlabel="epoch", ylabel=unit, xlim=(0.5, course.epochs + 0.5))
     losses.legend(frameon=False)
     steps = range(n_steps * (epochs[-1] if epochs else 0))
-    rates.plot(
-        [step / n_steps for step in steps],
+    rates.stairs(
         [lr_at(course, step, n_steps * course.epochs) for step in steps],
+        [step / n_steps for step in range(len(steps) + 1)],
+        baseline=None,
         color=RATE,
     )
     rates.set(title="Learning rate", xlabel="epochs done", xlim=(0, course.epochs), ylim=(0, course.lr * 1.05))
