@@ -117,7 +117,8 @@ def test_finer_layers_can_be_cut_at_by_name(resnet: Backbone) -> None:
     ("names", "parts"),
     [
         ({"layer4.1"}, "stem layer1 layer2 layer3 layer4.0 layer4.1 pool head"),
-        ({"layer1.0", "layer1", "layer3.1"}, "stem layer1.0 layer1.1 layer2 layer3.0 layer3.1 layer4 pool head"),
+        ({"layer1.0", "layer3.1"}, "stem layer1.0 layer1.1 layer2 layer3.0 layer3.1 layer4 pool head"),
+        ({"layer1.0", "layer1", "layer4.1"}, "stem layer1 layer2 layer3 layer4.0 layer4.1 pool head"),
         ({"layer4", "none", "layer9.1"}, "stem layer1 layer2 layer3 layer4 pool head"),
     ],
 )

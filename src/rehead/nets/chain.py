@@ -82,7 +82,7 @@ class Chain:
     def opened_at(self, names: Set[str]) -> tuple[Layer, ...]:
         """The layers, but those that hold one of these finer ones are there in parts: `layer4.0, layer4.1` for `layer4.1`.
 
-        Names of no finer layer open nothing.
+        A layer that is named itself stays whole, and names of no finer layer open nothing.
         """
         layers = list(self.layers)
         for depth in range(2, DEEPEST + 1):
@@ -92,7 +92,7 @@ class Chain:
                 place = next((i for i, layer in enumerate(layers) if layer.end >= end), len(layers))
                 before = layers[place - 1].end if place else -1
                 parts = [layer for layer in finer if before < layer.end <= layers[place].end]
-                if parts[-1].end == layers[place].end and len(parts) > 1:
+                if parts[-1].end == layers[place].end and layers[place].name not in names:
                     layers[place : place + 1] = parts
         return tuple(layers)
 
