@@ -41,7 +41,10 @@ def test_the_last_layers_learn_and_then_all_of_them(
         1,
     ]
     assert "then trained with conv_head for 2 epochs by adamw" in tuned.head_note
-    assert "then trained with stem, blocks.0," in tuned.head_note
+    assert "then trained with all layers for 1 epoch by adamw" in tuned.head_note
+    log = (tuned.run / "log.txt").read_text()
+    assert log.index("First phase") < log.index("What learns (last:1)") < log.index("Second phase")
+    assert "steps are few for all layers: the highest rate is" in log
     assert "stem" in bundles.read(tuned.bundle).facts["backbone"]["learned"]
     first, later = (json.loads((tuned.run / name).read_text().splitlines()[-1]) for name in
                     ("first-metrics.jsonl", "metrics.jsonl"))  # fmt: skip

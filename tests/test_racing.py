@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import rehead
 from rehead.cli.races import arguments_by_name
-from rehead.errors import BackboneError, RecipeError, RunError
+from rehead.errors import BackboneError, RecipeError, RunError, UnknownBackbone
 from rehead.heats import entrants_of
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -37,7 +37,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def raced(folder: Path, weights: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> rehead.Race:
     return rehead.race(
         folder,
-        backbones=["efficientnet_lite0", f"test_resnet={weights}", "efficientnet_lite9"],
+        backbones=["efficientnet_lite0", f"test_resnet={weights}", "resnet18=gone.pth"],
         cache=cache,
         out=tmp_path_factory.mktemp("out") / "race",
     )
@@ -60,15 +60,20 @@ def test_each_has_its_accuracy_rate_and_size(raced: rehead.Race) -> None:
 
 def test_one_that_cannot_be_had_is_a_row_with_its_reason(raced: rehead.Race) -> None:
     entry = raced.entries[2]
-    assert entry.reason.startswith("No backbone is called 'efficientnet_lite9'. Did you mean 'efficientnet_lite")
+    assert entry.reason == "There is no weights file gone.pth."
     assert entry.by_folds is None
+
+
+def test_a_name_that_no_backbone_has_is_an_error_before_photos_are_read(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownBackbone, match="No backbone is called 'efficientnet_lite9'"):
+        rehead.race(tmp_path / "no photos", backbones=["efficientnet_lite0", "efficientnet_lite9"], cache=cache)
 
 
 def test_the_folder_holds_what_was_found(raced: rehead.Race) -> None:
     assert raced.run is not None
     facts = json.loads((raced.run / "race.json").read_text())
     assert facts["winner"] == raced.best.label
-    assert [entry["label"] for entry in facts["entries"]] == ["efficientnet_lite0", "test_resnet", "efficientnet_lite9"]
+    assert [entry["label"] for entry in facts["entries"]] == ["efficientnet_lite0", "test_resnet", "resnet18"]
     assert raced.recommendation in (raced.run / "log.txt").read_text()
     assert "<svg" in (raced.run / "race.svg").read_text()
 
@@ -82,7 +87,12 @@ def test_a_race_is_replaced_only_when_forced(raced: rehead.Race, folder: Path, c
 
 def test_it_is_an_error_when_none_can_run(folder: Path, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match="None of the backbones can run") as error:
-        rehead.race(folder, backbones=["nothing", f"test_resnet={tmp_path}/no.pth"], cache=cache, out=tmp_path / "race")
+        rehead.race(
+            folder,
+            backbones=["resnet50=gone.pth", f"test_resnet={tmp_path}/no.pth"],
+            cache=cache,
+            out=tmp_path / "race",
+        )
     assert "There is no weights file" in error.value.why
     assert not (tmp_path / "race").exists()
 
@@ -100,10 +110,10 @@ def test_a_name_that_comes_twice_is_told_apart_by_its_file() -> None:
 def test_the_command_prints_a_table_and_what_to_type(
     rehead: Program, folder: Path, weights: Path, tmp_path: Path
 ) -> None:
-    done = rehead("race", folder, "--backbones", f"test_resnet={weights}")
+    done = rehead("race", folder, "--backbones", f"test_resnet={weights}", "--backbone-arg", "test_resnet:mean=0.5")
     assert done.returncode == 0, done.stderr
     assert re.search(r"test_resnet \* +\d", done.stdout)
-    assert f"--backbone test_resnet --weights {weights}" in done.stdout
+    assert f"--backbone test_resnet --weights {weights} --backbone-arg mean=0.5" in done.stdout
     assert (tmp_path / "runs" / "photos-race-1" / "race.svg").is_file()
 
 

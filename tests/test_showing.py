@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 from rich.console import Console
 
 from rehead.cli.showing import Bars, Lines
+from rehead.cli.tables import say
 from rehead.record import _cells
 
 EPOCH = {"epoch": 10, "loss": 0.4123, "lr": 1e-3, "seconds": 12.3, "images_per_s": 3141.5}
@@ -97,3 +99,25 @@ def test_what_was_said_already_is_not_said_again_at_the_end_of_a_phase(monkeypat
     lines.status("held-out accuracy 95.0%")
     lines.close()
     assert said == ["Solving the head, 49 s, held-out accuracy 95.0%"]
+
+
+def test_the_last_line_of_a_phase_stands_before_what_is_noted_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    lines, now = Lines(said.append), [0.0]
+    monkeypatch.setattr("rehead.cli.showing.time.monotonic", lambda: now[0])
+    lines.phase("Training", 4)
+    now[0] = 5.0
+    lines.advance(4)
+    lines.note("Second phase")
+    lines.phase("Checking", 4)
+    assert said == ["Training: 4 of 4 photos, 1/s", "Second phase"]
+
+
+def test_what_is_told_on_the_way_may_go_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", closed)
+    say("half done", sys.stderr)
+    with pytest.raises(BrokenPipeError):
+        say("the result")

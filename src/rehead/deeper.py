@@ -8,6 +8,7 @@ before all of them do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,16 +38,18 @@ from rehead.progress import Clock, Progress
 from rehead.record import CURVES, METRICS, Record
 from rehead.run_folder import BODY, CHECKPOINT, RunFolder
 from rehead.solution import Solution
+from rehead.tuning.course import Course
 from rehead.tuning.labels import chosen_thresholds
 from rehead.tuning.layers import POOL, adapters_in
 from rehead.tuning.lr_range import N_BATCHES, range_lines
 from rehead.tuning.plan import Plan
 from rehead.tuning.recipe import AUTO, Recipe
 
+MANY_STEPS = 50  # of all layers, from which on they take the rate that was asked for
 FIRST, NOTE = (
     "first",
     "note.txt",
-)  # of a first phase: its folder in the run while that is written, and how its head came to be
+)  # a first phase's folder in the run while that is written, and how its head came to be
 
 if TYPE_CHECKING:
     from rehead.nets.backbone import Backbone
@@ -78,6 +81,7 @@ def tune_layers(
     first_phase, has_begun = recipe.first_phase, (run.path / CHECKPOINT).is_file()
     if first_phase is not None and not has_begun:
         first, note = _first_phase(catalog, first_phase, backbone, cache, progress, clock, stop, run)
+        progress.note("Second phase: all layers learn from the photos")
     ground, extracted, linear = _ground(catalog, recipe, backbone, cache, progress, clock, stop)
     if first_phase is None:
         progress.phase("Solving the head")
@@ -184,6 +188,8 @@ def _trained(
         note=progress.note,
         stop=stop,
     )
+    if recipe.first is not None:
+        job = replace(job, course=_gentle(job.course, len(job.learn), progress))
     if recipe.lr == AUTO:
         job = replace(job, course=replace(job.course, lr=_found_rate(job, record, progress)))
     n_done = state.epoch * len(ground.learn) + state.step * job.course.batch_size if state else 0
@@ -196,6 +202,19 @@ def _trained(
         raise Diverged(error.what, error.lr, again) from None
     finally:
         record.end()
+
+
+def _gentle(course: Course, n_learn: int, progress: Progress) -> Course:
+    """The course of a second phase. In a few steps Adam moves every weight by about the rate, whatever its gradient, which of
+    all layers together wrecked what the first phase had learned: 24 photos, three steps, from 94 to 50 % right."""
+    n_steps = course.epochs * math.ceil(n_learn / course.batch_size / course.accumulate)
+    if n_steps >= MANY_STEPS:
+        return course
+    lr = course.lr * n_steps / MANY_STEPS
+    progress.note(
+        f"{counted(n_steps, 'step')} are few for all layers: the highest rate is {lr:.1e}, not {course.lr:.1e}."
+    )
+    return replace(course, lr=lr)
 
 
 def _found_rate(job: Job, record: Record, progress: Progress) -> float:
@@ -276,10 +295,12 @@ def _thresholds(ground: Ground, model: Any) -> tuple[float, ...]:
 
 def _told(first: str, plan: Plan, state: State, recipe: Recipe, n_watched: int) -> str:
     """A few words on how the head came to be."""
-    kept = f", epoch {state.best_epoch} of {state.epoch} kept by a slice of the training side" if n_watched else ""
-    asked = adapters_in(recipe.train)
-    layers = f"{f'adapters of rank {asked[0]} in ' if asked else ''}{', '.join(plan.learning)}"
-    return f"{first}; then trained with {layers} for {counted(state.epoch, 'epoch')} by {recipe.optimizer}{kept}"
+    kept = f", epoch {state.best_epoch} of {state.epoch} kept by a slice of the training side" if n_watched > 1 else ""
+    asked, n_epochs = adapters_in(recipe.train), recipe.course.epochs
+    adapters = f"adapters of rank {asked[0]} in " if asked else ""
+    layers = adapters + ("all layers" if recipe.train == "all" else ", ".join(plan.learning))
+    time = counted(n_epochs, "epoch") if state.epoch == n_epochs else f"{state.epoch} of {counted(n_epochs, 'epoch')}"
+    return f"{first}; then trained with {layers} for {time} by {recipe.optimizer}{kept}"
 
 
 def _by_network(network: Any, card: Card, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog
-from rehead.errors import BackboneError, EngineError, RunError, UnknownBackbone, counted
+from rehead.errors import BackboneError, EngineError, RunError, counted
 from rehead.extraction import chosen_prefix, extract_missing, folds_of, in_store, open_store, sample_pixels
 from rehead.features.engines import Prefix, open_engine, resolve
 from rehead.features.rate import photos_per_second
@@ -286,6 +286,6 @@ def _judged(
 
 
 def _refused(entrant: Entrant, error: Exception, progress: Progress) -> Entry:
-    reason = f"{error.what} {error.fix}" if isinstance(error, UnknownBackbone) else str(error).split("\n")[0]
+    reason = str(error).split("\n")[0]
     progress.note(f"{entrant.label} cannot run. {reason}")
     return Entry(label=entrant.label, backbone=entrant.name, weights=entrant.weights, reason=reason)

@@ -15,6 +15,7 @@ from rehead.features.cache import cache_folder, check_writable
 from rehead.features.extract import BAD_LIST, listed, too_many_bad
 from rehead.heats import Race, entrants_of, race_on, those_here
 from rehead.log import Log
+from rehead.nets.card import PACKAGES
 from rehead.progress import Progress, Silent
 from rehead.run_folder import RunFolder
 from rehead.tuning.recipe import Recipe
@@ -51,6 +52,12 @@ def race(
     recipe = Recipe.from_dict({"limit": LIMIT, **settings})
     place = cache_folder(cache)
     check_writable(place)
+    entrants = entrants_of(backbones) if backbones else those_here(place)
+    if any(entrant.name not in PACKAGES for entrant in entrants):
+        from rehead.nets.backbone import check_name
+
+        for entrant in entrants:
+            check_name(entrant.name)
     log = Log(progress or Silent())
     with RunFolder(out, force=force) as run, listed(place / BAD_LIST):
         opened = open_source(source, layout=layout, valid=valid, test=test, cache=place, progress=log)
@@ -60,7 +67,6 @@ def race(
         if len(opened.skipped) > recipe.max_bad * len(opened.rows):
             raise too_many_bad(opened.skipped, len(opened.rows), recipe.max_bad)
         order = job_order(catalog, recipe)
-        entrants = entrants_of(backbones) if backbones else those_here(place)
         log.note(f"{counted(len(entrants), 'backbone')} on {len(order)} of {len(catalog.photos)} photos")
         raced = race_on(catalog, order, entrants, recipe, place, log, stop, arguments)
         log.phase("Writing the result")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rehead import bundle as bundles
 from rehead.begin import Wish, begun, full_paths
@@ -35,6 +36,7 @@ from rehead.verdict.metrics import DRAWN
 from rehead.verdict.model_card import model_card
 
 N_NAMED = 3  # groups in a note
+FEW = 10  # held-out photos, below which drawing among them again and again says nothing of others
 N_COMPARED = 16  # held-out photos on which the bundle is compared with the model
 
 
@@ -130,7 +132,7 @@ def tune(
             n_train=len(train),
             partial=len(train) + len(held_out) + len(solution.bad) < len(catalog.on("train", catalog.held_out_side)),
             leaks=catalog.leaks,
-            notes=_notes(catalog, held_out),
+            notes=_notes(catalog, held_out, solution.logits),
         )
         progress.status(verdict.headline)
         clock.lap("verify")
@@ -158,8 +160,12 @@ def tune(
     return Tuned(path, path / "bundle", verdict, chosen, catalog.classes, solution.note, seconds, images)
 
 
-def _notes(catalog: Catalog, held_out: list[int]) -> tuple[str, ...]:
+def _notes(catalog: Catalog, held_out: list[int], logits: NDArray[np.float32]) -> tuple[str, ...]:
     notes = []
+    if catalog.task == "classification":
+        labels = catalog.labels(held_out)
+        if (logits.argmax(axis=1) == labels).sum() < np.bincount(labels).max():
+            notes.append("To name the commonest class of the held-out photos always would be right on more of them.")
     if n := len(catalog.leaks):
         notes.append(f"{n} of the held-out photos {'is' if n == 1 else 'are'} byte for byte in the training side too.")
     if torn := set(catalog.torn_groups):
@@ -170,7 +176,12 @@ def _notes(catalog: Catalog, held_out: list[int]) -> tuple[str, ...]:
         )
     shown = {name for i in held_out for name in catalog.names(catalog.photos[i])}
     if lacking := [label for label in catalog.classes if label not in shown]:
-        notes.append(f"No held-out photo shows {', '.join(lacking)}.")
+        more = f" and {len(lacking) - N_NAMED} more" if len(lacking) > N_NAMED else ""
+        notes.append(f"No held-out photo shows {', '.join(lacking[:N_NAMED])}{more}.")
+    if catalog.task != "classification" and len(held_out) < FEW:
+        notes.append(
+            f"{counted(len(held_out), 'held-out photo')} are too few to draw an interval from: take it for no more."
+        )
     return tuple(notes)
 
 

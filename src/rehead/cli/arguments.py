@@ -129,7 +129,7 @@ class Interrupt:
         if self._stopped or not self._listening:
             raise KeyboardInterrupt
         self._stopped = True
-        self._progress.note("Stopping: the job is finished with the photos that are there. Ctrl-C again aborts.")
+        self._progress.note("Stopping: the job is finished with what is there. Ctrl-C again aborts.")
 
 
 def guarded(app: Any) -> int:
@@ -152,7 +152,8 @@ def guarded(app: Any) -> int:
     except (KeyboardInterrupt, EOFError):
         return _aborted()
     except (BrokenPipeError, SystemExit):  # the reader has enough, as in `| head`; Typer makes SystemExit(1) of it
-        sys.stderr.close()
+        with contextlib.suppress(OSError):
+            sys.stderr.close()
         return 0
     except Exception as error:
         return _other(error, debug)

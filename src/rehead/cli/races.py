@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rehead.cli.arguments import as_bytes, backbone_arguments
@@ -27,7 +27,7 @@ def arguments_by_name(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def show_race(raced: Race, photos: str) -> None:
+def show_race(raced: Race, photos: str, arguments: Mapping[str, Mapping[str, Any]]) -> None:
     """The backbones, one a line, the reasons of those that did not run, and the recommendation with what to type."""
     print()
     header = ["backbone", "by folds %", "held out %", "images/s", "size", "1,000 photos"]
@@ -45,7 +45,8 @@ def show_race(raced: Race, photos: str) -> None:
     )
     out.print(f"\n{printable(raced.recommendation)}", style="bold", markup=False)
     out.print(f"Picture   {printable(str(raced.run))}/race.svg", markup=False, soft_wrap=True)
-    out.print(f"Go on     {printable(_command(raced.best, photos))}", markup=False, soft_wrap=True)
+    again = _command(raced.best, photos, arguments.get(raced.best.backbone, {}))
+    out.print(f"Go on     {printable(again)}", markup=False, soft_wrap=True)
 
 
 def _cells(entry: Entry, is_best: bool) -> list[str]:
@@ -66,6 +67,7 @@ def _share(interval: Interval | None) -> str:
     return f"{100 * interval.value:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
 
 
-def _command(entry: Entry, photos: str) -> str:
+def _command(entry: Entry, photos: str, arguments: Mapping[str, Any]) -> str:
     weights = f" --weights {shlex.quote(entry.weights)}" if entry.weights is not None else ""
-    return f"rehead tune {shlex.quote(photos)} --backbone {entry.backbone}{weights}"
+    others = "".join(f" --backbone-arg {shlex.quote(f'{name}={value}')}" for name, value in arguments.items())
+    return f"rehead tune {shlex.quote(photos)} --backbone {entry.backbone}{weights}{others}"

@@ -51,6 +51,8 @@ class Lines:
             self._say()
 
     def note(self, text: str) -> None:
+        if self._done == self._total:
+            self.close()
         self._write(printable(text))
 
     def row(self, cells: Mapping[str, str]) -> None:

@@ -28,9 +28,16 @@ def console() -> Console:
 
 
 def say(text: str, file: IO[str] | None = None) -> None:
-    """Prints a text, to standard output where no file is named; in a terminal its lines break between words."""
+    """Prints a text, to standard output where no file is named; in a terminal its lines break between words.
+
+    What is told on the way, to standard error, may go nowhere: a job is not ended by a reader who has enough.
+    """
     file = sys.stdout if file is None else file
-    print(wrapped(text, _width_of(file)), file=file, flush=file is sys.stderr)
+    try:
+        print(wrapped(text, _width_of(file)), file=file, flush=file is sys.stderr)
+    except BrokenPipeError:
+        if file is not sys.stderr:
+            raise
 
 
 def wrapped(text: str, width: int | None) -> str:

@@ -173,12 +173,13 @@ def race(
     from rehead.cli.races import arguments_by_name, show_race
     from rehead.racing import race as run_race
 
+    arguments = arguments_by_name(backbone_arg or [])
     progress = terminal.progress_for(json=json)
     with Interrupt(progress) as stop:
         raced = run_race(named(photos), backbones=backbones.split(",") if backbones else None,
-                         arguments=arguments_by_name(backbone_arg or []), out=out, force=force, layout=layout,
+                         arguments=arguments, out=out, force=force, layout=layout,
                          valid=valid, test=test, cache=cache, progress=progress, stop=stop, limit=limit,
                          budget_s=as_seconds(budget, "budget"), engine=engine, device=device, seed=seed)  # fmt: skip
     finish(progress, raced.to_dict() if json else None)
     if not json:
-        show_race(raced, photos)
+        show_race(raced, photos, arguments)

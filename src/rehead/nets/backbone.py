@@ -194,14 +194,20 @@ def classifier_of(network: nn.Module) -> Sequence[str]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
+def check_name(name: str) -> None:
+    """Raises UnknownBackbone, which names the nearest, for what is neither timm's nor a package's."""
+    if name in PACKAGES or timm.is_model(name.split(".")[0]):
+        return
+    names = every_name()
+    raise UnknownBackbone(
+        what=f"No backbone is called {name!r}.",
+        why=f"There are {len(names)}: the classifiers of timm {timm.__version__} and those with weights here.",
+        fix=nearest(name, names) or "`rehead backbones PATTERN` lists them.",
+    )
+
+
 def created(architecture: str, arguments: Mapping[str, Any], seed: int, device: str | None = None) -> nn.Module:
-    if not timm.is_model(architecture.split(".")[0]):
-        names = every_name()
-        raise UnknownBackbone(
-            what=f"No backbone is called {architecture!r}.",
-            why=f"There are {len(names)}: the classifiers of timm {timm.__version__} and those with weights here.",
-            fix=nearest(architecture, names) or "`rehead backbones PATTERN` lists them.",
-        )
+    check_name(architecture)
     for_timm = {k: v for k, v in arguments.items() if k not in PREPROCESSING}
     try:
         with torch.random.fork_rng(devices=[]), torch.device(device or "cpu"), warnings.catch_warnings():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rehead.errors import RecipeError, UnknownLayer, nearest
+from rehead.errors import RecipeError, UnknownLayer, counted, nearest
 from rehead.features.store import on_disk
 from rehead.features.views import view_names
 from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in, layers_that_learn
@@ -110,11 +110,11 @@ def _where(stages: Sequence[Stage], plan: Plan, recipe: Recipe, n_photos: int) -
     if recipe.start_scale != 1:
         why += "; --start-scale has no effect, as photos are seen at one size"
     size = needed_bytes(stages[names.index(plan.cut)], recipe, n_photos) / GB
-    return f"Kept behind {plan.cut}: {n_photos} photos in {n_views} views, {_amount(size)}{why}."
+    return f"Kept behind {plan.cut}: {n_photos} photos in {counted(n_views, 'view')}, {_amount(size)}{why}."
 
 
 def _amount(gigabytes: float) -> str:
-    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.0f} MB"
+    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{max(1, 1000 * gigabytes):.0f} MB"
 
 
 def _free_bytes(folder: Path) -> int:
