@@ -23,6 +23,12 @@ FAMILIES = (
     "nfnet_l0", "rexnet_100", "pvt_v2_b0", "twins_svt_small", "volo_d1_224",
 )  # fmt: skip
 
+HEAVY = (  # seconds each, in the default run left to the others
+    "densenet121", "maxvit_nano_rw_256", "xcit_nano_12_p16_224", "hrnet_w18_small", "inception_v3", "res2net50_26w_4s",
+    "dla34", "twins_svt_small", "volo_d1_224",
+)  # fmt: skip
+SHARED_OUT = [pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in FAMILIES]
+
 
 def whole(name: str) -> tuple[nn.Module, Chain, torch.Tensor]:
     torch.manual_seed(0)
@@ -31,7 +37,7 @@ def whole(name: str) -> tuple[nn.Module, Chain, torch.Tensor]:
     return network, Chain(network, size, classifier_of(network)), torch.randn(2, 3, *size)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", SHARED_OUT)
 def test_pieces_one_after_the_other_are_the_network(name: str) -> None:
     network, chain, images = whole(name)
     owned = dict(network.named_parameters())
