@@ -29,7 +29,7 @@ import rehead
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.pixels import prepare
-from rehead.tuning.recipe import PRESETS
+from rehead.tuning.presets import PRESETS
 
 FILE = ROOT / "benchmarks" / "results" / "presets.json"
 SETS, SEEDS = ("hymenoptera", "dogscats", "flowers"), (0, 1, 2)

@@ -17,7 +17,8 @@ from conftest import make_photos
 import rehead
 from rehead import bundle as bundles
 from rehead.errors import RecipeError
-from rehead.tuning.recipe import PRESETS, Recipe
+from rehead.tuning.presets import PRESETS
+from rehead.tuning.recipe import Recipe
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 ALL = {"train": "all", "first": "balanced", "epochs": 1, "batch_size": 8, "start_scale": 0.3, "lr": 1e-6}

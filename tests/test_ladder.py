@@ -22,7 +22,8 @@ from rehead.errors import RecipeError
 from rehead.ladder import _compared, _Held
 from rehead.solution import Solution
 from rehead.tries import LADDER, Search
-from rehead.tuning.recipe import PRESETS, Recipe
+from rehead.tuning.presets import PRESETS
+from rehead.tuning.recipe import Recipe
 from rehead.tuning.recipe import load as load_recipe
 
 

@@ -8,7 +8,6 @@ before all of them do.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,18 +33,16 @@ from rehead.ground import (
     with_head_on,
 )
 from rehead.nets.card import Card
+from rehead.phase import record_of, trained
 from rehead.progress import Clock, Progress
-from rehead.record import CURVES, METRICS, Record
+from rehead.record import CURVES, METRICS
 from rehead.run_folder import BODY, CHECKPOINT, RunFolder
 from rehead.solution import Solution
-from rehead.tuning.course import Course
 from rehead.tuning.labels import chosen_thresholds
 from rehead.tuning.layers import POOL, adapters_in
-from rehead.tuning.lr_range import N_BATCHES, range_lines
 from rehead.tuning.plan import Plan
-from rehead.tuning.recipe import AUTO, Recipe
+from rehead.tuning.recipe import Recipe
 
-MANY_STEPS = 50  # of all layers, from which on they take the rate that was asked for
 FIRST, NOTE = (
     "first",
     "note.txt",
@@ -53,9 +50,7 @@ FIRST, NOTE = (
 
 if TYPE_CHECKING:
     from rehead.nets.backbone import Backbone
-    from rehead.tuning.lora import Adapters
     from rehead.tuning.state import State
-    from rehead.tuning.train import Job
 
 
 def tune_layers(
@@ -93,8 +88,8 @@ def tune_layers(
     adapters = with_adapters(ground, recipe, linear)
     clock.lap("solve")
 
-    record = _record(ground, run, progress, track)
-    state = _trained(model, ground, adapters, recipe, progress, stop, run, record)
+    record = record_of(ground, run, progress, track)
+    state = trained(model, ground, adapters, recipe, progress, stop, run, record)
     if adapters:
         adapters.merge()
     clock.lap("train")
@@ -140,95 +135,19 @@ def _first_phase(
     first, note = first_head_on(ground, recipe, progress)
     model = with_head_on(ground.body, first)
     clock.lap("solve")
-    state = _trained(model, ground, None, recipe, progress, stop, part, _record(ground, part, progress, ()))
+    try:
+        state = trained(model, ground, None, recipe, progress, stop, part, record_of(ground, part, progress, ()))
+    except Diverged as error:
+        fix = (
+            "The first phase takes the rate of `balanced`: train all layers without it, by --train all and no --first."
+        )
+        raise Diverged(error.what, error.lr, fix) from None
     clock.lap("train")
     for name in (METRICS, CURVES):
         run.write(f"{FIRST}-{name}", (part.path / name).read_text(encoding="utf-8"))
     note = _told(note, ground.plan, state, recipe, len(ground.watch))
     part.write(NOTE, note)
     return head_from_module(model[1], first.kind, first.activation), note
-
-
-def _record(ground: Ground, run: RunFolder, progress: Progress, track: Sequence[str]) -> Record:
-    from rehead.tuning.losses import UNITS
-
-    return Record(run, progress, len(ground.learn), track, UNITS[ground.catalog.task])
-
-
-def _trained(
-    model: Any,
-    ground: Ground,
-    adapters: Adapters | None,
-    recipe: Recipe,
-    progress: Progress,
-    stop: Callable[[], bool],
-    run: RunFolder,
-    record: Record,
-) -> State:
-    """Trains the model in place, from the run's checkpoint on where there is one."""
-    from rehead.tuning.train import Job, train_layers
-
-    state = record.checkpoint()
-    learning = ground.plan.learning
-    layers = adapters.groups if adapters else [list(ground.backbone[name].parameters()) for name in learning]
-    job = Job(
-        model=model,
-        groups=[*layers, list(model[1].parameters())],
-        feed=ground.feed,
-        course=recipe.course,
-        learn=ground.learn,
-        watch=ground.watch,
-        n_classes=ground.catalog.n_outputs,
-        task=ground.catalog.task,
-        device=ground.device,
-        report=record.report,
-        save=record.save,
-        due=record.due,
-        progress=record.advance,
-        note=progress.note,
-        stop=stop,
-    )
-    if recipe.first is not None:
-        job = replace(job, course=_gentle(job.course, len(job.learn), progress))
-    if recipe.lr == AUTO:
-        job = replace(job, course=replace(job.course, lr=_found_rate(job, record, progress)))
-    n_done = state.epoch * len(ground.learn) + state.step * job.course.batch_size if state else 0
-    progress.phase("Training", job.course.epochs * len(ground.learn) - n_done)
-    record.begin(job.course, state.history if state else [])
-    try:
-        return train_layers(job, state)
-    except Diverged as error:
-        again = f"rehead tune --resume {run.path} --lr {job.course.lr / 10:g} --force"
-        raise Diverged(error.what, error.lr, again) from None
-    finally:
-        record.end()
-
-
-def _gentle(course: Course, n_learn: int, progress: Progress) -> Course:
-    """The course of a second phase. In a few steps Adam moves every weight by about the rate, whatever its gradient, which of
-    all layers together wrecked what the first phase had learned: 24 photos, three steps, from 94 to 50 % right."""
-    n_steps = course.epochs * math.ceil(n_learn / course.batch_size / course.accumulate)
-    if n_steps >= MANY_STEPS:
-        return course
-    lr = course.lr * n_steps / MANY_STEPS
-    progress.note(
-        f"{counted(n_steps, 'step')} are few for all layers: the highest rate is {lr:.1e}, not {course.lr:.1e}."
-    )
-    return replace(course, lr=lr)
-
-
-def _found_rate(job: Job, record: Record, progress: Progress) -> float:
-    """The rate that a range test finds, or that it found when the run began."""
-    from rehead.tuning.range_test import find_rate
-
-    test = record.range_test()
-    if test is None:
-        progress.phase("Range test", N_BATCHES, unit="batches")
-        test = find_rate(job, progress.advance)
-        record.keep_range(test)
-    for line in range_lines(test):
-        progress.note(line)
-    return test.lr
 
 
 def _solution(

@@ -25,7 +25,8 @@ from rehead.errors import PhotoError, RecipeError, ReheadError, RunError
 from rehead.extraction import job_order
 from rehead.progress import Progress
 from rehead.resume import Asked
-from rehead.tuning.recipe import PRESETS, Recipe, load
+from rehead.tuning.presets import PRESETS
+from rehead.tuning.recipe import Recipe, load
 
 CATALOG, PHOTOS, RECIPE = "catalog.csv", "photos.json", "recipe.toml"
 DECIDES_FEATURES = ("backbone", "weights", "backbone_args", "train", "cut", "fit")

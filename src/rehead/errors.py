@@ -115,15 +115,13 @@ class RunError(ReheadError): ...
 
 
 class Diverged(RunError):
-    """where: what is no number, and at which step. lr: the learning rate there. resume: the command that goes on."""
+    """where: what is no number, and at which step. lr: the learning rate there. fix: what to do next."""
 
-    def __init__(self, where: str, lr: float, resume: str = "") -> None:
+    def __init__(self, where: str, lr: float, fix: str = "") -> None:
         super().__init__(
             what=where,
             why=f"The learning rate there was {lr:g}; weights have grown without bound.",
-            fix=f"Go on from the last good checkpoint at a lower rate: {resume}"
-            if resume
-            else "Try a tenth of the learning rate: --lr, or lr=.",
+            fix=fix or "Try a tenth of the learning rate: --lr, or lr=.",
         )
         self.lr = lr
 

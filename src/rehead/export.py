@@ -21,7 +21,7 @@ from rehead.durable import FULL, write_bytes, write_text
 from rehead.errors import Defect
 from rehead.features.engines import Prefix
 from rehead.features.store import disk_full
-from rehead.nets.card import PACKAGES, card_folder, card_key, find_card, known_as, locate
+from rehead.nets.card import architecture_of, card_folder, card_key, find_card, locate
 from rehead.parallel import ordered_map
 from rehead.pixels import Preprocess
 from rehead.predict import BATCH, Model
@@ -185,8 +185,7 @@ def check_backbone(name: str, weights: Path | None, arguments: dict[str, Any], c
     from rehead.nets.backbone import created
     from rehead.nets.hub import fetch_weights
 
-    architecture = PACKAGES[known_as(name)].architecture if known_as(name) in PACKAGES else name
-    network = created(architecture, arguments, 0, device="meta")
+    network = created(architecture_of(name), arguments, 0, device="meta")
     if place.kind == "hub":
         fetch_weights(name, network)
 

@@ -154,9 +154,9 @@ def first_head_on(ground: Ground, recipe: Recipe, progress: Progress) -> tuple[H
         fitted = fit_task(task, pooled, labels, n_outputs, folds, recipe, device, progress)
         return fitted.head, fitted.note
     width = logits_of(body, feed, np.arange(1), device).shape[1]
-    module = mlp_module(width, hidden, n_outputs, recipe.activation, seed=recipe.seed)  # type: ignore[arg-type]
+    module = mlp_module(width, hidden, n_outputs, recipe.activation, seed=recipe.seed)
     kind: Any = "mlp" if hidden else "linear"
-    return head_from_module(module, kind, recipe.activation), f"{kind}: random at first"  # type: ignore[arg-type]
+    return head_from_module(module, kind, recipe.activation), f"{kind}: random at first"
 
 
 def with_head_on(body: Any, head: Head) -> Any:

@@ -11,7 +11,8 @@ from typing import Any
 
 from rehead.data.catalog import Catalog
 from rehead.errors import RunError, SourceError
-from rehead.tuning.recipe import PRESETS, Recipe, load
+from rehead.tuning.presets import PRESETS
+from rehead.tuning.recipe import Recipe, load
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ def tune(
 
 def _notes(catalog: Catalog, held_out: list[int], logits: NDArray[np.float32]) -> tuple[str, ...]:
     notes = []
-    if catalog.task == "classification":
+    if catalog.task == "classification" and held_out:
         labels = catalog.labels(held_out)
         if (logits.argmax(axis=1) == labels).sum() < np.bincount(labels).max():
             notes.append("To name the commonest class of the held-out photos always would be right on more of them.")

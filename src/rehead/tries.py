@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rehead.errors import RecipeError
-from rehead.tuning.recipe import PRESETS, Recipe
+from rehead.tuning.presets import PRESETS
+from rehead.tuning.recipe import Recipe
 from rehead.verdict.metrics import Interval
 
 LADDER = ("quick", "balanced", "thorough")  # presets, from the simplest

@@ -128,7 +128,7 @@ def test_a_recipe_with_auto_reads_back_and_other_words_are_refused() -> None:
 def test_a_job_that_goes_on_uses_the_rate_that_was_found_and_tests_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rehead.deeper import _found_rate
+    from rehead.phase import _found_rate
     from rehead.record import Record
     from rehead.run_folder import RunFolder
     from rehead.tuning import range_test as steps

@@ -19,7 +19,7 @@ from torch import nn
 
 from rehead.durable import sha256_file
 from rehead.errors import BackboneError, UnknownBackbone, nearest
-from rehead.nets.card import PACKAGES, Card, Place, known_as, locate
+from rehead.nets.card import PACKAGES, Card, Place, architecture_of, known_as, locate
 from rehead.nets.chain import POOL, Chain, Layer
 from rehead.nets.cut import Pooled, prefix_of, suffix_of
 from rehead.nets.hub import fetch_weights
@@ -144,7 +144,7 @@ def load_backbone(
             what=f"weights={str(weights)!r} and pretrained=False ask for two things.", fix="Leave one of them out."
         )
     name, arguments = known_as(name), dict(arguments or {})
-    architecture = PACKAGES[name].architecture if name in PACKAGES else name
+    architecture = architecture_of(name)
     network = created(architecture, arguments, seed).requires_grad_(False)
     preprocess = preprocess_of(network, name, arguments)
     if pretrained:
@@ -181,10 +181,8 @@ def backbone(
 
 def sketch(name: str, arguments: Mapping[str, Any]) -> Chain:
     """The layers of a backbone by its name alone, without room for weights. Raises UnknownBackbone and BackboneError."""
-    name = known_as(name)
-    architecture = PACKAGES[name].architecture if name in PACKAGES else name
-    network = created(architecture, arguments, 0, device="meta")
-    preprocess = preprocess_of(network, name, arguments)
+    network = created(architecture_of(name), arguments, 0, device="meta")
+    preprocess = preprocess_of(network, known_as(name), arguments)
     return Chain(network, (preprocess.height, preprocess.width), classifier_of(network))
 
 

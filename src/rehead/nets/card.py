@@ -114,6 +114,12 @@ def known_as(name: str) -> str:
     return name
 
 
+def architecture_of(name: str) -> str:
+    """timm's name of a backbone."""
+    ours = known_as(name)
+    return PACKAGES[ours].architecture if ours in PACKAGES else name
+
+
 def locate(name: str, weights: Path | None) -> Place:
     """Where the weights of a backbone are. Raises WeightsUnavailable when the file or the package is not there."""
     if weights is not None:

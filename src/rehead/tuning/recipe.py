@@ -11,9 +11,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from rehead.bundle import Activation
 from rehead.errors import RecipeError, nearest
 from rehead.tuning.course import Course
 from rehead.tuning.layers import check_form
+from rehead.tuning.presets import PRESETS
 
 FORMAT = 1
 HEADS = ("linear", "mlp", "prototype", "auto")
@@ -47,29 +49,6 @@ KEPT = (  # by a first phase, whose other settings are its preset's
     "activation", "sampling", "accumulate", "watch", "cache_limit_gb", "compile",
 )  # fmt: skip
 OPTIONS = {"cache_limit_gb": "cache_limit"}  # what the command line calls them
-PRESETS: dict[str, dict[str, Any]] = {
-    "quick": {"train": "head"},
-    "balanced": {
-        "train": "last:40%",
-        "norm": "adapt",
-        "augment": "crop",
-        "views": 4,
-        "ema": 0.99,
-        "lr": 2e-3,
-        "watch": 0.05,
-    },
-    "thorough": {
-        "train": "all",
-        "first": "balanced",
-        "epochs": 3,
-        "lr": 3e-4,
-        "layer_decay": 0.85,
-        "augment": "crop",
-        "start_scale": 0.7,
-        "ema": 0.99,
-        "watch": 0.05,
-    },
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +90,7 @@ class Recipe:
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | str | None = None
-    activation: str = "relu"
+    activation: Activation = "relu"
     optimizer: str = "adamw"
     schedule: str = "one-cycle"
     weight_decay: float = 0.05
