@@ -13,6 +13,7 @@ import filelock
 import hypothesis
 import numpy as np
 import pytest
+from forked import Forked
 from leaks import Held, left_since
 from PIL import Image
 
@@ -86,18 +87,28 @@ def make_photos(folder: Path, counts: dict[str, int]) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def forked() -> Iterator[Forked]:
+    with Forked() as server:
+        yield server
+
+
 @pytest.fixture
-def rehead(cache: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The program, run as a user would: rehead("tune", "photos/")."""
+def rehead(cache: Path, tmp_path: Path, forked: Forked) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The program, run as a user would: rehead("tune", "photos/"). With variables that libraries read it starts anew."""
 
     def run(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        words, place = [*map(str, arguments)], cwd or tmp_path
+        env = {**os.environ, "REHEAD_CACHE": str(cache), "COLUMNS": "120", **environment}
+        if environment.keys() <= {"REHEAD_CACHE", "COLUMNS"}:
+            return forked.run(words, place, env, timeout_s=300)
         return subprocess.run(
-            [sys.executable, "-m", "rehead", *map(str, arguments)],
+            [sys.executable, "-m", "rehead", *words],
             capture_output=True,
             text=True,
             errors="surrogateescape",
-            cwd=cwd or tmp_path,
-            env={**os.environ, "REHEAD_CACHE": str(cache), "COLUMNS": "120", **environment},
+            cwd=place,
+            env=env,
             timeout=300,
         )
 

@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from safetensors.torch import load_file, save_file
 import rehead
 from rehead import bundle as bundles
 from rehead.errors import RecipeError, RunError, UnknownLayer
+from rehead.progress import Silent
 from rehead.tuning.layers import Stage
 from rehead.tuning.plan import described, needed_bytes, planned
 from rehead.tuning.recipe import Recipe
@@ -202,6 +204,20 @@ def kill_when(process: subprocess.Popen[str], path: Path, deadline_s: float = 12
     return process.returncode == -signal.SIGKILL
 
 
+class Interrupting(Silent):
+    """A listener that ends the job after an epoch, as Ctrl-C twice does."""
+
+    def row(self, cells: Mapping[str, str]) -> None:
+        raise KeyboardInterrupt
+
+
+def interrupted(photos: Path, run: Path, cache: Path, **settings: Any) -> None:
+    """Leaves a run that can be taken up."""
+    with pytest.raises(KeyboardInterrupt):
+        rehead.tune(photos, cache=cache, out=run, progress=Interrupting(), **settings)
+    assert (run / "checkpoint.safetensors").is_file()
+
+
 def test_a_killed_run_is_taken_up_and_ends_with_the_same_bits(
     tuned: rehead.Tuned, rehead: Program, folder: Path, cache: Path, tmp_path: Path
 ) -> None:
@@ -245,8 +261,7 @@ def test_a_run_goes_on_only_with_its_own_photos_and_recipe_unless_forced(
     folder: Path, cache: Path, tmp_path: Path
 ) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
-    process = start(photos, tmp_path / "run", cache)
-    assert kill_when(process, tmp_path / "run" / "checkpoint.safetensors")
+    interrupted(photos, tmp_path / "run", cache, **LAST)
     with pytest.raises(RunError) as error:
         rehead.tune(resume=tmp_path / "run", cache=cache, epochs=7)
     assert "epochs is 2, not 7" in error.value.why

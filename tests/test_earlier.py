@@ -221,17 +221,16 @@ def test_what_is_no_finished_run_is_refused(first: rehead.Tuned, green: Path, ca
         rehead.tune(green, from_run=first.run, resume=first.run, cache=cache)
 
 
-def test_layers_are_trained_again_on_all_photos_from_kept_activations_and_a_killed_run_is_taken_up(
+def test_layers_are_trained_again_on_all_photos_from_kept_activations_and_an_interrupted_run_is_taken_up(
     green: Path, cache: Path, tmp_path: Path
 ) -> None:
-    from test_deeper import kill_when, start
+    from test_deeper import LAST, interrupted
 
     photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
     before = rehead.tune(photos, cache=cache, out=tmp_path / "before", train="last:1", epochs=1, batch_size=8)
     shutil.rmtree(photos)
     run = tmp_path / "run"
-    process = start(green, run, cache, "--from", str(before.bundle))
-    assert kill_when(process, run / "checkpoint.safetensors")
+    interrupted(green, run, cache, from_run=before.bundle, **LAST)
     tuned = rehead.tune(resume=run, cache=cache)
     assert bundles.read(tuned.bundle).facts["backbone"]["learned"] == ["conv_head"]
     assert tuned.classes == ("blue", "green", "red")
