@@ -28,7 +28,7 @@ from rehead.pixels import prepare
 from rehead.tuning.feed import PhotoFeed, StoredFeed
 from rehead.tuning.layers import Stage, layers_that_learn
 from rehead.tuning.recipe import Recipe
-from rehead.tuning.train import Job, train_layers
+from rehead.tuning.train import Training, train_layers
 
 N_ROUNDS, N_PHOTOS, BATCH = 3, 256, 32
 NETWORKS = {"tf_efficientnet_lite0": "efficientnet_lite0", "resnet18": "resnet18"}
@@ -88,7 +88,7 @@ def our_epoch(name: str, paths: list[Path], train: str) -> float:
     groups = [list(backbone[layer].parameters()) for layer in learning] + [list(model[1].parameters())]
     everything, nothing = np.arange(len(paths)), np.arange(0)
     course = dataclasses.replace(Recipe(norm="adapt").course, epochs=1, batch_size=BATCH)
-    job = Job(
+    job = Training(
         model=model, groups=groups, feed=feed, course=course, learn=everything, watch=nothing, n_classes=2, device="cpu",
         report=lambda *_: None, save=lambda *_: None, due=lambda: False, progress=lambda *_: None,
         note=lambda *_: None,

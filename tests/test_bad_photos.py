@@ -27,6 +27,7 @@ from rehead.errors import (
     WeightsMismatch,
     WeightsUnavailable,
 )
+from rehead.runs.folder import OURS
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -147,6 +148,11 @@ def test_an_output_that_exists_is_refused_and_left_whole(photos: Path, cache: Pa
     replaced = rehead.tune(photos, cache=cache, out=run, force=True, head="prototype")
     assert replaced.run == run
     assert json.loads((run / "run.json").read_text())["head"].startswith("prototype")
+    assert {path.name for path in run.iterdir()} <= OURS
+    (run / "notes.txt").write_text("of somebody")
+    with pytest.raises(RunError, match=r"holds files that are not the run's: notes\.txt\."):
+        rehead.tune(photos, cache=cache, out=run, force=True)
+    assert (run / "notes.txt").read_text() == "of somebody"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(RunError, match="no run of rehead"):

@@ -19,9 +19,11 @@ from rehead.errors import (
     BackboneError,
     DiskFull,
     EngineError,
+    RecipeError,
     RunError,
     TooManyBad,
     UnknownBackbone,
+    WeightsMismatch,
     WeightsUnavailable,
 )
 from rehead.run import published
@@ -54,6 +56,13 @@ class Notes:
         ({"backbone": "resnet81"}, UnknownBackbone, "No backbone is called 'resnet81'."),
         ({"weights": "nowhere.pth"}, WeightsUnavailable, f"There is no weights file {Path.cwd() / 'nowhere.pth'}."),
         ({"weights": "/"}, WeightsUnavailable, "/ is a folder, not a file of weights."),
+        ({"weights": "cut short"}, WeightsMismatch, "cut short.pth cannot be read as weights."),
+        (
+            {"weights": "of another network"},
+            WeightsMismatch,
+            "of another network.pth do not fit",
+        ),
+        ({"train": "lora:8"}, RecipeError, "--train lora:8 finds no attention or linear layer to adapt."),
         ({"device": "mps"}, EngineError, "There is no device mps here."),
         ({"device": "mps", "engine": "openvino"}, EngineError, "The engine openvino runs on the CPU here, not on mps."),
         ({"backbone_args": {"nonsense": 1}}, BackboneError, "timm cannot make tf_efficientnet_lite0 with"),
@@ -62,6 +71,12 @@ class Notes:
 def test_what_cannot_be_had_is_said_before_photos_are_read(
     settings: dict[str, object], error: type[Exception], words: str, photos: Path, cache: Path, tmp_path: Path
 ) -> None:
+    if "weights" in settings and (kind := settings["weights"]) in ("cut short", "of another network"):
+        file = tmp_path / f"{kind}.pth"
+        torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, file)
+        if kind == "cut short":
+            file.write_bytes(file.read_bytes()[:1000])
+        settings = {"weights": str(file)}
     pytest.importorskip("openvino") if settings.get("engine") == "openvino" else None
     told = Notes()
     with pytest.raises(error, match=re.escape(words)):
@@ -101,7 +116,7 @@ def test_a_full_disk_of_the_run_says_how_much_was_needed(
     photos: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("Usage", (), {"free": 3_000_000})
-    monkeypatch.setattr("rehead.run_folder.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("rehead.runs.folder.shutil.disk_usage", lambda _: usage)
     with pytest.raises((RunError, DiskFull)) as caught:
         rehead.tune(photos, cache=cache, out=tmp_path / "run", limit=20)
     assert caught.value.what == f"The run could not be written to {tmp_path / 'run'}: No space left on device."

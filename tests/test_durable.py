@@ -11,10 +11,12 @@ from types import FrameType
 
 import pytest
 
-from rehead import durable, run_folder
+from rehead import durable
 from rehead.durable import replace_folder, replaced_file, replaced_folder
-from rehead.run_folder import RunFolder
+from rehead.runs import folder as run_folder
+from rehead.runs.folder import RunFolder
 
+NAMES = ("one", "two")
 MOMENTS = 400  # more than any of these has lines
 
 
@@ -55,15 +57,15 @@ def whole_at_every_moment(files: set[str], work: Callable[[], None], content: Ca
     raise AssertionError(f"not over after {MOMENTS} lines")
 
 
-def folder_with(path: Path, text: str) -> Path:
+def folder_with(path: Path, text: str, names: tuple[str, str] = NAMES) -> Path:
     path.mkdir(parents=True)
-    for name in ("one", "two"):
+    for name in names:
         (path / name).write_text(text)
     return path
 
 
-def text_of(path: Path) -> str:
-    one, two = ((path / name).read_text() for name in ("one", "two"))
+def text_of(path: Path, names: tuple[str, str] = NAMES) -> str:
+    one, two = ((path / name).read_text() for name in names)
     assert one == two
     return one
 
@@ -97,17 +99,17 @@ def test_a_file_is_the_old_or_the_new_one_before_every_line(tmp_path: Path) -> N
 
 
 def test_a_run_that_is_replaced_is_the_old_or_the_new_one_before_every_line(tmp_path: Path) -> None:
-    out = folder_with(tmp_path / "run", "old")
-    (out / "recipe.toml").write_text("")
+    names = ("log.txt", "recipe.toml")
+    out = folder_with(tmp_path / "run", "old", names)
 
     def work() -> None:
         with RunFolder(out, force=True) as run:
             run.create("photos", "network")
-            for name in ("one", "two", "recipe.toml"):
+            for name in names:
                 run.write(name, "new")
             run.finish()
 
-    found = whole_at_every_moment({durable.__file__, run_folder.__file__}, work, lambda: text_of(out))
+    found = whole_at_every_moment({run_folder.__file__}, work, lambda: text_of(out, names))
     assert set(found) == {"old", "new"}
     assert found[-1] == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
@@ -152,13 +154,14 @@ def test_a_link_to_a_folder_stays(tmp_path: Path) -> None:
 
 
 def test_a_link_to_a_run_stays_when_the_run_is_replaced(tmp_path: Path) -> None:
-    place, link = folder_with(tmp_path / "disk" / "place", "old"), tmp_path / "link"
-    (place / "recipe.toml").write_text("")
+    place, link = tmp_path / "disk" / "place", tmp_path / "link"
+    place.mkdir(parents=True)
+    (place / "recipe.toml").write_text("old")
     link.symlink_to(place)
     with RunFolder(link, force=True) as run:
         run.create("photos", "network")
-        run.write("one", "new")
-        assert text_of(link) == "old"
+        run.write("log.txt", "new")
+        assert (link / "recipe.toml").read_text() == "old"
         assert run.finish() == link
     assert link.is_symlink()
-    assert sorted(path.name for path in place.iterdir()) == ["one"]
+    assert sorted(path.name for path in place.iterdir()) == ["log.txt"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import resource
 import shutil
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from conftest import make_photos
 
 import rehead
 from rehead.errors import Diverged, RecipeError, RunError, UnknownLayer
-from rehead.run_folder import RunFolder
+from rehead.runs.folder import SECONDS, RunFolder
 
 LAST: dict[str, Any] = {"train": "last:1", "epochs": 2, "batch_size": 8}
 TOO_HIGH = {**LAST, "batch_size": 2, "lr": 1000.0, "weight_decay": 10.0}  # weights grow ten thousandfold in a step
@@ -67,8 +68,12 @@ def test_it_goes_on_at_a_lower_rate_when_forced(run: Path, cache: Path) -> None:
     with pytest.raises(RunError) as error:
         rehead.tune(resume=run, cache=cache, **lower)
     assert error.value.why == "lr is 1000.0, not 0.001; weight_decay is 10.0, not 0.05."
+    (run / SECONDS).write_text(json.dumps({"train": 990.0, "total": 1000.0}))
     tuned = rehead.tune(resume=run, cache=cache, force=True, **lower)
     assert tuned.recipe.lr == 0.001
+    assert tuned.seconds["train"] > 990, "what the job took before counts too"
+    assert tuned.seconds["total"] > 1000
+    assert not (run / SECONDS).exists()
     assert tuned.verdict.top1.value == 1.0
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from rehead.cli.showing import Bars, Lines
 from rehead.cli.tables import say
-from rehead.record import _cells
+from rehead.runs.record import _cells
 
 EPOCH = {"epoch": 10, "loss": 0.4123, "lr": 1e-3, "seconds": 12.3, "images_per_s": 3141.5}
 WATCHED = {"watch_loss": 0.3141, "watch_right": 91, "watch_n": 100}

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from rehead.bundle import Bundle, Head
     from rehead.classifier import Classifier
     from rehead.errors import ReheadError
-    from rehead.heats import Race
     from rehead.nets.backbone import Backbone, backbone
     from rehead.predict import Model, Prediction, load
-    from rehead.racing import race
     from rehead.run import Tuned, tune
+    from rehead.search.heats import Race
+    from rehead.search.race import race
     from rehead.tuning.fit import fit
     from rehead.tuning.recipe import Recipe
     from rehead.verdict.metrics import Interval, Verdict
@@ -32,8 +32,8 @@ __version__ = "0.1.0"
 _ROOM_BY_NAME = {
     "tune": "rehead.run",
     "Tuned": "rehead.run",
-    "race": "rehead.racing",
-    "Race": "rehead.heats",
+    "race": "rehead.search.race",
+    "Race": "rehead.search.heats",
     "verify": "rehead.verify_bundle",
     "load": "rehead.predict",
     "Model": "rehead.predict",

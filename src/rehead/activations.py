@@ -5,7 +5,7 @@ And which of them it learns from, which say what epoch is kept, and which are he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,14 +18,14 @@ from rehead.data.rows import Skip
 from rehead.data.split import fold_numbers
 from rehead.errors import PhotoError
 from rehead.export import ready_prefix
-from rehead.extraction import extract_missing, in_store, left_out, open_store, photos_there
+from rehead.extraction import extract_missing, in_store, job_order, left_out, open_store, photos_there
 from rehead.features.extract import check_bad
 from rehead.features.store import Store
 from rehead.features.views import PLAIN, augmented, view_names
+from rehead.job import Job
 from rehead.nets.card import Card, with_fit
 from rehead.parallel import n_cores, ordered_map
 from rehead.pixels import Preprocess, prepare
-from rehead.progress import Progress
 from rehead.tuning.plan import Plan
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.scale import Scale
@@ -48,18 +48,12 @@ class Extracted:
     n_stored: int
 
 
-def at_the_cut(
-    catalog: Catalog,
-    recipe: Recipe,
-    plan: Plan,
-    order: list[int],
-    cache: Path,
-    progress: Progress,
-    stop: Callable[[], bool],
-) -> Extracted:
+def at_the_cut(job: Job, recipe: Recipe, plan: Plan) -> Extracted:
     """What is needed to train by this plan; what the store lacks is extracted. Raises SourceError for too many bad photos."""
+    catalog = job.catalog
+    order = job_order(catalog, recipe)
     if plan.cut is None:
-        bad = _unreadable(catalog, order, recipe, progress)
+        bad = _unreadable(job, order, recipe)
         good = sorted(i for i in order if i not in bad)
         train = [i for i in good if catalog.photos[i].side == "train"]
         held_out = [i for i in good if catalog.photos[i].side == catalog.held_out_side]
@@ -70,8 +64,8 @@ def at_the_cut(
         weights=weights,
         arguments=dict(recipe.backbone_args),
         cut=plan.cut,
-        cache=cache,
-        progress=progress,
+        cache=job.cache,
+        progress=job.progress,
         pooled=False,
     )
     if recipe.fit != "default":
@@ -79,18 +73,18 @@ def at_the_cut(
     views: list[NDArray[np.float16]] = []
     train, held_out, bad, n_stored = [], [], {}, 0
     for view in view_names(recipe.augment, recipe.views):
-        with open_store(cache, prefix, recipe, view) as store:
+        with open_store(job.cache, prefix, recipe, view) as store:
             if view == PLAIN:
                 n_stored = len(order) - len(store.missing([catalog.photos[i].digest for i in order]))
-                bad = extract_missing(catalog, order, prefix, recipe, store, progress, stop).bad
+                bad = extract_missing(job, order, prefix, recipe, store).bad
                 train, held_out = photos_there(catalog, order, store)
                 views.append(_read(store, catalog, [*train, *held_out]))
                 continue
-            extract_missing(catalog, train, prefix, recipe, store, progress, stop, view)
+            extract_missing(job, train, prefix, recipe, store, view)
             if len(in_store(catalog, train, store)) == len(train):
                 views.append(_read(store, catalog, train))
             else:
-                progress.note(f"The view {view} is not whole and is left out.")
+                job.progress.note(f"The view {view} is not whole and is left out.")
     return Extracted(train, held_out, views, prefix.card, bad, n_stored)
 
 
@@ -145,8 +139,9 @@ def slices(catalog: Catalog, train: list[int], recipe: Recipe) -> tuple[NDArray[
     return everything[folds != 0], everything[folds == 0]
 
 
-def _unreadable(catalog: Catalog, order: list[int], recipe: Recipe, progress: Progress) -> dict[int, Skip]:
+def _unreadable(job: Job, order: list[int], recipe: Recipe) -> dict[int, Skip]:
     """Photos that cannot be decoded. Raises SourceError when they are too many."""
+    catalog = job.catalog
 
     def work(i: int) -> Skip | None:
         try:
@@ -157,12 +152,12 @@ def _unreadable(catalog: Catalog, order: list[int], recipe: Recipe, progress: Pr
             return Skip(catalog.photos[i].path, f"cannot be read: {error.strerror or error}")
         return None
 
-    gone = left_out(catalog, order, order, progress)
+    gone = left_out(job, order, order)
     order = [i for i in order if i not in gone]
-    progress.phase("Checking", len(order))
+    job.progress.phase("Checking", len(order))
     bad: dict[int, Skip] = {}
     for i, skip in zip(order, ordered_map(work, order, workers=n_cores(), ahead=64), strict=True):
-        progress.advance()
+        job.progress.advance()
         if skip:
             bad[i] = skip
     check_bad(list(bad.values()), len(order), recipe.max_bad, before=catalog.bad, n_all=catalog.n_all)

@@ -16,18 +16,19 @@ from rehead.data.catalog import Catalog, as_csv
 from rehead.data.rows import quoted
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
-from rehead.earlier import Earlier, read_earlier
 from rehead.errors import RecipeError, RunError, SourceError, counted
 from rehead.export import check_backbone
 from rehead.features.engines import check_engine
 from rehead.features.extract import check_bad
 from rehead.ground import check_layers
-from rehead.log import Log
 from rehead.progress import Clock
-from rehead.resume import Asked, check_photos, taken_up
-from rehead.run_folder import RunFolder
-from rehead.tries import FILE as TRIED
-from rehead.tries import LADDER, Search
+from rehead.runs.earlier import Earlier, read_earlier
+from rehead.runs.folder import RunFolder
+from rehead.runs.log import Log
+from rehead.runs.resume import Asked, check_photos, taken_up
+from rehead.search.tries import FILE as TRIED
+from rehead.search.tries import LADDER, Search
+from rehead.tuning.layers import HEAD, POOL, adapters_in
 from rehead.tuning.recipe import AUTO, Recipe, unheard
 from rehead.tuning.tasks import check_task
 from rehead.tuning.trackers import chosen_trackers
@@ -80,6 +81,8 @@ def begun(
     recipe, asked, search, earlier = _chosen(wish, run, cache)
     _check(recipe, wish, cache, progress)
     clock.lap("prepare")
+    if wish.resume is not None:
+        clock.add(run.kept_seconds())
     given = asked if wish.source is None else Asked(wish.source, wish.layout, wish.valid, wish.test)
     opened = open_source(
         given.source, layout=given.layout, valid=given.valid, test=given.test, cache=cache, task=recipe.task, progress=progress
@@ -132,17 +135,22 @@ def _chosen(wish: Wish, run: RunFolder, cache: Path) -> tuple[Recipe, Asked, Sea
 
 def _check(recipe: Recipe, wish: Wish, cache: Path, progress: Log) -> None:
     """What needs no photo to be known."""
-    if wish.track and recipe.train == "head":
+    if wish.track and recipe.train == HEAD:
         raise RecipeError(
             what=f"--track {' '.join(wish.track)} has nothing to follow: a head alone is solved, not trained in epochs.",
             fix="Leave it out, or train layers too: --train last:2.",
         )
     check_engine(recipe.engine, recipe.device)
+    if adapters_in(recipe.train) is not None:
+        from rehead.tuning.lora import check_peft
+
+        check_peft()
     if recipe.backbone != AUTO:
         progress.phase(f"Looking for {recipe.backbone}")
         weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
-        check_backbone(recipe.backbone, weights, dict(recipe.backbone_args), recipe.cut or "pool", cache)
-        if recipe.train != "head" or recipe.cut not in (None, "none", "pool"):
+        complete = recipe.cut if recipe.train == HEAD and recipe.cut not in (None, "none") else POOL
+        check_backbone(recipe.backbone, weights, dict(recipe.backbone_args), complete, cache)
+        if recipe.train != HEAD or recipe.cut not in (None, "none", POOL):
             check_layers(recipe, cache)
 
 

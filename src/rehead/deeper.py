@@ -8,9 +8,8 @@ before all of them do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +17,9 @@ from numpy.typing import NDArray
 
 from rehead.activations import Extracted, at_the_cut
 from rehead.bundle import Head
-from rehead.data.catalog import Catalog
 from rehead.errors import Diverged, counted
 from rehead.export import export_prefix
-from rehead.extraction import job_order, with_decided_fit
+from rehead.extraction import with_decided_fit
 from rehead.ground import (
     Ground,
     first_head_on,
@@ -32,21 +30,19 @@ from rehead.ground import (
     with_adapters,
     with_head_on,
 )
+from rehead.job import Job
 from rehead.nets.card import Card
 from rehead.phase import record_of, trained
-from rehead.progress import Clock, Progress
-from rehead.record import CURVES, METRICS
-from rehead.run_folder import BODY, CHECKPOINT, RunFolder
+from rehead.runs.folder import BODY, CHECKPOINT, RunFolder
+from rehead.runs.record import CURVES, METRICS
 from rehead.solution import Solution
 from rehead.tuning.labels import chosen_thresholds
 from rehead.tuning.layers import POOL, adapters_in
 from rehead.tuning.plan import Plan
 from rehead.tuning.recipe import Recipe
 
-FIRST, NOTE = (
-    "first",
-    "note.txt",
-)  # a first phase's folder in the run while that is written, and how its head came to be
+# A first phase's folder in the run while that is written, and in it how its head came to be.
+FIRST, NOTE = "first", "note.txt"
 
 if TYPE_CHECKING:
     from rehead.nets.backbone import Backbone
@@ -54,95 +50,68 @@ if TYPE_CHECKING:
 
 
 def tune_layers(
-    catalog: Catalog,
-    recipe: Recipe,
-    cache: Path,
-    progress: Progress,
-    clock: Clock,
-    stop: Callable[[], bool],
-    run: RunFolder,
-    track: Sequence[str] = (),
-    *,
-    watched: bool = False,
+    job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] = (), *, watched: bool = False
 ) -> Solution:
     """The recipe's layers and the head, trained; Ctrl-C during extraction goes on with the photos that are there.
 
     track: names of trackers that follow the training. watched: whether Solution.watched is wanted.
     """
-    recipe = with_decided_fit(catalog, recipe, cache, progress)
-    progress.phase(f"Loading {recipe.backbone}")
+    recipe = with_decided_fit(job, recipe)
+    job.progress.phase(f"Loading {recipe.backbone}")
     backbone = network_of(recipe)
-    clock.lap("prepare")
+    job.clock.lap("prepare")
     first_phase, has_begun = recipe.first_phase, (run.path / CHECKPOINT).is_file()
     if first_phase is not None and not has_begun:
-        first, note = _first_phase(catalog, first_phase, backbone, cache, progress, clock, stop, run)
-        progress.note("Second phase: all layers learn from the photos")
-    ground, extracted, linear = _ground(catalog, recipe, backbone, cache, progress, clock, stop)
+        first, note = _first_phase(job, first_phase, backbone, run)
+        job.progress.note("Second phase: all layers learn from the photos")
+    ground, extracted = _ground(job, recipe, backbone)
     if first_phase is None:
-        progress.phase("Solving the head")
-        first, note = first_head_on(ground, recipe, progress)
+        job.progress.phase("Solving the head")
+        first, note = first_head_on(ground, recipe)
     elif has_begun:  # all that was learned before is in the checkpoint
-        first, _ = first_head_on(ground, replace(recipe, warm_head=False), progress)
+        first, _ = first_head_on(ground, replace(recipe, warm_head=False))
         note = (run.within(FIRST).path / NOTE).read_text(encoding="utf-8")
     model = with_head_on(ground.body, first)
-    adapters = with_adapters(ground, recipe, linear)
-    clock.lap("solve")
+    adapters = with_adapters(ground, recipe)
+    job.clock.lap("solve")
 
-    record = record_of(ground, run, progress, track)
-    state = trained(model, ground, adapters, recipe, progress, stop, run, record)
+    state = trained(model, ground, adapters, recipe, run, record_of(ground, run, track))
     if adapters:
         adapters.merge()
-    clock.lap("train")
+    job.clock.lap("train")
     note = _told(note, ground.plan, state, recipe, len(ground.watch))
     right = _right(ground, model) if watched else {}
     return _solution(model, ground, extracted, first, note, right, run, lr=state.history[-1]["lr"])
 
 
-def _ground(
-    catalog: Catalog,
-    recipe: Recipe,
-    backbone: Backbone,
-    cache: Path,
-    progress: Progress,
-    clock: Clock,
-    stop: Callable[[], bool],
-) -> tuple[Ground, Extracted, dict[str, dict[str, int]]]:
-    """What a training stands on, the photos behind it, and by layer the linear layers that may have adapters."""
-    plan, linear = planned_network(catalog, recipe, backbone, cache, progress)
-    extracted = at_the_cut(catalog, recipe, plan, job_order(catalog, recipe), cache, progress, stop)
-    clock.lap("extract")
+def _ground(job: Job, recipe: Recipe, backbone: Backbone) -> tuple[Ground, Extracted]:
+    """What a training stands on, and the photos behind it."""
+    plan = planned_network(job, recipe, backbone)
+    extracted = at_the_cut(job, recipe, plan)
+    job.clock.lap("extract")
     card = extracted.card or photo_card(backbone.cut_at(POOL)[1], recipe)
-    return ground_of(catalog, recipe, backbone, plan, extracted, card, progress), extracted, linear
+    return ground_of(job, recipe, backbone, plan, extracted, card), extracted
 
 
-def _first_phase(
-    catalog: Catalog,
-    recipe: Recipe,
-    backbone: Backbone,
-    cache: Path,
-    progress: Progress,
-    clock: Clock,
-    stop: Callable[[], bool],
-    run: RunFolder,
-) -> tuple[Head, str]:
+def _first_phase(job: Job, recipe: Recipe, backbone: Backbone, run: RunFolder) -> tuple[Head, str]:
     """The last layers of the network learn, in place. The head that came of it, and a few words on how."""
     from rehead.nets.heads import head_from_module
 
-    progress.note("First phase: what is learned from kept activations, before all layers learn")
+    job.progress.note("First phase: what is learned from kept activations, before all layers learn")
     part = run.within(FIRST)
-    ground, _, _ = _ground(catalog, recipe, backbone, cache, progress, clock, stop)
-    progress.phase("Solving the head")
-    first, note = first_head_on(ground, recipe, progress)
+    ground, _ = _ground(job, recipe, backbone)
+    job.progress.phase("Solving the head")
+    first, note = first_head_on(ground, recipe)
     model = with_head_on(ground.body, first)
-    clock.lap("solve")
+    job.clock.lap("solve")
     try:
-        state = trained(model, ground, None, recipe, progress, stop, part, record_of(ground, part, progress, ()))
+        state = trained(model, ground, None, recipe, part, record_of(ground, part))
     except Diverged as error:
         fix = (
             "The first phase takes the rate of `balanced`: train all layers without it, by --train all and no --first."
         )
         raise Diverged(error.what, error.lr, fix) from None
-    clock.lap("train")
+    job.clock.lap("train")
     for name in (METRICS, CURVES):
         run.write(f"{FIRST}-{name}", (part.path / name).read_text(encoding="utf-8"))
     note = _told(note, ground.plan, state, recipe, len(ground.watch))
@@ -205,9 +174,10 @@ def _thresholds(ground: Ground, model: Any) -> tuple[float, ...]:
     """Of several labels a photo: chosen on the watched photos of the training side, from which the layers did not learn."""
     from rehead.tuning.train import logits_of
 
-    if ground.catalog.task != "multilabel":
+    catalog = ground.job.catalog
+    if catalog.task != "multilabel":
         return ()
-    none = np.empty((0, ground.catalog.n_outputs), np.float32)
+    none = np.empty((0, catalog.n_outputs), np.float32)
     outputs = logits_of(model, ground.feed, ground.watch, "cpu") if len(ground.watch) else none
     return chosen_thresholds(outputs, ground.feed.labels[ground.watch])
 

@@ -20,7 +20,7 @@ from rehead.bundle import Bundle, Head, Task, sigmoid, softmax
 from rehead.durable import FULL, write_bytes, write_text
 from rehead.errors import Defect
 from rehead.features.engines import Prefix
-from rehead.features.store import disk_full
+from rehead.features.room import disk_full
 from rehead.nets.card import architecture_of, card_folder, card_key, find_card, locate
 from rehead.parallel import ordered_map
 from rehead.pixels import Preprocess
@@ -175,19 +175,22 @@ def _top_gap(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def check_backbone(name: str, weights: Path | None, arguments: dict[str, Any], cut: str, cache: Path) -> None:
-    """Raises UnknownBackbone, BackboneError or WeightsUnavailable, before anything else is done, for what cannot be had.
+    """Raises BackboneError, of one of its kinds, before anything else is done, for what cannot be had.
 
-    Weights from a hub are fetched; nothing is loaded where the cache has the exported network.
+    Weights from a hub are fetched, a file of them is read; nothing is loaded where the cache has the exported network.
+    cut: the layer up to which weights must be complete.
     """
     place = locate(name, weights)
     if find_card(cache, card_key(name, place, arguments, cut)) is not None:
         return
-    from rehead.nets.backbone import created
+    from rehead.nets.backbone import check_weights, created
     from rehead.nets.hub import fetch_weights
 
     network = created(architecture_of(name), arguments, 0, device="meta")
     if place.kind == "hub":
         fetch_weights(name, network)
+    elif weights is not None:
+        check_weights(network, weights, cut, place.origin)
 
 
 def ready_prefix(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,9 @@ from rehead.features.engines import Prefix, open_engine, precision_of, resolve
 from rehead.features.extract import Extracted, extract, too_many_bad
 from rehead.features.store import Store
 from rehead.features.views import PLAIN, stored_view
+from rehead.job import Job
 from rehead.nets.card import Card, with_fit
 from rehead.pixels import FITS, prepare
-from rehead.progress import Progress, Silent
 from rehead.tuning.anytime import Anytime
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.tasks import cv_loss, quick_head
@@ -41,7 +41,7 @@ NOTHING_LEFT = "neither the file nor the features are there any more"
 N_FIT_SAMPLE = 400  # photos on which --fit auto is decided
 
 
-def chosen_prefix(catalog: Catalog, recipe: Recipe, cache: Path, progress: Progress) -> Prefix:
+def chosen_prefix(job: Job, recipe: Recipe) -> Prefix:
     """The backbone's frozen part, ready for any engine, with the way pictures become its square."""
     weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
     prefix = ready_prefix(
@@ -49,40 +49,41 @@ def chosen_prefix(catalog: Catalog, recipe: Recipe, cache: Path, progress: Progr
         weights=weights,
         arguments=dict(recipe.backbone_args),
         cut=recipe.cut or "pool",
-        cache=cache,
-        progress=progress,
+        cache=job.cache,
+        progress=job.progress,
     )
     if recipe.fit == "default":
         return prefix
     if recipe.fit != "auto":
         return replace(prefix, card=with_fit(prefix.card, recipe.fit))
-    return _best_fit(catalog, prefix, recipe, cache, progress)
+    return _best_fit(job, prefix, recipe)
 
 
-def with_decided_fit(catalog: Catalog, recipe: Recipe, cache: Path, progress: Progress) -> Recipe:
+def with_decided_fit(job: Job, recipe: Recipe) -> Recipe:
     """The recipe with the fit that --fit auto decides on, by the frozen network also where layers will learn."""
     if recipe.fit != "auto":
         return recipe
-    return replace(recipe, fit=chosen_prefix(catalog, recipe, cache, progress).card.preprocess.fit)
+    return replace(recipe, fit=chosen_prefix(job, recipe).card.preprocess.fit)
 
 
-def _best_fit(catalog: Catalog, prefix: Prefix, recipe: Recipe, cache: Path, progress: Progress) -> Prefix:
+def _best_fit(job: Job, prefix: Prefix, recipe: Recipe) -> Prefix:
     """The prefix with the fit of least loss by k-fold on a sample of the training side.
 
     Log-loss tells more than accuracy does on a few hundred photos, where one photo decides between accuracies.
     """
+    catalog = job.catalog
     sample = [i for i in job_order(catalog, recipe) if catalog.photos[i].side == "train"][:N_FIT_SAMPLE]
     candidates = [replace(prefix, card=with_fit(prefix.card, fit)) for fit in FITS]
     losses = []
     for candidate in candidates:
         fit = candidate.card.preprocess.fit
-        with open_store(cache, candidate, recipe) as store:
-            extract_missing(catalog, sample, candidate, recipe, store, progress, lambda: False)
+        with open_store(job.cache, candidate, recipe) as store:
+            extract_missing(replace(job, stop=lambda: False), sample, candidate, recipe, store)
             there = in_store(catalog, sample, store)
             x, y = store.read([catalog.photos[i].digest for i in there]), catalog.labels(there)
         loss, words = cv_loss(catalog.task, x, y, catalog.n_outputs, folds_of(catalog, there, recipe))
         losses.append(loss)
-        progress.note(f"--fit {fit}: {words or 'no number'} by {recipe.folds}-fold on {len(there)} photos")
+        job.progress.note(f"--fit {fit}: {words or 'no number'} by {recipe.folds}-fold on {len(there)} photos")
     return candidates[int(np.argmin(losses))]
 
 
@@ -111,22 +112,16 @@ def job_order(catalog: Catalog, recipe: Recipe) -> list[int]:
 
 
 def extract_missing(
-    catalog: Catalog,
-    order: list[int],
-    prefix: Prefix,
-    recipe: Recipe,
-    store: Store,
-    progress: Progress,
-    stop: Callable[[], bool],
-    view: str = PLAIN,
+    job: Job, order: list[int], prefix: Prefix, recipe: Recipe, store: Store, view: str = PLAIN
 ) -> Extracted:
     """Features of the photos of `order` that the store does not have, with a first number shown on the way.
 
     view: how photos are seen; other views than "plain" are for learning only, and no number is shown of them.
     """
+    catalog, progress = job.catalog, job.progress
     absent = set(store.missing([catalog.photos[i].digest for i in order]))
     missing = [i for i in order if catalog.photos[i].digest in absent]
-    gone = left_out(catalog, order, missing, progress)
+    gone = left_out(job, order, missing)
     missing = [i for i in missing if i not in gone]
     progress.phase("Extracting" if view == PLAIN else f"Extracting {view}", len(order))
     progress.advance(len(order) - len(missing))
@@ -154,7 +149,7 @@ def extract_missing(
         pixels_of=lambda data, digest: stored_view(view, data, prefix.card.preprocess, seed_of(digest)),
         progress=progress,
         max_bad=recipe.max_bad,
-        stop=lambda: stop() or (ends is not None and time.monotonic() > ends),
+        stop=lambda: job.stop() or (ends is not None and time.monotonic() > ends),
         on_features=on_features,
         n_known=len(order) - len(missing) - len(gone),
         bad_before=catalog.bad,
@@ -164,18 +159,19 @@ def extract_missing(
     return extracted
 
 
-def left_out(catalog: Catalog, order: list[int], missing: list[int], progress: Progress) -> dict[int, Skip]:
+def left_out(job: Job, order: list[int], missing: list[int]) -> dict[int, Skip]:
     """Photos of an earlier run of which nothing is left: no features, and no file to compute them from.
 
     Raises RunError when a class would be lost with them.
     """
+    catalog = job.catalog
     gone = {i: Skip(catalog.photos[i].path, NOTHING_LEFT) for i in missing if catalog.is_gone(catalog.photos[i])}
     if not gone:
         return gone
     learned = [i for i in order if catalog.photos[i].side == "train"]
     if lost := {catalog.photos[i].label for i in learned} - {catalog.photos[i].label for i in learned if i not in gone}:
         raise _lost(sorted(lost), list(gone.values()))
-    progress.note(f"{len(gone)} earlier photos are left out: {NOTHING_LEFT}; skipped.csv lists them")
+    job.progress.note(f"{len(gone)} earlier photos are left out: {NOTHING_LEFT}; skipped.csv lists them")
     return gone
 
 
@@ -261,13 +257,14 @@ def features_of(images: Sequence[Any], recipe: Recipe, *, cache: Path) -> tuple[
     photos = tuple(Photo(name, "", "train", digest) for name, digest in zip(names, digests, strict=True))
     by_digest = dict(zip(digests, data, strict=True))
     catalog = Catalog("images", "dataset", photos, ("", " "), lambda photo: by_digest[photo.digest])
-    prefix = chosen_prefix(catalog, replace(recipe, fit="default"), cache, Silent())
+    job = Job(catalog, cache)
+    prefix = chosen_prefix(job, replace(recipe, fit="default"))
     if recipe.fit not in ("default", "auto"):
         prefix = replace(prefix, card=with_fit(prefix.card, recipe.fit))
     with open_store(cache, prefix, recipe) as store:
         strict = replace(recipe, max_bad=0.0)
         try:
-            extract_missing(catalog, list(range(len(photos))), prefix, strict, store, Silent(), lambda: False)
+            extract_missing(job, list(range(len(photos))), prefix, strict, store)
         except TooManyBad as error:
             skip = error.skips[0]
             raise _unusable(f"{skip.path} {skip.reason}") from error

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.data.catalog import Catalog
 from rehead.export import in_batches
 from rehead.extraction import chosen_prefix, extract_missing, folds_of, job_order, open_store, photos_there
 from rehead.features.engines import OnnxEngine, Prefix, resolve
-from rehead.progress import Clock, Progress
+from rehead.job import Job
 from rehead.solution import Solution
 from rehead.tuning.head import logits_by_folds
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.tasks import fit_task
 
 
-def tune_head(
-    catalog: Catalog,
-    recipe: Recipe,
-    cache: Path,
-    progress: Progress,
-    clock: Clock,
-    stop: Callable[[], bool],
-    *,
-    watched: bool = False,
-) -> Solution:
+def tune_head(job: Job, recipe: Recipe, *, watched: bool = False) -> Solution:
     """The head of least loss on the features of the photos that are there when extraction ends or is stopped.
 
     watched: whether heads of the same kind are judged by k-fold on the training side, for Solution.watched.
     """
-    prefix = chosen_prefix(catalog, recipe, cache, progress)
-    clock.lap("prepare")
+    catalog, progress = job.catalog, job.progress
+    prefix = chosen_prefix(job, recipe)
+    job.clock.lap("prepare")
 
-    with open_store(cache, prefix, recipe) as store:
+    with open_store(job.cache, prefix, recipe) as store:
         order = job_order(catalog, recipe)
         n_stored = len(order) - len(store.missing([catalog.photos[i].digest for i in order]))
-        extracted = extract_missing(catalog, order, prefix, recipe, store, progress, stop)
+        extracted = extract_missing(job, order, prefix, recipe, store)
         train, held_out = photos_there(catalog, order, store)
-        clock.lap("extract")
+        job.clock.lap("extract")
 
         progress.phase("Solving the head")
         features = store.read([catalog.photos[i].digest for i in train])
@@ -53,7 +41,7 @@ def tune_head(
             logits_apart = logits_by_folds(features, labels, len(catalog.classes), folds, recipe, device, progress)
             apart = zip(train, (logits_apart.argmax(axis=1) == labels).tolist(), folds.tolist(), strict=True)
             right = {i: is_right for i, is_right, fold in apart if fold >= 0}
-        clock.lap("solve")
+        job.clock.lap("solve")
 
         logits = fitted.head.logits(store.read([catalog.photos[i].digest for i in held_out]))
     return Solution(

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from rehead.activations import Extracted, feed_of, slices
 from rehead.bundle import Head
-from rehead.data.catalog import Catalog
 from rehead.errors import BackboneError
 from rehead.extraction import folds_of, job_order
 from rehead.features.engines import resolve
+from rehead.job import Job
 from rehead.nets.card import Card, with_fit
-from rehead.progress import Progress
 from rehead.tuning.grow import grown, takes
 from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in, names_in
 from rehead.tuning.plan import Plan, check_mixing, described, planned
@@ -42,7 +41,7 @@ class Ground:
     """What a training stands on. body: the layers from the cut on, with pooled features at the end. learn, watch: places
     in the feed, which holds the train photos first. scale: of numbers that are learned."""
 
-    catalog: Catalog
+    job: Job
     backbone: Backbone
     plan: Plan
     card: Card
@@ -56,31 +55,21 @@ class Ground:
 
 
 def network_of(recipe: Recipe) -> Backbone:
-    """The recipe's backbone, with its weights. Raises MissingExtra where adapters are to learn and cannot."""
+    """The recipe's backbone, with its weights."""
     from rehead.nets.backbone import load_backbone
-    from rehead.tuning.lora import peft
 
-    if adapters_in(recipe.train) is not None:
-        peft()  # what is missing is said before anything is computed
     return load_backbone(recipe.backbone, weights=recipe.weights, arguments=recipe.backbone_args)
 
 
-def planned_network(
-    catalog: Catalog, recipe: Recipe, backbone: Backbone, cache: Path, progress: Progress
-) -> tuple[Plan, dict[str, dict[str, int]]]:
-    """What learns and where the network is cut, which is told; by layer, the linear layers that may have adapters."""
-    from rehead.tuning.lora import linear_layers
-
-    has_adapters = adapters_in(recipe.train) is not None
-    n_photos = len(job_order(catalog, recipe))
+def planned_network(job: Job, recipe: Recipe, backbone: Backbone) -> Plan:
+    """What learns and where the network is cut, which is told."""
+    n_photos = len(job_order(job.catalog, recipe))
     stages = stages_of(backbone.chain, recipe)
-    linear = linear_layers(backbone, [stage.name for stage in stages]) if has_adapters else {}
-    stages = [replace(stage, linear=sum(linear.get(stage.name, {}).values())) for stage in stages]
-    plan = planned(recipe, stages, n_photos, cache)
+    plan = planned(recipe, stages, n_photos, job.cache)
     check_mixing(recipe, stages, plan)
     for line in described(stages, plan, recipe, n_photos):
-        progress.note(line)
-    return plan, linear
+        job.progress.note(line)
+    return plan
 
 
 def check_layers(recipe: Recipe, cache: Path) -> None:
@@ -97,61 +86,61 @@ def check_layers(recipe: Recipe, cache: Path) -> None:
     if recipe.train == HEAD:
         chain.place(recipe.cut or POOL)
         return
-    adapters = adapters_in(recipe.train)
-    planned(replace(recipe, train=adapters[1]) if adapters else recipe, stages_of(chain, recipe), 1, cache)
+    planned(recipe, stages_of(chain, recipe), 1, cache)
 
 
 def stages_of(chain: Chain, recipe: Recipe) -> list[Stage]:
-    """The backbone's layers, in parts where the recipe names parts."""
+    """The backbone's layers, in parts where the recipe names parts; where it asks for adapters, with what could have some."""
     layers = chain.opened_at(names_in(recipe.train) | ({recipe.cut} if recipe.cut else set()))
-    return [Stage(layer.name, layer.parameters, layer.macs, layer.shape) for layer in layers]
+    stages = [Stage(layer.name, layer.parameters, layer.macs, layer.shape) for layer in layers]
+    if adapters_in(recipe.train) is None:
+        return stages
+    from rehead.tuning.lora import linear_layers
+
+    linear = linear_layers(chain, [stage.name for stage in stages])
+    return [replace(stage, linear=sum(linear.get(stage.name, {}).values())) for stage in stages]
 
 
-def ground_of(
-    catalog: Catalog,
-    recipe: Recipe,
-    backbone: Backbone,
-    plan: Plan,
-    extracted: Extracted,
-    card: Card,
-    progress: Progress,
-) -> Ground:
+def ground_of(job: Job, recipe: Recipe, backbone: Backbone, plan: Plan, extracted: Extracted, card: Card) -> Ground:
     import torch
 
     from rehead.nets.cut import Pooled
     from rehead.tuning.train import layout_for
 
     body: Any = backbone.suffix(plan.cut) if plan.cut is not None else Pooled(backbone.network)
-    learn, watch = slices(catalog, extracted.train, recipe)
+    learn, watch = slices(job.catalog, extracted.train, recipe)
     sizes = grown(card.preprocess, recipe.start_scale, recipe.course.epochs)
     if plan.cut is None and not takes(body, sizes[0]):
-        progress.note(f"{backbone.name} takes photos of {card.preprocess.height} pixels alone: all epochs see those.")
+        job.progress.note(
+            f"{backbone.name} takes photos of {card.preprocess.height} pixels alone: all epochs see those."
+        )
         sizes = [card.preprocess]
-    scale = Scale.of(catalog.labels(extracted.train)) if catalog.task == "regression" else None
+    scale = Scale.of(job.catalog.labels(extracted.train)) if job.catalog.task == "regression" else None
     device = resolve("torch", recipe.device)[1]
-    feed = feed_of(extracted, catalog, recipe, card, sizes, scale, device)
+    feed = feed_of(extracted, job.catalog, recipe, card, sizes, scale, device)
     body.to(device, memory_format=layout_for(torch.device(device)))
-    return Ground(catalog, backbone, plan, card, body, feed, extracted.train, learn, watch, scale, device)
+    return Ground(job, backbone, plan, card, body, feed, extracted.train, learn, watch, scale, device)
 
 
-def first_head_on(ground: Ground, recipe: Recipe, progress: Progress) -> tuple[Head, str]:
+def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:
     """The head to begin with: solved on what the layers give before they learn, or random numbers."""
     from rehead.nets.heads import head_from_module, mlp_module
     from rehead.tuning.modes import adapt_norms
     from rehead.tuning.recipe import hidden_widths
     from rehead.tuning.train import logits_of
 
-    hidden, task, n_outputs = hidden_widths(recipe.head), ground.catalog.task, ground.catalog.n_outputs
+    catalog, hidden = ground.job.catalog, hidden_widths(recipe.head)
+    task, n_outputs = catalog.task, catalog.n_outputs
     body, feed, device = ground.body, ground.feed, ground.device
     if recipe.warm_head:
         if recipe.norm == "adapt":
             some = np.random.default_rng(recipe.seed).permutation(ground.learn)[:N_ADAPT]
             adapt_norms(body, (x.to(device) for x in feed.plain(some, recipe.course.batch_size)))
         pooled = logits_of(body, feed, np.arange(len(ground.train)), device)
-        labels, folds = feed.labels[: len(ground.train)], folds_of(ground.catalog, ground.train, recipe)
+        labels, folds = feed.labels[: len(ground.train)], folds_of(catalog, ground.train, recipe)
         if not hidden:
             return first_head(task, pooled, labels, n_outputs, folds, recipe)
-        fitted = fit_task(task, pooled, labels, n_outputs, folds, recipe, device, progress)
+        fitted = fit_task(task, pooled, labels, n_outputs, folds, recipe, device, ground.job.progress)
         return fitted.head, fitted.note
     width = logits_of(body, feed, np.arange(1), device).shape[1]
     module = mlp_module(width, hidden, n_outputs, recipe.activation, seed=recipe.seed)
@@ -170,13 +159,14 @@ def with_head_on(body: Any, head: Head) -> Any:
     return model
 
 
-def with_adapters(ground: Ground, recipe: Recipe, linear: dict[str, dict[str, int]]) -> Adapters | None:
+def with_adapters(ground: Ground, recipe: Recipe) -> Adapters | None:
     """Puts adapters into the layers that learn, where the recipe says so."""
-    from rehead.tuning.lora import add_adapters
+    from rehead.tuning.lora import add_adapters, linear_layers
 
     asked = adapters_in(recipe.train)
     if asked is None:
         return None
+    linear = linear_layers(ground.backbone.chain, ground.plan.learning)
     return add_adapters(ground.body, [[*linear[name]] for name in ground.plan.learning], asked[0], recipe.seed)
 
 

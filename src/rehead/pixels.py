@@ -136,6 +136,11 @@ def fit_image(
 
 def fit_array(array: NDArray[Any], preprocess: Preprocess) -> NDArray[np.uint8]:
     """An array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), uint8 or floats in 0..1, as (height, width, 3)."""
+    return fit_image(as_image(array), preprocess)
+
+
+def as_image(array: NDArray[Any]) -> Image.Image:
+    """Such an array as a Pillow image. Raises PhotoError for what is none."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
@@ -144,11 +149,11 @@ def fit_array(array: NDArray[Any], preprocess: Preprocess) -> NDArray[np.uint8]:
         )
     if np.issubdtype(array.dtype, np.floating):
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise PhotoError(what="an array of floating point numbers must lie in 0..1")
+            raise PhotoError(what="an array of floating point numbers must lie in 0..1: pass photos before normalising")
         array = np.round(array * 255).astype(np.uint8)
     if array.dtype != np.uint8:
         raise PhotoError(what=f"an array of {array.dtype} is no picture: uint8 or floats in 0..1 are wanted")
-    return fit_image(Image.fromarray(np.ascontiguousarray(array)), preprocess)
+    return Image.fromarray(np.ascontiguousarray(array))
 
 
 def is_image(head: bytes) -> bool:

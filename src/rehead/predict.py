@@ -181,7 +181,7 @@ class Model:
         if isinstance(picture, np.ndarray):
             return fit_array(picture, self.bundle.preprocess)
         raise PhotoError(
-            what=f"a {type(picture).__name__} is no picture: pass a path, bytes, a Pillow image or an array"
+            what=f"{type(picture).__name__} is no kind of picture: pass a path, bytes, a Pillow image or an array"
         )
 
 

@@ -83,5 +83,11 @@ class Clock:
         self._laps[phase] = round(self._laps.get(phase, 0.0) + now - self._last, 3)
         self._last = now
 
+    def add(self, before: Mapping[str, float]) -> None:
+        """What `laps` gave where the job was interrupted counts too."""
+        for phase, took in before.items():
+            self._laps[phase] = self._laps.get(phase, 0.0) + took
+        self._begun -= self._laps.pop("total", 0.0)
+
     def laps(self) -> dict[str, float]:
         return {**self._laps, "total": round(time.monotonic() - self._begun, 3)}

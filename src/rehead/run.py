@@ -22,12 +22,13 @@ from rehead.extraction import sample_pixels
 from rehead.features.cache import cache_folder, check_writable
 from rehead.features.extract import BAD_LIST, bad_table, listed
 from rehead.frozen import tune_head
-from rehead.heats import those_here
-from rehead.ladder import climb
-from rehead.log import Log
+from rehead.job import Job
 from rehead.progress import Clock, Progress, Silent
-from rehead.run_folder import RunFolder
-from rehead.search import with_best_backbone
+from rehead.runs.folder import RunFolder
+from rehead.runs.log import Log
+from rehead.search.backbone import with_best_backbone
+from rehead.search.heats import those_here
+from rehead.search.ladder import climb
 from rehead.solution import Solution
 from rehead.tuning.recipe import AUTO, Recipe
 from rehead.tuning.trackers import chosen_trackers
@@ -106,18 +107,19 @@ def tune(
     progress, clock = Log(progress or Silent()), Clock()
     with RunFolder(out, force=force, resume=resume) as run, listed(place / BAD_LIST):
         catalog, chosen, search = begun(wish, run, place, progress, clock)
+        job = Job(catalog, place, progress, clock, stop)
 
         if chosen.backbone == AUTO:
-            chosen = with_best_backbone(catalog, those_here(place), chosen, place, progress, stop, run)
+            chosen = with_best_backbone(job, those_here(place), chosen, run)
             run.write("recipe.toml", chosen.to_toml())
             clock.lap("race")
         if search is not None:
-            solution, chosen = climb(catalog, search.on(chosen), place, progress, clock, stop, run)
+            solution, chosen = climb(job, search.on(chosen), run)
             run.write("recipe.toml", chosen.to_toml())
         elif chosen.train == "head":
-            solution = tune_head(catalog, chosen, place, progress, clock, stop)
+            solution = tune_head(job, chosen)
         else:
-            solution = tune_layers(catalog, chosen, place, progress, clock, stop, run, chosen_trackers(track))
+            solution = tune_layers(job, chosen, run, chosen_trackers(track))
         train, held_out = solution.train, solution.held_out
         targets = catalog.labels(train)
         verdict = judge_task(

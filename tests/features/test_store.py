@@ -27,6 +27,7 @@ from hypothesis.extra.numpy import arrays
 from rehead.errors import DiskFull, StoreError
 from rehead.features import store as store_module
 from rehead.features.cache import clear, default_cache_folder, list_stores, other_bytes
+from rehead.features.room import shortage
 from rehead.features.store import LARGEST, Store
 
 WIDTH = 1280
@@ -400,6 +401,6 @@ def test_a_store_needs_no_torch():
      (204_000, 196_000, "0.204 MB"), (200_100, 199_900, "0.2001 MB were needed for features; 0.1999 MB are free.")],
 )  # fmt: skip
 def test_what_is_needed_and_what_is_free_are_told_apart(needed: float, free: float, words: str):
-    text = store_module.shortage(int(needed), int(free), "features")
+    text = shortage(int(needed), int(free), "features")
     assert text.startswith(words)
     assert len({word for word in text.split() if word[0].isdigit()}) == 2

@@ -22,7 +22,7 @@ from rehead.tuning.layers import Stage, adapters_in, layers_that_learn
 from rehead.tuning.lora import Adapters, add_adapters, linear_layers
 from rehead.tuning.plan import described, planned
 from rehead.tuning.recipe import Recipe
-from rehead.tuning.train import Job, train_layers
+from rehead.tuning.train import Training, train_layers
 
 COURSE = replace(Recipe().course, epochs=2, batch_size=4, lr=0.01)
 CUTS = {"vit_tiny_patch16_224": ("blocks.9", (17, 192)), "swin_tiny_patch4_window7_224": ("layers.2", (14, 14, 384))}
@@ -41,7 +41,7 @@ def adapted(name: str, seed: int = 0) -> tuple[Backbone, nn.Sequential, Adapters
     """A network, what lies behind its cut with a head on it, and the adapters in it."""
     backbone, (cut, _) = network(name), CUTS[name]
     names = [layer.name for layer in backbone.layers]
-    paths = linear_layers(backbone, names)
+    paths = linear_layers(backbone.chain, names)
     body = backbone.suffix(cut)
     learning = [name for name in names[names.index(cut) + 1 :] if name in paths]
     adapters = add_adapters(body, [[*paths[name]] for name in learning], 4, seed)
@@ -49,7 +49,7 @@ def adapted(name: str, seed: int = 0) -> tuple[Backbone, nn.Sequential, Adapters
     return backbone, nn.Sequential(body, nn.Linear(backbone.card.shape[0], 2)), adapters
 
 
-def job(name: str, model: nn.Sequential, adapters: Adapters, **changes: Any) -> Job:
+def job(name: str, model: nn.Sequential, adapters: Adapters, **changes: Any) -> Training:
     random = np.random.default_rng(0)
     maps = random.normal(size=(10, *CUTS[name][1])).astype(np.float16)
     settings: dict[str, Any] = {
@@ -58,7 +58,7 @@ def job(name: str, model: nn.Sequential, adapters: Adapters, **changes: Any) -> 
         "watch": np.arange(8, 10), "report": lambda facts: None, "save": lambda state: None, "due": lambda: False,
         "progress": lambda n, text: None, "note": lambda text: None,
     }  # fmt: skip
-    return Job(**{**settings, **changes})
+    return Training(**{**settings, **changes})
 
 
 def tensors(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -111,7 +111,7 @@ def test_after_merging_only_weights_of_linear_layers_behind_the_cut_are_others(t
     layers = trained["backbone"].layers
     names = [layer.name for layer in layers]
     behind = names[names.index(cut) + 1 :]
-    paths = linear_layers(trained["backbone"], names)
+    paths = linear_layers(trained["backbone"].chain, names)
     wanted = {f"{path}.weight" for name in behind if name in paths for path in paths[name]}
     assert changed(trained["plain"], tensors(trained["backbone"].network)) == wanted
 
@@ -175,12 +175,12 @@ def test_a_seed_decides_the_first_numbers_and_no_other_dice_are_thrown() -> None
 
 
 def test_adapters_are_beside_linear_layers_that_are_called_below_the_head() -> None:
-    vit = linear_layers(network("vit_tiny_patch16_224"), ["stem", "blocks.3", "head"])
+    vit = linear_layers(network("vit_tiny_patch16_224").chain, ["stem", "blocks.3", "head"])
     wanted = {"attn.qkv": 768, "attn.proj": 384, "mlp.fc1": 960, "mlp.fc2": 960}
     assert vit["blocks.3"] == {f"blocks.3.{path}": width for path, width in wanted.items()}
     assert vit["stem"] == {}
     assert "head" not in vit
-    eva = linear_layers(network("eva02_tiny_patch14_224"), ["blocks.0"])
+    eva = linear_layers(network("eva02_tiny_patch14_224").chain, ["blocks.0"])
     assert [*eva["blocks.0"]] == [f"blocks.0.{path}" for path in ("attn.proj", "mlp.fc1", "mlp.fc2")]
 
 

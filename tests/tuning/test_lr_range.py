@@ -42,6 +42,20 @@ def test_where_no_rate_is_better_the_highest_that_does_no_harm_counts() -> None:
     assert 5e-4 < flat.lr < 3e-3
 
 
+def test_one_lucky_batch_at_the_beginning_decides_nothing() -> None:
+    lucky = range_test(
+        lambda n, rate: 0.05 if n == 0 else float(0.3 + (10 * rate if rate > 1e-2 else 0)), lambda n: None
+    )
+    assert 5e-4 < lucky.lr < 3e-3
+
+
+def test_where_the_loss_rises_from_the_first_rate_on_the_usual_one_is_taken_and_that_is_said() -> None:
+    rising = range_test(lambda n, _: 0.3 * 1.02**n, lambda n: None)
+    assert rising.lr == lr_range.USUAL
+    assert "the usual one" in range_lines(rising)[0]
+    assert "the usual one" not in range_lines(valley(1e-2))[0]
+
+
 def test_it_ends_where_the_loss_diverges_or_is_no_number() -> None:
     assert len(valley(1e-3).rates) < lr_range.N_BATCHES
     broken = range_test(lambda n, rate: float("nan") if n == 30 else 1.0, lambda n: None)
@@ -129,8 +143,8 @@ def test_a_job_that_goes_on_uses_the_rate_that_was_found_and_tests_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rehead.phase import _found_rate
-    from rehead.record import Record
-    from rehead.run_folder import RunFolder
+    from rehead.runs.folder import RunFolder
+    from rehead.runs.record import Record
     from rehead.tuning import range_test as steps
 
     with RunFolder(tmp_path / "run", force=False) as run:

@@ -16,7 +16,7 @@ from rehead.tuning.feed import StoredFeed
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.state import Average
 from rehead.tuning.step import Stepper
-from rehead.tuning.train import Job, train_layers
+from rehead.tuning.train import Training, train_layers
 
 COURSE = replace(Recipe().course, epochs=2, batch_size=8, label_smoothing=0.1, lr=0.05)
 DEVICE = torch.device("cpu")
@@ -111,7 +111,7 @@ def test_accumulated_and_clipped_steps_are_those_of_a_plain_loop(clip: float | N
     )
     ours, plain = network(), network()
     train_layers(
-        Job(model=ours, groups=[list(ours[0].parameters()), list(ours[3].parameters())], feed=feed, course=course,
+        Training(model=ours, groups=[list(ours[0].parameters()), list(ours[3].parameters())], feed=feed, course=course,
             learn=np.arange(32), watch=np.arange(0), n_classes=3, device="cpu", report=lambda facts: None,
             save=lambda state: None, due=lambda: False, progress=lambda n, text: None, note=lambda text: None)
     )  # fmt: skip

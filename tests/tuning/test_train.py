@@ -19,7 +19,7 @@ from rehead.tuning.feed import PhotoFeed, StoredFeed
 from rehead.tuning.layers import Stage, layers_that_learn, names_in
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.state import State
-from rehead.tuning.train import Job, logits_of, train_layers
+from rehead.tuning.train import Training, logits_of, train_layers
 
 COURSE = replace(Recipe().course, epochs=3, batch_size=8)
 
@@ -43,7 +43,7 @@ def network() -> nn.Sequential:
     return nn.Sequential(frozen, body, nn.Flatten(), nn.Linear(8, 2))
 
 
-def job(model: nn.Sequential, course: Course = COURSE, **changes: Any) -> Job:
+def job(model: nn.Sequential, course: Course = COURSE, **changes: Any) -> Training:
     settings: dict[str, Any] = {
         "model": model,
         "groups": [list(model[1].parameters()), list(model[3].parameters())],
@@ -59,7 +59,7 @@ def job(model: nn.Sequential, course: Course = COURSE, **changes: Any) -> Job:
         "progress": lambda n, text: None,
         "note": lambda text: None,
     }
-    return Job(**{**settings, **changes})
+    return Training(**{**settings, **changes})
 
 
 def tensors(model: nn.Module) -> dict[str, torch.Tensor]:

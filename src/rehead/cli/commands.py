@@ -175,7 +175,7 @@ def runs_list(
     """
     if context.invoked_subcommand is not None:
         return
-    from rehead.runs import list_runs
+    from rehead.runs.listing import list_runs
 
     found = list_runs(folder)
     if json:
@@ -190,7 +190,7 @@ def show(run: Annotated[Path, typer.Argument(help="The folder of a run.")], json
 
     Example: rehead runs show runs/photos-efficientnet_lite0-1
     """
-    from rehead.runs import read_run
+    from rehead.runs.listing import read_run
 
     found = read_run(run)
     if json:

@@ -9,7 +9,7 @@ from typing import Any
 from rehead.cli.arguments import as_bytes, backbone_arguments
 from rehead.cli.tables import console, printable, show_table
 from rehead.errors import RecipeError
-from rehead.heats import Entry, Race
+from rehead.search.heats import Entry, Race
 from rehead.verdict.metrics import Interval
 
 

@@ -186,7 +186,7 @@ def show_runs(runs: Sequence[Any], folder: str) -> None:
         say(f"There are no runs in {printable(folder)}. Make one with: rehead tune photos/")
         return
     cells = [(printable(r.path.name), r.recipe.train, r.recipe.head, _state(r)) for r in runs]
-    show_table(["run", "learned", "head", "right %"], cells, right=[3])
+    show_table(["run", "learned", "head", "right %"], cells, right=[3], spare=["head", "learned"])
 
 
 def _state(run: Any) -> str:
@@ -217,13 +217,13 @@ def show_run(run: Any) -> None:
         return
     out.print(f"Head      {printable(run.head_note)}", markup=False)
     out.print(f"Time      {run.seconds['total']:.1f} s")
-    show_verdict(run.verdict)
+    show_verdict(run.verdict, run.photos)
 
 
 def show_layers(rows: Sequence[Any]) -> None:
     """A backbone's layers, one a line."""
     from rehead.cli.arguments import as_bytes
-    from rehead.features.store import on_disk
+    from rehead.features.room import on_disk
 
     cells = [
         (

@@ -171,7 +171,7 @@ def race(
     Example: rehead race photos/ --backbones efficientnet_lite0,resnet18=weights.pth --budget 5m
     """
     from rehead.cli.races import arguments_by_name, show_race
-    from rehead.racing import race as run_race
+    from rehead.search.race import race as run_race
 
     arguments = arguments_by_name(backbone_arg or [])
     progress = terminal.progress_for(json=json)

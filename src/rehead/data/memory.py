@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from rehead.data.rows import Request, Row, Skip, Source, file_below, label_of, reader_below, short_name
 from rehead.errors import PhotoError, SourceError, nearest
+from rehead.pixels import as_image
 
 BMP_MODES = {"L", "RGB"}  # read and written faster than anything else
 PNG_MODES = {"1", "P", "LA", "RGBA", "I;16"}
@@ -204,19 +205,9 @@ def _bytes_or_path(value: Any) -> bytes | str:
 
 
 def _image(value: Any) -> Image.Image:
-    """An array or tensor as a Pillow image; as in `pixels.fit_array`, and besides channels first."""
+    """An array or tensor as a Pillow image; as in `pixels.as_image`, and besides channels first."""
     is_tensor = hasattr(value, "detach")
     array: NDArray[Any] = np.asarray(value.detach().cpu() if is_tensor else value)
     if is_tensor and array.ndim == 3 and array.shape[0] in (1, 3, 4):
         array = array.transpose(1, 2, 0)
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
-        raise PhotoError(what=f"an array of shape {array.shape} is no picture")
-    if np.issubdtype(array.dtype, np.floating):
-        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise PhotoError(what="an array of floating point numbers must lie in 0..1: pass photos before normalising")
-        array = np.round(array * 255).astype(np.uint8)
-    if array.dtype != np.uint8:
-        raise PhotoError(what=f"an array of {array.dtype} is no picture: uint8 or floats in 0..1 are wanted")
-    return Image.fromarray(np.ascontiguousarray(array))
+    return as_image(array)

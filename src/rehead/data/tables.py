@@ -248,7 +248,7 @@ def _places(header: Sequence[str], what: str, fix: str = NAMES_COLUMNS) -> dict[
             raise SourceError(
                 what=f"{what} has an unknown column {quoted(cell)}.",
                 why=f"Known are {', '.join(COLUMNS)}.",
-                fix=nearest(name, COLUMNS),
+                fix=nearest(name, COLUMNS) or "Rename it to one of these, or take it out.",
             )
         if name in place:
             raise SourceError(what=f"{what} has the column {name!r} twice.", fix="Keep one of them.")

@@ -9,7 +9,6 @@ shared lock on the file `in_use` in its folder, which `cache.py` asks for before
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import math
 import os
@@ -26,14 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.durable import FULL, write_text
-from rehead.errors import DiskFull, StoreError
+from rehead.errors import StoreError
+from rehead.features.room import PAGE_BYTES, cannot_write, damaged, disk_full, named, on_disk
 
 FIRST_MAP_BYTES = 64 << 20  # doubled whenever it is full; a sparse file, so an empty store costs nothing
 MAX_READERS = 1024  # processes and threads that read at once
 LARGEST = float(np.finfo(np.float16).max)
 MEMORY_LIMIT_BYTES = 8 << 30  # features above this are read as a memory map
 ROOM_TO_OPEN_BYTES = 1 << 20  # a new store's lock file is a memory map: with no room for it the process would be killed
-PAGE_BYTES, PAGE_HEADER_BYTES, ENTRY_BYTES = 4096, 16, 100  # LMDB's; of an entry, with its share of half-full pages
 
 T = TypeVar("T")
 
@@ -70,7 +69,7 @@ class Store:
             return cls(folder, _acquire(folder, {**about, "shape": list(shape), "last_used": time.time()}), shape)
         except OSError as error:
             raise (
-                disk_full(folder, ROOM_TO_OPEN_BYTES) if error.errno in FULL else _cannot_write(folder, error)
+                disk_full(folder, ROOM_TO_OPEN_BYTES) if error.errno in FULL else cannot_write(folder, error)
             ) from error
 
     def missing(self, digests: Sequence[bytes]) -> list[bytes]:
@@ -113,7 +112,7 @@ class Store:
             if data is None:
                 raise StoreError(what=f"The store has no features for the photo {digest.hex()[:16]}.")
             if len(data) != 2 * values.shape[1]:
-                raise _damaged(self.folder, f"The features of the photo {digest.hex()[:16]} have another size.")
+                raise damaged(self.folder, f"The features of the photo {digest.hex()[:16]} have another size.")
             values[i] = np.frombuffer(data, "<f2")
 
     def _encoded(self, digest: bytes, value: NDArray[Any]) -> bytes:
@@ -142,7 +141,7 @@ class Store:
                 except lmdb.MapResizedError:  # another process made it larger
                     environment.set_mapsize(0)
                 except lmdb.Error as error:
-                    raise _named(self.folder, error, needed_bytes) from error
+                    raise named(self.folder, error, needed_bytes) from error
 
     def _mapped(self, size: tuple[int, ...]) -> Any:
         """A float16 array on a file without a name. Its room is taken now: a memory map that meets a full disk kills."""
@@ -156,14 +155,8 @@ class Store:
                 return np.memmap(file, np.float16, "w+", shape=size)
         except OSError as error:
             raise (
-                disk_full(self.folder, n_bytes) if error.errno in FULL else _cannot_write(self.folder, error)
+                disk_full(self.folder, n_bytes) if error.errno in FULL else cannot_write(self.folder, error)
             ) from error
-
-
-def on_disk(n_bytes: int) -> int:
-    """About what a value takes in the store: LMDB gives one that is larger than half a page pages of its own."""
-    pages = -(-(n_bytes + PAGE_HEADER_BYTES) // PAGE_BYTES)
-    return ENTRY_BYTES + (n_bytes if n_bytes <= PAGE_BYTES // 2 else pages * PAGE_BYTES)
 
 
 def count_photos(folder: Path) -> int:
@@ -179,14 +172,6 @@ def count_photos(folder: Path) -> int:
                 return int(environment.stat()["entries"])
         except (lmdb.Error, OSError):
             return 0
-
-
-def _damaged(folder: Path, reason: object) -> StoreError:
-    return StoreError(
-        what=f"The feature store in {folder} is damaged.",
-        why=str(reason),
-        fix="Remove it with `rehead cache clear`; its features are computed again when they are needed.",
-    )
 
 
 def _acquire(folder: Path, facts: dict[str, Any]) -> _Shared:
@@ -243,12 +228,12 @@ def _environment(folder: Path) -> Any:
     try:
         environment = lmdb.open(str(folder), map_size=FIRST_MAP_BYTES, max_readers=MAX_READERS, mode=0o666)
     except lmdb.Error as error:
-        raise _named(folder, error, ROOM_TO_OPEN_BYTES) from error
+        raise named(folder, error, ROOM_TO_OPEN_BYTES) from error
     environment.reader_check()  # those of killed processes
     n_pages = environment.info()["last_pgno"] + 1
     if file.stat().st_size < n_pages * environment.stat()["psize"]:
         environment.close()  # reading past the end of a mapped file would kill the process
-        raise _damaged(folder, "The file is shorter than what it says it holds.")
+        raise damaged(folder, "The file is shorter than what it says it holds.")
     return environment
 
 
@@ -262,44 +247,3 @@ def _check_room(folder: Path, environment: Any, needed_bytes: int) -> None:
 def _put(txn: Any, rows: list[tuple[bytes, bytes]]) -> None:
     for digest, data in rows:
         txn.put(digest, data, overwrite=False)
-
-
-def _named(folder: Path, error: Any, needed_bytes: int) -> StoreError:
-    """Our error for one of LMDB's."""
-    import lmdb
-
-    said = [number for number in (*FULL, errno.EIO, errno.EACCES) if os.strerror(number) in str(error)]
-    is_short = errno.EIO in said and shutil.disk_usage(folder).free < needed_bytes  # half a write is all that fitted
-    if is_short or isinstance(error, lmdb.DiskError) or FULL.intersection(said):
-        return disk_full(folder, needed_bytes)
-    if said or isinstance(error, lmdb.ReadonlyError | lmdb.LockError):
-        return _cannot_write(folder, error)
-    return _damaged(folder, error)
-
-
-def disk_full(folder: Path, needed_bytes: int, purpose: str = "features") -> DiskFull:
-    """The error for a cache that has no room for so much; of a store in it, the cache's folder is named."""
-    place = folder.parent.parent if folder.parent.name == "features" else folder
-    return DiskFull(
-        what=f"The disk of {place} is full.",
-        why=shortage(needed_bytes, shutil.disk_usage(folder).free, purpose),
-        fix="Free some with `rehead cache clear`, or keep features elsewhere with --cache DIR.",
-    )
-
-
-def shortage(needed_bytes: int, free_bytes: int, purpose: str) -> str:
-    """'16.8 MB were needed for features; 7.9 MB are free.', with as many decimals as tell the two apart."""
-    needed = free = ""
-    for decimals in range(1, 7):
-        needed, free = f"{needed_bytes / 1e6:.{decimals}f} MB", f"{free_bytes / 1e6:.{decimals}f} MB"
-        if needed != free:
-            break
-    return f"{needed} were needed for {purpose}; {free} are free."
-
-
-def _cannot_write(folder: Path, error: Exception) -> StoreError:
-    return StoreError(
-        what=f"The feature store {folder} cannot be written.",
-        why=getattr(error, "strerror", None) or str(error),
-        fix="Name a folder that you may write to: --cache DIR, or REHEAD_CACHE.",
-    )

@@ -23,7 +23,7 @@ from rehead.nets.card import PACKAGES, Card, Place, architecture_of, known_as, l
 from rehead.nets.chain import POOL, Chain, Layer
 from rehead.nets.cut import Pooled, prefix_of, suffix_of
 from rehead.nets.hub import fetch_weights
-from rehead.nets.weights import load_into, read_weights
+from rehead.nets.weights import load_into, matched, read_weights
 from rehead.pixels import Fit, Preprocess
 
 PREPROCESSING = ("mean", "std", "input_size", "crop_pct", "interpolation")  # arguments that do not go to timm
@@ -184,6 +184,16 @@ def sketch(name: str, arguments: Mapping[str, Any]) -> Chain:
     network = created(architecture_of(name), arguments, 0, device="meta")
     preprocess = preprocess_of(network, known_as(name), arguments)
     return Chain(network, (preprocess.height, preprocess.width), classifier_of(network))
+
+
+def check_weights(network: nn.Module, path: Path, cut: str, source: str) -> None:
+    """Raises WeightsMismatch and UnsafeWeights for a file that `load_backbone` would refuse.
+
+    network: without room for weights. cut: the layer up to which they must be complete. source: what they are called.
+    """
+    tensors = read_weights(path)
+    if cut == POOL:  # at another layer only the network with its weights can be cut for certain
+        matched(network, Pooled(network), tensors, source)
 
 
 def classifier_of(network: nn.Module) -> Sequence[str]:

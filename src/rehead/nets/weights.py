@@ -54,6 +54,13 @@ def load_into(network: nn.Module, prefix: nn.Module, tensors: Tensors, source: s
 
     prefix: the part of the network that must be complete. Raises WeightsMismatch with the first differences.
     """
+    how, fitting = matched(network, prefix, tensors, source)
+    network.load_state_dict(fitting, strict=False)
+    return how
+
+
+def matched(network: nn.Module, prefix: nn.Module, tensors: Tensors, source: str) -> tuple[str, Tensors]:
+    """How they are matched, and the tensors by the network's own names. Raises WeightsMismatch as `load_into` does."""
     needed = _needed(network, prefix)
     own = network.state_dict()
     attempts = {"by name": tensors, "by timm's converter": _converted(network, tensors)}
@@ -61,8 +68,7 @@ def load_into(network: nn.Module, prefix: nn.Module, tensors: Tensors, source: s
     for how, candidate in attempts.items():
         fitting = {n: t for n, t in (candidate or {}).items() if n in own and t.shape == own[n].shape}
         if needed <= set(fitting):
-            network.load_state_dict(fitting, strict=False)
-            return how
+            return how, fitting
     raise _mismatch(source, own, tensors, needed)
 
 

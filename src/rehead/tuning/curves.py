@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import logging
 from collections.abc import Sequence
 from typing import Any
 
+from rehead.svg import blank, svg_of
 from rehead.tuning.course import Course, lr_at
 
 NATS = "cross-entropy, nats"
@@ -18,13 +17,7 @@ def curves_svg(history: Sequence[dict[str, Any]], course: Course, n_steps: int, 
 
     history: one entry an epoch with epoch, loss and, with watched photos, watch_loss. n_steps: of an epoch, at least 1.
     """
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    losses, rates = figure.subplots(1, 2)
+    figure, (losses, rates) = blank(8, 3.2, n_columns=2)
     epochs = [facts["epoch"] for facts in history]
     losses.plot(epochs, [facts["loss"] for facts in history], marker="o", color=LEARNED, label="photos learned from")
     watched = [(facts["epoch"], facts["watch_loss"]) for facts in history if "watch_loss" in facts]
@@ -42,10 +35,5 @@ def curves_svg(history: Sequence[dict[str, Any]], course: Course, n_steps: int, 
     rates.set(title="Learning rate", xlabel="epochs done", xlim=(0, course.epochs), ylim=(0, course.lr * 1.05))
     rates.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
     for axes in (losses, rates):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-    text = io.StringIO()
-    FigureCanvasSVG(figure)
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+        axes.locator_params(axis="x", integer=True)
+    return svg_of(figure)

@@ -19,7 +19,7 @@ from rehead.parallel import batched, n_cores, ordered_map
 from rehead.tuning.jpeg import Jpeg, on_device
 
 Pair = tuple[torch.Tensor, torch.Tensor]
-Job = tuple[int, tuple[int, int] | None]  # a photo's place, and the (epoch, seed) of its augmentation
+Request = tuple[int, tuple[int, int] | None]  # a photo's place, and the (epoch, seed) of its augmentation
 
 
 class Feed(Protocol):
@@ -82,32 +82,32 @@ class PhotoFeed:
     def batches(self, order: NDArray[np.int64], epoch: int, size: int, first: int) -> Iterator[Pair]:
         chosen = order[first * size :].tolist()
         seeds = (seed_for(self._seed, "augment", epoch, i, place) for place, i in enumerate(chosen, first * size))
-        jobs = [(i, (epoch, seed)) for i, seed in zip(chosen, seeds, strict=True)]
-        for batch in batched(self._read(jobs, size), size):
-            positions = np.array([job[0] for job, _ in batch])
+        requests = [(i, (epoch, seed)) for i, seed in zip(chosen, seeds, strict=True)]
+        for batch in batched(self._read(requests, size), size):
+            positions = np.array([request[0] for request, _ in batch])
             yield self._normalised(self._images(batch)), torch.from_numpy(self.labels[positions])
 
     def plain(self, positions: NDArray[np.int64], size: int) -> Iterator[torch.Tensor]:
         for batch in batched(self._read([(i, None) for i in positions.tolist()], size), size):
             yield self._normalised(self._images(batch))
 
-    def _read(self, jobs: Sequence[Job], size: int) -> Iterator[tuple[Job, NDArray[np.uint8] | Jpeg]]:
+    def _read(self, requests: Sequence[Request], size: int) -> Iterator[tuple[Request, NDArray[np.uint8] | Jpeg]]:
         """Each photo decoded, or the file where the device is to decode it."""
 
-        def work(job: Job) -> tuple[Job, NDArray[np.uint8] | Jpeg]:
-            place, drawn = job
+        def work(request: Request) -> tuple[Request, NDArray[np.uint8] | Jpeg]:
+            place, drawn = request
             file = self._jpegs(place, drawn) if self._device is not None and drawn is not None else None
-            return job, file or self._pixels(place, drawn)
+            return request, file or self._pixels(place, drawn)
 
-        return ordered_map(work, jobs, workers=n_cores(), ahead=2 * size)
+        return ordered_map(work, requests, workers=n_cores(), ahead=2 * size)
 
-    def _images(self, batch: Sequence[tuple[Job, NDArray[np.uint8] | Jpeg]]) -> torch.Tensor:
+    def _images(self, batch: Sequence[tuple[Request, NDArray[np.uint8] | Jpeg]]) -> torch.Tensor:
         """(n, 3, h, w) float32 in 0..255, on the device that decodes where there is one."""
         files = [photo for _, photo in batch if not isinstance(photo, np.ndarray)]
         try:
             decoded = iter(on_device(files, self._device) if self._device is not None and files else ())
         except RuntimeError:  # one of them is damaged, or of a kind that this device does not know
-            return _stacked([self._pixels(*job) for job, _ in batch])
+            return _stacked([self._pixels(*request) for request, _ in batch])
         if not files:
             return _stacked([photo for _, photo in batch if isinstance(photo, np.ndarray)])
         images = [_stacked([p])[0].to(self._device) if isinstance(p, np.ndarray) else next(decoded) for _, p in batch]

@@ -11,6 +11,7 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -18,10 +19,11 @@ from torch import nn
 
 from rehead.data.split import seed_for
 from rehead.errors import Defect, MissingExtra
-from rehead.nets.backbone import Backbone
-from rehead.nets.chain import HEAD, POOL
+from rehead.nets.chain import HEAD, POOL, Chain
 
 ALPHA = 8  # Hu et al. 2021: one number for all ranks, the first rank they tried; 8 in their table 9 for RoBERTa
+
+WANTED_FOR = "Training low-rank adapters (--train lora:8)"
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,14 @@ class Adapters:
     merge: Callable[[], Any]
 
 
-def linear_layers(backbone: Backbone, names: Sequence[str]) -> dict[str, dict[str, int]]:
-    """The linear layers in these of its layers, those below the head: of each the paths, with inputs and outputs summed.
+def linear_layers(chain: Chain, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """The linear layers in these layers of a network, those below the head: of each the paths, with inputs and outputs summed.
 
     Of a rank r, adapters have r times that many parameters. Linear layers that a network does not call, but whose weight
     it uses in code of its own (the joint query, key and value of EVA-02, BEiT and Swin v2), are not among them: an
     adapter would not be run.
     """
-    return {name: _linear(backbone[name]) for name in names if name not in (POOL, HEAD)}
+    return {name: _linear(chain[name]) for name in names if name not in (POOL, HEAD)}
 
 
 def add_adapters(body: nn.Module, paths: Sequence[Sequence[str]], rank: int, seed: int) -> Adapters:
@@ -66,12 +68,18 @@ def add_adapters(body: nn.Module, paths: Sequence[Sequence[str]], rank: int, see
     return Adapters(groups, functools.partial(tuner.merge_and_unload, safe_merge=True))
 
 
+def check_peft() -> None:
+    """Raises MissingExtra when adapters cannot be trained here; loads nothing."""
+    if find_spec("peft") is None:
+        raise MissingExtra("peft", "lora", WANTED_FOR)
+
+
 def peft() -> tuple[Any, Any]:
     """peft's LoraConfig and LoraModel; loading them takes seconds. Raises MissingExtra."""
     try:
         from peft import LoraConfig, LoraModel
     except ImportError:
-        raise MissingExtra("peft", "lora", "Training low-rank adapters (--train lora:8)") from None
+        raise MissingExtra("peft", "lora", WANTED_FOR) from None
     return LoraConfig, LoraModel
 
 

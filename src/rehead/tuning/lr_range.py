@@ -6,23 +6,24 @@ each rate does. The steps themselves are `range_test.py`'s.
 
 from __future__ import annotations
 
-import io
-import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rehead.errors import RunError
+from rehead.svg import blank, svg_of
 
 LOWEST, HIGHEST = 1e-6, 1.0  # rates of the first and the last batch
 N_BATCHES = 80  # of a whole test; it ends sooner, where the loss diverges
 KEEP = 0.85  # of the smoothed loss, a batch; so that it speaks of the last seven
+SPEAKS = 7  # batches from the first, after which it does; one lucky batch is no least loss
 DIVERGED = 3.0  # times the least smoothed loss, above which there is no way back
 SHARE = 0.1  # of the rate where the loss was least; the rule of Howard and Gugger 2020
 CLOSE = (
     1.05  # times the least; the highest rate of those that cannot be told apart, since a solved head starts on a plain
 )
+USUAL = 1e-3  # the rate where no rate of the test lowers the loss; a recipe's own default
 BARS, WIDTH = "▁▂▃▄▅▆▇█", 48
 RATE, LOSS = "#d1495b", "#1f77b4"
 
@@ -37,8 +38,14 @@ class RangeTest:
 
     @classmethod
     def of(cls, rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
-        """The rate is a tenth of `still_good`, as a number of two digits."""
-        return cls(tuple(rates), tuple(losses), float(f"{max(LOWEST, SHARE * still_good(rates, losses)):.1e}"))
+        """The rate is a tenth of `still_good`, as a number of two digits; the usual one where that tells nothing."""
+        lr = SHARE * still_good(rates, losses)
+        return cls(tuple(rates), tuple(losses), float(f"{lr:.1e}") if lr > LOWEST else USUAL)
+
+    @property
+    def tells(self) -> bool:
+        """Whether the loss was near its least at more than the very lowest rates, which move nothing."""
+        return SHARE * still_good(self.rates, self.losses) > LOWEST
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RangeTest:
@@ -88,7 +95,8 @@ def smoothed(losses: Sequence[float]) -> list[float]:
 def still_good(rates: Sequence[float], losses: Sequence[float]) -> float:
     """The highest rate at which the smoothed loss is within a twentieth of the least it is anywhere."""
     means = smoothed(losses)
-    return max(rate for rate, mean in zip(rates, means, strict=True) if mean <= CLOSE * min(means))
+    least = min(means[SPEAKS - 1 :] or means)
+    return max(rate for rate, mean in zip(rates, means, strict=True) if mean <= CLOSE * least)
 
 
 def has_diverged(losses: Sequence[float]) -> bool:
@@ -111,9 +119,14 @@ def range_lines(test: RangeTest) -> list[str]:
     curve = "".join(BARS[round(height * (len(BARS) - 1))] for height in heights)
     first, last = f"{test.rates[0]:.0e}", f"{test.rates[-1]:.0e}"
     place = round((n - 1) * _way(test.lr, test.rates))
+    found = (
+        f"by a range test of {len(means)} batches: a tenth of {still_good(test.rates, test.losses):.1e}, up to which the "
+        "loss was near its least"
+        if test.tells
+        else f"the usual one: in a range test of {len(means)} batches no rate lowered the loss, so it tells nothing"
+    )
     return [
-        f"Learning rate {test.lr:.1e}, by a range test of {len(means)} batches: a tenth of "
-        f"{still_good(test.rates, test.losses):.1e}, up to which the loss was near its least",
+        f"Learning rate {test.lr:.1e}, {found}",
         f"  {first} {curve} {last}",
         f"  {' ' * len(first)} {' ' * place}↑ {test.lr:.1e}",
     ]
@@ -121,12 +134,7 @@ def range_lines(test: RangeTest) -> list[str]:
 
 def range_svg(test: RangeTest) -> str:
     """An SVG of the loss (nats) by the learning rate, smoothed and of each batch, with the chosen rate marked."""
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
-    axes, means = figure.subplots(), smoothed(test.losses)
+    (figure, (axes,)), means = blank(6, 3.4), smoothed(test.losses)
     axes.plot(test.rates, test.losses, ".", color=LOSS, alpha=0.35, label="each batch")
     axes.plot(test.rates, means, color=LOSS, label="smoothed")
     axes.axvline(test.lr, color=RATE, linestyle="--", label=f"chosen: {test.lr:.1e}")
@@ -134,12 +142,7 @@ def range_svg(test: RangeTest) -> str:
     axes.set(title="Range test", xlabel="learning rate", ylabel="loss, nats", xscale="log")
     axes.set_ylim(low - 0.1 * (high - low), high + 0.3 * (high - low))
     axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    text = io.StringIO()
-    FigureCanvasSVG(figure)
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+    return svg_of(figure)
 
 
 def _way(rate: float, rates: Sequence[float]) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rehead.errors import RecipeError, UnknownLayer, counted, nearest
-from rehead.features.store import on_disk
+from rehead.features.room import on_disk
 from rehead.features.views import view_names
 from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in, layers_that_learn
 from rehead.tuning.recipe import Recipe

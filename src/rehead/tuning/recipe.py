@@ -20,10 +20,9 @@ from rehead.tuning.presets import PRESETS
 FORMAT = 1
 HEADS = ("linear", "mlp", "prototype", "auto")
 ENGINES = ("auto", "onnxruntime", "openvino", "torch")
-AUTO = "auto"  # as a backbone: the one that wins a race; as a preset: the one that pays within --budget
 DEVICES = ("auto", "cpu", "cuda", "mps")
-AUTO, LR = "auto", 1e-3  # the usual learning rate of the optimisers that are not told one
-
+AUTO = "auto"  # as a backbone: the one that wins a race; as a preset: the one that pays within --budget
+LR = 1e-3  # the usual learning rate of the optimisers that are not told one
 
 CHOICES = {
     "task": ("auto", "classification", "multilabel", "regression"),
@@ -154,7 +153,8 @@ class Recipe:
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and (name, value) != ("lr", AUTO):
-                _within(name.removesuffix("_s").removesuffix("_gb").replace("_", "-"), value, low, high)
+                unit = " seconds" if name.endswith("_s") else " GB" if name.endswith("_gb") else ""
+                _within(name.removesuffix("_s").removesuffix("_gb").replace("_", "-"), value, low, high, unit)
 
         if self.lr == AUTO and self.train == "head" and not hidden_widths(self.head):
             raise RecipeError(
@@ -291,9 +291,9 @@ def _choice(name: str, value: object, choices: tuple[object, ...]) -> None:
         raise RecipeError(what=f"--{name} cannot be {value!r}.", why=why, fix=nearest(str(value), names))
 
 
-def _within(name: str, value: float, low: float, high: float) -> None:
+def _within(name: str, value: float, low: float, high: float, unit: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        allowed = f"{low:g} or more" if high >= 1e6 else f"between {low:g} and {high:g}"
+        allowed = f"{low:g}{unit} or more" if high >= 1e6 else f"between {low:g} and {high:g}{unit}"
         raise RecipeError(
             what=f"--{name} must be {allowed}, not {value!r}.", fix="Give it such a value, or leave it out."
         )

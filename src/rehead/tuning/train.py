@@ -32,7 +32,7 @@ from rehead.tuning.step import Stepper, autocast, free_memory, is_out_of_memory
 
 
 @dataclass(frozen=True)
-class Job:
+class Training:
     """What does not change while layers are trained. groups: the parameters that learn, layer by layer, the head last.
 
     watch: positions in the feed that decide which epoch is kept; none: the last. report: told each epoch's facts. save:
@@ -58,57 +58,59 @@ class Job:
     task: Task = "classification"
 
 
-def train_layers(job: Job, start: State | None = None) -> State:
+def train_layers(training: Training, start: State | None = None) -> State:
     """Trains the model in place and leaves it in eval mode on the CPU with the best weights, or the last without a watch.
 
     Raises Diverged when the loss is not a number; the checkpoint of the last good step stays; the first is written
     before any step. Raises Defect when other parameters changed than those that were to learn, RunError when the checkpoint
     to go on from is of other parameters.
     """
-    course, device = job.course, torch.device(job.device)
-    names = learning_names(job)
+    course, device = training.course, torch.device(training.device)
+    names = learning_names(training)
     state = start or State(learning=sorted(names))
     if state.learning != sorted(names):
         raise RunError(
             what="The checkpoint is of a job in which other layers learned.", fix="Start again without --resume."
         )
-    job.model.to(device, memory_format=layout_for(device))
-    set_modes(job.model, names, course.norm)
-    stepper = Stepper(job.model, job.groups, course, class_weights(job, device), device, job.note, job.task)
-    average = Average(job.model, names, course.average)
-    restore(job.model, stepper, average, state)
+    training.model.to(device, memory_format=layout_for(device))
+    set_modes(training.model, names, course.norm)
+    stepper = Stepper(
+        training.model, training.groups, course, class_weights(training, device), device, training.note, training.task
+    )
+    average = Average(training.model, names, course.average)
+    restore(training.model, stepper, average, state)
     if start is None:
-        job.save(keep(job.model, names, stepper, average, state))
+        training.save(keep(training.model, names, stepper, average, state))
     for epoch in range(state.epoch, course.epochs):
         begun = time.monotonic()
-        set_modes(job.model, names, course.norm)
-        lr, stopped = _epoch(job, names, stepper, average, state, epoch)
+        set_modes(training.model, names, course.norm)
+        lr, stopped = _epoch(training, names, stepper, average, state, epoch)
         with average.used():
-            facts, losses = _watch(job, state, lr, time.monotonic() - begun, epoch)
+            facts, losses = _watch(training, state, lr, time.monotonic() - begun, epoch)
             if not _is_worse(losses, state.tensors.get(WATCHED)):
                 state.best_epoch = epoch + 1
-                keep_best(job.model, names, losses, state)
+                keep_best(training.model, names, losses, state)
         state.history.append(facts)
         state.epoch, state.step, state.loss_sum, state.n_seen = epoch + 1, 0, 0.0, 0
-        job.report(facts)
-        job.save(sound(keep(job.model, names, stepper, average, state), lr))
+        training.report(facts)
+        training.save(sound(keep(training.model, names, stepper, average, state), lr))
         if stopped or (course.patience and epoch + 1 - state.best_epoch >= course.patience):
             break
-    load_best(job.model, state)
-    job.model.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
+    load_best(training.model, state)
+    training.model.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
     return state
 
 
 def _epoch(
-    job: Job, names: set[str], stepper: Stepper, average: Average, state: State, epoch: int
+    training: Training, names: set[str], stepper: Stepper, average: Average, state: State, epoch: int
 ) -> tuple[float, bool]:
     """The rest of an epoch, from the batch where the state stands. The last learning rate; whether it was stopped."""
-    course, device, lr = job.course, torch.device(job.device), 0.0
-    n_batches = math.ceil(len(job.learn) / course.batch_size)
+    course, device, lr = training.course, torch.device(training.device), 0.0
+    n_batches = math.ceil(len(training.learn) / course.batch_size)
     first = min(state.step, n_batches - 1)  # a checkpoint may be of smaller batches
     n_steps = math.ceil(n_batches / course.accumulate)
     is_checked = epoch > 0 or first > 0
-    batches = ahead(job.feed.batches(order_of(job, epoch), epoch, course.batch_size, first), device)
+    batches = ahead(training.feed.batches(order_of(training, epoch), epoch, course.batch_size, first), device)
     for number, (x, y) in enumerate(batches, first):
         lr = lr_at(course, epoch * n_steps + number // course.accumulate, n_steps * course.epochs)
         is_whole = (number + 1) % course.accumulate == 0 or number + 1 == n_batches
@@ -120,16 +122,16 @@ def _epoch(
             if is_checked:
                 stepper.step(lr)
             else:
-                is_checked = _checked_step(job, names, stepper, lr)
+                is_checked = _checked_step(training, names, stepper, lr)
             average.update()
         state.step, state.loss_sum, state.n_seen = number + 1, state.loss_sum + loss * len(x), state.n_seen + len(x)
-        job.progress(
+        training.progress(
             len(x), f"epoch {epoch + 1} of {course.epochs}, loss {state.loss_sum / state.n_seen:.3f}, lr {lr:.1e}"
         )
-        if job.stop():
+        if training.stop():
             return lr, True
-        if is_whole and job.due():  # gradients of half a step are not kept
-            job.save(sound(keep(job.model, names, stepper, average, state), lr))
+        if is_whole and training.due():  # gradients of half a step are not kept
+            training.save(sound(keep(training.model, names, stepper, average, state), lr))
     return lr, False
 
 
@@ -155,10 +157,10 @@ def logits_of(
     return logits_of(model, feed, positions, device, size // 2)
 
 
-def learning_names(job: Job) -> set[str]:
+def learning_names(training: Training) -> set[str]:
     """The names of the parameters that learn."""
-    wanted = {id(p) for group in job.groups for p in group}
-    return {name for name, p in job.model.named_parameters() if id(p) in wanted}
+    wanted = {id(p) for group in training.groups for p in group}
+    return {name for name, p in training.model.named_parameters() if id(p) in wanted}
 
 
 def layout_for(device: torch.device) -> torch.memory_format:
@@ -166,20 +168,22 @@ def layout_for(device: torch.device) -> torch.memory_format:
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
-def order_of(job: Job, epoch: int) -> NDArray[np.int64]:
+def order_of(training: Training, epoch: int) -> NDArray[np.int64]:
     """The photos to learn from, shuffled; with balanced sampling each class as often, drawn with replacement."""
-    random = np.random.default_rng(seed_for(job.course.seed, "shuffle", epoch))
-    if job.course.sampling != "balanced":
-        return random.permutation(job.learn)
-    labels = job.feed.labels[job.learn]
-    counts = np.bincount(labels, minlength=job.n_classes)
+    random = np.random.default_rng(seed_for(training.course.seed, "shuffle", epoch))
+    if training.course.sampling != "balanced":
+        return random.permutation(training.learn)
+    labels = training.feed.labels[training.learn]
+    counts = np.bincount(labels, minlength=training.n_classes)
     chances = 1 / counts[labels]
-    return random.choice(job.learn, len(job.learn), p=chances / chances.sum())
+    return random.choice(training.learn, len(training.learn), p=chances / chances.sum())
 
 
-def class_weights(job: Job, device: torch.device) -> torch.Tensor | None:
+def class_weights(training: Training, device: torch.device) -> torch.Tensor | None:
     """With which each class counts as much in all, their mean over the photos being 1; None where not asked."""
-    return weights_of(job.task, job.feed.labels[job.learn], job.n_classes, job.course.class_weight, device)
+    return weights_of(
+        training.task, training.feed.labels[training.learn], training.n_classes, training.course.class_weight, device
+    )
 
 
 @contextmanager
@@ -193,19 +197,21 @@ def dice(seed: int, device: torch.device, *place: str | int) -> Iterator[None]:
         torch.mps.set_rng_state(of_apple)
 
 
-def _watch(job: Job, state: State, lr: float, seconds: float, epoch: int) -> tuple[dict[str, Any], torch.Tensor]:
+def _watch(
+    training: Training, state: State, lr: float, seconds: float, epoch: int
+) -> tuple[dict[str, Any], torch.Tensor]:
     """The facts of an epoch: loss while learning, and on the watched photos loss and, of classes, how many are right. And
     the loss of each watched photo, (n,)."""
     losses = torch.empty(0)
     facts: dict[str, Any] = {"epoch": epoch + 1, "loss": state.loss_sum / max(1, state.n_seen), "lr": lr}
     facts |= {"seconds": round(seconds, 3), "images_per_s": round(state.n_seen / max(seconds, 1e-9), 1)}
-    if len(job.watch):
-        logits = torch.from_numpy(logits_of(job.model, job.feed, job.watch, job.device))
-        labels = torch.from_numpy(job.feed.labels[job.watch])
-        losses = each_loss(job.task, logits, labels)
+    if len(training.watch):
+        logits = torch.from_numpy(logits_of(training.model, training.feed, training.watch, training.device))
+        labels = torch.from_numpy(training.feed.labels[training.watch])
+        losses = each_loss(training.task, logits, labels)
         check_loss(float(losses.mean()), f"on the watched photos after epoch {epoch + 1}", lr)
         facts |= {"watch_loss": float(losses.mean()), "watch_n": len(labels)}
-        if job.task == "classification":
+        if training.task == "classification":
             facts["watch_right"] = int((logits.argmax(1) == labels).sum())
     return facts, losses
 
@@ -223,18 +229,18 @@ def _is_worse(losses: torch.Tensor, best: torch.Tensor | None) -> bool:
     return bool(difference.mean() > difference.std() / math.sqrt(len(losses)))
 
 
-def _checked_step(job: Job, names: set[str], stepper: Stepper, lr: float) -> bool:
-    """The first step of a job, and whether anything moved. Raises Defect when a parameter did that was not to learn.
+def _checked_step(training: Training, names: set[str], stepper: Stepper, lr: float) -> bool:
+    """The first step, and whether anything moved. Raises Defect when a parameter did that was not to learn.
 
     Parameters that were to learn and have no gradient are named in a note: nothing of what they compute reaches the loss.
     Those that stay for a step, as the first of two factors does while the second is zero, are not.
     """
-    idle = sorted(name for name, p in job.model.named_parameters() if name in names and p.grad is None)
-    before = {name: p.detach().clone() for name, p in job.model.named_parameters()}
+    idle = sorted(name for name, p in training.model.named_parameters() if name in names and p.grad is None)
+    before = {name: p.detach().clone() for name, p in training.model.named_parameters()}
     stepper.step(lr)
-    moved = {name for name, p in job.model.named_parameters() if not torch.equal(p, before[name])}
+    moved = {name for name, p in training.model.named_parameters() if not torch.equal(p, before[name])}
     if foreign := sorted(moved - names):
         raise Defect(what=f"{len(foreign)} parameters changed that were not to learn: {', '.join(foreign[:4])}.")
     if idle:
-        job.note(f"{len(idle)} parameters that were to learn do not reach the loss: {', '.join(idle[:4])}")
+        training.note(f"{len(idle)} parameters that were to learn do not reach the loss: {', '.join(idle[:4])}")
     return bool(moved)

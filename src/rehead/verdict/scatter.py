@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rehead.svg import blank, svg_of
 from rehead.verdict.metrics import Interval
 
 CHOSEN, OTHER = "#d1495b", "#1f77b4"
@@ -24,12 +23,7 @@ class Point:
 
 def scatter_svg(points: Sequence[Point], subtitle: str) -> str:
     """An SVG with a labelled point for each: images a second to the right, on a logarithmic scale; % right upwards."""
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = blank(7.5, 4.2)
     for place, point in enumerate(sorted(points, key=lambda point: point.images_per_s)):
         colour = CHOSEN if point.is_chosen else OTHER
         value, low, high = (100 * v for v in (point.accuracy.value, point.accuracy.low, point.accuracy.high))
@@ -49,12 +43,7 @@ def scatter_svg(points: Sequence[Point], subtitle: str) -> str:
     axes.set(xscale="log", xlabel="images a second", ylabel="right, %")
     axes.set_title(subtitle, fontsize=10)
     _room(axes, points)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    text = io.StringIO()
-    FigureCanvasSVG(figure)
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+    return svg_of(figure)
 
 
 def _room(axes: object, points: Sequence[Point]) -> None:

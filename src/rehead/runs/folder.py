@@ -10,17 +10,25 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rehead.durable import NoRoom, remove_tree, replace_folder, write_bytes, write_text
 from rehead.errors import ReheadError, RunError
-from rehead.features.store import shortage
+from rehead.features.room import shortage
 
 RUNS = "runs"
+# All that a run may hold at its top; what else is there is somebody's own, and a run that holds such is not replaced.
+OURS = {
+    "recipe.toml", "photos.json", "catalog.csv", "log.txt", "tried.json", "race.json", "race.svg", "metrics.jsonl",
+    "curves.svg", "first-metrics.jsonl", "first-curves.svg", "lr_range.json", "lr_range.svg", "tensorboard", "mlflow",
+    "checkpoint.safetensors", "body.onnx", "seconds.json", "tries", "skipped.csv", "run.json", "verdict.json", "bundle",
+}  # fmt: skip
 CHECKPOINT = "checkpoint.safetensors"  # a run that has one can be taken up; a finished run needs it no longer
 BODY = "body.onnx"  # a tuned network without its head, on the way into the bundle
 TRIES = "tries"  # of --recipe auto, each as a run of its own would have it
+SECONDS = "seconds.json"  # by phase, up to the last checkpoint
 LOCK = ".lock"
 FULL = re.compile(
     "No space left on device|Disk quota exceeded|File too large|Read-only file system"
@@ -45,6 +53,7 @@ class RunFolder:
         self._before: dict[str, bytes] = {}  # what was written over in a run that is taken up
         self._checkpoint = 0
         self.path = Path(resume) if resume is not None else Path()
+        self._whole = self
         if resume is not None:
             if out is not None and not _is_same(Path(out), self.path):
                 raise RunError(
@@ -63,6 +72,13 @@ class RunFolder:
             raise _exists(self._out, force)
         if self._out is not None and is_running(self._out):
             raise _is_written(self._out)
+        if self._out is not None and (foreign := _not_ours(self._out)):
+            raise RunError(
+                what=f"{self._out} holds files that are not the run's: {', '.join(foreign[:3])}"
+                f"{', ...' if len(foreign) > 3 else ''}.",
+                why="--force replaces the whole folder, and they would be lost.",
+                fix="Move them away, or name another folder.",
+            )
 
     def create(self, photos: str, backbone: str) -> None:
         """The folder, empty and locked. Raises RunError when it cannot be made or another job writes it."""
@@ -83,6 +99,18 @@ class RunFolder:
     def write_json(self, name: str, values: Any) -> None:
         self.write(name, json.dumps(values, indent=1, ensure_ascii=True) + "\n")
 
+    def keep_seconds(self, laps: Mapping[str, float]) -> None:
+        """Writes down how long the whole job took so far, for a job that goes on from here."""
+        write_text(self._whole.path / SECONDS, json.dumps(laps))
+
+    def kept_seconds(self) -> dict[str, float]:
+        """What was written down last, nothing where nothing was."""
+        try:
+            kept: dict[str, float] = json.loads((self.path / SECONDS).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return kept
+
     def check_room(self, needed_bytes: int, purpose: str) -> None:
         """Raises RunError when the disk has no room for so much."""
         if (free := shutil.disk_usage(self.path).free) < needed_bytes:
@@ -91,7 +119,7 @@ class RunFolder:
     def within(self, name: str) -> RunFolder:
         """A folder in this one for one of several tries. It is gone when the run is finished."""
         part = RunFolder(None, force=False)
-        part.path = self.path / TRIES / name
+        part.path, part._whole = self.path / TRIES / name, self._whole
         part.path.mkdir(parents=True, exist_ok=True)
         return part
 
@@ -100,7 +128,7 @@ class RunFolder:
         if self._out is not None and self.path != self._out:
             replace_folder(self.path, Path(os.path.realpath(self._out)))
             self.path = self._out
-        for name in (LOCK, CHECKPOINT, BODY):
+        for name in (LOCK, CHECKPOINT, BODY, SECONDS):
             (self.path / name).unlink(missing_ok=True)
         remove_tree(self.path / TRIES)
         return self.path
@@ -220,6 +248,12 @@ def _is_ours(path: Path) -> bool:
     return path.is_dir() and (
         not any(path.iterdir()) or (path / "recipe.toml").is_file() or (path / "race.json").is_file()
     )
+
+
+def _not_ours(path: Path) -> list[str]:
+    """The names in a run's folder that no run writes; hidden ones are of what was interrupted."""
+    names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    return [name for name in names if name not in OURS and not name.startswith(".")]
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -8,7 +8,7 @@ side, where it is among the photos, is shown beside it and decides nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from rehead.errors import BackboneError, EngineError, RunError, counted
 from rehead.extraction import chosen_prefix, extract_missing, folds_of, in_store, open_store, sample_pixels
 from rehead.features.engines import Prefix, open_engine, resolve
 from rehead.features.rate import photos_per_second
-from rehead.features.store import on_disk
+from rehead.features.room import on_disk
+from rehead.job import Job
 from rehead.nets.card import Card
 from rehead.pixels import prepare
-from rehead.progress import Progress, Titled
+from rehead.progress import Progress
 from rehead.tuning.head import fit_head, logits_by_folds
 from rehead.tuning.recipe import Recipe
 from rehead.verdict.metrics import Interval, wilson
@@ -132,13 +133,10 @@ class _Runner:
 
 
 def race_on(
-    catalog: Catalog,
+    job: Job,
     order: Sequence[int],
     entrants: Sequence[Entrant],
     recipe: Recipe,
-    cache: Path,
-    progress: Progress,
-    stop: Callable[[], bool],
     arguments: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Race:
     """The race on the photos of `order`, positions in the catalog. recipe.budget_s: for all of it.
@@ -152,24 +150,22 @@ def race_on(
     runners = []
     for entrant in entrants:
         try:
-            runners.append(
-                _prepared(catalog, entrant, recipe, (arguments or {}).get(entrant.name, {}), cache, progress)
-            )
+            runners.append(_prepared(job, entrant, recipe, (arguments or {}).get(entrant.name, {})))
         except (BackboneError, EngineError, RuntimeError) as error:  # RuntimeError: a network that cannot be exported
-            entries[entrant] = _refused(entrant, error, progress)
+            entries[entrant] = _refused(entrant, error, job.progress)
     runners.sort(key=lambda runner: runner.card.macs)
     extracted = []
     for n_before, runner in enumerate(runners):
         share = None if ends is None else max(0.001, (ends - time.monotonic()) / (len(runners) - n_before))
         try:
-            extracted.append(_extracted(catalog, list(order), runner, share, cache, progress, stop))
+            extracted.append(_extracted(job, list(order), runner, share))
         except (BackboneError, EngineError, RuntimeError) as error:
-            entries[runner.entrant] = _refused(runner.entrant, error, progress)
-    finalists = _finalists(extracted, entries, progress)
-    train, held_out = _shared(catalog, finalists, entries)
+            entries[runner.entrant] = _refused(runner.entrant, error, job.progress)
+    finalists = _finalists(extracted, entries, job.progress)
+    train, held_out = _shared(job.catalog, finalists, entries)
     rivals = []
     for runner in finalists:
-        entries[runner.entrant], right = _judged(catalog, runner, train, held_out, cache, progress)
+        entries[runner.entrant], right = _judged(job, runner, train, held_out)
         rivals.append(Rival(runner.entrant.label, right, entries[runner.entrant].images_per_s or 0.0))
     chosen, why = recommended(rivals)
     return Race(
@@ -183,15 +179,13 @@ def race_on(
     )
 
 
-def _prepared(
-    catalog: Catalog, entrant: Entrant, recipe: Recipe, arguments: Mapping[str, Any], cache: Path, progress: Progress
-) -> _Runner:
+def _prepared(job: Job, entrant: Entrant, recipe: Recipe, arguments: Mapping[str, Any]) -> _Runner:
     """The network exported, its size known."""
     fit = "default" if recipe.fit == "auto" else recipe.fit
     own = replace(
         recipe, backbone=entrant.name, weights=entrant.weights, backbone_args=dict(arguments), fit=fit, head="linear"
     )
-    prefix = chosen_prefix(catalog, own, cache, progress)
+    prefix = chosen_prefix(job, own)
     entry = Entry(
         label=entrant.label,
         backbone=entrant.name,
@@ -202,24 +196,16 @@ def _prepared(
     return _Runner(entrant, own, prefix.card, entry)
 
 
-def _extracted(
-    catalog: Catalog,
-    order: list[int],
-    runner: _Runner,
-    share_s: float | None,
-    cache: Path,
-    progress: Progress,
-    stop: Callable[[], bool],
-) -> _Runner:
+def _extracted(job: Job, order: list[int], runner: _Runner, share_s: float | None) -> _Runner:
     """The runner with features of as many photos as its share of the time is enough for, and its rate."""
-    titled = Titled(runner.entrant.label, progress)
+    job = job.titled(runner.entrant.label)
     recipe = replace(runner.recipe, budget_s=share_s)
-    prefix = chosen_prefix(catalog, recipe, cache, titled)
-    with open_store(cache, prefix, recipe) as store:
-        extract_missing(catalog, order, prefix, recipe, store, titled, stop)
-        there = in_store(catalog, order, store)
-    titled.phase("Timing")
-    rate = rate_of(catalog, there, prefix, recipe)
+    prefix = chosen_prefix(job, recipe)
+    with open_store(job.cache, prefix, recipe) as store:
+        extract_missing(job, order, prefix, recipe, store)
+        there = in_store(job.catalog, order, store)
+    job.progress.phase("Timing")
+    rate = rate_of(job.catalog, there, prefix, recipe)
     entry = replace(runner.entry, images_per_s=round(rate, 1), n_photos=len(there))
     return replace(runner, there=frozenset(there), entry=entry)
 
@@ -261,14 +247,13 @@ def _shared(
     return train, [i for i in there if catalog.photos[i].side == catalog.held_out_side]
 
 
-def _judged(
-    catalog: Catalog, runner: _Runner, train: list[int], held_out: list[int], cache: Path, progress: Progress
-) -> tuple[Entry, NDArray[np.bool_]]:
+def _judged(job: Job, runner: _Runner, train: list[int], held_out: list[int]) -> tuple[Entry, NDArray[np.bool_]]:
     """The entry with its accuracies, and whether it is right by k-fold on each training photo that a fold holds out."""
-    titled, recipe, n_classes = Titled(runner.entrant.label, progress), runner.recipe, len(catalog.classes)
-    titled.phase("Solving the head")
-    prefix = chosen_prefix(catalog, recipe, cache, titled)
-    with open_store(cache, prefix, recipe) as store:
+    job, catalog, recipe = job.titled(runner.entrant.label), job.catalog, runner.recipe
+    n_classes = len(catalog.classes)
+    job.progress.phase("Solving the head")
+    prefix = chosen_prefix(job, recipe)
+    with open_store(job.cache, prefix, recipe) as store:
         x, held_x = (store.read([catalog.photos[i].digest for i in side]) for side in (train, held_out))
     y, folds = catalog.labels(train), folds_of(catalog, train, recipe)
     logits = logits_by_folds(x, y, n_classes, folds, recipe)
@@ -278,7 +263,7 @@ def _judged(
     if held_out:
         head = fit_head(x, y, n_classes, folds, recipe)[0]
         shown = wilson(int((head.logits(held_x).argmax(axis=1) == catalog.labels(held_out)).sum()), len(held_out))
-    progress.note(
+    job.progress.note(
         f"{runner.entrant.label}: right on {by_folds} by {recipe.folds}-fold on {len(train)} training photos, "
         f"{runner.entry.images_per_s:.0f} images/s"
     )

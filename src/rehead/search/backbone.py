@@ -5,42 +5,33 @@ Only the training side has a say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from rehead.data.catalog import Catalog
 from rehead.errors import counted
 from rehead.extraction import job_order
-from rehead.heats import Entrant, race_on
-from rehead.progress import Progress
-from rehead.run_folder import RunFolder
+from rehead.job import Job
+from rehead.runs.folder import RunFolder
+from rehead.search.heats import Entrant, race_on
 from rehead.tuning.recipe import Recipe
 
 N_RACED = 500  # photos of the training side, at most
 RACE_SHARE = 1 / 3  # of the time for extraction that a race may take, where that is limited
 
 
-def with_best_backbone(
-    catalog: Catalog,
-    entrants: Sequence[Entrant],
-    recipe: Recipe,
-    cache: Path,
-    progress: Progress,
-    stop: Callable[[], bool],
-    run: RunFolder,
-) -> Recipe:
+def with_best_backbone(job: Job, entrants: Sequence[Entrant], recipe: Recipe, run: RunFolder) -> Recipe:
     """The recipe with the one of the entrants that a race on the training side recommends.
 
     The race is written into the run; what it took of the time for extraction is no longer in the recipe.
     """
+    catalog, progress = job.catalog, job.progress
     if len(entrants) == 1:
         progress.note(f"{entrants[0].name} is the only backbone whose weights are here.")
         return replace(recipe, backbone=entrants[0].name, weights=entrants[0].weights)
     train = [i for i in job_order(catalog, recipe) if catalog.photos[i].side == "train"][:N_RACED]
     progress.note(f"Racing {len(entrants)} backbones on {counted(len(train), 'photo')} of the training side")
     share = None if recipe.budget_s is None else RACE_SHARE * recipe.budget_s
-    raced = race_on(catalog, train, entrants, replace(recipe, budget_s=share), cache, progress, stop)
+    raced = race_on(job, train, entrants, replace(recipe, budget_s=share))
     run.write_json("race.json", raced.to_dict())
     run.write("race.svg", raced.to_svg())
     progress.note(raced.recommendation)

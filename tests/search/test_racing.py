@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 import rehead
 from rehead.cli.races import arguments_by_name
 from rehead.errors import BackboneError, RecipeError, RunError, UnknownBackbone
-from rehead.heats import entrants_of
+from rehead.search.heats import entrants_of
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -11,13 +11,10 @@ they are few.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from rehead.data.catalog import Catalog
 from rehead.deeper import tune_layers
 from rehead.errors import BackboneError, EngineError, RecipeError, RunError, StoreError
 from rehead.extraction import chosen_prefix
@@ -25,13 +22,13 @@ from rehead.features.engines import resolve
 from rehead.features.rate import seconds_to_decode
 from rehead.frozen import tune_head
 from rehead.ground import stages_of
-from rehead.heats import rate_of
+from rehead.job import Job
 from rehead.pixels import prepare
-from rehead.progress import Clock, Progress, Titled
-from rehead.record import CURVES, METRICS
-from rehead.run_folder import TRIES, RunFolder, can_go_on
+from rehead.runs.folder import TRIES, RunFolder, can_go_on
+from rehead.runs.record import CURVES, METRICS
+from rehead.search.heats import rate_of
+from rehead.search.tries import FILE, LADDER, Search, Try
 from rehead.solution import Solution
-from rehead.tries import FILE, LADDER, Search, Try
 from rehead.tuning.forecast import Forecast, Pace, forecast
 from rehead.tuning.plan import planned
 from rehead.tuning.recipe import Recipe, load
@@ -55,35 +52,17 @@ class _Held:
     solution: Solution
 
 
-def climb(
-    catalog: Catalog,
-    search: Search,
-    cache: Path,
-    progress: Progress,
-    clock: Clock,
-    stop: Callable[[], bool],
-    run: RunFolder,
-) -> tuple[Solution, Recipe]:
-    """The solution that is kept, and its recipe. clock: of the whole job, which began before."""
-    return _Climb(catalog, search, cache, progress, clock, stop, run).up()
+def climb(job: Job, search: Search, run: RunFolder) -> tuple[Solution, Recipe]:
+    """The solution that is kept, and its recipe."""
+    return _Climb(job, search, run).up()
 
 
 class _Climb:
     """One search under way: what is kept, what was tried, and until when there is time."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        search: Search,
-        cache: Path,
-        progress: Progress,
-        clock: Clock,
-        stop: Callable[[], bool],
-        run: RunFolder,
-    ) -> None:
-        self.catalog, self.search, self.cache, self.run = catalog, search, cache, run
-        self.progress, self.clock, self.stop = progress, clock, stop
-        self.ends = time.monotonic() + search.budget_s - search.spent_s - clock.laps()["total"] - AROUND_S
+    def __init__(self, job: Job, search: Search, run: RunFolder) -> None:
+        self.job, self.search, self.run = job, search, run
+        self.ends = time.monotonic() + search.budget_s - job.clock.laps()["total"] - AROUND_S
         self.tries: list[Try] = []
         self.misjudged = 1.0  # how much longer the last try took than was forecast
 
@@ -107,7 +86,7 @@ class _Climb:
         for file in (METRICS, CURVES):
             if (folder / file).is_file():
                 self.run.write(file, (folder / file).read_text(encoding="utf-8"))
-        self.progress.note(
+        self.job.progress.note(
             f"{kept.name} is kept, {self.search.budget_s - AROUND_S - max(0.0, self.left_s):.0f} s of "
             f"{self.search.budget_s:.0f} s are gone"
         )
@@ -117,8 +96,7 @@ class _Climb:
         """The head alone."""
         name, begun = LADDER[0], time.monotonic()
         recipe = self.search.recipe(name)
-        titled = Titled(name, self.progress)
-        solution = tune_head(self.catalog, recipe, self.cache, titled, self.clock, self.stop, watched=True)
+        solution = tune_head(self.job.titled(name), recipe, watched=True)
         seconds = round(time.monotonic() - begun, 1)
         right = _share(solution)
         why = (
@@ -129,7 +107,7 @@ class _Climb:
 
     def enough(self, kept: _Held) -> str:
         """Why nothing more is to be tried, or an empty string."""
-        if self.stop():
+        if self.job.stop():
             return "the job was asked to stop"
         share = _share(kept.solution)
         if share.n and share.value >= ENOUGH:
@@ -140,18 +118,18 @@ class _Climb:
 
     def attempt(self, name: str, kept: _Held) -> _Held | None:
         """The next try, if there is time for it and it pays."""
-        begun, tell = time.monotonic(), Titled(name, self.progress)
+        begun, job = time.monotonic(), replace(self.job.titled(name), stop=self.over)
         part = self.run.within(name)
         try:
-            recipe, expected_s = self.planned(name, part, kept, tell)
+            recipe, expected_s = self.planned(name, part, kept, job)
             if recipe is None:
                 why = f"Not tried: it would take about {expected_s:.0f} s, and {max(0.0, self.left_s):.0f} s are left."
                 self.tell(Try(name=name, expected_s=round(expected_s, 1), why=why))
                 return None
             about = f"about {expected_s:.0f} s of the {self.left_s:.0f} s that are left" if expected_s else "it goes on"
-            self.progress.note(f"{name}: {recipe.course.epochs} epochs, {about}")
+            self.job.progress.note(f"{name}: {recipe.course.epochs} epochs, {about}")
             begun = time.monotonic()
-            solution = tune_layers(self.catalog, recipe, self.cache, tell, self.clock, self.over, part, watched=True)
+            solution = tune_layers(job, recipe, part, watched=True)
         except (BackboneError, EngineError, RecipeError, RunError, StoreError) as error:
             seconds = round(time.monotonic() - begun, 1)
             self.tell(Try(name=name, seconds=seconds, why=f"Failed, so {kept.name} is kept: {error.what}"))
@@ -177,9 +155,9 @@ class _Climb:
 
     def over(self) -> bool:
         """Whether a try has to end with what it has: the job was asked to, or the time given is gone."""
-        return self.stop() or self.left_s < 0
+        return self.job.stop() or self.left_s < 0
 
-    def planned(self, name: str, part: RunFolder, kept: _Held, tell: Progress) -> tuple[Recipe | None, float]:
+    def planned(self, name: str, part: RunFolder, kept: _Held, job: Job) -> tuple[Recipe | None, float]:
         """The recipe of a try, with as many epochs as there is time for, and the seconds it will take; None when that is
         too few. One that was interrupted goes on as it was planned: 0 s."""
         if can_go_on(part.path):
@@ -188,7 +166,7 @@ class _Climb:
         n_train = len(kept.solution.train)
         if "watch" not in self.search.settings:
             recipe = replace(recipe, watch=min(MOST_WATCHED, max(recipe.watch, N_WATCHED / n_train)))
-        ahead = self.ahead(recipe, kept.solution, tell)
+        ahead = _ahead(job, recipe, kept.solution)
         factor, epochs = MARGIN * self.misjudged, recipe.course.epochs
         fitting = min(epochs, ahead.epochs_within(self.left_s / factor))
         if fitting < epochs and ("epochs" in self.search.settings or fitting < FEWEST_EPOCHS * epochs):
@@ -197,43 +175,45 @@ class _Climb:
         part.write("recipe.toml", recipe.to_toml())
         return recipe, factor * ahead.seconds(fitting)
 
-    def ahead(self, recipe: Recipe, seen: Solution, tell: Progress) -> Forecast:
-        """What a recipe will take, by what a few photos take now. seen: a try on the same photos."""
-        first = recipe.first_phase
-        once_s = self.ahead(first, seen, tell).seconds(first.course.epochs) if first else 0.0
-        from rehead.nets.backbone import load_backbone
-        from rehead.nets.cut import Pooled
-        from rehead.tuning.pace import step_seconds
-
-        tell.phase("Measuring what a photo takes")
-        net = load_backbone(recipe.backbone, weights=recipe.weights, arguments=recipe.backbone_args)
-        stages = stages_of(net.chain, recipe)
-        n_photos = len(seen.train) + len(seen.held_out)
-        plan = planned(recipe, stages, n_photos, self.cache)
-        size = (3, net.preprocess.height, net.preprocess.width)
-        shape = size if plan.cut is None else next(stage.shape for stage in stages if stage.name == plan.cut)
-        body = Pooled(net.network) if plan.cut is None else net.suffix(plan.cut)
-        prefix = chosen_prefix(self.catalog, replace(recipe, cut=None), self.cache, tell)
-        photos = [self.catalog.photos[i] for i in seen.train]
-        pace = Pace(
-            network_s=1 / rate_of(self.catalog, seen.train, prefix, recipe),
-            decode_s=seconds_to_decode(lambda i: prepare(self.catalog.read(photos[i]), net.preprocess), len(photos)),
-            step_s=step_seconds(body, shape, recipe.course.batch_size, resolve("torch", recipe.device)[1]),
-        )
-        tell.note(
-            f"A photo takes {1000 * pace.network_s:.0f} ms on the engine, {1000 * pace.step_s:.0f} ms in a step of training"
-        )
-        self.clock.lap("measure")
-        later = forecast(recipe, stages, plan, pace, len(seen.train), len(seen.held_out))
-        return replace(later, once_s=once_s + later.once_s)
-
     def tell(self, tried: Try) -> None:
         self.tries.append(tried)
-        self.progress.note(f"{tried.name}: {tried.why}")
+        self.job.progress.note(f"{tried.name}: {tried.why}")
         self.write()
 
     def write(self) -> None:
         self.run.write_json(FILE, self.search.written(self.tries))
+        self.run.keep_seconds(self.job.clock.laps())
+
+
+def _ahead(job: Job, recipe: Recipe, seen: Solution) -> Forecast:
+    """What a recipe will take, by what a few photos take now. seen: a try on the same photos."""
+    from rehead.nets.backbone import load_backbone
+    from rehead.nets.cut import Pooled
+    from rehead.tuning.pace import step_seconds
+
+    first, catalog = recipe.first_phase, job.catalog
+    once_s = _ahead(job, first, seen).seconds(first.course.epochs) if first else 0.0
+    job.progress.phase("Measuring what a photo takes")
+    net = load_backbone(recipe.backbone, weights=recipe.weights, arguments=recipe.backbone_args)
+    stages = stages_of(net.chain, recipe)
+    n_photos = len(seen.train) + len(seen.held_out)
+    plan = planned(recipe, stages, n_photos, job.cache)
+    size = (3, net.preprocess.height, net.preprocess.width)
+    shape = size if plan.cut is None else next(stage.shape for stage in stages if stage.name == plan.cut)
+    body = Pooled(net.network) if plan.cut is None else net.suffix(plan.cut)
+    prefix = chosen_prefix(job, replace(recipe, cut=None))
+    photos = [catalog.photos[i] for i in seen.train]
+    pace = Pace(
+        network_s=1 / rate_of(catalog, seen.train, prefix, recipe),
+        decode_s=seconds_to_decode(lambda i: prepare(catalog.read(photos[i]), net.preprocess), len(photos)),
+        step_s=step_seconds(body, shape, recipe.course.batch_size, resolve("torch", recipe.device)[1]),
+    )
+    job.progress.note(
+        f"A photo takes {1000 * pace.network_s:.0f} ms on the engine, {1000 * pace.step_s:.0f} ms in a step of training"
+    )
+    job.clock.lap("measure")
+    later = forecast(recipe, stages, plan, pace, len(seen.train), len(seen.held_out))
+    return replace(later, once_s=once_s + later.once_s)
 
 
 def _share(solution: Solution) -> Interval:

@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rehead.progress import Progress
-from rehead.run_folder import RunFolder
+from rehead.progress import Clock, Progress
+from rehead.runs.folder import RunFolder
 from rehead.tuning.course import Course
 from rehead.tuning.curves import NATS, curves_svg
 from rehead.tuning.lr_range import RangeTest, range_svg
@@ -24,13 +24,20 @@ METRICS, CURVES, RANGE = "metrics.jsonl", "curves.svg", "lr_range"
 
 
 class Record:
-    """n_learn: photos learned from in an epoch. track: names of trackers that are told too."""
+    """n_learn: photos learned from in an epoch. track: names of trackers that are told too. clock: of the whole job."""
 
     def __init__(
-        self, run: RunFolder, progress: Progress, n_learn: int, track: Sequence[str] = (), unit: str = NATS
+        self,
+        run: RunFolder,
+        progress: Progress,
+        n_learn: int,
+        track: Sequence[str] = (),
+        unit: str = NATS,
+        clock: Clock | None = None,
     ) -> None:
         self._trackers = Trackers(track, run.path, progress.note)
         self._run, self._progress, self._n_learn, self._unit = run, progress, n_learn, unit
+        self._clock = clock or Clock()
         self._history: list[dict[str, Any]] = []
         self._course: Course | None = None
         self._saved = time.monotonic()
@@ -84,6 +91,7 @@ class Record:
         from rehead.tuning.checkpoint import write_checkpoint
 
         write_checkpoint(self._run.path, state)
+        self._run.keep_seconds(self._clock.laps())
         self._saved = time.monotonic()
 
     def end(self) -> None:

@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 
 import rehead
 from rehead.errors import RecipeError
-from rehead.ladder import _compared, _Held
+from rehead.search.ladder import _compared, _Held
+from rehead.search.tries import LADDER, Search
 from rehead.solution import Solution
-from rehead.tries import LADDER, Search
 from rehead.tuning.presets import PRESETS
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.recipe import load as load_recipe

@@ -24,7 +24,7 @@ from rehead.data.targets import classes_of
 from rehead.errors import PhotoError, RecipeError, ReheadError, RunError
 from rehead.extraction import job_order
 from rehead.progress import Progress
-from rehead.resume import Asked
+from rehead.runs.resume import Asked
 from rehead.tuning.presets import PRESETS
 from rehead.tuning.recipe import Recipe, load
 

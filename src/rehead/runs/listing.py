@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rehead.errors import RecipeError, RunError
-from rehead.run_folder import is_running
+from rehead.runs.folder import is_running
 from rehead.tuning.recipe import Recipe, load
 from rehead.verdict.judging import AnyVerdict, read_verdict
 from rehead.verdict.metrics import Verdict
@@ -18,6 +18,7 @@ from rehead.verdict.metrics import Verdict
 class Run:
     """A run on disk. begun: seconds since 1970. verdict, head_note, seconds: None and empty where it is not finished.
 
+    photos: what paths in the verdict are relative to, None where they are full or lead to no file.
     is_running: whether a job is writing it now. can_resume: whether it was interrupted, so that `--resume` takes it up.
     """
 
@@ -27,6 +28,7 @@ class Run:
     verdict: AnyVerdict | None
     head_note: str
     seconds: dict[str, float]
+    photos: str | None
     is_running: bool
     can_resume: bool
 
@@ -61,13 +63,25 @@ def read_run(path: Path) -> Run:
         recipe, begun = load(recipe_path), recipe_path.stat().st_mtime
         if not verdict_path.is_file():
             running = is_running(path)
-            return Run(path, recipe, begun, None, "", {}, running, not running and (path / "photos.json").is_file())
+            return Run(
+                path, recipe, begun, None, "", {}, None, running, not running and (path / "photos.json").is_file()
+            )
         verdict = read_verdict(json.loads(verdict_path.read_text(encoding="utf-8")))
         facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        return Run(path, recipe, begun, verdict, facts["head"], facts["seconds"], is_running=False, can_resume=False)
+        head, seconds, photos = facts["head"], facts["seconds"], _photos(path)
+        return Run(path, recipe, begun, verdict, head, seconds, photos, is_running=False, can_resume=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             what=f"{path} is no run of rehead." if not recipe_path.is_file() else f"The run {path} cannot be read.",
             why=str(error),
             fix="`rehead runs` lists those in ./runs.",
         ) from error
+
+
+def _photos(path: Path) -> str | None:
+    try:
+        asked = json.loads((path / "photos.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = asked.get("root") or asked.get("source")
+    return found if isinstance(found, str) else None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rehead.run_folder import CHECKPOINT, RunFolder
-from rehead.runs import read_run
+from rehead.runs.folder import CHECKPOINT, RunFolder
+from rehead.runs.listing import read_run
 from rehead.tuning.recipe import Recipe
 
 

@@ -13,11 +13,12 @@ from rehead.errors import RecipeError, counted
 from rehead.extraction import job_order
 from rehead.features.cache import cache_folder, check_writable
 from rehead.features.extract import BAD_LIST, listed, too_many_bad
-from rehead.heats import Race, entrants_of, race_on, those_here
-from rehead.log import Log
+from rehead.job import Job
 from rehead.nets.card import PACKAGES
 from rehead.progress import Progress, Silent
-from rehead.run_folder import RunFolder
+from rehead.runs.folder import RunFolder
+from rehead.runs.log import Log
+from rehead.search.heats import Race, entrants_of, race_on, those_here
 from rehead.tuning.recipe import Recipe
 
 LIMIT = 500  # photos by default: one standard error of a difference is then about a point
@@ -68,7 +69,7 @@ def race(
             raise too_many_bad(opened.skipped, len(opened.rows), recipe.max_bad)
         order = job_order(catalog, recipe)
         log.note(f"{counted(len(entrants), 'backbone')} on {len(order)} of {len(catalog.photos)} photos")
-        raced = race_on(catalog, order, entrants, recipe, place, log, stop, arguments)
+        raced = race_on(Job(catalog, place, log, stop=stop), order, entrants, recipe, arguments)
         log.phase("Writing the result")
         run.write_json("race.json", raced.to_dict())
         run.write("race.svg", raced.to_svg())

@@ -15,10 +15,10 @@ import rehead
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import RecipeError
-from rehead.heats import entrants_of
-from rehead.progress import Silent
-from rehead.run_folder import RunFolder
-from rehead.search import with_best_backbone
+from rehead.job import Job
+from rehead.runs.folder import RunFolder
+from rehead.search.backbone import with_best_backbone
+from rehead.search.heats import entrants_of
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.recipe import load as load_recipe
 
@@ -54,7 +54,7 @@ def test_the_winner_of_a_race_on_the_training_side_is_put_into_the_recipe(
     with RunFolder(tmp_path / "run", force=False) as run:
         run.create("photos", "auto")
         asked = Recipe(backbone="auto", train="last:2", budget_s=60.0)
-        chosen = with_best_backbone(catalog, entrants, asked, cache, Silent(), lambda: False, run)
+        chosen = with_best_backbone(Job(catalog, cache), entrants, asked, run)
         race = json.loads((run.path / "race.json").read_text())
     assert race["n_train"] == len(catalog.on("train"))
     assert race["n_held_out"] == 0
@@ -67,8 +67,9 @@ def test_the_winner_of_a_race_on_the_training_side_is_put_into_the_recipe(
 def test_one_backbone_alone_needs_no_race(photos: Path, cache: Path, tmp_path: Path) -> None:
     catalog = scan(open_source(photos, cache=cache), seed=0, valid_fraction=0.2)
     run = RunFolder(tmp_path / "run", force=False)
-    args = (Recipe(backbone="auto"), cache, Silent(), lambda: False, run)
-    assert with_best_backbone(catalog, entrants_of(["resnet18"]), *args) == Recipe(backbone="resnet18")
+    asked = Recipe(backbone="auto")
+    chosen = with_best_backbone(Job(catalog, cache), entrants_of(["resnet18"]), asked, run)
+    assert chosen == Recipe(backbone="resnet18")
 
 
 @pytest.mark.slow

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rehead.log import Log
 from rehead.progress import Silent
+from rehead.runs.log import Log
 
 
 def test_of_many_words_on_how_it_stands_the_last_are_written(tmp_path: Path) -> None:

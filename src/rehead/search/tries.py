@@ -34,12 +34,10 @@ class Try:
 
 @dataclass(frozen=True)
 class Search:
-    """What was asked for. settings: those of a recipe that go before each preset's. budget_s: for the whole job.
-    spent_s: what tries took before the job was interrupted."""
+    """What was asked for. settings: those of a recipe that go before each preset's. budget_s: for the whole job."""
 
     settings: dict[str, Any]
     budget_s: float
-    spent_s: float = 0.0
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> Search:
@@ -63,8 +61,7 @@ class Search:
             facts = json.loads((run / FILE).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        spent_s = facts["spent_s"] + sum(entry["seconds"] or 0.0 for entry in facts["tries"])
-        return cls(facts["settings"], facts["budget_s"], spent_s)
+        return cls(facts["settings"], facts["budget_s"])
 
     def recipe(self, name: str) -> Recipe:
         """A preset's, under the settings."""
