@@ -204,6 +204,29 @@ def kill_when(process: subprocess.Popen[str], path: Path, deadline_s: float = 12
     return process.returncode == -signal.SIGKILL
 
 
+class Stopping(Silent):
+    """A listener that wishes the job to end from the beginning of a phase on."""
+
+    def __init__(self, when: str) -> None:
+        self.when, self.wished = when, False
+
+    def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
+        self.wished = self.wished or name == self.when
+
+
+@pytest.mark.parametrize(("when", "n_epochs"), [("Extracting", 2), ("Training", 1)])
+def test_a_wish_to_stop_ends_what_is_under_way_and_what_comes_next_is_done_whole(
+    when: str, n_epochs: int, folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    listener = Stopping(when)
+    tuned = rehead.tune(
+        folder, cache=cache, out=tmp_path / "run", progress=listener, stop=lambda: listener.wished, **LAST
+    )
+    epochs = (tuned.run / "metrics.jsonl").read_text().splitlines()
+    assert len(epochs) == n_epochs
+    assert ("Stopped after 1 of" in (tuned.run / "log.txt").read_text()) == (when == "Training")
+
+
 class Interrupting(Silent):
     """A listener that ends the job after an epoch, as Ctrl-C twice does."""
 

@@ -52,6 +52,20 @@ def test_the_last_layers_learn_and_then_all_of_them(
     assert later["watch_loss"] == pytest.approx(first["watch_loss"], abs=0.05), "it begins where the first phase ended"
 
 
+def test_a_wish_to_stop_in_the_first_phase_is_of_the_second_too(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from test_deeper import Stopping
+
+    monkeypatch.setitem(PRESETS, "balanced", {"train": "last:1", "epochs": 2, "views": 1, "norm": "adapt"})
+    listener = Stopping("Training")
+    tuned = rehead.tune(
+        folder, cache=cache, out=tmp_path / "run", progress=listener, stop=lambda: listener.wished, **ALL
+    )
+    assert (tuned.run / "log.txt").read_text().count("Stopped after 1 of") == 2
+    assert tuned.verdict.top1.value > 0.5
+
+
 def test_a_first_phase_has_its_presets_settings_and_keeps_what_concerns_the_machine() -> None:
     recipe = Recipe(
         train="all", first="balanced", lr=1e-4, mixup=0.3, watch=0.2, cache_limit_gb=3.0, seed=7, cut="none"

@@ -62,10 +62,11 @@ def tune_layers(
     job.clock.lap("prepare")
     first_phase, has_begun = recipe.first_phase, (run.path / CHECKPOINT).is_file()
     if first_phase is not None and not has_begun:
-        first, note = _first_phase(job, first_phase, backbone, run)
+        first, note, job = _first_phase(job, first_phase, backbone, run)
         job.progress.note("Second phase: all layers learn from the photos")
     ground, extracted = _ground(job, recipe, backbone)
     if first_phase is None:
+        ground = replace(ground, job=job.served())
         job.progress.phase("Solving the head")
         first, note = first_head_on(ground, recipe)
     elif has_begun:  # all that was learned before is in the checkpoint
@@ -93,13 +94,15 @@ def _ground(job: Job, recipe: Recipe, backbone: Backbone) -> tuple[Ground, Extra
     return ground_of(job, recipe, backbone, plan, extracted, card), extracted
 
 
-def _first_phase(job: Job, recipe: Recipe, backbone: Backbone, run: RunFolder) -> tuple[Head, str]:
-    """The last layers of the network learn, in place. The head that came of it, and a few words on how."""
+def _first_phase(job: Job, recipe: Recipe, backbone: Backbone, run: RunFolder) -> tuple[Head, str, Job]:
+    """The last layers of the network learn, in place. The head that came of it, a few words on how, and what is left of the
+    job: a wish to stop that came while they learned is of the second phase too."""
     from rehead.nets.heads import head_from_module
 
     job.progress.note("First phase: what is learned from kept activations, before all layers learn")
     part = run.within(FIRST)
     ground, _ = _ground(job, recipe, backbone)
+    ground = replace(ground, job=job.served())
     job.progress.phase("Solving the head")
     first, note = first_head_on(ground, recipe)
     model = with_head_on(ground.body, first)
@@ -116,7 +119,7 @@ def _first_phase(job: Job, recipe: Recipe, backbone: Backbone, run: RunFolder) -
         run.write(f"{FIRST}-{name}", (part.path / name).read_text(encoding="utf-8"))
     note = _told(note, ground.plan, state, recipe, len(ground.watch))
     part.write(NOTE, note)
-    return head_from_module(model[1], first.kind, first.activation), note
+    return head_from_module(model[1], first.kind, first.activation), note, ground.job
 
 
 def _solution(
@@ -184,7 +187,8 @@ def _thresholds(ground: Ground, model: Any) -> tuple[float, ...]:
 
 def _told(first: str, plan: Plan, state: State, recipe: Recipe, n_watched: int) -> str:
     """A few words on how the head came to be."""
-    kept = f", epoch {state.best_epoch} of {state.epoch} kept by a slice of the training side" if n_watched > 1 else ""
+    which = f"epoch {state.best_epoch} of {state.epoch}" if state.best_epoch else "what was there before"
+    kept = f", {which} kept by a slice of the training side" if n_watched > 1 else ""
     asked, n_epochs = adapters_in(recipe.train), recipe.course.epochs
     adapters = f"adapters of rank {asked[0]} in " if asked else ""
     layers = adapters + ("all layers" if recipe.train == "all" else ", ".join(plan.learning))

@@ -149,7 +149,7 @@ def extract_missing(
         pixels_of=lambda data, digest: stored_view(view, data, prefix.card.preprocess, seed_of(digest)),
         progress=progress,
         max_bad=recipe.max_bad,
-        stop=lambda: job.stop() or (ends is not None and time.monotonic() > ends),
+        stop=lambda: job.ends() or (ends is not None and time.monotonic() > ends),
         on_features=on_features,
         n_known=len(order) - len(missing) - len(gone),
         bad_before=catalog.bad,

@@ -12,8 +12,8 @@ from rehead.progress import Clock, Progress, Silent, Titled
 
 @dataclass(frozen=True)
 class Job:
-    """cache: the folder of exported networks and features. clock: of the whole job. stop: asked while photos are
-    extracted and layers train; once true the step under way ends with what it has.
+    """cache: the folder of exported networks and features. clock: of the whole job. stop: whether somebody asked the job to
+    end with what it has. is_late: whether the time it was given is gone. Asked while photos are extracted and layers train.
     """
 
     catalog: Catalog
@@ -21,6 +21,15 @@ class Job:
     progress: Progress = field(default_factory=Silent)
     clock: Clock = field(default_factory=Clock)
     stop: Callable[[], bool] = lambda: False
+    is_late: Callable[[], bool] = lambda: False
+
+    def ends(self) -> bool:
+        """Whether what is under way is to end with what it has."""
+        return self.stop() or self.is_late()
+
+    def served(self) -> Job:
+        """The same, where a wish to stop that was made by now is fulfilled: what comes next is done whole."""
+        return replace(self, stop=lambda: False) if self.stop() else self
 
     def titled(self, title: str) -> Job:
         """The same, where what is told begins with a title."""

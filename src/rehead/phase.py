@@ -55,7 +55,7 @@ def trained(
         due=record.due,
         progress=record.advance,
         note=progress.note,
-        stop=ground.job.stop,
+        stop=ground.job.ends,
     )
     if recipe.first is not None:
         training = replace(training, course=_gentle(training.course, len(training.learn), progress))
@@ -82,8 +82,9 @@ def _gentle(course: Course, n_learn: int, progress: Progress) -> Course:
     if n_steps >= MANY_STEPS:
         return course
     lr = course.lr * n_steps / MANY_STEPS
+    few = "is" if n_steps == 1 else "are"
     progress.note(
-        f"{counted(n_steps, 'step')} are few for all layers: the highest rate is {lr:.1e}, not {course.lr:.1e}."
+        f"{counted(n_steps, 'step')} {few} few for all layers: the highest rate is {lr:.1e}, not {course.lr:.1e}."
     )
     return replace(course, lr=lr)
 

@@ -55,7 +55,7 @@ def job(name: str, model: nn.Sequential, adapters: Adapters, **changes: Any) -> 
     settings: dict[str, Any] = {
         "model": model, "groups": [*adapters.groups, list(model[1].parameters())], "n_classes": 2, "device": "cpu",
         "feed": StoredFeed([maps], np.arange(10) % 2, seed=0), "course": COURSE, "learn": np.arange(8),
-        "watch": np.arange(8, 10), "report": lambda facts: None, "save": lambda state: None, "due": lambda: False,
+        "watch": np.arange(8, 9), "report": lambda facts: None, "save": lambda state: None, "due": lambda: False,
         "progress": lambda n, text: None, "note": lambda text: None,
     }  # fmt: skip
     return Training(**{**settings, **changes})

@@ -164,6 +164,16 @@ def test_training_ends_early_without_a_gain_and_when_it_is_stopped() -> None:
     assert stopped.epoch == 1
 
 
+def test_where_every_epoch_makes_it_worse_what_was_there_before_is_kept() -> None:
+    model = network()
+    train_layers(job(model, replace(COURSE, epochs=40, lr=0.03)))
+    before, wrong = tensors(model), feed()
+    wrong.labels[:36] = 1 - wrong.labels[:36]
+    state = train_layers(job(model, replace(COURSE, epochs=4, lr=0.1), feed=wrong, watch=np.arange(40, 60)))
+    assert (state.epoch, state.best_epoch) == (4, 0)
+    assert same(before, tensors(model))
+
+
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     broken = feed()
     broken._views[0][:] = np.nan

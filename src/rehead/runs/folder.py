@@ -238,7 +238,11 @@ def _is_worth_keeping(run: Path) -> bool:
 
 def _check_unfinished(run: Path) -> None:
     if not (run / "recipe.toml").is_file():
-        raise RunError(what=f"{run} is no run.", fix="Name the folder of a run that was interrupted: --resume runs/...")
+        raise RunError(
+            what=f"{run} is no run.",
+            fix="Name the folder of a run that was interrupted: --resume runs/... One that was killed before its folder "
+            "was there is begun again by the same command.",
+        )
     if (run / "verdict.json").is_file():
         raise RunError(what=f"The run {run} is finished.", fix=f"Its bundle is {run / 'bundle'}.")
 

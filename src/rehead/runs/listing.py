@@ -73,7 +73,7 @@ def read_run(path: Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             what=f"{path} is no run of rehead." if not recipe_path.is_file() else f"The run {path} cannot be read.",
-            why=str(error),
+            why="" if isinstance(error, FileNotFoundError) else str(error),
             fix="`rehead runs` lists those in ./runs.",
         ) from error
 

@@ -55,7 +55,11 @@ def taken_up(
         raise RunError(what=f"{run} is no run that can be taken up.", why=str(error)) from error
     given = {**(PRESETS.get(preset, {}) if preset else {}), **settings}
     own = asdict(recipe)
-    changed = [f"{name} is {own.get(name)!r}, not {value!r}" for name, value in given.items() if own.get(name) != value]
+    changed = [
+        f"{name} is {_told(own.get(name))}, not {_told(value)}"
+        for name, value in given.items()
+        if own.get(name) != value
+    ]
     if changed and not force:
         raise RunError(
             what=f"The run {run} has another recipe.",
@@ -87,6 +91,10 @@ def check_photos(run: Path, catalog: Catalog) -> None:
             why=", ".join(f"{count} {what}" for what, count in counts.items() if count) + ".",
             fix="Start a new run (features that are there are used), or go on all the same with --force.",
         )
+
+
+def _told(value: Any) -> str:
+    return "not given" if value is None else repr(value)
 
 
 def _full(source: object) -> str | None:

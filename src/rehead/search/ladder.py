@@ -118,7 +118,7 @@ class _Climb:
 
     def attempt(self, name: str, kept: _Held) -> _Held | None:
         """The next try, if there is time for it and it pays."""
-        begun, job = time.monotonic(), replace(self.job.titled(name), stop=self.over)
+        begun, job = time.monotonic(), replace(self.job.titled(name), is_late=lambda: self.left_s < 0)
         part = self.run.within(name)
         try:
             recipe, expected_s = self.planned(name, part, kept, job)
@@ -152,10 +152,6 @@ class _Climb:
             )
         )
         return tried if better else None
-
-    def over(self) -> bool:
-        """Whether a try has to end with what it has: the job was asked to, or the time given is gone."""
-        return self.job.stop() or self.left_s < 0
 
     def planned(self, name: str, part: RunFolder, kept: _Held, job: Job) -> tuple[Recipe | None, float]:
         """The recipe of a try, with as many epochs as there is time for, and the seconds it will take; None when that is

@@ -48,7 +48,7 @@ def planned(recipe: Recipe, stages: Sequence[Stage], n_photos: int, cache: Path)
             raise RecipeError(
                 what=f"--cut {recipe.cut} is not below {learning[0] if learning else POOL}, the first layer that learns.",
                 why=f"The layers are, in order: {', '.join(names)}.",
-                fix="Leave --cut out, or name an earlier layer; none trains from the photos.",
+                fix="Leave --cut out, name an earlier layer if there is one, or train from the photos: --cut none.",
             )
         return Plan(learning, recipe.cut)
     limit = (

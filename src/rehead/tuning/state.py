@@ -17,7 +17,9 @@ from torch import nn
 from rehead.tuning.checks import check_fits
 from rehead.tuning.step import Stepper
 
-WATCHED = "best.watched"  # the loss of each watched photo in the epoch that is kept
+WATCHED = (
+    "best.watched"  # of each watched photo in the epoch that is kept: the loss; from before the first, see `train.py`
+)
 SHORT = 9  # steps; the average begins short, so that the beginning is forgotten: after n of them it keeps n / (n + 9)
 
 
@@ -25,7 +27,7 @@ SHORT = 9  # steps; the average begins short, so that the beginning is forgotten
 class State:
     """All that a training needs to go on: tensors by name, and plain facts. step: batches done in this epoch.
 
-    history: one entry an epoch. best_epoch: from 1, the one whose weights are kept, see `train.py`.
+    history: one entry an epoch. best_epoch: the one whose weights are kept, 0 for those from before the first; see `train.py`.
     """
 
     epoch: int = 0

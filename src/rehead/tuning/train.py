@@ -30,6 +30,8 @@ from rehead.tuning.modes import set_modes
 from rehead.tuning.state import WATCHED, Average, State, keep, keep_best, load_best, restore
 from rehead.tuning.step import Stepper, autocast, free_memory, is_out_of_memory
 
+UNDOING = 2  # standard errors: what was asked to learn is undone where it is clearly worse
+
 
 @dataclass(frozen=True)
 class Training:
@@ -61,6 +63,8 @@ class Training:
 def train_layers(training: Training, start: State | None = None) -> State:
     """Trains the model in place and leaves it in eval mode on the CPU with the best weights, or the last without a watch.
 
+    Where every epoch is worse than what was there before, the best weights are those from before.
+
     Raises Diverged when the loss is not a number; the checkpoint of the last good step stays; the first is written
     before any step. Raises Defect when other parameters changed than those that were to learn, RunError when the checkpoint
     to go on from is of other parameters.
@@ -80,14 +84,17 @@ def train_layers(training: Training, start: State | None = None) -> State:
     average = Average(training.model, names, course.average)
     restore(training.model, stepper, average, state)
     if start is None:
+        if len(training.watch) > 1:  # what was there before may be what is kept, or a bad rate would ship worse
+            keep_best(training.model, names, _judged(training)[0], state)
         training.save(keep(training.model, names, stepper, average, state))
     for epoch in range(state.epoch, course.epochs):
         begun = time.monotonic()
         set_modes(training.model, names, course.norm)
         lr, stopped = _epoch(training, names, stepper, average, state, epoch)
         with average.used():
-            facts, losses = _watch(training, state, lr, time.monotonic() - begun, epoch)
-            if not _is_worse(losses, state.tensors.get(WATCHED)):
+            facts, faults, losses = _watch(training, state, lr, time.monotonic() - begun, epoch)
+            best = state.tensors.get(WATCHED)
+            if not (_is_worse(losses, best) if state.best_epoch else _is_worse(faults, best, UNDOING)):
                 state.best_epoch = epoch + 1
                 keep_best(training.model, names, losses, state)
         state.history.append(facts)
@@ -129,6 +136,7 @@ def _epoch(
             len(x), f"epoch {epoch + 1} of {course.epochs}, loss {state.loss_sum / state.n_seen:.3f}, lr {lr:.1e}"
         )
         if training.stop():
+            training.note(f"Stopped after {number + 1} of {n_batches} batches of epoch {epoch + 1}.")
             return lr, True
         if is_whole and training.due():  # gradients of half a step are not kept
             training.save(sound(keep(training.model, names, stepper, average, state), lr))
@@ -199,25 +207,35 @@ def dice(seed: int, device: torch.device, *place: str | int) -> Iterator[None]:
 
 def _watch(
     training: Training, state: State, lr: float, seconds: float, epoch: int
-) -> tuple[dict[str, Any], torch.Tensor]:
+) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
     """The facts of an epoch: loss while learning, and on the watched photos loss and, of classes, how many are right. And
-    the loss of each watched photo, (n,)."""
-    losses = torch.empty(0)
+    what `_judged` gives of them."""
+    faults = losses = torch.empty(0)
     facts: dict[str, Any] = {"epoch": epoch + 1, "loss": state.loss_sum / max(1, state.n_seen), "lr": lr}
     facts |= {"seconds": round(seconds, 3), "images_per_s": round(state.n_seen / max(seconds, 1e-9), 1)}
     if len(training.watch):
-        logits = torch.from_numpy(logits_of(training.model, training.feed, training.watch, training.device))
-        labels = torch.from_numpy(training.feed.labels[training.watch])
-        losses = each_loss(training.task, logits, labels)
+        faults, losses = _judged(training)
         check_loss(float(losses.mean()), f"on the watched photos after epoch {epoch + 1}", lr)
-        facts |= {"watch_loss": float(losses.mean()), "watch_n": len(labels)}
+        facts |= {"watch_loss": float(losses.mean()), "watch_n": len(losses)}
         if training.task == "classification":
-            facts["watch_right"] = int((logits.argmax(1) == labels).sum())
-    return facts, losses
+            facts["watch_right"] = len(faults) - int(faults.sum())
+    return facts, faults, losses
 
 
-def _is_worse(losses: torch.Tensor, best: torch.Tensor | None) -> bool:
-    """Whether an epoch is worse on the watched photos than the best by more than one standard error of the difference.
+def _judged(training: Training) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each watched photo, (n,): 1 where its class is not the one that is named, and the loss; of other labels the loss
+    twice.
+
+    Whether training is undone is decided by the first: smoothed labels raise the loss of a head that was sure and right.
+    """
+    logits = torch.from_numpy(logits_of(training.model, training.feed, training.watch, training.device))
+    labels = torch.from_numpy(training.feed.labels[training.watch])
+    losses = each_loss(training.task, logits, labels)
+    return ((logits.argmax(1) != labels).float() if training.task == "classification" else losses), losses
+
+
+def _is_worse(losses: torch.Tensor, best: torch.Tensor | None, n_errors: float = 1) -> bool:
+    """Whether an epoch is worse on the watched photos than the best by more than so many standard errors of the difference.
 
     Of epochs that cannot be told apart the later one is kept, after Breiman's rule (1984): with a falling rate it has the
     better weights, and the least of a few noisy losses is mostly luck. With less than two watched photos, and where they
@@ -226,7 +244,7 @@ def _is_worse(losses: torch.Tensor, best: torch.Tensor | None) -> bool:
     if best is None or len(losses) < 2 or len(losses) != len(best):  # one has no standard error
         return False
     difference = losses - best
-    return bool(difference.mean() > difference.std() / math.sqrt(len(losses)))
+    return bool(difference.mean() > n_errors * difference.std() / math.sqrt(len(losses)))
 
 
 def _checked_step(training: Training, names: set[str], stepper: Stepper, lr: float) -> bool:
