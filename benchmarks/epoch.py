@@ -34,7 +34,7 @@ N_ROUNDS, N_PHOTOS, BATCH = 3, 256, 32
 NETWORKS = {"tf_efficientnet_lite0": "efficientnet_lite0", "resnet18": "resnet18"}
 
 
-class Photos(torch.utils.data.Dataset):  # type: ignore[misc]
+class Photos(torch.utils.data.Dataset):
     def __init__(self, paths: list[Path], network: Any) -> None:
         self.paths = paths
         config = timm.data.resolve_model_data_config(network)
@@ -142,10 +142,10 @@ def main() -> None:
         facts[f"{name}, last:1: bound by products alone, photos/s"] = f"{bound(name, 'last:1', gflops):.0f}"
         last = {"tf_efficientnet_lite0": ("conv_head", "bn2"), "resnet18": ("layer4",)}[name]
         ways: dict[str, Callable[[], float]] = {
-            "plain, last": lambda name=name, last=last: plain_epoch(name, paths, last),  # type: ignore[misc]
-            "ours, last:1": lambda name=name: our_epoch(name, paths, "last:1"),  # type: ignore[misc]
-            "plain, all": lambda name=name: plain_epoch(name, paths, None),  # type: ignore[misc]
-            "ours, all": lambda name=name: our_epoch(name, paths, "all"),  # type: ignore[misc]
+            "plain, last": lambda name=name, last=last: plain_epoch(name, paths, last),
+            "ours, last:1": lambda name=name: our_epoch(name, paths, "last:1"),
+            "plain, all": lambda name=name: plain_epoch(name, paths, None),
+            "ours, all": lambda name=name: our_epoch(name, paths, "all"),
         }
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(N_ROUNDS):

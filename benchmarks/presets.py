@@ -65,7 +65,7 @@ def one_run(name: str, preset: str, seed: int) -> dict[str, Any]:
     return {**cost, "n_train": verdict["n_train"], **verdict["top1"]}
 
 
-class Photos(torch.utils.data.Dataset):  # type: ignore[misc]
+class Photos(torch.utils.data.Dataset):
     def __init__(self, photos: list[tuple[Path, int]]) -> None:
         self.photos = photos
         self.transform = v2.Compose(

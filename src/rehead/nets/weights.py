@@ -24,6 +24,7 @@ from rehead.errors import UnsafeWeights, WeightsMismatch
 WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "state_dict_ema")
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.", "backbone.")
 DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # torch hub's convention: the beginning of the file's SHA-256
+NOT_SAVED = "they are not what torch.save writes"
 SHOWN = 4  # differing names in an error
 
 Tensors = dict[str, torch.Tensor]
@@ -88,9 +89,11 @@ def _read(path: Path) -> Any:
                 why=_first_line(error),
                 fix="Ask its author for .safetensors, or for torch.save(model.state_dict(), ...).",
             ) from None
-        raise _damaged(path, error) from None
+        raise _damaged(path, NOT_SAVED) from None
+    except (EOFError, KeyError):
+        raise _damaged(path, NOT_SAVED) from None
     except Exception as error:  # the readers raise a dozen kinds for damaged files
-        raise _damaged(path, error) from error
+        raise _damaged(path, f"{type(error).__name__}: {_brief(str(error))}".rstrip(": ")) from error
 
 
 def _is_pickle(path: Path) -> bool:
@@ -103,11 +106,11 @@ def _first_line(error: BaseException) -> str:
     return _brief(lines[0]) if lines else ""
 
 
-def _damaged(path: Path, error: BaseException) -> WeightsMismatch:
+def _damaged(path: Path, reason: str) -> WeightsMismatch:
     size = path.stat().st_size
     return WeightsMismatch(
         what=f"{path} cannot be read as weights.",
-        why=f"It has {size} bytes; {type(error).__name__}: {_brief(str(error))}".rstrip(": "),
+        why=f"It has {size} bytes; {reason}.",
         fix="It may be cut short or of another kind: copy it again, and name a .safetensors, .pth or .pt file.",
     )
 
