@@ -74,7 +74,7 @@ def test_it_is_the_run_that_all_photos_at_once_would_have_given(
     shutil.copytree(green / "green", together / "green")
     at_once = run_with(together, tmp_path / "at_once", cache, seed=1)
     assert tuned.verdict.top1 == at_once.verdict.top1
-    assert tuned.verdict.log_loss == pytest.approx(at_once.verdict.log_loss, rel=1e-4)
+    assert tuned.verdict.log_loss.value == pytest.approx(at_once.verdict.log_loss.value, rel=1e-4)
 
 
 def test_the_program_adds_a_class_and_says_what_it_has(

@@ -20,7 +20,7 @@ import rehead
 from rehead import bundle as bundles
 from rehead.bundle import softmax
 from rehead.errors import BundleError, PhotoError, RunError
-from rehead.verdict.metrics import Interval
+from rehead.verdict.intervals import Interval
 
 
 @pytest.fixture(scope="module")

@@ -57,4 +57,4 @@ def test_a_verdict_can_be_on_both_images(bundle: Path, cache: Path, tmp_path: Pa
     photos = make_photos(tmp_path / "other", {"red": 4, "blue": 4})
     plain, both = (rehead.verify(bundle, photos, cache=cache, tta=tta).verdict for tta in (False, True))
     assert both.top1.n == plain.top1.n == 8
-    assert both.log_loss != plain.log_loss
+    assert both.log_loss.value != plain.log_loss.value

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from rehead.search.race import race
     from rehead.tuning.fit import fit
     from rehead.tuning.recipe import Recipe
-    from rehead.verdict.metrics import Interval, Verdict
+    from rehead.verdict.intervals import Interval
+    from rehead.verdict.metrics import Verdict
     from rehead.verify_bundle import verify
 
 __version__ = "0.1.0"

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn import metrics
 
-from rehead.verdict.metrics import Verdict, judge, wilson
+from rehead.verdict.intervals import wilson
+from rehead.verdict.metrics import Verdict, judge
 
 
 def judged(n_classes: int, n: int = 200) -> tuple[Verdict, np.ndarray, np.ndarray]:
@@ -38,8 +39,8 @@ def test_metrics_are_scikit_learns(n_classes: int) -> None:
     predicted = logits.argmax(1)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert verdict.top1.value == pytest.approx(metrics.accuracy_score(labels, predicted))
-    assert verdict.macro_f1 == pytest.approx(metrics.f1_score(labels, predicted, average="macro"))
-    assert verdict.log_loss == pytest.approx(metrics.log_loss(labels, p))
+    assert verdict.macro_f1.value == pytest.approx(metrics.f1_score(labels, predicted, average="macro"))
+    assert verdict.log_loss.value == pytest.approx(metrics.log_loss(labels, p))
     assert np.array_equal(verdict.confusion, metrics.confusion_matrix(labels, predicted))
     recall = metrics.recall_score(labels, predicted, average=None)
     assert [c.recall.value for c in verdict.classes if c.recall] == pytest.approx(recall)
@@ -73,4 +74,4 @@ def test_rounding_puts_no_bound_below_the_value_and_no_loss_below_zero() -> None
     for n in range(1, 400):
         assert (wilson(n, n).high, wilson(0, n).low) == (1.0, 0.0)
     sure = judge(np.array([[900.0, 0.0]]), np.array([0]), classes=["a", "b"], paths=["1"], side="valid")
-    assert f"{sure.log_loss:.3f}" == "0.000"
+    assert f"{sure.log_loss.value:.3f}" == "0.000"

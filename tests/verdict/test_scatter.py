@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from rehead.verdict.metrics import wilson
+from rehead.verdict.intervals import wilson
 from rehead.verdict.scatter import CHOSEN, Point, scatter_svg
 
 POINTS = [Point("small", 88.0, wilson(74, 100), True), Point("large", 20.0, wilson(100, 100), False)]

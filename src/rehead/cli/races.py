@@ -10,7 +10,7 @@ from rehead.cli.arguments import as_bytes, backbone_arguments
 from rehead.cli.tables import console, printable, show_table
 from rehead.errors import RecipeError
 from rehead.search.heats import Entry, Race
-from rehead.verdict.metrics import Interval
+from rehead.verdict.intervals import Interval
 
 
 def arguments_by_name(texts: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -21,8 +21,9 @@ from rehead.errors import ReheadError, counted
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rehead.verdict.intervals import Interval
     from rehead.verdict.judging import AnyVerdict
-    from rehead.verdict.metrics import ClassVerdict, Interval, Verdict
+    from rehead.verdict.metrics import ClassVerdict, Verdict
     from rehead.verdict.multilabel import MultilabelVerdict
     from rehead.verdict.regression import RegressionVerdict
 
@@ -85,8 +86,8 @@ def _show_classification(verdict: Verdict) -> None:
         f"\n[bold]Right on {right} of {verdict.top1.n} {kind}: {100 * verdict.top1.value:.1f} %[/bold]"
         f" (95 % interval {low:.1f} to {high:.1f})"
     )
-    facts = [f"most frequent class alone {100 * verdict.majority.value:.1f} %", f"macro F1 {verdict.macro_f1:.3f}"]
-    facts.append(f"log-loss {verdict.log_loss:.3f}")
+    facts = [f"most frequent class alone {100 * verdict.majority.value:.1f} %", f"macro F1 {verdict.macro_f1}"]
+    facts.append(f"log-loss {verdict.log_loss}")
     if verdict.top5 is not None:
         facts.insert(0, f"top-5 {percent(verdict.top5)}")
     if verdict.n_train:

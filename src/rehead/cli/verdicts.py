@@ -8,7 +8,8 @@ from typing import Any
 from rehead.cli.tables import console, printable, show_table
 from rehead.errors import counted
 from rehead.verdict.bootstrap import Estimate, short
-from rehead.verdict.metrics import Interval, judged_on
+from rehead.verdict.intervals import Interval
+from rehead.verdict.metrics import judged_on
 from rehead.verdict.multilabel import MultilabelVerdict
 from rehead.verdict.regression import RegressionVerdict
 

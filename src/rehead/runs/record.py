@@ -14,7 +14,7 @@ from rehead.tuning.course import Course
 from rehead.tuning.curves import NATS, curves_svg
 from rehead.tuning.lr_range import RangeTest, range_svg
 from rehead.tuning.trackers import Trackers
-from rehead.verdict.metrics import wilson
+from rehead.verdict.intervals import wilson
 
 if TYPE_CHECKING:
     from rehead.tuning.state import State

@@ -28,7 +28,7 @@ from rehead.pixels import prepare
 from rehead.progress import Progress
 from rehead.tuning.head import fit_head, logits_by_folds
 from rehead.tuning.recipe import Recipe
-from rehead.verdict.metrics import Interval, wilson
+from rehead.verdict.intervals import Interval, wilson
 from rehead.verdict.ranking import Rival, recommended
 from rehead.verdict.scatter import Point, scatter_svg
 

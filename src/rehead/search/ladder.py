@@ -33,7 +33,7 @@ from rehead.tuning.forecast import Forecast, Pace, forecast
 from rehead.tuning.plan import planned
 from rehead.tuning.recipe import Recipe, load
 from rehead.verdict.compare import gain
-from rehead.verdict.metrics import Interval, wilson
+from rehead.verdict.intervals import Interval, wilson
 
 AROUND_S = 10.0  # kept back for the verdict and the bundle
 ENOUGH = 0.98  # right: what is left to gain is less than photos that nobody could name, and labels that are wrong

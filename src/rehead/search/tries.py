@@ -11,7 +11,7 @@ from typing import Any
 from rehead.errors import RecipeError
 from rehead.tuning.presets import PRESETS
 from rehead.tuning.recipe import Recipe
-from rehead.verdict.metrics import Interval
+from rehead.verdict.intervals import Interval
 
 LADDER = ("quick", "balanced", "thorough")  # presets, from the simplest
 BUDGET_S = 600.0  # where none is given

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.verdict.metrics import Z95
+from rehead.verdict.intervals import Z95
 
 NORMAL = statistics.NormalDist()
 N_RESAMPLES = 1_000
@@ -45,29 +45,44 @@ def short(value: float) -> str:
     return f"{value:.0f}" if size >= 1000 else f"{value:.3f}" if 1e-3 <= size < 1 else f"{value:.3g}"
 
 
-def resampled(n: int, n_columns: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """How often each of n photos is drawn in each resample, (m, n) at a time; the same for the same seed."""
+def resampled(
+    n: int, n_columns: int, seed: int, *, strata: NDArray[np.int64] | None = None, n_resamples: int = N_RESAMPLES
+) -> Iterator[NDArray[np.float64]]:
+    """How often each of n photos is drawn in each resample, (m, n) at a time; the same for the same seed.
+
+    strata: (n,), which photos are alike; each stratum is drawn as often as it is there, None: all are alike.
+    """
     random = np.random.default_rng(seed)
-    left = min(N_RESAMPLES, max(MIN_RESAMPLES, CELLS // max(1, n * n_columns)))
+    order = np.arange(n) if strata is None else np.argsort(strata, kind="stable")
+    sizes = np.array([n]) if strata is None else np.unique(strata, return_counts=True)[1]
+    size = np.repeat(sizes, sizes)
+    start = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    left = min(n_resamples, max(MIN_RESAMPLES, CELLS // max(1, n * n_columns)))
     while left:
         m = min(left, max(1, AT_ONCE // n))
-        drawn = random.integers(n, size=(m, n)) + n * np.arange(m)[:, None]
+        drawn = order[start + random.integers(size, size=(m, n))] + n * np.arange(m)[:, None]
         yield np.bincount(drawn.ravel(), minlength=m * n).reshape(m, n).astype(np.float64)
         left -= m
 
 
 def estimate(
-    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]], n: int, *, n_columns: int = 1, seed: int = 0
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    n: int,
+    *,
+    n_columns: int = 1,
+    strata: NDArray[np.int64] | None = None,
+    seed: int = 0,
 ) -> Estimate | None:
     """The statistic of n photos with its interval; None where it is not defined.
 
     statistic: weights (m, n), how often each photo counts -> (m,), NaN where it is not defined. n_columns: numbers it
-    looks at for a photo. Where nothing is wrong, resampling shows no spread, and the interval is only its value.
+    looks at for a photo. strata: as in `resampled`. Where nothing is wrong, resampling shows no spread, and the interval is
+    only its value.
     """
     value = float(statistic(np.ones((1, n)))[0])
     if not math.isfinite(value):
         return None
-    values = np.concatenate([statistic(weights) for weights in resampled(n, n_columns, seed)])
+    values = np.concatenate([statistic(weights) for weights in resampled(n, n_columns, seed, strata=strata)])
     low, high = _interval(values[np.isfinite(values)], value)
     return Estimate(value, min(low, value), max(high, value), n)
 

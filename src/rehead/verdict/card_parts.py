@@ -56,7 +56,7 @@ def _classes(facts: dict[str, Any]) -> Parts:
 | --- | ---: | ---: | ---: |
 {chr(10).join(rows)}
 
-Macro F1 {verdict["macro_f1"]:.3f}, log-loss {verdict["log_loss"]:.3f}.""",
+Macro F1 {_estimate(verdict["macro_f1"])}, log-loss {_estimate(verdict["log_loss"])}.""",
         limits="It always names one of its classes, whatever the photo shows.",
     )
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from rehead.bundle import Task
 from rehead.errors import counted
-from rehead.verdict.metrics import Verdict, judge, wilson
+from rehead.verdict.intervals import wilson
+from rehead.verdict.metrics import Verdict, judge
 from rehead.verdict.multilabel import MultilabelVerdict, judge_labels, mean_average_precision
 from rehead.verdict.regression import RegressionVerdict, judge_numbers, r_squared
 

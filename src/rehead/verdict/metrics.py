@@ -5,7 +5,6 @@ The shape of `Verdict.to_dict` is what `verdict.json` and the bundle hold.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
@@ -14,38 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.errors import counted
+from rehead.verdict.bootstrap import Estimate, estimate
+from rehead.verdict.calibrate import Calibration
+from rehead.verdict.growth import Growth
+from rehead.verdict.intervals import Interval, wilson
+from rehead.verdict.selective import Selective
 
-Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 TOP5_FROM = 10  # classes; with fewer, the right one is among five nearly by chance
 N_MISTAKES = 10
 DRAWN = "drawn"  # the side of held-out photos that were drawn here; of a source's own it is "valid" or "test"
 GIVEN = "given"  # of photos that a finished bundle is verified on
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A share of `n` photos, in 0..1, and the 95 % interval around it."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __repr__(self) -> str:
-        return f"Interval({self.value:.3f}, low={self.low:.3f}, high={self.high:.3f})"
-
-    def __str__(self) -> str:
-        return f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%})"
-
-
-def wilson(right: int, n: int) -> Interval:
-    """`right` of `n` with its 95 % score interval (E. B. Wilson, 1927). Of nothing nothing is known: 0 to 1."""
-    if n == 0:
-        return Interval(0.0, 0.0, 1.0, 0)
-    share, z2 = right / n, Z95 * Z95
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return Interval(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), n)  # of rounding
 
 
 @dataclass(frozen=True)
@@ -76,6 +53,8 @@ class Verdict:
     top1, top5: share right (top5 from 10 classes on). majority: of always naming the class most frequent here.
 
     macro_f1: mean F1 over the classes that are shown or named. log_loss: mean of -ln(probability of the right class).
+    calibration, selective, growth: whether probabilities hold, what is unsure, what more photos would bring; None where
+    that was not looked at.
     confusion: row = true class, column = predicted class, in the order of `classes`. mistakes: the ten it was surest of.
     n_train: photos learned from. partial: whether extraction was cut short. notes: what a reader must know.
     """
@@ -85,8 +64,8 @@ class Verdict:
     top1: Interval
     top5: Interval | None
     majority: Interval
-    macro_f1: float
-    log_loss: float
+    macro_f1: Estimate
+    log_loss: Estimate
     classes: tuple[ClassVerdict, ...]
     confusion: tuple[tuple[int, ...], ...]
     mistakes: tuple[Mistake, ...]
@@ -94,6 +73,9 @@ class Verdict:
     partial: bool = False
     leaks: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    calibration: Calibration | None = None
+    selective: Selective | None = None
+    growth: Growth | None = None
 
     @property
     def n(self) -> int:
@@ -127,8 +109,12 @@ class Verdict:
             "mistakes": tuple(Mistake(**mistake) for mistake in values["mistakes"]),
             "leaks": tuple(values["leaks"]),
             "notes": tuple(values["notes"]),
+            "macro_f1": Estimate(**values["macro_f1"]),
+            "log_loss": Estimate(**values["log_loss"]),
         }
-        return cls(**{**values, **known})
+        parts: dict[str, Any] = {"calibration": Calibration, "selective": Selective, "growth": Growth}
+        looked_at = {name: part.from_dict(values[name]) for name, part in parts.items() if values.get(name) is not None}
+        return cls(**{**values, **known, **looked_at})
 
 
 def judge(
@@ -156,8 +142,8 @@ def judge(
         top1=wilson(int(right.sum()), n),
         top5=top5,
         majority=wilson(int(np.bincount(labels, minlength=1).max()), n),
-        macro_f1=_macro_f1(confusion),
-        log_loss=max(0.0, float(-log_p[np.arange(n), labels].mean())),  # never -0.0
+        macro_f1=_macro_f1(labels, predicted, n_classes),
+        log_loss=_mean(np.maximum(0.0, -log_p[np.arange(n), labels]), labels),  # never -0.0
         classes=tuple(_class_verdict(confusion, i, label) for i, label in enumerate(classes)),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         mistakes=_worst(log_p, labels, predicted, classes, paths),
@@ -191,10 +177,27 @@ def _class_verdict(confusion: NDArray[np.int64], i: int, label: str) -> ClassVer
     return ClassVerdict(label, shown, wilson(hits, named) if named else None, wilson(hits, shown) if shown else None)
 
 
-def _macro_f1(confusion: NDArray[np.int64]) -> float:
-    either = confusion.sum(axis=0) + confusion.sum(axis=1)
-    there = either > 0
-    return float((2 * confusion.diagonal()[there] / either[there]).mean())
+def _macro_f1(labels: NDArray[np.int64], predicted: NDArray[np.intp], n_classes: int) -> Estimate:
+    """The mean over the classes that are shown or named, with an interval by resampling within classes."""
+    shown, named = (np.eye(n_classes)[places] for places in (labels, predicted))
+    hits = shown * named
+    n_shown = shown.sum(axis=0)
+
+    def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        either = n_shown + weights @ named
+        f1 = np.divide(2 * (weights @ hits), either, out=np.zeros_like(either), where=either > 0)
+        return np.asarray(f1.sum(axis=1) / (either > 0).sum(axis=1))
+
+    found = estimate(statistic, len(labels), n_columns=3 * n_classes, strata=labels)
+    assert found is not None  # a photo is of a class
+    return found
+
+
+def _mean(numbers: NDArray[np.float64], labels: NDArray[np.int64]) -> Estimate:
+    """The mean over photos, with an interval by resampling within classes."""
+    found = estimate(lambda weights: np.asarray(weights @ numbers / len(numbers)), len(numbers), strata=labels)
+    assert found is not None  # logits are finite
+    return found
 
 
 def _worst(

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rehead.bundle import sigmoid
 from rehead.errors import counted
 from rehead.verdict.bootstrap import Estimate, estimate
-from rehead.verdict.metrics import N_MISTAKES, Interval, of_side, readable, wilson
+from rehead.verdict.intervals import Interval, wilson
+from rehead.verdict.metrics import N_MISTAKES, of_side, readable
 
 
 @dataclass(frozen=True)

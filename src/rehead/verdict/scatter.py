@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rehead.svg import blank, svg_of
-from rehead.verdict.metrics import Interval
+from rehead.verdict.intervals import Interval
 
 CHOSEN, OTHER = "#d1495b", "#1f77b4"
 

@@ -1,0 +1,1 @@
+"""One page about a run that a person wants to read and pass on."""
