@@ -47,6 +47,23 @@ def test_bundles_of_format_2_open_and_give_the_same_answers() -> None:
     assert number.value == pytest.approx(11.843, abs=1e-3)
 
 
+def test_a_bundle_of_format_3_says_what_it_doubts() -> None:
+    model = rehead.load(GOLDEN / "bundle-3")
+    assert (model.bundle.temperature, model.bundle.unsure_below, model.bundle.unfamiliar_above) == (2.0, 0.8, 0.1)
+    known, other = model.predict([red(), 255 - red()])
+    assert (known.label, known.unsure, known.unfamiliar) == ("red", True, False)
+    assert known.probability == pytest.approx(0.64154, abs=1e-5)
+    assert known.distance == pytest.approx(0, abs=1e-3)
+    assert (other.unfamiliar, other.doubts) == (True, "unsure, unfamiliar")
+    assert model.bundle.facts["format"] == 3
+
+
+def test_older_bundles_do_not_say_what_they_doubt() -> None:
+    for name in ("bundle-1", "bundle-2", "bundle-2-number"):
+        prediction = rehead.load(GOLDEN / name).predict(red())
+        assert (prediction.unsure, prediction.unfamiliar, prediction.doubts) == (None, None, "")
+
+
 def test_opening_a_bundle_leaves_nothing_in_the_users_home(tmp_path: Path) -> None:
     code = f"import rehead; rehead.load({str(GOLDEN / 'bundle-1')!r})"
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}

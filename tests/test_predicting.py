@@ -258,7 +258,7 @@ def test_all_files_of_a_bundle_may_be_read_by_the_same_people(tmp_path: Path) ->
     facts = json.loads((BUNDLE / "rehead.json").read_text())
     about = {key: facts[key] for key in facts if key not in ("format", "head", "files")}
     model = (BUNDLE / "model.onnx").read_bytes()
-    about |= {"task": "classification", "thresholds": []}
+    about |= {"task": "classification", "thresholds": [], "calibration": None, "unsure": None, "unfamiliar": None}
     written = write(tmp_path / "bundle", model=model, head=head, card="", facts=about)
     assert len({path.stat().st_mode for path in written.folder.iterdir()}) == 1
 

@@ -8,6 +8,7 @@ program. Building the graph is left to `export.py`, running it to `predict.py`.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,14 +22,16 @@ from rehead.durable import replaced_folder, sha256_file
 from rehead.errors import BundleError, MissingExtra
 from rehead.pixels import Preprocess
 
-FORMAT = 2
+FORMAT = 3
 FACTS = "rehead.json"
 MODEL = "model.onnx"
 HEAD = "head.safetensors"
 CARD = "README.md"
 KEYS_1 = {"format", "classes", "preprocess", "head", "backbone", "recipe", "verdict", "files", "versions"}
-KEYS = KEYS_1 | {"task", "thresholds"}
+KEYS_2 = KEYS_1 | {"task", "thresholds"}
+KEYS = KEYS_2 | {"calibration", "unsure", "unfamiliar"}
 TABLES = ("preprocess", "head", "backbone", "recipe", "verdict", "files", "versions")
+ABOVE_ALL = 1.5  # a probability that none reaches: every answer is unsure
 MAX_FACTS_BYTES = 64 << 20  # a verdict over ten thousand classes is 2 MB; more than this is no bundle of ours
 
 Kind = Literal["linear", "mlp", "prototype"]
@@ -64,6 +67,18 @@ class Head:
         return int(self.layers[0][0].shape[1])
 
 
+@dataclass(frozen=True)
+class Familiar:
+    """Photos that the model knows. bank: (m, width) float16, their features as rows of length 1. k: how many of them a photo
+    must be near to. threshold: the largest cosine distance to the k-th nearest at which one is familiar; a share `kept` of
+    photos like them is."""
+
+    bank: NDArray[np.float16]
+    k: int
+    threshold: float
+    kept: float
+
+
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits (n, n_classes) -> probabilities whose rows sum to 1."""
     raised = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -81,6 +96,9 @@ class Bundle:
     """A bundle that was checked. `facts` is `rehead.json`, lifted to this format, under the keys of `KEYS`.
 
     thresholds: of several labels a photo, the probability from which on each is named; empty for other tasks.
+    temperature: what logits are divided by before they become probabilities. unsure_below: the probability of the answer
+    below which it is unsure, above 1 where every answer is; None where that is not known. unfamiliar_above: the
+    distance above which a photo is unlike those the model knows; None where that is not known.
     """
 
     folder: Path
@@ -89,6 +107,9 @@ class Bundle:
     preprocess: Preprocess
     task: Task = "classification"
     thresholds: tuple[float, ...] = ()
+    temperature: float = 1.0
+    unsure_below: float | None = None
+    unfamiliar_above: float | None = None
 
     @property
     def model(self) -> Path:
@@ -105,7 +126,8 @@ def read(folder: Path) -> Bundle:
     if MODEL not in facts["files"] or HEAD not in facts["files"]:
         raise BundleError(what=f"The bundle {folder} does not name {MODEL} and {HEAD} in {FACTS}.", fix=_AGAIN)
     task, classes, thresholds = _what_is_named(facts, folder / FACTS)
-    return Bundle(folder, facts, classes, _preprocess(facts["preprocess"], folder / FACTS), task, thresholds)
+    preprocess = _preprocess(facts["preprocess"], folder / FACTS)
+    return Bundle(folder, facts, classes, preprocess, task, thresholds, *_what_is_doubted(facts, folder / FACTS))
 
 
 def read_head(folder: Path) -> Head:
@@ -172,7 +194,7 @@ def _checked(facts: Any, path: Path) -> dict[str, Any]:
             what=f"The bundle has format {facts['format']}; this rehead reads up to {FORMAT}.",
             fix="Update with: pip install --upgrade rehead",
         )
-    keys = KEYS_1 if facts["format"] == 1 else KEYS
+    keys = {1: KEYS_1, 2: KEYS_2}.get(facts["format"], KEYS)
     if facts["format"] < 1 or set(facts) != keys:
         odd = ", ".join(sorted(set(facts) ^ keys)) or f"format {facts['format']}"
         raise BundleError(what=f"{path} is not as a bundle's must be.", why=f"Missing or unknown: {odd}.", fix=_AGAIN)
@@ -180,12 +202,40 @@ def _checked(facts: Any, path: Path) -> dict[str, Any]:
         raise BundleError(what=f"{path} is not as a bundle's must be: no table is {', '.join(lacking)}.", fix=_AGAIN)
     if not isinstance(facts["verdict"].get("n_train"), int):
         raise BundleError(what=f"{path} is not as a bundle's must be: the verdict has no n_train.", fix=_AGAIN)
-    return _lift_1_to_2(facts) if facts["format"] == 1 else facts
+    lifted: dict[str, Any] = facts
+    for lift in (_lift_1_to_2, _lift_2_to_3)[facts["format"] - 1 :]:
+        lifted = lift(lifted)
+    return lifted
 
 
 def _lift_1_to_2(facts: dict[str, Any]) -> dict[str, Any]:
     """Bundles of format 1 name one class."""
     return {**facts, "format": 2, "task": "classification", "thresholds": []}
+
+
+def _lift_2_to_3(facts: dict[str, Any]) -> dict[str, Any]:
+    """Bundles of format 2 do not know what they are unsure of."""
+    return {**facts, "format": 3, "calibration": None, "unsure": None, "unfamiliar": None}
+
+
+def _what_is_doubted(facts: Mapping[str, Any], path: Path) -> tuple[float, float | None, float | None]:
+    """The temperature, and the probability and the distance beyond which an answer or a photo is doubted."""
+    try:
+        temperature = 1.0 if facts["calibration"] is None else float(facts["calibration"]["temperature"])
+        unsure, far = facts["unsure"], facts["unfamiliar"]
+        below = None
+        if unsure is not None:
+            below = ABOVE_ALL if unsure["threshold"] is None else float(unsure["threshold"])
+        above = None if far is None else float(far["threshold"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise BundleError(
+            what=f"What {path} says of calibration, unsure and unfamiliar is not as a bundle's must be.",
+            why=f"{type(error).__name__}: {error}.",
+            fix=_AGAIN,
+        ) from error
+    if not 0 < temperature < math.inf:
+        raise BundleError(what=f"The temperature in {path} is {temperature}, which is not above 0.", fix=_AGAIN)
+    return temperature, below, above
 
 
 def _what_is_named(facts: Mapping[str, Any], path: Path) -> tuple[Task, tuple[str, ...], tuple[float, ...]]:

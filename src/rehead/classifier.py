@@ -60,7 +60,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         recipe = self._recipe()
         digests, features = features_of(images, recipe, cache=self._cache())
         folds = fold_numbers(digests, y.astype(np.int64), n_folds=recipe.folds, seed=recipe.seed)
-        self.head_, self.head_note_ = fit_head(features, y.astype(np.int64), len(self.classes_), folds, recipe)
+        fitted = fit_head(features, y.astype(np.int64), len(self.classes_), folds, recipe)
+        self.head_, self.head_note_ = fitted.head, fitted.note
         self.n_features_in_ = features.shape[1]
         return self
 

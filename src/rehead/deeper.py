@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.activations import Extracted, at_the_cut
-from rehead.bundle import Head
+from rehead.bundle import Familiar, Head
 from rehead.errors import Diverged, counted
 from rehead.export import export_prefix
 from rehead.extraction import with_decided_fit
@@ -36,6 +36,7 @@ from rehead.phase import record_of, trained
 from rehead.runs.folder import BODY, CHECKPOINT, RunFolder
 from rehead.runs.record import CURVES, METRICS
 from rehead.solution import Solution
+from rehead.tuning.familiar import MAX_BANK, far, fit_familiar
 from rehead.tuning.labels import chosen_thresholds
 from rehead.tuning.layers import POOL, adapters_in
 from rehead.tuning.plan import Plan
@@ -49,12 +50,10 @@ if TYPE_CHECKING:
     from rehead.tuning.state import State
 
 
-def tune_layers(
-    job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] = (), *, watched: bool = False
-) -> Solution:
+def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] = ()) -> Solution:
     """The recipe's layers and the head, trained; Ctrl-C during extraction goes on with the photos that are there.
 
-    track: names of trackers that follow the training. watched: whether Solution.watched is wanted.
+    track: names of trackers that follow the training.
     """
     recipe = with_decided_fit(job, recipe)
     job.progress.phase(f"Loading {recipe.backbone}")
@@ -81,8 +80,7 @@ def tune_layers(
         adapters.merge()
     job.clock.lap("train")
     note = _told(note, ground.plan, state, recipe, len(ground.watch))
-    right = _right(ground, model) if watched else {}
-    return _solution(model, ground, extracted, first, note, right, run, lr=state.history[-1]["lr"])
+    return _solution(model, ground, extracted, first, note, run, lr=state.history[-1]["lr"])
 
 
 def _ground(job: Job, recipe: Recipe, backbone: Backbone) -> tuple[Ground, Extracted]:
@@ -128,7 +126,6 @@ def _solution(
     extracted: Extracted,
     first: Head,
     note: str,
-    right: dict[int, bool],
     run: RunFolder,
     *,
     lr: float,
@@ -139,10 +136,12 @@ def _solution(
     from rehead.tuning.train import logits_of
 
     n_train, network, card = len(extracted.train), ground.backbone.network, ground.card
-    logits = logits_of(model, ground.feed, np.arange(n_train, n_train + len(extracted.held_out)), "cpu")
+    shown = logits_of(model[0], ground.feed, np.arange(n_train, n_train + len(extracted.held_out)), "cpu")
     head = head_from_module(model[1], first.kind, first.activation)
+    apart, familiar = _apart(model, ground, head)
     if ground.scale:
-        logits, head = ground.scale.restored(logits), ground.scale.on(head)
+        head = ground.scale.on(head)
+    logits = head.logits(shown)
     if not np.isfinite(logits).all():
         raise Diverged("What the network gives for held-out photos is no numbers.", lr)
     export_prefix(Pooled(network).eval(), card.preprocess, run.path / BODY)
@@ -159,18 +158,26 @@ def _solution(
         bad=extracted.bad,
         n_stored=extracted.n_stored,
         learned=ground.plan.learning,
-        watched=right,
+        apart=apart,
+        familiar=familiar,
+        distances=None if familiar is None else far(shown, familiar.bank, familiar.k),
     )
 
 
-def _right(ground: Ground, model: Any) -> dict[int, bool]:
-    """Whether the model is right on the watched photos, by their places in the catalog."""
+def _apart(
+    model: Any, ground: Ground, head: Head
+) -> tuple[tuple[list[int], NDArray[np.float32]] | None, Familiar | None]:
+    """What the watched photos of the training side are given, from which nothing was learned, and what is familiar."""
     from rehead.tuning.train import logits_of
 
+    features = logits_of(model[0], ground.feed, ground.learn[:MAX_BANK], "cpu")
     if not len(ground.watch):
-        return {}
-    is_right = logits_of(model, ground.feed, ground.watch, "cpu").argmax(axis=1) == ground.feed.labels[ground.watch]
-    return dict(zip((ground.train[place] for place in ground.watch), is_right.tolist(), strict=True))
+        return None, fit_familiar(features)
+    watched = logits_of(model[0], ground.feed, ground.watch, "cpu")
+    apart = None
+    if ground.job.catalog.task == "classification":
+        apart = [ground.train[place] for place in ground.watch], head.logits(watched)
+    return apart, fit_familiar(features, watched)
 
 
 def _thresholds(ground: Ground, model: Any) -> tuple[float, ...]:

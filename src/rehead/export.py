@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.bundle import Bundle, Head, Task, sigmoid, softmax
+from rehead.bundle import Bundle, Familiar, Head, Task, sigmoid, softmax
 from rehead.durable import FULL, write_bytes, write_text
 from rehead.errors import Defect
 from rehead.features.engines import Prefix
@@ -72,8 +72,19 @@ def export_prefix(prefix: torch.nn.Module, preprocess: Preprocess, path: Path) -
     write_bytes(path, buffer.getvalue())
 
 
-def with_head(prefix: Path, head: Head, task: Task = "classification") -> bytes:
-    """The graph of `prefix` with the head behind it: outputs "features", and "logits" and "probabilities" or "value"."""
+def with_head(
+    prefix: Path,
+    head: Head,
+    task: Task = "classification",
+    *,
+    temperature: float = 1.0,
+    familiar: Familiar | None = None,
+) -> bytes:
+    """The graph of `prefix` with the head behind it: outputs "features", and "logits" and "probabilities" or "value".
+
+    temperature: what logits are divided by on the way to probabilities. familiar: adds the output "distance" (n,), see
+    `tuning/familiar.py`. Where the features are the mean of a map over its places, the map is the output "map", (n, c, h, w).
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -96,11 +107,60 @@ def with_head(prefix: Path, head: Head, task: Task = "classification") -> bytes:
     if task == "multilabel":
         graph.node.append(helper.make_node("Sigmoid", ["logits"], ["probabilities"]))
     elif task == "classification":
-        graph.node.append(helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1))
+        graph.initializer.append(numpy_helper.from_array(np.array(temperature, np.float32), "temperature"))
+        graph.node.append(helper.make_node("Div", ["logits", "temperature"], ["calibrated"]))
+        graph.node.append(helper.make_node("Softmax", ["calibrated"], ["probabilities"], axis=1))
     n_outputs = head.layers[-1][0].shape[0]
     for name in ("value",) if task == "regression" else ("logits", "probabilities"):
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", n_outputs]))
+    if familiar is not None:
+        _add_distance(graph, familiar)
+    if (seen := pooled_map(graph)) is not None:
+        graph.node.append(helper.make_node("Identity", [seen], ["map"]))
+        graph.output.append(
+            helper.make_tensor_value_info("map", TensorProto.FLOAT, ["n", head.width, "rows", "columns"])
+        )
     return bytes(model.SerializeToString())
+
+
+def _add_distance(graph: Any, familiar: Familiar) -> None:
+    """The cosine distance of the features to the k-th nearest photo of the bank, as the output "distance"."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {
+        "bank.half": np.ascontiguousarray(familiar.bank.T),
+        "bank.least": np.array(1e-12, np.float32),
+        "bank.k": np.array([familiar.k], np.int64),
+        "bank.last": np.array(familiar.k - 1, np.int64),
+        "bank.one": np.array(1, np.float32),
+    }
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    graph.node.extend(
+        [
+            helper.make_node("Cast", ["bank.half"], ["bank"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceL2", ["features"], ["bank.length"], axes=[1], keepdims=1),
+            helper.make_node("Max", ["bank.length", "bank.least"], ["bank.scale"]),
+            helper.make_node("Div", ["features", "bank.scale"], ["bank.unit"]),
+            helper.make_node("MatMul", ["bank.unit", "bank"], ["bank.near"]),
+            helper.make_node("TopK", ["bank.near", "bank.k"], ["bank.nearest", "bank.places"], axis=1),
+            helper.make_node("Gather", ["bank.nearest", "bank.last"], ["bank.kth"], axis=1),
+            helper.make_node("Sub", ["bank.one", "bank.kth"], ["distance"]),
+        ]
+    )
+    graph.output.append(helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["n"]))
+
+
+def pooled_map(graph: Any) -> str | None:
+    """The name of the map (n, c, h, w) whose mean over all places is "features", None where there is none."""
+    made_by = {output: node for node in graph.node for output in node.output}
+    node = made_by.get("features")
+    while node is not None and node.op_type in ("Flatten", "Reshape", "Squeeze", "Identity"):
+        node = made_by.get(node.input[0])
+    if node is None or node.op_type not in ("GlobalAveragePool", "ReduceMean"):
+        return None
+    axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
+    over_places = node.op_type == "GlobalAveragePool" or (axes is not None and sorted(axes) in ([2, 3], [-2, -1]))
+    return str(node.input[0]) if over_places else None
 
 
 def compare(
@@ -121,7 +181,8 @@ def compare(
     if bundle.task == "regression":
         return _compare_numbers(model, pixels, head.logits(features), allowed, spread)
     probabilities = in_batches(model.probabilities, pixels, BATCH, model.workers)
-    wanted = (softmax if bundle.task == "classification" else sigmoid)(head.logits(features))
+    logits = head.logits(features)
+    wanted = softmax(logits / np.float32(bundle.temperature)) if bundle.task == "classification" else sigmoid(logits)
     off = float(np.abs(probabilities - wanted).max())
     same = _same_names(bundle, probabilities, wanted, off)
     if off >= allowed or not same.all():

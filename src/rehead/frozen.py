@@ -10,16 +10,13 @@ from rehead.extraction import chosen_prefix, extract_missing, folds_of, job_orde
 from rehead.features.engines import OnnxEngine, Prefix, resolve
 from rehead.job import Job
 from rehead.solution import Solution
-from rehead.tuning.head import logits_by_folds
+from rehead.tuning.familiar import far, fit_familiar
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.tasks import fit_task
 
 
-def tune_head(job: Job, recipe: Recipe, *, watched: bool = False) -> Solution:
-    """The head of least loss on the features of the photos that are there when extraction ends or is stopped.
-
-    watched: whether heads of the same kind are judged by k-fold on the training side, for Solution.watched.
-    """
+def tune_head(job: Job, recipe: Recipe) -> Solution:
+    """The head of least loss on the features of the photos that are there when extraction ends or is stopped."""
     catalog, progress = job.catalog, job.progress
     prefix = chosen_prefix(job, recipe)
     job.clock.lap("prepare")
@@ -36,27 +33,25 @@ def tune_head(job: Job, recipe: Recipe, *, watched: bool = False) -> Solution:
         labels, folds = catalog.labels(train), folds_of(catalog, train, recipe)
         device = resolve("torch", recipe.device)[1]
         fitted = fit_task(catalog.task, features, labels, catalog.n_outputs, folds, recipe, device, progress)
-        right = {}
-        if watched:
-            logits_apart = logits_by_folds(features, labels, len(catalog.classes), folds, recipe, device, progress)
-            apart = zip(train, (logits_apart.argmax(axis=1) == labels).tolist(), folds.tolist(), strict=True)
-            right = {i: is_right for i, is_right, fold in apart if fold >= 0}
+        familiar = fit_familiar(features, seed=recipe.seed)
         job.clock.lap("solve")
 
-        logits = fitted.head.logits(store.read([catalog.photos[i].digest for i in held_out]))
+        shown = store.read([catalog.photos[i].digest for i in held_out])
     return Solution(
         head=fitted.head,
         note=fitted.note,
         thresholds=fitted.thresholds,
         train=train,
         held_out=held_out,
-        logits=logits,
+        logits=fitted.head.logits(shown),
         body=prefix.onnx,
         features=lambda pixels: _by_engine(prefix, pixels),
         card=prefix.card,
         bad=extracted.bad,
         n_stored=n_stored,
-        watched=right,
+        apart=None if fitted.apart is None else ([train[row] for row in fitted.apart.rows], fitted.apart.logits),
+        familiar=familiar,
+        distances=None if familiar is None else far(shown, familiar.bank, familiar.k),
     )
 
 

@@ -6,6 +6,7 @@ together, in constant memory.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,12 +34,21 @@ class Prediction:
 
     top: (label, probability) of every class, the most probable first. labels: those that are named, the most probable
     first: one class, or any number of labels. value: a number, where that is what the model was tuned for; then there are
-    no labels.
+    no labels. unsure: whether the answer is less probable than those that are right often enough. unfamiliar: whether
+    the photo is unlike all that the model knows; distance: its cosine distance to those. None where the bundle does not say.
     """
 
     top: tuple[tuple[str, float], ...] = ()
     labels: tuple[str, ...] = ()
     value: float | None = None
+    unsure: bool | None = None
+    unfamiliar: bool | None = None
+    distance: float | None = None
+
+    @property
+    def doubts(self) -> str:
+        """What stands beside an answer that is not to be relied on: "unsure", "unfamiliar", both or nothing."""
+        return ", ".join(name for name in ("unsure", "unfamiliar") if getattr(self, name))
 
     @property
     def label(self) -> str:
@@ -51,11 +61,12 @@ class Prediction:
         return self.top[0][1]
 
     def __repr__(self) -> str:
+        doubts = f", {self.doubts}" if self.doubts else ""
         if self.value is not None:
-            return f"Prediction({self.value:.4g})"
+            return f"Prediction({self.value:.4g}{doubts})"
         if self.labels != (self.label,):
-            return f"Prediction({list(self.labels)!r})"
-        return f"Prediction({self.label!r}, {self.probability:.3f})"
+            return f"Prediction({list(self.labels)!r}{doubts})"
+        return f"Prediction({self.label!r}, {self.probability:.3f}{doubts})"
 
 
 class Model:
@@ -87,7 +98,7 @@ class Model:
         Raises PhotoError for one that cannot be read, which names the file.
         """
         if isinstance(pictures, (list, tuple)):
-            rows = self._run(lambda pixels: self._answer(pixels, tta), pictures, max(1, len(self.classes)))
+            rows = self._run(lambda pixels: self._answer(pixels, tta), pictures, 1 + max(1, len(self.classes)))
             return [_prediction(self.bundle, row) for row in rows]
         return self.predict([pictures], tta=tta)[0]
 
@@ -112,7 +123,23 @@ class Model:
         """
         if not tta:
             return self._output("probabilities", pixels)
-        return (sigmoid if self.task == "multilabel" else softmax)(self.logits(pixels, tta=True))
+        logits = self.logits(pixels, tta=True)
+        return sigmoid(logits) if self.task == "multilabel" else softmax(logits / np.float32(self.bundle.temperature))
+
+    def distances(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """How unlike the photos it knows each of these is, (n,); NaN where the bundle does not say. pixels: (n, h, w, 3)."""
+        if "distance" not in self._widths:
+            return np.full(len(pixels), np.nan, np.float32)
+        return self._output("distance", pixels)
+
+    def judged(
+        self, pixels: NDArray[np.uint8], *, tta: bool = False
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """`logits` and `distances` of prepared pixels, in one run of the network."""
+        name = "value" if self.task == "regression" else "logits"
+        if tta or "distance" not in self._widths:
+            return self.logits(pixels, tta=tta), self.distances(pixels)
+        return tuple(self._session.run([name, "distance"], {"pixels": pixels}))
 
     def stream(
         self, pictures: Iterable[Picture | PhotoError], *, tta: bool = False
@@ -132,8 +159,14 @@ class Model:
             yield from results
 
     def _answer(self, pixels: NDArray[np.uint8], tta: bool) -> NDArray[np.float32]:
-        """What is predicted of prepared pixels: probabilities, or numbers."""
-        return (self.logits if self.task == "regression" else self.probabilities)(pixels, tta=tta)
+        """What is predicted of prepared pixels: probabilities, or numbers, and in a last column their distances."""
+        if tta or "distance" not in self._widths:
+            found = (self.logits if self.task == "regression" else self.probabilities)(pixels, tta=tta)
+            far = self.distances(pixels)
+        else:
+            name = "value" if self.task == "regression" else "probabilities"
+            found, far = self._session.run([name, "distance"], {"pixels": pixels})
+        return np.concatenate([found, far[:, None]], axis=1)
 
     def _readable(self, picture: Picture | PhotoError) -> NDArray[np.uint8] | PhotoError:
         if isinstance(picture, PhotoError):
@@ -257,11 +290,16 @@ def seen_twice(
 
 
 def _prediction(bundle: Bundle, row: NDArray[np.float32]) -> Prediction:
+    row, distance = row[:-1], float(row[-1])
+    familiar: dict[str, Any] = {}
+    if bundle.unfamiliar_above is not None and math.isfinite(distance):
+        familiar = {"unfamiliar": distance > bundle.unfamiliar_above, "distance": distance}
     if bundle.task == "regression":
-        return Prediction(value=float(row[0]))
+        return Prediction(value=float(row[0]), **familiar)
     order = np.argsort(-row, kind="stable")
     top = tuple((bundle.classes[i], float(row[i])) for i in order)
     if bundle.task == "classification":
-        return Prediction(top, (top[0][0],))
+        unsure = None if bundle.unsure_below is None else top[0][1] < bundle.unsure_below
+        return Prediction(top, (top[0][0],), unsure=unsure, **familiar)
     named = row >= np.asarray(bundle.thresholds, np.float32)
-    return Prediction(top, tuple(bundle.classes[i] for i in order if named[i]))
+    return Prediction(top, tuple(bundle.classes[i] for i in order if named[i]), **familiar)

@@ -26,6 +26,7 @@ from rehead.job import Job
 from rehead.progress import Clock, Progress, Silent
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
+from rehead.runs.outputs import write_outputs
 from rehead.search.backbone import with_best_backbone
 from rehead.search.heats import those_here
 from rehead.search.ladder import climb
@@ -33,8 +34,9 @@ from rehead.solution import Solution
 from rehead.tuning.recipe import AUTO, Recipe
 from rehead.tuning.trackers import chosen_trackers
 from rehead.verdict.judging import AnyVerdict, judge_task
-from rehead.verdict.metrics import DRAWN
+from rehead.verdict.metrics import DRAWN, Verdict
 from rehead.verdict.model_card import model_card
+from rehead.verdict.trust import Trust, chosen_trust
 
 N_NAMED = 3  # groups in a note
 FEW = 10  # held-out photos, below which drawing among them again and again says nothing of others
@@ -121,11 +123,12 @@ def tune(
         else:
             solution = tune_layers(job, chosen, run, chosen_trackers(track))
         train, held_out = solution.train, solution.held_out
-        targets = catalog.labels(train)
+        targets, shown = catalog.labels(train), catalog.labels(held_out)
+        trust = _trust(catalog, solution, chosen)
         verdict = judge_task(
             catalog.task,
-            solution.logits,
-            catalog.labels(held_out),
+            solution.logits / np.float32(trust.temperature),
+            shown,
             classes=catalog.classes,
             thresholds=solution.thresholds,
             median=float(np.median(targets)),
@@ -136,15 +139,19 @@ def tune(
             leaks=catalog.leaks,
             notes=_notes(catalog, held_out, solution.logits),
         )
+        if isinstance(verdict, Verdict):
+            verdict = trust.on(verdict, solution.logits, shown, solution.is_far)
         progress.status(verdict.headline)
         clock.lap("verify")
 
         progress.phase("Writing the bundle")
         skipped = [*catalog.skipped, *solution.bad.values()]
-        facts = _facts(catalog, solution, chosen, verdict)
+        facts = _facts(catalog, solution, chosen, verdict) | trust.facts(solution.familiar)
         counts = {"train": len(train), "held_out": len(held_out), "skipped": len(skipped)}
         card = model_card(facts, solution.note, run.path.name.strip("."), counts)
-        model = with_head(solution.body, solution.head, catalog.task)
+        model = with_head(
+            solution.body, solution.head, catalog.task, temperature=trust.temperature, familiar=solution.familiar
+        )
         run.check_room(len(model), "the bundle")
         written = bundles.write(run.path / "bundle", model=model, head=solution.head, card=card, facts=facts)
         pixels = sample_pixels(catalog, [*held_out, *train], solution.card, N_COMPARED)
@@ -157,9 +164,18 @@ def tune(
         run.write_json(
             "run.json", {"seconds": seconds, "images": images, "head": solution.note, "versions": versions()}
         )
+        write_outputs(run.path, solution)
         run.write_json("verdict.json", verdict.to_dict())
         path = run.finish()
     return Tuned(path, path / "bundle", verdict, chosen, catalog.classes, solution.note, seconds, images)
+
+
+def _trust(catalog: Catalog, solution: Solution, recipe: Recipe) -> Trust:
+    """What the photos that were not learned from say of the model; of labels and numbers it is not asked."""
+    if catalog.task != "classification" or solution.apart is None:
+        return Trust()
+    positions, logits = solution.apart
+    return chosen_trust(logits, catalog.labels(positions), recipe.precision)
 
 
 def _notes(catalog: Catalog, held_out: list[int], logits: NDArray[np.float32]) -> tuple[str, ...]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.bundle import Head
+from rehead.bundle import Familiar, Head
+from rehead.data.catalog import Catalog
 from rehead.data.rows import Skip
 from rehead.nets.card import Card
 
@@ -23,8 +24,9 @@ class Solution:
     body: an ONNX graph, pixels -> "features" (n, width), which the head takes. features: the same by other means, for
     comparison, on pixels (n, h, w, 3). card: of the backbone. learned: the layers that were tuned besides the head.
     bad: photos that could not be read. n_stored: photos whose features were there already. thresholds: of several labels.
-    watched: where that was asked for, training photos that the model did not learn from, or one like it in a k-fold, and
-    whether it is right on them.
+    apart: of classes, training photos that the model, or one like it in a k-fold, did not learn from: their positions
+    and logits (m, n_classes). familiar: the photos that it knows, None where they are too few. distances: (n,), of the
+    held-out photos to those.
     """
 
     head: Head
@@ -39,4 +41,20 @@ class Solution:
     n_stored: int
     learned: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
-    watched: dict[int, bool] = field(default_factory=dict)
+    apart: tuple[list[int], NDArray[np.float32]] | None = None
+    familiar: Familiar | None = None
+    distances: NDArray[np.float32] | None = None
+
+    @property
+    def is_far(self) -> NDArray[np.bool_] | None:
+        """Whether each held-out photo is unlike those that the model knows, (n,); None where that is not known."""
+        if self.familiar is None or self.distances is None:
+            return None
+        return np.asarray(self.distances > self.familiar.threshold)
+
+    def right_apart(self, catalog: Catalog) -> dict[int, bool]:
+        """Whether each of those photos is named right, by its position."""
+        if self.apart is None:
+            return {}
+        positions, logits = self.apart
+        return dict(zip(positions, (logits.argmax(axis=1) == catalog.labels(positions)).tolist(), strict=True))

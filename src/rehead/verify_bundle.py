@@ -27,7 +27,8 @@ from rehead.pixels import prepare
 from rehead.predict import BATCH, Model, load
 from rehead.progress import Progress, Silent
 from rehead.verdict.judging import AnyVerdict, judge_task
-from rehead.verdict.metrics import GIVEN
+from rehead.verdict.metrics import GIVEN, Verdict
+from rehead.verdict.trust import trust_of
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,15 @@ def verify(
     progress.note(_about(opened, catalog))
     known, unknown = _known(catalog, model)
     scanned = time.monotonic()
-    positions, logits, bad = _judged(model, catalog, known, tta, progress)
+    positions, logits, far, bad = _judged(model, catalog, known, tta, progress)
     with listed(place / BAD_LIST):
         check_bad(bad, len(known), max_bad, before=catalog.bad, n_all=catalog.n_all)
-    about = model.bundle.facts["verdict"]
+    about, trust = model.bundle.facts["verdict"], trust_of(model.bundle)
+    outputs, labels = np.stack(logits), replace(catalog, classes=model.classes).labels(positions)
     verdict = judge_task(
         model.task,
-        np.stack(logits),
-        replace(catalog, classes=model.classes).labels(positions),
+        outputs / np.float32(trust.temperature),
+        labels,
         classes=model.classes,
         thresholds=model.bundle.thresholds,
         median=about.get("median", 0.0),
@@ -93,6 +95,9 @@ def verify(
             *_notes(model, {name for i in positions for name in catalog.names(catalog.photos[i])}, unknown),
         ),
     )
+    if isinstance(verdict, Verdict):
+        is_far = None if model.bundle.unfamiliar_above is None else np.stack(far) > model.bundle.unfamiliar_above
+        verdict = trust.on(verdict, outputs, labels, is_far)
     seconds = {"scan": scanned - begun, "verify": time.monotonic() - scanned, "total": time.monotonic() - begun}
     unknown_skips = [
         Skip(f"class {quoted(label)}", f"is not known to the bundle: {counted(n, 'photo')}")
@@ -104,18 +109,19 @@ def verify(
 
 def _judged(
     model: Model, catalog: Catalog, positions: list[int], tta: bool, progress: Progress
-) -> tuple[list[int], list[NDArray[np.float32]], list[Skip]]:
-    """The photos that could be read, the model's answer to each, and those that could not."""
+) -> tuple[list[int], list[NDArray[np.float32]], list[float], list[Skip]]:
+    """The photos that could be read, the model's answer to each and its distance, and those that could not be read."""
     progress.phase("Verifying", len(positions))
-    good, logits, bad = [], [], []
+    good, logits, far, bad = [], [], [], []
     for i, result in zip(positions, _logits(model, catalog, positions, tta), strict=True):
         progress.advance()
         if isinstance(result, Skip):
             bad.append(result)
             continue
         good.append(i)
-        logits.append(result)
-    return good, logits, bad
+        logits.append(result[0])
+        far.append(result[1])
+    return good, logits, far, bad
 
 
 def _known(catalog: Catalog, model: Model) -> tuple[list[int], Counter[str]]:
@@ -134,8 +140,11 @@ def _known(catalog: Catalog, model: Model) -> tuple[list[int], Counter[str]]:
     return known, unknown
 
 
-def _logits(model: Model, catalog: Catalog, positions: list[int], tta: bool) -> Iterator[NDArray[np.float32] | Skip]:
-    def work(batch: list[int]) -> list[NDArray[np.float32] | Skip]:
+Answer = tuple[NDArray[np.float32], float]
+
+
+def _logits(model: Model, catalog: Catalog, positions: list[int], tta: bool) -> Iterator[Answer | Skip]:
+    def work(batch: list[int]) -> list[Answer | Skip]:
         pixels: list[NDArray[np.uint8] | Skip] = []
         for i in batch:
             photo = catalog.photos[i]
@@ -145,7 +154,8 @@ def _logits(model: Model, catalog: Catalog, positions: list[int], tta: bool) -> 
                 reason = error.what if isinstance(error, PhotoError) else f"cannot be read: {error.strerror}"
                 pixels.append(Skip(photo.path, reason))
         good = [p for p in pixels if not isinstance(p, Skip)]
-        rows = iter(model.logits(np.stack(good), tta=tta) if good else ())
+        logits, far = model.judged(np.stack(good), tta=tta) if good else ((), ())
+        rows = iter(zip(logits, map(float, far), strict=True))
         return [p if isinstance(p, Skip) else next(rows) for p in pixels]
 
     for results in ordered_map(work, batched(positions, BATCH), workers=model.workers, ahead=2 * model.workers):

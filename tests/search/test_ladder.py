@@ -96,9 +96,9 @@ def test_what_would_not_be_finished_is_not_begun(hard: Path, tiny: dict[str, Any
 def held(name: str, watched: dict[int, bool]) -> _Held:
     solution = Solution(
         head=None, note="", train=[], held_out=[], logits=np.zeros((0, 2)), body=Path(), features=lambda pixels: pixels,
-        card=None, bad={}, n_stored=0, watched=watched,
+        card=None, bad={}, n_stored=0,
     )  # type: ignore[arg-type]  # fmt: skip
-    return _Held(name, Recipe(), solution)
+    return _Held(name, Recipe(), solution, watched)
 
 
 def test_a_try_is_kept_only_when_it_is_clearly_better_on_photos_that_judge_both() -> None:

@@ -116,9 +116,9 @@ def test_a_range_test_for_an_mlp_tells_its_curve_and_trains_with_its_rate() -> N
 
     features = feed()._views[0].reshape(60, -1).astype(np.float32)
     settings = {"hidden": (8,), "epochs": 3, "batch_size": 8, "activation": "relu", "class_weight": None, "seed": 0}
-    found, _ = train_mlp(features, feed().labels, 2, lr="auto", device="cpu", progress=Listener(), **settings)
+    found, _, _ = train_mlp(features, feed().labels, 2, lr="auto", device="cpu", progress=Listener(), **settings)
     rate = float(told[0].split()[2].rstrip(","))
-    named, _ = train_mlp(features, feed().labels, 2, lr=rate, device="cpu", progress=Silent(), **settings)
+    named, _, _ = train_mlp(features, feed().labels, 2, lr=rate, device="cpu", progress=Silent(), **settings)
     assert all(
         np.array_equal(a, b)
         for one, two in zip(found.layers, named.layers, strict=True)

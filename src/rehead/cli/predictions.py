@@ -116,22 +116,33 @@ def _table(file: IO[str], top: int) -> Callable[[str, Result], None]:
             print(f"{printable(path)}  error: {printable(result.what)}", file=file)
             return
         cells = "   ".join(f"{printable(label)} {probability:.3f}" for label, probability in result.top[:top])
-        print(f"{printable(path)}  {cells}", file=file)
+        print(f"{printable(path)}  {cells}{_doubts(result)}", file=file)
 
     return write
+
+
+def _doubts(result: Prediction) -> str:
+    """The end of a line: what is not to be relied on."""
+    return f"   ({result.doubts})" if result.doubts else ""
+
+
+def _known(result: Prediction) -> dict[str, Any]:
+    """What is known of how far the answer can be relied on."""
+    doubts = {"unsure": result.unsure, "unfamiliar": result.unfamiliar, "distance": result.distance}
+    return {name: value for name, value in doubts.items() if value is not None}
 
 
 def _csv(file: IO[str], top: int) -> Callable[[str, Result], None]:
     writer = csv.writer(file, lineterminator="\n")
     ranks = [f"{name}{rank}" for rank in range(1, top + 1) for name in ("label", "probability")]
-    writer.writerow(["path", *ranks, "error"])
+    writer.writerow(["path", *ranks, "doubts", "error"])
 
     def write(path: str, result: Result) -> None:
         if isinstance(result, PhotoError):
-            writer.writerow([path, *[""] * len(ranks), result.what])
+            writer.writerow([path, *[""] * len(ranks), "", result.what])
             return
         cells = [cell for label, probability in result.top[:top] for cell in (label, f"{probability:.6f}")]
-        writer.writerow([path, *cells, ""])
+        writer.writerow([path, *cells, result.doubts, ""])
 
     return write
 
@@ -144,6 +155,7 @@ def _jsonl(file: IO[str], top: int) -> Callable[[str, Result], None]:
         else:
             row |= {"label": result.label, "probability": result.probability}
             row["top"] = [{"label": label, "probability": p} for label, p in result.top[:top]]
+            row |= _known(result)
         print(json.dumps(row), file=file)
 
     return write
@@ -155,21 +167,22 @@ def _labels_table(file: IO[str], top: int) -> Callable[[str, Result], None]:
             print(f"{printable(path)}  error: {printable(result.what)}", file=file)
             return
         cells = "   ".join(f"{printable(label)} {probability:.3f}" for label, probability in result.top[:top])
-        print(f"{printable(path)}  {printable('; '.join(result.labels)) or '(none)'}   [{cells}]", file=file)
+        named = printable("; ".join(result.labels)) or "(none)"
+        print(f"{printable(path)}  {named}   [{cells}]{_doubts(result)}", file=file)
 
     return write
 
 
 def _labels_csv(file: IO[str], _: int) -> Callable[[str, Result], None]:
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["path", "labels", "probabilities", "error"])
+    writer.writerow(["path", "labels", "probabilities", "doubts", "error"])
 
     def write(path: str, result: Result) -> None:
         if isinstance(result, PhotoError):
-            writer.writerow([path, "", "", result.what])
+            writer.writerow([path, "", "", "", result.what])
             return
         each = ";".join(f"{label}={probability:.6f}" for label, probability in result.top)
-        writer.writerow([path, ";".join(result.labels), each, ""])
+        writer.writerow([path, ";".join(result.labels), each, result.doubts, ""])
 
     return write
 
@@ -180,7 +193,7 @@ def _labels_jsonl(file: IO[str], _: int) -> Callable[[str, Result], None]:
         if isinstance(result, PhotoError):
             row["error"] = result.what
         else:
-            row |= {"labels": list(result.labels), "probabilities": dict(result.top)}
+            row |= {"labels": list(result.labels), "probabilities": dict(result.top), **_known(result)}
         print(json.dumps(row), file=file)
 
     return write
@@ -188,27 +201,30 @@ def _labels_jsonl(file: IO[str], _: int) -> Callable[[str, Result], None]:
 
 def _numbers_table(file: IO[str], _: int) -> Callable[[str, Result], None]:
     def write(path: str, result: Result) -> None:
-        said = f"error: {printable(result.what)}" if isinstance(result, PhotoError) else f"{result.value:.6g}"
-        print(f"{printable(path)}  {said}", file=file)
+        if isinstance(result, PhotoError):
+            print(f"{printable(path)}  error: {printable(result.what)}", file=file)
+            return
+        print(f"{printable(path)}  {result.value:.6g}{_doubts(result)}", file=file)
 
     return write
 
 
 def _numbers_csv(file: IO[str], _: int) -> Callable[[str, Result], None]:
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["path", "value", "error"])
+    writer.writerow(["path", "value", "doubts", "error"])
 
     def write(path: str, result: Result) -> None:
-        writer.writerow(
-            [path, "", result.what] if isinstance(result, PhotoError) else [path, f"{result.value:.8g}", ""]
-        )
+        if isinstance(result, PhotoError):
+            writer.writerow([path, "", "", result.what])
+            return
+        writer.writerow([path, f"{result.value:.8g}", result.doubts, ""])
 
     return write
 
 
 def _numbers_jsonl(file: IO[str], _: int) -> Callable[[str, Result], None]:
     def write(path: str, result: Result) -> None:
-        said = {"error": result.what} if isinstance(result, PhotoError) else {"value": result.value}
+        said = {"error": result.what} if isinstance(result, PhotoError) else {"value": result.value, **_known(result)}
         print(json.dumps({"path": path, **said}), file=file)
 
     return write

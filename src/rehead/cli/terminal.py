@@ -93,10 +93,33 @@ def _show_classification(verdict: Verdict) -> None:
     if verdict.n_train:
         facts.append(f"learned from {counted(verdict.n_train, 'photo')}{', a part of them' if verdict.partial else ''}")
     out.print("; ".join(facts), style="dim", markup=False)
+    if doubts := _doubts(verdict):
+        out.print("; ".join(doubts), style="dim", markup=False)
     for note in verdict.notes:
         out.print(f"! {printable(note)}", style="yellow", markup=False)
     _show_classes(verdict, out)
     _show_mistakes(verdict, out)
+
+
+def _doubts(verdict: Verdict) -> list[str]:
+    """How far the answers can be relied on."""
+    said = []
+    if verdict.calibration is not None:
+        error = verdict.calibration.after.error
+        said.append(
+            f"probabilities are off by {100 * error.value:.1f} points ({100 * error.low:.1f} to {100 * error.high:.1f})"
+        )
+    if (found := verdict.selective) is not None:
+        if found.threshold is None:
+            said.append(f"no threshold makes answers right on {found.precision:.0%}: all count as unsure")
+        elif found.threshold == 0:
+            said.append(f"no answer counts as unsure: all together are right on {found.precision:.0%} and more")
+        else:
+            right = "" if found.right is None else f", the others are right on {percent(found.right)}"
+            said.append(f"unsure below {found.threshold:.2f}: {100 * (1 - found.coverage.value):.1f} %{right}")
+    if verdict.unfamiliar is not None:
+        said.append(f"unfamiliar {100 * verdict.unfamiliar.value:.1f} %")
+    return said
 
 
 def _show_classes(verdict: Verdict, out: Console) -> None:

@@ -56,6 +56,9 @@ def tune(
     ] = None,
     class_weight: Annotated[str | None, typer.Option(help="balanced: rare classes count as much.")] = None,
     folds: Annotated[int | None, typer.Option(help="Folds of the cross-validation on the training side. (5)")] = None,
+    precision: Annotated[
+        float | None, typer.Option(help="Share right that is wanted of answers that are not unsure. (0.95)")
+    ] = None,
     activation: Annotated[str | None, typer.Option(help="Between an MLP's layers: relu or none. (relu)")] = None,
     epochs: Annotated[int | None, training("(40 for an MLP, 6 for layers)")] = None,
     batch_size: Annotated[int | None, training("(64 for an MLP, 32 for layers)")] = None,
@@ -124,7 +127,7 @@ def tune(
         "weights": str(weights) if weights else None,
         "cut": cut, "fit": fit, "backbone_args": backbone_arguments(backbone_arg) if backbone_arg else None,
         "valid_fraction": valid_fraction, "limit": limit, "budget_s": as_seconds(budget, "budget"),
-        "class_weight": class_weight, "folds": folds, "activation": activation, "epochs": epochs,
+        "class_weight": class_weight, "folds": folds, "precision": precision, "activation": activation, "epochs": epochs,
         "batch_size": batch_size, "lr": as_rate(lr), "optimizer": optimizer, "schedule": schedule, "weight_decay": weight_decay,
         "layer_decay": layer_decay, "label_smoothing": label_smoothing, "clip": clip, "accumulate": accumulate,
         "ema": ema, "patience": patience, "norm": norm, "augment": augment, "views": views, "mixup": mixup,

@@ -23,6 +23,7 @@ RUNS = "runs"
 OURS = {
     "recipe.toml", "photos.json", "catalog.csv", "log.txt", "tried.json", "race.json", "race.svg", "metrics.jsonl",
     "curves.svg", "first-metrics.jsonl", "first-curves.svg", "lr_range.json", "lr_range.svg", "tensorboard", "mlflow",
+    "logits.safetensors", "audit.json", "report.html",
     "checkpoint.safetensors", "body.onnx", "seconds.json", "tries", "skipped.csv", "run.json", "verdict.json", "bundle",
 }  # fmt: skip
 CHECKPOINT = "checkpoint.safetensors"  # a run that has one can be taken up; a finished run needs it no longer

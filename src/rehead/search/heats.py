@@ -261,7 +261,7 @@ def _judged(job: Job, runner: _Runner, train: list[int], held_out: list[int]) ->
     by_folds = wilson(int(right.sum()), len(right))
     shown = None
     if held_out:
-        head = fit_head(x, y, n_classes, folds, recipe)[0]
+        head = fit_head(x, y, n_classes, folds, recipe).head
         shown = wilson(int((head.logits(held_x).argmax(axis=1) == catalog.labels(held_out)).sum()), len(held_out))
     job.progress.note(
         f"{runner.entrant.label}: right on {by_folds} by {recipe.folds}-fold on {len(train)} training photos, "

@@ -50,6 +50,7 @@ class _Held:
     name: str
     recipe: Recipe
     solution: Solution
+    right: dict[int, bool]  # on photos that it did not learn from
 
 
 def climb(job: Job, search: Search, run: RunFolder) -> tuple[Solution, Recipe]:
@@ -96,20 +97,21 @@ class _Climb:
         """The head alone."""
         name, begun = LADDER[0], time.monotonic()
         recipe = self.search.recipe(name)
-        solution = tune_head(self.job.titled(name), recipe, watched=True)
+        solution = tune_head(self.job.titled(name), recipe)
         seconds = round(time.monotonic() - begun, 1)
-        right = _share(solution)
+        held = _Held(name, recipe, solution, solution.right_apart(self.job.catalog))
+        right = _share(held)
         why = (
             f"Right on {right} of the training side by {recipe.folds}-fold, in {seconds:.0f} s. Kept: it is the first."
         )
         self.tell(Try(name=name, seconds=seconds, right=right, kept=True, why=why))
-        return _Held(name, recipe, solution)
+        return held
 
     def enough(self, kept: _Held) -> str:
         """Why nothing more is to be tried, or an empty string."""
         if self.job.stop():
             return "the job was asked to stop"
-        share = _share(kept.solution)
+        share = _share(kept)
         if share.n and share.value >= ENOUGH:
             return (
                 f"{kept.name} is right on {share.value:.1%} of the photos that judge it, and more would not be worth it"
@@ -129,7 +131,7 @@ class _Climb:
             about = f"about {expected_s:.0f} s of the {self.left_s:.0f} s that are left" if expected_s else "it goes on"
             self.job.progress.note(f"{name}: {recipe.course.epochs} epochs, {about}")
             begun = time.monotonic()
-            solution = tune_layers(job, recipe, part, watched=True)
+            solution = tune_layers(job, recipe, part)
         except (BackboneError, EngineError, RecipeError, RunError, StoreError) as error:
             seconds = round(time.monotonic() - begun, 1)
             self.tell(Try(name=name, seconds=seconds, why=f"Failed, so {kept.name} is kept: {error.what}"))
@@ -137,7 +139,7 @@ class _Climb:
         seconds = time.monotonic() - begun
         if expected_s:
             self.misjudged = max(1.0, seconds / expected_s * MARGIN * self.misjudged)
-        tried = _Held(name, recipe, solution)
+        tried = _Held(name, recipe, solution, solution.right_apart(job.catalog))
         better, why = _compared(kept, tried)
         cut_short = "" if self.left_s > 0 else ", when the time given was up"
         self.tell(
@@ -146,7 +148,7 @@ class _Climb:
                 epochs=recipe.course.epochs,
                 expected_s=round(expected_s, 1) or None,
                 seconds=round(seconds, 1),
-                right=_share(solution),
+                right=_share(tried),
                 kept=better,
                 why=f"{why} In {seconds:.0f} s{cut_short}.",
             )
@@ -212,14 +214,14 @@ def _ahead(job: Job, recipe: Recipe, seen: Solution) -> Forecast:
     return replace(later, once_s=once_s + later.once_s)
 
 
-def _share(solution: Solution) -> Interval:
-    return wilson(sum(solution.watched.values()), len(solution.watched))
+def _share(held: _Held) -> Interval:
+    return wilson(sum(held.right.values()), len(held.right))
 
 
 def _compared(kept: _Held, tried: _Held) -> tuple[bool, str]:
     """Whether a try takes the place of the one that is kept, and why, on the photos that judge both."""
-    shared = sorted(kept.solution.watched.keys() & tried.solution.watched.keys())
-    one, other = (np.array([held.solution.watched[i] for i in shared], bool) for held in (tried, kept))
+    shared = sorted(kept.right.keys() & tried.right.keys())
+    one, other = (np.array([held.right[i] for i in shared], bool) for held in (tried, kept))
     found = gain(one, other)
     shares = f"{one.mean():.1%} against {other.mean():.1%} of {kept.name}" if shared else "nothing to compare"
     points = f"{100 * found.value:+.1f} points, give or take {100 * found.error:.1f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +15,34 @@ from rehead.bundle import Head
 from rehead.progress import Progress, Silent
 from rehead.tuning.recipe import LR, Recipe, hidden_widths
 from rehead.tuning.solve import cross_validated, solve_linear, solve_prototype
+
+
+@dataclass(frozen=True)
+class Apart:
+    """What photos are given by a head, or one like it in a k-fold, that did not learn from them. rows: (m,), their places
+    among the photos to learn from. logits: (m, n_classes)."""
+
+    rows: NDArray[np.integer[Any]]
+    logits: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, rows: NDArray[np.integer[Any]], logits: NDArray[np.float32]) -> Apart:
+        """Without those that have none (NaN), as no fold held them out."""
+        known = np.isfinite(logits).all(axis=1)
+        return cls(rows[known], logits[known])
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A head, a few words on how it was found, and of several labels the probability from which on each is named.
+
+    apart: of classes, where some photos were held out."""
+
+    head: Head
+    note: str
+    thresholds: tuple[float, ...] = ()
+    apart: Apart | None = None
+
 
 SOFT_PENALTY = 1e-2  # times d / n_classes; a hundred times what is usual for a head that stays alone
 CANDIDATES = ("linear", "prototype", "mlp:256")  # what --head auto chooses from
@@ -29,8 +58,8 @@ def fit_head(
     recipe: Recipe,
     device: str = "cpu",
     progress: Progress | None = None,
-) -> tuple[Head, str]:
-    """The head, and a few words on how it was found. features: (n, width). folds: (n,), see `split.fold_numbers`."""
+) -> Fitted:
+    """The head, and how it was found. features: (n, width). folds: (n,), see `split.fold_numbers`."""
     progress = progress or Silent()
     if recipe.head != "auto":
         return _fit(recipe.head, features, labels, n_classes, folds, recipe, device, progress)
@@ -40,8 +69,8 @@ def fit_head(
         scores[candidate] = _accuracy(features, labels, n_classes, folds, fit)
         progress.note(f"Head {candidate}: {scores[candidate]:.1%} right by {recipe.folds}-fold on the training side")
     best = max(scores, key=lambda name: scores[name])  # the first, and simplest, of equals
-    head, note = _fit(best, features, labels, n_classes, folds, recipe, device, progress)
-    return head, f"{note}; the best of {', '.join(CANDIDATES)} by {recipe.folds}-fold"
+    fitted = _fit(best, features, labels, n_classes, folds, recipe, device, progress)
+    return replace(fitted, note=f"{fitted.note}; the best of {', '.join(CANDIDATES)} by {recipe.folds}-fold")
 
 
 def logits_by_folds(
@@ -71,26 +100,30 @@ def soft_head(features: X, labels: Y, n_classes: int, folds: Y, class_weight: st
     return solved.head, "linear: solved under a strong penalty"
 
 
-def _fit(
-    name: str, x: X, y: Y, n_classes: int, folds: Y, recipe: Recipe, device: str, progress: Progress
-) -> tuple[Head, str]:
+def _fit(name: str, x: X, y: Y, n_classes: int, folds: Y, recipe: Recipe, device: str, progress: Progress) -> Fitted:
     if name == "linear":
         solved = solve_linear(x, y, n_classes, folds=folds, class_weight=recipe.class_weight)
-        return solved.head, f"linear: multinomial logistic regression, {solved.note}"
+        apart = None
+        if solved.out_of_fold is not None and solved.rows is not None:
+            apart = Apart.of(solved.rows, solved.out_of_fold)
+        return Fitted(solved.head, f"linear: multinomial logistic regression, {solved.note}", apart=apart)
     if name == "prototype":
-        return solve_prototype(x, y, n_classes), "prototype: nearest class mean on standardised features"
+        logits = cross_validated(x, y, n_classes, folds, lambda x, y: solve_prototype(x, y, n_classes))
+        note = "prototype: nearest class mean on standardised features"
+        return Fitted(solve_prototype(x, y, n_classes), note, apart=Apart.of(np.arange(len(y)), logits))
     from rehead.tuning.mlp import train_mlp
 
-    return train_mlp(
+    head, note, watch = train_mlp(
         x, y, n_classes, hidden=hidden_widths(name), device=device, progress=progress, **mlp_settings(recipe)
     )
+    return Fitted(head, note, apart=Apart(watch, head.logits(x[watch])) if len(watch) else None)
 
 
 def _refit(name: str, n_classes: int, recipe: Recipe, device: str, progress: Progress, x: X, y: Y) -> Head:
     """One head for one fold; its penalty is chosen on the fold's own training side."""
     inner = np.arange(len(y)) % recipe.folds
     inner = inner[np.argsort(np.argsort(y, kind="stable"), kind="stable")]
-    return _fit(name, x, y, n_classes, inner, recipe, device, progress)[0]
+    return _fit(name, x, y, n_classes, inner, recipe, device, progress).head
 
 
 def _accuracy(x: X, y: Y, n_classes: int, folds: Y, fit: Callable[[Any, Any], Head]) -> float:

@@ -41,8 +41,9 @@ def train_mlp(
     device: str,
     progress: Progress,
     task: Task = "classification",
-) -> tuple[Head, str]:
-    """A head of dense layers `hidden` wide, and a few words on it. features: (n, width). The best epoch is kept.
+) -> tuple[Head, str, NDArray[np.int64]]:
+    """A head of dense layers `hidden` wide, a few words on it, and the photos that said which epoch is kept (none where all
+    were learned from). features: (n, width).
 
     labels: what is learned, see `data/targets.py`. n_classes: outputs of the head, 1 for a number. lr: a rate, or "auto"
     for one that a range test finds. Features and numbers are standardised; the head that comes back takes features as
@@ -85,7 +86,9 @@ def train_mlp(
     head = _on_raw(head_from_module(module.cpu(), "mlp", activation), mean, scale)
     head = scale_back.on(head) if scale_back else head
     widths = ", ".join(map(str, hidden))
-    return head, f"mlp: {widths} hidden, Adam, epoch {best_epoch} of {n_epochs} kept by a slice of the training side"
+    note = f"mlp: {widths} hidden, Adam, epoch {best_epoch} of {n_epochs} kept by a slice of the training side"
+    apart = watch.cpu().numpy() if len(watch) < len(labels) else np.empty(0, np.int64)
+    return head, note, apart
 
 
 def _range_test(

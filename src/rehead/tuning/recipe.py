@@ -71,6 +71,7 @@ class Recipe:
     warm_head: whether the head is solved before layers move. watch: the share of the training photos that decides which
     epoch is kept. cache_limit_gb: the most that activations may take.
     valid_fraction: the share held out where the photos bring no split. folds: of the k-fold on the training side.
+    precision: the share right that is wanted of answers that are not unsure.
     limit: photos to use at most. budget_s: seconds of extraction at most. seed: of every dice that is thrown.
     compile: layers are trained by compiled code (torch.compile), which takes a minute to make.
     max_bad: the share of unreadable photos over which the job stops.
@@ -112,6 +113,7 @@ class Recipe:
     cache_limit_gb: float | None = None
     valid_fraction: float = 0.2
     folds: int = 5
+    precision: float = 0.95
     limit: int | None = None
     budget_s: float | None = None
     max_bad: float = 0.2
@@ -130,6 +132,7 @@ class Recipe:
         _within("valid-fraction", self.valid_fraction, 0.01, 0.9)
         _within("max-bad", self.max_bad, 0, 1)
         _within("folds", self.folds, 2, 100)
+        _within("precision", self.precision, 0.5, 0.9999)
         check_form(self.train)
         if self.train != "head" and self.head in ("prototype", "auto"):
             raise RecipeError(

@@ -42,7 +42,7 @@ class Solved:
 
     cv_accuracy, cv_log_loss (nats): classes weighted as in the fit. iterations: of the whole path and the last solve.
     out_of_fold: (m, n_classes), the logits of the m photos that chose the penalty, each by a fit to the other folds; NaN
-    for a photo that no fold held out.
+    for a photo that no fold held out. rows: (m,), their places among all.
     """
 
     head: Head
@@ -52,6 +52,7 @@ class Solved:
     iterations: int
     note: str
     out_of_fold: Array32 | None = None
+    rows: Integers | None = None
 
 
 def solve_linear(
@@ -104,7 +105,7 @@ def solve_along(
     head = photos.axes.head("linear", parameters[0])
     note = best.note + (f", on {len(rows):,} of {len(labels):,} photos" if len(rows) < len(labels) else "")
     out_of_fold = None if best.by_fold is None else _out_of_fold(best.by_fold, sample, folds[rows])
-    return Solved(head, penalty, best.accuracy, best.log_loss, best.steps + steps, note, out_of_fold)
+    return Solved(head, penalty, best.accuracy, best.log_loss, best.steps + steps, note, out_of_fold, rows)
 
 
 def solve_quick(features: Features, labels: Integers, n_classes: int, *, penalty: float | None = None) -> Head:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from rehead.bundle import Head, Task
 from rehead.errors import RecipeError
 from rehead.progress import Progress, Silent
-from rehead.tuning.head import SOFT_PENALTY, X, Y, fit_head, mlp_settings, soft_head
+from rehead.tuning.head import SOFT_PENALTY, Fitted, X, Y, fit_head, mlp_settings, soft_head
 from rehead.tuning.labels import chosen_thresholds, solve_labels
 from rehead.tuning.recipe import AUTO, Recipe, hidden_widths
 from rehead.tuning.ridge import solve_quick_ridge, solve_ridge
@@ -22,15 +21,6 @@ WORDS: dict[Task, str] = {
     "multilabel": "several labels a photo",
     "regression": "a number a photo",
 }
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A head, a few words on how it was found, and of several labels the probability from which on each is named."""
-
-    head: Head
-    note: str
-    thresholds: tuple[float, ...] = ()
 
 
 def check_task(recipe: Recipe, task: Task, *, searches: bool = False) -> None:
@@ -66,7 +56,7 @@ def fit_task(
 ) -> Fitted:
     """The head for these photos. features: (n, width). targets: see `data/targets.py`. folds: see `split.fold_numbers`."""
     if task == "classification":
-        return Fitted(*fit_head(features, targets, n_outputs, folds, recipe, device, progress))
+        return fit_head(features, targets, n_outputs, folds, recipe, device, progress)
     if hidden_widths(recipe.head):
         return _mlp(task, features, targets, n_outputs, folds, recipe, device, progress or Silent())
     if task == "regression":
@@ -113,8 +103,9 @@ def _mlp(task: Task, x: X, y: Any, n_outputs: int, folds: Y, recipe: Recipe, dev
     from rehead.tuning.mlp import train_mlp
 
     def fit(x: X, y: Any) -> tuple[Head, str]:
-        return train_mlp(x, y, n_outputs, hidden=hidden_widths(recipe.head), device=device, progress=progress, task=task,
-                         **mlp_settings(recipe))  # fmt: skip
+        head, note, _ = train_mlp(x, y, n_outputs, hidden=hidden_widths(recipe.head), device=device, progress=progress,
+                                  task=task, **mlp_settings(recipe))  # fmt: skip
+        return head, note
 
     head, note = fit(x, y)
     return Fitted(

@@ -53,8 +53,8 @@ class Verdict:
     top1, top5: share right (top5 from 10 classes on). majority: of always naming the class most frequent here.
 
     macro_f1: mean F1 over the classes that are shown or named. log_loss: mean of -ln(probability of the right class).
-    calibration, selective, growth: whether probabilities hold, what is unsure, what more photos would bring; None where
-    that was not looked at.
+    calibration, selective, unfamiliar, growth: whether probabilities hold, what is unsure, the share of photos unlike those
+    learned from, what more photos would bring; None where that was not looked at.
     confusion: row = true class, column = predicted class, in the order of `classes`. mistakes: the ten it was surest of.
     n_train: photos learned from. partial: whether extraction was cut short. notes: what a reader must know.
     """
@@ -75,6 +75,7 @@ class Verdict:
     notes: tuple[str, ...] = field(default=())
     calibration: Calibration | None = None
     selective: Selective | None = None
+    unfamiliar: Interval | None = None
     growth: Growth | None = None
 
     @property
@@ -111,6 +112,7 @@ class Verdict:
             "notes": tuple(values["notes"]),
             "macro_f1": Estimate(**values["macro_f1"]),
             "log_loss": Estimate(**values["log_loss"]),
+            "unfamiliar": interval(values.get("unfamiliar")),
         }
         parts: dict[str, Any] = {"calibration": Calibration, "selective": Selective, "growth": Growth}
         looked_at = {name: part.from_dict(values[name]) for name, part in parts.items() if values.get(name) is not None}
