@@ -50,6 +50,7 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
         bad=extracted.bad,
         n_stored=n_stored,
         apart=None if fitted.apart is None else ([train[row] for row in fitted.apart.rows], fitted.apart.logits),
+        penalty=fitted.penalty,
         familiar=familiar,
         distances=None if familiar is None else far(shown, familiar.bank, familiar.k),
     )

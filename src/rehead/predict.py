@@ -126,6 +126,15 @@ class Model:
         logits = self.logits(pixels, tta=True)
         return sigmoid(logits) if self.task == "multilabel" else softmax(logits / np.float32(self.bundle.temperature))
 
+    @property
+    def has_map(self) -> bool:
+        """Whether the features are the mean of a map that the bundle gives."""
+        return "map" in self._widths
+
+    def map(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """That map, (n, width, rows, columns), of prepared pixels (n, h, w, 3)."""
+        return self._output("map", pixels)
+
     def distances(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """How unlike the photos it knows each of these is, (n,); NaN where the bundle does not say. pixels: (n, h, w, 3)."""
         if "distance" not in self._widths:
@@ -172,7 +181,7 @@ class Model:
         if isinstance(picture, PhotoError):
             return picture
         try:
-            return self._pixels(picture)
+            return self.pixels(picture)
         except PhotoError as error:
             return error
         except OSError as error:
@@ -197,14 +206,15 @@ class Model:
     def _named(self, picture: Picture) -> NDArray[np.uint8]:
         """The pixels; an error says of which file."""
         try:
-            return self._pixels(picture)
+            return self.pixels(picture)
         except (PhotoError, OSError) as error:
             if not isinstance(picture, (str, os.PathLike)):
                 raise
             reason = error.what if isinstance(error, PhotoError) else _reason(error)
             raise PhotoError(what=f"{os.fspath(picture)} {reason}") from error
 
-    def _pixels(self, picture: Picture) -> NDArray[np.uint8]:
+    def pixels(self, picture: Picture) -> NDArray[np.uint8]:
+        """A picture as the network sees it, (h, w, 3). Raises PhotoError, OSError."""
         if isinstance(picture, (str, os.PathLike)):
             picture = _bytes_of(picture)
         if isinstance(picture, bytes):

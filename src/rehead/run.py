@@ -162,7 +162,14 @@ def tune(
         seconds = clock.laps()
         run.write("skipped.csv", bad_table([*skipped, *catalog.copies]))
         run.write_json(
-            "run.json", {"seconds": seconds, "images": images, "head": solution.note, "versions": versions()}
+            "run.json",
+            {
+                "seconds": seconds,
+                "images": images,
+                "head": solution.note,
+                "penalty": solution.penalty,
+                "versions": versions(),
+            },
         )
         write_outputs(run.path, solution)
         run.write_json("verdict.json", verdict.to_dict())

@@ -25,8 +25,8 @@ class Solution:
     comparison, on pixels (n, h, w, 3). card: of the backbone. learned: the layers that were tuned besides the head.
     bad: photos that could not be read. n_stored: photos whose features were there already. thresholds: of several labels.
     apart: of classes, training photos that the model, or one like it in a k-fold, did not learn from: their positions
-    and logits (m, n_classes). familiar: the photos that it knows, None where they are too few. distances: (n,), of the
-    held-out photos to those.
+    and logits (m, n_classes). penalty: that a linear head alone was solved with. familiar: the photos that it knows, None
+    where they are too few. distances: (n,), of the held-out photos to those.
     """
 
     head: Head
@@ -42,6 +42,7 @@ class Solution:
     learned: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
     apart: tuple[list[int], NDArray[np.float32]] | None = None
+    penalty: float | None = None
     familiar: Familiar | None = None
     distances: NDArray[np.float32] | None = None
 

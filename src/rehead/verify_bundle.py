@@ -72,13 +72,13 @@ def verify(
     model = load(bundle)
     opened = open_source(source, layout=layout, cache=place, classes=model.classes, task=model.task, progress=progress)
     catalog = scan_held_out(opened, progress, model.task)
-    progress.note(_about(opened, catalog))
+    progress.note(about(opened, catalog))
     known, unknown = _known(catalog, model)
     scanned = time.monotonic()
     positions, logits, far, bad = _judged(model, catalog, known, tta, progress)
     with listed(place / BAD_LIST):
         check_bad(bad, len(known), max_bad, before=catalog.bad, n_all=catalog.n_all)
-    about, trust = model.bundle.facts["verdict"], trust_of(model.bundle)
+    facts, trust = model.bundle.facts["verdict"], trust_of(model.bundle)
     outputs, labels = np.stack(logits), replace(catalog, classes=model.classes).labels(positions)
     verdict = judge_task(
         model.task,
@@ -86,12 +86,12 @@ def verify(
         labels,
         classes=model.classes,
         thresholds=model.bundle.thresholds,
-        median=about.get("median", 0.0),
+        median=facts.get("median", 0.0),
         paths=[catalog.photos[i].path for i in positions],
         side=GIVEN,
-        n_train=about["n_train"],
+        n_train=facts["n_train"],
         notes=(
-            *_learned(Path(bundle), [catalog.photos[i] for i in positions], model),
+            *learned_notes(Path(bundle), [catalog.photos[i] for i in positions], model),
             *_notes(model, {name for i in positions for name in catalog.names(catalog.photos[i])}, unknown),
         ),
     )
@@ -113,7 +113,7 @@ def _judged(
     """The photos that could be read, the model's answer to each and its distance, and those that could not be read."""
     progress.phase("Verifying", len(positions))
     good, logits, far, bad = [], [], [], []
-    for i, result in zip(positions, _logits(model, catalog, positions, tta), strict=True):
+    for i, result in zip(positions, answered(model, catalog, positions, tta), strict=True):
         progress.advance()
         if isinstance(result, Skip):
             bad.append(result)
@@ -143,7 +143,9 @@ def _known(catalog: Catalog, model: Model) -> tuple[list[int], Counter[str]]:
 Answer = tuple[NDArray[np.float32], float]
 
 
-def _logits(model: Model, catalog: Catalog, positions: list[int], tta: bool) -> Iterator[Answer | Skip]:
+def answered(model: Model, catalog: Catalog, positions: list[int], tta: bool) -> Iterator[Answer | Skip]:
+    """What the model gives for each photo: its logits (n_classes,) and its distance; or why it cannot be read."""
+
     def work(batch: list[int]) -> list[Answer | Skip]:
         pixels: list[NDArray[np.uint8] | Skip] = []
         for i in batch:
@@ -162,7 +164,7 @@ def _logits(model: Model, catalog: Catalog, positions: list[int], tta: bool) -> 
         yield from results
 
 
-def _about(opened: Source, catalog: Catalog) -> str:
+def about(opened: Source, catalog: Catalog) -> str:
     """One line on what was found, and what of it is left aside."""
     text = f"{counted(len(catalog.photos), 'photo')} ({opened.layout})"
     n_train = sum(row.side not in HELD_OUT_SIDES for row in opened.rows)
@@ -171,7 +173,7 @@ def _about(opened: Source, catalog: Catalog) -> str:
     return text
 
 
-def _learned(bundle: Path, photos: Sequence[Photo], model: Model) -> list[str]:
+def learned_notes(bundle: Path, photos: Sequence[Photo], model: Model) -> list[str]:
     """A note on those of the photos that the bundle learned from, as far as the run beside it tells."""
     try:
         with (bundle.resolve().parent / "catalog.csv").open(encoding="utf-8", errors="replace", newline="") as file:

@@ -12,7 +12,9 @@ import typer
 from rehead.cli import terminal
 from rehead.cli.arguments import Interrupt, as_seconds, backbone_arguments, guarded, named, not_empty
 from rehead.cli.options import Cache, Json, Layout, MaxBad, Tta, finish
+from rehead.cli.trust import compare, cross_validated, explain
 from rehead.cli.tuning import race, tune
+from rehead.errors import SourceError
 
 app = typer.Typer(
     name="rehead",
@@ -43,6 +45,8 @@ def _options(
 
 app.command()(tune)
 app.command()(race)
+app.command()(compare)
+app.command()(explain)
 
 
 @app.command()
@@ -69,21 +73,30 @@ def predict(
 @app.command()
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The folder `bundle` of a run.")],
-    photos: Annotated[str, typer.Argument(help="Labelled photos, as for `rehead tune`.")],
+    photos: Annotated[Optional[str], typer.Argument(help="Labelled photos, as for `rehead tune`.")] = None,
+    folds: Annotated[
+        Optional[int], typer.Option(help="Cross-validate the run's head on kept features: the run's photos, or PHOTOS.")
+    ] = None,
     layout: Layout = "auto",
     max_bad: MaxBad = 0.2,
     tta: Tta = False,
-    cache: Annotated[
-        Optional[str], typer.Option("--cache", help="Where archives are unpacked. (env: REHEAD_CACHE)")
-    ] = None,
+    cache: Cache = None,
     json: Json = False,
 ) -> None:
-    """Judge a bundle on other labelled photos.
+    """Judge a bundle on other labelled photos, or with --folds its kind of head by k-fold on those it was made from.
 
     Example: rehead verify runs/photos-efficientnet_lite0-1/bundle new_photos/
     """
+    if folds is not None:
+        cross_validated(bundle, photos, folds, layout, cache, json)
+        return
     from rehead.verify_bundle import verify as run_verify
 
+    if photos is None:
+        raise SourceError(
+            what="No photos are named.",
+            fix=f"Name labelled photos: rehead verify {bundle} photos/, or cross-validate on the run's own: --folds 5",
+        )
     progress = terminal.progress_for(json=json)
     with Interrupt(progress):
         verified = run_verify(bundle, named(photos), layout=layout, max_bad=max_bad, tta=tta, cache=cache,

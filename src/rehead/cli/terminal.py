@@ -79,11 +79,10 @@ def _show_classification(verdict: Verdict) -> None:
     out = console()
     right = round(verdict.top1.value * verdict.top1.n)
     low, high = 100 * verdict.top1.low, 100 * verdict.top1.high
-    kind = "photo" if verdict.top1.n == 1 else "photos"
-    if verdict.side != "given":  # a bundle that is verified may have learned from them
-        kind = f"held-out {kind}"
+    from rehead.verdict.metrics import judged_on
+
     out.print(
-        f"\n[bold]Right on {right} of {verdict.top1.n} {kind}: {100 * verdict.top1.value:.1f} %[/bold]"
+        f"\n[bold]Right on {right} of {judged_on(verdict.side, verdict.top1.n)}: {100 * verdict.top1.value:.1f} %[/bold]"
         f" (95 % interval {low:.1f} to {high:.1f})"
     )
     facts = [f"most frequent class alone {100 * verdict.majority.value:.1f} %", f"macro F1 {verdict.macro_f1}"]

@@ -36,12 +36,13 @@ class Apart:
 class Fitted:
     """A head, a few words on how it was found, and of several labels the probability from which on each is named.
 
-    apart: of classes, where some photos were held out."""
+    apart: of classes, where some photos were held out. penalty: that a linear head of classes was solved with."""
 
     head: Head
     note: str
     thresholds: tuple[float, ...] = ()
     apart: Apart | None = None
+    penalty: float | None = None
 
 
 SOFT_PENALTY = 1e-2  # times d / n_classes; a hundred times what is usual for a head that stays alone
@@ -106,7 +107,9 @@ def _fit(name: str, x: X, y: Y, n_classes: int, folds: Y, recipe: Recipe, device
         apart = None
         if solved.out_of_fold is not None and solved.rows is not None:
             apart = Apart.of(solved.rows, solved.out_of_fold)
-        return Fitted(solved.head, f"linear: multinomial logistic regression, {solved.note}", apart=apart)
+        return Fitted(
+            solved.head, f"linear: multinomial logistic regression, {solved.note}", apart=apart, penalty=solved.penalty
+        )
     if name == "prototype":
         logits = cross_validated(x, y, n_classes, folds, lambda x, y: solve_prototype(x, y, n_classes))
         note = "prototype: nearest class mean on standardised features"

@@ -1,18 +1,23 @@
 """Two models on the same photos: whether one is clearly better, or what it gains may be chance. Arrays in, numbers out.
 
-The rule is one standard error, after Breiman et al. 1984: of models that cannot be told apart, take the simpler.
+To choose between them the rule is one standard error, after Breiman et al. 1984: of models that cannot be told apart, take
+the simpler. To tell of them it is McNemar's test (1947): of the photos on which only one is right, would a coin have it so?
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rehead.errors import counted
+from rehead.verdict.bootstrap import Estimate, estimate
+
 ROUNDING = 1e-9  # a single photo's difference is one standard error exactly, and is never clear
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -37,3 +42,54 @@ def gain(right: NDArray[np.bool_], other: NDArray[np.bool_]) -> Gain:
         return Gain(0.0, math.inf)
     difference: NDArray[Any] = right.astype(np.float64) - other.astype(np.float64)
     return Gain(float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference))))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Of n photos: how many both models get right, only the first, only the second, neither. difference: what the second is
+    right on beyond the first, as a share, with its interval. p: of McNemar's exact test, two-sided, that they are even."""
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    difference: Estimate
+    p: float
+
+    @property
+    def n(self) -> int:
+        return self.both + self.only_first + self.only_second + self.neither
+
+    def sentence(self, first: str, second: str) -> str:
+        """The plain answer. first, second: what the models are called."""
+        changed = self.only_first + self.only_second
+        if not changed:
+            return f"{first} and {second} are right on the same photos, all {self.n} of them."
+        if self.p >= SIGNIFICANT:
+            return (
+                f"They cannot be told apart: of {counted(self.n, 'photo')} {first} alone is right on {self.only_first}, "
+                f"{second} alone on {self.only_second} (p = {self.p:.2g})."
+            )
+        better = second if self.difference.value > 0 else first
+        by = abs(100 * self.difference.value)
+        return (
+            f"{better} is better by {by:.1f} points: {first} alone is right on {self.only_first} of "
+            f"{counted(self.n, 'photo')}, {second} alone on {self.only_second} (p = {self.p:.2g})."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "n": self.n}
+
+
+def paired(first: NDArray[np.bool_], second: NDArray[np.bool_], strata: NDArray[np.int64]) -> Paired:
+    """first, second: (n,) each, n >= 1, whether a model is right on it. strata: (n,), within which photos are resampled."""
+    from scipy.stats import binomtest
+
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    changed, n = only_first + only_second, len(first)
+    p = float(binomtest(only_first, changed).pvalue) if changed else 1.0
+    gained = second.astype(np.float64) - first
+    difference = estimate(lambda weights: np.asarray(weights @ gained / n), n, strata=strata)
+    assert difference is not None  # a share of photos
+    return Paired(int((first & second).sum()), only_first, only_second, int((~first & ~second).sum()), difference, p)

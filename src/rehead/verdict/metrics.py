@@ -23,6 +23,7 @@ TOP5_FROM = 10  # classes; with fewer, the right one is among five nearly by cha
 N_MISTAKES = 10
 DRAWN = "drawn"  # the side of held-out photos that were drawn here; of a source's own it is "valid" or "test"
 GIVEN = "given"  # of photos that a finished bundle is verified on
+FOLDS = "folds"  # of photos that are each judged by a head that did not learn from them
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def judged_on(side: str, n: int) -> str:
 
 def of_side(side: str) -> str:
     """'held-out ', or nothing where photos are given to verify a bundle."""
-    return "" if side == GIVEN else "held-out "
+    return {GIVEN: "", FOLDS: "cross-validated "}.get(side, "held-out ")
 
 
 def readable(path: str) -> str:

@@ -1,0 +1,115 @@
+"""The commands that ask how far a model can be trusted: compare two of them, see where one looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from rehead.cli import terminal
+from rehead.cli.arguments import Interrupt, named
+from rehead.cli.options import Json, Layout, MaxBad, Tta, finish
+from rehead.cli.tables import console, printable, say, show_table
+
+if TYPE_CHECKING:
+    from rehead.compare_bundles import Said
+
+Unpacked = Annotated[Optional[str], typer.Option("--cache", help="Where archives are unpacked. (env: REHEAD_CACHE)")]
+N_SHOWN = 20  # changed photos
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="The folder `bundle` of a run.")],
+    second: Annotated[Path, typer.Argument(help="The folder `bundle` of another.")],
+    photos: Annotated[str, typer.Argument(help="Labelled photos, as for `rehead tune`.")],
+    layout: Layout = "auto",
+    max_bad: MaxBad = 0.2,
+    tta: Tta = False,
+    cache: Unpacked = None,
+    json: Json = False,
+) -> None:
+    """Judge two bundles on the same photos: which is better, and on which photos they differ.
+
+    Example: rehead compare runs/photos-efficientnet_lite0-1/bundle runs/photos-resnet50-1/bundle new_photos/
+    """
+    from rehead.compare_bundles import compare as run_compare
+
+    progress = terminal.progress_for(json=json)
+    with Interrupt(progress):
+        found = run_compare(first, second, named(photos), layout=layout, max_bad=max_bad, tta=tta, cache=cache,
+                            progress=progress)  # fmt: skip
+    finish(progress, found.to_dict() if json else None)
+    if json:
+        return
+    out = console()
+    out.print(f"\n{printable(found.sentence)}", style="bold", markup=False)
+    for name, right in zip(found.names, found.right, strict=True):
+        out.print(f"{printable(name)}: right on {terminal.percent(right)}", markup=False)
+    difference = found.paired.difference
+    out.print(
+        f"difference {100 * difference.value:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f}); "
+        f"both right on {found.paired.both}, neither on {found.paired.neither}",
+        style="dim", markup=False,
+    )  # fmt: skip
+    for note in found.notes:
+        out.print(f"! {printable(note)}", style="yellow", markup=False)
+    if found.changes:
+        out.print()
+        rows = [
+            (
+                printable(terminal.opening(c.path, photos)),
+                printable(", ".join(c.labels)),
+                _said(c.first),
+                _said(c.second),
+            )
+            for c in found.changes[:N_SHOWN]
+        ]
+        show_table(["changed", "is", *map(printable, found.names)], rows)
+        if (more := len(found.changes) - N_SHOWN) > 0:
+            say(f"... and {more} more; --json has all.")
+    terminal.show_skipped(found.skipped)
+
+
+def _said(said: Said) -> str:
+    sure = "" if said.probability is None else f" {said.probability:.3f}"
+    return f"{'right' if said.is_right else 'wrong'}: {printable(', '.join(said.named)) or '(none)'}{sure}"
+
+
+def cross_validated(
+    bundle: Path, photos: Optional[str], folds: int, layout: str, cache: Optional[str], json: bool
+) -> None:
+    """`rehead verify --folds`."""
+    from rehead.cross_validate import cross_validate
+
+    progress = terminal.progress_for(json=json)
+    with Interrupt(progress):
+        found = cross_validate(bundle, named(photos), folds=folds, layout=layout, cache=cache, progress=progress)
+    finish(progress, found.to_dict() if json else None)
+    if json:
+        return
+    terminal.show_verdict(found.verdict, photos)
+    if found.by_fold:
+        shares = ", ".join(f"{100 * share:.1f}" for share in found.by_fold)
+        say(f"\nRight in each fold: {shares} %. No photo was read; {found.seconds:.1f} s.")
+
+
+def explain(
+    bundle: Annotated[Path, typer.Argument(help="The folder `bundle` of a run.")],
+    photo: Annotated[Path, typer.Argument(help="An image.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write: .png, .jpg or .webp.")] = Path(
+        "map.png"
+    ),
+    label: Annotated[Optional[str], typer.Option("--class", help="The class to look for; else what is named.")] = None,
+) -> None:
+    """Show where a bundle looks: the photo as the network sees it, bright where it speaks for the class.
+
+    Example: rehead explain runs/photos-efficientnet_lite0-1/bundle cat.jpg -o map.png
+    """
+    from rehead.explain import explain as run_explain
+    from rehead.explain import write_overlay
+    from rehead.predict import load
+
+    heat = run_explain(load(bundle), photo, label)
+    write_overlay(heat, out, spared=photo)
+    say(f"{printable(str(out))}: where it sees {printable(heat.label)}, by {heat.method}")

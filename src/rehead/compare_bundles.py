@@ -1,0 +1,207 @@
+"""Two bundles on the same labelled photos: which is better, and on which photos they differ. No torch, no store."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.bundle import sigmoid, softmax
+from rehead.data.catalog import Catalog, Photo
+from rehead.data.rows import Skip
+from rehead.data.scan import scan_held_out
+from rehead.data.sources import open_source
+from rehead.errors import BundleError, SourceError, counted
+from rehead.features.cache import cache_folder
+from rehead.features.extract import BAD_LIST, check_bad, listed
+from rehead.predict import Model, load
+from rehead.progress import Progress, Silent
+from rehead.verdict.compare import Paired, paired
+from rehead.verdict.intervals import Interval, wilson
+from rehead.verdict.metrics import readable
+from rehead.verify_bundle import about, answered, learned_notes
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model says of a photo: what it names, of one class with its probability, and whether that is right."""
+
+    named: tuple[str, ...]
+    probability: float | None
+    is_right: bool
+
+
+@dataclass(frozen=True)
+class Change:
+    """A photo on which the models differ in being right."""
+
+    path: str
+    labels: tuple[str, ...]
+    first: Said
+    second: Said
+
+
+@dataclass(frozen=True)
+class Compared:
+    """names: of the two bundles. right: the share that each is right on. changes: those where the second became right first,
+    then those where it became wrong, each from the surest. notes: what was left out. read: the bytes of a changed photo."""
+
+    bundles: tuple[Path, Path]
+    names: tuple[str, str]
+    right: tuple[Interval, Interval]
+    paired: Paired
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+    skipped: tuple[Skip, ...]
+    seconds: float
+    read: Callable[[Change], bytes]
+
+    @property
+    def sentence(self) -> str:
+        return self.paired.sentence(*self.names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            "bundles": [str(folder) for folder in self.bundles],
+            "right": [vars(interval) for interval in self.right],
+            "paired": self.paired.to_dict(),
+            "sentence": self.sentence,
+            "changes": [{**vars(c), "first": vars(c.first), "second": vars(c.second)} for c in self.changes],
+            "notes": list(self.notes),
+            "seconds": {"total": self.seconds},
+        }
+
+
+def compare(
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str],
+    source: object,
+    *,
+    layout: str = "auto",
+    cache: str | os.PathLike[str] | None = None,
+    max_bad: float = 0.2,
+    tta: bool = False,
+    progress: Progress | None = None,
+) -> Compared:
+    """Both bundles on the photos whose classes both know: all of them, or the held-out sides where the source gives sides.
+
+    Raises BundleError where they do not learn the same kind of thing or give numbers, SourceError.
+    """
+    begun, progress = time.monotonic(), progress or Silent()
+    folders, place = (Path(first), Path(second)), cache_folder(cache)
+    models = load(first), load(second)
+    shared = _shared(models, folders)
+    task = models[0].task
+    opened = open_source(source, layout=layout, cache=place, classes=shared, task=task, progress=progress)
+    catalog = replace(scan_held_out(opened, progress, task), classes=shared)
+    progress.note(about(opened, catalog))
+    rows = [i for i, photo in enumerate(catalog.photos) if set(catalog.names(photo)) <= set(shared)]
+    if not rows:
+        raise SourceError(
+            what=f"None of the photos is of a class that both bundles know ({', '.join(shared[:10])}).",
+            fix="Name the folders after the bundles' classes.",
+        )
+    names = _names(folders)
+    found = [_said(model, catalog, rows, tta, progress, name) for model, name in zip(models, names, strict=True)]
+    bad = found[0][1]
+    with listed(place / BAD_LIST):
+        check_bad(list(bad.values()), len(rows), max_bad, before=catalog.bad, n_all=catalog.n_all)
+    good = [i for i in rows if i not in bad]
+    said = [[answers[i] for i in good] for answers, _ in found]
+    right = [np.array([one.is_right for one in answers]) for answers in said]
+    photos = {readable(photo.path): photo for photo in catalog.photos}
+    return Compared(
+        bundles=folders,
+        names=names,
+        right=(wilson(int(right[0].sum()), len(good)), wilson(int(right[1].sum()), len(good))),
+        paired=paired(right[0], right[1], catalog.strata[good]),
+        changes=_changes(catalog, good, said),
+        notes=_notes(folders, models, catalog, good, rows),
+        skipped=(*catalog.skipped, *bad.values()),
+        seconds=round(time.monotonic() - begun, 3),
+        read=lambda change: catalog.read(photos[change.path]),
+    )
+
+
+def _shared(models: tuple[Model, Model], folders: tuple[Path, Path]) -> tuple[str, ...]:
+    """The classes that both know. Raises BundleError where there is nothing to compare."""
+    tasks = [model.task for model in models]
+    if tasks[0] != tasks[1] or "regression" in tasks:
+        raise BundleError(
+            what=f"{folders[0]} and {folders[1]} cannot be compared: one is for {tasks[0]}, the other for {tasks[1]}."
+            if tasks[0] != tasks[1]
+            else "Bundles that give numbers cannot be compared: no photo is simply right or wrong.",
+            fix="Judge each by itself: rehead verify BUNDLE PHOTOS",
+        )
+    shared = tuple(name for name in models[0].classes if name in models[1].classes)
+    if not shared:
+        raise BundleError(
+            what="The bundles have no class in common.",
+            why=f"They know {', '.join(models[0].classes[:5])}, and {', '.join(models[1].classes[:5])}.",
+        )
+    return shared
+
+
+def _names(folders: tuple[Path, Path]) -> tuple[str, str]:
+    """What tells two folders apart: the run's name where the folder is called bundle, else the last parts that differ."""
+    parts = [[part for part in folder.resolve().parts if part != "bundle"] for folder in folders]
+    for n in range(1, 1 + max(map(len, parts))):
+        one, other = ("/".join(part[-n:]) for part in parts)
+        if one != other:
+            return one, other
+    return "the first", "the second"
+
+
+def _said(
+    model: Model, catalog: Catalog, rows: list[int], tta: bool, progress: Progress, name: str
+) -> tuple[dict[int, Said], dict[int, Skip]]:
+    """What the model says of each photo by its place, and those that could not be read."""
+    progress.phase(f"Asking {name}", len(rows))
+    answers, bad = {}, {}
+    for i, result in zip(rows, answered(model, catalog, rows, tta), strict=True):
+        progress.advance()
+        if isinstance(result, Skip):
+            bad[i] = result
+        else:
+            answers[i] = _one(model, result[0], catalog.names(catalog.photos[i]))
+    return answers, bad
+
+
+def _one(model: Model, logits: NDArray[np.float32], labels: Sequence[str]) -> Said:
+    if model.task == "multilabel":
+        named = sigmoid(logits) >= np.asarray(model.bundle.thresholds, np.float32)
+        names = tuple(name for name, is_named in zip(model.classes, named, strict=True) if is_named)
+        return Said(names, None, set(names) == set(labels))
+    p = softmax(logits[None] / np.float32(model.bundle.temperature))[0]
+    name = model.classes[int(p.argmax())]
+    return Said((name,), float(p.max()), [name] == list(labels))
+
+
+def _changes(catalog: Catalog, good: list[int], said: list[list[Said]]) -> tuple[Change, ...]:
+    changed = [
+        Change(readable(catalog.photos[i].path), tuple(catalog.names(catalog.photos[i])), one, other)
+        for i, one, other in zip(good, *said, strict=True)
+        if one.is_right != other.is_right
+    ]
+    return tuple(sorted(changed, key=lambda c: (c.first.is_right, -(c.second.probability or 0), c.path)))
+
+
+def _notes(
+    folders: tuple[Path, Path], models: tuple[Model, Model], catalog: Catalog, good: list[int], rows: list[int]
+) -> tuple[str, ...]:
+    photos: list[Photo] = [catalog.photos[i] for i in good]
+    notes = [f"{note} ({folder})" for folder, model in zip(folders, models, strict=True)
+             for note in learned_notes(folder, photos, model)]  # fmt: skip
+    for folder, model in zip(folders, models, strict=True):
+        if others := [name for name in model.classes if name not in catalog.classes]:
+            notes.append(f"{folder} knows {', '.join(others[:5])} too, which the other does not, and may name it.")
+    if n := len(catalog.photos) - len(rows):
+        notes.append(f"{counted(n, 'photo')} of classes that not both know {'is' if n == 1 else 'are'} left out.")
+    return tuple(notes)
