@@ -25,6 +25,7 @@ from rehead.verdict.neighbours import Neighbours, other_neighbours
 MAX_BITS = 24  # of 256
 FLAT = 3.0  # standard deviation of the luma, below which a hash is that of noise
 N_NEAREST = 5
+MAX_PHOTOS = 100_000  # among which neighbours are looked for: all pairs of more would take hours
 T = TypeVar("T", bound=Hashable)
 
 
@@ -45,19 +46,20 @@ def alike(
     *,
     told: Callable[[int], None] = lambda _: None,
 ) -> Alike:
-    """The neighbours of each photo, and which of them are near copies.
+    """The neighbours of each photo, and which of them are near copies; of the first MAX_PHOTOS where there are more.
 
     positions: in the catalog, of the rows of `features` (n, d). facts: by position; a photo without any is no near copy.
     told: how many more photos are done.
     """
-    nearest = other_neighbours(features, N_NEAREST, told=told)
+    positions = tuple(positions[:MAX_PHOTOS])
+    nearest = other_neighbours(features[: len(positions)], N_NEAREST, told=told)
     hashes = {i: fact.hash for i, fact in facts.items() if fact.contrast > FLAT}
     bits: dict[tuple[int, int], int] = {}
     for row, i in enumerate(positions):
         for j in (positions[place] for place in nearest.places[row]):
             if i in hashes and j in hashes and (differ := (hashes[i] ^ hashes[j]).bit_count()) <= MAX_BITS:
                 bits[min(i, j), max(i, j)] = differ
-    return Alike(tuple(positions), nearest, tuple((i, j, n) for (i, j), n in sorted(bits.items())))
+    return Alike(positions, nearest, tuple((i, j, n) for (i, j), n in sorted(bits.items())))
 
 
 def tied_sides(catalog: Catalog, pairs: Iterable[tuple[int, int, int]]) -> tuple[Catalog, int]:
@@ -72,7 +74,12 @@ def tied_sides(catalog: Catalog, pairs: Iterable[tuple[int, int, int]]) -> tuple
     for group in joined((i, j) for i, j, _ in pairs):
         if any(photos[i].side == "train" for i in group):
             moved |= {i for i in group if photos[i].side != "train"}
-    stay = {name for i, photo in enumerate(photos) if photo.side != "train" and i not in moved for name in catalog.names(photo)}
+    stay = {
+        name
+        for i, photo in enumerate(photos)
+        if photo.side != "train" and i not in moved
+        for name in catalog.names(photo)
+    }
     moved = {i for i in moved if catalog.task == "regression" or stay.issuperset(catalog.names(photos[i]))}
     for i in moved:
         photos[i] = replace(photos[i], side="train")

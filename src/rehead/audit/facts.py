@@ -19,19 +19,23 @@ from PIL import ExifTags, Image
 from rehead.pixels import opened, to_rgb, upright
 
 SIDE = 160  # the shorter side at which a picture is looked at; smaller ones are not made larger
-RING = 0.04  # of the shorter side: how wide the border is
-DEEPER = (0.12, 0.16)  # of the shorter side: a ring inside, which a border that was added does not reach
+RING = 0.0125  # of the shorter side: how wide the border is, two pixels of SIDE, so that a thin frame is most of it
+DEEPER = (0.12, 0.1325)  # of the shorter side: a ring inside, which a border that was added does not reach
 HASH_SIDE = 16  # frequencies a side: 64 bits take two drawings of a digit for one, 256 do not
 EXIF_IFD = 0x8769
+DETAIL_QUALITY = 75  # libjpeg's usual one
 Ring = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Facts:
     """width, height: of the upright picture, pixels. quality: of a JPEG, 1..100. camera: as EXIF has it. taken: seconds
-    since 1970 by the camera's clock. brightness, contrast: mean and standard deviation of the luma, 0..255. sharpness:
-    variance of its Laplacian. hash: perceptual, 256 bits. border, inside: of the top, right, bottom and left edge of the
-    outermost ring and of one further in, mean red, green and blue and their spread along the edge, 16 numbers, 0..255.
+    since 1970 by the camera's clock.
+
+    Of the picture made small: brightness, contrast: mean and standard deviation of the luma, 0..255. sharpness: variance of
+    its Laplacian. detail: bits per pixel that it takes as a JPEG of DETAIL_QUALITY. hash: perceptual, 256 bits. border,
+    inside: of the top, right, bottom and left edge of the outermost ring and of one further in, mean red, green and blue and
+    their spread along the edge, 16 numbers, 0..255.
     """
 
     width: int
@@ -44,6 +48,7 @@ class Facts:
     brightness: float
     contrast: float
     sharpness: float
+    detail: float
     hash: int
     border: Ring
     inside: Ring
@@ -73,6 +78,7 @@ def facts_of(data: bytes) -> Facts:
             brightness=round(float(grey.mean()), 2),
             contrast=round(float(grey.std()), 2),
             sharpness=round(_sharpness(grey), 3),
+            detail=_detail(picture),
             hash=_hash(picture),
             border=_ring(rgb, 0.0, RING),
             inside=_ring(rgb, *DEEPER),
@@ -137,6 +143,12 @@ def _sharpness(grey: NDArray[np.float32]) -> float:
     middle = grey[1:-1, 1:-1]
     laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * middle
     return float(laplacian.var())
+
+
+def _detail(picture: Image.Image) -> float:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=DETAIL_QUALITY)
+    return round(8 * file.tell() / (picture.width * picture.height), 3)
 
 
 def _ring(rgb: NDArray[np.float32], begin: float, end: float) -> Ring:

@@ -10,8 +10,9 @@ import functools
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from pathlib import Path
+from typing import Any
 
 from rehead.audit.facts import Facts, facts_of
 from rehead.data.catalog import Catalog
@@ -24,6 +25,7 @@ FILE = "facts-1.sqlite"  # the number is that of the facts: other facts, another
 MAX_ASKED = 500  # at once; some builds of SQLite allow 999
 WAIT_S = 5.0  # for another job that writes
 CHUNK = 16  # photos a thread decodes at a time
+NAMES = tuple(field.name for field in fields(Facts))
 REMEMBERED = 1_000  # photos that are written at once
 
 
@@ -104,8 +106,8 @@ def _known(connection: sqlite3.Connection | None, digests: Sequence[bytes]) -> M
 
 
 def _facts(text: str) -> Facts:
-    *values, border, inside = json.loads(text)
-    return Facts(*values, tuple(border), tuple(inside))
+    values: dict[str, Any] = dict(zip(NAMES, json.loads(text), strict=True))
+    return Facts(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _remember(connection: sqlite3.Connection | None, new: Sequence[tuple[bytes, Facts]]) -> None:

@@ -24,10 +24,11 @@ def label_issues(catalog: Catalog, positions: Sequence[int], logits: NDArray[Any
     """The labels that are likely wrong, the likeliest first. For classes only.
 
     positions: in the catalog, of the rows of `logits` (n, n_classes), which are of a model that did not learn from the photo;
-    NaN where there is none. Importing cleanlab takes two to three seconds.
+    NaN where there is none, or of a class that no photo has. Importing cleanlab takes two to three seconds.
     """
-    known = np.flatnonzero(np.isfinite(logits).all(axis=1))
-    labels = catalog.labels(positions)[known]
+    labels = catalog.labels(positions)
+    known = np.flatnonzero(np.isfinite(logits[np.arange(len(labels)), labels]))
+    labels = labels[known]
     present = np.unique(labels)
     if len(known) < MIN_PHOTOS or len(present) < 2:
         return ()

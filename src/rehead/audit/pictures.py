@@ -20,7 +20,9 @@ FAULTS = ("blank", "dark", "bright", "blurred", "tiny", "odd shape")
 BLANK = 4.0  # standard deviation of the luma: a page with a line of text has more
 DARK, BRIGHT = 20.0, 235.0  # mean luma, 0..255
 EXTREME = 3.0  # so many times darker, or nearer to white, than the median photo
-BLURRED = 8.0  # so many times less sharp than the median; blurring by 1 % of the side makes cats and dogs 40 times less so
+BLURRED = (
+    8.0  # so many times less sharp than the median; blurring by 1 % of the side makes cats and dogs 40 times less so
+)
 TINY = 64  # pixels of the shorter side; networks see 224
 SMALLER = 2.0  # so many times smaller than the median photo
 LONG = 3.0  # times longer than wide: of such a picture the middle third is seen, or a strip of a few pixels

@@ -11,6 +11,7 @@ import typer
 
 from rehead.cli import terminal
 from rehead.cli.arguments import Interrupt, as_seconds, backbone_arguments, guarded, named, not_empty
+from rehead.cli.audits import audit
 from rehead.cli.options import Cache, Json, Layout, MaxBad, Tta, finish
 from rehead.cli.tuning import race, tune
 
@@ -43,6 +44,7 @@ def _options(
 
 app.command()(tune)
 app.command()(race)
+app.command()(audit)
 
 
 @app.command()

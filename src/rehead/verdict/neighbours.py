@@ -59,7 +59,7 @@ def other_neighbours(features: NDArray[Any], k: int, *, told: Callable[[int], No
 def directions(features: NDArray[Any]) -> NDArray[np.float32]:
     """The rows (n, d) at length 1, float32; zeros stay zeros."""
     rows = np.asarray(features, np.float32)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 
 def _all(cosines: NDArray[np.float32]) -> NDArray[np.int64]:
