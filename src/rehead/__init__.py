@@ -13,6 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rehead.audit.findings import Audit
+    from rehead.audit.job import run_audit
     from rehead.batches import load_batch
     from rehead.bundle import Bundle, Head
     from rehead.classifier import Classifier
@@ -36,6 +38,8 @@ _ROOM_BY_NAME = {
     "race": "rehead.search.race",
     "Race": "rehead.search.heats",
     "verify": "rehead.verify_bundle",
+    "run_audit": "rehead.audit.job",
+    "Audit": "rehead.audit.findings",
     "load": "rehead.predict",
     "Model": "rehead.predict",
     "Prediction": "rehead.predict",
@@ -53,6 +57,7 @@ _ROOM_BY_NAME = {
 }
 
 __all__ = [
+    "Audit",
     "Backbone",
     "Bundle",
     "Classifier",
@@ -70,6 +75,7 @@ __all__ = [
     "load",
     "load_batch",
     "race",
+    "run_audit",
     "tune",
     "verify",
 ]

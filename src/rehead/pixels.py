@@ -11,12 +11,13 @@ orientation is applied.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import math
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -101,12 +102,19 @@ def prepare(
     box: for augmentation, the part (left, top, right, bottom) to show of a picture of this (width, height), instead of
     the fit.
     """
+    with opened(data) as image:
+        if image.format in ("JPEG", "MPO"):
+            image.draft(None, _draft_size(preprocess))
+        return fit_image(image, preprocess, box)
+
+
+@contextlib.contextmanager
+def opened(data: bytes) -> Iterator[Image.Image]:
+    """The picture in an encoded file, not decoded yet. What fails when it is becomes a PhotoError, as in `prepare`."""
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             _check_size(image)
-            if image.format in ("JPEG", "MPO"):
-                image.draft(None, _draft_size(preprocess))
-            return fit_image(image, preprocess, box)
+            yield image
     except PhotoError:
         raise
     except Image.DecompressionBombError:
@@ -123,7 +131,7 @@ def fit_image(
 ) -> NDArray[np.uint8]:
     """A Pillow image as (height, width, 3). The image is not changed. box: as in `prepare`."""
     _check_size(image)
-    rgb = to_rgb(_upright(image))
+    rgb = to_rgb(upright(image))
     size = (preprocess.width, preprocess.height)
     resample = _RESAMPLING[preprocess.interpolation]
     if box is not None:
@@ -178,7 +186,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says."""
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
     return ImageOps.exif_transpose(image) if turned else image
 

@@ -86,8 +86,9 @@ class Field:
 @dataclass(frozen=True)
 class Shortcut:
     """The label told from what is not the picture. source: "file" (its facts) or "border" (the picture's edge). accuracy:
-    cross-validated. majority: of always naming the most frequent class. p: of a one-sided test that it is no better.
-    is_found: whether it is significantly better. fields: those that give it away by themselves, the strongest first."""
+    cross-validated. majority: of always naming the most frequent class. p: of a one-sided test that it is no better than
+    that and than the control. is_found: whether it is significantly better. fields: those that give it away by themselves,
+    the strongest first. control: the same from the picture itself: how much detail it has, or a ring further in."""
 
     source: str
     accuracy: Interval
@@ -95,6 +96,7 @@ class Shortcut:
     p: float
     is_found: bool
     fields: tuple[Field, ...]
+    control: Interval | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +135,7 @@ class Audit:
                     **s,
                     "accuracy": Interval(**s["accuracy"]),
                     "majority": Interval(**s["majority"]),
+                    "control": interval(s.get("control")),
                     "fields": tuple(Field(**{**f, "accuracy": Interval(**f["accuracy"])}) for f in s["fields"]),
                 }
             )

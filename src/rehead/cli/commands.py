@@ -11,6 +11,7 @@ import typer
 
 from rehead.cli import terminal
 from rehead.cli.arguments import Interrupt, as_seconds, backbone_arguments, guarded, named, not_empty
+from rehead.cli.audits import audit
 from rehead.cli.options import Cache, Json, Layout, MaxBad, Tta, finish
 from rehead.cli.trust import compare, cross_validated, explain
 from rehead.cli.tuning import race, tune
@@ -47,6 +48,7 @@ app.command()(tune)
 app.command()(race)
 app.command()(compare)
 app.command()(explain)
+app.command()(audit)
 
 
 @app.command()

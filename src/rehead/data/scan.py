@@ -46,11 +46,13 @@ def scan(
     progress: Progress | None = None,
     cache: Path | None = None,
     join: Callable[[Catalog], Catalog] | None = None,
+    is_learned: bool = True,
 ) -> Catalog:
     """The catalog of a source, each class with photos to learn from and photos held out.
 
     task: what its labels are; "auto" where they tell it, see `targets.task_of`. cache: the folder of the index of files
     that were read before; None: all are read. join: adds photos that are known already, before that is checked.
+    is_learned: whether classes are to be learned and verified; else any photos will do.
     Raises SourceError when nothing can be read and SplitError when no honest split can be made.
     """
     found = _identified(source, progress or Silent(), cache)
@@ -59,7 +61,8 @@ def scan(
     ours = not any(row.side for row, _ in found)
     photos = _with_sides(found, ours, seed, valid_fraction)
     catalog = _catalog(source, photos, found, ours, kind)
-    return checked_split(join(catalog) if join else catalog)
+    catalog = join(catalog) if join else catalog
+    return checked_split(catalog) if is_learned else catalog
 
 
 def scan_held_out(source: Source, progress: Progress | None = None, task: Task = "classification") -> Catalog:
@@ -211,6 +214,8 @@ def _catalog(source: Source, photos: list[Photo], found: list[tuple[Row, bytes]]
         task=task,
         bad=tuple(source.skipped),
         n_rows=len(found) + len(source.skipped),
+        same=_same(photos),
+        file=lambda photo: source.file(row_by_path[photo.path]) if photo.path in row_by_path else None,
     )
 
 
@@ -224,6 +229,14 @@ def _conflicts(photos: list[Photo]) -> dict[bytes, str]:
         for digest, names in labels.items()
         if len(names) > 1
     }
+
+
+def _same(photos: list[Photo]) -> tuple[tuple[Photo, ...], ...]:
+    """Photos with the same bytes."""
+    groups: dict[bytes, list[Photo]] = defaultdict(list)
+    for photo in photos:
+        groups[photo.digest].append(photo)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
 def _nothing(source: Source) -> SourceError:

@@ -100,7 +100,7 @@ def list_stores(cache: Path) -> list[StoreFacts]:
 def other_bytes(cache: Path) -> int:
     """Bytes of exported networks, unpacked archives, and what killed jobs left over."""
     parts = [folder for folder in _folders(cache / "features") if _is_part(folder)]
-    index = sum(path.stat().st_size for path in cache.glob("files-*.sqlite*"))
+    index = sum(path.stat().st_size for path in cache.glob("*.sqlite*"))
     return index + sum(_size(folder) for folder in [cache / "prefixes", cache / "archives", *parts])
 
 

@@ -1,0 +1,161 @@
+"""What is known of a photo from its bytes alone, besides what it shows: size, JPEG quality, camera, how sharp, how dark.
+
+Each photo is decoded once, at reduced size, and its facts are kept by digest in one file of the cache (`kept.py`). What is
+odd about them is judged by others. Times of files and their order are the source's, not the bytes', and not here.
+"""
+
+from __future__ import annotations
+
+import calendar
+import functools
+import io
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from rehead.pixels import opened, to_rgb, upright
+
+SIDE = 160  # the shorter side at which a picture is looked at; smaller ones are not made larger
+RING = 0.0125  # of the shorter side: how wide the border is, two pixels of SIDE, so that a thin frame is most of it
+DEEPER = (0.12, 0.1325)  # of the shorter side: a ring inside, which a border that was added does not reach
+HASH_SIDE = 16  # frequencies a side: 64 bits take two drawings of a digit for one, 256 do not
+EXIF_IFD = 0x8769
+DETAIL_QUALITY = 75  # libjpeg's usual one
+Ring = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """width, height: of the upright picture, pixels. quality: of a JPEG, 1..100. camera: as EXIF has it. taken: seconds
+    since 1970 by the camera's clock.
+
+    Of the picture made small: brightness, contrast: mean and standard deviation of the luma, 0..255. sharpness: variance of
+    its Laplacian. detail: bits per pixel that it takes as a JPEG of DETAIL_QUALITY. hash: perceptual, 256 bits. border,
+    inside: of the top, right, bottom and left edge of the outermost ring and of one further in, mean red, green and blue and
+    their spread along the edge, 16 numbers, 0..255.
+    """
+
+    width: int
+    height: int
+    n_bytes: int
+    format: str
+    quality: int | None
+    camera: str | None
+    taken: float | None
+    brightness: float
+    contrast: float
+    sharpness: float
+    detail: float
+    hash: int
+    border: Ring
+    inside: Ring
+
+
+def facts_of(data: bytes) -> Facts:
+    """The facts of an encoded picture. Raises PhotoError where it cannot be decoded."""
+    with opened(data) as image:
+        width, height = image.size
+        quality = _quality(image)
+        exif = image.getexif()
+        is_turned = exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        form = str(image.format)
+        if form in ("JPEG", "MPO"):
+            image.draft(None, (SIDE, SIDE))  # decoded at the smallest scale that is no smaller
+        picture = _small(to_rgb(upright(image)))
+        rgb = np.asarray(picture, np.float32)
+        grey = np.asarray(picture.convert("L"), np.float32)
+        return Facts(
+            width=height if is_turned else width,
+            height=width if is_turned else height,
+            n_bytes=len(data),
+            format=form,
+            quality=quality,
+            camera=_camera(exif),
+            taken=_taken(exif),
+            brightness=round(float(grey.mean()), 2),
+            contrast=round(float(grey.std()), 2),
+            sharpness=round(_sharpness(grey), 3),
+            detail=_detail(picture),
+            hash=_hash(picture),
+            border=_ring(rgb, 0.0, RING),
+            inside=_ring(rgb, *DEEPER),
+        )
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    scale = SIDE / min(picture.size)
+    if scale >= 1:
+        return picture
+    size = (max(SIDE, round(picture.width * scale)), max(SIDE, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.BOX)
+
+
+def _camera(exif: Image.Exif) -> str | None:
+    parts = [str(exif.get(tag) or "").strip("\0 ") for tag in (ExifTags.Base.Make, ExifTags.Base.Model)]
+    return " ".join(filter(None, parts))[:80] or None
+
+
+def _taken(exif: Image.Exif) -> float | None:
+    """When the photo was taken; None where EXIF does not say, or not in its own form."""
+    text = exif.get_ifd(EXIF_IFD).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
+    try:
+        return float(calendar.timegm(time.strptime(str(text).strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S")))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _quality(image: Image.Image) -> int | None:
+    """The quality at which libjpeg writes the most similar table of quantisation; None for what is no JPEG."""
+    tables = getattr(image, "quantization", None)
+    if not tables or len(tables[min(tables)]) != 64:
+        return None
+    table = np.array(tables[min(tables)], np.float32)
+    return 1 + int(np.abs(_tables() - table).sum(axis=1).argmin())
+
+
+@functools.cache
+def _tables() -> NDArray[np.float32]:
+    """libjpeg's table for luma at each quality from 1 to 100, (100, 64), as it writes them itself."""
+    tables = []
+    for quality in range(1, 101):
+        file = io.BytesIO()
+        Image.new("L", (8, 8)).save(file, "JPEG", quality=quality)
+        with Image.open(file) as image:
+            tables.append(image.quantization[0])  # type: ignore[attr-defined]
+    return np.array(tables, np.float32)
+
+
+def _hash(picture: Image.Image) -> int:
+    """imagehash's pHash: the 256 lowest frequencies of a 64 x 64 thumbnail, above their median or not (Zauner 2010)."""
+    import imagehash
+
+    bits = imagehash.phash(picture, hash_size=HASH_SIDE).hash.ravel()
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def _sharpness(grey: NDArray[np.float32]) -> float:
+    """The variance of the Laplacian (Pech-Pacheco et al. 2000)."""
+    if min(grey.shape) < 3:
+        return 0.0
+    middle = grey[1:-1, 1:-1]
+    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * middle
+    return float(laplacian.var())
+
+
+def _detail(picture: Image.Image) -> float:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=DETAIL_QUALITY)
+    return round(8 * file.tell() / (picture.width * picture.height), 3)
+
+
+def _ring(rgb: NDArray[np.float32], begin: float, end: float) -> Ring:
+    """Of each edge of a ring, from `begin` to `end` of the shorter side away from the picture's edge: colour and spread."""
+    h, w = rgb.shape[:2]
+    a = min(int(begin * min(h, w)), (min(h, w) - 1) // 2)
+    b = max(a + 1, int(end * min(h, w)))
+    edges = (rgb[a:b, a : w - a], rgb[a : h - a, w - b : w - a], rgb[h - b : h - a, a : w - a], rgb[a : h - a, a:b])
+    numbers = [(*edge.mean(axis=(0, 1)), edge.std(axis=(0, 1)).mean()) for edge in edges]
+    return tuple(round(float(number), 2) for edge in numbers for number in edge)
