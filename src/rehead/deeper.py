@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.activations import Extracted, at_the_cut
+from rehead.audit.ties import tied_by_frozen
 from rehead.bundle import Familiar, Head
 from rehead.errors import Diverged, counted
 from rehead.export import export_prefix
@@ -56,6 +57,9 @@ def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] =
     track: names of trackers that follow the training.
     """
     recipe = with_decided_fit(job, recipe)
+    if recipe.tie_copies:
+        job = tied_by_frozen(job, recipe)
+        job.clock.lap("extract")
     job.progress.phase(f"Loading {recipe.backbone}")
     backbone = network_of(recipe)
     job.clock.lap("prepare")
@@ -146,6 +150,7 @@ def _solution(
         raise Diverged("What the network gives for held-out photos is no numbers.", lr)
     export_prefix(Pooled(network).eval(), card.preprocess, run.path / BODY)
     return Solution(
+        catalog=ground.job.catalog,
         head=head,
         thresholds=_thresholds(ground, model),
         note=note,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rehead.audit.ties import tied
 from rehead.export import in_batches
 from rehead.extraction import chosen_prefix, extract_missing, folds_of, job_order, open_store, photos_there
 from rehead.features.engines import OnnxEngine, Prefix, resolve
@@ -25,6 +26,8 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
         order = job_order(catalog, recipe)
         n_stored = len(order) - len(store.missing([catalog.photos[i].digest for i in order]))
         extracted = extract_missing(job, order, prefix, recipe, store)
+        if recipe.tie_copies:
+            catalog = tied(job, order, store).catalog
         train, held_out = photos_there(catalog, order, store)
         job.clock.lap("extract")
 
@@ -38,6 +41,7 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
 
         shown = store.read([catalog.photos[i].digest for i in held_out])
     return Solution(
+        catalog=catalog,
         head=fitted.head,
         note=fitted.note,
         thresholds=fitted.thresholds,

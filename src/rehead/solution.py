@@ -18,8 +18,8 @@ from rehead.nets.card import Card
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """train, held_out: positions in the catalog of the photos that were used. logits: (n, n_classes) of the held-out ones,
-    or (n, 1) numbers.
+    """catalog: with near copies on one side, where the split is ours. train, held_out: positions in it of the photos that
+    were used. logits: (n, n_classes) of the held-out ones, or (n, 1) numbers.
 
     body: an ONNX graph, pixels -> "features" (n, width), which the head takes. features: the same by other means, for
     comparison, on pixels (n, h, w, 3). card: of the backbone. learned: the layers that were tuned besides the head.
@@ -29,6 +29,7 @@ class Solution:
     where they are too few. distances: (n,), of the held-out photos to those.
     """
 
+    catalog: Catalog
     head: Head
     note: str
     train: list[int]
@@ -53,9 +54,9 @@ class Solution:
             return None
         return np.asarray(self.distances > self.familiar.threshold)
 
-    def right_apart(self, catalog: Catalog) -> dict[int, bool]:
+    def right_apart(self) -> dict[int, bool]:
         """Whether each of those photos is named right, by its position."""
         if self.apart is None:
             return {}
         positions, logits = self.apart
-        return dict(zip(positions, (logits.argmax(axis=1) == catalog.labels(positions)).tolist(), strict=True))
+        return dict(zip(positions, (logits.argmax(axis=1) == self.catalog.labels(positions)).tolist(), strict=True))

@@ -53,13 +53,18 @@ def alike(
     """
     positions = tuple(positions[:MAX_PHOTOS])
     nearest = other_neighbours(features[: len(positions)], N_NEAREST, told=told)
+    near = ((i, positions[place]) for row, i in enumerate(positions) for place in nearest.places[row])
+    return Alike(positions, nearest, confirmed(near, facts))
+
+
+def confirmed(near: Iterable[tuple[int, int]], facts: Mapping[int, Facts]) -> tuple[tuple[int, int, int], ...]:
+    """Those of the pairs whose perceptual hashes agree, once each, with the bits by which they differ."""
     hashes = {i: fact.hash for i, fact in facts.items() if fact.contrast > FLAT}
     bits: dict[tuple[int, int], int] = {}
-    for row, i in enumerate(positions):
-        for j in (positions[place] for place in nearest.places[row]):
-            if i in hashes and j in hashes and (differ := (hashes[i] ^ hashes[j]).bit_count()) <= MAX_BITS:
-                bits[min(i, j), max(i, j)] = differ
-    return Alike(positions, nearest, tuple((i, j, n) for (i, j), n in sorted(bits.items())))
+    for i, j in near:
+        if i in hashes and j in hashes and (differ := (hashes[i] ^ hashes[j]).bit_count()) <= MAX_BITS:
+            bits[min(i, j), max(i, j)] = differ
+    return tuple((i, j, n) for (i, j), n in sorted(bits.items()))
 
 
 def tied_sides(catalog: Catalog, pairs: Iterable[tuple[int, int, int]]) -> tuple[Catalog, int]:

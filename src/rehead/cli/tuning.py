@@ -49,6 +49,9 @@ def tune(
     valid_fraction: Annotated[
         float | None, typer.Option(help="Share held out where the photos bring no split. (0.2)")
     ] = None,
+    tie_copies: Annotated[
+        bool | None, typer.Option(help="Keep near copies on one side, where the photos bring no split. (yes)")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Use at most so many photos.")] = None,
     budget: Annotated[
         str | None,
@@ -126,7 +129,7 @@ def tune(
         "task": task, "backbone": not_empty(backbone, "backbone"), "head": head, "train": train, "first": first,
         "weights": str(weights) if weights else None,
         "cut": cut, "fit": fit, "backbone_args": backbone_arguments(backbone_arg) if backbone_arg else None,
-        "valid_fraction": valid_fraction, "limit": limit, "budget_s": as_seconds(budget, "budget"),
+        "valid_fraction": valid_fraction, "limit": limit, "tie_copies": tie_copies, "budget_s": as_seconds(budget, "budget"),
         "class_weight": class_weight, "folds": folds, "precision": precision, "activation": activation, "epochs": epochs,
         "batch_size": batch_size, "lr": as_rate(lr), "optimizer": optimizer, "schedule": schedule, "weight_decay": weight_decay,
         "layer_decay": layer_decay, "label_smoothing": label_smoothing, "clip": clip, "accumulate": accumulate,

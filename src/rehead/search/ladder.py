@@ -99,7 +99,7 @@ class _Climb:
         recipe = self.search.recipe(name)
         solution = tune_head(self.job.titled(name), recipe)
         seconds = round(time.monotonic() - begun, 1)
-        held = _Held(name, recipe, solution, solution.right_apart(self.job.catalog))
+        held = _Held(name, recipe, solution, solution.right_apart())
         right = _share(held)
         why = (
             f"Right on {right} of the training side by {recipe.folds}-fold, in {seconds:.0f} s. Kept: it is the first."
@@ -139,7 +139,7 @@ class _Climb:
         seconds = time.monotonic() - begun
         if expected_s:
             self.misjudged = max(1.0, seconds / expected_s * MARGIN * self.misjudged)
-        tried = _Held(name, recipe, solution, solution.right_apart(job.catalog))
+        tried = _Held(name, recipe, solution, solution.right_apart())
         better, why = _compared(kept, tried)
         cut_short = "" if self.left_s > 0 else ", when the time given was up"
         self.tell(

@@ -71,7 +71,8 @@ class Recipe:
     warm_head: whether the head is solved before layers move. watch: the share of the training photos that decides which
     epoch is kept. cache_limit_gb: the most that activations may take.
     valid_fraction: the share held out where the photos bring no split. folds: of the k-fold on the training side.
-    precision: the share right that is wanted of answers that are not unsure.
+    tie_copies: whether near copies stand on one side, where the split is ours. precision: the share right that is wanted of
+    answers that are not unsure.
     limit: photos to use at most. budget_s: seconds of extraction at most. seed: of every dice that is thrown.
     compile: layers are trained by compiled code (torch.compile), which takes a minute to make.
     max_bad: the share of unreadable photos over which the job stops.
@@ -114,6 +115,7 @@ class Recipe:
     valid_fraction: float = 0.2
     folds: int = 5
     precision: float = 0.95
+    tie_copies: bool = True
     limit: int | None = None
     budget_s: float | None = None
     max_bad: float = 0.2

@@ -1,0 +1,89 @@
+"""A finished run, opened again: its photos under the names it knows them by, its recipe, and what its model gave for them."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from rehead import bundle as bundles
+from rehead.bundle import Bundle
+from rehead.data.catalog import Catalog, Photo
+from rehead.data.rows import Skip
+from rehead.errors import RunError
+from rehead.runs.earlier import CATALOG, access, place_of, places
+from rehead.runs.listing import Run, read_run
+from rehead.runs.outputs import Outputs, read_outputs
+from rehead.verdict.metrics import DRAWN
+
+COPY = "is a copy of "  # how `scan` begins the reason why a photo is left out that is there already
+
+
+@dataclass(frozen=True)
+class Finished:
+    """catalog: all photos of the run, also those that its limit left out. outputs: of those that it used."""
+
+    run: Run
+    bundle: Bundle
+    catalog: Catalog
+    outputs: Outputs
+
+
+def read_finished(folder: str | os.PathLike[str], cache: Path) -> Finished:
+    """The finished run in a folder, or the one that a bundle lies in. cache: where its archives are unpacked.
+
+    Raises RunError where it is not finished or something of it is missing, BundleError.
+    """
+    bundle_folder, path = places(Path(folder).expanduser())
+    run = read_run(path)
+    if run.verdict is None:
+        raise RunError(what=f"The run {path} is not finished.", fix=f"Go on with it first: rehead tune --resume {path}")
+    bundle = bundles.read(bundle_folder)
+    return Finished(run, bundle, _catalog(path, run, bundle, cache), read_outputs(path))
+
+
+def _catalog(path: Path, run: Run, bundle: Bundle, cache: Path) -> Catalog:
+    try:
+        photos = _photos(path / CATALOG)
+        place = place_of(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(what=f"The run {path} cannot be read.", why=f"{type(error).__name__}: {error}") from error
+    read, is_gone = access(path, cache)
+
+    def full(photo: Photo) -> Photo:
+        return Photo(os.path.join(place, photo.path), photo.label, photo.side, photo.digest, photo.group)
+
+    assert run.verdict is not None
+    skipped = _skipped(path / "skipped.csv")
+    bad = tuple(skip for skip in skipped if not skip.reason.startswith((COPY, "the same bytes")))
+    return Catalog(
+        name=path.name,
+        layout="manifest",
+        photos=photos,
+        classes=bundle.classes,
+        read=lambda photo: read(full(photo)),
+        skipped=skipped,
+        leaks=run.verdict.leaks,
+        ours=run.verdict.side == DRAWN,
+        task=bundle.task,
+        is_gone=lambda photo: is_gone(full(photo)),
+        bad=bad,
+        n_rows=len(photos) + len(bad),
+    )
+
+
+def _photos(path: Path) -> tuple[Photo, ...]:
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return tuple(
+            Photo(row["path"], row["label"], row["side"], bytes.fromhex(row["digest"]), row["group"] or None)
+            for row in csv.DictReader(file)
+        )
+
+
+def _skipped(path: Path) -> tuple[Skip, ...]:
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            return tuple(Skip(row["path"], row["reason"]) for row in csv.DictReader(file))
+    except (OSError, KeyError):
+        return ()
