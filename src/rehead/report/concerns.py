@@ -60,7 +60,9 @@ def _of_classes(story: Story, verdict: Verdict) -> list[Concern]:
         found.append(Concern(text, "#answers"))
     few = tuple(c.label for c in verdict.classes if c.n < FEW_OF_A_CLASS)
     if few:
-        text = f"Few held-out photos ({FEW_OF_A_CLASS - 1} or fewer) show {listing(few, 4)}: little can be said of them."
+        text = (
+            f"Few held-out photos ({FEW_OF_A_CLASS - 1} or fewer) show {listing(few, 4)}: little can be said of them."
+        )
         found.append(Concern(text, "#answers"))
     n_learned = dict.fromkeys(story.classes, 0)
     for i in story.train:

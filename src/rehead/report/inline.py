@@ -51,9 +51,7 @@ def inline_svg(figure: Any, name: str, alt: str, points: Callable[[str], Sequenc
     _drop(root)
     for group in root.iter("g"):
         if points is not None and (places := points(group.get("id", ""))):
-            for use, place in zip(group.iter("use"), places, strict=True):
-                use.set("data-p", str(place))
-                use.attrib.pop("style", None)  # it is that of the marker itself
+            _tell_photos(group, places)
     for element in root.iter():
         _mend(element, name)
     root.attrib.pop("version", None)
@@ -61,6 +59,14 @@ def inline_svg(figure: Any, name: str, alt: str, points: Callable[[str], Sequenc
         root.attrib.pop(side)
     root.attrib.update({"role": "img", "aria-label": alt, "stroke-linejoin": "round", "id": f"{name}-svg"})
     return ElementTree.tostring(root, encoding="unicode", method="html")
+
+
+def _tell_photos(group: ElementTree.Element, places: Sequence[int]) -> None:
+    """Each marker's photo at the marker, and their look, which is the same for all, at what they refer to."""
+    marker = next(group.iter("path"))
+    for use, place in zip(group.iter("use"), places, strict=True):
+        use.set("data-p", str(place))
+        marker.set("style", use.attrib.pop("style", marker.get("style", "")))
 
 
 def _drop(root: ElementTree.Element) -> None:

@@ -102,14 +102,15 @@ def _point(story: Story, place: int, group: int, is_wrong: bool) -> tuple[Any, .
 
 
 def _legend(svg: str, names: Sequence[str], n_rest: int) -> tuple[tuple[str, Markup], ...]:
-    """The signs by the figure's own markers, which are referred to."""
+    """The signs, each a copy of the figure's own marker."""
     entries = [(f"g{i}", name) for i, name in enumerate(names)]
     entries += [("rest", f"{n_rest:,} others")] if n_rest else []
     entries += [("wrong", "wrong answer")]
     found = []
     for gid, name in entries:
-        marker = re.search(rf'id="map-{gid}".*?href="(#map-[^"]+)"', svg, re.DOTALL)
+        marker = re.search(rf'id="map-{gid}".*?(<path [^>]*>)', svg, re.DOTALL)
         if marker:
-            sign = Markup('<svg class="sign" viewBox="-7 -7 14 14" aria-hidden="true"><use href="{}"></use></svg>')
-            found.append((name, sign.format(marker[1])))
+            path = re.sub(r' id="[^"]*"', "", marker[1])
+            sign = f'<svg class="sign" viewBox="-7 -7 14 14" aria-hidden="true">{path}</path></svg>'
+            found.append((name, Markup(sign)))
     return tuple(found)

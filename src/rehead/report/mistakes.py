@@ -14,7 +14,7 @@ from rehead.verdict.metrics import Mistake
 from rehead.verdict.multilabel import LabelMistake
 from rehead.verdict.regression import ValueMistake
 
-N_NEAREST = 5
+N_NEAREST = 4
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ def _shown(
 ) -> Shown:
     path = plain(mistake.path)
     if isinstance(mistake, Mistake):
-        detail = f"It gave {percent(mistake.probability)} to the wrong class and {percent(mistake.given)} to the right one."
+        detail = (
+            f"It gave {percent(mistake.probability)} to the wrong class and {percent(mistake.given)} to the right one."
+        )
         heat = story.classes.index(mistake.predicted) if mistake.predicted in story.classes else None
         return Shown(path, place, mistake.label, mistake.predicted, detail, heat, near)
     if isinstance(mistake, LabelMistake):

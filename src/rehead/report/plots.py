@@ -25,11 +25,11 @@ def reliability_svg(calibration: Calibration) -> str:
     """How often it is right against how sure it says it is, before and after calibration."""
     with inks("reliability"):
         figure, (axes,) = blank(*SIZE)
-        low = min(1.0, *(100 * b.low for part in (calibration.before, calibration.after) for b in part.bins))
+        low = min(100 * b.low for part in (calibration.before, calibration.after) for b in part.bins)
         axes.plot([low, 100], [low, 100], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         _bins(axes, calibration.before, "as it was", MUTED, "s", hollow=True)
         _bins(axes, calibration.after, "calibrated", ACCENT, "o")
-        axes.set(xlabel="probability it gives, %", ylabel="right, %", xlim=(low - 2, 102), ylim=(-2, 102))
+        axes.set(xlabel="probability it gives, %", ylabel="right, %", xlim=(low - 2, 103), ylim=(-4, 104))
         axes.legend(loc="upper left")
         errors = ", ".join(
             f"{name} {100 * part.error.value:.1f} points"
@@ -122,7 +122,13 @@ def map_svg(
 def _look(gid: str) -> dict[str, Any]:
     """How markers of a group look."""
     if gid == "wrong":
-        return {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": WRONG, "markeredgewidth": 1.6}
+        return {
+            "marker": "o",
+            "markersize": 9.5,
+            "markerfacecolor": "none",
+            "markeredgecolor": INK,
+            "markeredgewidth": 1,
+        }
     if gid == "rest":
         return {"marker": ".", "markersize": 5, "color": MUTED, "alpha": 0.55}
     place = int(gid[1:])
@@ -133,9 +139,13 @@ def _look(gid: str) -> dict[str, Any]:
 def _bins(axes: Any, part: Reliability, name: str, colour: str, marker: str, *, hollow: bool = False) -> None:
     x = [100 * b.probability for b in part.bins]
     low, mid, high = _thirds([b.right for b in part.bins])
-    around = [np.subtract(mid, low), np.subtract(high, mid)]
-    axes.errorbar(x, mid, yerr=None if hollow else around, fmt=marker, color=colour, linewidth=1, linestyle="-",
-                  capsize=0, markersize=5, markerfacecolor="none" if hollow else colour, label=name)  # fmt: skip
+    n = np.array([b.n for b in part.bins], np.float64)
+    if not hollow:
+        axes.errorbar(
+            x, mid, yerr=[np.subtract(mid, low), np.subtract(high, mid)], fmt="none", ecolor=colour, elinewidth=1.2
+        )
+    sizes = 14 + 70 * np.sqrt(n / n.max())
+    axes.scatter(x, mid, sizes, marker=marker, facecolor="none" if hollow else colour, edgecolor=colour, label=name)
 
 
 def _point(axes: Any, x: float, y: Interval | Estimate, colour: str, marker: str, label: str | None) -> None:

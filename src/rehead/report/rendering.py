@@ -67,6 +67,7 @@ def _environment() -> Any:
     environment.filters |= {
         "plain": wording.plain,
         "short": wording.shortened,
+        "base": lambda path: wording.shortened(path.replace("\\", "/").rstrip("/").rpartition("/")[2] or path),
         "number": wording.number,
         "percent": wording.percent,
         "interval": wording.interval,
@@ -102,7 +103,8 @@ def _lookups(story: Story, album: Album, cells: Matrix) -> dict[str, Any]:
         "alt": alt,
         "path": lambda place: story.photos[place].path,
         "label": lambda place: wording.shortened(story.photos[place].label, 48) or "none",
-        "sure": lambda place: f"{says[0]} {says[1]}" if (says := answer(place)) else "held out",
+        "sure": lambda place: says[1] if (says := answer(place)) else "",
+        "says": lambda place: f"named {says[0]}, {says[1]}" if (says := answer(place)) else "held out",
         "at": story.place,
     }
 

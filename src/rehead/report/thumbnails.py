@@ -24,7 +24,7 @@ SMALL, LARGE = 128, 288  # pixels of the longer side
 QUALITY, LEAST_QUALITY = 72, 40
 HEAVY_BYTES = {SMALL: 9_000, LARGE: 30_000}  # a picture of noise; it is encoded again, with less quality
 BUDGET_BYTES = 5_200_000  # of data URIs: a page below 8 MB whatever the photos are
-MOST = 1_100  # pictures: reading and decoding more would be waited for
+MOST = 900  # pictures: reading and decoding more would be waited for
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,10 @@ def number(n: int) -> str:
 
 
 def interval(share: Interval | None) -> str:
-    """'98.5 % (96.7 to 99.3)', or a dash."""
+    """'98.5 % (96.7 to 99.3)', or a dash; a line may break before the bracket alone."""
     if share is None:
         return "–"
-    return f"{percent(share.value)} ({100 * share.low:.1f} to {100 * share.high:.1f})"
+    return f"{percent(share.value)} ({100 * share.low:.1f}\u00a0to\u00a0{100 * share.high:.1f})"
 
 
 def estimate(value: Estimate | None) -> str:
