@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from rehead import bundle as bundles
 from rehead.begin import Wish, begun, full_paths
-from rehead.data.catalog import Catalog
+from rehead.data.catalog import Catalog, as_csv
 from rehead.deeper import tune_layers
-from rehead.errors import counted
+from rehead.errors import ReheadError, counted
 from rehead.export import compare, with_head
 from rehead.extraction import sample_pixels
 from rehead.features.cache import cache_folder, check_writable
@@ -24,6 +24,7 @@ from rehead.features.extract import BAD_LIST, bad_table, listed
 from rehead.frozen import tune_head
 from rehead.job import Job
 from rehead.progress import Clock, Progress, Silent
+from rehead.report.job import report as write_report
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
 from rehead.runs.outputs import write_outputs
@@ -45,7 +46,10 @@ N_COMPARED = 16  # held-out photos on which the bundle is compared with the mode
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a job gave. seconds: by phase, and "total". images: used, skipped and from_store, counts of photos."""
+    """What a job gave. seconds: by phase, and "total". images: used, skipped and from_store, counts of photos.
+
+    report: the page about it, None where there is none. concerns: what it says is to be looked at, as sentences.
+    """
 
     run: Path
     bundle: Path
@@ -55,6 +59,8 @@ class Tuned:
     head_note: str
     seconds: dict[str, float]
     images: dict[str, int]
+    report: Path | None = None
+    concerns: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -63,6 +69,8 @@ class Tuned:
             "bundle": str(self.bundle),
             "seconds": self.seconds,
             "images": self.images,
+            "report": None if self.report is None else str(self.report),
+            "concerns": list(self.concerns),
             "verdict": self.verdict.to_dict(),
         }
 
@@ -83,6 +91,7 @@ def tune(
     resume: str | os.PathLike[str] | None = None,
     track: Sequence[str] = (),
     from_run: str | os.PathLike[str] | None = None,
+    report: bool = True,
     **settings: Any,
 ) -> Tuned:
     """A verified model from labelled photos.
@@ -99,6 +108,7 @@ def tune(
     track: "tensorboard", "mlflow": told of each epoch while layers train.
     from_run: the folder of an earlier run, or its bundle: its photos and classes are learned again together with those of
         source, from the features that are kept, by its recipe where no setting is given.
+    report: whether the photos are audited and a page about the run is written, report.html, when it is finished.
     settings: the fields of `Recipe`, such as backbone="efficientnet_lite0", head="linear", seed=0.
     Raises the errors of `rehead.errors`; nothing that was computed is lost.
     """
@@ -122,7 +132,7 @@ def tune(
             solution = tune_head(job, chosen)
         else:
             solution = tune_layers(job, chosen, run, chosen_trackers(track))
-        train, held_out = solution.train, solution.held_out
+        catalog, train, held_out = solution.catalog, solution.train, solution.held_out
         targets, shown = catalog.labels(train), catalog.labels(held_out)
         trust = _trust(catalog, solution, chosen)
         verdict = judge_task(
@@ -173,8 +183,24 @@ def tune(
         )
         write_outputs(run.path, solution)
         run.write_json("verdict.json", verdict.to_dict())
+        run.write("catalog.csv", as_csv(catalog))
         path = run.finish()
-    return Tuned(path, path / "bundle", verdict, chosen, catalog.classes, solution.note, seconds, images)
+        tuned = Tuned(path, path / "bundle", verdict, chosen, catalog.classes, solution.note, seconds, images)
+        return _reported(tuned, catalog, place, progress, clock) if report else tuned
+
+
+def _reported(tuned: Tuned, catalog: Catalog, cache: Path, progress: Progress, clock: Clock) -> Tuned:
+    """The same with its report. The run is finished already: what goes wrong here costs the report alone."""
+    try:
+        reported = write_report(tuned.run, catalog=catalog, cache=cache, progress=progress)
+    except (ReheadError, OSError) as error:
+        why = error.what if isinstance(error, ReheadError) else f"{error.strerror or error}."
+        progress.note(f"No report was written: {why} `rehead report {tuned.run}` writes it later.")
+        return tuned
+    clock.lap("report")
+    return replace(
+        tuned, verdict=reported.verdict, report=reported.path, concerns=reported.concerns, seconds=clock.laps()
+    )
 
 
 def _trust(catalog: Catalog, solution: Solution, recipe: Recipe) -> Trust:

@@ -13,7 +13,7 @@ from rehead.cli import terminal
 from rehead.cli.arguments import Interrupt, as_seconds, backbone_arguments, guarded, named, not_empty
 from rehead.cli.audits import audit
 from rehead.cli.options import Cache, Json, Layout, MaxBad, Tta, finish
-from rehead.cli.trust import compare, cross_validated, explain
+from rehead.cli.trust import compare, cross_validated, explain, report
 from rehead.cli.tuning import race, tune
 from rehead.errors import SourceError
 
@@ -48,6 +48,7 @@ app.command()(tune)
 app.command()(race)
 app.command()(compare)
 app.command()(explain)
+app.command()(report)
 app.command()(audit)
 
 
@@ -175,7 +176,7 @@ def demo(
         tuned = run_tune(photos, out=out / "run", force=True, cache=cache, progress=progress, stop=stop)
     finish(progress, None)
     terminal.show_verdict(tuned.verdict)
-    terminal.show_tuned(tuned.head_note, tuned.images, tuned.seconds, str(tuned.run), str(tuned.bundle))
+    terminal.show_tuned(tuned)
 
 
 @runs_app.callback()

@@ -21,6 +21,7 @@ from rehead.errors import ReheadError, counted
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rehead.run import Tuned
     from rehead.verdict.intervals import Interval
     from rehead.verdict.judging import AnyVerdict
     from rehead.verdict.metrics import ClassVerdict, Verdict
@@ -164,16 +165,22 @@ def _show_mistakes(verdict: Verdict, out: Console) -> None:
     show_table(["worst mistakes", "is", "named", "with"], rows, right=[3])
 
 
-def show_tuned(head_note: str, images: dict[str, int], seconds: dict[str, float], run: str, bundle: str) -> None:
-    """How a model was made, where it is, and what to type next."""
-    out = console()
+def show_tuned(tuned: Tuned) -> None:
+    """What to look at, how a model was made, where it is, and what to type next."""
+    out, seconds, images, bundle = console(), tuned.seconds, tuned.images, str(tuned.bundle)
+    if tuned.concerns:
+        out.print("\nTo look at", style="bold")
+        for concern in tuned.concerns:
+            say(f"- {printable(concern)}")
     phases = ", ".join(f"{name} {took:.1f}" for name, took in seconds.items() if name != "total" and took >= 0.05)
-    out.print(f"\nHead      {printable(head_note)}", markup=False)
+    out.print(f"\nHead      {printable(tuned.head_note)}", markup=False)
     stored = f", {images['from_store']} from the store" if images["from_store"] else ""
     skipped = f", {images['skipped']} skipped (see skipped.csv)" if images["skipped"] else ""
     out.print(f"Photos    {images['used']}{stored}{skipped}")
     out.print(f"Time      {seconds['total']:.1f} s ({phases})")
-    out.print(f"Run       {printable(run)}", markup=False, soft_wrap=True)
+    out.print(f"Run       {printable(str(tuned.run))}", markup=False, soft_wrap=True)
+    if tuned.report is not None:
+        out.print(f"Report    {printable(str(tuned.report))}", markup=False, soft_wrap=True)
     out.print(f"Bundle    {printable(bundle)}", markup=False, soft_wrap=True)
     out.print(f"Try it    rehead predict {printable(shlex.quote(bundle))} PHOTO", markup=False, soft_wrap=True)
 

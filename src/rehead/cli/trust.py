@@ -9,7 +9,7 @@ import typer
 
 from rehead.cli import terminal
 from rehead.cli.arguments import Interrupt, named
-from rehead.cli.options import Json, Layout, MaxBad, Tta, finish
+from rehead.cli.options import Cache, Json, Layout, MaxBad, Tta, finish
 from rehead.cli.tables import console, printable, say, show_table
 
 if TYPE_CHECKING:
@@ -113,3 +113,25 @@ def explain(
     heat = run_explain(load(bundle), photo, label)
     write_overlay(heat, out, spared=photo)
     say(f"{printable(str(out))}: where it sees {printable(heat.label)}, by {heat.method}")
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    out: Annotated[
+        Optional[Path], typer.Option("--out", "-o", help="The file to write; else report.html in the run.")
+    ] = None,
+    cache: Cache = None,
+) -> None:
+    """Write one page about a run: what it gets right, what is wrong with its photos, and how it was made.
+
+    Example: rehead report runs/photos-efficientnet_lite0-1
+    """
+    from rehead.report.job import report as run_report
+
+    progress = terminal.progress_for(json=False)
+    with Interrupt(progress):
+        found = run_report(run, out=out, cache=cache, progress=progress)
+    finish(progress, None)
+    for concern in found.concerns:
+        say(f"- {printable(concern)}")
+    say(printable(str(found.path)))

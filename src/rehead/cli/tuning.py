@@ -116,6 +116,9 @@ def tune(
         typer.Option("--from", help="Learn the photos of this run or bundle too: new classes beside its own."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is in --out.")] = False,
+    report: Annotated[
+        bool, typer.Option(help="Audit the photos and write report.html when the run is finished.")
+    ] = True,
     cache: Cache = None,
     json: Json = False,
 ) -> None:
@@ -144,11 +147,11 @@ def tune(
     with Interrupt(progress) as stop:
         tuned = run_tune(named(photos), out=out, force=force, layout=layout, valid=valid, test=test, cache=cache,
                          progress=progress, stop=stop, recipe=recipe, resume=resume,
-                         track=track or (), from_run=from_run, **given)  # fmt: skip
+                         track=track or (), from_run=from_run, report=report, **given)  # fmt: skip
     finish(progress, tuned.to_dict() if json else None)
     if not json:
         terminal.show_verdict(tuned.verdict, photos)
-        terminal.show_tuned(tuned.head_note, tuned.images, tuned.seconds, str(tuned.run), str(tuned.bundle))
+        terminal.show_tuned(tuned)
 
 
 def race(

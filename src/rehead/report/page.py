@@ -17,8 +17,8 @@ from rehead.report.mapped import Map, feature_map
 from rehead.report.matrix import Matrix, by_rank, matrix
 from rehead.report.mistakes import Shown, shown_mistakes
 from rehead.report.plots import counts_svg, coverage_svg, growth_svg, reliability_svg
-from rehead.report.story import Story
 from rehead.report.rendering import render
+from rehead.report.story import Story
 from rehead.report.thumbnails import Wanted, album
 from rehead.report.wording import beside, calibration_sentence, headline, listing, selective_sentence
 from rehead.verdict.metrics import Verdict

@@ -95,7 +95,7 @@ def read_earlier(folder: str | os.PathLike[str], cache: Path) -> Earlier:
 
     Raises BundleError when there is no bundle, and RunError when what a run holds beside it is missing or damaged.
     """
-    bundle, run = _places(Path(folder).expanduser().resolve())
+    bundle, run = places(Path(folder).expanduser().resolve())
     facts = bundles.read(bundle)
     if missing := [name for name in (CATALOG, PHOTOS, RECIPE) if not (run / name).is_file()]:
         raise RunError(
@@ -115,10 +115,10 @@ def read_earlier(folder: str | os.PathLike[str], cache: Path) -> Earlier:
     chosen = {name: usual[name] for name in OF_ONE_JOB} | {"task": facts.task}
     if recipe.fit == "auto":
         chosen["fit"] = facts.preprocess.fit
-    return Earlier(run, replace(recipe, **chosen), photos, *_access(run, cache))
+    return Earlier(run, replace(recipe, **chosen), photos, *access(run, cache))
 
 
-def _places(folder: Path) -> tuple[Path, Path]:
+def places(folder: Path) -> tuple[Path, Path]:
     """The bundle and the run."""
     if (folder / bundles.FACTS).is_file():
         return folder, folder.parent
@@ -149,6 +149,11 @@ def _photos(run: Path, asked: Asked) -> tuple[Photo, ...]:
         )
 
 
+def place_of(run: Path) -> str:
+    """What makes a path of the run's catalog a full one. Raises OSError, ValueError, TypeError where it does not say."""
+    return _place(run, _asked(run))
+
+
 def _place(run: Path, asked: Asked) -> str:
     """What makes a path of the run's catalog a full one: the folder it is relative to, where there is one."""
     return asked.root or asked.source or str(run)
@@ -162,7 +167,9 @@ def _used(photos: tuple[Photo, ...], recipe: Recipe) -> tuple[Photo, ...]:
     return tuple(photos[i] for i in sorted(order))
 
 
-def _access(run: Path, cache: Path) -> tuple[Callable[[Photo], bytes], Callable[[Photo], bool]]:
+def access(run: Path, cache: Path) -> tuple[Callable[[Photo], bytes], Callable[[Photo], bool]]:
+    """The bytes of a photo with its full path, if they are still those it had, and whether it is gone."""
+
     @functools.cache
     def files() -> dict[str, Callable[[], bytes]]:
         return _listed(run, cache)

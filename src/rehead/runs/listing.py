@@ -18,7 +18,8 @@ from rehead.verdict.metrics import Verdict
 class Run:
     """A run on disk. begun: seconds since 1970. verdict, head_note, seconds: None and empty where it is not finished.
 
-    photos: what paths in the verdict are relative to, None where they are full or lead to no file.
+    photos: what paths in the verdict are relative to, None where they are full or lead to no file. penalty: that a linear
+    head alone was solved with.
     is_running: whether a job is writing it now. can_resume: whether it was interrupted, so that `--resume` takes it up.
     """
 
@@ -31,6 +32,7 @@ class Run:
     photos: str | None
     is_running: bool
     can_resume: bool
+    penalty: float | None = None
 
     def settings(self) -> dict[str, Any]:
         """The recipe's settings that are not the defaults."""
@@ -69,7 +71,18 @@ def read_run(path: Path) -> Run:
         verdict = read_verdict(json.loads(verdict_path.read_text(encoding="utf-8")))
         facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
         head, seconds, photos = facts["head"], facts["seconds"], _photos(path)
-        return Run(path, recipe, begun, verdict, head, seconds, photos, is_running=False, can_resume=False)
+        return Run(
+            path,
+            recipe,
+            begun,
+            verdict,
+            head,
+            seconds,
+            photos,
+            is_running=False,
+            can_resume=False,
+            penalty=facts.get("penalty"),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             what=f"{path} is no run of rehead." if not recipe_path.is_file() else f"The run {path} cannot be read.",
