@@ -95,10 +95,15 @@ def forked() -> Iterator[Forked]:
 
 @pytest.fixture
 def rehead(cache: Path, tmp_path: Path, forked: Forked) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The program, run as a user would: rehead("tune", "photos/"). With variables that libraries read it starts anew."""
+    """The program, run as a user would: rehead("tune", "photos/"). With variables that libraries read it starts anew.
+
+    Tuning writes no report unless a test asks for --report: it takes longer than most tests.
+    """
 
     def run(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
         words, place = [*map(str, arguments)], cwd or tmp_path
+        if words[:1] == ["tune"] and "--report" not in words and "--help" not in words:
+            words.append("--no-report")
         env = {**os.environ, "REHEAD_CACHE": str(cache), "COLUMNS": "120", **environment}
         if environment.keys() <= {"REHEAD_CACHE", "COLUMNS"}:
             return forked.run(words, place, env, timeout_s=300)

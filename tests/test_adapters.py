@@ -42,7 +42,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def tuned(folder: Path, weights: str, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> rehead.Tuned:
-    return rehead.tune(folder, cache=cache, out=tmp_path_factory.mktemp("run") / "first", weights=weights, **ASKED)
+    return rehead.tune(
+        folder, cache=cache, out=tmp_path_factory.mktemp("run") / "first", weights=weights, **ASKED, report=False
+    )
 
 
 def test_the_job_says_what_learns_and_where_it_was_cut(tuned: rehead.Tuned) -> None:
@@ -85,15 +87,17 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(
                 raise Killed
 
     with pytest.raises(Killed):
-        rehead.tune(folder, cache=cache, out=tmp_path / "run", weights=weights, progress=Killing(), **ASKED)
-    again = rehead.tune(resume=tmp_path / "run", cache=cache)
+        rehead.tune(
+            folder, cache=cache, out=tmp_path / "run", weights=weights, progress=Killing(), **ASKED, report=False
+        )
+    again = rehead.tune(resume=tmp_path / "run", cache=cache, report=False)
     for name in ("model.onnx", "head.safetensors"):
         assert (again.bundle / name).read_bytes() == (tuned.bundle / name).read_bytes()
 
 
 def test_adapters_in_all_blocks_train_from_photos_too(folder: Path, weights: str, cache: Path, tmp_path: Path) -> None:
     asked = {**ASKED, "train": "lora:2", "cut": "none", "epochs": 1, "limit": 24}
-    tuned = rehead.tune(folder, cache=cache, out=tmp_path / "run", weights=weights, **asked)
+    tuned = rehead.tune(folder, cache=cache, out=tmp_path / "run", weights=weights, **asked, report=False)
     learned = bundles.read(tuned.bundle).facts["backbone"]["learned"]
     assert learned == [f"blocks.{i}" for i in range(12)]
 
@@ -102,13 +106,13 @@ def test_a_plain_convolutional_network_is_refused_before_anything_is_computed(
     folder: Path, cache: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(RecipeError, match="finds no attention or linear layer") as error:
-        rehead.tune(folder, cache=cache, out=tmp_path / "run", train="lora:8")
+        rehead.tune(folder, cache=cache, out=tmp_path / "run", train="lora:8", report=False)
     assert "made of convolutions" in error.value.why
     assert not (tmp_path / "run").exists()
 
 
 def test_without_peft_the_error_is_the_line_that_installs_it(folder: Path, tmp_path: Path) -> None:
-    arguments = ["rehead", "tune", str(folder), "--train", "lora:8", "--out", str(tmp_path / "run")]
+    arguments = ["rehead", "tune", str(folder), "--no-report", "--train", "lora:8", "--out", str(tmp_path / "run")]
     code = f"import sys; sys.modules['peft'] = None; sys.argv = {arguments!r}; "
     code += "from rehead.cli.commands import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -59,7 +59,7 @@ def test_bad_files_are_skipped_and_listed_with_their_reason(photos: Path, cache:
     (photos / "red" / "empty.png").write_bytes(b"")
     (photos / "red" / "bomb.png").write_bytes(bomb(60_000, 60_000))
     (photos / "red" / "notes.txt").write_text("not a photo, and nobody thinks so")
-    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run")
+    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", report=False)
     listed = skipped(tuned)
     assert tuned.images["skipped"] == 4
     for name, reason in {
@@ -83,7 +83,7 @@ def test_odd_but_good_files_count(photos: Path, cache: Path, tmp_path: Path) -> 
     (photos / ".ipynb_checkpoints").mkdir()
     noise(8006, (200, 60, 60)).save(photos / ".ipynb_checkpoints" / "x.png")
     (photos / "red" / "loop").symlink_to(photos / "red")
-    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run")
+    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", report=False)
     assert tuned.classes == ("blue", "red")
     assert tuned.images["used"] == 45
     assert (tuned.run / "catalog.csv").exists()
@@ -96,10 +96,10 @@ def test_too_many_bad_photos_stop_the_job_with_their_share(cache: Path, tmp_path
         whole = (photos / "blue" / f"broken{i}.png").read_bytes()
         (photos / "blue" / f"broken{i}.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SourceError, match="photos cannot be read") as error:
-        rehead.tune(photos, cache=cache, out=tmp_path / "run")
+        rehead.tune(photos, cache=cache, out=tmp_path / "run", report=False)
     assert "--max-bad" in error.value.fix
     assert not (tmp_path / "run").exists()
-    allowed = rehead.tune(photos, cache=cache, out=tmp_path / "run", max_bad=0.5)
+    allowed = rehead.tune(photos, cache=cache, out=tmp_path / "run", max_bad=0.5, report=False)
     assert allowed.images["skipped"] == 30
 
 
@@ -110,8 +110,8 @@ def test_what_the_reading_and_the_decoding_find_bad_is_summed(cache: Path, tmp_p
     for path in sorted(photos.glob("blue/*.png"))[:5]:
         path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(TooManyBad, match=r"10 of 30 photos cannot be read(?: so far)?, which is more than 20%"):
-        rehead.tune(photos, cache=cache, out=tmp_path / "run")
-    run = rehead.tune(photos, cache=cache, out=tmp_path / "run", max_bad=0.34)
+        rehead.tune(photos, cache=cache, out=tmp_path / "run", report=False)
+    run = rehead.tune(photos, cache=cache, out=tmp_path / "run", max_bad=0.34, report=False)
     assert run.images["skipped"] == 10
     with pytest.raises(TooManyBad, match="10 of 30 photos cannot be read, which is more than 20%"):
         rehead.verify(run.bundle, photos, cache=cache)
@@ -125,7 +125,7 @@ def test_photos_that_cannot_be_split_are_a_clear_error(counts: dict, words: str,
     photos = make_photos(tmp_path / "photos", counts)
     photos.mkdir(exist_ok=True)
     with pytest.raises((SourceError, SplitError), match=words):
-        rehead.tune(photos, cache=cache, out=tmp_path / "run")
+        rehead.tune(photos, cache=cache, out=tmp_path / "run", report=False)
 
 
 def test_a_missing_folder_is_a_clear_error_without_a_traceback(rehead: Program, tmp_path: Path) -> None:
@@ -138,40 +138,40 @@ def test_a_missing_folder_is_a_clear_error_without_a_traceback(rehead: Program, 
 
 
 def test_an_output_that_exists_is_refused_and_left_whole(photos: Path, cache: Path, tmp_path: Path) -> None:
-    run = rehead.tune(photos, cache=cache, out=tmp_path / "run").run
+    run = rehead.tune(photos, cache=cache, out=tmp_path / "run", report=False).run
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with pytest.raises(RunError, match="there already"):
-        rehead.tune(photos, cache=cache, out=run)
+        rehead.tune(photos, cache=cache, out=run, report=False)
     with pytest.raises(ReheadError):
-        rehead.tune(photos, cache=cache, out=run, force=True, limit=1)
+        rehead.tune(photos, cache=cache, out=run, force=True, limit=1, report=False)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    replaced = rehead.tune(photos, cache=cache, out=run, force=True, head="prototype")
+    replaced = rehead.tune(photos, cache=cache, out=run, force=True, head="prototype", report=False)
     assert replaced.run == run
     assert json.loads((run / "run.json").read_text())["head"].startswith("prototype")
     assert {path.name for path in run.iterdir()} <= OURS
     (run / "notes.txt").write_text("of somebody")
     with pytest.raises(RunError, match=r"holds files that are not the run's: notes\.txt\."):
-        rehead.tune(photos, cache=cache, out=run, force=True)
+        rehead.tune(photos, cache=cache, out=run, force=True, report=False)
     assert (run / "notes.txt").read_text() == "of somebody"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(RunError, match="no run of rehead"):
-        rehead.tune(photos, cache=cache, out=tmp_path / "mine", force=True)
+        rehead.tune(photos, cache=cache, out=tmp_path / "mine", force=True, report=False)
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
 def test_an_output_that_cannot_be_written_is_a_clear_error(photos: Path, cache: Path) -> None:
     with pytest.raises(RunError, match="cannot be written"):
-        rehead.tune(photos, cache=cache, out="/proc/rehead/run")
+        rehead.tune(photos, cache=cache, out="/proc/rehead/run", report=False)
 
 
 def test_unknown_backbones_and_heads_name_the_nearest(photos: Path, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownBackbone, match="resnet18"):
-        rehead.tune(photos, cache=cache, backbone="resnet1888", out=tmp_path / "run")
+        rehead.tune(photos, cache=cache, backbone="resnet1888", out=tmp_path / "run", report=False)
     with pytest.raises(ReheadError, match="linear"):
-        rehead.tune(photos, cache=cache, head="liner", out=tmp_path / "run")
+        rehead.tune(photos, cache=cache, head="liner", out=tmp_path / "run", report=False)
     with pytest.raises(ReheadError, match="mlp:1000,256"):
-        rehead.tune(photos, cache=cache, head="mlp:ten", out=tmp_path / "run")
+        rehead.tune(photos, cache=cache, head="mlp:ten", out=tmp_path / "run", report=False)
 
 
 class Dangerous:
@@ -184,19 +184,19 @@ class Dangerous:
 
 def test_weights_that_are_missing_corrupt_or_dangerous_are_refused(photos: Path, cache: Path, tmp_path: Path) -> None:
     def tune(weights: Path) -> None:
-        rehead.tune(photos, cache=cache, backbone="resnet18", weights=str(weights), out=tmp_path / "run")
+        rehead.tune(photos, cache=cache, backbone="resnet18", weights=str(weights), out=tmp_path / "run", report=False)
 
     with pytest.raises(WeightsUnavailable, match="no weights file"):
-        tune(tmp_path / "gone.pth")
+        tune(tmp_path / "gone.pth", report=False)
     (tmp_path / "corrupt.pth").write_bytes(b"\x80\x04 not a pickle at all")
     (tmp_path / "corrupt.safetensors").write_bytes(b"\x00" * 100)
     (tmp_path / "empty.pth").write_bytes(b"")
     for name in ("corrupt.pth", "corrupt.safetensors", "empty.pth"):
         with pytest.raises((WeightsMismatch, UnsafeWeights)):
-            tune(tmp_path / name)
+            tune(tmp_path / name, report=False)
     (tmp_path / "evil.pth").write_bytes(pickle.dumps(Dangerous(tmp_path / "canary"), protocol=2))
     with pytest.raises((UnsafeWeights, WeightsMismatch)):
-        tune(tmp_path / "evil.pth")
+        tune(tmp_path / "evil.pth", report=False)
     assert not (tmp_path / "canary").exists()
 
 
@@ -211,7 +211,7 @@ def test_a_manifest_with_a_byte_order_mark_and_a_missing_file(photos: Path, cach
     rows = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in sorted(photos.glob("*/*.png"))]
     manifest = tmp_path / "photos.csv"
     manifest.write_text("path,label\n" + "\n".join([*rows, "gone.png,red"]) + "\n", encoding="utf-8-sig")
-    tuned = rehead.tune(manifest, cache=cache, out=tmp_path / "run")
+    tuned = rehead.tune(manifest, cache=cache, out=tmp_path / "run", report=False)
     assert tuned.images == {"used": 40, "skipped": 1, "from_store": tuned.images["from_store"]}
     assert "gone.png" in skipped(tuned)
 
@@ -282,14 +282,14 @@ def test_a_full_disk_is_a_clear_error_and_keeps_the_features(photos: Path, cache
         pytest.skip("a small disk cannot be mounted here")
     try:
         with pytest.raises(RunError, match="No space left"):
-            rehead.tune(photos, cache=cache, out=disk / "run")
+            rehead.tune(photos, cache=cache, out=disk / "run", report=False)
         assert list(disk.iterdir()) == []
         (disk / "most").write_bytes(bytes(2_900_000))
         with pytest.raises(RunError, match="No space left") as caught:
-            rehead.tune(photos, cache=cache, out=disk / "run", train="last:1", epochs=1)
+            rehead.tune(photos, cache=cache, out=disk / "run", train="last:1", epochs=1, report=False)
         assert re.match(r"\d\.\d MB were needed for checkpoint.safetensors; \d\.\d MB are free", caught.value.why)
         assert [path.name for path in disk.iterdir()] == ["most"]
     finally:
         subprocess.run(["umount", disk], check=True)
-    again = rehead.tune(photos, cache=cache, out=tmp_path / "run")
+    again = rehead.tune(photos, cache=cache, out=tmp_path / "run", report=False)
     assert again.images["from_store"] == 40

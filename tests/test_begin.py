@@ -80,7 +80,7 @@ def test_what_cannot_be_had_is_said_before_photos_are_read(
     pytest.importorskip("openvino") if settings.get("engine") == "openvino" else None
     told = Notes()
     with pytest.raises(error, match=re.escape(words)):
-        rehead.tune(photos, cache=cache, out=tmp_path / "run", progress=told, **settings)
+        rehead.tune(photos, cache=cache, out=tmp_path / "run", progress=told, **settings, report=False)
     assert not {"Listing", "Reading"} & set(told.phases)
 
 
@@ -92,7 +92,14 @@ def test_weights_that_are_no_numbers_are_called_so(photos: Path, cache: Path, tm
         network.layer2[0].conv1.weight.fill_(float("nan"))
     torch.save(network.state_dict(), tmp_path / "r18.pth")
     with pytest.raises(BackboneError) as caught:
-        rehead.tune(photos, cache=cache, out=tmp_path / "run", backbone="resnet18", weights=str(tmp_path / "r18.pth"))
+        rehead.tune(
+            photos,
+            cache=cache,
+            out=tmp_path / "run",
+            backbone="resnet18",
+            weights=str(tmp_path / "r18.pth"),
+            report=False,
+        )
     assert caught.value.what == "What the backbone resnet18 gives for these photos is no numbers (NaN or infinite)."
     assert caught.value.why == "Its weights are of: file r18.pth."
     assert caught.value.fix.startswith("The weights file is likely damaged")
@@ -106,7 +113,7 @@ def test_a_full_cache_is_named_while_the_backbone_is_prepared(
 
     monkeypatch.setattr("rehead.export.write_bytes", full)
     with pytest.raises(DiskFull) as caught:
-        rehead.tune(photos, cache=tmp_path / "cache", out=tmp_path / "run")
+        rehead.tune(photos, cache=tmp_path / "cache", out=tmp_path / "run", report=False)
     assert caught.value.what == f"The disk of {tmp_path / 'cache'} is full."
     assert re.match(r"13\.5 MB were needed for the network efficientnet_lite0; [\d.]+ MB are free\.", caught.value.why)
     assert "--cache DIR" in caught.value.fix
@@ -118,7 +125,7 @@ def test_a_full_disk_of_the_run_says_how_much_was_needed(
     usage = type("Usage", (), {"free": 3_000_000})
     monkeypatch.setattr("rehead.runs.folder.shutil.disk_usage", lambda _: usage)
     with pytest.raises((RunError, DiskFull)) as caught:
-        rehead.tune(photos, cache=cache, out=tmp_path / "run", limit=20)
+        rehead.tune(photos, cache=cache, out=tmp_path / "run", limit=20, report=False)
     assert caught.value.what == f"The run could not be written to {tmp_path / 'run'}: No space left on device."
     assert re.search(r"1[34]\.\d MB were needed for the bundle; 3\.0 MB are free\.", caught.value.why)
     assert caught.value.fix == "Make room, or name a folder on another disk: --out DIR"
@@ -128,7 +135,7 @@ def test_an_interrupted_run_in_the_way_names_how_to_go_on(photos: Path, cache: P
     (tmp_path / "r_k").mkdir()
     (tmp_path / "r_k" / "recipe.toml").write_text(Recipe().to_toml())
     with pytest.raises(RunError) as caught:
-        rehead.tune(photos, cache=cache, out=tmp_path / "r_k")
+        rehead.tune(photos, cache=cache, out=tmp_path / "r_k", report=False)
     assert caught.value.what == f"{tmp_path / 'r_k'} is there already: a run that was interrupted."
     assert caught.value.fix.startswith(f"Go on with it: rehead tune --resume {tmp_path / 'r_k'}; or name another --out")
 
@@ -140,7 +147,7 @@ def test_photos_that_stop_a_job_are_counted_so_far_and_listed(cache: Path, tmp_p
         noise(9000 + i, (60, 60, 200)).save(path)
         path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(TooManyBad, match=r"of 350 photos cannot be read so far, which is more than 20%") as caught:
-        rehead.tune(photos, cache=cache, out=tmp_path / "run")
+        rehead.tune(photos, cache=cache, out=tmp_path / "run", report=False)
     n = int(caught.value.what.split()[0])
     assert caught.value.why.endswith(f" ...; {cache / 'skipped.csv'} lists all {n}.")
     assert len((cache / "skipped.csv").read_text().splitlines()) == n + 1
@@ -156,7 +163,7 @@ def test_the_line_on_what_was_found_counts_each_thing_in_words(cache: Path, tmp_
     ]
     (photos / "all.csv").write_text("\n".join(["path,label,split,group", *rows]) + "\n")
     told = Notes()
-    tuned = rehead.tune(photos / "all.csv", cache=cache, out=tmp_path / "run", progress=told)
+    tuned = rehead.tune(photos / "all.csv", cache=cache, out=tmp_path / "run", progress=told, report=False)
     line = next(note for note in told.notes if "to learn from" in note)
     assert "2 without a split count as train, 1 skipped, 1 copy counted once (skipped.csv will list all 2)" in line
     assert len((tuned.run / "skipped.csv").read_text().splitlines()) == 3
@@ -170,7 +177,7 @@ def test_photos_that_give_way_to_a_named_test_folder_are_told(cache: Path, tmp_p
     for i, path in enumerate(sorted(later.glob("*/*.png"))):
         noise(7000 + i, (200, 60, 60) if path.parent.name == "red" else (60, 60, 200)).save(path)
     told = Notes()
-    tuned = rehead.tune(tmp_path / "data", test=later, cache=cache, out=tmp_path / "run", progress=told)
+    tuned = rehead.tune(tmp_path / "data", test=later, cache=cache, out=tmp_path / "run", progress=told, report=False)
     assert "test is the photos' own side (6 photos) and left out, as --test names others" in told.notes
     assert tuned.verdict.n == 4
 
@@ -183,7 +190,7 @@ def test_a_group_on_both_sides_is_a_note_of_the_verdict(cache: Path, tmp_path: P
     ]
     (photos / "all.csv").write_text("\n".join(["path,label,split,group", *rows]) + "\n")
     told = Notes()
-    tuned = rehead.tune(photos / "all.csv", cache=cache, out=tmp_path / "run", progress=told)
+    tuned = rehead.tune(photos / "all.csv", cache=cache, out=tmp_path / "run", progress=told, report=False)
     assert tuned.verdict.notes == (
         "8 held-out photos of 2 groups that the training side has too: patient 0, patient 1.",
     )
@@ -191,7 +198,7 @@ def test_a_group_on_both_sides_is_a_note_of_the_verdict(cache: Path, tmp_path: P
 
 
 def test_a_split_that_was_drawn_is_called_so(photos: Path, cache: Path, tmp_path: Path) -> None:
-    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run")
+    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", report=False)
     assert tuned.verdict.side == "drawn"
     assert " held out (drawn by rehead), 0 skipped." in (tuned.bundle / "README.md").read_text()
 
@@ -225,7 +232,7 @@ def test_photos_are_counted_before_a_number_on_them_is_told(photos: Path, cache:
         def status(self, text: str) -> None:
             told.append(text)
 
-    rehead.tune(photos, cache=cache, out=tmp_path / "run", backbone_args={"mean": 0.4}, progress=Events())
+    rehead.tune(photos, cache=cache, out=tmp_path / "run", backbone_args={"mean": 0.4}, progress=Events(), report=False)
     first = next(i for i, event in enumerate(told) if isinstance(event, str) and "held-out accuracy" in event)
     n_seen = int(str(told[first]).split(" photo")[0].split()[-1])
     assert sum(event for event in told[:first][-5:] if isinstance(event, int)) >= n_seen
@@ -261,5 +268,5 @@ def test_classes_that_only_held_out_photos_have_are_named(photos: Path, cache: P
     for i, path in enumerate(sorted(other.glob("*/*.png"))):
         noise(7000 + i, (60, 200, 60)).save(path)
     notes = Notes()
-    rehead.tune(photos, valid=other, cache=cache, out=tmp_path / "run", progress=notes)
+    rehead.tune(photos, valid=other, cache=cache, out=tmp_path / "run", progress=notes, report=False)
     assert "Left out, as no training photo has their classes: 'green' (3 photos)" in notes.notes

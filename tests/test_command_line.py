@@ -30,7 +30,7 @@ def run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import rehead
 
     photos = make_photos(tmp_path_factory.mktemp("photos") / "photos", {"red": 20, "blue": 20})
-    return rehead.tune(photos, cache=cache, out=tmp_path_factory.mktemp("run") / "run").run
+    return rehead.tune(photos, cache=cache, out=tmp_path_factory.mktemp("run") / "run", report=False).run
 
 
 def answer(done: subprocess.CompletedProcess[str]) -> dict:
@@ -206,7 +206,7 @@ def extracting(photos: Path, folder: Path, cache: Path) -> subprocess.Popen[str]
     """A job on these photos, as soon as some features are in the store."""
     shutil.copytree(cache / "prefixes", folder / "own" / "prefixes")
     process = subprocess.Popen(
-        [sys.executable, "-m", "rehead", "tune", str(photos), "--json", "--out", str(folder / "run")],
+        [sys.executable, "-m", "rehead", "tune", str(photos), "--json", "--no-report", "--out", str(folder / "run")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "REHEAD_CACHE": str(folder / "own")},
     )  # fmt: skip
     ends = time.monotonic() + 60

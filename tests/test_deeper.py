@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tuned(folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> rehead.Tuned:
-    return rehead.tune(folder, cache=cache, out=tmp_path_factory.mktemp("run") / "first", **LAST)
+    return rehead.tune(folder, cache=cache, out=tmp_path_factory.mktemp("run") / "first", **LAST, report=False)
 
 
 def graph(tuned: rehead.Tuned) -> bytes:
@@ -72,7 +72,7 @@ def test_its_bundle_predicts_without_torch_and_names_the_layers(tuned: rehead.Tu
 def test_the_same_seed_gives_the_same_model_from_another_cache(
     tuned: rehead.Tuned, folder: Path, tmp_path: Path
 ) -> None:
-    again = rehead.tune(folder, cache=tmp_path / "cache", out=tmp_path / "run", **LAST)
+    again = rehead.tune(folder, cache=tmp_path / "cache", out=tmp_path / "run", **LAST, report=False)
     assert (again.bundle / "head.safetensors").read_bytes() == (tuned.bundle / "head.safetensors").read_bytes()
     assert graph(again) == graph(tuned)
 
@@ -90,6 +90,7 @@ def test_all_layers_train_from_photos(folder: Path, cache: Path, tmp_path: Path)
         mixup=0.2,
         cutmix=1.0,
         erase=0.5,
+        report=False,
     )
     assert tuned.images["used"] == 24
     assert "stem" in bundles.read(tuned.bundle).facts["backbone"]["learned"]
@@ -102,7 +103,7 @@ def test_a_part_of_a_layer_of_another_network_learns_with_a_random_mlp_on_top(
     tuned = rehead.tune(
         folder, cache=cache, out=tmp_path / "run", backbone="resnet18", weights=str(tmp_path / "w.safetensors"),
         train="layer4.1,head", head="mlp:16", warm_head=False, epochs=1, limit=16, views=1, norm="adapt",
-    )  # fmt: skip
+    report=False)  # fmt: skip
     assert len(load_file(tuned.bundle / "head.safetensors")) == 4
     assert "random at first" in tuned.head_note
     assert bundles.read(tuned.bundle).facts["backbone"]["learned"] == ["layer4.1"]
@@ -114,7 +115,7 @@ def test_a_part_of_a_layer_of_another_network_learns_with_a_random_mlp_on_top(
 def test_bad_photos_are_skipped_when_training_from_photos(folder: Path, cache: Path, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
     (photos / "red" / "0.png").write_bytes((photos / "red" / "0.png").read_bytes()[:200])
-    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", train="last:1", cut="none", epochs=1)
+    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", train="last:1", cut="none", epochs=1, report=False)
     assert tuned.images == {"used": 23, "skipped": 1, "from_store": 0}
 
 
@@ -125,7 +126,7 @@ def test_a_layer_that_is_not_there_is_an_error_before_a_photo_is_read(
     setting: str, value: str, cache: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UnknownLayer, match=r"No layer is called 'blokcs\.6'") as error:
-        rehead.tune(tmp_path / "no photos", cache=cache, out=tmp_path / "run", **{setting: value})
+        rehead.tune(tmp_path / "no photos", cache=cache, out=tmp_path / "run", **{setting: value}, report=False)
     assert "blocks.6" in str(error.value)
     assert not (tmp_path / "run").exists()
 
@@ -220,7 +221,7 @@ def test_a_wish_to_stop_ends_what_is_under_way_and_what_comes_next_is_done_whole
 ) -> None:
     listener = Stopping(when)
     tuned = rehead.tune(
-        folder, cache=cache, out=tmp_path / "run", progress=listener, stop=lambda: listener.wished, **LAST
+        folder, cache=cache, out=tmp_path / "run", progress=listener, stop=lambda: listener.wished, **LAST, report=False
     )
     epochs = (tuned.run / "metrics.jsonl").read_text().splitlines()
     assert len(epochs) == n_epochs
@@ -237,7 +238,7 @@ class Interrupting(Silent):
 def interrupted(photos: Path, run: Path, cache: Path, **settings: Any) -> None:
     """Leaves a run that can be taken up."""
     with pytest.raises(KeyboardInterrupt):
-        rehead.tune(photos, cache=cache, out=run, progress=Interrupting(), **settings)
+        rehead.tune(photos, cache=cache, out=run, progress=Interrupting(), **settings, report=False)
     assert (run / "checkpoint.safetensors").is_file()
 
 
@@ -286,25 +287,25 @@ def test_a_run_goes_on_only_with_its_own_photos_and_recipe_unless_forced(
     photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
     interrupted(photos, tmp_path / "run", cache, **LAST)
     with pytest.raises(RunError) as error:
-        rehead.tune(resume=tmp_path / "run", cache=cache, epochs=7)
+        rehead.tune(resume=tmp_path / "run", cache=cache, epochs=7, report=False)
     assert "epochs is 2, not 7" in error.value.why
     (photos / "red" / "0.png").unlink()
     with pytest.raises(RunError) as error:
-        rehead.tune(resume=tmp_path / "run", cache=cache)
+        rehead.tune(resume=tmp_path / "run", cache=cache, report=False)
     assert "1 are gone" in error.value.why
-    tuned = rehead.tune(resume=tmp_path / "run", cache=cache, force=True)
+    tuned = rehead.tune(resume=tmp_path / "run", cache=cache, force=True, report=False)
     assert tuned.images["used"] == 23
 
 
 def test_what_is_no_unfinished_run_is_refused(tuned: rehead.Tuned, tmp_path: Path, cache: Path) -> None:
     with pytest.raises(RunError, match="is no run"):
-        rehead.tune(resume=tmp_path, cache=cache)
+        rehead.tune(resume=tmp_path, cache=cache, report=False)
     with pytest.raises(RunError, match="is finished"):
-        rehead.tune(resume=tuned.run, cache=cache)
+        rehead.tune(resume=tuned.run, cache=cache, report=False)
 
 
 def test_the_tuned_network_is_what_the_bundle_computes(tuned: rehead.Tuned, folder: Path, cache: Path) -> None:
-    frozen = rehead.tune(folder, cache=cache, out=tuned.run.with_name("frozen"), limit=20)
+    frozen = rehead.tune(folder, cache=cache, out=tuned.run.with_name("frozen"), limit=20, report=False)
     photo = str(folder / "red" / "0.png")
     deep, flat = rehead.load(tuned.bundle).features(photo), rehead.load(frozen.bundle).features(photo)
     assert deep.shape == flat.shape == (1280,)

@@ -24,7 +24,7 @@ def first(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> rehead.Tuned
     """A run on red and blue photos that are not there any more."""
     folder = tmp_path_factory.mktemp("first")
     photos = make_photos(folder / "photos", {"red": 12, "blue": 12})
-    tuned = rehead.tune(photos, cache=cache, out=folder / "run", head="prototype", seed=1)
+    tuned = rehead.tune(photos, cache=cache, out=folder / "run", head="prototype", seed=1, report=False)
     shutil.rmtree(photos)
     return tuned
 
@@ -50,12 +50,12 @@ def empty_cache(cache: Path, first: rehead.Tuned, tmp_path: Path) -> Path:
 
 
 def run_with(photos: Path, out: Path, cache: Path, **settings: object) -> rehead.Tuned:
-    return rehead.tune(photos, out=out, cache=cache, **{"head": "prototype", **settings})
+    return rehead.tune(photos, out=out, cache=cache, **{"head": "prototype", **settings}, report=False)
 
 
 def test_a_class_is_added_without_the_earlier_files(first: rehead.Tuned, cache: Path, tmp_path: Path) -> None:
     green = greens(tmp_path / "new", 4000)
-    tuned = rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "run")
+    tuned = rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "run", report=False)
     assert tuned.classes == ("blue", "green", "red")
     assert tuned.images == {"used": 36, "skipped": 0, "from_store": 24}
     assert (tuned.recipe.head, tuned.recipe.seed) == ("prototype", 1)
@@ -69,7 +69,7 @@ def test_a_class_is_added_without_the_earlier_files(first: rehead.Tuned, cache: 
 def test_it_is_the_run_that_all_photos_at_once_would_have_given(
     first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path
 ) -> None:
-    tuned = rehead.tune(green, from_run=first.run, cache=cache, out=tmp_path / "run")
+    tuned = rehead.tune(green, from_run=first.run, cache=cache, out=tmp_path / "run", report=False)
     together = make_photos(tmp_path / "together", {"red": 12, "blue": 12})
     shutil.copytree(green / "green", together / "green")
     at_once = run_with(together, tmp_path / "at_once", cache, seed=1)
@@ -89,9 +89,9 @@ def test_the_program_adds_a_class_and_says_what_it_has(
 
 
 def test_a_third_run_goes_on_from_the_second(first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path) -> None:
-    second = rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "second")
+    second = rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "second", report=False)
     third = make_photos(tmp_path / "third", {"red": 16})
-    tuned = rehead.tune(third, from_run=second.bundle, cache=cache, out=tmp_path / "run")
+    tuned = rehead.tune(third, from_run=second.bundle, cache=cache, out=tmp_path / "run", report=False)
     assert tuned.classes == ("blue", "green", "red")
     assert tuned.images["used"] == 40
 
@@ -114,7 +114,7 @@ def test_features_that_are_missing_are_computed_from_the_earlier_files(
     green: Path, cache: Path, empty_cache: Path, tmp_path: Path
 ) -> None:
     before = run_with(make_photos(tmp_path / "photos", {"red": 12, "blue": 12}), tmp_path / "before", cache)
-    tuned = rehead.tune(green, from_run=before.run, cache=empty_cache, out=tmp_path / "run")
+    tuned = rehead.tune(green, from_run=before.run, cache=empty_cache, out=tmp_path / "run", report=False)
     assert tuned.images == {"used": 36, "skipped": 0, "from_store": 0}
 
 
@@ -126,7 +126,7 @@ def test_photos_of_which_nothing_is_left_are_left_out_and_named(
     for i in range(8):
         (photos / "red" / f"{i}.png").unlink()
     Image.new("RGB", (9, 9)).save(photos / "red" / "8.png")
-    tuned = rehead.tune(green, from_run=before.run, cache=empty_cache, out=tmp_path / "run")
+    tuned = rehead.tune(green, from_run=before.run, cache=empty_cache, out=tmp_path / "run", report=False)
     assert tuned.images == {"used": 27, "skipped": 9, "from_store": 0}
     skipped = (tuned.run / "skipped.csv").read_text()
     assert skipped.count("neither the file nor the features are there any more") == 8
@@ -138,7 +138,7 @@ def test_a_class_of_which_nothing_is_left_is_an_error_that_says_what_to_do(
     first: rehead.Tuned, green: Path, empty_cache: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(RunError) as error:
-        rehead.tune(green, from_run=first.bundle, cache=empty_cache, out=tmp_path / "run")
+        rehead.tune(green, from_run=first.bundle, cache=empty_cache, out=tmp_path / "run", report=False)
     assert error.value.what == "Nothing is left to learn 'blue', 'red' from."
     assert "Of 24 earlier photos neither the file nor the features are there" in error.value.why
     assert "--cache" in error.value.fix
@@ -149,7 +149,7 @@ def test_photos_in_an_archive_are_read_from_it(green: Path, cache: Path, empty_c
     make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
     archive = shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "photos")
     before = run_with(Path(archive), tmp_path / "before", cache)
-    tuned = rehead.tune(green, from_run=before.run, cache=empty_cache, out=tmp_path / "run")
+    tuned = rehead.tune(green, from_run=before.run, cache=empty_cache, out=tmp_path / "run", report=False)
     assert tuned.images["used"] == 36
 
 
@@ -160,20 +160,20 @@ def test_another_prefix_needs_the_earlier_files(
     setting: dict[str, str], words: str, first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(RecipeError, match=words) as error:
-        rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "run", **setting)
+        rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "run", **setting, report=False)
     assert "24 of 24 are not there any more" in error.value.why
 
 
 def test_another_fit_is_taken_where_the_files_are(green: Path, cache: Path, tmp_path: Path) -> None:
     before = run_with(make_photos(tmp_path / "photos", {"red": 12, "blue": 12}), tmp_path / "before", cache)
-    tuned = rehead.tune(green, from_run=before.run, cache=cache, out=tmp_path / "run", fit="squash")
+    tuned = rehead.tune(green, from_run=before.run, cache=cache, out=tmp_path / "run", fit="squash", report=False)
     assert bundles.read(tuned.bundle).preprocess.fit == "squash"
     assert tuned.images["used"] == 36
 
 
 def test_another_share_to_hold_out_is_refused(first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="--valid-fraction is 0\\.2 in"):
-        rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "run", valid_fraction=0.5)
+        rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "run", valid_fraction=0.5, report=False)
 
 
 def test_only_the_photos_that_a_limit_let_in_are_learned_again(
@@ -182,7 +182,7 @@ def test_only_the_photos_that_a_limit_let_in_are_learned_again(
     photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20})
     before = run_with(photos, tmp_path / "before", empty_cache, limit=16)
     shutil.rmtree(photos)
-    tuned = rehead.tune(green, from_run=before.run, cache=empty_cache, out=tmp_path / "run")
+    tuned = rehead.tune(green, from_run=before.run, cache=empty_cache, out=tmp_path / "run", report=False)
     assert tuned.images == {"used": 28, "skipped": 0, "from_store": 16}
     assert not tuned.verdict.partial
 
@@ -191,7 +191,7 @@ def test_a_fit_that_was_chosen_is_kept(green: Path, cache: Path, tmp_path: Path)
     photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
     before = run_with(photos, tmp_path / "before", cache, fit="auto")
     shutil.rmtree(photos)
-    tuned = rehead.tune(green, from_run=before.run, cache=cache, out=tmp_path / "run")
+    tuned = rehead.tune(green, from_run=before.run, cache=cache, out=tmp_path / "run", report=False)
     assert tuned.recipe.fit == bundles.read(before.bundle).preprocess.fit
     assert tuned.images["from_store"] >= 24
 
@@ -201,24 +201,24 @@ def test_a_bundle_that_was_carried_away_is_refused_with_what_is_missing(
 ) -> None:
     away = shutil.copytree(first.bundle, tmp_path / "away" / "bundle")
     with pytest.raises(RunError) as error:
-        rehead.tune(green, from_run=away, cache=cache, out=tmp_path / "run")
+        rehead.tune(green, from_run=away, cache=cache, out=tmp_path / "run", report=False)
     assert "There is no catalog.csv and no photos.json and no recipe.toml" in error.value.why
     assert "carried away" in error.value.why
 
 
 def test_what_is_no_finished_run_is_refused(first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is no bundle"):
-        rehead.tune(green, from_run=tmp_path, cache=cache)
+        rehead.tune(green, from_run=tmp_path, cache=cache, report=False)
     shutil.copy(first.run / "recipe.toml", tmp_path)
     with pytest.raises(RunError, match="is not finished"):
-        rehead.tune(green, from_run=tmp_path, cache=cache)
+        rehead.tune(green, from_run=tmp_path, cache=cache, report=False)
     (shutil.copytree(first.run, tmp_path / "copy") / "catalog.csv").write_text(
         "path,label,side,digest,group\na,b,c,xy,\n"
     )
     with pytest.raises(RunError, match="cannot be read"):
-        rehead.tune(green, from_run=tmp_path / "copy", cache=cache)
+        rehead.tune(green, from_run=tmp_path / "copy", cache=cache, report=False)
     with pytest.raises(RunError, match="--resume goes on"):
-        rehead.tune(green, from_run=first.run, resume=first.run, cache=cache)
+        rehead.tune(green, from_run=first.run, resume=first.run, cache=cache, report=False)
 
 
 def test_layers_are_trained_again_on_all_photos_from_kept_activations_and_an_interrupted_run_is_taken_up(
@@ -227,11 +227,13 @@ def test_layers_are_trained_again_on_all_photos_from_kept_activations_and_an_int
     from test_deeper import LAST, interrupted
 
     photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
-    before = rehead.tune(photos, cache=cache, out=tmp_path / "before", train="last:1", epochs=1, batch_size=8)
+    before = rehead.tune(
+        photos, cache=cache, out=tmp_path / "before", train="last:1", epochs=1, batch_size=8, report=False
+    )
     shutil.rmtree(photos)
     run = tmp_path / "run"
     interrupted(green, run, cache, from_run=before.bundle, **LAST)
-    tuned = rehead.tune(resume=run, cache=cache)
+    tuned = rehead.tune(resume=run, cache=cache, report=False)
     assert bundles.read(tuned.bundle).facts["backbone"]["learned"] == ["conv_head"]
     assert tuned.classes == ("blue", "green", "red")
     assert tuned.images["used"] == 36
@@ -248,10 +250,10 @@ def test_flowers_are_added_to_cats_and_dogs(cache: Path, tmp_path: Path) -> None
         return tmp_path / name
 
     pets = linked("pets", {name: DATA / "dogscats" / name for name in ("cat", "dog")}, 40)
-    before = rehead.tune(pets, cache=cache, out=tmp_path / "before")
+    before = rehead.tune(pets, cache=cache, out=tmp_path / "before", report=False)
     shutil.rmtree(pets)
     flowers = linked("flowers", {name: DATA / "flowers" / name for name in ("daisy", "rose")}, 30)
-    tuned = rehead.tune(flowers, from_run=before.bundle, cache=cache, out=tmp_path / "run")
+    tuned = rehead.tune(flowers, from_run=before.bundle, cache=cache, out=tmp_path / "run", report=False)
     assert tuned.classes == ("cat", "daisy", "dog", "rose")
     assert tuned.images["from_store"] >= 80
     assert tuned.verdict.top1.value >= 0.85

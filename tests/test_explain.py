@@ -26,7 +26,7 @@ def bundle(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from conftest import make_photos
 
     photos = make_photos(tmp_path_factory.mktemp("explained") / "photos", {"red": 30, "blue": 30})
-    return rehead.tune(photos, cache=cache, out=photos.parent / "run").bundle
+    return rehead.tune(photos, cache=cache, out=photos.parent / "run", report=False).bundle
 
 
 def half_red() -> np.ndarray:

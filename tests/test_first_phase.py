@@ -33,7 +33,7 @@ def test_the_last_layers_learn_and_then_all_of_them(
     folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PRESETS, "balanced", {"train": "last:1", "epochs": 2, "views": 1, "norm": "adapt"})
-    tuned = rehead.tune(folder, cache=cache, out=tmp_path / "run", **ALL)
+    tuned = rehead.tune(folder, cache=cache, out=tmp_path / "run", **ALL, report=False)
     names = {path.name for path in tuned.run.iterdir()}
     assert {"first-metrics.jsonl", "first-curves.svg", "metrics.jsonl", "curves.svg"} <= names
     assert not names & {"tries", "checkpoint.safetensors"}
@@ -60,7 +60,7 @@ def test_a_wish_to_stop_in_the_first_phase_is_of_the_second_too(
     monkeypatch.setitem(PRESETS, "balanced", {"train": "last:1", "epochs": 2, "views": 1, "norm": "adapt"})
     listener = Stopping("Training")
     tuned = rehead.tune(
-        folder, cache=cache, out=tmp_path / "run", progress=listener, stop=lambda: listener.wished, **ALL
+        folder, cache=cache, out=tmp_path / "run", progress=listener, stop=lambda: listener.wished, **ALL, report=False
     )
     assert (tuned.run / "log.txt").read_text().count("Stopped after 1 of") == 2
     assert tuned.verdict.top1.value > 0.5
@@ -97,7 +97,7 @@ def test_a_kill_in_either_phase_changes_no_bit(rehead: Program, folder: Path, ca
     for number, moment in enumerate(("tries/first/metrics.jsonl", "checkpoint.safetensors")):
         run = tmp_path / f"run{number}"
         process = subprocess.Popen(
-            [sys.executable, "-m", "rehead", "tune", str(folder), *options, "--out", str(run), "--json"],
+            [sys.executable, "-m", "rehead", "tune", str(folder), *options, "--no-report", "--out", str(run), "--json"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
         )  # fmt: skip
         while not (run / moment).exists() and process.poll() is None:

@@ -33,7 +33,7 @@ def diverged(folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
     """A run whose learning rate was too high, and what was said."""
     run = tmp_path_factory.mktemp("diverged") / "run"
     with pytest.raises(Diverged) as error:
-        rehead.tune(folder, cache=cache, out=run, **TOO_HIGH)
+        rehead.tune(folder, cache=cache, out=run, **TOO_HIGH, report=False)
     return run, error.value
 
 
@@ -64,10 +64,10 @@ def test_a_rate_that_is_too_high_is_told_with_its_step_and_what_to_do(diverged: 
 def test_it_goes_on_at_a_lower_rate_when_forced(run: Path, cache: Path) -> None:
     lower = {"lr": 0.001, "weight_decay": 0.05}
     with pytest.raises(RunError) as error:
-        rehead.tune(resume=run, cache=cache, **lower)
+        rehead.tune(resume=run, cache=cache, **lower, report=False)
     assert error.value.why == "lr is 1000.0, not 0.001; weight_decay is 10.0, not 0.05."
     (run / SECONDS).write_text(json.dumps({"train": 990.0, "total": 1000.0}))
-    tuned = rehead.tune(resume=run, cache=cache, force=True, **lower)
+    tuned = rehead.tune(resume=run, cache=cache, force=True, **lower, report=False)
     assert tuned.recipe.lr == 0.001
     assert tuned.seconds["train"] > 990, "what the job took before counts too"
     assert tuned.seconds["total"] > 1000
@@ -89,7 +89,7 @@ def test_a_run_of_a_newer_version_is_refused_and_left_as_it_was(
     assert old in data
     (run / file).write_bytes(data.replace(old, new))
     with pytest.raises((RecipeError, RunError), match=said) as error:
-        rehead.tune(resume=run, cache=cache, force=True)
+        rehead.tune(resume=run, cache=cache, force=True, report=False)
     assert "pip install --upgrade rehead" in error.value.fix
     assert (run / file).read_bytes() == data.replace(old, new)
 
@@ -98,26 +98,26 @@ def test_classes_that_came_are_refused_even_when_forced(run: Path, folder: Path,
     photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20, "green": 10})
     kept = {name: (run / name).read_bytes() for name in ("recipe.toml", "photos.json", "catalog.csv")}
     with pytest.raises(RunError, match="10 are new"):
-        rehead.tune(photos, resume=run, cache=cache)
+        rehead.tune(photos, resume=run, cache=cache, report=False)
     with pytest.raises(RunError, match="The checkpoint is of another model") as error:
-        rehead.tune(photos, resume=run, cache=cache, force=True)
+        rehead.tune(photos, resume=run, cache=cache, force=True, report=False)
     assert "(2,) in it and (3,) here" in error.value.why
     with pytest.raises(UnknownLayer):
-        rehead.tune(resume=run, cache=cache, force=True, train="nowhere")
+        rehead.tune(resume=run, cache=cache, force=True, train="nowhere", report=False)
     assert {name: (run / name).read_bytes() for name in kept} == kept, "a run that was refused is as it was"
 
 
 def test_a_disk_that_is_full_in_a_checkpoint_leaves_the_one_before_and_the_run_goes_on(
     folder: Path, cache: Path, tmp_path: Path
 ) -> None:
-    whole = rehead.tune(folder, cache=cache, out=tmp_path / "whole", **LAST)
+    whole = rehead.tune(folder, cache=cache, out=tmp_path / "whole", **LAST, report=False)
     run = tmp_path / "run"
     with pytest.raises(RunError) as error, largest_file(ROOM):
-        rehead.tune(folder, cache=cache, out=run, **LAST)
+        rehead.tune(folder, cache=cache, out=run, **LAST, report=False)
     assert error.value.what == f"The run could not be written to {run}: File too large."
     assert error.value.fix == f"Make room, and go on from there: rehead tune --resume {run}"
     assert not list(run.glob(".*.part")), "nothing half written is left"
-    again = rehead.tune(resume=run, cache=cache)
+    again = rehead.tune(resume=run, cache=cache, report=False)
     for name in ("model.onnx", "head.safetensors"):
         assert (again.bundle / name).read_bytes() == (whole.bundle / name).read_bytes()
 
@@ -142,7 +142,7 @@ def test_a_run_that_another_job_writes_is_not_replaced(tmp_path: Path) -> None:
 
 def test_a_run_that_is_taken_up_stays_where_it_is(run: Path, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="--resume goes on in the run's own folder") as error:
-        rehead.tune(resume=run, out=tmp_path / "other", cache=cache)
+        rehead.tune(resume=run, out=tmp_path / "other", cache=cache, report=False)
     assert "Leave --out out" in error.value.fix
     assert run.is_dir()
     assert not (tmp_path / "other").exists()

@@ -23,7 +23,7 @@ def test_a_job_on_the_device_is_verified_and_its_bundle_runs_on_the_cpu(
     cache: Path, tmp_path: Path, settings: dict[str, object]
 ) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 40, "blue": 40})
-    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", device="cuda", **settings)
+    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", device="cuda", **settings, report=False)
     assert tuned.verdict.top1.value >= 0.9
     assert rehead.load(tuned.bundle).predict(str(photos / "red" / "0.png")).label == "red"
 
@@ -42,7 +42,7 @@ def test_batches_copied_ahead_are_the_batches() -> None:
 def test_a_compiled_training_ends_with_a_model_that_is_right(cache: Path, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 40, "blue": 40})
     settings = {"train": "last:1", "epochs": 2, "compile": True, "device": "cuda"}
-    assert rehead.tune(photos, cache=cache, out=tmp_path / "run", **settings).verdict.top1.value >= 0.9
+    assert rehead.tune(photos, cache=cache, out=tmp_path / "run", **settings, report=False).verdict.top1.value >= 0.9
 
 
 def test_photos_that_the_device_decodes_are_those_that_pillow_decodes() -> None:

@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tuned(folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> rehead.Tuned:
-    return rehead.tune(folder, cache=cache, out=tmp_path_factory.mktemp("run") / "first")
+    return rehead.tune(folder, cache=cache, out=tmp_path_factory.mktemp("run") / "first", report=False)
 
 
 def without(*libraries: str, code: str) -> subprocess.CompletedProcess[str]:
@@ -60,13 +60,15 @@ def test_a_run_holds_recipe_catalog_verdict_and_bundle(tuned: rehead.Tuned) -> N
 
 
 def test_same_photos_and_seed_give_the_same_head_bit_for_bit(tuned: rehead.Tuned, folder: Path, tmp_path: Path) -> None:
-    again = rehead.tune(folder, cache=tmp_path / "cache", out=tmp_path / "run")
+    again = rehead.tune(folder, cache=tmp_path / "cache", out=tmp_path / "run", report=False)
     assert (again.bundle / "head.safetensors").read_bytes() == (tuned.bundle / "head.safetensors").read_bytes()
 
 
 def test_another_head_reads_the_store(folder: Path, cache: Path, tuned: rehead.Tuned, tmp_path: Path) -> None:
     for head in ("prototype", "mlp:16", "auto"):
-        other = rehead.tune(folder, cache=cache, head=head, epochs=5, out=tmp_path / head.replace(":", ""))
+        other = rehead.tune(
+            folder, cache=cache, head=head, epochs=5, out=tmp_path / head.replace(":", ""), report=False
+        )
         assert other.images["from_store"] == other.images["used"] == 40
         assert other.verdict.top1.value > 0.8
 
@@ -195,14 +197,14 @@ def test_a_bundle_is_verified_on_other_photos(tuned: rehead.Tuned, cache: Path, 
 
 
 def test_a_limit_finishes_the_job_with_part_of_the_photos(folder: Path, cache: Path, tmp_path: Path) -> None:
-    part = rehead.tune(folder, cache=cache, limit=20, out=tmp_path / "run")
+    part = rehead.tune(folder, cache=cache, limit=20, out=tmp_path / "run", report=False)
     assert part.images["used"] == 20
     assert part.verdict.partial
 
 
 def test_too_small_a_limit_is_a_clear_error(folder: Path, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="too few") as error:
-        rehead.tune(folder, cache=cache, limit=1, out=tmp_path / "run")
+        rehead.tune(folder, cache=cache, limit=1, out=tmp_path / "run", report=False)
     assert "--limit" in error.value.fix
     assert not (tmp_path / "run").exists()
 
@@ -210,10 +212,10 @@ def test_too_small_a_limit_is_a_clear_error(folder: Path, cache: Path, tmp_path:
 def test_lists_tables_and_sequences_are_sources(cache: Path, tmp_path: Path, folder: Path) -> None:
     paths = sorted(folder.glob("*/*.png"))
     labels = [path.parent.name for path in paths]
-    lists = rehead.tune(paths, labels, cache=cache, out=tmp_path / "lists")
+    lists = rehead.tune(paths, labels, cache=cache, out=tmp_path / "lists", report=False)
     assert lists.images == {"used": 40, "skipped": 0, "from_store": 40}
     pairs = [(noise(i + 5000, (200, 60, 60) if i % 2 else (60, 60, 200)), i % 2) for i in range(40)]
-    assert rehead.tune(pairs, cache=cache, out=tmp_path / "pairs").classes == ("0", "1")
+    assert rehead.tune(pairs, cache=cache, out=tmp_path / "pairs", report=False).classes == ("0", "1")
 
 
 def test_the_classifier_is_a_scikit_learn_estimator(cache: Path, folder: Path) -> None:
@@ -230,7 +232,17 @@ def test_the_classifier_is_a_scikit_learn_estimator(cache: Path, folder: Path) -
 
 def test_sigkill_during_extraction_loses_nothing(tmp_path: Path, cache: Path) -> None:
     photos = make_photos(tmp_path / "many", {"red": 150, "blue": 150})
-    command = [sys.executable, "-m", "rehead", "tune", str(photos), "--json", "--out", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "rehead",
+        "tune",
+        str(photos),
+        "--json",
+        "--no-report",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     environment = {**os.environ, "REHEAD_CACHE": str(tmp_path / "cache")}
     shutil.copytree(cache / "prefixes", tmp_path / "cache" / "prefixes")
     killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -22,7 +22,7 @@ Program = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def bundle(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos = make_photos(tmp_path_factory.mktemp("mirrored") / "photos", {"red": 12, "blue": 12})
-    return rehead.tune(photos, cache=cache, out=tmp_path_factory.mktemp("run") / "run").bundle
+    return rehead.tune(photos, cache=cache, out=tmp_path_factory.mktemp("run") / "run", report=False).bundle
 
 
 def test_the_logits_are_the_mean_of_both_images(bundle: Path) -> None:

@@ -62,12 +62,12 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def labelled(shapes: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> rehead.Tuned:
-    return rehead.tune(shapes, cache=cache, out=tmp_path_factory.mktemp("run") / "labels")
+    return rehead.tune(shapes, cache=cache, out=tmp_path_factory.mktemp("run") / "labels", report=False)
 
 
 @pytest.fixture(scope="module")
 def numbered(sizes: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> rehead.Tuned:
-    return rehead.tune(sizes, cache=cache, out=tmp_path_factory.mktemp("run") / "numbers")
+    return rehead.tune(sizes, cache=cache, out=tmp_path_factory.mktemp("run") / "numbers", report=False)
 
 
 def test_labels_are_learned_and_the_verdict_says_so(labelled: rehead.Tuned) -> None:
@@ -152,8 +152,10 @@ def test_photos_with_a_label_that_the_bundle_does_not_know_are_left_out(
 
 
 def test_an_mlp_learns_labels_and_numbers(shapes: Path, sizes: Path, cache: Path, tmp_path: Path) -> None:
-    labels = rehead.tune(shapes, cache=cache, head="mlp:32", epochs=15, class_weight="balanced", out=tmp_path / "l")
-    numbers = rehead.tune(sizes, cache=cache, head="mlp:32", epochs=15, out=tmp_path / "n")
+    labels = rehead.tune(
+        shapes, cache=cache, head="mlp:32", epochs=15, class_weight="balanced", out=tmp_path / "l", report=False
+    )
+    numbers = rehead.tune(sizes, cache=cache, head="mlp:32", epochs=15, out=tmp_path / "n", report=False)
     assert isinstance(labels.verdict, MultilabelVerdict)
     assert labels.verdict.mean_ap is not None
     assert labels.verdict.mean_ap.value > 0.8
@@ -163,7 +165,15 @@ def test_an_mlp_learns_labels_and_numbers(shapes: Path, sizes: Path, cache: Path
 
 def test_deeper_layers_learn_labels(shapes: Path, cache: Path, tmp_path: Path) -> None:
     tuned = rehead.tune(
-        shapes, cache=cache, train="last:1", epochs=2, batch_size=8, views=1, mixup=0.2, out=tmp_path / "r"
+        shapes,
+        cache=cache,
+        train="last:1",
+        epochs=2,
+        batch_size=8,
+        views=1,
+        mixup=0.2,
+        out=tmp_path / "r",
+        report=False,
     )
     assert bundles.read(tuned.bundle).facts["backbone"]["learned"] == ["conv_head"]
     assert isinstance(tuned.verdict, MultilabelVerdict)
@@ -180,14 +190,16 @@ def test_a_random_head_and_layers_learn_labels_from_the_photos(shapes: Path, cac
     tuned = rehead.tune(
         shapes, cache=cache, train="last:1", cut="none", warm_head=False, class_weight="balanced", epochs=3,
         batch_size=8, out=tmp_path / "run",
-    )  # fmt: skip
+    report=False)  # fmt: skip
     assert isinstance(tuned.verdict, MultilabelVerdict)
     assert tuned.verdict.mean_ap is not None
     assert tuned.verdict.mean_ap.value > 0.8
 
 
 def test_deeper_layers_learn_numbers(sizes: Path, cache: Path, tmp_path: Path) -> None:
-    tuned = rehead.tune(sizes, cache=cache, train="last:1", epochs=2, batch_size=8, views=1, out=tmp_path / "run")
+    tuned = rehead.tune(
+        sizes, cache=cache, train="last:1", epochs=2, batch_size=8, views=1, out=tmp_path / "run", report=False
+    )
     assert isinstance(tuned.verdict, RegressionVerdict)
     assert tuned.verdict.r2 is not None
     assert tuned.verdict.r2.value > 0.5
@@ -256,13 +268,13 @@ def test_what_is_for_classes_is_refused_before_anything_is_computed(
     settings: dict[str, str], words: str, sizes: Path, cache: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(RecipeError, match=words):
-        rehead.tune(sizes, cache=cache, out=tmp_path / "run", **settings)
+        rehead.tune(sizes, cache=cache, out=tmp_path / "run", **settings, report=False)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_task_that_is_none_is_refused(sizes: Path, cache: Path) -> None:
     with pytest.raises(RecipeError, match="--task cannot be 'regresion'"):
-        rehead.tune(sizes, cache=cache, task="regresion")
+        rehead.tune(sizes, cache=cache, task="regresion", report=False)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +315,7 @@ def _is_wide(path: Path) -> bool:
 def test_real_photos_with_two_labels_each(data: Path, cache: Path, tmp_path: Path) -> None:
     photos = [path for kind in ("cat", "dog") for path in sorted((data / "dogscats" / kind).glob("*.jpg"))[:60]]
     labels = [[path.parent.name, *(["wide"] if _is_wide(path) else [])] for path in photos]
-    tuned = rehead.tune(([str(path) for path in photos], labels), cache=cache, out=tmp_path / "run")
+    tuned = rehead.tune(([str(path) for path in photos], labels), cache=cache, out=tmp_path / "run", report=False)
     assert isinstance(tuned.verdict, MultilabelVerdict)
     by_label = {facts.label: facts.average_precision for facts in tuned.verdict.labels}
     assert by_label["cat"] is not None

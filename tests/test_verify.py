@@ -25,7 +25,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(photos: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return rehead.tune(photos, cache=cache, out=tmp_path_factory.mktemp("run") / "run").run
+    return rehead.tune(photos, cache=cache, out=tmp_path_factory.mktemp("run") / "run", report=False).run
 
 
 def test_photos_that_the_bundle_learned_from_are_counted(run: Path, photos: Path, cache: Path) -> None:

@@ -121,13 +121,18 @@ def compare(
         bundles=folders,
         names=names,
         right=(wilson(int(right[0].sum()), len(good)), wilson(int(right[1].sum()), len(good))),
-        paired=paired(right[0], right[1], catalog.strata[good]),
+        paired=paired(right[0], right[1], _strata(catalog, good)),
         changes=_changes(catalog, good, said),
         notes=_notes(folders, models, catalog, good, rows),
         skipped=(*catalog.skipped, *bad.values()),
         seconds=round(time.monotonic() - begun, 3),
         read=lambda change: catalog.read(photos[change.path]),
     )
+
+
+def _strata(catalog: Catalog, rows: list[int]) -> NDArray[np.int64]:
+    """Which photos have the same labels, (n,)."""
+    return np.unique([catalog.photos[i].label for i in rows], return_inverse=True)[1].astype(np.int64)
 
 
 def _shared(models: tuple[Model, Model], folders: tuple[Path, Path]) -> tuple[str, ...]:

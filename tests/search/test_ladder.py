@@ -54,12 +54,14 @@ def tries(run: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def climbed(hard: Path, tiny: dict[str, Any], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> rehead.Tuned:
     out = tmp_path_factory.mktemp("run") / "run"
-    return rehead.tune(hard, cache=cache, out=out, recipe="auto", budget_s=3000.0, epochs=2, views=2, **tiny)
+    return rehead.tune(
+        hard, cache=cache, out=out, recipe="auto", budget_s=3000.0, epochs=2, views=2, **tiny, report=False
+    )
 
 
 def test_easy_photos_need_no_more_than_the_head(tiny: dict[str, Any], cache: Path, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20})
-    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", recipe="auto", **tiny)
+    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", recipe="auto", **tiny, report=False)
     quick, balanced = tries(tuned.run)
     assert quick["kept"]
     assert balanced["seconds"] is None
@@ -87,7 +89,9 @@ def test_the_bundle_is_of_the_kept_try_and_the_tries_are_gone(climbed: rehead.Tu
 
 
 def test_what_would_not_be_finished_is_not_begun(hard: Path, tiny: dict[str, Any], cache: Path, tmp_path: Path) -> None:
-    tuned = rehead.tune(hard, cache=cache, out=tmp_path / "run", recipe="auto", budget_s=15.0, epochs=500, **tiny)
+    tuned = rehead.tune(
+        hard, cache=cache, out=tmp_path / "run", recipe="auto", budget_s=15.0, epochs=500, **tiny, report=False
+    )
     balanced = tries(tuned.run)[1]
     assert balanced["why"].startswith("Not tried: it would take about ")
     assert balanced["expected_s"] > 15
@@ -133,7 +137,8 @@ def test_a_killed_search_goes_on_from_its_last_try(
     hard: Path, tiny: dict[str, Any], cache: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "rehead", "tune", str(hard), "--recipe", "auto", "--budget", "1h", "--out", str(run),
+    command = [sys.executable, "-m", "rehead", "tune", str(hard), "--no-report", "--recipe", "auto", "--budget", "1h",
+               "--out", str(run),
                "--epochs", "8", "--backbone", "test_resnet", "--weights", tiny["weights"]]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "REHEAD_CACHE": str(cache)})
     ends = time.monotonic() + 120
@@ -142,6 +147,6 @@ def test_a_killed_search_goes_on_from_its_last_try(
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (run / "verdict.json").exists()
-    tuned = rehead.tune(resume=run, cache=cache)
+    tuned = rehead.tune(resume=run, cache=cache, report=False)
     assert [entry["name"] for entry in tries(tuned.run)[:2]] == ["quick", "balanced"]
     assert "balanced: 8 epochs, it goes on" in (run / "log.txt").read_text()

@@ -1,0 +1,85 @@
+"""Two bundles on the same photos, against a plain count; and what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_photos, noise
+from scipy.stats import binomtest
+
+import rehead
+from rehead.compare_bundles import Compared, compare
+from rehead.errors import BundleError, SourceError
+from rehead.verdict.compare import paired
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compared")
+
+
+@pytest.fixture(scope="module")
+def bundles(folder: Path, cache: Path) -> tuple[Path, Path]:
+    """One of red and blue, one that took red for blue in half of what it learned from."""
+    photos = make_photos(folder / "photos", {"red": 24, "blue": 24})
+    good = rehead.tune(photos, cache=cache, out=folder / "good", report=False).bundle
+    for i in range(24):
+        noise(500 + i, (120, 60, 60) if i % 2 else (60, 60, 120)).save(
+            photos / ("blue" if i % 2 else "red") / f"x{i}.png"
+        )
+    return good, rehead.tune(photos, cache=cache, out=folder / "bad", report=False).bundle
+
+
+@pytest.fixture(scope="module")
+def compared(bundles: tuple[Path, Path], folder: Path, cache: Path) -> Compared:
+    new = make_photos(folder / "new", {"red": 6, "blue": 6, "green": 2})
+    for i in range(8):
+        noise(900 + i, (120, 60, 60)).save(new / "red" / f"pale{i}.png")
+    return compare(*bundles, new, cache=cache)
+
+
+def test_the_table_is_that_of_a_plain_count(compared: Compared, bundles: tuple[Path, Path], folder: Path) -> None:
+    photos = sorted([*(folder / "new" / "red").iterdir(), *(folder / "new" / "blue").iterdir()])
+    said = [[p.label for p in rehead.load(bundle).predict([str(path) for path in photos])] for bundle in bundles]
+    right = [[name == path.parent.name for name, path in zip(names, photos, strict=True)] for names in said]
+    only_first = sum(a and not b for a, b in zip(*right, strict=True))
+    only_second = sum(b and not a for a, b in zip(*right, strict=True))
+    found = compared.paired
+    assert (found.n, found.only_first, found.only_second) == (20, only_first, only_second)
+    assert [interval.value for interval in compared.right] == pytest.approx([np.mean(r) for r in right])
+    assert len(compared.changes) == only_first + only_second
+    assert compared.read(compared.changes[0])[:4] == b"\x89PNG"
+    assert compared.names == ("good", "bad")
+
+
+def test_what_is_left_out_is_named(compared: Compared) -> None:
+    assert "2 photos of classes that not both know are left out." in compared.notes
+    json.dumps(compared.to_dict())
+
+
+def test_mcnemars_test_is_that_of_a_coin() -> None:
+    first, second = np.arange(40) < 30, np.arange(40) >= 8
+    found = paired(first, second, np.zeros(40, np.int64))
+    assert (found.both, found.only_first, found.only_second, found.neither) == (22, 8, 10, 0)
+    assert found.p == pytest.approx(binomtest(8, 18).pvalue)
+    assert found.sentence("A", "B").startswith("They cannot be told apart: of 40 photos A alone is right on 8, B")
+    better = paired(np.ones(40, bool), second, np.zeros(40, np.int64))
+    assert better.sentence("A", "B").startswith("A is better by 20.0 points: A alone is right on 8 of 40 photos")
+    same = paired(first, first, np.zeros(40, np.int64))
+    assert (same.p, same.sentence("A", "B")) == (1.0, "A and B are right on the same photos, all 40 of them.")
+
+
+def test_bundles_without_a_class_in_common_and_numbers_are_refused(
+    bundles: tuple[Path, Path], folder: Path, cache: Path
+) -> None:
+    golden = Path(__file__).parent / "golden"
+    with pytest.raises(BundleError, match="one is for classification, the other for multilabel"):
+        compare(bundles[0], golden / "bundle-2", folder / "new", cache=cache)
+    with pytest.raises(BundleError, match="no photo is simply right or wrong"):
+        compare(golden / "bundle-2-number", golden / "bundle-2-number", folder / "new", cache=cache)
+    green = make_photos(folder / "other", {"green": 3})
+    with pytest.raises(SourceError, match="None of the photos is of a class that both bundles know"):
+        compare(*bundles, green, cache=cache)
