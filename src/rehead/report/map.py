@@ -37,23 +37,30 @@ def layout(features: NDArray[np.floating[Any]], keep: Sequence[int] = (), *, see
     x = np.asarray(features[rows], np.float32)
     if len(rows) < FEWEST or not np.isfinite(x).all() or np.ptp(x, axis=0).max() < 1e-12:
         return None
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # small products: threads that wait for each other lose, fivefold on busy cores
+        return Layout(rows, _laid_out(x, seed))
+
+
+def _laid_out(x: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    n_components = min(N_COMPONENTS, len(rows) - 1, x.shape[1])
+    n_components = min(N_COMPONENTS, len(x) - 1, x.shape[1])
     small = PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(x)
     if small.shape[1] < 2:
-        return Layout(rows, np.stack([small[:, 0], np.zeros(len(rows), np.float32)], axis=1).astype(np.float32))
+        return np.stack([small[:, 0], np.zeros(len(x))], axis=1).astype(np.float32)
     begin = small[:, :2] / max(float(small[:, 0].std()), 1e-12) * 1e-4  # as scikit-learn begins with PCA
     tsne = TSNE(
-        perplexity=min(PERPLEXITY, (len(rows) - 1) / 3),
+        perplexity=min(PERPLEXITY, (len(x) - 1) / 3),
         init=begin,
         random_state=seed,
         max_iter=N_ITER,
         angle=ANGLE,
         n_jobs=1,
     )
-    return Layout(rows, np.asarray(tsne.fit_transform(small), np.float32))
+    return np.asarray(tsne.fit_transform(small), np.float32)
 
 
 def _sample(n: int, keep: Sequence[int], seed: int) -> NDArray[np.int64]:

@@ -20,9 +20,9 @@ from rehead.report.heatmaps import overlaid
 from rehead.report.story import Story
 
 GREY = (0.5, 0.5, 0.5)  # no network looks at these pixels: mean and std are not used
-SMALL, LARGE = 128, 288  # pixels of the longer side
+SMALL, LARGE = 160, 288  # pixels of the longer side
 QUALITY, LEAST_QUALITY = 72, 40
-HEAVY_BYTES = {SMALL: 9_000, LARGE: 30_000}  # a picture of noise; it is encoded again, with less quality
+HEAVY_BYTES = {SMALL: 12_000, LARGE: 30_000}  # a picture of noise; it is encoded again, with less quality
 BUDGET_BYTES = 5_200_000  # of data URIs: a page below 8 MB whatever the photos are
 MOST = 900  # pictures: reading and decoding more would be waited for
 
