@@ -14,6 +14,7 @@ import pytest
 from stories import audit_of, full_story, jpeg, story
 
 from rehead.report.page import page
+from rehead.report.rendering import FOLDER
 
 
 class Elements(HTMLParser):
@@ -76,6 +77,28 @@ def test_each_picture_is_embedded_once(everything: str) -> None:
 
 def test_the_same_story_gives_the_same_page(everything: str) -> None:
     assert page(full_story()) == everything
+
+
+def test_inks_can_be_read_on_paper_in_light_and_dark() -> None:
+    schemes = (FOLDER / "page.css").read_text(encoding="utf-8").split("prefers-color-scheme: dark")
+    for part in schemes[:2]:
+        inks = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6});", part.partition("@media print")[0]))
+        for name in ("ink", "muted", "accent", "wrong"):
+            assert min(contrast(inks[name], inks[paper]) for paper in ("paper", "raised")) >= 4.5, name  # WCAG's AA
+        for name in (name for name in inks if name.startswith("group-")):
+            assert contrast(inks[name], inks["paper"]) >= 3, name
+
+
+def contrast(one: str, other: str) -> float:
+    """As WCAG 2 has it, 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
 
 
 @pytest.mark.slow

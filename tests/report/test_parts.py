@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_small_pictures_are_upright_without_exif_and_stand_there_once() -> None:
     Image.new("RGB", (300, 100), (200, 30, 30)).save(file, "JPEG", exif=exif)
     made = album(story(3, read=lambda _: file.getvalue()), [Wanted(0), Wanted(0, is_large=True), Wanted(1)])
     assert sorted(made.pictures) == [0, 1]
-    data = __import__("base64").b64decode(made.pictures[1].partition(",")[2])
+    data = base64.b64decode(made.pictures[1].partition(",")[2])
     assert b"secret" not in data
     with Image.open(io.BytesIO(data)) as picture:
         assert picture.height > 2 * picture.width

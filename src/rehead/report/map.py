@@ -16,7 +16,7 @@ MOST = 1_000  # photos: t-SNE takes two to three seconds for them
 N_COMPONENTS = 50
 FEWEST = 4  # with fewer there is nothing to lay out
 PERPLEXITY = 30.0
-N_ITER = 500  # what a sample of this size takes to settle
+N_ITER = 400  # what a sample of this size takes to settle
 ANGLE = 0.7  # of Barnes-Hut: a third faster than 0.5, and the eye sees no difference
 
 
