@@ -31,7 +31,7 @@ class Layout:
 def layout(features: NDArray[np.floating[Any]], keep: Sequence[int] = (), *, seed: int = 0) -> Layout | None:
     """The map of at most MOST photos; None where they are too few or all alike. The same for the same seed.
 
-    features: (n, width). keep: rows that are shown whatever the sample.
+    features: (n, width). keep: rows that come first, on at most half of the map.
     """
     rows = _sample(len(features), keep, seed)
     x = np.asarray(features[rows], np.float32)
@@ -67,6 +67,6 @@ def _sample(n: int, keep: Sequence[int], seed: int) -> NDArray[np.int64]:
     if n <= MOST:
         return np.arange(n)
     drawn = np.random.default_rng(seed).permutation(n)
-    first = np.asarray(list(dict.fromkeys(keep))[:MOST], np.int64)
+    first = drawn[np.isin(drawn, np.asarray(keep, np.int64))][: MOST // 2]
     rest = drawn[~np.isin(drawn, first)][: MOST - len(first)]
     return np.sort(np.concatenate([first, rest]))
