@@ -19,11 +19,12 @@ EVIL = "<img src=x onerror=alert(1)>\"'\n</script><!--\u202e\udcff" + "x" * 200
 
 
 def test_it_is_quiet_and_fits_and_its_cells_open(look: Callable[..., Any], everything: str) -> None:
+    seen = look(everything)
     for viewport in (PHONE, DESK):
+        seen.page.set_viewport_size(viewport)
         for scheme in ("light", "dark"):
-            seen = look(everything, viewport=viewport, color_scheme=scheme)
+            seen.page.emulate_media(color_scheme=scheme)
             assert seen.fits, (viewport, scheme)
-            assert seen.is_quiet, (seen.said, seen.asked)
     number = seen.page.locator("a[data-open]").first
     number.click()
     dialog = seen.page.locator("dialog[open]")
@@ -98,11 +99,11 @@ def test_photos_that_are_gone_are_counted_and_leave_a_place(look: Callable[..., 
     ids=["labels", "numbers", "one photo", "one class", "few", "60 classes", "20 classes"],
 )  # fmt: skip
 def test_other_stories_fit_too(look: Callable[..., Any], made: Callable[[], Story]) -> None:
-    html = page(made())
+    seen = look(page(made()))
     for viewport in (PHONE, DESK):
-        seen = look(html, viewport=viewport)
+        seen.page.set_viewport_size(viewport)
         assert seen.fits
-        assert seen.is_quiet, seen.said
+    assert seen.is_quiet, seen.said
 
 
 def without_curves(told: Story) -> Story:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MOST = 1_000  # photos: t-SNE takes two to three seconds for them
+MOST = 800  # photos: t-SNE takes one to two seconds for them
 N_COMPONENTS = 50
 FEWEST = 4  # with fewer there is nothing to lay out
 PERPLEXITY = 30.0

@@ -20,7 +20,7 @@ from rehead.report.mistakes import Shown, shown_mistakes
 from rehead.report.plots import counts_svg, coverage_svg, growth_svg, reliability_svg
 from rehead.report.rendering import render
 from rehead.report.story import Story
-from rehead.report.thumbnails import Wanted, album
+from rehead.report.thumbnails import MOST_PICTURES, Wanted, album
 from rehead.report.wording import beside, calibration_sentence, headline, listing, selective_sentence
 from rehead.verdict.metrics import Verdict
 
@@ -42,7 +42,7 @@ def page(story: Story, progress: Progress | None = None) -> str:
     progress.phase("Laying out the features")
     laid_out = feature_map(story)
     wanted = _wanted(story, mistakes, cells, laid_out)
-    progress.phase("Making small pictures", len(wanted))
+    progress.phase("Making small pictures", min(len(wanted), MOST_PICTURES))
     pictures = album(story, wanted, progress.advance)
     progress.phase("Writing the report")
     return render(
