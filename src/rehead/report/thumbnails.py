@@ -51,7 +51,10 @@ class Album:
 
 def album(story: Story, wanted: Sequence[Wanted], tell: Callable[[], None] = lambda: None) -> Album:
     """The pictures of the photos that are wanted, the first ones first, until the budget is spent. tell: after each."""
-    unique = list({want.place: want for want in reversed(wanted)}.values())[::-1][:MOST_PICTURES]
+    by_place: dict[int, Wanted] = {}
+    for want in wanted:
+        by_place.setdefault(want.place, want)
+    unique = list(by_place.values())[:MOST_PICTURES]
     made, left = Album(), BUDGET_BYTES
     with contextlib.closing(_made(story, unique)) as encoded:
         for want, (uris, reason) in zip(unique, encoded, strict=False):
