@@ -1,4 +1,4 @@
-"""Stories made up for tests: photos as JPEG bytes in memory, features that tell the classes apart, a verdict drawn from them."""
+"""Stories made up for tests: photos as JPEG bytes in memory, features that tell classes apart, a verdict drawn from them."""
 
 from __future__ import annotations
 
@@ -75,6 +75,14 @@ def story(
         "held_out": tuple(held_out), "probabilities": probabilities, "features": features,
         "read": read or (lambda photo: jpeg(photo.digest[0])), "made": MADE, **changed,
     })  # fmt: skip
+
+
+def full_story(**changed: Any) -> Story:
+    """One with all parts: an audit, unfamiliar photos, activation maps."""
+    whole = story(**changed)
+    unfamiliar = np.arange(len(whole.held_out)) < 2
+    heat = lambda data, place: np.linspace(0, 1, 49, dtype=np.float32).reshape(7, 7)  # noqa: E731
+    return replace(whole, audit=audit_of(whole.photos), unfamiliar=unfamiliar, heat=heat)
 
 
 def labels_story() -> Story:

@@ -43,7 +43,8 @@ def _of_verdict(story: Story) -> list[Concern]:
     if isinstance(verdict, Verdict):
         found += _of_classes(story, verdict)
     elif verdict.n < FEW_HELD_OUT:
-        found.append(Concern(f"Only {counted(verdict.n, 'photo')} were judged: the interval is wide.", "#answers"))
+        verb = "was" if verdict.n == 1 else "were"
+        found.append(Concern(f"Only {counted(verdict.n, 'photo')} {verb} judged, so the interval is wide.", "#answers"))
     if story.unfamiliar is not None and (n_odd := int(story.unfamiliar.sum())):
         text = f"{counted(n_odd, 'held-out photo')} {'is' if n_odd == 1 else 'are'} unlike all it learned from."
         found.append(Concern(text, "#unfamiliar"))
@@ -56,7 +57,8 @@ def _of_classes(story: Story, verdict: Verdict) -> list[Concern]:
         text = f"It is not clearly better than always naming one class, which is right on {interval(verdict.majority)}."
         found.append(Concern(text, "#answers", True))
     if verdict.n < FEW_HELD_OUT:
-        text = f"Only {counted(verdict.n, 'photo')} were held out, so the interval is wide."
+        verb = "was" if verdict.n == 1 else "were"
+        text = f"Only {counted(verdict.n, 'photo')} {verb} held out, so the interval is wide."
         found.append(Concern(text, "#answers"))
     few = tuple(c.label for c in verdict.classes if c.n < FEW_OF_A_CLASS)
     if few:

@@ -29,11 +29,14 @@ def inks(name: str) -> Iterator[None]:
     """Figures that are made and written within have the page's inks and real text. name: of the figure, for its ids."""
     import matplotlib
 
-    colours = dict.fromkeys(("text.color", "axes.labelcolor"), INK)
-    lines = dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED)
-    clear = dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none")
-    own = {"svg.fonttype": "none", "svg.hashsalt": name, "grid.color": GRID, "axes.axisbelow": True, "font.size": 9.5}
-    with matplotlib.rc_context({**colours, **lines, **clear, **own, "legend.frameon": False}):
+    settings: dict[Any, Any] = {
+        **dict.fromkeys(("text.color", "axes.labelcolor"), INK),
+        **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
+        **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
+        **{"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 9.5},
+        **{"grid.color": GRID, "axes.axisbelow": True, "legend.frameon": False},
+    }
+    with matplotlib.rc_context(settings):
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -83,7 +84,7 @@ def _ranges(values: NDArray[np.float64]) -> tuple[list[int], list[str]]:
     if len(edges) < 2:
         return [0] * len(values), [short(float(values[0]))]
     bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-    return bins.tolist(), [f"{short(a)} to {short(b)}" for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return bins.tolist(), [f"{short(a)} to {short(b)}" for a, b in itertools.pairwise(edges)]
 
 
 def _most_frequent(labels: Sequence[int], n_groups: int) -> list[int]:

@@ -11,7 +11,7 @@ from rehead.report.story import Story
 from rehead.verdict.metrics import Verdict
 
 MOST_CLASSES = 20  # of a matrix that can be read; of more classes the pairs are listed
-MOST_PAIRS = 30
+MOST_PAIRS = 20
 MOST_PHOTOS = {True: 12, False: 60}  # of a cell, by whether they are right
 SHADES = 9  # steps of shading, as classes of the style sheet
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from rehead.verdict.metrics import Mistake
 from rehead.verdict.multilabel import LabelMistake
 from rehead.verdict.regression import ValueMistake
 
+AnyMistake: TypeAlias = Mistake | LabelMistake | ValueMistake
 N_NEAREST = 4
 
 
@@ -41,15 +44,13 @@ class Shown:
 
 def shown_mistakes(story: Story) -> list[Shown]:
     """The verdict's mistakes, the worst first."""
-    mistakes = story.verdict.mistakes
+    mistakes: Sequence[AnyMistake] = story.verdict.mistakes
     places = [story.place(mistake.path) for mistake in mistakes]
     near = _neighbours(story, [place for place in places if place is not None])
     return [_shown(story, m, place, near.get(place, ())) for m, place in zip(mistakes, places, strict=True)]
 
 
-def _shown(
-    story: Story, mistake: Mistake | LabelMistake | ValueMistake, place: int | None, near: tuple[Neighbour, ...]
-) -> Shown:
+def _shown(story: Story, mistake: AnyMistake, place: int | None, near: tuple[Neighbour, ...]) -> Shown:
     path = plain(mistake.path)
     if isinstance(mistake, Mistake):
         detail = (

@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from rehead.errors import counted
 from rehead.progress import Progress, Silent
 from rehead.report.concerns import concerns
 from rehead.report.mapped import Map, feature_map
@@ -19,14 +20,14 @@ from rehead.report.mistakes import Shown, shown_mistakes
 from rehead.report.plots import counts_svg, coverage_svg, growth_svg, reliability_svg
 from rehead.report.rendering import render
 from rehead.report.story import Story
-from rehead.report.thumbnails import Wanted, album
+from rehead.report.thumbnails import MOST_PICTURES, Wanted, album
 from rehead.report.wording import beside, calibration_sentence, headline, listing, selective_sentence
 from rehead.verdict.metrics import Verdict
 
 MOST = {
     "labels": 24, "copies": 12, "of_group": 6, "outliers": 12, "pictures": 24, "broken": 50, "unfamiliar": 24,
 }  # fmt: skip
-KINDS = {"classification": "classes", "multilabel": "labels", "regression": ""}
+KINDS = {"classification": "class", "multilabel": "label", "regression": ""}
 
 
 def page(story: Story, progress: Progress | None = None) -> str:
@@ -41,7 +42,7 @@ def page(story: Story, progress: Progress | None = None) -> str:
     progress.phase("Laying out the features")
     laid_out = feature_map(story)
     wanted = _wanted(story, mistakes, cells, laid_out)
-    progress.phase("Making small pictures", len(wanted))
+    progress.phase("Making small pictures", min(len(wanted), MOST_PICTURES))
     pictures = album(story, wanted, progress.advance)
     progress.phase("Writing the report")
     return render(
@@ -49,8 +50,7 @@ def page(story: Story, progress: Progress | None = None) -> str:
         pictures,
         headline=headline(verdict),
         beside=beside(verdict),
-        kind=KINDS[verdict.task],
-        classes_listed=listing(story.classes),
+        classes_listed=f"{counted(len(story.classes), KINDS[verdict.task])}: {listing(story.classes)}",
         concerns=concerns(story),
         matrix=cells,
         mistakes=mistakes,
@@ -97,7 +97,8 @@ def _unfamiliar(story: Story) -> list[int]:
 def _curves(verdict: Any) -> dict[str, Any]:
     """The parts of a verdict that are told with a curve, and the curves."""
     parts = {name: getattr(verdict, name, None) for name in ("calibration", "selective", "growth")}
-    plots, words = {}, {}
+    plots: dict[str, str] = {}
+    words: dict[str, str] = {}
     if (calibration := parts["calibration"]) is not None:
         plots |= {"reliability": reliability_svg(calibration), "counts": counts_svg(calibration)}
         words["calibration_sentence"] = calibration_sentence(calibration)

@@ -64,7 +64,7 @@ def coverage_svg(selective: Selective) -> str:
         figure, (axes,) = blank(*SIZE)
         curve = selective.curve
         x = [100 * point.coverage for point in curve]
-        low, mid, high = _thirds([point.right for point in curve])
+        low, mid, high = _ends([point.right for point in curve])
         axes.fill_between(x, low, high, color=ACCENT, alpha=0.18, linewidth=0)
         axes.plot(x, mid, color=ACCENT, linewidth=1.8, label="right among those answered")
         axes.axhline(100 * selective.precision, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="wanted")
@@ -138,7 +138,7 @@ def _look(gid: str) -> dict[str, Any]:
 
 def _bins(axes: Any, part: Reliability, name: str, colour: str, marker: str, *, hollow: bool = False) -> None:
     x = [100 * b.probability for b in part.bins]
-    low, mid, high = _thirds([b.right for b in part.bins])
+    low, mid, high = _ends([b.right for b in part.bins])
     n = np.array([b.n for b in part.bins], np.float64)
     if not hollow:
         axes.errorbar(
@@ -154,8 +154,8 @@ def _point(axes: Any, x: float, y: Interval | Estimate, colour: str, marker: str
                   label=label)  # fmt: skip
 
 
-def _thirds(shares: Sequence[Interval]) -> tuple[list[float], list[float], list[float]]:
-    """Lower ends, values and upper ends in %."""
+def _ends(shares: Sequence[Interval]) -> tuple[list[float], list[float], list[float]]:
+    """Lower ends, values and upper ends, in %."""
     return [100 * s.low for s in shares], [100 * s.value for s in shares], [100 * s.high for s in shares]
 
 

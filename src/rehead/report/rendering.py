@@ -12,7 +12,6 @@ from typing import Any
 from markupsafe import Markup
 
 from rehead.report import wording
-from rehead.report.matrix import Matrix
 from rehead.report.story import Story
 from rehead.report.thumbnails import Album
 from rehead.verdict.bootstrap import Estimate
@@ -31,7 +30,7 @@ def render(story: Story, album: Album, **told: Any) -> str:
     style = Markup((FOLDER / "page.css").read_text(encoding="utf-8") + _pictures(album))
     laid_out = told["map"]
     environment = _environment()
-    environment.globals |= _lookups(story, album, told["matrix"])
+    environment.globals |= _lookups(story, album)
     environment.tests["shown"] = album.has
     text = environment.get_template("page.html.jinja").render(
         story=story,
@@ -50,7 +49,7 @@ def render(story: Story, album: Album, **told: Any) -> str:
     )
     parts = [part for part in PARTS if f'<section id="{part[0]}">' in text]
     links = Markup("").join(Markup('<li><a href="#{}">{}</a></li>\n').format(*part) for part in parts)
-    whole = text.replace("<!--parts-->", links, 1)
+    whole: str = text.replace("<!--parts-->", links, 1)
     return whole.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -83,7 +82,7 @@ def _points(share: Estimate) -> str:
     return f"{100 * share.value:.1f} points ({100 * share.low:.1f} to {100 * share.high:.1f})"
 
 
-def _lookups(story: Story, album: Album, cells: Matrix) -> dict[str, Any]:
+def _lookups(story: Story, album: Album) -> dict[str, Any]:
     """What templates ask of a photo, by its place."""
 
     @functools.cache

@@ -24,7 +24,8 @@ class Story:
     features: (n_photos, width) float32. unfamiliar: (n_held_out,) bool, the photos that are far from all learned from.
     read: the bytes of a photo; raises OSError or PhotoError where it is gone or another one now.
     heat: (bytes of a picture, place of a class) -> (h, w) float32 in 0..1, the class activation map over the whole upright
-    picture, NaN where the network does not look (see `heatmaps.over_picture`); None where it has none.
+    picture, NaN where the network does not look (see `heatmaps.over_picture`); None where it has none. read and heat are
+    called by several threads at once.
     made: how it was made, sections of (name, value), such as recipe, photos, versions, digests, command.
     """
 

@@ -20,11 +20,11 @@ from rehead.report.heatmaps import overlaid
 from rehead.report.story import Story
 
 GREY = (0.5, 0.5, 0.5)  # no network looks at these pixels: mean and std are not used
-SMALL, LARGE = 128, 288  # pixels of the longer side
+SMALL, LARGE = 160, 288  # pixels of the longer side
 QUALITY, LEAST_QUALITY = 72, 40
-HEAVY_BYTES = {SMALL: 9_000, LARGE: 30_000}  # a picture of noise; it is encoded again, with less quality
+HEAVY_BYTES = {SMALL: 12_000, LARGE: 30_000}  # a picture of noise; it is encoded again, with less quality
 BUDGET_BYTES = 5_200_000  # of data URIs: a page below 8 MB whatever the photos are
-MOST = 900  # pictures: reading and decoding more would be waited for
+MOST_PICTURES = 800  # pictures: reading and decoding more would be waited for
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,10 @@ class Album:
 
 def album(story: Story, wanted: Sequence[Wanted], tell: Callable[[], None] = lambda: None) -> Album:
     """The pictures of the photos that are wanted, the first ones first, until the budget is spent. tell: after each."""
-    unique = list({want.place: want for want in reversed(wanted)}.values())[::-1][:MOST]
+    by_place: dict[int, Wanted] = {}
+    for want in wanted:
+        by_place.setdefault(want.place, want)
+    unique = list(by_place.values())[:MOST_PICTURES]
     made, left = Album(), BUDGET_BYTES
     with contextlib.closing(_made(story, unique)) as encoded:
         for want, (uris, reason) in zip(unique, encoded, strict=False):

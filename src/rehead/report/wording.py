@@ -69,12 +69,15 @@ def headline(verdict: AnyVerdict) -> str:
         n_right = number(round(exact.value * verdict.n))
         return f"Exactly the right labels on {n_right} of {_grouped(photos)} {unseen}: {share}"
     mae = verdict.mae
-    return f"Off by {short(mae.value)} on average, between {short(mae.low)} and {short(mae.high)}, on {_grouped(photos)} {unseen}"
+    off = f"Off by {short(mae.value)} on average, between {short(mae.low)} and {short(mae.high)}"
+    return f"{off}, on {_grouped(photos)} {unseen}"
 
 
 def beside(verdict: AnyVerdict) -> str:
     """What the number is to be held against."""
     if isinstance(verdict, Verdict):
+        if len(verdict.classes) < 2:
+            return "There is one class, so every answer is right."
         return f"Always naming the class most frequent here would be right on {interval(verdict.majority)}."
     if isinstance(verdict, MultilabelVerdict):
         ap = f"Mean average precision {estimate(verdict.mean_ap)}. " if verdict.mean_ap else ""

@@ -53,6 +53,7 @@ function wander(points) {
 
   const show = () => {
     svg.setAttribute("viewBox", view.join(" "));
+    svg.style.touchAction = view[2] < all[2] ? "none" : "pan-y"; // a finger moves the page past a map that is whole
     const scale = Math.max(view[2] / all[2], 0.12) ** 0.75; // markers grow less than the map does
     for (const marker of markers) marker.setAttribute("transform", `scale(${scale})`);
   };
