@@ -13,6 +13,7 @@ import filelock
 import hypothesis
 import numpy as np
 import pytest
+from browsing import CHROMIUM, chromium, everything, look
 from forked import Forked
 from leaks import Held, left_since
 from PIL import Image
@@ -27,8 +28,13 @@ DATA = Path(os.environ.get("REHEAD_DATA", Path(__file__).parents[2] / "shared" /
 WEIGHTS = DATA.parent / "weights"
 
 
+__all__ = ["chromium", "everything", "look"]  # fixtures
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if item.get_closest_marker("browser") and CHROMIUM is None:
+            item.add_marker(pytest.mark.skip(reason="needs Chromium: apt-get install chromium"))
         if item.get_closest_marker("realdata") and not DATA.is_dir():
             item.add_marker(pytest.mark.skip(reason=f"{DATA} is not there; name it with REHEAD_DATA"))
 

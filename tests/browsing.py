@@ -8,22 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stories import full_story
-
-from rehead.report.page import page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("browser") and CHROMIUM is None:
-            item.add_marker(pytest.mark.skip(reason="needs Chromium: apt-get install chromium"))
 
 
 @pytest.fixture(scope="session")
 def everything() -> str:
     """The page of a story with all parts."""
+    from stories import full_story
+
+    from rehead.report.page import page
+
     return page(full_story())
 
 
