@@ -51,13 +51,20 @@ def test_the_table_is_that_of_a_plain_count(compared: Compared, bundles: tuple[P
     assert (found.n, found.only_first, found.only_second) == (20, only_first, only_second)
     assert [interval.value for interval in compared.right] == pytest.approx([np.mean(r) for r in right])
     assert len(compared.changes) == only_first + only_second
-    assert compared.read(compared.changes[0])[:4] == b"\x89PNG"
+    assert compared.read(compared.photos[0])[:4] == b"\x89PNG"
     assert compared.names == ("good", "bad")
 
 
 def test_what_is_left_out_is_named(compared: Compared) -> None:
     assert "2 photos of classes that not both know are left out." in compared.notes
     json.dumps(compared.to_dict())
+
+
+def test_the_page_shows_every_photo_that_changed(compared: Compared) -> None:
+    html = compared.page()
+    assert html.count('<figure class="tile">') == len(compared.changes) > 0
+    assert html.count("data:image/webp") == len(compared.changes)
+    assert "good is better by" in html or "They cannot be told apart" in html
 
 
 def test_mcnemars_test_is_that_of_a_coin() -> None:

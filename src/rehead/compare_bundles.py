@@ -50,7 +50,8 @@ class Change:
 @dataclass(frozen=True)
 class Compared:
     """names: of the two bundles. right: the share that each is right on. changes: those where the second became right first,
-    then those where it became wrong, each from the surest. notes: what was left out. read: the bytes of a changed photo."""
+    then those where it became wrong, each from the surest. photos: the same ones. notes: what was left out. read: the bytes of
+    a photo."""
 
     bundles: tuple[Path, Path]
     names: tuple[str, str]
@@ -60,7 +61,16 @@ class Compared:
     notes: tuple[str, ...]
     skipped: tuple[Skip, ...]
     seconds: float
-    read: Callable[[Change], bytes]
+    photos: tuple[Photo, ...]
+    read: Callable[[Photo], bytes]
+
+    def page(self, progress: Progress | None = None) -> str:
+        """All of it as one HTML file with the photos that changed."""
+        from rehead.report.comparison import comparison
+
+        return comparison(
+            self.names, self.right, self.paired, self.changes, self.photos, self.read, self.notes, progress
+        )
 
     @property
     def sentence(self) -> str:
@@ -117,16 +127,18 @@ def compare(
     said = [[answers[i] for i in good] for answers, _ in found]
     right = [np.array([one.is_right for one in answers]) for answers in said]
     photos = {readable(photo.path): photo for photo in catalog.photos}
+    changes = _changes(catalog, good, said)
     return Compared(
         bundles=folders,
         names=names,
         right=(wilson(int(right[0].sum()), len(good)), wilson(int(right[1].sum()), len(good))),
         paired=paired(right[0], right[1], _strata(catalog, good)),
-        changes=_changes(catalog, good, said),
+        changes=changes,
+        photos=tuple(photos[change.path] for change in changes),
         notes=_notes(folders, models, catalog, good, rows),
         skipped=(*catalog.skipped, *bad.values()),
         seconds=round(time.monotonic() - begun, 3),
-        read=lambda change: catalog.read(photos[change.path]),
+        read=catalog.read,
     )
 
 

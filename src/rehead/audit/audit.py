@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rehead.audit.copies import MAX_PHOTOS, Alike, alike, copy_groups, copy_keys
 from rehead.audit.facts import Facts
-from rehead.audit.findings import Audit, Broken, CopyGroup, Leaks, Shortcut
+from rehead.audit.findings import WEAK_JUDGES, Audit, Broken, CopyGroup, Leaks, Shortcut
 from rehead.audit.labels import label_issues
 from rehead.audit.outliers import MIN_PHOTOS as MIN_FOR_OUTLIERS
 from rehead.audit.outliers import outliers
@@ -140,9 +140,7 @@ def _notes(
     elif apart is None:
         notes.append("Wrong labels were not looked for: no model was made that did not learn from the photos.")
     elif (right := _right(catalog, positions, apart)) < CLEAR:
-        notes.append(
-            f"Labels were judged by heads that are right on {right:.0%} of the photos: of those called wrong many are right."
-        )
+        notes.append(f"Labels were judged by heads that are right on {right:.0%} of the photos: {WEAK_JUDGES}.")
     if n < MIN_FOR_OUTLIERS:
         notes.append(f"{counted(n, 'photo')} are too few to say which is far from the others." if n != 1 else
                      "One photo has no others to be compared with.")  # fmt: skip

@@ -7,6 +7,8 @@ from typing import Any
 
 from rehead.verdict.intervals import Interval
 
+WEAK_JUDGES = "of those called wrong many are right"  # in a note, where heads that judge labels err often themselves
+
 
 @dataclass(frozen=True)
 class CopyGroup:

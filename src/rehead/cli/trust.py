@@ -11,9 +11,10 @@ from rehead.cli import terminal
 from rehead.cli.arguments import Interrupt, named
 from rehead.cli.options import Cache, Json, Layout, MaxBad, Tta, finish
 from rehead.cli.tables import console, printable, say, show_table
+from rehead.errors import RunError
 
 if TYPE_CHECKING:
-    from rehead.compare_bundles import Said
+    from rehead.compare_bundles import Compared, Said
 
 Unpacked = Annotated[Optional[str], typer.Option("--cache", help="Where archives are unpacked. (env: REHEAD_CACHE)")]
 N_SHOWN = 20  # changed photos
@@ -26,6 +27,9 @@ def compare(
     layout: Layout = "auto",
     max_bad: MaxBad = 0.2,
     tta: Tta = False,
+    out: Annotated[
+        Optional[Path], typer.Option("--out", "-o", help="Write a page with the photos that changed.")
+    ] = None,
     cache: Unpacked = None,
     json: Json = False,
 ) -> None:
@@ -39,9 +43,28 @@ def compare(
     with Interrupt(progress):
         found = run_compare(first, second, named(photos), layout=layout, max_bad=max_bad, tta=tta, cache=cache,
                             progress=progress)  # fmt: skip
+        if out is not None:
+            write_page(out, found.page(progress))
     finish(progress, found.to_dict() if json else None)
-    if json:
-        return
+    if not json:
+        _show(found, photos, out)
+
+
+def write_page(out: Path, html: str) -> None:
+    """Writes a page, whole or not at all. Raises RunError where it cannot be written."""
+    from rehead.durable import write_bytes
+
+    try:
+        write_bytes(out, html.encode("utf-8"))
+    except OSError as error:
+        raise RunError(
+            what=f"The page cannot be written to {out}.",
+            why=f"{error.strerror or error}.",
+            fix="Name a file that you may write to.",
+        ) from error
+
+
+def _show(found: Compared, photos: str, page: Optional[Path]) -> None:
     out = console()
     out.print(f"\n{printable(found.sentence)}", style="bold", markup=False)
     for name, right in zip(found.names, found.right, strict=True):
@@ -69,6 +92,8 @@ def compare(
         if (more := len(found.changes) - N_SHOWN) > 0:
             say(f"... and {more} more; --json has all.")
     terminal.show_skipped(found.skipped)
+    if page is not None:
+        say(printable(str(page)))
 
 
 def _said(said: Said) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rehead.audit.findings import Audit
+from rehead.audit.findings import WEAK_JUDGES, Audit
 from rehead.errors import counted
 from rehead.report.story import Story
 from rehead.report.wording import interval, listing, percent
@@ -95,8 +95,11 @@ def _of_audit(audit: Audit) -> list[Concern]:
             text = f"The class can be told from {what} alone, on {percent(shortcut.accuracy.value)} of the photos."
             found.append(Concern(f"{text} It may have learned that.", "#shortcuts", True))
     if audit.labels:
-        verb = "is" if len(audit.labels) == 1 else "are"
-        found.append(Concern(f"{counted(len(audit.labels), 'label')} {verb} likely wrong.", "#labels"))
+        n = counted(len(audit.labels), "label")
+        verb = "is likely" if len(audit.labels) == 1 else "are likely"
+        if any(WEAK_JUDGES in note for note in audit.notes):
+            verb = "may be"
+        found.append(Concern(f"{n} {verb} wrong.", "#labels"))
     if audit.broken:
         found.append(Concern(f"{counted(len(audit.broken), 'file')} cannot be read and took no part.", "#broken"))
     return found

@@ -53,6 +53,17 @@ def render(story: Story, album: Album, **told: Any) -> str:
     return whole.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def render_comparison(album: Album, **told: Any) -> str:
+    """The HTML of two models side by side. told: what its template asks for."""
+    style = Markup((FOLDER / "page.css").read_text(encoding="utf-8") + _pictures(album))
+    text = (
+        _environment()
+        .get_template("comparison.html.jinja")
+        .render(style=style, style_hash=_hash(style), album=album, **told)
+    )
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _environment() -> Any:
     import jinja2
 
@@ -105,6 +116,7 @@ def _lookups(story: Story, album: Album) -> dict[str, Any]:
         "sure": lambda place: says[1] if (says := answer(place)) else "",
         "says": lambda place: f"named {says[0]}, {says[1]}" if (says := answer(place)) else "held out",
         "at": story.place,
+        "any_of": lambda paths: next((place for path in paths if (place := story.place(path)) is not None), None),
     }
 
 

@@ -10,14 +10,17 @@ import contextlib
 import io
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from rehead.data.catalog import Photo
 from rehead.errors import PhotoError
 from rehead.parallel import n_cores, ordered_map
 from rehead.pixels import Box, Preprocess, prepare
 from rehead.report.heatmaps import overlaid
-from rehead.report.story import Story
 
 GREY = (0.5, 0.5, 0.5)  # no network looks at these pixels: mean and std are not used
 SMALL, LARGE = 160, 288  # pixels of the longer side
@@ -25,6 +28,17 @@ QUALITY, LEAST_QUALITY = 72, 40
 HEAVY_BYTES = {SMALL: 12_000, LARGE: 30_000}  # a picture of noise; it is encoded again, with less quality
 BUDGET_BYTES = 5_200_000  # of data URIs: a page below 8 MB whatever the photos are
 MOST_PICTURES = 800  # pictures: reading and decoding more would be waited for
+
+
+class Seen(Protocol):
+    """Photos that can be shown, such as a story's; see `story.Story` for what each is."""
+
+    @property
+    def photos(self) -> tuple[Photo, ...]: ...
+    @property
+    def read(self) -> Callable[[Photo], bytes]: ...
+    @property
+    def heat(self) -> Callable[[bytes, int], NDArray[np.float32] | None] | None: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,7 @@ class Album:
         return place in self.pictures or place in self.gone
 
 
-def album(story: Story, wanted: Sequence[Wanted], tell: Callable[[], None] = lambda: None) -> Album:
+def album(story: Seen, wanted: Sequence[Wanted], tell: Callable[[], None] = lambda: None) -> Album:
     """The pictures of the photos that are wanted, the first ones first, until the budget is spent. tell: after each."""
     by_place: dict[int, Wanted] = {}
     for want in wanted:
@@ -71,7 +85,7 @@ def album(story: Story, wanted: Sequence[Wanted], tell: Callable[[], None] = lam
     return made
 
 
-def _made(story: Story, wanted: Sequence[Wanted]) -> Generator[tuple[list[str], str], None, None]:
+def _made(story: Seen, wanted: Sequence[Wanted]) -> Generator[tuple[list[str], str], None, None]:
     def work(want: Wanted) -> tuple[list[str], str]:
         try:
             data = story.read(story.photos[want.place])

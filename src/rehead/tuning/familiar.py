@@ -2,8 +2,8 @@
 
 The distance is the cosine distance to the K-th nearest of them, Sun et al. 2022 (deep nearest neighbours). It knows nothing
 of classes, so it serves whatever was learned. Measured on cats and dogs, ants and bees, and flowers, each shown to a model
-of another (`benchmarks/unfamiliar.py`), it told them apart better than Mahalanobis distances (Lee et al. 2018) or what principal
-axes leave over.
+of another (`benchmarks/unfamiliar.py`), it told them apart better than Mahalanobis distances (Lee et al. 2018) or what
+principal axes leave over.
 """
 
 from __future__ import annotations
