@@ -40,8 +40,8 @@ def comparison(
     progress.phase("Making small pictures", len(seen.photos))
     pictures = album(seen, [Wanted(place) for place in range(len(seen.photos))], progress.advance)
     groups = [
-        (f"{names[1]} became right", [i for i, c in enumerate(changes) if c.second.is_right]),
-        (f"{names[1]} became wrong", [i for i, c in enumerate(changes) if not c.second.is_right]),
+        (f"Right by {names[1]} alone", [i for i, c in enumerate(changes) if c.second.is_right]),
+        (f"Right by {names[0]} alone", [i for i, c in enumerate(changes) if not c.second.is_right]),
     ]
     return render_comparison(
         pictures,

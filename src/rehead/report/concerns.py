@@ -8,7 +8,9 @@ from rehead.audit.findings import WEAK_JUDGES, Audit
 from rehead.errors import counted
 from rehead.report.story import Story
 from rehead.report.wording import interval, listing, percent
+from rehead.tuning.familiar import KEPT
 from rehead.verdict.calibrate import Calibration
+from rehead.verdict.intervals import wilson
 from rehead.verdict.metrics import Verdict
 
 FEW_HELD_OUT = 100  # photos; with fewer an interval is rarely narrower than ten points
@@ -45,10 +47,17 @@ def _of_verdict(story: Story) -> list[Concern]:
     elif verdict.n < FEW_HELD_OUT:
         verb = "was" if verdict.n == 1 else "were"
         found.append(Concern(f"Only {counted(verdict.n, 'photo')} {verb} judged, so the interval is wide.", "#answers"))
-    if story.unfamiliar is not None and (n_odd := int(story.unfamiliar.sum())):
-        text = f"{counted(n_odd, 'held-out photo')} {'is' if n_odd == 1 else 'are'} unlike all it learned from."
-        found.append(Concern(text, "#unfamiliar"))
+    if story.unfamiliar is not None and len(story.unfamiliar):
+        found += _of_unfamiliar(int(story.unfamiliar.sum()), len(story.unfamiliar))
     return found
+
+
+def _of_unfamiliar(n_odd: int, n: int) -> list[Concern]:
+    """More unfamiliar photos than there are among photos like those learned from."""
+    if wilson(n_odd, n).low <= 1 - KEPT:
+        return []
+    text = f"{n_odd} of {counted(n, 'held-out photo')} are unlike all it learned from; of photos like those {1 - KEPT:.0%} are."
+    return [Concern(text, "#unfamiliar")]
 
 
 def _of_classes(story: Story, verdict: Verdict) -> list[Concern]:

@@ -15,6 +15,7 @@ from rehead.report import wording
 from rehead.report.story import Story
 from rehead.report.thumbnails import Album
 from rehead.verdict.bootstrap import Estimate
+from rehead.verdict.compare import p_value
 
 FOLDER = Path(__file__).parent / "templates"
 PARTS = (
@@ -59,7 +60,9 @@ def render_comparison(album: Album, **told: Any) -> str:
     text = (
         _environment()
         .get_template("comparison.html.jinja")
-        .render(style=style, style_hash=_hash(style), album=album, **told)
+        .render(
+            style=style, style_hash=_hash(style), album=album, p_value=p_value(told["paired"].p).lstrip("= "), **told
+        )
     )
     return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 

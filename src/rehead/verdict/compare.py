@@ -17,7 +17,7 @@ from rehead.errors import counted
 from rehead.verdict.bootstrap import Estimate, estimate
 
 ROUNDING = 1e-9  # a single photo's difference is one standard error exactly, and is never clear
-SIGNIFICANT = 0.05
+SIGNIFICANT, LEAST_P = 0.05, 1e-4
 
 
 @dataclass(frozen=True)
@@ -68,18 +68,23 @@ class Paired:
         if self.p >= SIGNIFICANT:
             return (
                 f"They cannot be told apart: of {counted(self.n, 'photo')} {first} alone is right on {self.only_first}, "
-                f"{second} alone on {self.only_second} (p = {self.p:.2g})."
+                f"{second} alone on {self.only_second} (p {p_value(self.p)})."
             )
         better = second if self.difference.value > 0 else first
         by = abs(100 * self.difference.value)
         return (
             f"{better} is better by {by:.1f} points: {first} alone is right on {self.only_first} of "
-            f"{counted(self.n, 'photo')}, {second} alone on {self.only_second} (p = {self.p:.2g})."
+            f"{counted(self.n, 'photo')}, {second} alone on {self.only_second} (p {p_value(self.p)})."
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {**asdict(self), "n": self.n}
+
+
+def p_value(p: float) -> str:
+    """'= 0.23', or '< 0.0001': smaller ones say nothing more."""
+    return f"= {p:.2g}" if p >= LEAST_P else f"< {LEAST_P:g}"
 
 
 def paired(first: NDArray[np.bool_], second: NDArray[np.bool_], strata: NDArray[np.int64]) -> Paired:
