@@ -17,6 +17,7 @@ from rehead.audit.kept import facts_of_photos
 from rehead.bundle import read_head
 from rehead.data.catalog import Catalog
 from rehead.durable import write_text
+from rehead.errors import StoreError
 from rehead.extraction import chosen_prefix, extract_missing, in_store, open_store
 from rehead.job import Job
 from rehead.runs.finished import Finished
@@ -31,7 +32,7 @@ AUDIT = "audit.json"
 def features_of_run(job: Job, run: Finished) -> tuple[list[int], NDArray[np.float32]]:
     """The photos that the run used and whose features are there, and these, (n, width): those of the frozen network.
 
-    What the store lacks is extracted from photos that are still there.
+    What the store lacks is extracted from photos that are still there. Raises StoreError where nothing is left.
     """
     recipe = replace(
         run.run.recipe, train="head", first=None, fit=run.bundle.preprocess.fit, limit=None, budget_s=None, max_bad=1.0
@@ -48,6 +49,11 @@ def features_of_run(job: Job, run: Finished) -> tuple[list[int], NDArray[np.floa
             order = [i for i in used if catalog.photos[i].digest not in lost or not catalog.is_gone(catalog.photos[i])]
             extract_missing(job, order, prefix, recipe, store)
         there = in_store(catalog, used, store)
+        if not there:
+            raise StoreError(
+                what="Neither features nor files of its photos are there any more.",
+                fix="Name the cache that has the features with --cache DIR, or bring the photos back.",
+            )
         features = store.read([catalog.photos[i].digest for i in there])
     return there, features.reshape(len(there), -1)
 
