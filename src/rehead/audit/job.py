@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -92,7 +93,7 @@ def _features(job: Job, recipe: Recipe) -> tuple[list[int], NDArray[Any], list[A
         extracted = extract_missing(job, order, prefix, recipe, store)
         positions = in_store(catalog, order, store)
         features = store.read([digests[i] for i in positions])
-    return positions, features.reshape(len(positions), -1), list(extracted.bad.values())
+    return positions, features.reshape(len(positions), math.prod(features.shape[1:])), list(extracted.bad.values())
 
 
 def _logits(

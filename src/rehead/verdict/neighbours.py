@@ -48,6 +48,8 @@ def neighbours(
 def other_neighbours(features: NDArray[Any], k: int, *, told: Callable[[int], None] = lambda _: None) -> Neighbours:
     """The k nearest other rows of `features` (n, d) to each of them: as `neighbours`, but no row is its own neighbour."""
     found = neighbours(features, features, k + 1, told=told)
+    if not len(features):
+        return found
     is_own = found.places == np.arange(len(found.places))[:, None]
     is_own[~is_own.any(axis=1), -1] = True  # of more than k equal rows it may be none: then the last one goes
     others = np.argsort(is_own, axis=1, kind="stable")[:, : max(0, found.places.shape[1] - 1)]
