@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+from PIL import Image
+
 from rehead.audit.facts import Facts
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.targets import classes_of
@@ -18,7 +21,8 @@ PLAIN = Facts(
 def catalog_of(labels: Sequence[str], sides: Sequence[str] | None = None, *, ours: bool = True) -> Catalog:
     """A catalog of photos 0.jpg, 1.jpg, ... with these labels, of the training side where no sides are given."""
     photos = tuple(
-        Photo(f"{i}.jpg", label, sides[i] if sides else "train", i.to_bytes(32, "big")) for i, label in enumerate(labels)
+        Photo(f"{i}.jpg", label, sides[i] if sides else "train", i.to_bytes(32, "big"))
+        for i, label in enumerate(labels)
     )
     return Catalog("made", "manifest", photos, classes_of(labels, "classification"), lambda photo: b"", ours=ours)
 
@@ -26,3 +30,9 @@ def catalog_of(labels: Sequence[str], sides: Sequence[str] | None = None, *, our
 def facts_with(n: int, **columns: Sequence[object]) -> dict[int, Facts]:
     """The facts of n photos, alike but for these columns."""
     return {i: replace(PLAIN, **{name: values[i] for name, values in columns.items()}) for i in range(n)}  # type: ignore[arg-type]
+
+
+def shapes(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
+    """A picture with shapes of many sizes, as photos have."""
+    rough = np.random.default_rng(seed).integers(0, 256, (18, 24, 3), np.uint8)
+    return Image.fromarray(rough).resize(size, Image.Resampling.BICUBIC)

@@ -9,19 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import noise
-from made import catalog_of
+from made import catalog_of, shapes
 from PIL import Image, ImageFilter, ImageOps
 
 from rehead.audit.copies import MAX_BITS
 from rehead.audit.facts import Facts, facts_of
 from rehead.audit.kept import FILE, facts_of_photos
 from rehead.errors import PhotoError
-
-
-def smooth(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
-    """A picture with shapes of many sizes, as photos have."""
-    rough = np.random.default_rng(seed).integers(0, 256, (18, 24, 3), np.uint8)
-    return Image.fromarray(rough).resize(size, Image.Resampling.BICUBIC)
 
 
 def encoded(picture: Image.Image, form: str = "JPEG", **options: object) -> bytes:
@@ -32,24 +26,24 @@ def encoded(picture: Image.Image, form: str = "JPEG", **options: object) -> byte
 
 @pytest.mark.parametrize("quality", [5, 50, 75, 93, 100])
 def test_the_quality_of_a_jpeg_is_read_from_its_tables(quality: int) -> None:
-    assert facts_of(encoded(smooth(0), quality=quality)).quality == quality
-    assert facts_of(encoded(smooth(0), "PNG")).quality is None
+    assert facts_of(encoded(shapes(0), quality=quality)).quality == quality
+    assert facts_of(encoded(shapes(0), "PNG")).quality is None
 
 
 def test_camera_date_and_upright_size_come_from_exif() -> None:
     exif = Image.Exif()
     exif[0x010F], exif[0x0110], exif[0x0112], exif[0x0132] = "Ours", "X1", 6, "2020:02:03 04:05:06"
-    facts = facts_of(encoded(smooth(0), exif=exif))
+    facts = facts_of(encoded(shapes(0), exif=exif))
     assert (facts.camera, facts.taken, facts.width, facts.height) == ("Ours X1", 1580702706.0, 240, 320)
     exif[0x0132] = "yesterday"
-    assert facts_of(encoded(smooth(0), exif=exif)).taken is None
+    assert facts_of(encoded(shapes(0), exif=exif)).taken is None
 
 
 def test_a_copy_has_nearly_the_same_hash_and_another_picture_another() -> None:
-    first = facts_of(encoded(smooth(0), quality=95)).hash
-    copy = facts_of(encoded(smooth(0).resize((200, 150)), quality=40)).hash
+    first = facts_of(encoded(shapes(0), quality=95)).hash
+    copy = facts_of(encoded(shapes(0).resize((200, 150)), quality=40)).hash
     assert (first ^ copy).bit_count() <= MAX_BITS
-    assert (first ^ facts_of(encoded(smooth(1))).hash).bit_count() > 60
+    assert (first ^ facts_of(encoded(shapes(1))).hash).bit_count() > 60
 
 
 def test_border_and_inside_are_of_the_edges() -> None:
@@ -73,11 +67,11 @@ def test_pictures_of_any_shape_have_facts(size: tuple[int, int]) -> None:
 
 def test_a_damaged_picture_has_none() -> None:
     with pytest.raises(PhotoError):
-        facts_of(encoded(smooth(0))[:2000])
+        facts_of(encoded(shapes(0))[:2000])
 
 
 def test_no_photo_is_decoded_twice_and_a_broken_file_of_facts_costs_time_alone(tmp_path: Path) -> None:
-    data, reads = [encoded(smooth(i)) for i in range(3)], []
+    data, reads = [encoded(shapes(i)) for i in range(3)], []
 
     def read(photo: object) -> bytes:
         reads.append(photo)
