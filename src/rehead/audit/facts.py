@@ -157,5 +157,11 @@ def _ring(rgb: NDArray[np.float32], begin: float, end: float) -> Ring:
     a = min(int(begin * min(h, w)), (min(h, w) - 1) // 2)
     b = max(a + 1, int(end * min(h, w)))
     edges = (rgb[a:b, a : w - a], rgb[a : h - a, w - b : w - a], rgb[h - b : h - a, a : w - a], rgb[a : h - a, a:b])
-    numbers = [(*edge.mean(axis=(0, 1)), edge.std(axis=(0, 1)).mean()) for edge in edges]
-    return tuple(round(float(number), 2) for edge in numbers for number in edge)
+    return tuple(number for edge in edges for number in _colour(edge.reshape(-1, 3)))
+
+
+def _colour(pixels: NDArray[np.float32]) -> tuple[float, ...]:
+    """Mean red, green and blue, and the mean of their standard deviations, of pixels (n, 3)."""
+    mean = pixels.mean(axis=0)
+    spread = np.sqrt(np.square(pixels - mean).mean(axis=0)).mean()
+    return (*np.round(mean, 2).tolist(), round(float(spread), 2))
