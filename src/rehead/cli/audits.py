@@ -129,9 +129,10 @@ def show_audit(audit: Audit, photos: str | None = None) -> None:
     )
     _section(
         "Copies: one picture in several files",
-        ["photo", "also", "how near", "labels", "sides"],
+        ["photo", "also", "differ by", "labels", "sides"],
         [_copies(group, photos) for group in audit.copies[:N_SHOWN]],
         len(audit.copies),
+        spare=["differ by", "labels"],
     )
     _section(
         "Odd pictures",
@@ -193,7 +194,7 @@ def _show_leaks(audit: Audit) -> None:
         f"{counted(leaks.n, 'held-out photo')} {'is a copy' if leaks.n == 1 else 'are copies'} of photos learned from."
     )
     if leaks.accuracy is not None:
-        said += f" Right on {percent(leaks.accuracy)} with them, {percent(leaks.without)} without."
+        said += f" Right on {leaks.accuracy} with them, {leaks.without} without."
     print()
     console().print(f"! {said}", style="yellow", markup=False)
 
@@ -201,10 +202,13 @@ def _show_leaks(audit: Audit) -> None:
 def _show_shortcut(shortcut: Shortcut) -> None:
     if not shortcut.is_found:
         return
-    what = "the file alone, without the picture" if shortcut.source == "file" else "the picture's outermost edge alone"
-    control = "from how much detail the picture has" if shortcut.source == "file" else "from a ring further in"
-    said = f"The label can be told from {what}: {percent(shortcut.accuracy)}"
-    said += f"; the most frequent class {percent(shortcut.majority)}; {control} {percent(shortcut.control)}."
+    what = {"file": "The file alone, without the picture,", "border": "The outermost edge of the picture alone"}
+    control = {"file": "how much detail the picture has", "border": "a ring further in"}
+    said = (
+        f"{what[shortcut.source]} tells the label of {shortcut.accuracy}. The most frequent class is that of "
+        f"{shortcut.majority}; {control[shortcut.source]} tells {shortcut.control}. "
+        "A model may learn this in place of what the photos show."
+    )
     print()
     console().print(f"! {said}", style="yellow", markup=False)
     rows = [(f.name, percent(f.accuracy), f"{f.p:.1g}") for f in shortcut.fields[:N_SHOWN]]
@@ -213,14 +217,19 @@ def _show_shortcut(shortcut: Shortcut) -> None:
 
 
 def _section(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], n: int, right: Sequence[int] = ()
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    n: int,
+    right: Sequence[int] = (),
+    spare: Sequence[str] = (),
 ) -> None:
     if not rows:
         return
     print()
     out = console()
     out.print(f"{title}: {n}" if n > len(rows) else title, style="bold", markup=False)
-    show_table(header, rows, right=right)
+    show_table(header, rows, right=right, spare=spare)
     if n > len(rows):
         out.print(f"and {n - len(rows):,} more: --json and --fix have all", style="dim", markup=False)
 
@@ -228,7 +237,7 @@ def _section(
 def _copies(group: CopyGroup, photos: str | None) -> tuple[str, str, str, str, str]:
     first, second = (printable(opening(path, photos)) for path in group.paths[:2])
     more = f" and {len(group.paths) - 2} more" if len(group.paths) > 2 else ""
-    near = "the same bytes" if group.is_exact else f"{group.bits} of 64 bits"
+    near = "nothing" if group.is_exact else f"{group.bits} of 64 bits"
     labels = ", ".join(dict.fromkeys(printable(label) for label in group.labels))
     return first, second + more, near, labels, ", ".join(dict.fromkeys(group.sides))
 
