@@ -34,8 +34,9 @@ class Facts:
 
     Of the picture made small and grey: brightness, contrast: mean and standard deviation of the luma, 0..255. sharpness:
     variance of its Laplacian. detail: bits per pixel that it takes as a JPEG of DETAIL_QUALITY. hash: perceptual, 256 bits.
-    In colour: border, inside: of the top, right, bottom and left edge of the outermost ring and of one further in, mean red, green and blue and
-    their spread along the edge, 16 numbers, 0..255.
+
+    In colour: border, inside: of the top, right, bottom and left edge of the outermost ring and of one further in, mean red,
+    green and blue and their spread along the edge, 16 numbers, 0..255.
     """
 
     width: int
