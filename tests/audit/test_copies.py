@@ -1,13 +1,17 @@
-"""Copies are found by neighbours and confirmed by hashes; where the split is ours they are tied to one side."""
+"""Copies are found by their hashes; where the split is ours they are tied to one side."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made import catalog_of, facts_with
 
-from rehead.audit.copies import MAX_BITS, alike, copy_groups, copy_keys, joined, tied_sides
+from rehead.audit.copies import alike, copy_groups, copy_keys, joined, tied_sides
+from rehead.audit.hashes import MAX_BITS, near_pairs
 from rehead.data.catalog import Photo
 
 FEATURES = np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32)
@@ -17,7 +21,7 @@ def bits(n: int) -> int:
     return (1 << n) - 1
 
 
-def test_a_neighbour_whose_hash_is_near_is_a_copy_and_others_are_not() -> None:
+def test_a_photo_whose_hash_is_near_is_a_copy_and_others_are_not() -> None:
     x = FEATURES.copy()
     x[1], x[3], x[5] = x[0], x[2], x[4]
     hashes = [int(h) for h in np.random.default_rng(1).integers(0, 2**62, 12)]
@@ -61,3 +65,24 @@ def test_copies_share_a_key_so_that_no_fold_parts_them() -> None:
 
 def test_links_join_what_hangs_together() -> None:
     assert sorted(map(sorted, joined([(1, 2), (5, 6), (3, 2), (6, 6)]))) == [[1, 2, 3], [5, 6]]
+
+
+@given(st.integers(0, 140), st.integers(0, 5))
+def test_pairs_are_those_of_a_plain_loop(n: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    hashes = {3 * i: int.from_bytes(random.bytes(32), "big") for i in range(n)}
+    for i in range(0, n - 1, 7):
+        hashes[3 * i] = hashes[3 * i + 3] ^ bits(int(random.integers(1, 20)))
+    items = sorted(hashes.items())
+    wanted = [(a, b, (x ^ y).bit_count()) for i, (a, x) in enumerate(items) for b, y in items[i + 1 :]]
+    assert near_pairs(hashes) == tuple(pair for pair in wanted if pair[2] <= MAX_BITS)
+
+
+def test_many_equal_hashes_are_a_chain_and_drawings_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert near_pairs(dict.fromkeys(range(5), 7)) == tuple((0, i, 0) for i in range(1, 5))
+    random = np.random.default_rng(0)
+    alike = {i: bits(40) & int.from_bytes(random.bytes(32), "big") for i in range(300)}  # all pairs are near
+    assert len(near_pairs(alike)) < 300
+    whole = near_pairs(alike)
+    monkeypatch.setattr("rehead.audit.hashes.BLOCK_BYTES", 4 * 300 * 7)
+    assert near_pairs(alike) == whole

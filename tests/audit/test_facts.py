@@ -12,8 +12,8 @@ from conftest import noise
 from made import catalog_of, shapes
 from PIL import Image, ImageFilter, ImageOps
 
-from rehead.audit.copies import MAX_BITS
 from rehead.audit.facts import Facts, facts_of
+from rehead.audit.hashes import MAX_BITS
 from rehead.audit.kept import FILE, facts_of_photos
 from rehead.errors import PhotoError
 
