@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.activations import Extracted, at_the_cut
-from rehead.audit.ties import tied_by_frozen
+from rehead.audit.ties import tied
 from rehead.bundle import Familiar, Head
 from rehead.errors import Diverged, counted
 from rehead.export import export_prefix
-from rehead.extraction import with_decided_fit
+from rehead.extraction import job_order, with_decided_fit
 from rehead.ground import (
     Ground,
     first_head_on,
@@ -58,8 +58,8 @@ def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] =
     """
     recipe = with_decided_fit(job, recipe)
     if recipe.tie_copies:
-        job = tied_by_frozen(job, recipe)
-        job.clock.lap("extract")
+        job = tied(job, job_order(job.catalog, recipe))
+        job.clock.lap("scan")
     job.progress.phase(f"Loading {recipe.backbone}")
     backbone = network_of(recipe)
     job.clock.lap("prepare")

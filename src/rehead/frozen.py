@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from rehead.audit.ties import tied
 from rehead.export import in_batches
-from rehead.extraction import chosen_prefix, extract_missing, folds_of, job_order, open_store, photos_there
+from rehead.extraction import chosen_prefix, extract_missing, folds_of, in_store, job_order, open_store, photos_there
 from rehead.features.engines import OnnxEngine, Prefix, resolve
 from rehead.job import Job
 from rehead.solution import Solution
@@ -27,7 +27,7 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
         n_stored = len(order) - len(store.missing([catalog.photos[i].digest for i in order]))
         extracted = extract_missing(job, order, prefix, recipe, store)
         if recipe.tie_copies:
-            catalog = tied(job, order, store).catalog
+            catalog = tied(job, in_store(catalog, order, store)).catalog
         train, held_out = photos_there(catalog, order, store)
         job.clock.lap("extract")
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from rehead.bundle import Head
-from rehead.tuning.solve import cross_validated, solve_linear
+from rehead.parallel import n_cores, ordered_map
+from rehead.tuning.solve import solve_linear
 
 
 def logits_apart(
@@ -31,12 +31,19 @@ def logits_apart(
     if len(present) < 2 or not (folds >= 0).any():
         return logits
     with threadpool_limits(1):  # many small products: threads that wait for each other lose
-        penalty = solve_linear(features, codes, len(present), folds=folds).penalty
+        solved = solve_linear(features, codes, len(present), folds=folds)
+        if solved.out_of_fold is not None and len(solved.out_of_fold) == len(labels):
+            logits[:, present] = solved.out_of_fold
+            return logits
 
-        def fit(x: NDArray[Any], y: NDArray[Any]) -> Head:
-            return solve_linear(x, y, len(present), folds=np.full(len(y), -1), penalties=[penalty]).head
+        def fit(fold: int) -> NDArray[np.float32]:
+            x, y = features[folds != fold], codes[folds != fold]
+            head = solve_linear(x, y, len(present), folds=np.full(len(y), -1), penalties=[solved.penalty]).head
+            return head.logits(features[folds == fold].astype(np.float32, copy=False))
 
-        logits[:, present] = cross_validated(features, codes, len(present), folds, fit)
+        used = np.unique(folds[folds >= 0]).tolist()
+        for fold, own in zip(used, ordered_map(fit, used, workers=n_cores(), ahead=n_cores()), strict=True):
+            logits[np.ix_(folds == fold, present)] = own
     return logits
 
 

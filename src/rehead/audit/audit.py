@@ -71,7 +71,7 @@ def audit_photos(
         pictures=odd_pictures(catalog, {i: facts[i] for i in positions if i in facts}),
         broken=_broken([*catalog.bad, *bad]),
         shortcuts=_shortcuts(catalog, positions, facts, found, seed) if is_classes else (),
-        notes=_notes(catalog, positions, facts, is_classes, apart),
+        notes=_notes(catalog, positions, facts, is_classes, apart, len(bad)),
     )
 
 
@@ -128,10 +128,10 @@ def _right(catalog: Catalog, positions: Sequence[int], apart: NDArray[Any]) -> f
 
 
 def _notes(
-    catalog: Catalog, positions: Sequence[int], facts: Mapping[int, Facts], is_classes: bool, apart: Any
+    catalog: Catalog, positions: Sequence[int], facts: Mapping[int, Facts], is_classes: bool, apart: Any, n_bad: int
 ) -> tuple[str, ...]:
     n, notes = len(positions), []
-    if n < len(catalog.photos):
+    if n + n_bad < len(catalog.photos):
         notes.append(f"{n:,} of {len(catalog.photos):,} photos were looked at.")
     if catalog.task != "classification":
         notes.append("Wrong labels and shortcuts are looked for where a photo has one class.")

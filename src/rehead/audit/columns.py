@@ -80,20 +80,23 @@ def _day(file: str | None) -> Value:
 
 
 def _folder_order(catalog: Catalog, positions: Sequence[int]) -> list[Value]:
-    """The place of each photo among the files of its folder by name, 0..1; None where folder or name give the class."""
-    if catalog.layout == "flat":
-        return [None] * len(positions)
+    """The place of each photo, 0..1, among those of its folder by the last number in their names, where classes share it.
+
+    By the number alone: words in a name may be those of the class. None where there is none, or a folder of its own.
+    """
     members: dict[str, list[int]] = defaultdict(list)
+    numbers = [_number(catalog.photos[i].path) for i in positions]
     for row, i in enumerate(positions):
-        members[str(PurePosixPath(catalog.photos[i].path).parent)].append(row)
+        if numbers[row] is not None:
+            members[str(PurePosixPath(catalog.photos[i].path).parent)].append(row)
     places: list[Value] = [None] * len(positions)
     for rows in members.values():
         if len({catalog.photos[positions[row]].label for row in rows}) > 1:
-            for place, row in enumerate(sorted(rows, key=lambda row: _natural(catalog.photos[positions[row]].path))):
+            for place, row in enumerate(sorted(rows, key=lambda row: (numbers[row] or 0, positions[row]))):
                 places[row] = place / len(rows)
     return places
 
 
-def _natural(path: str) -> list[tuple[int, str]]:
-    """So that img_9 comes before img_10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path)]
+def _number(path: str) -> int | None:
+    found = re.findall(r"[0-9]{1,18}", PurePosixPath(path).stem)
+    return int(found[-1]) if found else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ from numpy.typing import NDArray
 from rehead.audit.apart import logits_apart, logits_held_out
 from rehead.audit.audit import audit_folds, audit_photos, leaked
 from rehead.audit.copies import Alike, alike, copy_groups, tied_sides
+from rehead.audit.facts import Facts
 from rehead.audit.findings import Audit
 from rehead.audit.kept import facts_of_photos
 from rehead.data.catalog import Catalog
+from rehead.data.rows import Skip
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.data.split import stratified_order
@@ -58,33 +62,41 @@ def run_audit(
         cache=place,
         is_learned=False,
     )
-    job = Job(catalog, place, progress, stop=stop)
-    positions, features, bad = _features(job, recipe)
-    facts, unseen = facts_of_photos(catalog, positions, place, progress)
-    progress.phase("Comparing", len(positions))
-    found = alike(positions, features, facts, told=progress.advance)
-    catalog, n_tied = tied_sides(catalog, found.pairs)
+    looked = look_at(Job(catalog, place, progress, stop=stop), recipe)
+    catalog, n_tied = tied_sides(catalog, looked.found.pairs)
     if n_tied:
         progress.note(f"{counted(n_tied, 'held-out photo')} went to the training side, where near copies are.")
-    apart, held_out = _logits(catalog, positions, features, found, recipe.seed, progress)
+    apart, held_out = _logits(catalog, looked, recipe.seed, progress)
     return audit_photos(
         catalog,
-        positions,
-        features,
+        looked.positions,
+        looked.features,
         backbone=recipe.backbone,
-        facts=facts,
-        found=found,
+        facts=looked.facts,
+        found=looked.found,
         apart=apart,
         held_out=held_out,
-        bad=[*bad, *unseen.values()],
+        bad=looked.bad,
         seed=recipe.seed,
         progress=progress,
     )
 
 
-def _features(job: Job, recipe: Recipe) -> tuple[list[int], NDArray[Any], list[Any]]:
-    """The positions of photos that have features, these, and those that could not be read."""
-    catalog = job.catalog
+@dataclass(frozen=True)
+class Looked:
+    """What is known of the photos at these positions of a catalog. features: (n, d), a row for each. facts: by position.
+    bad: photos that could not be read."""
+
+    positions: list[int]
+    features: NDArray[Any]
+    facts: dict[int, Facts]
+    found: Alike
+    bad: list[Skip]
+
+
+def look_at(job: Job, recipe: Recipe) -> Looked:
+    """Features and facts of the job's photos, computed where they are not kept, and which photos are alike."""
+    catalog, progress = job.catalog, job.progress
     digests = [photo.digest for photo in catalog.photos]
     order = stratified_order(catalog.strata.tolist(), digests, seed=recipe.seed, floor=FLOOR).tolist()[: recipe.limit]
     prefix = chosen_prefix(job, recipe)
@@ -92,19 +104,24 @@ def _features(job: Job, recipe: Recipe) -> tuple[list[int], NDArray[Any], list[A
         extracted = extract_missing(job, order, prefix, recipe, store)
         positions = in_store(catalog, order, store)
         features = store.read([digests[i] for i in positions])
-    return positions, features.reshape(len(positions), -1), list(extracted.bad.values())
+    features = features.reshape(len(positions), math.prod(features.shape[1:]))
+    facts, unseen = facts_of_photos(catalog, positions, job.cache, progress)
+    progress.phase("Comparing", len(positions))
+    found = alike(positions, features, facts, told=progress.advance)
+    return Looked(positions, features, facts, found, [*extracted.bad.values(), *unseen.values()])
 
 
 def _logits(
-    catalog: Catalog, positions: Sequence[int], features: NDArray[Any], found: Alike, seed: int, progress: Progress
+    catalog: Catalog, looked: Looked, seed: int, progress: Progress
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
     """Logits by folds of all photos, and of the held-out ones by a head of the training side; that only where photos leak."""
+    positions, features = looked.positions, looked.features
     if catalog.task != "classification" or len({catalog.photos[i].label for i in positions}) < 2:
         return None, None
     progress.phase("Learning by folds")
     labels, n_classes = catalog.labels(positions), len(catalog.classes)
-    apart = logits_apart(features, labels, n_classes, audit_folds(catalog, positions, found, seed))
-    if not leaked(copy_groups(catalog, found.pairs), catalog):
+    apart = logits_apart(features, labels, n_classes, audit_folds(catalog, positions, looked.found, seed))
+    if not leaked(copy_groups(catalog, looked.found.pairs), catalog):
         return apart, None
     is_train = np.array([catalog.photos[i].side == "train" for i in positions])
     return apart, logits_held_out(features, labels, n_classes, is_train)

@@ -107,7 +107,8 @@ def _known(connection: sqlite3.Connection | None, digests: Sequence[bytes]) -> M
 
 def _facts(text: str) -> Facts:
     values: dict[str, Any] = dict(zip(NAMES, json.loads(text), strict=True))
-    return Facts(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    values |= {name: tuple(values[name]) for name in ("border", "inside")}
+    return Facts(**values)
 
 
 def _remember(connection: sqlite3.Connection | None, new: Sequence[tuple[bytes, Facts]]) -> None:

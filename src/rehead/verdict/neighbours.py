@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-BLOCK_BYTES = 64 << 20  # of similarities at once
+from rehead.parallel import n_cores, ordered_map
+
+BLOCK_BYTES = 32 << 20  # of similarities, for each thread
 
 
 @dataclass(frozen=True)
@@ -33,21 +36,21 @@ def neighbours(
     places = np.empty((len(asked), k), np.int64)
     similarity = np.empty((len(asked), k), np.float32)
     step = max(1, BLOCK_BYTES // (4 * max(1, len(searched))))
-    for start in range(0, len(asked) if k else 0, step):
-        block = slice(start, start + step)
-        cosines = asked[block] @ searched.T
-        nearest = np.argpartition(-cosines, k - 1, axis=1)[:, :k] if k < len(searched) else _all(cosines)
-        values = np.take_along_axis(cosines, nearest, axis=1)
-        order = np.lexsort((nearest, -values), axis=1)
-        places[block] = np.take_along_axis(nearest, order, axis=1)
-        similarity[block] = np.take_along_axis(values, order, axis=1)
-        told(len(cosines))
+    blocks = [slice(start, start + step) for start in range(0, len(asked) if k else 0, step)]
+    workers = n_cores()
+    with threadpool_limits(1):  # a block a thread: choosing the nearest takes as long as the products
+        found = ordered_map(lambda block: _nearest(asked[block], searched, k), blocks, workers=workers, ahead=workers)
+        for block, (nearest, values) in zip(blocks, found, strict=True):
+            places[block], similarity[block] = nearest, values
+            told(len(nearest))
     return Neighbours(places, similarity)
 
 
 def other_neighbours(features: NDArray[Any], k: int, *, told: Callable[[int], None] = lambda _: None) -> Neighbours:
     """The k nearest other rows of `features` (n, d) to each of them: as `neighbours`, but no row is its own neighbour."""
     found = neighbours(features, features, k + 1, told=told)
+    if not len(features):
+        return found
     is_own = found.places == np.arange(len(found.places))[:, None]
     is_own[~is_own.any(axis=1), -1] = True  # of more than k equal rows it may be none: then the last one goes
     others = np.argsort(is_own, axis=1, kind="stable")[:, : max(0, found.places.shape[1] - 1)]
@@ -62,5 +65,12 @@ def directions(features: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 
-def _all(cosines: NDArray[np.float32]) -> NDArray[np.int64]:
-    return np.broadcast_to(np.arange(cosines.shape[1]), cosines.shape)
+def _nearest(
+    asked: NDArray[np.float32], searched: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    n = len(searched)
+    cosines = asked @ searched.T
+    nearest = np.argpartition(cosines, n - k, axis=1)[:, n - k :] if k < n else np.tile(np.arange(n), (len(asked), 1))
+    values = np.take_along_axis(cosines, nearest, axis=1)
+    order = np.lexsort((nearest, -values), axis=1)
+    return np.take_along_axis(nearest, order, axis=1), np.take_along_axis(values, order, axis=1)
