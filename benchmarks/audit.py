@@ -17,12 +17,12 @@ import numpy as np
 from measured import DATA, report
 from PIL import Image
 
-from rehead.audit.apart import logits_apart
-from rehead.audit.audit import audit_folds, audit_photos
-from rehead.audit.copies import alike, copy_groups
-from rehead.audit.job import look_at
-from rehead.audit.kept import facts_of_photos
-from rehead.audit.labels import label_issues
+from rehead.auditing.apart import logits_apart
+from rehead.auditing.audit import audit_folds, audit_photos
+from rehead.auditing.copies import alike, copy_groups
+from rehead.auditing.job import look_at
+from rehead.auditing.kept import facts_of_photos
+from rehead.auditing.labels import label_issues
 from rehead.data.catalog import Catalog
 from rehead.data.scan import scan
 from rehead.data.sources import open_source

@@ -17,7 +17,7 @@ def everything() -> str:
     """The page of a story with all parts."""
     from stories import full_story
 
-    from rehead.report.page import page
+    from rehead.reporting.page import page
 
     return page(full_story())
 

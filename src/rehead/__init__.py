@@ -13,14 +13,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rehead.audit.findings import Audit
-    from rehead.audit.job import run_audit
+    from rehead.auditing.findings import Audit
+    from rehead.auditing.job import audit
     from rehead.batches import load_batch
     from rehead.bundle import Bundle, Head
     from rehead.classifier import Classifier
+    from rehead.compare_bundles import Compared, compare
     from rehead.errors import ReheadError
+    from rehead.folds import cross_validate
+    from rehead.heat import Heat, explain
     from rehead.nets.backbone import Backbone, backbone
     from rehead.predict import Model, Prediction, load
+    from rehead.reporting.job import report
     from rehead.run import Tuned, tune
     from rehead.search.heats import Race
     from rehead.search.race import race
@@ -38,8 +42,14 @@ _ROOM_BY_NAME = {
     "race": "rehead.search.race",
     "Race": "rehead.search.heats",
     "verify": "rehead.verify_bundle",
-    "run_audit": "rehead.audit.job",
-    "Audit": "rehead.audit.findings",
+    "audit": "rehead.auditing.job",
+    "Audit": "rehead.auditing.findings",
+    "report": "rehead.reporting.job",
+    "compare": "rehead.compare_bundles",
+    "Compared": "rehead.compare_bundles",
+    "cross_validate": "rehead.folds",
+    "explain": "rehead.heat",
+    "Heat": "rehead.heat",
     "load": "rehead.predict",
     "Model": "rehead.predict",
     "Prediction": "rehead.predict",
@@ -61,7 +71,9 @@ __all__ = [
     "Backbone",
     "Bundle",
     "Classifier",
+    "Compared",
     "Head",
+    "Heat",
     "Interval",
     "Model",
     "Prediction",
@@ -70,12 +82,16 @@ __all__ = [
     "ReheadError",
     "Tuned",
     "Verdict",
+    "audit",
     "backbone",
+    "compare",
+    "cross_validate",
+    "explain",
     "fit",
     "load",
     "load_batch",
     "race",
-    "run_audit",
+    "report",
     "tune",
     "verify",
 ]

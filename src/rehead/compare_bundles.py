@@ -66,7 +66,7 @@ class Compared:
 
     def page(self, progress: Progress | None = None) -> str:
         """All of it as one HTML file with the photos that changed."""
-        from rehead.report.comparison import comparison
+        from rehead.reporting.comparison import comparison
 
         return comparison(
             self.names, self.right, self.paired, self.changes, self.photos, self.read, self.notes, progress

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.activations import Extracted, at_the_cut
-from rehead.audit.ties import tied
+from rehead.auditing.ties import tied
 from rehead.bundle import Familiar, Head
 from rehead.errors import Diverged, counted
 from rehead.export import export_prefix

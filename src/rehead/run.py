@@ -24,7 +24,7 @@ from rehead.features.extract import BAD_LIST, bad_table, listed
 from rehead.frozen import tune_head
 from rehead.job import Job
 from rehead.progress import Clock, Progress, Silent
-from rehead.report.job import report as write_report
+from rehead.reporting.job import report as write_report
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
 from rehead.runs.outputs import write_outputs

@@ -43,7 +43,7 @@ def audit(
     _check_options(fix, apply, out)
     progress = progress_for(json=json)
     if apply is not None:
-        from rehead.audit.apply import apply_plan
+        from rehead.auditing.apply import apply_plan
 
         with Interrupt(progress):
             applied = apply_plan(named(photos), apply, out, layout=layout, valid=valid, test=test, cache=cache,
@@ -52,9 +52,9 @@ def audit(
         if not json:
             show_applied(applied)
         return
-    from rehead.audit.apply import check_free, write_plan
-    from rehead.audit.job import run_audit
-    from rehead.audit.plan import as_csv, plan_of
+    from rehead.auditing.apply import check_free, write_plan
+    from rehead.auditing.job import audit as run_audit
+    from rehead.auditing.plan import as_csv, plan_of
 
     given = {"backbone": not_empty(backbone, "backbone"), "weights": str(weights) if weights else None, "limit": limit}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}

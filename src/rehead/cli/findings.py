@@ -13,9 +13,9 @@ from rehead.cli.terminal import opening, percent
 from rehead.errors import counted
 
 if TYPE_CHECKING:
-    from rehead.audit.apply import Applied
-    from rehead.audit.findings import Audit, CopyGroup, Shortcut
-    from rehead.audit.plan import Line
+    from rehead.auditing.apply import Applied
+    from rehead.auditing.findings import Audit, CopyGroup, Shortcut
+    from rehead.auditing.plan import Line
 
 N_SHOWN = 10  # rows of a table; --json and --fix have all
 

@@ -105,7 +105,7 @@ def cross_validated(
     bundle: Path, photos: Optional[str], folds: int, layout: str, cache: Optional[str], json: bool
 ) -> None:
     """`rehead verify --folds`."""
-    from rehead.cross_validate import cross_validate
+    from rehead.folds import cross_validate
 
     progress = terminal.progress_for(json=json)
     with Interrupt(progress):
@@ -131,8 +131,8 @@ def explain(
 
     Example: rehead explain runs/photos-efficientnet_lite0-1/bundle cat.jpg -o map.png
     """
-    from rehead.explain import explain as run_explain
-    from rehead.explain import write_overlay
+    from rehead.heat import explain as run_explain
+    from rehead.heat import write_overlay
     from rehead.predict import load
 
     heat = run_explain(load(bundle), photo, label)
@@ -151,7 +151,7 @@ def report(
 
     Example: rehead report runs/photos-efficientnet_lite0-1
     """
-    from rehead.report.job import report as run_report
+    from rehead.reporting.job import report as run_report
 
     progress = terminal.progress_for(json=False)
     with Interrupt(progress):

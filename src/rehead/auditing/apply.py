@@ -1,0 +1,152 @@
+"""A new manifest of photos and an edited plan. No photo is changed, moved or lost: what a plan does not name stays as it is."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rehead.auditing.plan import Line, read_plan
+from rehead.data.catalog import Catalog, Photo
+from rehead.data.rows import Skip
+from rehead.data.scan import scan
+from rehead.data.sources import open_source
+from rehead.durable import write_text
+from rehead.errors import RunError, SourceError
+from rehead.features.cache import cache_folder, check_writable
+from rehead.progress import Progress, Silent
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was written. n: photos in the manifest. skipped: lines of the plan that were not followed, and why. new_labels:
+    those that no photo had before."""
+
+    manifest: Path
+    n: int
+    n_removed: int
+    n_relabelled: int
+    skipped: tuple[Skip, ...]
+    new_labels: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "manifest": str(self.manifest)}
+
+
+def apply_plan(
+    source: object,
+    plan: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    layout: str = "auto",
+    valid: object | None = None,
+    test: object | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Applied:
+    """Writes a manifest path,label,split,group of the source's photos as the plan has them; `rehead tune` takes it.
+
+    out: by default <photos>-audited.csv in the current folder. A file that is there is replaced only with force. Sides are
+    those that the source gives; where it gives none they stay to be drawn, which gives the same ones again.
+    Raises SourceError where the plan or the photos cannot be used, RunError where the file cannot be written.
+    """
+    lines = read_plan(Path(plan))
+    place, progress = cache_folder(cache), progress or Silent()
+    check_writable(place)
+    opened = open_source(source, layout=layout, valid=valid, test=test, cache=place, progress=progress)
+    target = check_free(Path(out) if out is not None else Path(f"{opened.name}-audited.csv"), "out", force)
+    if opened.root is None:
+        raise SourceError(
+            what=f"The photos of {opened.name} are no files that a manifest could name.",
+            fix="Unpack the archive into a folder, and name that.",
+        )
+    catalog = scan(opened, seed=0, valid_fraction=0.2, progress=progress, cache=place, is_learned=False)
+    photos = {photo.path: photo for photo in (*catalog.photos, *(p for group in catalog.same for p in group))}
+    order = {row.path: n for n, row in enumerate(opened.rows)}
+    photos = dict(sorted(photos.items(), key=lambda item: order[item[0]]))
+    changed, skipped = _followed(photos, lines, catalog)
+    known = {photo.label for photo in photos.values()}
+    _write(target, _manifest(list(changed.values()), catalog, target))
+    return Applied(
+        manifest=target,
+        n=len(changed),
+        n_removed=len(photos) - len(changed),
+        n_relabelled=sum(photo.label != photos[path].label for path, photo in changed.items()),
+        skipped=tuple(skipped),
+        new_labels=tuple(sorted({photo.label for photo in changed.values()} - known)),
+    )
+
+
+def check_free(path: Path, option: str, force: bool) -> Path:
+    """The path, as one that may be written. Raises RunError for what is no .csv, and what is there already, unless force."""
+    if path.suffix.lower() != ".csv":
+        raise RunError(
+            what=f"--{option} {path} does not end in .csv.",
+            why="So that no photo is ever written over.",
+            fix=f"For example: --{option} {path.stem or 'photos'}.csv",
+        )
+    if os.path.lexists(path) and not force:
+        raise RunError(
+            what=f"{path} is there already.", fix=f"Name another file with --{option}, or replace it: --force"
+        )
+    return path
+
+
+def write_plan(path: Path, text: str) -> None:
+    """`path` holds the text. Raises RunError."""
+    _write(path, text)
+
+
+def _followed(photos: dict[str, Photo], lines: Sequence[Line], catalog: Catalog) -> tuple[dict[str, Photo], list[Skip]]:
+    """The photos as the plan has them, and what of it cannot be followed any more."""
+    changed, skipped = dict(photos), []
+    bad = {skip.path: skip.reason for skip in catalog.bad}
+    for line in lines:
+        photo = photos.get(line.path)
+        if photo is None:
+            if line.action != "remove":
+                skipped.append(Skip(line.path, bad.get(line.path, "is not among these photos any more")))
+        elif line.label and line.label != photo.label:
+            skipped.append(Skip(line.path, f"is labelled {photo.label} now, not {line.label}: it stays as it is"))
+        elif line.action == "remove":
+            del changed[line.path]
+        elif line.action == "relabel":
+            changed[line.path] = replace(photo, label=line.new_label)
+    return changed, skipped
+
+
+def _manifest(photos: Sequence[Photo], catalog: Catalog, target: Path) -> str:
+    """The manifest as text; paths below its folder are relative to it, so that both may move together."""
+    folder = Path(os.path.realpath(target.parent))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", "split", "group"])
+    for photo in photos:
+        file = catalog.file(photo)
+        if file is None:
+            raise SourceError(what=f"{photo.path} is no file that a manifest could name.")
+        near = os.path.relpath(os.path.realpath(os.path.dirname(file)), folder)
+        path = (
+            file
+            if near.startswith("..") or os.path.isabs(near)
+            else os.path.normpath(os.path.join(near, os.path.basename(file)))
+        )
+        writer.writerow([path.replace(os.sep, "/"), photo.label, "" if catalog.ours else photo.side, photo.group or ""])
+    return text.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise RunError(
+            what=f"{path} cannot be written.",
+            why=f"{error.strerror or error}.",
+            fix="Name a place that you may write to.",
+        ) from error

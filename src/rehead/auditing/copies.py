@@ -1,0 +1,150 @@
+"""Photos that show the same picture: byte for byte, or saved again at another quality or size.
+
+A near copy is told by its perceptual hash (`hashes.py`), among all pairs. The neighbours of its features would be fewer to
+look at, and miss thumbnails, whose features are far from those of the photo: of 200 copies at 0.15 to 0.4 of the size they
+hold 81, hashes find 195. What is found is put into groups; a group that is learned from and held out too is a leak, unless
+the split is ours: then it is tied to one side.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from rehead.auditing.facts import Facts
+from rehead.auditing.findings import CopyGroup
+from rehead.auditing.hashes import near_pairs
+from rehead.data.catalog import Catalog, Photo
+from rehead.verdict.neighbours import Neighbours, other_neighbours
+
+FLAT = 3.0  # standard deviation of the luma, below which a hash is that of noise
+N_NEAREST = 5
+MAX_PHOTOS = 100_000  # among which neighbours are looked for: all pairs of more would take hours
+T = TypeVar("T", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Which photos are like which. positions: in the catalog, of the rows of the features. nearest: the N_NEAREST others of
+    each row. pairs: near copies, as positions in the catalog, with the bits by which their hashes differ, of 256."""
+
+    positions: tuple[int, ...]
+    nearest: Neighbours
+    pairs: tuple[tuple[int, int, int], ...]
+
+
+def alike(
+    positions: Sequence[int],
+    features: NDArray[Any],
+    facts: Mapping[int, Facts],
+    *,
+    told: Callable[[int], None] = lambda _: None,
+) -> Alike:
+    """The neighbours of each photo, and which photos are near copies; of the first MAX_PHOTOS where there are more.
+
+    positions: in the catalog, of the rows of `features` (n, d). facts: by position; a photo without any is no near copy.
+    told: how many more photos are done.
+    """
+    positions = tuple(positions[:MAX_PHOTOS])
+    nearest = other_neighbours(features[: len(positions)], N_NEAREST, told=told)
+    return Alike(positions, nearest, near_copies(positions, facts))
+
+
+def near_copies(positions: Sequence[int], facts: Mapping[int, Facts]) -> tuple[tuple[int, int, int], ...]:
+    """The pairs of these photos that show the same picture, as in `Alike`; those without facts are none."""
+    wanted = set(positions)
+    return near_pairs({i: fact.hash for i, fact in facts.items() if i in wanted and fact.contrast > FLAT})
+
+
+def tied_sides(catalog: Catalog, pairs: Iterable[tuple[int, int, int]]) -> tuple[Catalog, int]:
+    """The catalog whose near copies all stand on the training side where some do, and how many photos moved there.
+
+    pairs: see `Alike`. A split that was given stays as it is. So does a class that would have no held-out photo left.
+    """
+    if not catalog.ours:
+        return catalog, 0
+    photos = list(catalog.photos)
+    moved: set[int] = set()
+    for group in joined((i, j) for i, j, _ in pairs):
+        if any(photos[i].side == "train" for i in group):
+            moved |= {i for i in group if photos[i].side != "train"}
+    stay = {
+        name
+        for i, photo in enumerate(photos)
+        if photo.side != "train" and i not in moved
+        for name in catalog.names(photo)
+    }
+    moved = {i for i in moved if catalog.task == "regression" or stay.issuperset(catalog.names(photos[i]))}
+    for i in moved:
+        photos[i] = replace(photos[i], side="train")
+    if not any(photo.side != "train" for photo in photos):
+        return catalog, 0
+    digests = {photos[i].digest for i in moved}
+    same = tuple(
+        tuple(replace(photo, side="train") if photo.digest in digests else photo for photo in group)
+        for group in catalog.same
+    )
+    return replace(catalog, photos=tuple(photos), same=same), len(moved)
+
+
+def copy_groups(catalog: Catalog, pairs: Sequence[tuple[int, int, int]]) -> tuple[CopyGroup, ...]:
+    """The copies, exact and near: leaks first, then groups with several labels, then the largest."""
+    photo_by_path = {photo.path: photo for photo in (*catalog.photos, *(p for group in catalog.same for p in group))}
+    kept = {photo.path for photo in catalog.photos}
+    path = [photo.path for photo in catalog.photos]
+    links = [(path[i], path[j]) for i, j, _ in pairs]
+    links += [(group[0].path, photo.path) for group in catalog.same for photo in group[1:]]
+    bits: dict[str, int] = {}
+    for i, j, n in pairs:
+        bits[path[i]] = max(n, bits.get(path[i], 0))
+        bits[path[j]] = max(n, bits.get(path[j], 0))
+    groups = [
+        _group([photo_by_path[p] for p in sorted(group)], kept, max(bits.get(p, 0) for p in group))
+        for group in joined(links)
+    ]
+    return tuple(sorted(groups, key=lambda g: (not g.is_leak, len(set(g.labels)) < 2, -len(g.paths), g.paths)))
+
+
+def _group(photos: Sequence[Photo], kept: set[str], bits: int) -> CopyGroup:
+    used = {photo.side for photo in photos if photo.path in kept}
+    return CopyGroup(
+        paths=tuple(photo.path for photo in photos),
+        sides=tuple(photo.side for photo in photos),
+        labels=tuple(photo.label for photo in photos),
+        is_exact=len({photo.digest for photo in photos}) == 1,
+        bits=-(-bits // 4),  # of 64, as pHash usually has
+        is_leak="train" in used and len(used) > 1,
+    )
+
+
+def copy_keys(catalog: Catalog, pairs: Iterable[tuple[int, int, int]]) -> list[bytes]:
+    """One key a photo, as `Catalog.keys`; those of near copies are the same."""
+    keys = catalog.keys()
+    first: dict[bytes, bytes] = {}
+    for group in joined((keys[i], keys[j]) for i, j, _ in pairs):
+        first |= dict.fromkeys(group, min(group))
+    return [first.get(key, key) for key in keys]
+
+
+def joined(links: Iterable[tuple[T, T]]) -> list[list[T]]:
+    """What hangs together by these links, each group and all groups in the order of their first link."""
+    parent: dict[T, T] = {}
+
+    def root(item: T) -> T:
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
+        return item
+
+    for a, b in links:
+        parent.setdefault(a, a)
+        parent.setdefault(b, b)
+        parent[root(b)] = root(a)
+    groups: dict[T, list[T]] = defaultdict(list)
+    for item in parent:
+        groups[root(item)].append(item)
+    return [group for group in groups.values() if len(group) > 1]

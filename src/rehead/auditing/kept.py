@@ -1,0 +1,119 @@
+"""The facts of many photos, by several threads, kept by digest in one file of the cache, so that none is decoded twice.
+
+What cannot be kept is computed again: a damaged, locked or unwritable file costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, fields
+from pathlib import Path
+from typing import Any
+
+from rehead.auditing.facts import Facts, facts_of
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Skip
+from rehead.errors import PhotoError
+from rehead.parallel import batched, n_cores, ordered_map
+from rehead.progress import Progress, Silent
+
+FILE = "facts-1.sqlite"  # the number is that of the facts: other facts, another file
+MAX_ASKED = 500  # at once; some builds of SQLite allow 999
+WAIT_S = 5.0  # for another job that writes
+CHUNK = 16  # photos a thread decodes at a time
+NAMES = tuple(field.name for field in fields(Facts))
+REMEMBERED = 1_000  # photos that are written at once
+
+
+def facts_of_photos(
+    catalog: Catalog, positions: Sequence[int], cache: Path | None, progress: Progress | None = None
+) -> tuple[dict[int, Facts], dict[int, Skip]]:
+    """The facts of the photos at these positions, and the reason for each that cannot be had.
+
+    cache: the folder where they are kept, None: nowhere.
+    """
+    progress = progress or Silent()
+    progress.phase("Looking at", len(positions))
+    digests = {i: catalog.photos[i].digest for i in positions}
+    with _open(cache) as connection:
+        known = _known(connection, list(digests.values()))
+        found = {i: known[digest] for i, digest in digests.items() if digest in known}
+        progress.advance(len(found))
+        missing = [i for i in positions if i not in found]
+        bad: dict[int, Skip] = {}
+        new: list[tuple[bytes, Facts]] = []
+        look = functools.partial(_looked_at, catalog)
+        for chunk in ordered_map(look, batched(missing, CHUNK), workers=n_cores(), ahead=4 * n_cores()):
+            for i, facts in chunk:
+                if isinstance(facts, Skip):
+                    bad[i] = facts
+                else:
+                    found[i] = facts
+                    new.append((digests[i], facts))
+            progress.advance(len(chunk))
+            if len(new) >= REMEMBERED:
+                _remember(connection, new)
+                new.clear()
+        _remember(connection, new)
+    return found, bad
+
+
+def _looked_at(catalog: Catalog, positions: Sequence[int]) -> list[tuple[int, Facts | Skip]]:
+    return [(i, _facts_or_reason(catalog, i)) for i in positions]
+
+
+def _facts_or_reason(catalog: Catalog, position: int) -> Facts | Skip:
+    photo = catalog.photos[position]
+    try:
+        return facts_of(catalog.read(photo))
+    except PhotoError as error:
+        return Skip(photo.path, error.what)
+    except FileNotFoundError:
+        return Skip(photo.path, "is not there any more")
+    except OSError as error:
+        return Skip(photo.path, f"cannot be read: {error.strerror or error}")
+
+
+@contextlib.contextmanager
+def _open(cache: Path | None) -> Iterator[sqlite3.Connection | None]:
+    """The file in a cache folder; None where there can be none."""
+    try:
+        connection = sqlite3.connect(cache / FILE, timeout=WAIT_S) if cache is not None else None
+    except sqlite3.Error:
+        connection = None
+    if connection is None:
+        yield None
+        return
+    with contextlib.closing(connection):
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("CREATE TABLE IF NOT EXISTS facts (digest BLOB PRIMARY KEY, facts TEXT) WITHOUT ROWID")
+        yield connection
+
+
+def _known(connection: sqlite3.Connection | None, digests: Sequence[bytes]) -> Mapping[bytes, Facts]:
+    known: dict[bytes, Facts] = {}
+    for asked in batched(digests if connection else (), MAX_ASKED):
+        question = f"SELECT digest, facts FROM facts WHERE digest IN ({','.join('?' * len(asked))})"
+        with contextlib.suppress(sqlite3.Error, ValueError, TypeError):
+            assert connection is not None
+            known |= {digest: _facts(text) for digest, text in connection.execute(question, asked)}
+    return known
+
+
+def _facts(text: str) -> Facts:
+    values: dict[str, Any] = dict(zip(NAMES, json.loads(text), strict=True))
+    values |= {name: tuple(values[name]) for name in ("border", "inside")}
+    return Facts(**values)
+
+
+def _remember(connection: sqlite3.Connection | None, new: Sequence[tuple[bytes, Facts]]) -> None:
+    if connection is None:
+        return
+    rows = [(digest, json.dumps(astuple(facts))) for digest, facts in new]
+    with contextlib.suppress(sqlite3.Error), connection:
+        connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)

@@ -1,0 +1,26 @@
+"""Near copies kept on one side where the split is ours: a held-out photo whose copy is learned from goes there too.
+
+Their perceptual hashes tell them, whatever network is tuned and wherever it is cut: the sides are the same for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rehead.auditing.copies import near_copies, tied_sides
+from rehead.auditing.kept import facts_of_photos
+from rehead.errors import counted
+from rehead.job import Job
+
+
+def tied(job: Job, positions: Sequence[int]) -> Job:
+    """The job with near copies among the photos at these positions on the training side."""
+    catalog = job.catalog
+    if not catalog.ours:
+        return job
+    facts, _ = facts_of_photos(catalog, positions, job.cache, job.progress)
+    moved, n = tied_sides(catalog, near_copies(positions, facts))
+    if n:
+        job.progress.note(f"{counted(n, 'held-out photo')} went to the training side, where near copies are.")
+    return replace(job, catalog=moved)

@@ -1,0 +1,153 @@
+"""The whole audit, on small photos: what it finds, what it says of odd input, and that it survives the way to JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_photos, noise
+from made import catalog_of, facts_with, shapes
+from PIL import Image
+
+import rehead
+from rehead.auditing.audit import audit_photos
+from rehead.auditing.findings import Audit
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 photos; an exact copy, a near one of another label, a blank one, one that is cut off and one that is empty."""
+    photos = make_photos(tmp_path_factory.mktemp("audit") / "photos", {"red": 20, "blue": 20})
+    (photos / "red" / "twin.png").write_bytes((photos / "red" / "0.png").read_bytes())
+    shapes(5).save(photos / "red" / "shapes.png")
+    shapes(5).resize((200, 150)).save(photos / "blue" / "near.jpg", quality=60)
+    Image.new("RGB", (64, 64), (9, 9, 9)).save(photos / "red" / "blank.png")
+    (photos / "blue" / "cut.png").write_bytes((photos / "blue" / "3.png").read_bytes()[:900])
+    (photos / "blue" / "empty.png").touch()
+    return photos
+
+
+@pytest.fixture(scope="module")
+def found(faulty: Path, cache: Path) -> Audit:
+    return rehead.audit(faulty, cache=cache)
+
+
+def test_faults_are_found(found: Audit) -> None:
+    assert {group.paths for group in found.copies} == {
+        ("red/0.png", "red/twin.png"),
+        ("blue/near.jpg", "red/shapes.png"),
+    }
+    assert {broken.path for broken in found.broken} == {"blue/cut.png", "blue/empty.png"}
+    assert [(odd.path, odd.fault) for odd in found.pictures if odd.fault == "blank"] == [("red/blank.png", "blank")]
+    assert [shortcut.source for shortcut in found.shortcuts] == ["file", "border"]
+    assert (found.n, found.backbone) == (43, "efficientnet_lite0")
+
+
+def test_near_copies_are_on_one_side_where_the_split_is_ours(found: Audit) -> None:
+    assert all(len(set(group.sides)) == 1 and not group.is_leak for group in found.copies)
+    assert found.leaks.n == 0
+
+
+def test_an_audit_survives_the_way_to_json(found: Audit) -> None:
+    assert Audit.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_a_second_audit_finds_the_same_also_where_photos_are_gone(found: Audit, faulty: Path, cache: Path) -> None:
+    gone = faulty / "red" / "19.png"
+    data = gone.read_bytes()
+    try:
+        again = rehead.audit(faulty, cache=cache)
+        gone.unlink()
+        without = rehead.audit(faulty, cache=cache)
+    finally:
+        gone.write_bytes(data)
+    assert again == found
+    assert without.n == found.n - 1
+
+
+def test_leaks_of_a_given_split_are_counted_and_the_accuracy_is_given_without_them() -> None:
+    n = 40
+    sides = ["train"] * 20 + ["valid"] * 20
+    x = np.random.default_rng(0).normal(size=(n, 8)).astype(np.float32)
+    x[20:24] = x[:4]
+    hashes = [i << 60 | (1 << i) - 1 << 100 for i in range(n)]
+    hashes = [int(h) for h in np.random.default_rng(1).integers(0, 2**62, n)]
+    hashes = [h << 128 | h for h in hashes]
+    hashes[20:24] = hashes[:4]
+    labels = ["a", "b"] * 20
+    logits = np.full((n, 2), np.nan, np.float32)
+    logits[20:] = [[1, 0], [0, 1]] * 10
+    logits[30] = [0, 1]
+    audit = audit_photos(
+        catalog_of(labels, sides, ours=False),
+        list(range(n)),
+        x,
+        backbone="b",
+        facts=facts_with(n, hash=hashes),
+        held_out=logits,
+    )
+    assert audit.leaks.n == 4
+    assert audit.leaks.accuracy is not None
+    assert audit.leaks.without is not None
+    assert (audit.leaks.accuracy.value, audit.leaks.accuracy.n) == (0.95, 20)
+    assert (audit.leaks.without.value, audit.leaks.without.n) == (15 / 16, 16)
+    assert all(group.is_leak for group in audit.copies)
+
+
+@pytest.mark.parametrize("labels", ["", "a", "aaa", "ab"])
+def test_few_photos_or_one_label_are_looked_at_as_far_as_they_go(labels: str) -> None:
+    n = len(labels)
+    logits = np.full((n, len(set(labels))), np.nan, np.float32)
+    audit = audit_photos(
+        catalog_of(labels), list(range(n)), np.ones((n, 4), np.float32), backbone="b", facts={}, apart=logits
+    )
+    assert (audit.n, audit.labels, audit.shortcuts, audit.outliers) == (n, (), (), ())
+    assert audit.notes
+
+
+@pytest.mark.parametrize(("counts", "note"), [({"red": 1}, "One photo has no others to be compared with."), (
+    {"red": 12}, "All photos have one label: wrong labels and shortcuts cannot be looked for.")])  # fmt: skip
+def test_a_single_photo_and_a_single_class_are_audited(
+    counts: dict[str, int], note: str, cache: Path, tmp_path: Path
+) -> None:
+    audit = rehead.audit(make_photos(tmp_path / "photos", counts), cache=cache)
+    assert audit.n == sum(counts.values())
+    assert note in audit.notes
+
+
+def test_several_labels_a_photo_and_numbers_are_audited_but_for_labels(cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 6, "blue": 6})
+    paths = sorted(photos.glob("*/*.png"))
+    for name, labels in (("tags", ["x;y", "x", "y"] * 4), ("ages", [f"{i}.5" for i in range(12)])):
+        rows = [f"{path},{label}" for path, label in zip(paths, labels, strict=True)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["path,label", *rows]))
+        audit = rehead.audit(tmp_path / f"{name}.csv", cache=cache)
+        assert (audit.n, audit.shortcuts, audit.labels) == (12, (), ())
+        assert "Wrong labels and shortcuts are looked for where a photo has one class." in audit.notes
+
+
+def test_the_program_writes_a_plan_and_follows_it(rehead: Program, faulty: Path, tmp_path: Path) -> None:
+    shown = rehead("audit", faulty, "--fix", "plan.csv")
+    assert shown.returncode == 0, shown.stderr
+    assert "Copies: one picture in several files" in shown.stdout
+    assert "to remove" in shown.stdout
+    assert rehead("audit", faulty, "--fix", "plan.csv").returncode == 2
+    done = rehead("audit", faulty, "--apply", "plan.csv", "--out", "new.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Manifest  new.csv" in done.stdout
+    manifest = (tmp_path / "new.csv").read_text()
+    assert "red/1.png" in manifest
+    assert not any(name in manifest for name in ("twin.png", "blank.png", "cut.png", "empty.png"))
+
+
+def test_options_that_contradict_each_other_are_told(rehead: Program, tmp_path: Path) -> None:
+    noise(0, (9, 9, 9)).save(tmp_path / "a.png")
+    assert "--fix writes a plan" in rehead("audit", ".", "--fix", "a.csv", "--apply", "b.csv").stderr
+    assert "--out names the manifest" in rehead("audit", ".", "--out", "a.csv").stderr
+    assert "does not end in .csv" in rehead("audit", ".", "--fix", "a.png").stderr

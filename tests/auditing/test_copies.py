@@ -1,0 +1,88 @@
+"""Copies are found by their hashes; where the split is ours they are tied to one side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made import catalog_of, facts_with
+
+from rehead.auditing.copies import alike, copy_groups, copy_keys, joined, tied_sides
+from rehead.auditing.hashes import MAX_BITS, near_pairs
+from rehead.data.catalog import Photo
+
+FEATURES = np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32)
+
+
+def bits(n: int) -> int:
+    return (1 << n) - 1
+
+
+def test_a_photo_whose_hash_is_near_is_a_copy_and_others_are_not() -> None:
+    x = FEATURES.copy()
+    x[1], x[3], x[5] = x[0], x[2], x[4]
+    hashes = [int(h) for h in np.random.default_rng(1).integers(0, 2**62, 12)]
+    hashes = [h << 100 | h for h in hashes]
+    hashes[1], hashes[3] = hashes[0] ^ bits(MAX_BITS), hashes[2] ^ bits(MAX_BITS + 1)
+    hashes[5] = hashes[4]
+    facts = facts_with(12, hash=hashes, contrast=[50.0] * 4 + [1.0] * 8)  # the hash of a blank picture says nothing
+    assert alike(list(range(12)), x, facts).pairs == ((0, 1, MAX_BITS),)
+    assert alike(list(range(12)), x, {i: f for i, f in facts.items() if i != 1}).pairs == ()
+
+
+def test_near_copies_of_our_split_go_to_the_training_side() -> None:
+    sides = ["train", "valid", "valid", "valid", "train", "valid"]
+    catalog = catalog_of("aaabba", sides)
+    tied, n = tied_sides(catalog, [(0, 1, 3), (1, 2, 3)])
+    assert ([p.side for p in tied.photos], n) == (["train", "train", "train", "valid", "train", "valid"], 2)
+    assert not any(group.is_leak for group in copy_groups(tied, [(0, 1, 3), (1, 2, 3)]))
+
+
+def test_a_class_keeps_a_held_out_photo_and_a_given_split_stays() -> None:
+    catalog = catalog_of("abab", ["train", "train", "valid", "valid"])
+    assert tied_sides(catalog, [(0, 2, 1)]) == (catalog, 0)
+    given = replace(catalog_of("aabaab", ["train", "valid", "train", "valid", "valid", "valid"]), ours=False)
+    assert tied_sides(given, [(0, 1, 1)]) == (given, 0)
+    assert [group.is_leak for group in copy_groups(given, [(0, 1, 1)])] == [True]
+
+
+def test_groups_hold_exact_and_near_copies_leaks_first() -> None:
+    catalog = catalog_of("aabb", ["train", "train", "train", "valid"], ours=False)
+    twin = Photo("twin.jpg", "a", "train", catalog.photos[0].digest)
+    catalog = replace(catalog, same=((catalog.photos[0], twin),))
+    leak, same = copy_groups(catalog, [(2, 3, 8)])
+    assert (leak.paths, leak.is_leak, leak.is_exact, leak.bits) == (("2.jpg", "3.jpg"), True, False, 2)
+    assert (same.paths, same.is_leak, same.is_exact, same.bits) == (("0.jpg", "twin.jpg"), False, True, 0)
+
+
+def test_copies_share_a_key_so_that_no_fold_parts_them() -> None:
+    keys = copy_keys(catalog_of("aabb"), [(0, 1, 1), (1, 3, 1)])
+    assert keys[0] == keys[1] == keys[3] != keys[2]
+
+
+def test_links_join_what_hangs_together() -> None:
+    assert sorted(map(sorted, joined([(1, 2), (5, 6), (3, 2), (6, 6)]))) == [[1, 2, 3], [5, 6]]
+
+
+@given(st.integers(0, 140), st.integers(0, 5))
+def test_pairs_are_those_of_a_plain_loop(n: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    hashes = {3 * i: int.from_bytes(random.bytes(32), "big") for i in range(n)}
+    for i in range(0, n - 1, 7):
+        hashes[3 * i] = hashes[3 * i + 3] ^ bits(int(random.integers(1, 20)))
+    items = sorted(hashes.items())
+    wanted = [(a, b, (x ^ y).bit_count()) for i, (a, x) in enumerate(items) for b, y in items[i + 1 :]]
+    assert near_pairs(hashes) == tuple(pair for pair in wanted if pair[2] <= MAX_BITS)
+
+
+def test_many_equal_hashes_are_a_chain_and_drawings_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert near_pairs(dict.fromkeys(range(5), 7)) == tuple((0, i, 0) for i in range(1, 5))
+    random = np.random.default_rng(0)
+    alike = {i: bits(40) & int.from_bytes(random.bytes(32), "big") for i in range(300)}  # all pairs are near
+    assert len(near_pairs(alike)) < 300
+    whole = near_pairs(alike)
+    monkeypatch.setattr("rehead.auditing.hashes.BLOCK_BYTES", 4 * 300 * 7)
+    assert near_pairs(alike) == whole

@@ -1,0 +1,98 @@
+"""What is told of a photo from its bytes, and that it is told once."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import noise
+from made import catalog_of, shapes
+from PIL import Image, ImageFilter, ImageOps
+
+from rehead.auditing.facts import Facts, facts_of
+from rehead.auditing.hashes import MAX_BITS
+from rehead.auditing.kept import FILE, facts_of_photos
+from rehead.errors import PhotoError
+
+
+def encoded(picture: Image.Image, form: str = "JPEG", **options: object) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, form, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("quality", [5, 50, 75, 93, 100])
+def test_the_quality_of_a_jpeg_is_read_from_its_tables(quality: int) -> None:
+    assert facts_of(encoded(shapes(0), quality=quality)).quality == quality
+    assert facts_of(encoded(shapes(0), "PNG")).quality is None
+
+
+def test_camera_date_and_upright_size_come_from_exif() -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110], exif[0x0112], exif[0x0132] = "Ours", "X1", 6, "2020:02:03 04:05:06"
+    facts = facts_of(encoded(shapes(0), exif=exif))
+    assert (facts.camera, facts.taken, facts.width, facts.height) == ("Ours X1", 1580702706.0, 240, 320)
+    exif[0x0132] = "yesterday"
+    assert facts_of(encoded(shapes(0), exif=exif)).taken is None
+
+
+def test_a_copy_has_nearly_the_same_hash_and_another_picture_another() -> None:
+    first = facts_of(encoded(shapes(0), quality=95)).hash
+    copy = facts_of(encoded(shapes(0).resize((200, 150)), quality=40)).hash
+    assert (first ^ copy).bit_count() <= MAX_BITS
+    assert (first ^ facts_of(encoded(shapes(1))).hash).bit_count() > 60
+
+
+def test_border_and_inside_are_of_the_edges() -> None:
+    framed = ImageOps.expand(Image.new("RGB", (300, 300), (10, 20, 30)), 6, (200, 100, 50))
+    facts = facts_of(encoded(framed, "PNG"))
+    np.testing.assert_allclose(facts.border, (200, 100, 50, 0) * 4, atol=1)
+    np.testing.assert_allclose(facts.inside, (10, 20, 30, 0) * 4, atol=1)
+
+
+def test_a_blurred_picture_is_less_sharp() -> None:
+    picture = noise(0, (120, 120, 120), 200)
+    blurred = picture.filter(ImageFilter.GaussianBlur(3))
+    assert facts_of(encoded(blurred)).sharpness < facts_of(encoded(picture)).sharpness / 10
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (2, 3), (3000, 2)])
+def test_pictures_of_any_shape_have_facts(size: tuple[int, int]) -> None:
+    facts = facts_of(encoded(Image.new("RGB", size), "PNG"))
+    assert (facts.width, facts.height) == size
+
+
+def test_a_damaged_picture_has_none() -> None:
+    with pytest.raises(PhotoError):
+        facts_of(encoded(shapes(0))[:2000])
+
+
+def test_no_photo_is_decoded_twice_and_a_broken_file_of_facts_costs_time_alone(tmp_path: Path) -> None:
+    data, reads = [encoded(shapes(i)) for i in range(3)], []
+
+    def read(photo: object) -> bytes:
+        reads.append(photo)
+        return data[int(photo.path.partition(".")[0])]  # type: ignore[attr-defined]
+
+    catalog = replace(catalog_of("aab"), read=read)
+    first, bad = facts_of_photos(catalog, [0, 1, 2], tmp_path)
+    again, _ = facts_of_photos(catalog, [2, 1, 0], tmp_path)
+    assert (first, bad, len(reads)) == (again, {}, 3)
+    assert all(isinstance(facts, Facts) for facts in again.values())
+    (tmp_path / FILE).write_bytes(b"no database, but long enough to look like a file of one")
+    assert facts_of_photos(catalog, [0, 1, 2], tmp_path)[0] == first
+    assert facts_of_photos(catalog, [0, 1, 2], tmp_path / "no folder")[0] == first
+
+
+def test_a_photo_that_is_gone_or_damaged_is_told_with_its_reason(tmp_path: Path) -> None:
+    def read(photo: object) -> bytes:
+        if photo.path == "0.jpg":  # type: ignore[attr-defined]
+            raise FileNotFoundError(2, "No such file")
+        return b"GIF89a nothing more"
+
+    found, bad = facts_of_photos(replace(catalog_of("ab"), read=read), [0, 1], tmp_path)
+    assert (found, bad[0].reason) == ({}, "is not there any more")
+    assert bad[1].path == "1.jpg"

@@ -1,0 +1,136 @@
+"""A plan is a table that people edit; what it asks is followed or said, and no photo is ever lost or changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import make_photos
+
+from rehead.auditing.apply import apply_plan
+from rehead.auditing.findings import Audit, Broken, CopyGroup, LabelIssue, OddPicture, Outlier
+from rehead.auditing.plan import COLUMNS, Line, as_csv, plan_of, read_plan
+from rehead.data.scan import scan
+from rehead.data.sources import open_source
+from rehead.errors import RunError, SourceError
+
+FOUND = Audit(
+    n=9,
+    backbone="efficientnet_lite0",
+    copies=(
+        CopyGroup(("red/0.png", "red/1.png"), ("valid", "train"), ("red", "red"), False, 3, True),
+        CopyGroup(("red/2.png", "blue/2.png"), ("train", "train"), ("red", "blue"), True, 0, False),
+    ),
+    labels=(
+        LabelIssue("red/3.png", "train", "red", 0.01, "blue", 0.99),
+        LabelIssue("red/4.png", "train", "red", 0.3, "blue", 0.7),
+    ),
+    outliers=(Outlier("red/3.png", "train", "red", 0.9, 0.3),),
+    pictures=(OddPicture("blue/1.png", "valid", "blue", "blank", "its brightness varies by 0.1 of 255"),),
+    broken=(Broken("blue/no.png", "is empty (0 bytes)"),),
+)
+
+
+def test_what_is_certain_is_done_and_the_rest_is_kept_to_be_seen() -> None:
+    lines = {line.path: line for line in plan_of(FOUND)}
+    actions = {path: line.action for path, line in lines.items()}
+    assert actions == {
+        "red/0.png": "remove", "blue/1.png": "remove", "blue/no.png": "remove", "red/3.png": "relabel",
+        "red/4.png": "keep", "red/2.png": "keep", "blue/2.png": "keep",
+    }  # fmt: skip
+    assert lines["red/3.png"].new_label == "blue"
+    assert lines["red/3.png"].reason.endswith("unlike all others: distance 0.90, usually 0.30")
+    assert lines["red/0.png"].reason == "a near copy of red/1.png"
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
+    lines = [*plan_of(FOUND), Line('odd, "name"\udcff.png', "a", "train", "keep", "", "why\nnot")]
+    path = tmp_path / "plan.csv"
+    path.write_bytes(as_csv(lines).encode("utf-8", "surrogateescape"))
+    assert read_plan(path) == lines
+    excel = as_csv(plan_of(FOUND)).replace(",", ";").replace("keep", "Keep ")
+    path.write_text(excel, encoding="utf-8-sig")
+    assert [line.action for line in read_plan(path)] == [line.action for line in plan_of(FOUND)]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("path,label\na.png,x\n", "has no column 'action', so it is no plan."),
+        ("path,action\na.png,removed\n", "has the action 'removed'."),
+        ("path,action,new_label\na.png,relabel,\n", "relabels a.png, but not as what."),
+        ("path,action\n,keep\n", "names no photo."),
+        ("path,action\na.png,keep\na.png,remove\n", "asks two things of a.png."),
+    ],
+)
+def test_what_cannot_be_meant_is_an_error(text: str, what: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.csv").write_text(text)
+    with pytest.raises(SourceError) as caught:
+        read_plan(tmp_path / "plan.csv")
+    assert caught.value.what.endswith(what)
+    assert caught.value.fix
+
+
+def test_a_manifest_has_the_photos_as_the_plan_has_them(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 5, "blue": 5})
+    before = {path: path.read_bytes() for path in photos.rglob("*.png")}
+    (tmp_path / "plan.csv").write_text(
+        "path,label,side,action,new_label,reason\n"
+        "red/0.png,red,,remove,,\nred/1.png,red,,relabel,blue,\nred/2.png,red,,keep,,\nred/3.png,blue,,remove,,\n"
+        "red/77.png,red,,relabel,blue,\nblue/0.png,,,relabel,gren,\n"
+    )
+    for out in (tmp_path / "new.csv", tmp_path / "elsewhere" / "new.csv"):
+        applied = apply_plan(photos, tmp_path / "plan.csv", out, cache=tmp_path / "cache")
+        assert (applied.n, applied.n_removed, applied.n_relabelled, applied.new_labels) == (9, 1, 2, ("gren",))
+        assert [(skip.path, skip.reason) for skip in applied.skipped] == [
+            ("red/3.png", "is labelled red now, not blue: it stays as it is"),
+            ("red/77.png", "is not among these photos any more"),
+        ]
+        again = open_source(out, cache=tmp_path)
+        labels = {Path(row.path).parts[-2] + "/" + Path(row.path).name: row.label for row in again.rows}
+        assert labels["red/1.png"] == "blue"
+        assert "red/0.png" not in labels
+        assert (len(again.rows), again.skipped) == (9, [])
+    assert {path: path.read_bytes() for path in photos.rglob("*.png")} == before
+    assert (tmp_path / "new.csv").read_text().splitlines()[:2] == ["path,label,split,group", "photos/blue/0.png,gren,,"]
+
+
+def test_a_given_split_and_groups_stay_and_ours_is_drawn_again(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", {"red": 6, "blue": 6})
+    rows = [
+        f"photos/{c}/{i}.png,{c},{'valid' if i % 2 else 'train'},{c}{i // 2}" for c in ("red", "blue") for i in range(6)
+    ]
+    (tmp_path / "given.csv").write_text("\n".join(["path,label,split,group", *rows]))
+    (tmp_path / "plan.csv").write_text(",".join(COLUMNS) + "\nphotos/red/0.png,red,train,remove,,\n")
+    apply_plan(tmp_path / "given.csv", tmp_path / "plan.csv", tmp_path / "new.csv", cache=tmp_path / "cache")
+    assert set((tmp_path / "new.csv").read_text().splitlines()[1:]) == set(rows[1:])
+    apply_plan(tmp_path / "photos", tmp_path / "plan.csv", tmp_path / "ours.csv", cache=tmp_path / "cache")
+    sides = []
+    for source in (tmp_path / "photos", tmp_path / "ours.csv"):
+        catalog = scan(open_source(source, cache=tmp_path), seed=1, valid_fraction=0.4)
+        sides.append({photo.digest: photo.side for photo in catalog.photos})
+    assert sides[0] == sides[1]
+
+
+def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 2, "blue": 2})
+    (tmp_path / "plan.csv").write_text("path,action\nred/0.png,remove\n")
+    (tmp_path / "new.csv").write_text("mine")
+    for out, what in ((tmp_path / "new.csv", "is there already."), (photos / "red" / "0.png", "does not end in .csv.")):
+        with pytest.raises(RunError) as caught:
+            apply_plan(photos, tmp_path / "plan.csv", out, cache=tmp_path / "cache")
+        assert caught.value.what.endswith(what)
+    assert (tmp_path / "new.csv").read_text() == "mine"
+    apply_plan(photos, tmp_path / "plan.csv", tmp_path / "new.csv", cache=tmp_path / "cache", force=True)
+    assert len((tmp_path / "new.csv").read_text().splitlines()) == 4
+
+
+def test_photos_in_an_archive_are_to_be_unpacked_first(tmp_path: Path) -> None:
+    import shutil
+
+    photos = make_photos(tmp_path / "photos", {"red": 2, "blue": 2})
+    archive = shutil.make_archive(str(tmp_path / "all"), "zip", photos)
+    (tmp_path / "plan.csv").write_text("path,action\nred/0.png,remove\n")
+    with pytest.raises(SourceError) as caught:
+        apply_plan(archive, tmp_path / "plan.csv", tmp_path / "new.csv", cache=tmp_path / "cache")
+    assert "Unpack the archive" in caught.value.fix

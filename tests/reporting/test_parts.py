@@ -1,0 +1,189 @@
+"""The parts of a report, each against what it promises: neighbours, the map, small pictures, plots, words, warnings."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from stories import audit_of, jpeg, photos_of, story
+
+from rehead.data.catalog import Photo
+from rehead.errors import PhotoError
+from rehead.pixels import Preprocess
+from rehead.reporting.concerns import concerns
+from rehead.reporting.heatmaps import over_picture, overlaid
+from rehead.reporting.map import MOST, layout
+from rehead.reporting.matrix import by_rank, matrix
+from rehead.reporting.neighbours import BLOCK, nearest
+from rehead.reporting.plots import growth_svg, reliability_svg
+from rehead.reporting.thumbnails import BUDGET_BYTES, Wanted, album
+from rehead.reporting.wording import calibration_sentence, headline, interval, plain, selective_sentence, shortened
+from rehead.verdict.intervals import wilson
+from rehead.verdict.metrics import GIVEN
+
+SQUARE = Preprocess(height=64, width=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), crop_pct=1.0)
+
+
+def test_neighbours_are_those_a_plain_loop_finds() -> None:
+    random = np.random.default_rng(0)
+    queries, pool = random.normal(size=(7, 5)), random.normal(size=(BLOCK + 50, 5))
+    rows, likeness = nearest(queries, pool, 4)
+    for query, found, near in zip(queries, rows, likeness, strict=True):
+        cosine = [query @ row / np.linalg.norm(query) / np.linalg.norm(row) for row in pool]
+        assert found.tolist() == np.argsort(cosine)[::-1][:4].tolist()
+        assert near == pytest.approx(sorted(cosine, reverse=True)[:4], abs=1e-5)
+
+
+def test_fewer_photos_than_neighbours_give_all_of_them() -> None:
+    rows, _ = nearest(np.ones((2, 3)), np.eye(3), 5)
+    assert rows.shape == (2, 3)
+
+
+def test_a_map_is_the_same_for_the_same_seed_and_holds_what_must_be_shown() -> None:
+    features = np.random.default_rng(0).normal(size=(40, 8))
+    one, other = layout(features), layout(features)
+    assert one is not None
+    assert other is not None
+    assert np.array_equal(one.xy, other.xy)
+    many = np.zeros((MOST + 500, 1), np.float32)
+    many[:, 0] = np.arange(len(many))
+    shown = layout(many, keep=[3, 1200])
+    assert shown is not None
+    assert len(shown.rows) == len(set(shown.rows.tolist())) == MOST
+    assert {3, 1200} <= set(shown.rows.tolist())
+
+
+@pytest.mark.parametrize("features", [np.zeros((9, 4)), np.ones((2, 4)), np.full((9, 4), np.nan)])
+def test_there_is_no_map_of_photos_that_are_too_few_or_all_alike(features: np.ndarray) -> None:
+    assert layout(features) is None
+
+
+def test_small_pictures_are_upright_without_exif_and_stand_there_once() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x010E] = "secret place"
+    file = io.BytesIO()
+    Image.new("RGB", (300, 100), (200, 30, 30)).save(file, "JPEG", exif=exif)
+    made = album(story(3, read=lambda _: file.getvalue()), [Wanted(0), Wanted(0, is_large=True), Wanted(1)])
+    assert sorted(made.pictures) == [0, 1]
+    data = base64.b64decode(made.pictures[1].partition(",")[2])
+    assert b"secret" not in data
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.height > 2 * picture.width
+        assert not picture.getexif()
+
+
+def test_pictures_end_with_the_budget_and_the_first_ones_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rehead.reporting.thumbnails.BUDGET_BYTES", 20_000)
+    noisy = jpeg(0, (400, 400), noise=True)
+    made = album(story(40, read=lambda _: noisy), [Wanted(i) for i in range(40)])
+    assert 0 < len(made.pictures) < 10
+    assert sorted(made.pictures) == list(range(len(made.pictures)))
+    assert sum(map(len, made.pictures.values())) <= 20_000 < BUDGET_BYTES
+
+
+def test_photos_that_are_gone_or_broken_are_told_with_the_reason() -> None:
+    def read(photo: Photo) -> bytes:
+        if photo.digest[0] == 0:
+            raise FileNotFoundError(2, "No such file or directory")
+        if photo.digest[0] == 1:
+            raise PhotoError(what="is another file now")
+        return b"no picture"
+
+    made = album(story(3, read=read), [Wanted(i) for i in range(3)])
+    assert list(made.gone.values()) == [
+        "No such file or directory",
+        "is another file now",
+        "is not an image that can be read",
+    ]
+    assert made.has(0)
+    assert not made.pictures
+
+
+def test_an_activation_map_lies_where_the_network_looks() -> None:
+    heat = np.ones((7, 7), np.float32)
+    cropped = over_picture(heat, (200, 100), SQUARE)
+    assert cropped.shape == (100, 200)
+    assert np.isfinite(cropped[:, 60:140]).all()
+    assert np.isnan(cropped[:, :45]).all()
+    assert np.isfinite(over_picture(heat, (200, 100), replace(SQUARE, fit="squash"))).all()
+    assert np.isfinite(over_picture(heat, (200, 100), replace(SQUARE, fit="pad"))).all()
+    lit = np.asarray(overlaid(Image.new("RGB", (200, 100), (90, 90, 90)), cropped))
+    assert lit[50, 100].sum() > lit[50, 10].sum()
+
+
+def test_no_two_figures_share_an_id_or_a_colour_of_their_own() -> None:
+    verdict = story().verdict
+    assert verdict.calibration is not None
+    assert verdict.growth is not None
+    whole = reliability_svg(verdict.calibration) + growth_svg(verdict.growth)
+    ids = [part.partition('"')[0] for part in whole.split(' id="')[1:]]
+    assert len(ids) == len(set(ids)) > 4
+    assert "#fa" not in whole
+    assert "style" not in whole
+    assert "var(--accent)" in whole
+
+
+def test_the_wrong_photos_of_each_cell_come_in_turn_before_the_right_ones() -> None:
+    told = story(120, ("a", "b", "c"), spread=2.0)
+    cells = matrix(told, told.verdict)
+    places = by_rank(cells.opened)
+    wrong = [told.classes[told.answer(place)[0]] != told.photos[place].label for place in places]
+    assert wrong == sorted(wrong, reverse=True)
+    firsts = {cell.photos[0] for cell in cells.opened if not cell.is_right}
+    assert set(places[: len(firsts)]) == firsts
+    assert all(len(cell.photos) == cell.n for cell in cells.opened if not cell.is_right)
+
+
+def test_many_classes_give_pairs_instead_of_a_matrix() -> None:
+    told = story(300, [f"class {i}" for i in range(50)], spread=2.0)
+    cells = matrix(told, told.verdict)
+    assert not cells.rows
+    assert [cell.n for cell in cells.pairs] == sorted((cell.n for cell in cells.pairs), reverse=True)
+    assert cells.n_pairs >= len(cells.pairs) > 0
+
+
+def test_the_plain_sentences() -> None:
+    told = story()
+    verdict = told.verdict
+    assert headline(verdict).startswith(f"Right on {round(verdict.top1.value * 20)} of 20 photos it never saw: ")
+    assert "it was given" in headline(replace(verdict, side=GIVEN))
+    assert calibration_sentence(verdict.calibration).startswith("When it says ")
+    assert "are called unsure" in selective_sentence(verdict.selective)
+    assert interval(wilson(394, 400)).replace("\u00a0", " ") == "98.5 % (96.8 to 99.3)"
+    assert interval(None) == "–"
+
+
+@pytest.mark.parametrize("text", ["\udcff", "half\ud800", "a\nb\x00\x1b[31m", "\u202eabc", "x" * 5000])
+def test_any_name_can_be_written(text: str) -> None:
+    assert plain(text).encode("utf-8").isascii() or text.startswith("\u202e")
+    assert not any(ord(c) < 32 for c in plain(text))
+    assert len(shortened(text)) <= 96
+
+
+def test_leaks_and_shortcuts_are_grave_and_come_first() -> None:
+    told = story()
+    found = concerns(replace(told, audit=audit_of(told.photos)))
+    grave = [concern.is_grave for concern in found]
+    assert grave == sorted(grave, reverse=True)
+    assert [concern.href for concern in found][:2] == ["#copies", "#shortcuts"]
+    assert any("likely wrong" in concern.text for concern in found)
+
+
+def test_paths_are_found_as_they_are_and_as_a_verdict_writes_them() -> None:
+    photos = photos_of(["a\udcff.jpg", "b.jpg"], ["x", "y"], ["train", "valid"])
+    told = replace(story(6), photos=photos, held_out=(1,))
+    assert [told.place(path) for path in ("a\udcff.jpg", "a\\xff.jpg", "b.jpg", "c.jpg")] == [0, 0, 1, None]
+
+
+@pytest.mark.realdata
+def test_real_photos_become_small_pictures(data: Path) -> None:
+    files = sorted((data / "hymenoptera" / "train").rglob("*.jpg"))[:20]
+    made = album(story(20, read=lambda photo: files[photo.digest[0]].read_bytes()), [Wanted(i) for i in range(20)])
+    assert len(made.pictures) == 20
+    assert max(map(len, made.pictures.values())) < 20_000

@@ -1,0 +1,108 @@
+"""The report at the end of a job and again later: what it stands on, photos that are gone, runs that are no runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+from conftest import make_photos
+from PIL import Image
+
+import rehead as package
+from rehead.auditing.findings import Audit
+from rehead.errors import RunError
+from rehead.reporting.job import report
+from rehead.runs.outputs import read_outputs
+from rehead.verdict.judging import read_verdict
+from rehead.verdict.metrics import Verdict
+
+
+def structured(seed: int) -> Image.Image:
+    """A picture whose hash tells it from others: smooth shapes, not noise."""
+    random = np.random.default_rng(seed)
+    return Image.fromarray(random.integers(0, 256, (6, 6, 3), np.uint8)).resize((96, 96), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 40, of which many are there a second time at another size and quality."""
+    folder = make_photos(tmp_path_factory.mktemp("reported") / "photos", {"red": 30, "blue": 30})
+    for i in range(10):
+        for label, tint in (("red", (90, -40, -40)), ("blue", (-40, -40, 90))):
+            picture = Image.fromarray(np.clip(np.asarray(structured(i)).astype(int) + tint, 0, 255).astype(np.uint8))
+            picture.save(folder / label / f"once{i}.png")
+            picture.resize((80, 80)).save(folder / label / f"again{i}.jpg", quality=80)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(photos: Path, cache: Path) -> package.Tuned:
+    return package.tune(photos, cache=cache, out=photos.parent / "run", report=True)
+
+
+def test_a_job_ends_with_a_report_and_what_it_stands_on(tuned: package.Tuned) -> None:
+    assert tuned.report == tuned.run / "report.html"
+    html = tuned.report.read_text(encoding="utf-8")
+    assert html.index("photos it never saw") < html.index("How it was made")
+    assert tuned.report.stat().st_size < 8_000_000
+    audit = Audit.from_dict(json.loads((tuned.run / "audit.json").read_text()))
+    assert audit.n == tuned.images["used"]
+    verdict = read_verdict(json.loads((tuned.run / "verdict.json").read_text()))
+    assert isinstance(verdict, Verdict)
+    assert verdict == tuned.verdict
+    assert verdict.growth is not None
+    assert verdict.growth.points[-1].n == verdict.n_train
+    outputs = read_outputs(tuned.run)
+    assert len(outputs.held_out) == verdict.n
+    assert (outputs.apart_logits.shape, len(outputs.apart)) == ((verdict.n_train, 2), verdict.n_train)
+
+
+def test_near_copies_stand_on_one_side(tuned: package.Tuned) -> None:
+    audit = Audit.from_dict(json.loads((tuned.run / "audit.json").read_text()))
+    twice = [group for group in audit.copies if any("again" in path for path in group.paths)]
+    assert len(twice) >= 15
+    assert audit.leaks.n == 0
+    assert all(len(set(group.sides)) == 1 for group in twice)
+
+
+def test_the_page_is_written_again_without_the_photos_and_says_so(
+    tuned: package.Tuned, photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    moved = photos.rename(photos.with_name("elsewhere"))
+    try:
+        again = report(tuned.run, out=tmp_path / "again.html", cache=cache)
+    finally:
+        moved.rename(photos)
+    assert again.path == tmp_path / "again.html"
+    html = again.path.read_text(encoding="utf-8")
+    assert "cannot be read any more" in html
+    assert "data:image/webp" not in html
+    assert again.verdict == tuned.verdict
+
+
+def test_without_features_there_is_a_page_too(tuned: package.Tuned, photos: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(tuned.run, tmp_path / "run")
+    (run / "audit.json").unlink()
+    moved = photos.rename(photos.with_name("elsewhere"))
+    try:
+        found = report(run, cache=tmp_path / "empty")
+    finally:
+        moved.rename(photos)
+    assert "photos it never saw" in found.path.read_text(encoding="utf-8")
+
+
+def test_what_is_no_finished_run_is_told(
+    tuned: package.Tuned, tmp_path: Path, rehead: Callable[..., CompletedProcess[str]]
+) -> None:
+    with pytest.raises(RunError, match="is no run of rehead"):
+        report(tmp_path)
+    run = shutil.copytree(tuned.run, tmp_path / "run")
+    (run / "logits.safetensors").write_bytes(b"damaged")
+    told = rehead("report", run)
+    assert told.returncode == 2
+    assert "gave for its photos cannot be read" in told.stderr
