@@ -68,7 +68,7 @@ def tied_sides(catalog: Catalog, pairs: Iterable[tuple[int, int, int]]) -> tuple
     first: dict[bytes, int] = {}
     links = [(first.setdefault(key, i), i) for i, key in enumerate(catalog.keys())]
     groups = joined([*links, *((i, j) for i, j, _ in pairs)])
-    torn = [group for group in groups if 1 < len({photos[i].side == "train" for i in group})]
+    torn = [group for group in groups if len({photos[i].side == "train" for i in group}) > 1]
     moved = {i for group in torn for i in group if photos[i].side != "train"}
     held_out = (photo for i, photo in enumerate(photos) if photo.side != "train" and i not in moved)
     left = {name for photo in held_out for name in catalog.names(photo)}
