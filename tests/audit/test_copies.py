@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import catalog_of, facts_with
 
@@ -75,6 +75,7 @@ def test_links_join_what_hangs_together() -> None:
     assert sorted(map(sorted, joined([(1, 2), (5, 6), (3, 2), (6, 6)]))) == [[1, 2, 3], [5, 6]]
 
 
+@settings(max_examples=15)
 @given(st.integers(0, 140), st.integers(0, 5))
 def test_pairs_are_those_of_a_plain_loop(n: int, seed: int) -> None:
     random = np.random.default_rng(seed)
