@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import catalog_of, facts_with
 
@@ -41,6 +41,14 @@ def test_near_copies_of_our_split_go_to_the_training_side() -> None:
     assert not any(group.is_leak for group in copy_groups(tied, [(0, 1, 3), (1, 2, 3)]))
 
 
+def test_a_group_moves_as_a_whole() -> None:
+    catalog = catalog_of("aaabb", ["train", "valid", "valid", "train", "valid"])
+    photos = tuple(replace(p, group="patient" if i in (1, 2) else None) for i, p in enumerate(catalog.photos))
+    more = Photo("more.jpg", "a", "valid", bytes(31) + b"x")
+    tied, n = tied_sides(replace(catalog, photos=(*photos, more)), [(0, 1, 3)])
+    assert ([p.side for p in tied.photos], n) == (["train", "train", "train", "train", "valid", "valid"], 2)
+
+
 def test_a_class_keeps_a_held_out_photo_and_a_given_split_stays() -> None:
     catalog = catalog_of("abab", ["train", "train", "valid", "valid"])
     assert tied_sides(catalog, [(0, 2, 1)]) == (catalog, 0)
@@ -67,6 +75,7 @@ def test_links_join_what_hangs_together() -> None:
     assert sorted(map(sorted, joined([(1, 2), (5, 6), (3, 2), (6, 6)]))) == [[1, 2, 3], [5, 6]]
 
 
+@settings(max_examples=15)
 @given(st.integers(0, 140), st.integers(0, 5))
 def test_pairs_are_those_of_a_plain_loop(n: int, seed: int) -> None:
     random = np.random.default_rng(seed)

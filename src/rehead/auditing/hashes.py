@@ -33,7 +33,7 @@ def near_pairs(
     pairs = [(first[value], key, 0) for key, value in sorted(hashes.items()) if first.setdefault(value, key) != key]
     told(len(pairs))
     keys = np.array(list(first.values()), np.int64)
-    signs = _signs(list(first))
+    signs = signs_of(list(first))
     limit = _limit(signs)
     step = max(1, BLOCK_BYTES // (4 * max(1, len(keys))))
 
@@ -54,7 +54,7 @@ def near_pairs(
     return tuple(sorted(pairs))
 
 
-def _signs(hashes: list[int]) -> NDArray[np.float32]:
+def signs_of(hashes: list[int]) -> NDArray[np.float32]:
     """The bits of each hash as -1 and 1, (n, 256): their products count those that agree."""
     data = b"".join(value.to_bytes(32, "big") for value in hashes)
     return np.unpackbits(np.frombuffer(data, np.uint8)).reshape(-1, 256).astype(np.float32) * 2 - 1
