@@ -187,16 +187,16 @@ def test_weights_that_are_missing_corrupt_or_dangerous_are_refused(photos: Path,
         rehead.tune(photos, cache=cache, backbone="resnet18", weights=str(weights), out=tmp_path / "run", report=False)
 
     with pytest.raises(WeightsUnavailable, match="no weights file"):
-        tune(tmp_path / "gone.pth", report=False)
+        tune(tmp_path / "gone.pth")
     (tmp_path / "corrupt.pth").write_bytes(b"\x80\x04 not a pickle at all")
     (tmp_path / "corrupt.safetensors").write_bytes(b"\x00" * 100)
     (tmp_path / "empty.pth").write_bytes(b"")
     for name in ("corrupt.pth", "corrupt.safetensors", "empty.pth"):
         with pytest.raises((WeightsMismatch, UnsafeWeights)):
-            tune(tmp_path / name, report=False)
+            tune(tmp_path / name)
     (tmp_path / "evil.pth").write_bytes(pickle.dumps(Dangerous(tmp_path / "canary"), protocol=2))
     with pytest.raises((UnsafeWeights, WeightsMismatch)):
-        tune(tmp_path / "evil.pth", report=False)
+        tune(tmp_path / "evil.pth")
     assert not (tmp_path / "canary").exists()
 
 
@@ -233,7 +233,7 @@ def test_predict_writes_a_row_for_each_file_and_3_for_bad_ones(rehead: Program, 
     out = tmp_path / "named.csv"
     done = rehead("predict", bundle, f"{photos}/blue/*.png", "--format", "csv", "--top", "1", "--out", out)
     assert done.returncode == 0
-    assert out.read_text().splitlines()[0] == "path,label1,probability1,error"
+    assert out.read_text().splitlines()[0] == "path,label1,probability1,doubts,error"
     assert len(out.read_text().splitlines()) == 21
 
 

@@ -51,7 +51,7 @@ def manifest(folder: Path, header: str, extra: str = "", *, mark: str = "") -> P
 def test_json_is_all_that_goes_to_standard_output(rehead: Program, photos: Path) -> None:
     done = rehead("tune", photos, "--json")
     facts = answer(done)
-    assert set(facts) == {"run", "bundle", "seconds", "images", "verdict"}
+    assert set(facts) == {"run", "bundle", "seconds", "images", "report", "concerns", "verdict"}
     assert set(facts["images"]) == {"used", "skipped", "from_store"}
     assert set(facts["verdict"]["top1"]) == {"value", "low", "high", "n"}
     assert "total" in facts["seconds"]

@@ -90,7 +90,7 @@ def test_a_mistyped_option_is_told_as_other_errors_are(rehead: Program, argument
 
 
 def test_what_verify_keeps_is_said_as_it_is(rehead: Program) -> None:
-    assert "Where archives are unpacked" in rehead("verify", "--help", COLUMNS="200").stdout
+    assert "Where archives are unpacked, and features are kept" in rehead("verify", "--help", COLUMNS="200").stdout
 
 
 @pytest.mark.parametrize(("side", "words"), [("given", "of 2 photos"), ("valid", "of 2 held-out photos")])

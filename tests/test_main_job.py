@@ -49,7 +49,8 @@ def test_two_colours_are_told_apart_and_the_verdict_says_so(tuned: rehead.Tuned)
 
 def test_a_run_holds_recipe_catalog_verdict_and_bundle(tuned: rehead.Tuned) -> None:
     names = {path.name for path in tuned.run.iterdir()}
-    written = {"catalog.csv", "log.txt", "photos.json", "recipe.toml", "run.json", "skipped.csv", "verdict.json"}
+    written = {"catalog.csv", "log.txt", "logits.safetensors", "photos.json", "recipe.toml", "run.json", "skipped.csv",
+               "verdict.json"}  # fmt: skip
     assert names == {"bundle", *written}
     log = (tuned.run / "log.txt").read_text()
     assert "40 photos of 2 classes" in log
@@ -77,9 +78,7 @@ def test_another_head_reads_the_store(folder: Path, cache: Path, tuned: rehead.T
 def test_a_second_head_needs_no_torch(
     head: str, folder: Path, cache: Path, tuned: rehead.Tuned, tmp_path: Path
 ) -> None:
-    code = (
-        f"import rehead; rehead.tune({str(folder)!r}, cache={str(cache)!r}, out={str(tmp_path / 'r')!r}, head={head!r})"
-    )
+    code = f"import rehead; rehead.tune({str(folder)!r}, cache={str(cache)!r}, out={str(tmp_path / 'r')!r}, head={head!r}, report=False)"
     done = without("torch", "timm", "torchvision", code=code)
     assert done.returncode == 0, done.stderr
 
@@ -137,8 +136,9 @@ def test_the_bundle_agrees_with_the_network_in_pytorch(tuned: rehead.Tuned, fold
     images = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
     with torch.inference_mode():
         features = backbone.prefix(images).numpy()
-    wanted = softmax(bundles.read_head(tuned.bundle).logits(features))
-    assert np.abs(rehead.load(tuned.bundle).probabilities(pixels) - wanted).max() < 1e-4
+    model = rehead.load(tuned.bundle)
+    wanted = softmax(bundles.read_head(tuned.bundle).logits(features) / model.bundle.temperature)
+    assert np.abs(model.probabilities(pixels) - wanted).max() < 1e-4
 
 
 def test_features_do_not_depend_on_the_photos_beside_them(tuned: rehead.Tuned, cache: Path, folder: Path) -> None:
@@ -276,7 +276,7 @@ head = bundles.Head("linear", ((np.ones((2, 3), np.float32), np.zeros(2, np.floa
 facts = dict.fromkeys(bundles.KEYS - {"format", "head", "files"}, {})
 preprocess = dict(height=8, width=8, mean=(.5, .5, .5), std=(.5, .5, .5))
 facts |= {"classes": ["new", "model"], "preprocess": bundles.Preprocess(**preprocess).to_dict()}
-facts |= {"task": "classification", "thresholds": [], "verdict": {"n_train": 1}}
+facts |= {"task": "classification", "thresholds": [], "calibration": None, "unsure": None, "unfamiliar": None, "verdict": {"n_train": 1}}
 bundles.write(Path(sys.argv[1]), model=b"new" * 100_000, head=head, card="new", facts=facts)
 """
 

@@ -122,7 +122,7 @@ def test_a_second_head_and_a_prediction_need_no_torch(
 ) -> None:
     source = shapes if which == "labels" else sizes
     code = "import sys; sys.modules['torch'] = sys.modules['timm'] = sys.modules['torchvision'] = None; import rehead; "
-    code += f"t = rehead.tune({str(source)!r}, cache={str(cache)!r}, out={str(tmp_path / 'r')!r}); "
+    code += f"t = rehead.tune({str(source)!r}, cache={str(cache)!r}, out={str(tmp_path / 'r')!r}, report=False); "
     code += f"print(rehead.load(t.bundle).predict({str(source.parent / '3.png')!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

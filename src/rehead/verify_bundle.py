@@ -47,6 +47,8 @@ class Verified:
             "bundle": str(self.bundle),
             "seconds": self.seconds,
             "images": {"used": self.verdict.n, "skipped": len(self.skipped), "from_store": 0},
+            "report": None,
+            "concerns": [],
             "verdict": self.verdict.to_dict(),
         }
 

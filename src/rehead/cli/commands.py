@@ -83,7 +83,10 @@ def verify(
     layout: Layout = "auto",
     max_bad: MaxBad = 0.2,
     tta: Tta = False,
-    cache: Cache = None,
+    cache: Annotated[
+        Optional[str],
+        typer.Option("--cache", help="Where archives are unpacked, and features are kept. (env: REHEAD_CACHE)"),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Judge a bundle on other labelled photos, or with --folds its kind of head by k-fold on those it was made from.
