@@ -78,7 +78,10 @@ def test_every_command_in_the_readme_and_the_guide_runs(rehead: Program, desk: P
 def test_nothing_that_the_documents_show_is_missing_from_the_test() -> None:
     """Words that look like paths are those that `desk` makes, so that a new command is thought of here."""
     made = "dogscats photos later_photos new_photos more_photos new data train holiday/*.jpg cat.0.jpg named.csv photos.csv"
-    known = {*made.split(), *["photos.zip", "ages.csv", "resnet18.safetensors", "up_to_layer3.safetensors", "m.pth"]}
+    known = {
+        *made.split(),
+        *["photos.zip", "plan.csv", "ages.csv", "resnet18.safetensors", "up_to_layer3.safetensors", "m.pth"],
+    }
     known |= {"efficientnet_lite0,resnet18=resnet18.pth"}
     for command in shown():
         for word in shlex.split(command):

@@ -78,7 +78,8 @@ def test_another_head_reads_the_store(folder: Path, cache: Path, tuned: rehead.T
 def test_a_second_head_needs_no_torch(
     head: str, folder: Path, cache: Path, tuned: rehead.Tuned, tmp_path: Path
 ) -> None:
-    code = f"import rehead; rehead.tune({str(folder)!r}, cache={str(cache)!r}, out={str(tmp_path / 'r')!r}, head={head!r}, report=False)"
+    arguments = f"cache={str(cache)!r}, out={str(tmp_path / 'r')!r}, head={head!r}, report=False"
+    code = f"import rehead; rehead.tune({str(folder)!r}, {arguments})"
     done = without("torch", "timm", "torchvision", code=code)
     assert done.returncode == 0, done.stderr
 
@@ -276,7 +277,8 @@ head = bundles.Head("linear", ((np.ones((2, 3), np.float32), np.zeros(2, np.floa
 facts = dict.fromkeys(bundles.KEYS - {"format", "head", "files"}, {})
 preprocess = dict(height=8, width=8, mean=(.5, .5, .5), std=(.5, .5, .5))
 facts |= {"classes": ["new", "model"], "preprocess": bundles.Preprocess(**preprocess).to_dict()}
-facts |= {"task": "classification", "thresholds": [], "calibration": None, "unsure": None, "unfamiliar": None, "verdict": {"n_train": 1}}
+facts |= {"task": "classification", "thresholds": [], "verdict": {"n_train": 1}}
+facts |= dict.fromkeys(["calibration", "unsure", "unfamiliar"])
 bundles.write(Path(sys.argv[1]), model=b"new" * 100_000, head=head, card="new", facts=facts)
 """
 

@@ -99,7 +99,8 @@ def test_what_would_not_be_finished_is_not_begun(hard: Path, tiny: dict[str, Any
 
 def held(name: str, watched: dict[int, bool]) -> _Held:
     solution = Solution(
-        catalog=None, head=None, note="", train=[], held_out=[], logits=np.zeros((0, 2)), body=Path(), features=lambda pixels: pixels,
+        catalog=None,
+        head=None, note="", train=[], held_out=[], logits=np.zeros((0, 2)), body=Path(), features=lambda pixels: pixels,
         card=None, bad={}, n_stored=0,
     )  # type: ignore[arg-type]  # fmt: skip
     return _Held(name, Recipe(), solution, watched)

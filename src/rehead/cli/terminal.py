@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rehead.run import Tuned
+    from rehead.verdict.bootstrap import Estimate
     from rehead.verdict.intervals import Interval
     from rehead.verdict.judging import AnyVerdict
     from rehead.verdict.metrics import ClassVerdict, Verdict
@@ -86,8 +87,11 @@ def _show_classification(verdict: Verdict) -> None:
         f"\n[bold]Right on {right} of {judged_on(verdict.side, verdict.top1.n)}: {100 * verdict.top1.value:.1f} %[/bold]"
         f" (95 % interval {low:.1f} to {high:.1f})"
     )
-    facts = [f"most frequent class alone {100 * verdict.majority.value:.1f} %", f"macro F1 {verdict.macro_f1}"]
-    facts.append(f"log-loss {verdict.log_loss}")
+    facts = [
+        f"most frequent class alone {100 * verdict.majority.value:.1f} %",
+        f"macro F1 {_decimals(verdict.macro_f1)}",
+    ]
+    facts.append(f"log-loss {_decimals(verdict.log_loss)}")
     if verdict.top5 is not None:
         facts.insert(0, f"top-5 {percent(verdict.top5)}")
     if verdict.n_train:
@@ -99,6 +103,11 @@ def _show_classification(verdict: Verdict) -> None:
         out.print(f"! {printable(note)}", style="yellow", markup=False)
     _show_classes(verdict, out)
     _show_mistakes(verdict, out)
+
+
+def _decimals(number: Estimate) -> str:
+    """'0.985 (0.967 to 0.993)'."""
+    return f"{number.value:.3f} ({number.low:.3f} to {number.high:.3f})"
 
 
 def _doubts(verdict: Verdict) -> list[str]:
