@@ -132,6 +132,7 @@ def test_several_labels_a_photo_and_numbers_are_audited_but_for_labels(cache: Pa
         assert "Wrong labels and shortcuts are looked for where a photo has one class." in audit.notes
 
 
+@pytest.mark.slow
 def test_the_program_writes_a_plan_and_follows_it(rehead: Program, faulty: Path, tmp_path: Path) -> None:
     shown = rehead("audit", faulty, "--fix", "plan.csv")
     assert shown.returncode == 0, shown.stderr

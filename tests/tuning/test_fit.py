@@ -209,6 +209,7 @@ def test_sides_of_batches_are_those_of_a_job(tmp_path: Path) -> None:
     assert not any(torch.equal(a, b) for a in sides[0] for b in sides[1])
 
 
+@pytest.mark.slow
 def test_the_example_is_verified_on_photos_that_it_cannot_have_learned_from(tmp_path: Path) -> None:
     """Every batch it asks for names its side, and only the last is of held-out photos."""
     photos = make_photos(tmp_path / "photos", {"red": 150, "blue": 150})
