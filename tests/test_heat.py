@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 
 import rehead
 from rehead.bundle import Head, read_head
-from rehead.errors import RecipeError
+from rehead.errors import RecipeError, RunError
 from rehead.heat import CAM, Heat, _grad_cam, _occluded, activation, explain, shares, write_overlay
 from rehead.nets.backbone import load_backbone
 from rehead.nets.grad_cam import grad_cam
@@ -113,6 +114,19 @@ def test_the_picture_is_written_and_the_photo_is_spared(bundle: Path, tmp_path: 
 def test_a_class_that_nothing_speaks_for_is_no_error() -> None:
     heat = Heat(np.full((7, 7), -1, np.float32), half_red(), "red", CAM)
     assert heat.overlay().size == (448, 448)
+
+
+def test_the_photos_it_learned_from_that_look_most_like_one_are_told(bundle: Path, cache: Path, tmp_path: Path) -> None:
+    photos = bundle.parents[1] / "photos"
+    found = rehead.neighbours(bundle, photos / "red" / "3.png", k=4, cache=cache)
+    assert len(found) == 4
+    assert {one.label for one in found} == {"red"}
+    assert [one.similarity for one in found] == sorted((one.similarity for one in found), reverse=True)
+    learned = {one.path for one in found}
+    assert all((photos / path).is_file() for path in learned)
+    away = shutil.copytree(bundle, tmp_path / "bundle")
+    with pytest.raises(RunError):
+        rehead.neighbours(away, photos / "red" / "3.png", cache=cache)
 
 
 def test_a_class_that_the_bundle_does_not_know_is_named(bundle: Path) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rehead.auditing.findings import Audit
     from rehead.auditing.job import audit
+    from rehead.auditing.nearest import Neighbour, neighbours
     from rehead.batches import load_batch
     from rehead.bundle import Bundle, Head
     from rehead.classifier import Classifier
@@ -45,6 +46,8 @@ _ROOM_BY_NAME = {
     "audit": "rehead.auditing.job",
     "Audit": "rehead.auditing.findings",
     "report": "rehead.reporting.job",
+    "neighbours": "rehead.auditing.nearest",
+    "Neighbour": "rehead.auditing.nearest",
     "compare": "rehead.compare_bundles",
     "Compared": "rehead.compare_bundles",
     "cross_validate": "rehead.folds",
@@ -76,6 +79,7 @@ __all__ = [
     "Heat",
     "Interval",
     "Model",
+    "Neighbour",
     "Prediction",
     "Race",
     "Recipe",
@@ -90,6 +94,7 @@ __all__ = [
     "fit",
     "load",
     "load_batch",
+    "neighbours",
     "race",
     "report",
     "tune",

@@ -19,7 +19,6 @@ from rehead.reporting.concerns import concerns
 from rehead.reporting.heatmaps import over_picture, overlaid
 from rehead.reporting.map import MOST, layout
 from rehead.reporting.matrix import by_rank, matrix
-from rehead.reporting.neighbours import BLOCK, nearest
 from rehead.reporting.plots import growth_svg, reliability_svg
 from rehead.reporting.thumbnails import BUDGET_BYTES, Wanted, album
 from rehead.reporting.wording import calibration_sentence, headline, interval, plain, selective_sentence, shortened
@@ -27,21 +26,6 @@ from rehead.verdict.intervals import wilson
 from rehead.verdict.metrics import GIVEN
 
 SQUARE = Preprocess(height=64, width=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), crop_pct=1.0)
-
-
-def test_neighbours_are_those_a_plain_loop_finds() -> None:
-    random = np.random.default_rng(0)
-    queries, pool = random.normal(size=(7, 5)), random.normal(size=(BLOCK + 50, 5))
-    rows, likeness = nearest(queries, pool, 4)
-    for query, found, near in zip(queries, rows, likeness, strict=True):
-        cosine = [query @ row / np.linalg.norm(query) / np.linalg.norm(row) for row in pool]
-        assert found.tolist() == np.argsort(cosine)[::-1][:4].tolist()
-        assert near == pytest.approx(sorted(cosine, reverse=True)[:4], abs=1e-5)
-
-
-def test_fewer_photos_than_neighbours_give_all_of_them() -> None:
-    rows, _ = nearest(np.ones((2, 3)), np.eye(3), 5)
-    assert rows.shape == (2, 3)
 
 
 def test_a_map_is_the_same_for_the_same_seed_and_holds_what_must_be_shown() -> None:

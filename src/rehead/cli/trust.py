@@ -11,10 +11,11 @@ from rehead.cli import terminal
 from rehead.cli.arguments import Interrupt, named
 from rehead.cli.options import Cache, Json, Layout, MaxBad, Tta, finish
 from rehead.cli.tables import console, printable, say, show_table
-from rehead.errors import RunError
+from rehead.errors import ReheadError, RunError
 
 if TYPE_CHECKING:
     from rehead.compare_bundles import Compared, Said
+    from rehead.predict import Model
 
 Unpacked = Annotated[Optional[str], typer.Option("--cache", help="Where archives are unpacked. (env: REHEAD_CACHE)")]
 N_SHOWN = 20  # changed photos
@@ -126,8 +127,10 @@ def explain(
         "map.png"
     ),
     label: Annotated[Optional[str], typer.Option("--class", help="The class to look for; else what is named.")] = None,
+    neighbours: Annotated[int, typer.Option(min=0, help="Photos it learned from that look most like this one.")] = 5,
+    cache: Cache = None,
 ) -> None:
-    """Show where a bundle looks: the photo as the network sees it, bright where it speaks for the class.
+    """Show where a bundle looks, bright where it speaks for the class; and the photos it learned from that look most like it.
 
     Example: rehead explain runs/photos-efficientnet_lite0-1/bundle cat.jpg -o map.png
     """
@@ -135,9 +138,24 @@ def explain(
     from rehead.heat import write_overlay
     from rehead.predict import load
 
-    heat = run_explain(load(bundle), photo, label)
+    model = load(bundle)
+    heat = run_explain(model, photo, label)
     write_overlay(heat, out, spared=photo)
     say(f"{printable(str(out))}: where it sees {printable(heat.label)}, by {heat.method}")
+    if neighbours:
+        _show_neighbours(model, photo, neighbours, cache)
+
+
+def _show_neighbours(model: Model, photo: Path, n: int, cache: Optional[str]) -> None:
+    from rehead.auditing.nearest import neighbours
+
+    try:
+        found = neighbours(model, photo, k=n, cache=cache)
+    except ReheadError as error:  # the bundle was carried away from its run, or the features are gone
+        say(f"The photos it learned from cannot be shown: {printable(error.what)}")
+        return
+    rows = [(printable(one.path), printable(one.label), f"{one.similarity:.2f}") for one in found]
+    show_table(["nearest photos it learned from", "is", "alike"], rows, right=[2])
 
 
 def report(

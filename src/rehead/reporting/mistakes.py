@@ -8,12 +8,12 @@ from typing import TypeAlias
 
 import numpy as np
 
-from rehead.reporting.neighbours import nearest
 from rehead.reporting.story import Story
 from rehead.reporting.wording import percent, plain
 from rehead.verdict.bootstrap import short
 from rehead.verdict.metrics import Mistake
 from rehead.verdict.multilabel import LabelMistake
+from rehead.verdict.neighbours import neighbours
 from rehead.verdict.regression import ValueMistake
 
 AnyMistake: TypeAlias = Mistake | LabelMistake | ValueMistake
@@ -71,8 +71,8 @@ def _neighbours(story: Story, places: list[int]) -> dict[int | None, tuple[Neigh
     if story.features is None or not places or not story.train:
         return {}
     train = np.asarray(story.train)
-    rows, likeness = nearest(story.features[places], story.features[train], N_NEAREST)
+    found = neighbours(story.features[train], story.features[places], N_NEAREST)
     return {
         place: tuple(Neighbour(int(train[row]), float(near)) for row, near in zip(*both, strict=True))
-        for place, *both in zip(places, rows, likeness, strict=True)
+        for place, *both in zip(places, found.places, found.similarity, strict=True)
     }

@@ -1,0 +1,59 @@
+"""The photos a model learned from that a picture looks most like to it: often they tell why it is named so."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from rehead.errors import RunError, StoreError
+from rehead.extraction import chosen_prefix, in_store, open_store
+from rehead.features.cache import cache_folder
+from rehead.job import Job
+from rehead.predict import Model, Picture, load
+from rehead.runs.finished import read_finished
+from rehead.verdict.neighbours import neighbours as nearest
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A photo that was learned from. similarity: cosine of the features, -1..1."""
+
+    path: str
+    label: str
+    similarity: float
+
+
+def neighbours(
+    bundle: str | os.PathLike[str] | Model,
+    picture: Picture,
+    *,
+    k: int = 5,
+    cache: str | os.PathLike[str] | None = None,
+) -> tuple[Neighbour, ...]:
+    """The k nearest photos that a bundle learned from, the nearest first. bundle: where it was made, in its run.
+
+    Raises RunError where the run is not there or trained layers, whose features are not kept, StoreError where features
+    were cleared, PhotoError.
+    """
+    model, place = bundle if isinstance(bundle, Model) else load(bundle), cache_folder(cache)
+    run = read_finished(model.bundle.folder, place)
+    recipe = run.run.recipe
+    if recipe.train != "head":
+        raise RunError(
+            what=f"The features by which {run.run.path} names photos are not kept: it trained {recipe.train}.",
+            fix="Ask a run whose layers are frozen.",
+        )
+    job = Job(run.catalog, place)
+    with open_store(place, chosen_prefix(job, recipe), recipe) as store:
+        there = in_store(run.catalog, run.outputs.train.tolist(), store)
+        if not there:
+            raise StoreError(
+                what="The features of the photos it learned from are not in the store any more.",
+                fix="Name the cache that has them with --cache DIR, or tune again.",
+            )
+        features = store.read([run.catalog.photos[i].digest for i in there])
+    found = nearest(features, model.features(picture)[None], k)
+    return tuple(
+        Neighbour(run.catalog.photos[there[i]].path, run.catalog.photos[there[i]].label, float(near))
+        for i, near in zip(found.places[0], found.similarity[0], strict=True)
+    )
