@@ -22,12 +22,14 @@ def main() -> None:
         cold, known, warm, facts = [], [], [], {}
         for run in range(N_RUNS):
             cache = folder / f"cache{run}"
-            cold.append(timed(["tune", manifest, "--json"], cache=cache, cwd=folder))
+            cold.append(timed(["tune", manifest, "--json", "--no-report"], cache=cache, cwd=folder))
             for head in ("prototype", "linear"):
-                warm.append(timed(["tune", manifest, "--json", "--head", head], cache=cache, cwd=folder))
-            known.append(timed(["tune", str(DATA / "hymenoptera"), "--json"], cache=cache, cwd=folder))
-            mlp = timed(["tune", manifest, "--json", "--head", "mlp:1000,256"], cache=cache, cwd=folder)
-        raced = timed(["tune", str(DATA / "hymenoptera"), "--backbone", "auto", "--json"], cache=cache, cwd=folder)
+                warm.append(timed(["tune", manifest, "--json", "--no-report", "--head", head], cache=cache, cwd=folder))
+            known.append(timed(["tune", str(DATA / "hymenoptera"), "--json", "--no-report"], cache=cache, cwd=folder))
+            mlp = timed(["tune", manifest, "--json", "--no-report", "--head", "mlp:1000,256"], cache=cache, cwd=folder)
+        raced = timed(
+            ["tune", str(DATA / "hymenoptera"), "--backbone", "auto", "--json", "--no-report"], cache=cache, cwd=folder
+        )
         facts["dogscats, linear: held-out top-1"] = _top1(cold[0]["output"])
         facts["hymenoptera, linear: validation top-1"] = _top1(known[0]["output"])
         backbone = json.loads((Path(folder) / json.loads(raced["output"])["bundle"] / "rehead.json").read_text())[

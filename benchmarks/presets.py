@@ -58,7 +58,7 @@ def main(wanted: list[str]) -> None:
 def one_run(name: str, preset: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         photos = dogscats_manifest(Path(folder)) if name == "dogscats" else DATA / name
-        command = ["tune", str(photos), "--recipe", preset, "--seed", str(seed), "--json"]
+        command = ["tune", str(photos), "--recipe", preset, "--seed", str(seed), "--json", "--no-report"]
         run = timed(command, cache=Path(folder) / "cache", cwd=Path(folder))
     verdict = json.loads(run["output"])["verdict"]
     cost = {"seconds": round(run["seconds"], 1), "cpu_s": round(run["cpu_s"], 1), "peak_mb": round(run["peak_mb"])}

@@ -30,11 +30,17 @@ def main() -> None:
         seconds, peak_mb = json.loads(_in_process(files))
         facts[f"scan of {N_FILES} files, s"] = f"{seconds:.1f}"
         facts[f"scan of {N_FILES} files, peak MB"] = f"{peak_mb:.0f}"
-        small = timed(["tune", str(dogscats_manifest(folder)), "--json"], cache=folder / "small", cwd=folder)
+        small = timed(
+            ["tune", str(dogscats_manifest(folder)), "--json", "--no-report"], cache=folder / "small", cwd=folder
+        )
         photos = str(generated(folder / "photos", N_PHOTOS))
-        first = timed(["tune", photos, "--json"], cache=folder / "cache", cwd=folder)
-        second = timed(["tune", photos, "--json", "--head", "prototype"], cache=folder / "cache", cwd=folder)
-        third = timed(["tune", photos, "--json", "--class-weight", "balanced"], cache=folder / "cache", cwd=folder)
+        first = timed(["tune", photos, "--json", "--no-report"], cache=folder / "cache", cwd=folder)
+        second = timed(
+            ["tune", photos, "--json", "--no-report", "--head", "prototype"], cache=folder / "cache", cwd=folder
+        )
+        third = timed(
+            ["tune", photos, "--json", "--no-report", "--class-weight", "balanced"], cache=folder / "cache", cwd=folder
+        )
         for what, run in (("first run", first), ("prototype head", second), ("balanced linear head", third)):
             facts[f"{N_PHOTOS} photos, {what}, s"] = f"{run['seconds']:.1f}"
         facts["prototype head / first run"] = f"1/{first['seconds'] / second['seconds']:.0f}"

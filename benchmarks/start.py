@@ -15,7 +15,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photos = generated(folder / "photos", 60)
-        tuned = timed(["tune", str(photos), "--json"], cache=folder / "cache", cwd=folder)
+        tuned = timed(["tune", str(photos), "--json", "--no-report"], cache=folder / "cache", cwd=folder)
         bundle, photo = json.loads(tuned["output"])["bundle"], str(next((photos / "a").iterdir()))
         commands = {"rehead --help, s": ["--help"], "rehead predict of one photo, s": ["predict", bundle, photo]}
         facts = {

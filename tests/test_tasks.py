@@ -317,7 +317,9 @@ def test_real_photos_with_two_labels_each(data: Path, cache: Path, tmp_path: Pat
     labels = [[path.parent.name, *(["wide"] if _is_wide(path) else [])] for path in photos]
     tuned = rehead.tune(([str(path) for path in photos], labels), cache=cache, out=tmp_path / "run", report=False)
     assert isinstance(tuned.verdict, MultilabelVerdict)
-    by_label = {facts.label: facts.average_precision for facts in tuned.verdict.labels}
+    by_label = {
+        facts.label: facts.average_precision and facts.average_precision.value for facts in tuned.verdict.labels
+    }
     assert by_label["cat"] is not None
     assert by_label["cat"] > 0.9
     assert rehead.load(tuned.bundle).predict(str(photos[0])).top[0][1] > 0.5

@@ -36,7 +36,8 @@ def test_average_precision_is_scikit_learns_also_with_equal_scores(cells: list[t
     if not shown.any():
         assert found is None
     else:
-        assert found == pytest.approx(metrics.average_precision_score(shown, scores))
+        assert found is not None
+        assert found.value == pytest.approx(metrics.average_precision_score(shown, scores))
 
 
 def test_metrics_are_scikit_learns() -> None:
@@ -45,11 +46,11 @@ def test_metrics_are_scikit_learns() -> None:
     assert verdict.mean_ap is not None
     assert verdict.mean_ap.value == pytest.approx(metrics.average_precision_score(targets, logits, average="macro"))
     assert verdict.exact.value == pytest.approx(metrics.accuracy_score(targets, named))
-    assert verdict.micro_f1 == pytest.approx(metrics.f1_score(targets, named, average="micro"))
-    assert verdict.macro_f1 == pytest.approx(metrics.f1_score(targets, named, average="macro"))
+    assert verdict.micro_f1.value == pytest.approx(metrics.f1_score(targets, named, average="micro"))
+    assert verdict.macro_f1.value == pytest.approx(metrics.f1_score(targets, named, average="macro"))
     each = [metrics.log_loss(targets[:, i], sigmoid(logits)[:, i]) for i in range(3)]
-    assert verdict.log_loss == pytest.approx(np.mean(each), rel=1e-5)
-    assert [x.f1 for x in verdict.labels] == pytest.approx(metrics.f1_score(targets, named, average=None))
+    assert verdict.log_loss.value == pytest.approx(np.mean(each), rel=1e-5)
+    assert [x.f1.value for x in verdict.labels if x.f1] == pytest.approx(metrics.f1_score(targets, named, average=None))
     assert [x.recall.value for x in verdict.labels if x.recall] == pytest.approx(
         metrics.recall_score(targets, named, average=None)
     )

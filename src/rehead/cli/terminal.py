@@ -99,6 +99,8 @@ def _show_classification(verdict: Verdict) -> None:
     out.print("; ".join(facts), style="dim", markup=False)
     if doubts := _doubts(verdict):
         out.print("; ".join(doubts), style="dim", markup=False)
+    if verdict.growth is not None:
+        out.print(verdict.growth.sentence, style="dim", markup=False)
     for note in verdict.notes:
         out.print(f"! {printable(note)}", style="yellow", markup=False)
     _show_classes(verdict, out)

@@ -25,7 +25,7 @@ def show_labels(verdict: MultilabelVerdict) -> None:
     right = round(exact.value * exact.n)
     facts = [f"exactly the right labels on {right} of {exact.n}: {_narrow(exact)} %"]
     facts.append(f"most frequent labels alone {100 * verdict.majority.value:.1f} %")
-    facts.append(f"micro F1 {verdict.micro_f1:.3f}, macro F1 {verdict.macro_f1:.3f}")
+    facts.append(f"micro F1 {verdict.micro_f1}, macro F1 {verdict.macro_f1}")
     _show_facts(verdict, facts)
     rows = [
         (printable(x.label), str(x.n), _share(x.average_precision), f"{x.threshold:.2f}", _narrow(x.precision),
@@ -93,8 +93,8 @@ def _narrow(interval: Interval | None) -> str:
     return f"{100 * interval.value:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _share(value: Estimate | None) -> str:
+    return "–" if value is None else f"{value.value:.3f} ({value.low:.3f}–{value.high:.3f})"
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -84,7 +84,8 @@ A label is named from its threshold on, which was chosen on photos of the traini
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
 {chr(10).join(rows)}
 
-Micro F1 {verdict["micro_f1"]:.3f}, macro F1 {verdict["macro_f1"]:.3f}, log-loss {verdict["log_loss"]:.3f}.""",
+Micro F1 {_estimate(verdict["micro_f1"])}, macro F1 {_estimate(verdict["macro_f1"])},
+log-loss {_estimate(verdict["log_loss"])}.""",
         limits="It knows no labels but its own, and a photo without any may mean that it shows something else.",
     )
 
@@ -123,8 +124,8 @@ def _range(facts: dict[str, Any] | None) -> str:
     return "–" if facts is None else f"{facts['value']:.1%} ({facts['low']:.1%} to {facts['high']:.1%})"
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _number(facts: dict[str, Any] | None) -> str:
+    return "–" if facts is None else f"{facts['value']:.3f} ({facts['low']:.3f} to {facts['high']:.3f})"
 
 
 def _cell(label: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -24,11 +24,11 @@ class LabelVerdict:
 
     label: str
     n: int
-    average_precision: float | None
+    average_precision: Estimate | None
     threshold: float
     precision: Interval | None
     recall: Interval | None
-    f1: float | None
+    f1: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class MultilabelVerdict:
     mean_ap: Estimate | None
     exact: Interval
     majority: Interval
-    micro_f1: float
-    macro_f1: float
-    log_loss: float
+    micro_f1: Estimate
+    macro_f1: Estimate
+    log_loss: Estimate
     labels: tuple[LabelVerdict, ...]
     mistakes: tuple[LabelMistake, ...]
     n_train: int = 0
@@ -85,14 +85,26 @@ class MultilabelVerdict:
         def interval(facts: dict[str, Any] | None) -> Interval | None:
             return None if facts is None else Interval(**facts)
 
-        labels = [LabelVerdict(**{**x, "precision": interval(x["precision"]), "recall": interval(x["recall"])})
-                  for x in values["labels"]]  # fmt: skip
+        def estimated(facts: dict[str, Any] | None) -> Estimate | None:
+            return None if facts is None else Estimate(**facts)
+
+        read: dict[str, Callable[[Any], Any]] = {
+            "precision": interval,
+            "recall": interval,
+            "average_precision": estimated,
+            "f1": estimated,
+        }
+        facts: list[dict[str, Any]] = [
+            {name: read[name](value) if name in read else value for name, value in x.items()} for x in values["labels"]
+        ]
+        labels = [LabelVerdict(**own) for own in facts]
         mistakes = [
             LabelMistake(**{**m, "labels": tuple(m["labels"]), "predicted": tuple(m["predicted"])})
             for m in values["mistakes"]
         ]
         known = {
-            "mean_ap": None if values["mean_ap"] is None else Estimate(**values["mean_ap"]),
+            "mean_ap": estimated(values["mean_ap"]),
+            **{name: estimated(values[name]) for name in ("micro_f1", "macro_f1", "log_loss")},
             "exact": Interval(**values["exact"]),
             "majority": Interval(**values["majority"]),
             "labels": tuple(labels),
@@ -117,18 +129,17 @@ def judge_labels(
     shown = targets > 0.5
     p = sigmoid(logits.astype(np.float32))
     named = p >= np.asarray(thresholds, np.float32)
-    hits, n_shown, n_named = (part.sum(axis=0) for part in (shown & named, shown, named))
-    there = n_shown + n_named > 0
-    f1 = 2 * hits / np.maximum(n_shown + n_named, 1)
+    hits, either = (shown & named).astype(np.float64), shown.astype(np.float64) + named
+    losses = np.logaddexp(0, np.where(shown, -logits, logits).astype(np.float64)).mean(axis=1)
     _, most = Counter(map(bytes, shown)).most_common(1)[0]
     return MultilabelVerdict(
         side=side,
         mean_ap=mean_average_precision(logits, targets),
         exact=wilson(int((shown == named).all(axis=1).sum()), len(p)),
         majority=wilson(most, len(p)),
-        micro_f1=float(2 * hits.sum() / max(1, (n_shown + n_named).sum())),
-        macro_f1=float(f1[there].mean()) if there.any() else 0.0,
-        log_loss=_log_loss(logits, shown),
+        micro_f1=_estimated(lambda w: _share(2 * (w @ hits).sum(axis=1), (w @ either).sum(axis=1)), len(p)),
+        macro_f1=_estimated(lambda w: _mean_f1(w @ hits, w @ either), len(p), n_columns=2 * len(classes)),
+        log_loss=_estimated(lambda w: np.asarray(w @ losses / len(p)), len(p)),
         labels=_label_verdicts(logits, shown, named, classes, thresholds),
         mistakes=_worst(p, shown, named, classes, paths),
         **about,
@@ -153,14 +164,16 @@ def mean_average_precision(
     return estimate(statistic, len(logits), n_columns=len(ranked), seed=seed)
 
 
-def average_precision(scores: NDArray[np.floating[Any]], shown: NDArray[np.bool_]) -> float | None:
-    """The sum of the precisions at each score, each weighed by the recall gained there; None when no photo shows the label.
+def average_precision(scores: NDArray[np.floating[Any]], shown: NDArray[np.bool_]) -> Estimate | None:
+    """The sum of the precisions at each score, each weighed by the recall gained there, with an interval by resampling; None
+    when no photo shows the label. scores, shown: (n,).
 
     As scikit-learn's average_precision_score: photos of equal score are named together.
     """
     if not shown.any():
         return None
-    return float(_average_precision(np.ones((1, len(scores))), *_ranked(scores, shown))[0])
+    ranked = _ranked(scores, shown)
+    return estimate(lambda weights: _average_precision(weights, *ranked), len(scores))
 
 
 def _ranked(
@@ -186,9 +199,24 @@ def _average_precision(
     return np.asarray(mean)
 
 
-def _log_loss(logits: NDArray[np.floating[Any]], shown: NDArray[np.bool_]) -> float:
-    towards = np.where(shown, -logits, logits).astype(np.float64)
-    return float(np.logaddexp(0, towards).mean())
+Weights = NDArray[np.float64]
+
+
+def _estimated(statistic: Callable[[Weights], Weights], n: int, n_columns: int = 1) -> Estimate:
+    """A number that is defined for any photos, with an interval by resampling."""
+    found = estimate(statistic, n, n_columns=n_columns)
+    assert found is not None
+    return found
+
+
+def _share(part: Weights, whole: Weights) -> Weights:
+    """part / whole, 0 of nothing."""
+    return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))
+
+
+def _mean_f1(hits: Weights, either: Weights) -> Weights:
+    """(m,), over the labels that are shown or named, from counts (m, k); 0 where none is."""
+    return _share(_share(2 * hits, either).sum(axis=1), (either > 0).sum(axis=1).astype(np.float64))
 
 
 def _label_verdicts(
@@ -209,10 +237,15 @@ def _label_verdicts(
                 threshold=float(thresholds[i]),
                 precision=wilson(hits, n_named) if n_named else None,
                 recall=wilson(hits, n_shown) if n_shown else None,
-                f1=2 * hits / (n_shown + n_named) if n_shown + n_named else None,
+                f1=_label_f1(shown[:, i], named[:, i]) if n_shown + n_named else None,
             )
         )
     return tuple(verdicts)
+
+
+def _label_f1(shown: NDArray[np.bool_], named: NDArray[np.bool_]) -> Estimate:
+    hits, either = (shown & named).astype(np.float64), shown.astype(np.float64) + named
+    return _estimated(lambda w: _share(2 * (w @ hits), w @ either), len(shown))
 
 
 def _worst(
