@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 import rehead
 from rehead.bundle import Head, read_head
-from rehead.errors import RecipeError, RunError
-from rehead.heat import CAM, Heat, _grad_cam, _occluded, activation, explain, shares, write_overlay
+from rehead.errors import PhotoError, RecipeError, RunError
+from rehead.heat import CAM, OCCLUSION, Heat, _grad_cam, _occluded, activation, explain, shares, write_overlay
 from rehead.nets.backbone import load_backbone
 from rehead.nets.grad_cam import grad_cam
 
@@ -100,15 +100,23 @@ def test_the_picture_is_written_and_the_photo_is_spared(bundle: Path, tmp_path: 
     photo = tmp_path / "photo.png"
     Image.fromarray(half_red()).save(photo)
     before = photo.read_bytes()
-    heat = explain(rehead.load(bundle), photo)
-    write_overlay(heat, tmp_path / "map.png", spared=photo)
+    heat = explain(bundle, photo)
+    write_overlay(heat, tmp_path / "map.png")
     with Image.open(tmp_path / "map.png") as written:
         assert written.size == (448, 448)
-    with pytest.raises(RecipeError, match="is the photo itself"):
-        write_overlay(heat, photo, spared=photo)
+    with pytest.raises(RecipeError, match="is there already"):
+        write_overlay(heat, photo)
     with pytest.raises(RecipeError, match="says no format"):
         write_overlay(heat, tmp_path / "map.txt")
+    write_overlay(heat, tmp_path / "map.png", force=True)
     assert photo.read_bytes() == before
+
+
+def test_a_photo_that_is_not_there_and_an_older_bundle_are_no_mistakes_of_ours(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(PhotoError, match=r"nowhere\.jpg is not there"):
+        explain(bundle, tmp_path / "nowhere.jpg")
+    older = explain(Path(__file__).parent / "golden" / "bundle-1", half_red())
+    assert older.method == OCCLUSION
 
 
 def test_a_class_that_nothing_speaks_for_is_no_error() -> None:

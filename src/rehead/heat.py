@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from PIL import Image
 from rehead.bundle import Head, read_head
 from rehead.durable import replaced_file
 from rehead.errors import BackboneError, BundleError, MissingExtra, RecipeError, ReheadError, nearest
-from rehead.predict import Model, Picture
+from rehead.predict import Model, Picture, load
 
 if TYPE_CHECKING:
     import torch
@@ -64,9 +65,10 @@ def shares(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(positive / top if top > 0 else positive, np.float32)
 
 
-def explain(model: Model, picture: Picture, label: str | None = None) -> Heat:
-    """Where `model` sees `label` in a picture, by default what it names. Raises PhotoError, RecipeError for a class that it
+def explain(bundle: str | os.PathLike[str] | Model, picture: Picture, label: str | None = None) -> Heat:
+    """Where a bundle sees `label` in a picture, by default what it names. Raises PhotoError, RecipeError for a class that it
     does not know, BundleError for one that gives numbers, MissingExtra."""
+    model = bundle if isinstance(bundle, Model) else load(bundle)
     pixels = model.pixels(picture)
     if model.task == "regression":
         raise BundleError(
@@ -100,14 +102,19 @@ def activation(head: Head, seen: NDArray[np.float32], target: int) -> NDArray[np
     return np.asarray(np.tensordot(gradient, seen, axes=1), np.float32)
 
 
-def write_overlay(heat: Heat, out: Path, *, spared: Path | None = None) -> None:
-    """Writes the picture, whole or not at all, in the format its name says. Raises RecipeError where that cannot be, or
-    where it is `spared`, the photo itself."""
-    form = Image.registered_extensions().get(out.suffix.lower())
-    if form not in ("PNG", "JPEG", "WEBP"):
+def check_picture(out: Path, *, force: bool = False) -> None:
+    """Raises RecipeError for a name that says no format, and for a file that is there, unless force: it may be a photo."""
+    if Image.registered_extensions().get(out.suffix.lower()) not in ("PNG", "JPEG", "WEBP"):
         raise RecipeError(what=f"{out} says no format that a map is written in.", fix="Name it .png, .jpg or .webp.")
-    if spared is not None and out.exists() and os.path.samefile(out, spared):
-        raise RecipeError(what=f"{out} is the photo itself, which would be lost.", fix="Name another file: -o map.png")
+    if os.path.lexists(out) and not force:
+        raise RecipeError(what=f"{out} is there already.", fix="Name another file with --out, or replace it: --force")
+
+
+def write_overlay(heat: Heat, out: Path, *, force: bool = False) -> None:
+    """Writes the picture, whole or not at all, in the format its name says. Raises RecipeError as `check_picture` does, and
+    where it cannot be written."""
+    check_picture(out, force=force)
+    form = Image.registered_extensions()[out.suffix.lower()]
     try:
         with replaced_file(out) as place:
             heat.overlay().save(place, form)
@@ -138,14 +145,24 @@ def _grad_cam(model: Model, pixels: NDArray[np.uint8], target: int) -> NDArray[n
     from rehead.nets.grad_cam import grad_cam
 
     about, preprocess = model.bundle.facts["backbone"], model.bundle.preprocess
-    if about["learned"] or about["cut"] != "pool":
+    if about.get("learned") or about.get("cut") != "pool":
         raise BackboneError(what="The network was tuned or cut, and the bundle alone has it.")
-    backbone = load_backbone(about["name"], arguments=about["arguments"])
+    backbone = load_backbone(about["name"], weights=_weights_of_run(model), arguments=about["arguments"])
     if backbone.weights != about["weights"]:
         raise BackboneError(what="The weights that are here are not the bundle's.")
     mean, std = (np.array(values, np.float32) * 255 for values in (preprocess.mean, preprocess.std))
     image = torch.from_numpy(((pixels - mean) / std).transpose(2, 0, 1)[None].copy())
     return grad_cam(backbone, read_head(model.bundle.folder), image, target)
+
+
+def _weights_of_run(model: Model) -> Path | None:
+    """The file of weights that the run names in which the bundle lies; None where there is none."""
+    try:
+        recipe = tomllib.loads((model.bundle.folder.parent / "recipe.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    weights = recipe.get("weights")
+    return Path(weights) if isinstance(weights, str) and Path(weights).is_file() else None
 
 
 def _occluded(model: Model, pixels: NDArray[np.uint8], target: int) -> NDArray[np.float32]:

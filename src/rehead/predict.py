@@ -181,7 +181,7 @@ class Model:
         if isinstance(picture, PhotoError):
             return picture
         try:
-            return self.pixels(picture)
+            return self._pixels(picture)
         except PhotoError as error:
             return error
         except OSError as error:
@@ -196,25 +196,24 @@ class Model:
         """run(pixels) of all pictures, (n, width), also of none."""
 
         def work(batch: list[Picture]) -> NDArray[np.float32]:
-            return run(np.stack([self._named(picture) for picture in batch]))
+            return run(np.stack([self.pixels(picture) for picture in batch]))
 
         if len(pictures) == 1:
             return work(list(pictures))
         rows = list(ordered_map(work, batched(pictures, BATCH), workers=self.workers, ahead=2 * self.workers))
         return np.concatenate(rows) if rows else np.empty((0, width), np.float32)
 
-    def _named(self, picture: Picture) -> NDArray[np.uint8]:
-        """The pixels; an error says of which file."""
+    def pixels(self, picture: Picture) -> NDArray[np.uint8]:
+        """A picture as the network sees it, (h, w, 3). Raises PhotoError, which names the file."""
         try:
-            return self.pixels(picture)
+            return self._pixels(picture)
         except (PhotoError, OSError) as error:
             if not isinstance(picture, (str, os.PathLike)):
                 raise
             reason = error.what if isinstance(error, PhotoError) else _reason(error)
             raise PhotoError(what=f"{os.fspath(picture)} {reason}") from error
 
-    def pixels(self, picture: Picture) -> NDArray[np.uint8]:
-        """A picture as the network sees it, (h, w, 3). Raises PhotoError, OSError."""
+    def _pixels(self, picture: Picture) -> NDArray[np.uint8]:
         if isinstance(picture, (str, os.PathLike)):
             picture = _bytes_of(picture)
         if isinstance(picture, bytes):

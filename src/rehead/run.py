@@ -197,6 +197,9 @@ def _reported(tuned: Tuned, catalog: Catalog, cache: Path, progress: Progress, c
         why = error.what if isinstance(error, ReheadError) else f"{error.strerror or error}."
         progress.note(f"No report was written: {why} `rehead report {tuned.run}` writes it later.")
         return tuned
+    except KeyboardInterrupt:  # of the report alone: the model is finished
+        progress.note(f"The report was left out. `rehead report {tuned.run}` writes it later.")
+        return tuned
     clock.lap("report")
     return replace(
         tuned, verdict=reported.verdict, report=reported.path, concerns=reported.concerns, seconds=clock.laps()

@@ -84,7 +84,7 @@ def test_a_manifest_has_the_photos_as_the_plan_has_them(tmp_path: Path) -> None:
         assert (applied.n, applied.n_removed, applied.n_relabelled, applied.new_labels) == (9, 1, 2, ("gren",))
         assert [(skip.path, skip.reason) for skip in applied.skipped] == [
             ("red/3.png", "is labelled red now, not blue: it stays as it is"),
-            ("red/77.png", "is not among these photos any more"),
+            ("red/77.png", "is not among these photos"),
         ]
         again = open_source(out, cache=tmp_path)
         labels = {Path(row.path).parts[-2] + "/" + Path(row.path).name: row.label for row in again.rows}

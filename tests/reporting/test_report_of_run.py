@@ -33,8 +33,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes of 40, of which many are there a second time at another size and quality."""
     folder = make_photos(tmp_path_factory.mktemp("reported") / "photos", {"red": 30, "blue": 30})
     for i in range(10):
-        for label, tint in (("red", (90, -40, -40)), ("blue", (-40, -40, 90))):
-            picture = Image.fromarray(np.clip(np.asarray(structured(i)).astype(int) + tint, 0, 255).astype(np.uint8))
+        for seed, label, tint in ((i, "red", (90, -40, -40)), (100 + i, "blue", (-40, -40, 90))):
+            picture = Image.fromarray(np.clip(np.asarray(structured(seed)).astype(int) + tint, 0, 255).astype(np.uint8))
             picture.save(folder / label / f"once{i}.png")
             picture.resize((80, 80)).save(folder / label / f"again{i}.jpg", quality=80)
     return folder
@@ -101,6 +101,10 @@ def test_what_is_no_finished_run_is_told(
 ) -> None:
     with pytest.raises(RunError, match="is no run of rehead"):
         report(tmp_path)
+    with pytest.raises(RunError, match=r"does not end in \.html"):
+        report(tuned.run, out=tmp_path / "cat.jpg")
+    with pytest.raises(RunError, match="cannot be written"):
+        report(tuned.run, out=tuned.run / "run.json" / "a.html")
     run = shutil.copytree(tuned.run, tmp_path / "run")
     (run / "logits.safetensors").write_bytes(b"damaged")
     told = rehead("report", run)

@@ -71,6 +71,10 @@ def apply_plan(
     order = {row.path: n for n, row in enumerate(opened.rows)}
     photos = dict(sorted(photos.items(), key=lambda item: order[item[0]]))
     changed, skipped = _followed(photos, lines, catalog)
+    if not changed:
+        raise SourceError(
+            what=f"{plan} removes all {len(photos)} photos.", fix="Leave some of them: change their action to keep."
+        )
     known = {photo.label for photo in photos.values()}
     _write(target, _manifest(list(changed.values()), catalog, target))
     return Applied(
@@ -107,17 +111,19 @@ def _followed(photos: dict[str, Photo], lines: Sequence[Line], catalog: Catalog)
     """The photos as the plan has them, and what of it cannot be followed any more."""
     changed, skipped = dict(photos), []
     bad = {skip.path: skip.reason for skip in catalog.bad}
+    path_by_file = {os.path.realpath(file): path for path, photo in photos.items() if (file := catalog.file(photo))}
     for line in lines:
-        photo = photos.get(line.path)
+        path = line.path if line.path in photos else path_by_file.get(os.path.realpath(line.path), line.path)
+        photo = photos.get(path)
         if photo is None:
-            if line.action != "remove":
-                skipped.append(Skip(line.path, bad.get(line.path, "is not among these photos any more")))
+            if line.action != "remove" or line.path not in bad:
+                skipped.append(Skip(line.path, bad.get(line.path, "is not among these photos")))
         elif line.label and line.label != photo.label:
             skipped.append(Skip(line.path, f"is labelled {photo.label} now, not {line.label}: it stays as it is"))
         elif line.action == "remove":
-            del changed[line.path]
+            changed.pop(path, None)
         elif line.action == "relabel":
-            changed[line.path] = replace(photo, label=line.new_label)
+            changed[path] = replace(photo, label=line.new_label)
     return changed, skipped
 
 

@@ -128,6 +128,8 @@ def _doubts(verdict: Verdict) -> list[str]:
         else:
             right = "" if found.right is None else f", the others are right on {percent(found.right)}"
             said.append(f"unsure below {found.threshold:.2f}: {100 * (1 - found.coverage.value):.1f} %{right}")
+        if found.n * (1 - found.precision) < 1:
+            said[-1] += f" ({found.n} photos, on which that was chosen, are too few to show {found.precision:.4g})"
     if verdict.unfamiliar is not None:
         said.append(f"unfamiliar {100 * verdict.unfamiliar.value:.1f} %")
     return said

@@ -11,7 +11,7 @@ from rehead.cli import terminal
 from rehead.cli.arguments import Interrupt, named
 from rehead.cli.options import Cache, Json, Layout, MaxBad, Tta, finish
 from rehead.cli.tables import console, printable, say, show_table
-from rehead.errors import ReheadError, RunError
+from rehead.errors import ReheadError
 
 if TYPE_CHECKING:
     from rehead.compare_bundles import Compared, Said
@@ -39,7 +39,10 @@ def compare(
     Example: rehead compare runs/photos-efficientnet_lite0-1/bundle runs/photos-resnet50-1/bundle new_photos/
     """
     from rehead.compare_bundles import compare as run_compare
+    from rehead.reporting.job import check_page, write_page
 
+    if out is not None:
+        check_page(out)
     progress = terminal.progress_for(json=json)
     with Interrupt(progress):
         found = run_compare(first, second, named(photos), layout=layout, max_bad=max_bad, tta=tta, cache=cache,
@@ -49,20 +52,6 @@ def compare(
     finish(progress, found.to_dict() if json else None)
     if not json:
         _show(found, photos, out)
-
-
-def write_page(out: Path, html: str) -> None:
-    """Writes a page, whole or not at all. Raises RunError where it cannot be written."""
-    from rehead.durable import write_bytes
-
-    try:
-        write_bytes(out, html.encode("utf-8"))
-    except OSError as error:
-        raise RunError(
-            what=f"The page cannot be written to {out}.",
-            why=f"{error.strerror or error}.",
-            fix="Name a file that you may write to.",
-        ) from error
 
 
 def _show(found: Compared, photos: str, page: Optional[Path]) -> None:
@@ -117,7 +106,8 @@ def cross_validated(
     terminal.show_verdict(found.verdict, photos)
     if found.by_fold:
         shares = ", ".join(f"{100 * share:.1f}" for share in found.by_fold)
-        say(f"\nRight in each fold: {shares} %. No photo was read; {found.seconds:.1f} s.")
+        text = f"\nRight in each fold: {shares} %. No photo was read; {found.seconds:.1f} s."
+        console().print(text, markup=False)
 
 
 def explain(
@@ -128,19 +118,21 @@ def explain(
     ),
     label: Annotated[Optional[str], typer.Option("--class", help="The class to look for; else what is named.")] = None,
     neighbours: Annotated[int, typer.Option(min=0, help="Photos it learned from that look most like this one.")] = 5,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file that is at --out.")] = False,
     cache: Cache = None,
 ) -> None:
     """Show where a bundle looks, bright where it speaks for the class; and the photos it learned from that look most like it.
 
     Example: rehead explain runs/photos-efficientnet_lite0-1/bundle cat.jpg -o map.png
     """
+    from rehead.heat import check_picture, write_overlay
     from rehead.heat import explain as run_explain
-    from rehead.heat import write_overlay
     from rehead.predict import load
 
+    check_picture(out, force=force)
     model = load(bundle)
     heat = run_explain(model, photo, label)
-    write_overlay(heat, out, spared=photo)
+    write_overlay(heat, out, force=force)
     say(f"{printable(str(out))}: where it sees {printable(heat.label)}, by {heat.method}")
     if neighbours:
         _show_neighbours(model, photo, neighbours, cache)

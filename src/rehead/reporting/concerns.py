@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from rehead.auditing.findings import WEAK_JUDGES, Audit
 from rehead.errors import counted
 from rehead.reporting.story import Story
-from rehead.reporting.wording import interval, listing, percent
+from rehead.reporting.wording import estimate, interval, listing, percent
 from rehead.tuning.familiar import KEPT
 from rehead.verdict.calibrate import Calibration
 from rehead.verdict.intervals import wilson
 from rehead.verdict.metrics import Verdict
+from rehead.verdict.multilabel import MultilabelVerdict
+from rehead.verdict.regression import RegressionVerdict
 
 FEW_HELD_OUT = 100  # photos; with fewer an interval is rarely narrower than ten points
 FEW_OF_A_CLASS = 10  # held-out photos, of which one is ten points
@@ -44,7 +46,9 @@ def _of_verdict(story: Story) -> list[Concern]:
         found.append(Concern("It was cut short: the head rests on part of the photos.", "#made", True))
     if isinstance(verdict, Verdict):
         found += _of_classes(story, verdict)
-    elif verdict.n < FEW_HELD_OUT:
+    else:
+        found += _of_no_use(verdict)
+    if not isinstance(verdict, Verdict) and verdict.n < FEW_HELD_OUT:
         verb = "was" if verdict.n == 1 else "were"
         found.append(Concern(f"Only {counted(verdict.n, 'photo')} {verb} judged, so the interval is wide.", "#answers"))
     if story.unfamiliar is not None and len(story.unfamiliar):
@@ -58,6 +62,17 @@ def _of_unfamiliar(n_odd: int, n: int) -> list[Concern]:
         return []
     text = f"{n_odd} of {counted(n, 'held-out photo')} are unlike all it learned from; of photos like those {1 - KEPT:.0%} are."
     return [Concern(text, "#unfamiliar")]
+
+
+def _of_no_use(verdict: MultilabelVerdict | RegressionVerdict) -> list[Concern]:
+    """Labels and numbers that are no better than naming always the same."""
+    if isinstance(verdict, RegressionVerdict) and verdict.mae.high >= verdict.baseline.value:
+        text = f"It is not clearly better than always naming the median, which is off by {estimate(verdict.baseline)}."
+        return [Concern(text, "#answers", True)]
+    if isinstance(verdict, MultilabelVerdict) and verdict.exact.low <= verdict.majority.value:
+        text = f"It is not clearly better than always naming the same labels, which is right on {interval(verdict.majority)}."
+        return [Concern(text, "#answers", True)]
+    return []
 
 
 def _of_classes(story: Story, verdict: Verdict) -> list[Concern]:

@@ -18,7 +18,7 @@ from rehead.auditing.findings import Audit
 from rehead.bundle import read_head, softmax
 from rehead.data.catalog import Catalog
 from rehead.durable import write_bytes
-from rehead.errors import ReheadError
+from rehead.errors import ReheadError, RunError, counted
 from rehead.features.cache import cache_folder
 from rehead.heat import activation, shares
 from rehead.job import Job
@@ -60,6 +60,8 @@ def report(
     Photos that are gone are placeholders. Raises RunError, BundleError.
     """
     place, progress = cache_folder(cache), progress or Silent()
+    if out is not None:
+        check_page(Path(out))
     finished = read_finished(run, place)
     if catalog is not None:
         finished = replace(finished, catalog=catalog)
@@ -73,10 +75,37 @@ def report(
     except ReheadError as error:
         progress.note(f"The report does without features: {error.what}")
         positions, features = [], np.empty((0, 0), np.float32)
+    if gone := sum(job.catalog.is_gone(photo) for photo in job.catalog.photos):
+        progress.note(
+            f"{counted(gone, 'photo')} of {len(job.catalog.photos)} cannot be read any more: empty tiles stand for them."
+        )
     story = _story(finished, verdict, audit, positions, features)
     path = Path(out) if out is not None else finished.run.path / PAGE
-    write_bytes(path, page(story, progress).encode("utf-8"))
-    return Reported(path, verdict, audit, tuple(str(concern.text) for concern in concerns(story)))
+    write_page(path, page(story, progress))
+    return Reported(path, verdict, audit, tuple(concern.text.replace("\xa0", " ") for concern in concerns(story)))
+
+
+def check_page(path: Path) -> None:
+    """Raises RunError for a name that is no page's, so that no photo is ever written over."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise RunError(
+            what=f"{path} does not end in .html.",
+            why="So that no photo is ever written over.",
+            fix=f"For example: --out {path.stem or 'report'}.html",
+        )
+
+
+def write_page(path: Path, html: str) -> None:
+    """Writes a page, whole or not at all. Raises RunError where it cannot be written."""
+    check_page(path)
+    try:
+        write_bytes(path, html.encode("utf-8"))
+    except OSError as error:
+        raise RunError(
+            what=f"The page cannot be written to {path}.",
+            why=f"{error.strerror or error}.",
+            fix="Name a file that you may write to.",
+        ) from error
 
 
 def _story(
@@ -156,7 +185,8 @@ def _made(finished: Finished) -> dict[str, Sequence[tuple[str, str]]]:
 
 def _command(finished: Finished) -> str:
     """What to type on the same photos; options that are as they come are left out."""
-    words = ["rehead", "tune", "PHOTOS"]
+    photos = finished.run.photos
+    words = ["rehead", "tune", Path(photos).name if photos else "PHOTOS"]
     for name, value in finished.run.settings().items():
         option = "--" + {"cache_limit_gb": "cache-limit", "budget_s": "budget"}.get(name, name.replace("_", "-"))
         if name == "backbone_args":

@@ -102,7 +102,8 @@ def selective_sentence(selective: Selective) -> str:
     if selective.threshold is None:
         return f"No threshold makes {wanted} of its answers right, so all photos are called unsure."
     if selective.threshold == 0:
-        return f"All its answers together are right at least {wanted} of the time, so none is called unsure."
+        n = number(selective.n)
+        return f"On {n} photos apart, at least {wanted} of all answers together were right, so none is called unsure."
     return (
         f"When answers below {percent(selective.threshold)} are called unsure, it answers {interval(selective.coverage)} of "
         f"the photos, and {interval(selective.right)} of those answers are right. Wanted were {wanted}."
