@@ -28,6 +28,9 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/epoch.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/audit.py
+	$(BIN)/python benchmarks/unfamiliar.py
+	$(BIN)/python benchmarks/trust.py
 
 # A stamp is newer than what it was installed from, so a second call installs nothing.
 .venv/tune.done: pyproject.toml constraints.txt
