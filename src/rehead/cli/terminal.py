@@ -124,7 +124,9 @@ def _doubts(verdict: Verdict) -> list[str]:
         if found.threshold is None:
             said.append(f"no threshold makes answers right on {found.precision:.0%}: all count as unsure")
         elif found.threshold == 0:
-            said.append(f"no answer counts as unsure: {found.precision:.0%} of those to photos apart were right")
+            said.append(
+                f"no answer counts as unsure: at least {found.precision:.0%} are right on {found.n} photos apart"
+            )
         else:
             right = "" if found.right is None else f", the others are right on {percent(found.right)}"
             said.append(f"unsure below {found.threshold:.2f}: {100 * (1 - found.coverage.value):.1f} %{right}")

@@ -33,7 +33,7 @@ class GrowthPoint:
 @dataclass(frozen=True)
 class Growth:
     """points: from few photos to all. law: (floor, scale, exponent) of the error, None where too little was measured.
-    at_twice: the share right that twice as many photos would likely have; gain: what that is above what all have now."""
+    gain: what twice as many photos would likely bring, by the law; at_twice: the share right that they would have so."""
 
     points: tuple[GrowthPoint, ...]
     law: tuple[float, float, float] | None
@@ -48,7 +48,7 @@ class Growth:
             return f"What more than {n} photos would bring cannot be told from so few."
         low, value, high = (100 * x for x in (self.gain.low, self.gain.value, self.gain.high))
         if high < 0.5:
-            return f"Twice as many photos ({2 * n}) would hardly help: {value:+.1f} points ({low:+.1f} to {high:+.1f})."
+            return f"Twice as many photos ({2 * n}) would hardly help: {value:.1f} points ({low:.1f} to {high:.1f})."
         return f"Twice as many photos ({2 * n}) would likely bring {value:+.1f} points ({low:+.1f} to {high:+.1f})."
 
     @classmethod
@@ -72,13 +72,12 @@ def growth(n_photos: Sequence[int], right: Sequence[NDArray[np.bool_]], *, seed:
         return Growth(points, None, None, None)
     spread = np.sqrt(np.maximum(errors * (1 - errors), 0.5 / m) / m)
     law = fit_law(n, errors, spread)
-    twice = 2 * n[-1]
     draws = []
     for weights in resampled(m, 1, seed, n_resamples=N_RESAMPLES):
         for drawn in (weights @ (1 - share.T)) / m:
-            draws.append(float(_at(fit_law(n, drawn, spread), twice)) - float(drawn[-1]))
-    gain = -(float(_at(law, twice)) - float(errors[-1]))
-    low, high = (float(q) for q in np.quantile(-np.array(draws), [0.025, 0.975]))
+            draws.append(_brought(fit_law(n, drawn, spread), n[-1]))
+    gain = _brought(law, n[-1])
+    low, high = (float(q) for q in np.quantile(draws, [0.025, 0.975]))
     gains = Estimate(gain, min(low, gain), max(high, gain), m)
     top = 1 - float(errors[-1])
     at_twice = Estimate(min(1.0, top + gains.value), min(1.0, top + gains.low), min(1.0, top + gains.high), m)
@@ -98,6 +97,11 @@ def fit_law(
         if left < least - 1e-12:
             best, least = (float(floor), float(scale * n[-1] ** exponent), float(exponent)), left
     return best
+
+
+def _brought(law: tuple[float, float, float], n: float) -> float:
+    """By how much the error falls from n photos to twice as many; what all have now is judged by the law too."""
+    return _at(law, n) - _at(law, 2 * n)
 
 
 def _at(law: tuple[float, float, float], n: float) -> float:
