@@ -58,6 +58,7 @@ def test_an_audit_survives_the_way_to_json(found: Audit) -> None:
     assert Audit.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
+@pytest.mark.slow
 def test_a_second_audit_finds_the_same_also_where_photos_are_gone(found: Audit, faulty: Path, cache: Path) -> None:
     gone = faulty / "red" / "19.png"
     data = gone.read_bytes()
