@@ -18,6 +18,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from rehead.errors import RunError
+
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # a full disk; Windows knows no quota
 
 
@@ -44,6 +46,18 @@ def write_bytes(path: Path, data: bytes) -> None:
         full = NoRoom(error.errno, error.strerror, str(path))
         full.needed_bytes = len(data)
         raise full from error
+
+
+def write_asked(path: Path, text: str) -> None:
+    """The same for a file that somebody named. Raises RunError where it cannot be written."""
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise RunError(
+            what=f"{path} cannot be written.",
+            why=f"{error.strerror or error}.",
+            fix="Name a file that you may write to.",
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

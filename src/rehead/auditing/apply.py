@@ -15,7 +15,7 @@ from rehead.data.catalog import Catalog, Photo
 from rehead.data.rows import Skip
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
-from rehead.durable import write_text
+from rehead.durable import write_asked
 from rehead.errors import RunError, SourceError
 from rehead.features.cache import cache_folder, check_writable
 from rehead.progress import Progress, Silent
@@ -76,7 +76,7 @@ def apply_plan(
             what=f"{plan} removes all {len(photos)} photos.", fix="Leave some of them: change their action to keep."
         )
     known = {photo.label for photo in photos.values()}
-    _write(target, _manifest(list(changed.values()), catalog, target))
+    write_asked(target, _manifest(list(changed.values()), catalog, target))
     return Applied(
         manifest=target,
         n=len(changed),
@@ -100,11 +100,6 @@ def check_free(path: Path, option: str, force: bool) -> Path:
             what=f"{path} is there already.", fix=f"Name another file with --{option}, or replace it: --force"
         )
     return path
-
-
-def write_plan(path: Path, text: str) -> None:
-    """`path` holds the text. Raises RunError."""
-    _write(path, text)
 
 
 def _followed(photos: dict[str, Photo], lines: Sequence[Line], catalog: Catalog) -> tuple[dict[str, Photo], list[Skip]]:
@@ -145,14 +140,3 @@ def _manifest(photos: Sequence[Photo], catalog: Catalog, target: Path) -> str:
         )
         writer.writerow([path.replace(os.sep, "/"), photo.label, "" if catalog.ours else photo.side, photo.group or ""])
     return text.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise RunError(
-            what=f"{path} cannot be written.",
-            why=f"{error.strerror or error}.",
-            fix="Name a place that you may write to.",
-        ) from error

@@ -11,6 +11,7 @@ from rehead.cli.arguments import Interrupt, named, not_empty
 from rehead.cli.findings import show_applied, show_audit, show_plan
 from rehead.cli.options import Cache, Json, Layout, finish
 from rehead.cli.terminal import progress_for
+from rehead.durable import write_asked
 from rehead.errors import RecipeError
 
 
@@ -52,7 +53,7 @@ def audit(
         if not json:
             show_applied(applied)
         return
-    from rehead.auditing.apply import check_free, write_plan
+    from rehead.auditing.apply import check_free
     from rehead.auditing.job import audit as run_audit
     from rehead.auditing.plan import as_csv, plan_of
 
@@ -64,7 +65,7 @@ def audit(
                           stop=stop, seed=seed, **settings)  # fmt: skip
     plan = plan_of(found)
     if target is not None:
-        write_plan(target, as_csv(plan))
+        write_asked(target, as_csv(plan))
     finish(progress, found.to_dict() if json else None)
     if not json:
         show_audit(found, photos)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rehead.cli.tables import console, printable, say, show_table
-from rehead.cli.terminal import opening, percent
+from rehead.cli.tables import console, percent, printable, say, show_table
+from rehead.cli.terminal import opening
 from rehead.errors import counted
 
 if TYPE_CHECKING:

@@ -14,6 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rehead.verdict.intervals import Interval
+
 PIPED_WIDTH = 500  # columns; more than any table has
 GAP = 3  # columns of a terminal between two of a table
 WIDEST_FIRST = 40  # columns that a table's first column keeps where there is room
@@ -63,6 +65,20 @@ def as_unicode(path: str) -> str:
 def shortened(text: str, width: int) -> str:
     """At most `width` characters of a text, with a sign where some are missing."""
     return text if len(text) <= width else text[: max(1, width - 1)] + "…"
+
+
+def percent(interval: Interval | None) -> str:
+    """'98.5 %  (96.7 to 99.3)'."""
+    if interval is None:
+        return "–"
+    return f"{100 * interval.value:.1f} %  ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+
+
+def narrow(interval: Interval | None) -> str:
+    """'98.5 (96.7–99.3)', in percent."""
+    if interval is None:
+        return "–"
+    return f"{100 * interval.value:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
 
 
 def table(header: Sequence[str], right: Sequence[int] = ()) -> Any:

@@ -15,22 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rehead.cli.showing import Bars, Lines
-from rehead.cli.tables import GAP, console, printable, say, shortened, show_table, table
-from rehead.errors import ReheadError, counted
+from rehead.cli.tables import console, narrow, printable, say, show_table
+from rehead.errors import ReheadError
 
 if TYPE_CHECKING:
-    from rich.console import Console
 
     from rehead.run import Tuned
-    from rehead.verdict.bootstrap import Estimate
-    from rehead.verdict.intervals import Interval
     from rehead.verdict.judging import AnyVerdict
-    from rehead.verdict.metrics import ClassVerdict, Verdict
+    from rehead.verdict.metrics import Verdict
     from rehead.verdict.multilabel import MultilabelVerdict
     from rehead.verdict.regression import RegressionVerdict
-
-NARROWEST = 4  # columns for a class in the table of what was named for what
-MAX_CONFUSION = 12  # classes; a larger matrix does not fit a terminal and stands in verdict.json
 
 
 def progress_for(*, json: bool) -> Lines | Bars:
@@ -46,22 +40,16 @@ def show_error(error: ReheadError) -> None:
     say("Error: " + "\n  ".join(parts), sys.stderr)
 
 
-def percent(interval: Interval | None) -> str:
-    """'98.5 %  (96.7 to 99.3)'."""
-    if interval is None:
-        return "–"
-    return f"{100 * interval.value:.1f} %  ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
-
-
 def show_verdict(verdict: AnyVerdict, photos: str | None = None) -> None:
     """The verdict as a sentence and tables. photos: what its paths are relative to; they are shown so that they open."""
     mistakes: Any = tuple(replace(m, path=opening(m.path, photos)) for m in verdict.mistakes)
     verdict = replace(verdict, mistakes=mistakes)
-    if verdict.task == "classification":
-        _show_classification(cast("Verdict", verdict))
-        return
+    from rehead.cli.answers import show_classes
     from rehead.cli.verdicts import show_labels, show_numbers
 
+    if verdict.task == "classification":
+        show_classes(cast("Verdict", verdict))
+        return
     if verdict.task == "multilabel":
         show_labels(cast("MultilabelVerdict", verdict))
     else:
@@ -75,109 +63,6 @@ def opening(path: str, photos: str | None) -> str:
     place = Path(photos).expanduser()
     shown = os.path.normpath((place if place.is_dir() else place.parent) / path)
     return shown if os.path.isfile(shown) else path
-
-
-def _show_classification(verdict: Verdict) -> None:
-    out = console()
-    right = round(verdict.top1.value * verdict.top1.n)
-    low, high = 100 * verdict.top1.low, 100 * verdict.top1.high
-    from rehead.verdict.metrics import judged_on
-
-    out.print(
-        f"\n[bold]Right on {right} of {judged_on(verdict.side, verdict.top1.n)}: {100 * verdict.top1.value:.1f} %[/bold]"
-        f" (95 % interval {low:.1f} to {high:.1f})"
-    )
-    facts = [
-        f"most frequent class alone {100 * verdict.majority.value:.1f} %",
-        f"macro F1 {_decimals(verdict.macro_f1)}",
-    ]
-    facts.append(f"log-loss {_decimals(verdict.log_loss)}")
-    if verdict.top5 is not None:
-        facts.insert(0, f"top-5 {percent(verdict.top5)}")
-    if verdict.n_train:
-        facts.append(f"learned from {counted(verdict.n_train, 'photo')}{', a part of them' if verdict.partial else ''}")
-    out.print("; ".join(facts), style="dim", markup=False)
-    if doubts := _doubts(verdict):
-        out.print("; ".join(doubts), style="dim", markup=False)
-    if verdict.growth is not None:
-        out.print(verdict.growth.sentence, style="dim", markup=False)
-    for note in verdict.notes:
-        out.print(f"! {printable(note)}", style="yellow", markup=False)
-    _show_classes(verdict, out)
-    _show_mistakes(verdict, out)
-
-
-def _decimals(number: Estimate) -> str:
-    """'0.985 (0.967 to 0.993)'."""
-    return f"{number.value:.3f} ({number.low:.3f} to {number.high:.3f})"
-
-
-def _doubts(verdict: Verdict) -> list[str]:
-    """How far the answers can be relied on."""
-    said = []
-    if verdict.calibration is not None:
-        error = verdict.calibration.after.error
-        said.append(
-            f"probabilities are off by {100 * error.value:.1f} points ({100 * error.low:.1f} to {100 * error.high:.1f})"
-        )
-    if (found := verdict.selective) is not None:
-        if found.threshold is None:
-            said.append(f"no threshold makes answers right on {found.precision:.0%}: all count as unsure")
-        elif found.threshold == 0:
-            said.append(
-                f"no answer counts as unsure: at least {found.precision:.0%} are right on {found.n} photos apart"
-            )
-        else:
-            right = "" if found.right is None else f", the others are right on {percent(found.right)}"
-            said.append(f"unsure below {found.threshold:.2f}: {100 * (1 - found.coverage.value):.1f} %{right}")
-        if found.n * (1 - found.precision) < 1:
-            said[-1] += f" ({found.n} photos, on which that was chosen, are too few to show {found.precision:.4g})"
-    if verdict.unfamiliar is not None:
-        said.append(f"unfamiliar {100 * verdict.unfamiliar.value:.1f} %")
-    return said
-
-
-def _show_classes(verdict: Verdict, out: Console) -> None:
-    from rich.text import Text
-
-    out.print()
-    rows = [(printable(facts.label), str(facts.n), *_shares(facts)) for facts in verdict.classes]
-    show_table(["class", "photos", "precision %", "recall %"], rows, right=range(1, 4))
-    if len(verdict.classes) > MAX_CONFUSION:
-        return
-    out.print()
-    names = [printable(facts.label) for facts in verdict.classes]
-    first = min(max(10, *map(len, names)), out.width // 3)
-    longest = (out.width - first) // len(names) - GAP  # so that all columns fit
-    if longest < NARROWEST:
-        out.print("What was named for what needs a wider terminal; --json has it.", style="dim")
-        return
-    made = table(["is / named", *(shortened(name, longest) for name in names)], range(1, 1 + len(names)))
-    for name, row in zip(names, verdict.confusion, strict=True):
-        made.add_row(Text(name, overflow="fold"), *(str(count) if count else "·" for count in row))
-    out.print(made)
-
-
-def _shares(facts: ClassVerdict) -> list[str]:
-    return [_narrow(facts.precision), _narrow(facts.recall)]
-
-
-def _narrow(interval: Interval | None) -> str:
-    """'98.5 (96.7–99.3)', in percent."""
-    if interval is None:
-        return "–"
-    return f"{100 * interval.value:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
-
-
-def _show_mistakes(verdict: Verdict, out: Console) -> None:
-    if not verdict.mistakes:
-        return
-    out.print()
-    rows = [
-        (printable(m.path), printable(m.label), printable(m.predicted), f"{m.probability:.3f}")
-        for m in verdict.mistakes
-    ]
-    show_table(["worst mistakes", "is", "named", "with"], rows, right=[3])
 
 
 def show_tuned(tuned: Tuned) -> None:
@@ -244,7 +129,7 @@ def _state(run: Any) -> str:
         return f"mAP {verdict.mean_ap or '–'}"
     if verdict.task == "regression":
         return f"off by {verdict.mae}"
-    return _narrow(verdict.top1)
+    return narrow(verdict.top1)
 
 
 def show_run(run: Any) -> None:

@@ -10,7 +10,7 @@ import typer
 from rehead.cli import terminal
 from rehead.cli.arguments import Interrupt, named
 from rehead.cli.options import Cache, Json, Layout, MaxBad, Tta, finish
-from rehead.cli.tables import console, printable, say, show_table
+from rehead.cli.tables import console, percent, printable, say, show_table
 from rehead.errors import ReheadError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _show(found: Compared, photos: str, page: Optional[Path]) -> None:
     out = console()
     out.print(f"\n{printable(found.sentence)}", style="bold", markup=False)
     for name, right in zip(found.names, found.right, strict=True):
-        out.print(f"{printable(name)}: right on {terminal.percent(right)}", markup=False)
+        out.print(f"{printable(name)}: right on {percent(right)}", markup=False)
     difference = found.paired.difference
     out.print(
         f"difference {100 * difference.value:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f}); "

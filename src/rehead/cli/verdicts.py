@@ -1,14 +1,13 @@
-"""How verdicts on labels and on numbers look; those on classes are in `terminal.py`."""
+"""How verdicts on labels and on numbers look; those on classes are in `answers.py`."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from rehead.cli.tables import console, printable, show_table
+from rehead.cli.tables import console, narrow, printable, show_table
 from rehead.errors import counted
 from rehead.verdict.bootstrap import Estimate, short
-from rehead.verdict.intervals import Interval
 from rehead.verdict.metrics import judged_on
 from rehead.verdict.multilabel import MultilabelVerdict
 from rehead.verdict.regression import RegressionVerdict
@@ -23,13 +22,13 @@ def show_labels(verdict: MultilabelVerdict) -> None:
     head = "mAP not defined" if verdict.mean_ap is None else f"mAP {short(verdict.mean_ap.value)}"
     out.print(f"\n[bold]{head} on {judged_on(verdict.side, verdict.n)}[/bold]{_interval(verdict.mean_ap)}")
     right = round(exact.value * exact.n)
-    facts = [f"exactly the right labels on {right} of {exact.n}: {_narrow(exact)} %"]
+    facts = [f"exactly the right labels on {right} of {exact.n}: {narrow(exact)} %"]
     facts.append(f"most frequent labels alone {100 * verdict.majority.value:.1f} %")
     facts.append(f"micro F1 {verdict.micro_f1}, macro F1 {verdict.macro_f1}")
     _show_facts(verdict, facts)
     rows = [
-        (printable(x.label), str(x.n), _share(x.average_precision), f"{x.threshold:.2f}", _narrow(x.precision),
-         _narrow(x.recall), _share(x.f1))
+        (printable(x.label), str(x.n), _share(x.average_precision), f"{x.threshold:.2f}", narrow(x.precision),
+         narrow(x.recall), _share(x.f1))
         for x in verdict.labels
     ]  # fmt: skip
     out.print()
@@ -84,13 +83,6 @@ def _decimals(error: float) -> int:
 
 def _interval(estimate: Estimate | None) -> str:
     return "" if estimate is None else f" (95 % interval {short(estimate.low)} to {short(estimate.high)})"
-
-
-def _narrow(interval: Interval | None) -> str:
-    """'98.5 (96.7–99.3)', in percent."""
-    if interval is None:
-        return "–"
-    return f"{100 * interval.value:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
 
 
 def _share(value: Estimate | None) -> str:

@@ -17,7 +17,7 @@ from rehead.auditing.examine import examine, features_of_run, read_audit
 from rehead.auditing.findings import Audit
 from rehead.bundle import read_head, softmax
 from rehead.data.catalog import Catalog
-from rehead.durable import write_bytes
+from rehead.durable import write_asked
 from rehead.errors import ReheadError, RunError, counted
 from rehead.features.cache import cache_folder
 from rehead.heat import activation, shares
@@ -98,14 +98,7 @@ def check_page(path: Path) -> None:
 def write_page(path: Path, html: str) -> None:
     """Writes a page, whole or not at all. Raises RunError where it cannot be written."""
     check_page(path)
-    try:
-        write_bytes(path, html.encode("utf-8"))
-    except OSError as error:
-        raise RunError(
-            what=f"The page cannot be written to {path}.",
-            why=f"{error.strerror or error}.",
-            fix="Name a file that you may write to.",
-        ) from error
+    write_asked(path, html)
 
 
 def _story(

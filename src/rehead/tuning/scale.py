@@ -26,10 +26,6 @@ class Scale:
     def standardised(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         return ((values.astype(np.float64) - self.mean) / self.std).astype(np.float32)
 
-    def restored(self, outputs: NDArray[np.floating]) -> NDArray[np.float32]:
-        """The opposite of `standardised`."""
-        return (outputs.astype(np.float64) * self.std + self.mean).astype(np.float32)
-
     def on(self, head: Head) -> Head:
         """The head with its output, a standardised number, restored."""
         weight, bias = (array.astype(np.float64) * self.std for array in head.layers[-1])
