@@ -9,6 +9,7 @@ part of the picture at a time (occlusion, Zeiler and Fergus 2014).
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import tomllib
@@ -127,10 +128,8 @@ def _asked(model: Model, pixels: NDArray[np.uint8], target: int) -> tuple[NDArra
         head = read_head(model.bundle.folder)
         method = CAM if len(head.layers) == 1 else GRAD_CAM
         return activation(head, model.map(pixels[None])[0], target), method
-    try:
-        import captum.attr  # noqa: F401
-    except ImportError:
-        raise MissingExtra("captum", "tune", "A map of this network") from None
+    if importlib.util.find_spec("captum") is None:
+        raise MissingExtra("captum", "tune", "A map of this network")
     try:
         return _grad_cam(model, pixels, target), GRAD_CAM
     except ReheadError:  # it was tuned, or its weights are not here

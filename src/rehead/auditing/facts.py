@@ -126,7 +126,7 @@ def _tables() -> NDArray[np.float32]:
         file = io.BytesIO()
         Image.new("L", (8, 8)).save(file, "JPEG", quality=quality)
         with Image.open(file) as image:
-            tables.append(image.quantization[0])  # type: ignore[attr-defined]
+            tables.append(getattr(image, "quantization", {})[0])
     return np.array(tables, np.float32)
 
 

@@ -19,7 +19,6 @@ from rehead.cli.tables import console, narrow, printable, say, show_table
 from rehead.errors import ReheadError
 
 if TYPE_CHECKING:
-
     from rehead.run import Tuned
     from rehead.verdict.judging import AnyVerdict
     from rehead.verdict.metrics import Verdict
