@@ -17,7 +17,7 @@ from measured import DATA, report
 
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
-from rehead.export import ready_prefix
+from rehead.exporting.prefixes import ready_prefix
 from rehead.features.engines import OnnxEngine
 from rehead.features.extract import extract
 from rehead.features.store import Store

@@ -20,7 +20,7 @@ import blake3
 import numpy as np
 from measured import DATA, generated, median, report, timed
 
-from rehead.export import ready_prefix
+from rehead.exporting.prefixes import ready_prefix
 from rehead.features.store import Store
 from rehead.progress import Silent
 

@@ -18,7 +18,7 @@ from forked import Forked
 from leaks import Held, left_since
 from PIL import Image
 
-from rehead.export import ready_prefix
+from rehead.exporting.prefixes import ready_prefix
 from rehead.progress import Silent
 
 hypothesis.settings.register_profile("busy", deadline=None)  # a machine that does other things is no failure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 import rehead
 from rehead import bundle as bundles
+from rehead.errors import BundleError
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -55,7 +57,45 @@ def test_a_bundle_of_format_3_says_what_it_doubts() -> None:
     assert known.probability == pytest.approx(0.64154, abs=1e-5)
     assert known.distance == pytest.approx(0, abs=1e-3)
     assert (other.unfamiliar, other.doubts) == (True, "unsure, unfamiliar")
-    assert model.bundle.facts["format"] == 3
+    assert (model.bundle.facts["variants"], model.bundle.facts["neighbours"]) == ({}, None)
+
+
+def test_a_bundle_of_format_4_names_its_variants_and_shows_what_it_knows() -> None:
+    bundle = rehead.load(GOLDEN / "bundle-4").bundle
+    assert bundle.facts["format"] == 4
+    assert bundle.variants["copy"].files == (GOLDEN / "bundle-4" / "model-copy.onnx",)
+    assert bundle.variants["copy"].measured == {"agreement": 1.0}
+    assert bundle.facts["neighbours"]["labels"] == ["red"] * 3
+    assert rehead.load(GOLDEN / "bundle-4").predict(red()).probability == pytest.approx(0.64154, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"variants": {"copy": {"files": ["../model-copy.onnx"], "measured": {}}}},
+        {"variants": {"copy": {"files": ["rehead.json"], "measured": {}}}},
+        {"variants": {"../copy": {"files": ["model-copy.onnx"], "measured": {}}}},
+        {"variants": {"copy": {"files": ["other.onnx"], "measured": {}}}},
+        {"variants": {"copy": ["model-copy.onnx"]}},
+        {"neighbours": {"file": "neighbours.jpg", "tile": 0, "columns": 3, "labels": []}},
+        {"neighbours": {"file": "model-copy.onnx", "tile": 8, "columns": 3, "labels": []}},
+    ],
+)
+def test_what_is_no_variant_and_no_sheet_of_photos_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    folder = shutil.copytree(GOLDEN / "bundle-4", tmp_path / "bundle")
+    facts = json.loads((folder / "rehead.json").read_text())
+    (folder / "rehead.json").write_text(json.dumps({**facts, **change}))
+    with pytest.raises(BundleError):
+        rehead.load(folder)
+
+
+def test_a_variant_takes_the_place_of_its_namesake(tmp_path: Path) -> None:
+    folder = shutil.copytree(GOLDEN / "bundle-4", tmp_path / "bundle")
+    (tmp_path / "new").write_bytes(b"new")
+    bundle = bundles.add_variant(bundles.read(folder), "copy", {"new.bin": tmp_path / "new"}, {})
+    assert [file.name for file in bundle.variants["copy"].files] == ["new.bin"]
+    assert not (folder / "model-copy.onnx").exists()
+    assert bundles.read(folder).facts == bundle.facts
 
 
 def test_older_bundles_do_not_say_what_they_doubt() -> None:

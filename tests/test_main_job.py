@@ -18,6 +18,7 @@ from PIL import Image
 
 import rehead
 from rehead import bundle as bundles
+from rehead import bundle_facts
 from rehead.bundle import softmax
 from rehead.errors import BundleError, PhotoError, RunError
 from rehead.verdict.intervals import Interval
@@ -143,7 +144,7 @@ def test_the_bundle_agrees_with_the_network_in_pytorch(tuned: rehead.Tuned, fold
 
 
 def test_features_do_not_depend_on_the_photos_beside_them(tuned: rehead.Tuned, cache: Path, folder: Path) -> None:
-    from rehead.export import ready_prefix
+    from rehead.exporting.prefixes import ready_prefix
     from rehead.features.engines import ENGINES
     from rehead.pixels import prepare
     from rehead.progress import Silent
@@ -179,7 +180,7 @@ def test_a_changed_bundle_is_refused(tuned: rehead.Tuned, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [({"format": bundles.FORMAT + 1}, "upgrade"), ({"surprise": 1}, "surprise")]
+    ("change", "words"), [({"format": bundle_facts.FORMAT + 1}, "upgrade"), ({"surprise": 1}, "surprise")]
 )
 def test_a_newer_or_unknown_bundle_is_refused(change: dict, words: str, tuned: rehead.Tuned, tmp_path: Path) -> None:
     copy = shutil.copytree(tuned.bundle, tmp_path / "bundle")
@@ -264,7 +265,7 @@ def test_sigkill_during_extraction_loses_nothing(tmp_path: Path, cache: Path) ->
 WRITING = """
 import os, signal, sys, numpy as np
 from pathlib import Path
-from rehead import bundle as bundles, durable
+from rehead import bundle as bundles, bundle_facts, durable
 moment = [int(sys.argv[2])]
 real = os.fsync
 def killed(descriptor):
@@ -274,7 +275,7 @@ def killed(descriptor):
     real(descriptor)
 os.fsync = killed
 head = bundles.Head("linear", ((np.ones((2, 3), np.float32), np.zeros(2, np.float32)),))
-facts = dict.fromkeys(bundles.KEYS - {"format", "head", "files"}, {})
+facts = dict.fromkeys(bundle_facts.KEYS - {"format", "head", "files", "variants", "neighbours"}, {})
 preprocess = dict(height=8, width=8, mean=(.5, .5, .5), std=(.5, .5, .5))
 facts |= {"classes": ["new", "model"], "preprocess": bundles.Preprocess(**preprocess).to_dict()}
 facts |= {"task": "classification", "thresholds": [], "verdict": {"n_train": 1}}

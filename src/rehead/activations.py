@@ -17,7 +17,7 @@ from rehead.data.catalog import Catalog
 from rehead.data.rows import Skip
 from rehead.data.split import fold_numbers
 from rehead.errors import PhotoError
-from rehead.export import ready_prefix
+from rehead.exporting.prefixes import ready_prefix
 from rehead.extraction import extract_missing, in_store, job_order, left_out, open_store, photos_there
 from rehead.features.extract import check_bad
 from rehead.features.store import Store

@@ -17,7 +17,7 @@ from rehead.data.rows import quoted
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import RecipeError, RunError, SourceError, counted
-from rehead.export import check_backbone
+from rehead.exporting.prefixes import check_backbone
 from rehead.features.engines import check_engine
 from rehead.features.extract import check_bad
 from rehead.ground import check_layers

@@ -19,7 +19,7 @@ from rehead.activations import Extracted, at_the_cut
 from rehead.auditing.ties import tied
 from rehead.bundle import Familiar, Head
 from rehead.errors import Diverged, counted
-from rehead.export import export_prefix
+from rehead.exporting.graph import export_prefix
 from rehead.extraction import job_order, with_decided_fit
 from rehead.ground import (
     Ground,

@@ -23,7 +23,7 @@ from rehead.data.memory import encoded
 from rehead.data.rows import Skip
 from rehead.data.split import fold_numbers, stratified_order
 from rehead.errors import PhotoError, RunError, SourceError, TooManyBad, counted
-from rehead.export import ready_prefix
+from rehead.exporting.prefixes import ready_prefix
 from rehead.features.engines import Prefix, open_engine, precision_of, resolve
 from rehead.features.extract import Extracted, extract, too_many_bad
 from rehead.features.store import Store

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.auditing.ties import tied
-from rehead.export import in_batches
+from rehead.exporting.agreement import in_batches
 from rehead.extraction import chosen_prefix, extract_missing, folds_of, in_store, job_order, open_store, photos_there
 from rehead.features.engines import OnnxEngine, Prefix, resolve
 from rehead.job import Job

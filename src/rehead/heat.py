@@ -33,6 +33,12 @@ CAM, GRAD_CAM, OCCLUSION = "class activation map", "Grad-CAM", "occlusion"
 N_WINDOWS = 7  # that are hidden one at a time along each side: as fine as the last maps of most networks
 SHOWN_PIXELS = 448  # the shorter side of a picture that is written, at least
 OPACITY = 0.65  # of the strongest place
+STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)
+COLOURS = (
+    (0, 87, 188, 249, 252),
+    (0, 16, 55, 142, 255),
+    (4, 110, 84, 9, 164),
+)  # red, green, blue there: dark to bright
 
 
 @dataclass(frozen=True)
@@ -47,14 +53,12 @@ class Heat:
 
     def overlay(self) -> Image.Image:
         """The picture with what speaks for the class laid over it, from dark to bright; what speaks against it is left."""
-        from matplotlib import colormaps
-
         picture = Image.fromarray(self.pixels)
         scale = max(1.0, SHOWN_PIXELS / min(picture.size))
         picture = picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BICUBIC)
         strength = np.asarray(Image.fromarray(shares(self.values)).resize(picture.size, Image.Resampling.BICUBIC))
         strength = np.clip(strength, 0, 1)[..., None]
-        colours = colormaps["inferno"](strength[..., 0])[..., :3] * 255
+        colours = np.stack([np.interp(strength[..., 0], STOPS, channel) for channel in COLOURS], axis=-1)
         mixed = np.asarray(picture) * (1 - OPACITY * strength) + colours * OPACITY * strength
         return Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))
 

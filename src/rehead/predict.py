@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rehead.bundle import FACTS, Bundle, read, sigmoid, softmax
+from rehead.bundle import Bundle, read, sigmoid, softmax
+from rehead.bundle_facts import FACTS
 from rehead.errors import BundleError, PhotoError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import fit_array, fit_image, prepare

@@ -17,7 +17,8 @@ from rehead.begin import Wish, begun, full_paths
 from rehead.data.catalog import Catalog, as_csv
 from rehead.deeper import tune_layers
 from rehead.errors import ReheadError, counted
-from rehead.export import compare, with_head
+from rehead.exporting.agreement import compare
+from rehead.exporting.graph import with_head
 from rehead.extraction import sample_pixels
 from rehead.features.cache import cache_folder, check_writable
 from rehead.features.extract import BAD_LIST, bad_table, listed

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from rehead.bundle import Head, softmax
-from rehead.export import pooled_map, with_head
+from rehead.exporting.graph import pooled_map, with_head
 from rehead.tuning.familiar import KEPT, far, fit_familiar, unit
 
 CLOUD = np.random.default_rng(0).normal(2, 1, (400, 8)).astype(np.float32)

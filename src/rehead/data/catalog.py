@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.bundle import Task
+from rehead.bundle_facts import Task
 from rehead.data.rows import Skip
 from rehead.data.split import HELD_OUT_SIDES, split_keys
 from rehead.data.targets import names_in, strata_of, targets_of

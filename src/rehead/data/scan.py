@@ -17,7 +17,7 @@ from typing import cast
 
 import blake3
 
-from rehead.bundle import Task
+from rehead.bundle_facts import Task
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.checks import checked_split
 from rehead.data.folders import PICTURE_NAMES

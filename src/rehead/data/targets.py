@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.bundle import Task
+from rehead.bundle_facts import Task
 from rehead.data.rows import label_of, quoted
 
 SEPARATOR = ";"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rehead import bundle as bundles
+from rehead.bundle_facts import FACTS
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.joining import joined
 from rehead.data.sources import open_source
@@ -120,14 +121,14 @@ def read_earlier(folder: str | os.PathLike[str], cache: Path) -> Earlier:
 
 def places(folder: Path) -> tuple[Path, Path]:
     """The bundle and the run."""
-    if (folder / bundles.FACTS).is_file():
+    if (folder / FACTS).is_file():
         return folder, folder.parent
     bundle = folder / "bundle"
-    if (folder / RECIPE).is_file() and not (bundle / bundles.FACTS).is_file():
+    if (folder / RECIPE).is_file() and not (bundle / FACTS).is_file():
         raise RunError(
             what=f"The run {folder} is not finished.", fix=f"Go on with it first: rehead tune --resume {folder}"
         )
-    return (bundle, folder) if (bundle / bundles.FACTS).is_file() else (folder, folder)
+    return (bundle, folder) if (bundle / FACTS).is_file() else (folder, folder)
 
 
 def _asked(run: Path) -> Asked:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from rehead.bundle import Task
+from rehead.bundle_facts import Task
 
 UNITS: dict[Task, str] = {
     "classification": "cross-entropy, nats",

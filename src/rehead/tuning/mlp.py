@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rehead.bundle import Activation, Head, Task
+from rehead.bundle import Activation, Head
+from rehead.bundle_facts import Task
 from rehead.data.split import seed_for
 from rehead.nets.heads import head_from_module, mlp_module
 from rehead.progress import Progress

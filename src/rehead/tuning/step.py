@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rehead.bundle import Task
+from rehead.bundle_facts import Task
 from rehead.tuning.course import Course
 from rehead.tuning.losses import loss_of
 from rehead.tuning.mixing import erased, mixed

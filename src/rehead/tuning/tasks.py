@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rehead.bundle import Head, Task
+from rehead.bundle import Head
+from rehead.bundle_facts import Task
 from rehead.errors import RecipeError
 from rehead.progress import Progress, Silent
 from rehead.tuning.head import SOFT_PENALTY, Fitted, X, Y, fit_head, mlp_settings, soft_head

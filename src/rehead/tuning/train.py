@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rehead.bundle import Task
+from rehead.bundle_facts import Task
 from rehead.data.split import seed_for
 from rehead.errors import Defect, RunError
 from rehead.tuning.checks import check_loss, sound

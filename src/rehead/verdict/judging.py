@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.bundle import Task
+from rehead.bundle_facts import Task
 from rehead.errors import counted
 from rehead.verdict.intervals import wilson
 from rehead.verdict.metrics import Verdict, judge

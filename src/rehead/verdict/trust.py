@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.bundle import ABOVE_ALL, Bundle, Familiar, softmax
+from rehead.bundle import Bundle, Familiar, softmax
+from rehead.bundle_facts import ABOVE_ALL
 from rehead.verdict.calibrate import calibration, fit_temperature
 from rehead.verdict.intervals import wilson
 from rehead.verdict.metrics import Verdict

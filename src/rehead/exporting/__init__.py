@@ -1,0 +1,1 @@
+"""Network, head and preprocessing as a graph that runs anywhere."""
