@@ -165,6 +165,7 @@ def _solution(
         learned=ground.plan.learning,
         apart=apart,
         familiar=familiar,
+        bank=() if familiar is None else tuple(ground.train[int(place)] for place in ground.learn[:MAX_BANK]),
         distances=None if familiar is None else far(shown, familiar.bank, familiar.k),
     )
 

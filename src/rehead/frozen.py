@@ -11,7 +11,7 @@ from rehead.extraction import chosen_prefix, extract_missing, folds_of, in_store
 from rehead.features.engines import OnnxEngine, Prefix, resolve
 from rehead.job import Job
 from rehead.solution import Solution
-from rehead.tuning.familiar import far, fit_familiar
+from rehead.tuning.familiar import bank_rows, far, fit_familiar
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.tasks import fit_task
 
@@ -56,6 +56,7 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
         apart=None if fitted.apart is None else ([train[row] for row in fitted.apart.rows], fitted.apart.logits),
         penalty=fitted.penalty,
         familiar=familiar,
+        bank=() if familiar is None else tuple(train[int(row)] for row in bank_rows(len(train), seed=recipe.seed)),
         distances=None if familiar is None else far(shown, familiar.bank, familiar.k),
     )
 

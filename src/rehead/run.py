@@ -26,6 +26,7 @@ from rehead.frozen import tune_head
 from rehead.job import Job
 from rehead.progress import Clock, Progress, Silent
 from rehead.reporting.job import report as write_report
+from rehead.reporting.sheet import sheet
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
 from rehead.runs.outputs import write_outputs
@@ -93,6 +94,7 @@ def tune(
     track: Sequence[str] = (),
     from_run: str | os.PathLike[str] | None = None,
     report: bool = True,
+    with_neighbours: bool = False,
     **settings: Any,
 ) -> Tuned:
     """A verified model from labelled photos.
@@ -110,6 +112,7 @@ def tune(
     from_run: the folder of an earlier run, or its bundle: its photos and classes are learned again together with those of
         source, from the features that are kept, by its recipe where no setting is given.
     report: whether the photos are audited and a page about the run is written, report.html, when it is finished.
+    with_neighbours: whether the bundle shows small pictures of photos learned from, as those most like a new one.
     settings: the fields of `Recipe`, such as backbone="efficientnet_lite0", head="linear", seed=0.
     Raises the errors of `rehead.errors`; nothing that was computed is lost.
     """
@@ -159,12 +162,16 @@ def tune(
         skipped = [*catalog.skipped, *solution.bad.values()]
         facts = _facts(catalog, solution, chosen, verdict) | trust.facts(solution.familiar)
         counts = {"train": len(train), "held_out": len(held_out), "skipped": len(skipped)}
-        card = model_card(facts, solution.note, run.path.name.strip("."), counts)
+        pictures = _pictures(solution, progress) if with_neighbours else None
+        shown_here = 0 if pictures is None else len(pictures[0]["labels"])
+        card = model_card(facts, solution.note, run.path.name.strip("."), counts, n_shown=shown_here)
         model = with_head(
             solution.body, solution.head, catalog.task, temperature=trust.temperature, familiar=solution.familiar
         )
-        run.check_room(len(model), "the bundle")
-        written = bundles.write(run.path / "bundle", model=model, head=solution.head, card=card, facts=facts)
+        run.check_room(len(model) + (0 if pictures is None else len(pictures[1])), "the bundle")
+        written = bundles.write(
+            run.path / "bundle", model=model, head=solution.head, card=card, facts=facts, pictures=pictures
+        )
         pixels = sample_pixels(catalog, [*held_out, *train], solution.card, N_COMPARED)
         compare(written, pixels, solution.features(pixels), solution.head, spread=float(targets.std()))
         clock.lap("export")
@@ -188,6 +195,21 @@ def tune(
         path = run.finish()
         tuned = Tuned(path, path / "bundle", verdict, chosen, catalog.classes, solution.note, seconds, images)
         return _reported(tuned, catalog, place, progress, clock) if report else tuned
+
+
+def _pictures(solution: Solution, progress: Progress) -> tuple[dict[str, Any], bytes] | None:
+    """The sheet of the photos that the model knows, None where they are too few for that to be known."""
+    if not solution.bank:
+        progress.note("The bundle shows no neighbours: there are too few photos to say what is familiar.")
+        return None
+    progress.phase("Making small pictures", len(solution.bank))
+    about, data, n_gone = sheet(solution.catalog, solution.bank, progress.advance)
+    gone = f"; {counted(n_gone, 'photo')} of them cannot be read any more, grey tiles stand for them" if n_gone else ""
+    progress.note(
+        f"The bundle shows {counted(len(solution.bank), 'photo')} learned from ({len(data) / 1e6:.1f} MB){gone}. "
+        "Whoever gets it sees them."
+    )
+    return about, data
 
 
 def _reported(tuned: Tuned, catalog: Catalog, cache: Path, progress: Progress, clock: Clock) -> Tuned:

@@ -26,7 +26,8 @@ class Solution:
     bad: photos that could not be read. n_stored: photos whose features were there already. thresholds: of several labels.
     apart: of classes, training photos that the model, or one like it in a k-fold, did not learn from: their positions
     and logits (m, n_classes). penalty: that a linear head alone was solved with. familiar: the photos that it knows, None
-    where they are too few. distances: (n,), of the held-out photos to those.
+    where they are too few. bank: their positions in the catalog, in the order of its rows. distances: (n,), of the
+    held-out photos to those.
     """
 
     catalog: Catalog
@@ -45,6 +46,7 @@ class Solution:
     apart: tuple[list[int], NDArray[np.float32]] | None = None
     penalty: float | None = None
     familiar: Familiar | None = None
+    bank: tuple[int, ...] = ()
     distances: NDArray[np.float32] | None = None
 
     @property

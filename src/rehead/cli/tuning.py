@@ -119,6 +119,10 @@ def tune(
     report: Annotated[
         bool, typer.Option(help="Audit the photos and write report.html when the run is finished.")
     ] = True,
+    with_neighbours: Annotated[
+        bool,
+        typer.Option("--with-neighbours", help="Show in the bundle small pictures of photos it learned from."),
+    ] = False,
     cache: Cache = None,
     json: Json = False,
 ) -> None:
@@ -147,7 +151,8 @@ def tune(
     with Interrupt(progress) as stop:
         tuned = run_tune(named(photos), out=out, force=force, layout=layout, valid=valid, test=test, cache=cache,
                          progress=progress, stop=stop, recipe=recipe, resume=resume,
-                         track=track or (), from_run=from_run, report=report, **given)  # fmt: skip
+                         track=track or (), from_run=from_run, report=report,
+                         with_neighbours=with_neighbours, **given)  # fmt: skip
     finish(progress, tuned.to_dict() if json else None)
     if not json:
         terminal.show_verdict(tuned.verdict, photos)

@@ -112,8 +112,8 @@ def with_head(
 
 
 def _add_distance(graph: Any, familiar: Familiar) -> None:
-    """The places in the bank of the k photos nearest to the features, the nearest first, as the output "nearest" (n, k), and
-    the cosine distance to the last of them as "distance" (n,)."""
+    """The places in the bank of the k photos nearest to the features, the nearest first, as the output "nearest" (n, k), their
+    cosine similarities as "similarity" (n, k), and the cosine distance to the last of them as "distance" (n,)."""
     from onnx import TensorProto, helper, numpy_helper
 
     constants = {
@@ -131,13 +131,14 @@ def _add_distance(graph: Any, familiar: Familiar) -> None:
             helper.make_node("Max", ["bank.length", "bank.least"], ["bank.scale"]),
             helper.make_node("Div", ["features", "bank.scale"], ["bank.unit"]),
             helper.make_node("MatMul", ["bank.unit", "bank"], ["bank.near"]),
-            helper.make_node("TopK", ["bank.near", "bank.k"], ["bank.nearest", "nearest"], axis=1),
-            helper.make_node("Gather", ["bank.nearest", "bank.last"], ["bank.kth"], axis=1),
+            helper.make_node("TopK", ["bank.near", "bank.k"], ["similarity", "nearest"], axis=1),
+            helper.make_node("Gather", ["similarity", "bank.last"], ["bank.kth"], axis=1),
             helper.make_node("Sub", ["bank.one", "bank.kth"], ["distance"]),
         ]
     )
     graph.output.append(helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["n"]))
     graph.output.append(helper.make_tensor_value_info("nearest", TensorProto.INT64, ["n", familiar.k]))
+    graph.output.append(helper.make_tensor_value_info("similarity", TensorProto.FLOAT, ["n", familiar.k]))
 
 
 def pooled_map(graph: Any) -> str | None:

@@ -29,10 +29,9 @@ def fit_familiar(
     apart: (m, width) of photos that layers below did not learn from: what a network was tuned on lies nearer together than
     new photos do. With fewer than MIN_APART of them each photo of the bank is measured against the others.
     """
-    n = len(features)
-    if n < MIN_BANK:
+    if len(features) < MIN_BANK:
         return None
-    rows = np.sort(np.random.default_rng(seed_for(seed, "bank")).permutation(n)[:MAX_BANK])
+    rows = bank_rows(len(features), seed=seed)
     bank = unit(np.asarray(features[rows], np.float32)).astype(np.float16)
     k = min(K, len(bank) - 1)
     if apart is not None and len(apart) >= MIN_APART:
@@ -40,6 +39,11 @@ def fit_familiar(
     else:
         distances = far(bank, bank, k + 1)  # the first is the photo itself
     return Familiar(bank, k, float(np.quantile(distances, KEPT)), KEPT)
+
+
+def bank_rows(n: int, *, seed: int = 0) -> NDArray[np.int64]:
+    """Which of n photos the bank holds, ascending: its row i is of photo bank_rows(n)[i]."""
+    return np.sort(np.random.default_rng(seed_for(seed, "bank")).permutation(n)[:MAX_BANK])
 
 
 def far(features: NDArray[np.floating], bank: NDArray[np.float16], k: int) -> NDArray[np.float32]:

@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rehead.errors import counted
 from rehead.verdict.card_parts import card_parts
 from rehead.verdict.metrics import DRAWN
 
 SIDES = {DRAWN: "drawn by rehead", "valid": "the valid side they came with", "test": "the test side they came with"}
 
 
-def model_card(facts: dict[str, Any], head_note: str, name: str, n_photos: dict[str, int]) -> str:
-    """The README.md of a bundle: what a person would publish beside the model."""
+def model_card(facts: dict[str, Any], head_note: str, name: str, n_photos: dict[str, int], *, n_shown: int = 0) -> str:
+    """The README.md of a bundle: what a person would publish beside the model. n_shown: photos of which it has pictures."""
     verdict, backbone, recipe = facts["verdict"], facts["backbone"], facts["recipe"]
     parts = card_parts(facts)
     partial = (
         "\nExtraction was cut short: the head rests on part of the training photos.\n" if verdict["partial"] else ""
+    )
+    shown = (
+        f"\nThe bundle shows {counted(n_shown, 'photo')} that it learned from, as small pictures in `neighbours.jpg`: whoever gets it sees them.\n"
+        if n_shown
+        else ""
     )
     notes = "".join(f"- {note}\n" for note in verdict["notes"])
     return f"""---
@@ -56,7 +62,7 @@ gives {parts.outputs} and `features`; how a picture becomes those pixels stands 
 {parts.limits} The figures hold for photos like the held-out ones; on photos
 taken elsewhere, verify it again: `rehead verify path/to/this/folder your_photos/`. The backbone's own licence and the rights
 in the photos apply.
-"""
+{shown}"""
 
 
 def _what_learned(layers: Sequence[str]) -> str:
