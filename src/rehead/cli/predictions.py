@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from rehead.bundle import Task
 from rehead.cli.arguments import as_bytes, output_failed
