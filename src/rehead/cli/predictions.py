@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from rehead.bundle import Task
+from rehead.bundle_facts import Task
 from rehead.cli.arguments import as_bytes, output_failed
 from rehead.cli.named import Named, found
 from rehead.cli.tables import as_unicode, printable

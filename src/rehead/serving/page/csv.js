@@ -1,0 +1,38 @@
+// The answers as a table: the columns of `rehead predict --format csv`, made here, so that nothing is sent again.
+
+import { ranked } from "./answer.js";
+
+const TOP = 3; // as many classes as rehead predict lists when it is not told
+
+/** pictures: those with an answer or an error, in order. model: {task, classes}. */
+export function asCsv(pictures, model) {
+  const { head, cells, n } = COLUMNS[model.task](model);
+  const rows = [["path", ...head, "doubts", "error"]];
+  for (const { name, row, why } of pictures)
+    rows.push(why ? [name, ...Array(n).fill(""), "", why] : [name, ...cells(row), doubts(row), ""]);
+  return "\ufeff" + rows.map((row) => row.map(cell).join(",")).join("\n") + "\n"; // marked as UTF-8, for Excel
+}
+
+const COLUMNS = {
+  classification({ classes }) {
+    const n = Math.min(TOP, classes.length);
+    const head = Array.from({ length: n }, (_, i) => [`label${i + 1}`, `probability${i + 1}`]).flat();
+    const cells = (row) => row.top.slice(0, n).flatMap(({ label, probability }) => [label, probability.toFixed(6)]);
+    return { head, cells, n: 2 * n };
+  },
+  multilabel() {
+    const each = (row) => ranked(row).map(({ label, probability }) => `${label}=${probability.toFixed(6)}`).join(";");
+    return { head: ["labels", "probabilities"], cells: (row) => [row.labels.join(";"), each(row)], n: 2 };
+  },
+  regression() {
+    return { head: ["value"], cells: (row) => [String(Number(row.value.toPrecision(8)))], n: 1 };
+  },
+};
+
+const doubts = (row) => ["unsure", "unfamiliar"].filter((name) => row[name]).join(", ");
+
+/** A cell, quoted where it has to be. Text that a spreadsheet would take for a formula gets an apostrophe; numbers do not. */
+function cell(value) {
+  const text = /^[=+\-@\t\r]/.test(value) && !/^-?[\d.]+(e[+-]?\d+)?$/i.test(value) ? `'${value}` : value;
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}

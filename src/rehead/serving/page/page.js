@@ -1,0 +1,211 @@
+// The page: what is served, the pictures and their answers, and what can be done with all of them. The parts are in files of
+// their own: intake, camera, sending, card, correction, csv.
+
+import * as camera from "./camera.js";
+import { Card } from "./card.js";
+import { asCsv } from "./csv.js";
+import { byId, counted, make, say } from "./dom.js";
+import * as intake from "./intake.js";
+import { Sending } from "./sending.js";
+import { described } from "./service.js";
+
+const TOP = 25; // classes asked for at once; the rest on demand
+const NEAREST = 5;
+
+let served = { models: [], feedback: false, limits: { images: 8, body_bytes: 16e6 } };
+let model = null;
+let shown = { kind: "all", label: "" };
+let pictures = []; // {file, name, row, why, card}: the answer, or why there is none
+
+const sending = new Sending(
+  () => ({ model: model.name, top: Math.min(TOP, Math.max(1, model.classes.length)), nearest: model.neighbours ? NEAREST : 0 }),
+  () => served.limits,
+  { answered: onAnswer, failed: onFailure, moved: onMove },
+);
+
+async function begin() {
+  try {
+    await look();
+  } catch (error) {
+    return trouble(error.message);
+  }
+  byId("which").hidden = served.models.length < 2;
+  byId("model").append(...served.models.map(({ name }) => make("option", { text: name, value: name })));
+  byId("model").addEventListener("change", ({ target }) => choose(target.value));
+  intake.listen(add);
+  camera.listen(add);
+  watch();
+}
+
+/** Asks what is served, also after a bundle was replaced. */
+async function look(name = null) {
+  served = await described();
+  model = served.models.find((one) => one.name === name) ?? served.models[0];
+  const known = model.classes;
+  const few = known.slice(0, 8).join(", ") + (known.length > 8 ? ` and ${known.length - 8} more` : "");
+  const does = {
+    classification: `Names one of ${known.length} classes: ${few}.`,
+    multilabel: `Gives any number of ${counted(known.length, "label")}: ${few}.`,
+    regression: "Gives each picture a number.",
+  }[model.task];
+  const headline = model.headline ? ` ${model.headline[0].toUpperCase()}${model.headline.slice(1)}.` : "";
+  byId("model-name").textContent = model.name;
+  byId("about").textContent = does + headline;
+  byId("what-classes").textContent = model.task === "regression" ? "its answers" : counted(known.length, model.task === "multilabel" ? "label" : "class");
+  byId("heat").hidden = !model.explains;
+  byId("means-heat").hidden = !model.explains;
+  byId("means-unsure").hidden = model.unsure_below === null;
+  byId("means-unfamiliar").hidden = model.unfamiliar_above === null;
+  if (served.feedback) byId("kept").textContent = "Pictures go to this service alone. It keeps those that you correct, and no others.";
+  byId("classes").replaceChildren(...known.map((label) => make("option", { value: label })));
+  trouble(model.stale ? "The files of this model are gone or were changed since it was loaded. Its answers are those of the old files." : "");
+}
+
+function trouble(text) {
+  byId("trouble").textContent = text;
+  byId("trouble").hidden = !text;
+}
+
+/** Asks another model about the pictures that are here. */
+async function choose(name) {
+  sending.clear();
+  await look(name).catch((error) => trouble(error.message));
+  for (const picture of pictures) Object.assign(picture, { row: null, why: null }).card.wait(model, served);
+  filter({ kind: "all", label: "" });
+  sending.add(pictures);
+}
+
+function add(some) {
+  const added = some.map(({ file, name }) => ({ file, name, row: null, why: null }));
+  for (const picture of added) picture.card = new Card(picture, { again: () => again(picture), changed: tally });
+  for (const picture of added) picture.card.wait(model, served);
+  pictures.push(...added);
+  byId("pictures").append(...added.map(({ card }) => card.element));
+  byId("empty").hidden = true;
+  byId("results").hidden = false;
+  document.body.classList.add("busy");
+  say(`${counted(added.length, "picture")} added.`);
+  sending.add(added);
+}
+
+function again(picture) {
+  Object.assign(picture, { row: null, why: null }).card.wait(model, served);
+  sending.add([picture]);
+}
+
+function onAnswer(picture, row, answer) {
+  if (row.error === undefined) picture.row = row;
+  else picture.why = row.error;
+  picture.card.show();
+  if (answer.version !== model.version) look(model.name).catch((error) => trouble(error.message));
+}
+
+function onFailure(picture, why) {
+  picture.why = why;
+  picture.card.show({ canAgain: true });
+}
+
+function onMove(busyS) {
+  const done = pictures.filter(({ row, why }) => row || why).length;
+  const isOver = sending.isIdle || pictures.length === 0;
+  byId("progress").hidden = isOver;
+  byId("done").max = Math.max(1, pictures.length);
+  byId("done").value = done;
+  byId("stop").textContent = sending.isStopped ? "Go on" : "Stop";
+  const what = sending.isStopped ? "Stopped at" : busyS ? "The service is busy, waiting:" : "Answered";
+  byId("progress-text").textContent = `${what} ${done} of ${pictures.length}`;
+  tally();
+  if (isOver && pictures.length > 0) say(summary());
+}
+
+const KINDS = {
+  all: () => true,
+  unsure: ({ row }) => row?.unsure === true,
+  unfamiliar: ({ row }) => row?.unfamiliar === true,
+  errors: ({ why }) => Boolean(why),
+};
+
+/** The names that a picture was given. */
+const namesOf = ({ row }) => (!row || row.value !== undefined ? [] : (row.labels ?? [row.label]));
+
+function counts() {
+  const found = new Map();
+  for (const name of pictures.flatMap(namesOf)) found.set(name, (found.get(name) ?? 0) + 1);
+  return [...found].sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]));
+}
+
+function summary() {
+  const n = Object.fromEntries(Object.entries(KINDS).map(([kind, is]) => [kind, pictures.filter(is).length]));
+  const classes = counts().slice(0, 5).map(([name, count]) => `${count} ${name}`);
+  const doubts = [n.unsure && `${n.unsure} unsure`, n.unfamiliar && `${n.unfamiliar} unfamiliar`, n.errors && `${n.errors} without an answer`];
+  return `${counted(n.all, "picture")} done: ${[...classes, ...doubts.filter(Boolean)].join(", ")}.`;
+}
+
+let isDue = false;
+
+/** Counts anew, once for all that happens at a time. */
+function tally() {
+  if (isDue) return;
+  isDue = true;
+  requestAnimationFrame(() => {
+    isDue = false;
+    for (const button of document.querySelectorAll("[data-show]")) {
+      const n = pictures.filter(KINDS[button.dataset.show]).length;
+      button.querySelector("b").textContent = n;
+      button.disabled = n === 0 && button.dataset.show !== shown.kind && button.dataset.show !== "all";
+    }
+    const select = byId("by-class");
+    const labels = counts();
+    const options = [make("option", { value: "", text: "Any answer" }), ...labels.map(([name, n]) => make("option", { value: name, text: `${name} (${n})` }))];
+    if (document.activeElement !== select) {
+      select.replaceChildren(...options);
+      select.value = shown.label;
+    }
+    select.parentElement.hidden = labels.length < 2 && !shown.label;
+    const matches = (picture) => KINDS[shown.kind](picture) && (!shown.label || namesOf(picture).includes(shown.label));
+    let n = 0;
+    for (const picture of pictures) n += !(picture.card.element.hidden = !matches(picture));
+    byId("none").hidden = n > 0;
+  });
+}
+
+function filter(change) {
+  shown = { ...shown, ...change };
+  for (const button of document.querySelectorAll("[data-show]")) button.setAttribute("aria-pressed", button.dataset.show === shown.kind);
+  tally();
+}
+
+function watch() {
+  for (const button of document.querySelectorAll("[data-show]")) button.addEventListener("click", () => filter({ kind: button.dataset.show }));
+  byId("by-class").addEventListener("change", ({ target }) => filter({ label: target.value }));
+  byId("stop").addEventListener("click", () => (sending.isStopped ? sending.goOn() : sending.stop()));
+  byId("heat").addEventListener("click", ({ target }) => {
+    const isOn = byId("pictures").classList.toggle("looking");
+    target.setAttribute("aria-pressed", isOn);
+    for (const { card } of pictures) card.lookIfSeen();
+  });
+  byId("save").addEventListener("click", save);
+  byId("clear").addEventListener("click", clear);
+}
+
+function save() {
+  const done = pictures.filter(({ row, why }) => row || why);
+  const url = URL.createObjectURL(new Blob([asCsv(done, model)], { type: "text/csv;charset=utf-8" }));
+  make("a", { href: url, download: `${model.name.replace(/[^\w.-]+/g, "-")}.csv` }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  say(`${counted(done.length, "row")} saved.`);
+}
+
+function clear() {
+  sending.clear();
+  for (const { card } of pictures) card.remove();
+  pictures = [];
+  filter({ kind: "all", label: "" });
+  byId("results").hidden = true;
+  byId("empty").hidden = false;
+  document.body.classList.remove("busy");
+  byId("pick").focus();
+  say("All pictures are cleared.");
+}
+
+begin();

@@ -1,0 +1,121 @@
+// Pictures on their way: in small groups, a few requests at once. A busy service is waited for; a request that fails whole is
+// halved until the picture that it fails on is alone. It can be stopped, and goes on where it was.
+
+import { answered } from "./service.js";
+
+const GROUP = 8; // pictures a request: as many as the network takes at once
+const GROUP_BYTES = 16e6; // a request is on its way for seconds, not for minutes
+const LANES = 3; // requests at once: one is answered while others are on their way
+const TRIES = 4; // of a service that cannot be reached, after 1, 2 and 4 seconds
+const HALVED = [400, 408, 413, 422, 504];
+
+export class Sending {
+  #waiting = [];
+  #lanes = 0;
+  #stop = null;
+
+  /** settings(): of a request. limits(): of the service. told: {began, answered(picture, row, answer), failed(picture, why),
+   * moved(busy_s)}, where moved follows each change, and busy_s is how long the service asked to be left alone, or 0. */
+  constructor(settings, limits, told) {
+    Object.assign(this, { settings, limits, told });
+  }
+
+  get isStopped() {
+    return this.#stop?.signal.aborted ?? false;
+  }
+
+  get isIdle() {
+    return this.#lanes === 0 && this.#waiting.length === 0;
+  }
+
+  add(pictures) {
+    this.#waiting.push(...pictures);
+    this.#run();
+  }
+
+  stop() {
+    this.#stop?.abort();
+    this.told.moved(0);
+  }
+
+  goOn() {
+    this.#stop = null;
+    this.#run();
+  }
+
+  /** Nothing waits any more, and what is under way is dropped. */
+  clear() {
+    this.#stop?.abort();
+    this.#waiting = [];
+    this.#stop = null;
+  }
+
+  #run() {
+    if (this.isStopped) return;
+    this.#stop ??= new AbortController();
+    while (this.#lanes < LANES && this.#waiting.length > 0) this.#lane(this.#stop.signal);
+    this.told.moved(0);
+  }
+
+  async #lane(signal) {
+    this.#lanes += 1;
+    while (!signal.aborted && this.#waiting.length > 0) await this.#send(this.#group(), signal);
+    this.#lanes -= 1;
+    this.told.moved(0);
+  }
+
+  #group() {
+    const group = [];
+    let bytes = 0;
+    while (this.#waiting.length > 0 && group.length < Math.min(GROUP, this.limits().images)) {
+      bytes += this.#waiting[0].file.size;
+      if (group.length > 0 && bytes > GROUP_BYTES) break;
+      group.push(this.#waiting.shift());
+    }
+    return group;
+  }
+
+  async #send(group, signal) {
+    const most = this.limits().body_bytes - 10_000; // what a form adds
+    const small = group.filter((picture) => picture.file.size <= most);
+    for (const picture of group) if (!small.includes(picture)) this.told.failed(picture, `larger than the ${Math.floor(most / 1e6)} MB that a request may have`);
+    if (small.length > 0) await this.#asked(small, signal);
+  }
+
+  async #asked(group, signal) {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        const files = group.map((picture) => picture.file);
+        const answer = await answered(files, this.settings(), signal);
+        if (signal.aborted) return this.#back(group, signal);
+        answer.results.forEach((row, i) => this.told.answered(group[i], row, answer));
+        return this.told.moved(0);
+      } catch (error) {
+        if (signal.aborted) return this.#back(group, signal);
+        if (error.status === 503) await this.#rest(error.waitS ?? 1, signal);
+        else if (error.status === 0 && tries < TRIES) await this.#rest(2 ** (tries - 1), signal);
+        else if (HALVED.includes(error.status) && group.length > 1) {
+          const half = Math.ceil(group.length / 2);
+          await this.#asked(group.slice(0, half), signal);
+          return this.#asked(group.slice(half), signal);
+        } else {
+          for (const picture of group) this.told.failed(picture, error.message);
+          return this.told.moved(0);
+        }
+      }
+    }
+  }
+
+  /** Pictures that were under way wait again, unless all was cleared. */
+  #back(group, signal) {
+    if (this.#stop?.signal === signal) this.#waiting.unshift(...group);
+  }
+
+  #rest(seconds, signal) {
+    this.told.moved(seconds);
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, 1000 * seconds);
+      signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+    });
+  }
+}

@@ -1,0 +1,49 @@
+// What is asked of the service, and what it refuses. Addresses are relative: it may stand behind another one's path.
+
+/** A request that was not answered. status: of HTTP, 0 where nothing came back. wait_s: after which to come again, if said. */
+export class Refused extends Error {
+  constructor(status, said, waitS = null) {
+    super(said);
+    this.status = status;
+    this.waitS = waitS;
+  }
+}
+
+/** What is served: {models, feedback, limits}. */
+export const described = () => called("v1/model");
+
+/** A row for each file, in order. settings: model, top, explain, nearest. Also where no file can be read. */
+export async function answered(files, settings, signal) {
+  const form = new FormData();
+  files.forEach((file, i) => form.append("images", file, `picture-${i}`)); // its name stays here
+  return called(`v1/predict?${new URLSearchParams(settings)}`, { method: "POST", body: form, signal });
+}
+
+/** Keeps a picture with the label it should have had: {path, label, digest}. */
+export const kept = (file, model, label) =>
+  called(`v1/feedback?${new URLSearchParams({ model, label })}`, {
+    method: "POST",
+    body: file,
+    headers: { "Content-Type": "application/octet-stream" },
+  });
+
+/** Forgets it again. */
+export const forgotten = (digest, model) =>
+  called(`v1/feedback/${digest}?${new URLSearchParams({ model })}`, { method: "DELETE" });
+
+async function called(address, options = {}) {
+  let response;
+  try {
+    response = await fetch(address, { ...options, headers: { Accept: "application/json", ...options.headers } });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused(0, "The service cannot be reached. Is it still running?");
+  }
+  if (response.status === 204) return null;
+  const body = await response.json().catch(() => null);
+  if (response.ok || (response.status === 422 && body?.results)) return body;
+  const said = body?.error ?? { what: `The service answered with status ${response.status}.` };
+  const fix = response.status === 401 ? "Load this page again, and give the token as the password." : said.fix;
+  const wait = Number(response.headers.get("Retry-After"));
+  throw new Refused(response.status, [said.what, said.why, fix].filter(Boolean).join(" "), wait > 0 ? wait : null);
+}
