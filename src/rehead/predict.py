@@ -159,6 +159,20 @@ class Model:
             return np.full(len(pixels), np.nan, np.float32)
         return self._output("distance", pixels)
 
+    def nearest(
+        self, pixels: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.int64], Sequence[NDArray[np.float32] | None]] | None:
+        """The places, in the bundle's bank, of the photos learned from that are most like each of these, (n, k), the most
+        alike first; and their cosine similarities, None for bundles that do not say. None where there is no bank.
+
+        pixels: (n, h, w, 3).
+        """
+        if "nearest" not in self._widths:
+            return None
+        if "similarity" not in self._widths:
+            return self._session.run(["nearest"], {"pixels": pixels})[0], [None] * len(pixels)
+        return tuple(self._session.run(["nearest", "similarity"], {"pixels": pixels}))
+
     def judged(
         self, pixels: NDArray[np.uint8], *, tta: bool = False
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

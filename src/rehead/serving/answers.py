@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rehead.errors import PhotoError
 from rehead.pixels import prepare
 from rehead.predict import Prediction
+from rehead.serving.likeness import nearest
 from rehead.serving.models import Loaded
 from rehead.serving.warmth import explained
 
@@ -32,8 +33,12 @@ def answered(loaded: Loaded, photos: Sequence[tuple[bytes, Wanted]]) -> list[Row
     seen = [_pixels(data, loaded) for data, _ in photos]
     good = [pixels for pixels in seen if not isinstance(pixels, PhotoError)]
     said = iter(loaded.model.predict_pixels(np.stack(good)) if good else ())
+    n_like = max(wanted.nearest for _, wanted in photos)
+    like = iter(nearest(loaded, np.stack(good), n_like) if good and n_like else [[]] * len(good))
     return [
-        {"error": pixels.what} if isinstance(pixels, PhotoError) else _row(loaded, data, wanted, pixels, next(said))
+        {"error": pixels.what}
+        if isinstance(pixels, PhotoError)
+        else _row(loaded, data, wanted, pixels, next(said), next(like))
         for pixels, (data, wanted) in zip(seen, photos, strict=True)
     ]
 
@@ -45,10 +50,12 @@ def _pixels(data: bytes, loaded: Loaded) -> NDArray[np.uint8] | PhotoError:
         return error
 
 
-def _row(loaded: Loaded, data: bytes, wanted: Wanted, pixels: NDArray[np.uint8], said: Prediction) -> Row:
+def _row(
+    loaded: Loaded, data: bytes, wanted: Wanted, pixels: NDArray[np.uint8], said: Prediction, like: list[Row]
+) -> Row:
     row = said.to_dict(loaded.model.task, wanted.top)
     if wanted.explain:
         row["heat"] = explained(loaded, data, pixels, said)
     if wanted.nearest:
-        row["nearest"] = []
+        row["nearest"] = like[: wanted.nearest]
     return row

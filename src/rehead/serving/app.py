@@ -16,7 +16,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
-from rehead.serving import documented, routes
+from rehead.serving import corrections, documented, neighbours, routes
+from rehead.serving.feedback import opened_feedback
 from rehead.serving.gate import Gate
 from rehead.serving.headers import Secured
 from rehead.serving.journal import CLOSED_REQUEST, Journal, Journaled
@@ -59,7 +60,9 @@ def make_app(
         generate_unique_id_function=lambda route: str(route.name),
     )
     app.state.service = service
-    for router in (routes.router, documented.router):  # the page's own router comes here
+    app.state.feedback = opened_feedback(feedback, list(models.values())) if feedback is not None else {}
+    app.state.tiles = neighbours.Tiles()
+    for router in (routes.router, corrections.router, neighbours.router, documented.router):
         app.include_router(router)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True))

@@ -132,7 +132,7 @@ def _about(loaded: Loaded) -> dict[str, Any]:
         "unsure_below": bundle.unsure_below,
         "unfamiliar_above": bundle.unfamiliar_above,
         "explains": loaded.head is not None,
-        "neighbours": False,
+        "neighbours": bundle.facts["neighbours"] is not None,
     }
 
 

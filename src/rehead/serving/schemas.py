@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -23,6 +23,21 @@ class Refusal(BaseModel):
 class Ranked(BaseModel):
     label: str
     probability: float
+
+
+class Neighbour(BaseModel):
+    """A photo learned from. image: the address of a small picture of it."""
+
+    label: str
+    similarity: float | None = Field(description="Cosine similarity of the features, up to 1.")
+    image: str
+
+
+class Kept(BaseModel):
+    path: str = Field(description="Below the folder of corrections.")
+    label: str
+    digest: str = Field(description="SHA-256 of the picture's bytes.")
+    request_id: str
 
 
 class Heat(BaseModel):
@@ -52,7 +67,7 @@ class Row(BaseModel):
     unfamiliar: bool | None = None
     distance: float | None = None
     heat: Heat | None = None
-    nearest: list[dict[str, Any]] | None = None
+    nearest: list[Neighbour] | None = None
 
 
 class Answer(BaseModel):

@@ -118,7 +118,7 @@ export class Card {
       const told = similarity === null ? label : `${label}, similarity ${similarity.toFixed(2)}`;
       return make("li", { title: told }, make("img", { src: image.replace(/^\//, ""), alt: "", loading: "lazy" }), make("span", {}, isolated(label)));
     };
-    return make("div", { class: "like" }, make("p", { text: "Most like it, of photos it learned from" }), make("ul", {}, ...row.nearest.map(tile)));
+    return make("div", { class: "like" }, make("p", { text: "Photos it learned from, most like this one" }), make("ul", {}, ...row.nearest.map(tile)));
   }
 
   /** The place of the picture; a button where the model can say where it looks. */
@@ -143,7 +143,7 @@ export class Card {
   async #show() {
     this.#hasPreview = true;
     const made = await preview(this.picture.file);
-    if (!made) return this.frame.append(make("span", { class: "none", text: "no preview here" }));
+    if (!made) return this.frame.append(make("span", { class: "none", text: "no preview" }));
     this.#url = made.url;
     const { style } = this.frame;
     style.width = `${100 * Math.min(1, made.aspect / (4 / 3))}%`;

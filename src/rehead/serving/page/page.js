@@ -49,7 +49,7 @@ async function look(name = null) {
     regression: "Gives each picture a number.",
   }[model.task];
   const headline = model.headline ? ` ${model.headline[0].toUpperCase()}${model.headline.slice(1)}.` : "";
-  byId("model-name").textContent = model.name;
+  byId("model-name").textContent = served.models.length > 1 ? "" : model.name; // else the choice says it
   byId("about").textContent = does + headline;
   byId("what-classes").textContent = model.task === "regression" ? "its answers" : counted(known.length, model.task === "multilabel" ? "label" : "class");
   byId("heat").hidden = !model.explains;
@@ -152,7 +152,7 @@ function tally() {
     for (const button of document.querySelectorAll("[data-show]")) {
       const n = pictures.filter(KINDS[button.dataset.show]).length;
       button.querySelector("b").textContent = n;
-      button.disabled = n === 0 && button.dataset.show !== shown.kind && button.dataset.show !== "all";
+      button.hidden = n === 0 && button.dataset.show !== shown.kind && button.dataset.show !== "all";
     }
     const select = byId("by-class");
     const labels = counts();

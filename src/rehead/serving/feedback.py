@@ -1,0 +1,227 @@
+"""Corrected pictures on disk, as a folder that `rehead tune` takes as it is.
+
+    of classes            feedback/<label>/<digest>.jpg
+    of labels, numbers    feedback/photos/<digest>.jpg and feedback/feedback.csv with path,label
+
+A picture is named by the SHA-256 of its bytes, so a second correction of it takes the place of the first. Each change is one
+rename, and changes follow one another, also those of other services on the same folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rehead.bundle_facts import Task
+from rehead.durable import write_bytes, write_text
+from rehead.errors import MissingExtra, RunError
+from rehead.pixels import opened
+from rehead.serving.labels import checked
+from rehead.serving.models import Loaded
+from rehead.serving.problems import Problem
+
+MAX_BYTES = 10 << 30  # of all corrections: some thousand photos as phones take them
+LEAST_FREE_BYTES = 1 << 30  # of the disk, which others need too
+PHOTOS, MANIFEST, LOCK = "photos", "feedback.csv", ".feedback.lock"
+ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "HEIF": "heic", "JPEG2000": "jp2"}  # others: their own names
+
+
+@dataclass(frozen=True)
+class Kept:
+    """path: relative to the folder of corrections, with "/". label: as it is kept. digest: of the picture's bytes."""
+
+    path: str
+    label: str
+    digest: str
+
+
+class Feedback:
+    """One folder of corrections, for models of one task."""
+
+    def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES, least_free_bytes: int = LEAST_FREE_BYTES) -> None:
+        self.folder, self._max_bytes, self._least_free_bytes = folder, max_bytes, least_free_bytes
+        self._mutex = threading.Lock()
+
+    def keep(self, loaded: Loaded, data: bytes, text: str) -> Kept:
+        """The picture, kept with what it should have been named. Raises Problem: 409 where the folder holds corrections of
+        another task, 422 for no picture or no label, 507 for no room, 500 where it cannot be written."""
+        task = loaded.model.task
+        label = checked(text, task, loaded.model.classes)
+        digest = hashlib.sha256(data).hexdigest()
+        with self._changing():
+            name = f"{digest}.{_ending(loaded, data)}"
+            if (self.folder / MANIFEST).exists() == (task == "classification") and self._is_used(task):
+                raise Problem(
+                    409,
+                    "The folder of corrections holds those of a model of another task.",
+                    fix="Start the service with another --feedback.",
+                )
+            path = f"{label}/{name}" if task == "classification" else f"{PHOTOS}/{name}"
+            self._place(path, data, self._found(digest))
+            if task != "classification":
+                self._write(task, self._rows() | {path: label})
+        return Kept(path, label, digest)
+
+    def forget(self, digest: str) -> None:
+        """The picture of these bytes is kept no more. Raises Problem 404 where it was not."""
+        with self._changing():
+            found = self._found(digest)
+            if not found:
+                raise Problem(404, "No such picture is kept.", fix="It may have been taken back before.")
+            rows = self._rows()
+            if rows:
+                gone = {path.relative_to(self.folder).as_posix() for path in found}
+                self._write(None, {path: label for path, label in rows.items() if path not in gone})
+            for path in found:
+                path.unlink(missing_ok=True)
+                _leave(path.parent)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        import filelock
+
+        try:
+            with self._mutex, filelock.FileLock(self.folder / LOCK):
+                yield
+        except OSError as error:
+            raise _unwritable(error) from error
+
+    def _found(self, digest: str) -> list[Path]:
+        """The files of a picture: one, unless somebody copied it by hand."""
+        assert digest.isalnum(), digest
+        return sorted(path for path in self.folder.glob(f"*/{digest}.*") if not path.name.endswith(".part"))
+
+    def _place(self, path: str, data: bytes, found: list[Path]) -> None:
+        target = self.folder / path
+        if target in found:
+            return
+        self._check_room(0 if found else len(data))
+        target.parent.mkdir(exist_ok=True)
+        if target.parent.name not in os.listdir(self.folder):
+            raise Problem(
+                409,
+                f"There is a folder like {target.parent.name!r} already, in other capitals.",
+                why="This disk does not tell them apart.",
+                fix="Correct it by the name that is there.",
+            )
+        if not found:
+            write_bytes(target, data)
+            return
+        os.replace(found[0], target)
+        for other in found:
+            other.unlink(missing_ok=True)
+            _leave(other.parent)
+
+    def _check_room(self, n_bytes: int) -> None:
+        if n_bytes == 0:
+            return
+        if size_of(self.folder) + n_bytes > self._max_bytes:
+            raise _no_room(f"They may take {self._max_bytes / 1e9:.0f} GB.", "Tune on them, and move them away.")
+        if shutil.disk_usage(self.folder).free - n_bytes < self._least_free_bytes:
+            raise _no_room("The disk is almost full.", "Make room on the service's disk.")
+
+    def _is_used(self, task: Task) -> bool:
+        """Whether there is something of another task."""
+        if task == "classification":
+            return True  # a manifest: it would be read in place of the folders
+        return any(entry.is_dir() and entry.name != PHOTOS for entry in os.scandir(self.folder))
+
+    def _rows(self) -> dict[str, str]:
+        """Label by path, as the manifest has them."""
+        try:
+            text = (self.folder / MANIFEST).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return {}
+        return {row["path"]: row["label"] for row in csv.DictReader(io.StringIO(text, newline=""))}
+
+    def _write(self, task: Task | None, rows: dict[str, str]) -> None:
+        """The manifest; several labels end with ";", by which a table says that they may be several."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["path", "label"])
+        for path, label in rows.items():
+            several = task == "multilabel" and not label.endswith(";")
+            writer.writerow([path, f"{label};" if several else label])
+        write_text(self.folder / MANIFEST, text.getvalue())
+
+
+def opened_feedback(folder: Path, models: list[Loaded], **bounds: Any) -> dict[str, Feedback]:
+    """Where the corrections of each model are kept, by its name: the folder itself, or one in it for each of several models.
+
+    Raises RunError where nothing can be written there, or two models' folders would be one; MissingExtra.
+    """
+    try:
+        import filelock  # noqa: F401
+    except ImportError:
+        raise MissingExtra("filelock", "serve", "Keeping corrections") from None
+    from rehead.data.rows import short_name
+
+    places = {one.name: folder / short_name(one.name) if len(models) > 1 else folder for one in models}
+    if len(set(places.values())) < len(places):
+        raise RunError(
+            what=f"The corrections of two models would lie in one folder: {', '.join(places)}.",
+            fix="Name the models so that letters and digits tell them apart: NAME=FOLDER.",
+        )
+    try:
+        for place in places.values():
+            place.mkdir(parents=True, exist_ok=True)
+            write_bytes(place / LOCK, b"")
+    except OSError as error:
+        raise RunError(
+            what=f"Corrections cannot be kept in {folder}.",
+            why=f"{error.strerror or error}.",
+            fix="Pass --feedback with a folder that you may write to, or leave it out.",
+        ) from error
+    return {name: Feedback(place, **bounds) for name, place in places.items()}
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all files below."""
+    return sum(os.lstat(os.path.join(place, name)).st_size for place, _, names in os.walk(folder) for name in names)
+
+
+def _ending(loaded: Loaded, data: bytes) -> str:
+    """By what the bytes are, whatever their name was. Raises Problem 422 where they are no picture that can be decoded."""
+    from rehead.errors import PhotoError
+
+    try:
+        loaded.model.pixels(data)
+        with opened(data) as image:
+            kind = image.format or "png"
+    except PhotoError as error:
+        raise Problem(
+            422, f"It cannot be kept: the picture {error.what}.", fix="Send a picture that can be read."
+        ) from None
+    return ENDINGS.get(kind, kind.lower())
+
+
+def _leave(folder: Path) -> None:
+    """Removes a folder that holds nothing more."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _no_room(why: str, fix: str) -> Problem:
+    return Problem(507, "There is no room for more corrections.", why=why, fix=fix)
+
+
+def _unwritable(error: OSError) -> Problem:
+    from rehead.durable import FULL
+
+    if error.errno in FULL:
+        return _no_room("The disk is full.", "Make room on the service's disk.")
+    return Problem(
+        500,
+        "The correction cannot be kept.",
+        why=f"{error.strerror or error}.",
+        fix="Give the service a --feedback folder that it may write to.",
+    )

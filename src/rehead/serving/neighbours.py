@@ -1,0 +1,80 @@
+"""Small pictures of the photos a model learned from, cut from its bundle's sheet. Which of them a picture is like: likeness.py."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+from PIL import Image
+
+from rehead.durable import sha256_file
+from rehead.pixels import MAX_PIXELS
+from rehead.serving.models import Loaded
+from rehead.serving.problems import Problem
+from rehead.serving.routes import refusals
+from rehead.serving.service import Service
+
+QUALITY = 85  # of a tile, which was a JPEG before
+router = APIRouter(tags=["predict"])
+
+
+class Tiles:
+    """The small pictures of the models' bundles, cut once for each version."""
+
+    def __init__(self) -> None:
+        self._tiles: dict[str, tuple[str, list[bytes]]] = {}
+        self._mutex = threading.Lock()
+
+    def tile(self, loaded: Loaded, place: int) -> bytes:
+        """A JPEG. Raises Problem 404 where the bundle has none there, or is gone."""
+        with self._mutex:
+            version, tiles = self._tiles.get(loaded.name, ("", []))
+            if version != loaded.version:
+                tiles = _cut(loaded)
+                self._tiles[loaded.name] = loaded.version, tiles
+        if place >= len(tiles):
+            raise Problem(404, "The bundle shows no such photo.", fix="Ask for the places that a prediction names.")
+        return tiles[place]
+
+
+@router.get(
+    "/v1/neighbours/{model}/{place}",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}, **refusals(404)},
+)
+async def neighbour(request: Request, model: str, place: Annotated[int, Path(ge=0, le=1_000_000)]) -> Response:
+    """A small picture of a photo that the model learned from."""
+    service: Service = request.app.state.service
+    loaded = service.shelf.named(model)
+    data = await asyncio.to_thread(request.app.state.tiles.tile, loaded, place)
+    of_one_version = request.query_params.get("v") == loaded.version
+    kept = "private, max-age=31536000, immutable" if of_one_version else "no-store"
+    return Response(data, media_type="image/jpeg", headers={"Cache-Control": kept})
+
+
+def _cut(loaded: Loaded) -> list[bytes]:
+    """All tiles of a bundle, each a JPEG; none where it shows none, or its sheet is not the one it was read with."""
+    about = loaded.model.bundle.facts["neighbours"]
+    if about is None:
+        return []
+    path, side, columns = loaded.folder / about["file"], about["tile"], about["columns"]
+    try:
+        if sha256_file(path) != loaded.model.bundle.facts["files"][about["file"]]:
+            return []
+        with Image.open(path, formats=["JPEG"]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                return []
+            sheet = image.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return []
+    boxes = [(side * (i % columns), side * (i // columns)) for i in range(len(about["labels"]))]
+    return [_jpeg(sheet.crop((x, y, x + side, y + side))) for x, y in boxes]
+
+
+def _jpeg(tile: Image.Image) -> bytes:
+    with io.BytesIO() as file:
+        tile.save(file, "JPEG", quality=QUALITY)
+        return file.getvalue()
