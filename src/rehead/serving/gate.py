@@ -80,7 +80,8 @@ def _digest(token: str) -> bytes:
 
 
 def _unknown(path: str) -> Problem:
-    asks = "Bearer" if path.startswith("/v1/") else 'Bearer, Basic realm="rehead", charset="UTF-8"'
+    # Basic alone for what people open: Chromium takes a line of two challenges for one that it does not know.
+    asks = "Bearer" if path.startswith("/v1/") else 'Basic realm="rehead", charset="UTF-8"'
     return Problem(
         401,
         "The token is missing, or is not the service's.",

@@ -1,0 +1,245 @@
+"""Corrections on disk: what is kept is read again by rehead's own readers, letter by letter; nothing else is ever written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from little import GOLDEN, bundle, picture
+from served import here
+
+from rehead.data.folders import read_folder
+from rehead.data.rows import Request
+from rehead.data.targets import task_of
+from rehead.serving.feedback import LOCK, Feedback, opened_feedback
+from rehead.serving.models import Loaded, load_named
+from rehead.serving.problems import Problem
+
+PNG = {"Content-Type": "image/png"}
+RED, BLUE = picture((200, 30, 30)), picture((30, 30, 200))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    """One of classes that some systems could not have as folders."""
+    return load_named("little", bundle(tmp_path_factory.mktemp("made") / "little", ["red", "Who?", "a/b"]))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "feedback").mkdir()
+    return tmp_path / "feedback"
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
+
+
+def labels(folder: Path) -> list[str]:
+    """As `rehead tune` reads the folder."""
+    return sorted(row.label for row in read_folder(folder, Request(cache=folder)).rows)
+
+
+@hypothesis.settings(max_examples=60)
+@given(text=st.text(st.characters(codec="utf-8"), max_size=120) | st.sampled_from(
+    ["../up", "..", ".", "/", "C:\\x", "con", "NUL.txt", "a ", ".a", "a.", "train", "Thumbs.db", "e\u0301", "\u200b", "日本", "👩‍🔬", "a\0b"]
+))  # fmt: skip
+def test_a_label_is_read_again_as_it_was_said_or_refused(model: Loaded, text: str) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "feedback"
+        folder.mkdir()
+        feedback = Feedback(folder)
+        feedback.keep(model, BLUE, "another")
+        try:
+            kept = feedback.keep(model, RED, text)
+        except Problem as problem:
+            assert problem.status == 422
+            assert problem.fix
+            assert len(files(folder)) == 1
+        else:
+            assert labels(folder) == sorted(["another", kept.label])
+            assert kept.label.casefold() == unicodedata.normalize("NFC", text.strip()).casefold()
+        assert os.listdir(place) == ["feedback"]
+
+
+@pytest.mark.parametrize("text", ["", " ", "..", "../a", "a/b", "a\\b", ".a", "a.", "con", "LPT1.x", "a:b", "x" * 101, "a\nb",
+                                  "a\u202eb", "\u200d", "@eaDir", "a;b", "lost+found"])  # fmt: skip
+def test_what_is_no_label_is_refused(model: Loaded, folder: Path, text: str) -> None:
+    with pytest.raises(Problem) as refused:
+        Feedback(folder).keep(model, RED, text)
+    assert refused.value.status == 422
+    assert files(folder) == []
+
+
+def test_a_class_may_be_what_a_new_name_may_not(model: Loaded, folder: Path) -> None:
+    feedback = Feedback(folder)
+    assert feedback.keep(model, RED, "Who?").label == "Who?"
+    assert feedback.keep(model, RED, "RED").label == "red"
+    with pytest.raises(Problem, match="cannot be the name of a folder"):
+        feedback.keep(model, RED, "a/b")
+
+
+def test_a_second_correction_takes_the_place_of_the_first(model: Loaded, folder: Path) -> None:
+    feedback = Feedback(folder)
+    first = feedback.keep(model, RED, "bee")
+    second = feedback.keep(model, RED, "ant")
+    assert first.digest == second.digest
+    assert files(folder) == [second.path]
+    assert (folder / second.path).read_bytes() == RED
+    assert not (folder / "bee").exists()
+    assert feedback.keep(model, RED, "ant") == second
+    feedback.forget(second.digest)
+    assert files(folder) == []
+    with pytest.raises(Problem, match="No such picture"):
+        feedback.forget(second.digest)
+
+
+def test_a_picture_is_named_by_what_it_is(model: Loaded, folder: Path) -> None:
+    feedback = Feedback(folder)
+    for form, ending in (("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp"), ("TIFF", "tif"), ("BMP", "bmp")):
+        assert feedback.keep(model, picture((9, 9, 99), form), "bee").path.endswith(f".{ending}")
+    for data in (b"no picture", RED[:60], b"<svg xmlns='http://www.w3.org/2000/svg'/>"):
+        with pytest.raises(Problem, match="cannot be kept") as refused:
+            feedback.keep(model, data, "bee")
+        assert refused.value.status == 422
+    assert len(files(folder)) == 5
+
+
+def test_many_at_once_leave_each_picture_once(model: Loaded, folder: Path) -> None:
+    photos = [picture((i, 2 * i, 3 * i)) for i in range(6)]
+    feedbacks = [Feedback(folder), Feedback(folder)]  # two services on one folder
+
+    def work(n: int) -> None:
+        for i, photo in enumerate(photos):
+            feedbacks[n % 2].keep(model, photo, f"class {(n + i) % 4}")
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    digests = Counter(Path(path).stem for path in files(folder))
+    assert len(digests) == 6
+    assert set(digests.values()) == {1}
+    assert {(folder / path).read_bytes() for path in files(folder)} == set(photos)
+
+
+def test_there_is_a_bound_on_all_of_them(model: Loaded, folder: Path) -> None:
+    feedback = Feedback(folder, max_bytes=len(RED) + 5)
+    feedback.keep(model, RED, "bee")
+    with pytest.raises(Problem, match="no room") as refused:
+        feedback.keep(model, BLUE, "bee")
+    assert refused.value.status == 507
+    feedback.keep(model, RED, "ant")  # which takes no more
+    with pytest.raises(Problem, match="no room"):
+        Feedback(folder, least_free_bytes=1 << 60).keep(model, BLUE, "bee")
+    assert len(files(folder)) == 1
+
+
+def test_labels_and_numbers_are_a_table_that_says_what_they_are(folder: Path) -> None:
+    shapes = load_named("shapes", GOLDEN / "bundle-2")
+    feedback = Feedback(folder)
+    first = feedback.keep(shapes, RED, "round;red")
+    assert (first.label, labels(folder)) == ("red;round", ["red;round;"])
+    feedback.keep(shapes, RED, "Red")
+    feedback.keep(shapes, BLUE, "")
+    assert task_of(labels(folder), "manifest") == "multilabel"
+    assert labels(folder) == [";", "red;"]
+    feedback.forget(first.digest)
+    assert labels(folder) == [";"]
+    with pytest.raises(Problem) as refused:
+        feedback.keep(shapes, RED, "a/b;red")
+    assert refused.value.status == 422
+
+
+def test_numbers_are_numbers(folder: Path) -> None:
+    sizes = load_named("sizes", GOLDEN / "bundle-2-number")
+    feedback = Feedback(folder)
+    feedback.keep(sizes, RED, " 12.50 ")
+    feedback.keep(sizes, BLUE, "-3e2")
+    assert labels(folder) == ["-300.0", "12.5"]
+    for text in ("", "many", "nan", "inf", "1_000", "1,5"):
+        with pytest.raises(Problem, match="is no number"):
+            feedback.keep(sizes, RED, text)
+
+
+def test_a_folder_of_another_task_is_left_alone(model: Loaded, folder: Path) -> None:
+    sizes = load_named("sizes", GOLDEN / "bundle-2-number")
+    Feedback(folder).keep(sizes, RED, "1.5")
+    with pytest.raises(Problem, match="another task") as refused:
+        Feedback(folder).keep(model, RED, "bee")
+    assert refused.value.status == 409
+
+
+def test_each_of_several_models_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    folders = {name: bundle(tmp_path / name) for name in ("one", "two")}
+    with here(folders, feedback=tmp_path / "feedback") as service:
+        said = [service.ask("POST", f"/v1/feedback?label=bee&model={name}", RED, **PNG) for name in folders]
+        assert [answer.status for answer in said] == [201, 201]
+        assert len(files(tmp_path / "feedback" / "one")) == len(files(tmp_path / "feedback" / "two")) == 1
+
+
+def test_it_is_asked_over_http(tmp_path: Path) -> None:
+    made, folder = bundle(tmp_path / "little"), tmp_path / "deep" / "feedback"
+    with here({"little": made}, feedback=folder) as service:
+        assert service.get("/v1/model").json["feedback"] is True
+        kept = service.ask("POST", "/v1/feedback?label=bee", RED, **PNG)
+        assert kept.status == 201
+        assert kept.json["path"] == f"bee/{kept.json['digest']}.png"
+        form = service.ask("POST", "/v1/feedback?label=bee", b"--x--", **{"Content-Type": "multipart/form-data; boundary=x"})
+        plain = service.ask("POST", "/v1/feedback?label=bee", RED, **{"Content-Type": "text/plain"})
+        foreign = service.ask("POST", "/v1/feedback?label=bee", BLUE, **PNG, Origin="https://example.org")
+        none = service.ask("POST", "/v1/feedback", BLUE, **PNG)
+        bad = service.ask("POST", "/v1/feedback?label=bee", b"text", **PNG)
+        up = service.ask("POST", "/v1/feedback?label=..%2Fup", BLUE, **PNG)
+        statuses = [answer.status for answer in (form, plain, foreign, none, bad, up)]
+        assert statuses == [400, 415, 403, 422, 422, 422]
+        assert all(json.loads(answer.body)["error"]["what"] for answer in (plain, foreign, none, bad, up))
+        assert files(folder) == [kept.json["path"]]
+        assert service.ask("DELETE", "/v1/feedback/..%2F..%2Fx").status in (404, 405, 422)
+        assert service.ask("DELETE", f"/v1/feedback/{kept.json['digest']}").status == 204
+        assert service.ask("DELETE", f"/v1/feedback/{kept.json['digest']}").status == 404
+        assert not any("bee" in json.dumps(line) for line in service.said)  # labels are nobody's business
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:
+    with here({"little": bundle(tmp_path / "little")}) as service:
+        assert service.get("/v1/model").json["feedback"] is False
+        refused = service.ask("POST", "/v1/feedback?label=bee", RED, **PNG)
+        assert refused.status == 404
+        assert "--feedback" in refused.json["error"]["fix"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_at_the_start_and_later(tmp_path: Path) -> None:
+    made = bundle(tmp_path / "little")
+    (tmp_path / "file").write_text("")
+    words = [sys.executable, "-m", "rehead", "serve", str(made), "--port", "0", "--feedback", str(tmp_path / "file" / "feedback")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "Corrections cannot be kept in" in done.stderr
+    folder = tmp_path / "feedback"
+    with here({"little": made}, feedback=folder) as service:
+        (folder / LOCK).unlink()
+        folder.rmdir()
+        folder.write_text("a file in its place")
+        refused = service.ask("POST", "/v1/feedback?label=bee", RED, **PNG)
+        assert refused.status == 500
+        assert refused.json["error"]["what"] == "The correction cannot be kept."
+        assert service.predict(RED).status == 200
+
+
+def test_models_whose_folders_would_be_one_are_refused(tmp_path: Path) -> None:
+    models = [load_named(name, bundle(tmp_path / f"{i}")) for i, name in enumerate(("a b", "a-b"))]
+    with pytest.raises(Exception, match="would lie in one folder"):
+        opened_feedback(tmp_path / "feedback", models)

@@ -1,0 +1,134 @@
+"""Many pictures at once, on a service that is busy; stopped and gone on with; and photographed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import CHROMIUM
+from little import picture
+from served import Here, here
+from shown import Seen, bundle, seen, until
+
+from rehead.serving.limits import Limits
+
+pytestmark = pytest.mark.browser
+N = 150
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundle(tmp_path_factory.mktemp("many") / "colours")
+
+
+@pytest.fixture
+def service(made: Path) -> Iterator[Here]:
+    """One that takes 12 photos at a time, where the page sends 24."""
+    with here({"colours": made}, limits=Limits(queue=12)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("pictures")
+    for i in range(N):
+        (folder / f"{i:03}.png").write_bytes(picture((200, i, 30) if i % 2 else (30, i, 200), size=300))
+    return sorted(folder.iterdir())
+
+
+def test_a_busy_service_is_waited_for_and_each_picture_gets_its_own_answer(chromium: Any, service: Here, many: list[Path]) -> None:
+    with seen(chromium, address(service)) as one:
+        one.add(*many)
+        assert one.page.locator("#progress").is_visible()
+        one.done(N, timeout_s=60)
+        answers = one.page.locator(".card .answer").all_text_contents()
+        assert answers == ["red" if i % 2 else "blue" for i in range(N)]
+        assert not one.page.locator("#progress").is_visible()
+        until(lambda: "150 pictures done" in one.text("#said"))
+        n_refused = sum(line.get("status") == 503 for line in service.said)
+        assert n_refused > 0  # it was busy
+        assert one.page.locator(".card img.photo").count() < N  # those far away are not decoded
+
+
+@pytest.mark.slow
+def test_it_can_be_stopped_and_goes_on(chromium: Any, service: Here, many: list[Path]) -> None:
+    with seen(chromium, address(service)) as one:
+        one.add(*many)
+        one.page.click("#stop")
+        assert one.text("#stop") == "Go on"
+        assert one.text("#progress-text").startswith("Stopped at")
+        waiting = one.page.locator(".card.waiting").count()
+        assert waiting > 0
+        one.page.click("#stop")
+        one.done(N, timeout_s=60)
+        assert one.page.locator(".card.bad").count() == 0
+
+
+@pytest.mark.slow
+def test_a_service_that_cannot_be_reached_is_told_and_can_be_asked_again(chromium: Any, service: Here, tmp_path: Path) -> None:
+    file = tmp_path / "one.png"
+    file.write_bytes(picture())
+    with seen(chromium, address(service)) as one:
+        one.page.route("**/v1/predict*", lambda route: route.abort())
+        one.add(file)
+        until(lambda: one.page.locator(".card.bad").count() == 1, 15)
+        assert "cannot be reached" in one.text(".card .answer")
+        one.page.unroute("**/v1/predict*")
+        one.page.click("text=Try again")
+        one.done(1)
+        assert one.text(".card .answer") == "red"
+
+
+@pytest.mark.slow
+def test_the_camera_is_shown_live_and_a_photo_is_asked_about(chromium: Any, service: Here) -> None:
+    fake = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    running = chromium.browser_type.launch(executable_path=CHROMIUM, args=fake)
+    try:
+        with seen(running, address(service)) as one:
+            one.page.click("#shoot")
+            until(lambda: one.page.locator("#shutter").is_enabled())
+            assert one.page.locator("#view").evaluate("view => view.videoWidth") > 0
+            one.page.keyboard.press("Enter")  # the shutter has the focus
+            until(lambda: one.text("#camera-said") == "1 photo taken.")
+            one.page.keyboard.press("Escape")
+            assert not one.page.locator("#view").evaluate("view => Boolean(view.srcObject)")
+            one.done(1)
+            assert one.text(".card .file") == "photo 1.jpg"
+            assert one.is_quiet, one.said
+    finally:
+        running.close()
+
+
+@pytest.mark.slow
+def test_without_a_camera_it_says_so(chromium: Any, service: Here) -> None:
+    with seen(chromium, address(service)) as one:
+        one.page.click("#shoot")
+        until(lambda: "camera" in one.text("#camera-said") and "Waiting" not in one.text("#camera-said"))
+        one.page.click("#camera-close")
+        assert not one.page.locator("#camera").is_visible()
+        assert one.page.locator("#shoot:focus").count() == 1
+
+
+def test_a_phone_takes_photos_by_its_own_camera(chromium: Any, service: Here, many: list[Path]) -> None:
+    with seen(chromium, address(service), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True) as one:
+        with one.page.expect_file_chooser() as chooser:
+            one.page.tap("#shoot")
+        assert chooser.value.element.get_attribute("capture") == "environment"
+        chooser.value.set_files(str(many[1]))
+        one.done(1)
+        look = one.page.locator(".card .look")
+        look.tap()
+        until(lambda: one.page.locator(".card .warmth").count() == 1)
+        assert look.get_attribute("aria-pressed") == "true"
+        small = [box for box in boxes(one) if box["height"] < 44 or box["width"] < 44]
+        assert not small
+
+
+def boxes(one: Seen) -> list[dict[str, float]]:
+    return [box for button in one.page.locator("button:visible, select:visible").all() if (box := button.bounding_box())]
+
+
+def address(service: Here) -> str:
+    return f"http://127.0.0.1:{service.port}/"
