@@ -64,7 +64,7 @@ def picture(
         return file.getvalue()
 
 
-def heavy(megapixels: int = 64) -> bytes:
+def heavy(megapixels: float) -> bytes:
     """A few kilobytes that take long to decode."""
     side = int(megapixels**0.5 * 1000)
     with io.BytesIO() as file:
