@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import rehead.bundle as bundles
 from little import GOLDEN, SIZE, picture
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+import rehead.bundle as bundles
 from rehead.bundle import Familiar, Head
 from rehead.exporting.graph import with_head
 
@@ -42,7 +42,10 @@ def bundle(folder: Path, classes: Sequence[str] = ("red", "green", "blue"), *, n
     head = Head("linear", ((np.eye(3, dtype=np.float32) * 8, np.zeros(3, np.float32)),))
     prefix = folder.parent / f"{folder.name}.onnx"
     onnx.save(_prefix(), prefix)
-    sheet = ({"file": "neighbours.jpg", "tile": TILE, "columns": 10, "labels": [classes[i // 10] for i in range(30)]}, _sheet(bank))
+    sheet = (
+        {"file": "neighbours.jpg", "tile": TILE, "columns": 10, "labels": [classes[i // 10] for i in range(30)]},
+        _sheet(bank),
+    )
     model = with_head(prefix, head, familiar=Familiar(known, 5, 0.15, 0.98))
     bundles.write(folder, model=model, head=head, card="# shown", facts=about, pictures=sheet if neighbours else None)
     return folder
@@ -130,7 +133,9 @@ class Seen:
     def bars(self, name: str) -> dict[str, str]:
         """Percent by class, as a card shows them."""
         bars = self.card(name).locator(".bars li")
-        return dict(zip(bars.locator(".label").all_inner_texts(), bars.locator(".share").all_inner_texts(), strict=True))
+        return dict(
+            zip(bars.locator(".label").all_inner_texts(), bars.locator(".share").all_inner_texts(), strict=True)
+        )
 
 
 @contextmanager

@@ -58,7 +58,9 @@ def several(tmp_path: Path) -> list[Path]:
     return [*files, tmp_path / "photos" / "broken.png", tmp_path / "photos" / "text.txt"]
 
 
-def test_dropped_pictures_get_the_bars_that_the_service_answers(page: Seen, service: Program, several: list[Path]) -> None:
+def test_dropped_pictures_get_the_bars_that_the_service_answers(
+    page: Seen, service: Program, several: list[Path]
+) -> None:
     drop(page, several)
     page.done(7)
     answer = service.predict_form([(file.name, file.read_bytes()) for file in several]).json
@@ -71,7 +73,9 @@ def test_dropped_pictures_get_the_bars_that_the_service_answers(page: Seen, serv
             continue
         assert card.locator(".answer").inner_text() == row["label"]
         assert page.bars(row["name"]) == {one["label"]: percent(one["probability"]) for one in row["top"]}
-        fill, rail = (card.locator(f".bars li >> nth=0 >> {part}").bounding_box()["width"] for part in (".fill", ".rail"))
+        fill, rail = (
+            card.locator(f".bars li >> nth=0 >> {part}").bounding_box()["width"] for part in (".fill", ".rail")
+        )
         assert fill / rail == pytest.approx(row["probability"], abs=0.03)
         chips = card.locator(".chip").all_inner_texts()
         assert chips == [name for name in ("unsure", "unfamiliar") if row[name]]
@@ -94,7 +98,9 @@ def test_they_are_told_apart_by_doubts_and_by_answer(page: Seen, several: list[P
     until(lambda: len(shown(page)) == 7)
 
 
-def test_they_are_saved_as_rehead_predict_writes_them(page: Seen, made: Path, several: list[Path], tmp_path: Path) -> None:
+def test_they_are_saved_as_rehead_predict_writes_them(
+    page: Seen, made: Path, several: list[Path], tmp_path: Path
+) -> None:
     formula = several[0].rename(several[0].with_name("=1+1.png"))
     files = [formula, *several[1:]]
     page.add(*files)

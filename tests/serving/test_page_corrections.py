@@ -1,4 +1,4 @@
-""""Wrong? It is a ...": by the keyboard alone, taken back, of labels and of numbers, behind a token, and learned from."""
+""" "Wrong? It is a ...": by the keyboard alone, taken back, of labels and of numbers, behind a token, and learned from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     """Three models, behind a token."""
     place = tmp_path_factory.mktemp("corrected")
     (place / "token").write_text(TOKEN)
-    models = [f"colours={bundle(place / 'made')}", f"shapes={GOLDEN / 'bundle-2'}", f"sizes={GOLDEN / 'bundle-2-number'}"]
+    models = [
+        f"colours={bundle(place / 'made')}",
+        f"shapes={GOLDEN / 'bundle-2'}",
+        f"sizes={GOLDEN / 'bundle-2-number'}",
+    ]
     with program(*models, "--feedback", place / "feedback", "--token-file", place / "token") as running:
         running.folder = place / "feedback"  # type: ignore[attr-defined]
         yield running
@@ -99,7 +103,11 @@ def test_a_name_that_is_no_folder_is_refused_where_it_was_typed(page: Seen, serv
     for text in ("../../etc", "con", ".hidden", "a\u202eb"):
         page.page.fill("input[list=classes]", text)
         page.page.click("text=Keep it")
-        until(lambda: page.page.locator(".correct .faulty").count() == 1 and page.page.locator("[type=submit]").is_enabled())
+        until(
+            lambda: (
+                page.page.locator(".correct .faulty").count() == 1 and page.page.locator("[type=submit]").is_enabled()
+            )
+        )
         assert kept(service) == []
     assert page.page.locator("input[list=classes]:focus").count() == 1
     page.said[:] = [line for line in page.said if "status of 422" not in line]
@@ -132,7 +140,9 @@ def test_labels_are_ticked_and_numbers_are_typed(page: Seen, service: Any, tmp_p
     for name in ("shapes", "sizes"):
         page.page.select_option("#model", name)
         page.done(1)
-        service.ask("DELETE", f"/v1/feedback/{rows[name].partition('/')[2][:64]}?model={name}", Authorization=f"Bearer {TOKEN}")
+        service.ask(
+            "DELETE", f"/v1/feedback/{rows[name].partition('/')[2][:64]}?model={name}", Authorization=f"Bearer {TOKEN}"
+        )
 
 
 def test_without_the_token_there_is_no_page(service: Program) -> None:
@@ -174,5 +184,3 @@ def press_until(page: Seen, selector: str, most: int = 40) -> None:
             return
         page.page.keyboard.press("Tab")
     raise AssertionError(f"{selector} is not reached by the keyboard")
-
-

@@ -38,7 +38,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def test_a_busy_service_is_waited_for_and_each_picture_gets_its_own_answer(chromium: Any, service: Here, many: list[Path]) -> None:
+def test_a_busy_service_is_waited_for_and_each_picture_gets_its_own_answer(
+    chromium: Any, service: Here, many: list[Path]
+) -> None:
     with seen(chromium, address(service)) as one:
         one.add(*many)
         assert one.page.locator("#progress").is_visible()
@@ -67,7 +69,9 @@ def test_it_can_be_stopped_and_goes_on(chromium: Any, service: Here, many: list[
 
 
 @pytest.mark.slow
-def test_a_service_that_cannot_be_reached_is_told_and_can_be_asked_again(chromium: Any, service: Here, tmp_path: Path) -> None:
+def test_a_service_that_cannot_be_reached_is_told_and_can_be_asked_again(
+    chromium: Any, service: Here, tmp_path: Path
+) -> None:
     file = tmp_path / "one.png"
     file.write_bytes(picture())
     with seen(chromium, address(service)) as one:
@@ -112,7 +116,9 @@ def test_without_a_camera_it_says_so(chromium: Any, service: Here) -> None:
 
 
 def test_a_phone_takes_photos_by_its_own_camera(chromium: Any, service: Here, many: list[Path]) -> None:
-    with seen(chromium, address(service), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True) as one:
+    with seen(
+        chromium, address(service), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    ) as one:
         with one.page.expect_file_chooser() as chooser:
             one.page.tap("#shoot")
         assert chooser.value.element.get_attribute("capture") == "environment"
@@ -127,7 +133,9 @@ def test_a_phone_takes_photos_by_its_own_camera(chromium: Any, service: Here, ma
 
 
 def boxes(one: Seen) -> list[dict[str, float]]:
-    return [box for button in one.page.locator("button:visible, select:visible").all() if (box := button.bounding_box())]
+    return [
+        box for button in one.page.locator("button:visible, select:visible").all() if (box := button.bounding_box())
+    ]
 
 
 def address(service: Here) -> str:

@@ -8,16 +8,17 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.staticfiles import StaticFiles
 
-from rehead.serving import corrections, documented, neighbours, routes
+from rehead.serving import corrections, neighbours, routes
 from rehead.serving.feedback import opened_feedback
+from rehead.serving.files import documentation, page
 from rehead.serving.gate import Gate
 from rehead.serving.headers import Secured
 from rehead.serving.journal import CLOSED_REQUEST, Journal, Journaled
@@ -26,8 +27,6 @@ from rehead.serving.lingering import Lingering
 from rehead.serving.models import Loaded
 from rehead.serving.problems import Problem, request_id_of
 from rehead.serving.service import Service, service_of
-
-PAGE = Path(__file__).parent / "page"
 
 
 def make_app(
@@ -62,10 +61,13 @@ def make_app(
     app.state.service = service
     app.state.feedback = opened_feedback(feedback, list(models.values())) if feedback is not None else {}
     app.state.tiles = neighbours.Tiles()
-    for router in (routes.router, corrections.router, neighbours.router, documented.router):
+    # What /docs says of a token: `Gate` is what asks for it.
+    known = [Security(HTTPBearer(auto_error=False))] if token is not None else []
+    app.include_router(routes.health)
+    for router in (routes.router, corrections.router, neighbours.router):
+        app.include_router(router, dependencies=known)
+    for router in (documentation(), page()):
         app.include_router(router)
-    if PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=PAGE, html=True))
     return app
 
 
@@ -89,7 +91,7 @@ def _layers(
             Middleware(
                 CORSMiddleware,
                 allow_origins=list(cors),
-                allow_methods=["GET", "POST"],
+                allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
                 expose_headers=["Retry-After", "X-Request-ID"],
             )

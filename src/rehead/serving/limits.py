@@ -34,7 +34,7 @@ class Limits:
     header_s: float = 10.0
     connection_s: float = 300.0
     connections: int = 512
-    linger_s: float = 2.0
+    linger_s: float = 10.0
     shutdown_s: int = 30
 
     def to_dict(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from rehead.parallel import n_cores
 from rehead.serving.answers import Row, Wanted
 from rehead.serving.bodies import Room
-from rehead.serving.crew import Asked, Crew
+from rehead.serving.crew import JOIN_S, Asked, Crew
 from rehead.serving.journal import Journal
 from rehead.serving.limits import Limits
 from rehead.serving.metrics import Metrics
@@ -44,15 +45,17 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Threads and the watch over the bundles' folders, from beginning to end of the block."""
         self.crew.start()
-        watch = asyncio.create_task(self.shelf.watch(self._reloaded))
+        end = threading.Event()
+        watch = threading.Thread(target=self.shelf.watch, args=(self._reloaded, end), name="rehead-watch", daemon=True)
+        watch.start()
         self.is_ready = True
         try:
             yield
         finally:
             self.is_ready, self.is_closing = False, True
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
-            await asyncio.to_thread(self.crew.close)
+            end.set()
+            self.crew.close()
+            watch.join(JOIN_S)
 
     async def rows(self, request: Request, loaded: Loaded, photos: Sequence[bytes], wanted: Wanted) -> list[Row]:
         """A row for each photo. Raises Problem: 503 where too many wait, 504 where it takes too long; ClientDisconnect."""
