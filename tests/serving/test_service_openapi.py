@@ -22,7 +22,7 @@ def asked(running: Here, tmp_path: Path, n_examples: int, *more: str) -> None:
         capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert "5 selected / 5 total" in done.stdout
+    assert "8 selected / 8 total" in done.stdout
     failed = [line for line in running.said if line["event"] == "failed" or line.get("status") == 500]
     assert not failed
 

@@ -1,4 +1,5 @@
-"""Small pictures of the photos a model learned from, cut from its bundle's sheet. Which of them a picture is like: likeness.py."""
+"""Small pictures of the photos a model learned from, cut from its bundle's sheet. Which of them a picture is
+like: likeness.py."""
 
 from __future__ import annotations
 
