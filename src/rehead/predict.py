@@ -159,19 +159,18 @@ class Model:
             return np.full(len(pixels), np.nan, np.float32)
         return self._output("distance", pixels)
 
-    def nearest(
+    def predict_with_nearest(
         self, pixels: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.int64], Sequence[NDArray[np.float32] | None]] | None:
-        """The places, in the bundle's bank, of the photos learned from that are most like each of these, (n, k), the most
-        alike first; and their cosine similarities, None for bundles that do not say. None where there is no bank.
-
-        pixels: (n, h, w, 3).
-        """
-        if "nearest" not in self._widths:
-            return None
+    ) -> tuple[list[Prediction], NDArray[np.int64], NDArray[np.float32]]:
+        """`predict_pixels`, and for each the places in the bundle's bank of the photos learned from that it is most like,
+        (n, k), the most alike first, with their cosine similarities, (n, k). k is 0 for bundles that do not say."""
         if "similarity" not in self._widths:
-            return self._session.run(["nearest"], {"pixels": pixels})[0], [None] * len(pixels)
-        return tuple(self._session.run(["nearest", "similarity"], {"pixels": pixels}))
+            none = (len(pixels), 0)
+            return self.predict_pixels(pixels), np.zeros(none, np.int64), np.zeros(none, np.float32)
+        name = "value" if self.task == "regression" else "probabilities"
+        found, far, *near = self._session.run([name, "distance", "nearest", "similarity"], {"pixels": pixels})
+        rows = np.concatenate([found, far[:, None]], axis=1)
+        return [_prediction(self.bundle, row) for row in rows], near[0], near[1]
 
     def judged(
         self, pixels: NDArray[np.uint8], *, tta: bool = False

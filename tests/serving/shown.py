@@ -39,7 +39,9 @@ def bundle(folder: Path, classes: Sequence[str] = ("red", "green", "blue"), *, n
     bank = np.repeat(np.array([*COLOURS.values()], np.float32), 10, axis=0)
     bank += np.random.default_rng(0).uniform(-20, 20, bank.shape).astype(np.float32)
     known = (bank / np.linalg.norm(bank, axis=1, keepdims=True)).astype(np.float16)
-    head = Head("linear", ((np.eye(3, dtype=np.float32) * 8, np.zeros(3, np.float32)),))
+    n_others = len(classes) - 3  # which are never named
+    weight = np.concatenate([np.eye(3) * 8, np.zeros((n_others, 3))]).astype(np.float32)
+    head = Head("linear", ((weight, np.zeros(len(classes), np.float32)),))
     prefix = folder.parent / f"{folder.name}.onnx"
     onnx.save(_prefix(), prefix)
     sheet = (

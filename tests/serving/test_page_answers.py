@@ -29,7 +29,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(made: Path) -> Iterator[Program]:
-    evil = bundle(made.parent / "evil", [EVIL, "=cmd|'/c calc'!A1", "\u202egnp.exe" + "x" * 300], neighbours=False)
+    evil = bundle(
+        made.parent / "evil",
+        [EVIL, "=cmd|'/c calc'!A1", "\u202egnp.exe" + "x" * 300, *map(str, range(40))],
+        neighbours=False,
+    )
     with program(made, f"{EVIL_MODEL}={evil}") as running:
         yield running
 
@@ -196,6 +200,11 @@ def test_names_are_text_and_another_model_is_asked_about_the_same_pictures(page:
     assert EVIL in page.text("#about")
     assert page.page.locator("img[src=x]").count() == 0
     assert page.page.locator(".like").count() == 0
+    assert page.page.locator(".bars li").count() == 5
+    page.page.click("text=38 more")
+    until(lambda: page.page.locator(".bars li").count() == 43)
+    page.page.click("text=Fewer")
+    assert page.page.locator(".bars li").count() == 5
     assert page.fits
     page.page.select_option("#model", "colours")
     until(lambda: page.text(".card .answer") == "red")

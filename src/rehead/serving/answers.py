@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rehead.errors import PhotoError
 from rehead.pixels import prepare
 from rehead.predict import Prediction
-from rehead.serving.likeness import nearest
+from rehead.serving.likeness import like
 from rehead.serving.models import Loaded
 from rehead.serving.warmth import explained
 
@@ -32,15 +32,26 @@ def answered(loaded: Loaded, photos: Sequence[tuple[bytes, Wanted]]) -> list[Row
     """A row for each picture, in order: `{"error": why}` for one that cannot be read."""
     seen = [_pixels(data, loaded) for data, _ in photos]
     good = [pixels for pixels in seen if not isinstance(pixels, PhotoError)]
-    said = iter(loaded.model.predict_pixels(np.stack(good)) if good else ())
-    n_like = max(wanted.nearest for _, wanted in photos)
-    like = iter(nearest(loaded, np.stack(good), n_like) if good and n_like else [[]] * len(good))
+    with_nearest = any(wanted.nearest for _, wanted in photos)
+    said, near = _asked(loaded, good, with_nearest)
     return [
         {"error": pixels.what}
         if isinstance(pixels, PhotoError)
-        else _row(loaded, data, wanted, pixels, next(said), next(like))
+        else _row(loaded, data, wanted, pixels, next(said), next(near))
         for pixels, (data, wanted) in zip(seen, photos, strict=True)
     ]
+
+
+def _asked(
+    loaded: Loaded, good: list[NDArray[np.uint8]], with_nearest: bool
+) -> tuple[Iterator[Prediction], Iterator[list[Row]]]:
+    """What is said of prepared pixels, and which photos learned from they are like, in one run of the network."""
+    if not good:
+        return iter(()), iter(())
+    if not with_nearest:
+        return iter(loaded.model.predict_pixels(np.stack(good))), iter([[]] * len(good))
+    said, places, similarity = loaded.model.predict_with_nearest(np.stack(good))
+    return iter(said), iter(like(loaded, places, similarity))
 
 
 def _pixels(data: bytes, loaded: Loaded) -> NDArray[np.uint8] | PhotoError:
@@ -51,11 +62,11 @@ def _pixels(data: bytes, loaded: Loaded) -> NDArray[np.uint8] | PhotoError:
 
 
 def _row(
-    loaded: Loaded, data: bytes, wanted: Wanted, pixels: NDArray[np.uint8], said: Prediction, like: list[Row]
+    loaded: Loaded, data: bytes, wanted: Wanted, pixels: NDArray[np.uint8], said: Prediction, near: list[Row]
 ) -> Row:
     row = said.to_dict(loaded.model.task, wanted.top)
     if wanted.explain:
         row["heat"] = explained(loaded, data, pixels, said)
     if wanted.nearest:
-        row["nearest"] = like[: wanted.nearest]
+        row["nearest"] = near[: wanted.nearest]
     return row

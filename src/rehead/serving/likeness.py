@@ -13,23 +13,18 @@ from rehead.serving.models import Loaded
 Row = dict[str, Any]
 
 
-def nearest(loaded: Loaded, pixels: NDArray[np.uint8], n: int) -> list[list[Row]]:
-    """For each of these prepared pixels (m, h, w, 3), at most n photos learned from, the most alike first; none where the
-    bundle shows none. image: where a small picture of it is."""
+def like(loaded: Loaded, places: NDArray[np.int64], similarity: NDArray[np.float32]) -> list[list[Row]]:
+    """For each picture the photos learned from that it is most like, the most alike first; none where the bundle shows none.
+
+    places, similarity: (n, k), as `Model.predict_with_nearest` gives them. image: where a small picture of the photo is.
+    """
     about = loaded.model.bundle.facts["neighbours"]
-    found = loaded.model.nearest(pixels) if about is not None else None
-    if found is None:
-        return [[] for _ in pixels]
-    labels, base = about["labels"], f"/v1/neighbours/{quote(loaded.name, safe='')}"
+    labels, base = about["labels"] if about else [], f"/v1/neighbours/{quote(loaded.name, safe='')}"
     return [
         [
-            {
-                "label": labels[place],
-                "similarity": None if likeness is None else round(float(likeness[i]), 6),
-                "image": f"{base}/{place}?v={loaded.version}",
-            }
-            for i, place in enumerate(places[:n].tolist())
+            {"label": labels[place], "similarity": round(alike, 6), "image": f"{base}/{place}?v={loaded.version}"}
+            for place, alike in zip(*row, strict=True)
             if place < len(labels)
         ]
-        for places, likeness in zip(*found, strict=True)
+        for row in zip(places.tolist(), similarity.tolist(), strict=True)
     ]

@@ -29,7 +29,7 @@ class Neighbour(BaseModel):
     """A photo learned from. image: the address of a small picture of it."""
 
     label: str
-    similarity: float | None = Field(description="Cosine similarity of the features, up to 1.")
+    similarity: float = Field(description="Cosine similarity of the features, up to 1.")
     image: str
 
 

@@ -3,7 +3,7 @@
 import { isolated, make, percent } from "./dom.js";
 
 const FEW = 5; // bars at first
-const MANY = 200; // bars at most: nobody reads more
+export const MANY = 200; // bars at most: nobody reads more
 
 /** {label, probability} of all that was said, the most probable first. */
 export function ranked(row) {

@@ -1,9 +1,9 @@
 // One picture and what is said of it. What is costly, its small picture and the map of where the model looks, is made when it is
 // wanted: when the card comes near, or is pointed at.
 
-import { bars, doubts, named, namedText, nMore } from "./answer.js";
+import { bars, doubts, MANY, named, nMore } from "./answer.js";
 import { Correction } from "./correction.js";
-import { isolated, make, percent } from "./dom.js";
+import { isolated, make, say } from "./dom.js";
 import { preview } from "./preview.js";
 import { answered } from "./service.js";
 
@@ -17,6 +17,7 @@ export class Card {
   #url = null;
   #hasPreview = false;
   #isNear = false;
+  #isSafe = false;
   #heat = "none"; // none, asked or there
   #isWhole = false;
   #correction = null;
@@ -51,6 +52,7 @@ export class Card {
     const { row, why } = this.picture;
     this.element.removeAttribute("aria-busy");
     this.element.className = why ? "card bad" : "card";
+    this.#show(!why || canAgain);
     if (why) {
       const again = make("button", { type: "button", class: "link", text: "Try again", on: { click: () => this.told.again() } });
       this.body.replaceChildren(this.#file(), make("p", { class: "answer", text: sentence(why) }));
@@ -69,7 +71,7 @@ export class Card {
 
   near(is) {
     this.#isNear = is;
-    if (is && !this.#hasPreview) this.#show();
+    if (is) this.#show(this.#isSafe);
     this.lookIfSeen();
   }
 
@@ -99,11 +101,14 @@ export class Card {
   #more(row, n) {
     const button = make("button", { type: "button", class: "link", "aria-expanded": String(this.#isWhole), text: this.#isWhole ? "Fewer" : `${n} more` });
     button.addEventListener("click", async () => {
-      if (row.top && row.top.length < this.model.classes.length) {
+      const top = Math.min(MANY, this.model.classes.length);
+      if (row.top && row.top.length < top) {
         button.disabled = true;
-        const top = Math.min(this.model.classes.length, this.served.limits.top);
-        const answer = await answered([this.picture.file], { model: this.model.name, top }).catch(() => null);
-        if (answer) row.top = answer.results[0].top;
+        try {
+          row.top = (await answered([this.picture.file], { model: this.model.name, top })).results[0].top;
+        } catch (error) {
+          say(error.message); // those that are there are shown
+        }
       }
       this.#isWhole = !this.#isWhole;
       this.#say(row);
@@ -115,7 +120,7 @@ export class Card {
   #like(row) {
     if (!row.nearest?.length) return null;
     const tile = ({ label, similarity, image }) => {
-      const told = similarity === null ? label : `${label}, similarity ${similarity.toFixed(2)}`;
+      const told = `${label}, similarity ${similarity.toFixed(2)}`;
       return make("li", { title: told }, make("img", { src: image.replace(/^\//, ""), alt: "", loading: "lazy" }), make("span", {}, isolated(label)));
     };
     return make("div", { class: "like" }, make("p", { text: "Photos it learned from, most like this one" }), make("ul", {}, ...row.nearest.map(tile)));
@@ -140,10 +145,13 @@ export class Card {
     this.element.replaceChildren(look, this.body);
   }
 
-  async #show() {
+  /** The picture itself, once it is near. isSafe: the service could read it, so it is none that fills a browser's memory. */
+  async #show(isSafe) {
+    this.#isSafe ||= isSafe;
+    if (!this.#isNear || !this.#isSafe || this.#hasPreview) return;
     this.#hasPreview = true;
     const made = await preview(this.picture.file);
-    if (!made) return this.frame.append(make("span", { class: "none", text: "no preview" }));
+    if (!made) return this.frame.append(make("span", { class: "none", text: "This browser cannot show it." }));
     this.#url = made.url;
     const { style } = this.frame;
     style.width = `${100 * Math.min(1, made.aspect / (4 / 3))}%`;
@@ -177,12 +185,6 @@ export class Card {
     Object.assign(warmth.style, { left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` });
     this.frame.append(warmth);
     this.heard.replaceChildren("What speaks for ", isolated(label));
-  }
-
-  /** What it says, for a list of all. */
-  get text() {
-    const { row } = this.picture;
-    return row ? `${namedText(row)} ${row.probability === undefined ? "" : percent(row.probability)}` : "";
   }
 }
 

@@ -12,7 +12,8 @@ const HALVED = [400, 408, 413, 422, 504];
 export class Sending {
   #waiting = [];
   #lanes = 0;
-  #stop = null;
+  #stop = null; // aborted while it is stopped
+  #lot = 0; // which grows when all is cleared: what was under way then is dropped
 
   /** settings(): of a request. limits(): of the service. told: {began, answered(picture, row, answer), failed(picture, why),
    * moved(busy_s)}, where moved follows each change, and busy_s is how long the service asked to be left alone, or 0. */
@@ -48,10 +49,11 @@ export class Sending {
     this.#stop?.abort();
     this.#waiting = [];
     this.#stop = null;
+    this.#lot += 1;
   }
 
   #run() {
-    if (this.isStopped) return;
+    if (this.isStopped) return this.told.moved(0);
     this.#stop ??= new AbortController();
     while (this.#lanes < LANES && this.#waiting.length > 0) this.#lane(this.#stop.signal);
     this.told.moved(0);
@@ -61,7 +63,7 @@ export class Sending {
     this.#lanes += 1;
     while (!signal.aborted && this.#waiting.length > 0) await this.#send(this.#group(), signal);
     this.#lanes -= 1;
-    this.told.moved(0);
+    this.#run(); // it may have been gone on with meanwhile
   }
 
   #group() {
@@ -83,15 +85,19 @@ export class Sending {
   }
 
   async #asked(group, signal) {
+    const lot = this.#lot;
+    const back = () => {
+      if (lot === this.#lot) this.#waiting.unshift(...group);
+    };
     for (let tries = 1; ; tries += 1) {
       try {
         const files = group.map((picture) => picture.file);
         const answer = await answered(files, this.settings(), signal);
-        if (signal.aborted) return this.#back(group, signal);
+        if (signal.aborted) return back();
         answer.results.forEach((row, i) => this.told.answered(group[i], row, answer));
         return this.told.moved(0);
       } catch (error) {
-        if (signal.aborted) return this.#back(group, signal);
+        if (signal.aborted) return back();
         if (error.status === 503) await this.#rest(error.waitS ?? 1, signal);
         else if (error.status === 0 && tries < TRIES) await this.#rest(2 ** (tries - 1), signal);
         else if (HALVED.includes(error.status) && group.length > 1) {
@@ -104,11 +110,6 @@ export class Sending {
         }
       }
     }
-  }
-
-  /** Pictures that were under way wait again, unless all was cleared. */
-  #back(group, signal) {
-    if (this.#stop?.signal === signal) this.#waiting.unshift(...group);
   }
 
   #rest(seconds, signal) {
