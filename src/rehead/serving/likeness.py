@@ -17,12 +17,13 @@ def like(loaded: Loaded, places: NDArray[np.int64], similarity: NDArray[np.float
     """For each picture the photos learned from that it is most like, the most alike first; none where the bundle shows none.
 
     places, similarity: (n, k), as `Model.predict_with_nearest` gives them. image: where a small picture of the photo is.
+    similarity: at most 1; the bank's half precision may say a little more.
     """
     about = loaded.model.bundle.facts["neighbours"]
     labels, base = about["labels"] if about else [], f"/v1/neighbours/{quote(loaded.name, safe='')}"
     return [
         [
-            {"label": labels[place], "similarity": round(alike, 6), "image": f"{base}/{place}?v={loaded.version}"}
+            {"label": labels[place], "similarity": min(1.0, round(alike, 6)), "image": f"{base}/{place}?v={loaded.version}"}
             for place, alike in zip(*row, strict=True)
             if place < len(labels)
         ]

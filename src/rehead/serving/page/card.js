@@ -27,6 +27,7 @@ export class Card {
     Object.assign(this, { picture, told });
     this.frame = make("span", { class: "frame" });
     this.heard = make("span", { class: "told" });
+    this.nothing = make("span", { class: "none", text: "no picture", hidden: true });
     this.body = make("div", { class: "said" });
     this.element = make("li", { class: "card" });
     cards.set(this.element, this);
@@ -41,6 +42,7 @@ export class Card {
     this.#correction = null;
     this.frame.querySelector(".warmth")?.remove();
     this.heard.textContent = "";
+    this.nothing.hidden = true;
     this.element.className = "card waiting";
     this.element.setAttribute("aria-busy", "true");
     this.#frame(false);
@@ -53,6 +55,7 @@ export class Card {
     this.element.removeAttribute("aria-busy");
     this.element.className = why ? "card bad" : "card";
     this.#show(!why || canAgain);
+    this.nothing.hidden = !why || canAgain;
     if (why) {
       const again = make("button", { type: "button", class: "link", text: "Try again", on: { click: () => this.told.again() } });
       this.body.replaceChildren(this.#file(), make("p", { class: "answer", text: sentence(why) }));
@@ -129,7 +132,7 @@ export class Card {
   /** The place of the picture; a button where the model can say where it looks. */
   #frame(isButton) {
     if (this.look?.matches("button") === isButton && this.look) return;
-    const look = make(isButton ? "button" : "div", { class: "look", ...(isButton ? { type: "button", "aria-pressed": "false", "aria-label": `Where the model looks in ${this.picture.name}` } : {}) }, this.frame, this.heard);
+    const look = make(isButton ? "button" : "div", { class: "look", ...(isButton ? { type: "button", "aria-pressed": "false", "aria-label": `Where the model looks in ${this.picture.name}` } : {}) }, this.frame, this.heard, this.nothing);
     if (isButton) {
       let timer;
       look.addEventListener("pointerenter", () => (timer = setTimeout(() => this.#look(), POINTED_MS)));

@@ -1,0 +1,82 @@
+"""Small pictures of photos learned from: cut from the sheet of the very bundle that answers, and of no other."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from little import bundle as little
+from little import picture
+from PIL import Image
+from served import here
+from shown import COLOURS, TILE, bundle, until
+
+from rehead.durable import sha256_file
+
+
+def test_the_pictures_are_of_the_photos_that_are_named(tmp_path: Path) -> None:
+    made = bundle(tmp_path / "colours")
+    with here({"my colours": made}) as service:
+        assert service.get("/v1/model").json["models"][0]["neighbours"] is True
+        for name, colour in COLOURS.items():
+            (row,) = service.predict(picture(colour), "?nearest=3").json["results"]
+            assert [one["label"] for one in row["nearest"]] == [name] * 3
+            alike = [one["similarity"] for one in row["nearest"]]
+            assert alike == sorted(alike, reverse=True)
+            assert 1 >= alike[0] > 0.95
+            for one in row["nearest"]:
+                tile = service.get(one["image"])
+                assert tile.headers["content-type"] == "image/jpeg"
+                assert "immutable" in tile.headers["cache-control"]
+                pixels = np.asarray(Image.open(io.BytesIO(tile.body)))
+                assert pixels.shape == (TILE, TILE, 3)
+                assert np.abs(pixels.mean(axis=(0, 1)) - colour).max() < 40
+        assert service.get("/v1/neighbours/my%20colours/29").headers["cache-control"] == "no-store"
+        for path in ("my%20colours/30", "my%20colours/-1", "my%20colours/x", "other/1"):
+            assert service.get(f"/v1/neighbours/{path}").status in (404, 422)
+        assert "nearest" not in service.predict(picture()).json["results"][0]
+
+
+@pytest.mark.parametrize("kind", ["little", "none"])
+def test_a_bundle_that_shows_none_names_none(tmp_path: Path, kind: str) -> None:
+    made = little(tmp_path / "made") if kind == "little" else bundle(tmp_path / "made", neighbours=False)
+    with here({"made": made}) as service:
+        assert service.get("/v1/model").json["models"][0]["neighbours"] is False
+        assert service.predict(picture(), "?nearest=3").json["results"][0]["nearest"] == []
+        assert service.get("/v1/neighbours/made/0").status == 404
+
+
+def test_a_sheet_that_is_another_than_the_bundle_came_with_is_not_shown(tmp_path: Path) -> None:
+    made = bundle(tmp_path / "colours")
+    with here({"colours": made}) as service:
+        (made / "neighbours.jpg").write_bytes(picture((1, 2, 3), "JPEG", 160))
+        assert service.get("/v1/neighbours/colours/0").status == 404
+        assert service.predict(picture()).status == 200
+
+
+def test_a_sheet_that_is_smaller_than_it_says_harms_nobody(tmp_path: Path) -> None:
+    made = bundle(tmp_path / "colours")
+    (made / "neighbours.jpg").write_bytes(picture((1, 2, 3), "JPEG", 20))
+    facts = json.loads((made / "rehead.json").read_text())
+    facts["files"]["neighbours.jpg"] = sha256_file(made / "neighbours.jpg")
+    (made / "rehead.json").write_text(json.dumps(facts))
+    with here({"colours": made}) as service:
+        assert service.get("/v1/neighbours/colours/29").status == 200  # black, where there is nothing
+
+
+def test_a_bundle_that_takes_its_place_shows_its_own(tmp_path: Path) -> None:
+    made = bundle(tmp_path / "colours")
+    with here({"colours": made}) as service:
+        before = service.predict(picture(COLOURS["red"]), "?nearest=1").json
+        assert service.get(before["results"][0]["nearest"][0]["image"]).status == 200
+        shutil.rmtree(made)
+        bundle(made, ["crimson", "lime", "navy"])
+        until(lambda: service.get("/v1/model").json["models"][0]["version"] != before["version"])
+        after = service.predict(picture(COLOURS["red"]), "?nearest=1").json
+        assert after["results"][0]["nearest"][0]["label"] == "crimson"
+        old = service.get(before["results"][0]["nearest"][0]["image"])
+        assert old.headers["cache-control"] == "no-store"  # the address of another version
