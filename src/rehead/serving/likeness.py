@@ -16,8 +16,8 @@ Row = dict[str, Any]
 def like(loaded: Loaded, places: NDArray[np.int64], similarity: NDArray[np.float32]) -> list[list[Row]]:
     """For each picture the photos learned from that it is most like, the most alike first; none where the bundle shows none.
 
-    places, similarity: (n, k), as `Model.predict_with_nearest` gives them. image: where a small picture of the photo is.
-    similarity: at most 1; the bank's half precision may say a little more.
+    places, similarity: (n, k), as `Model.predict_with_nearest` gives them; half precision may say a little more than 1.
+    image: where a small picture of the photo is.
     """
     about = loaded.model.bundle.facts["neighbours"]
     labels, base = about["labels"] if about else [], f"/v1/neighbours/{quote(loaded.name, safe='')}"
