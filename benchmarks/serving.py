@@ -54,10 +54,10 @@ class Running:
     def __init__(self, command: list[str], log: Path) -> None:
         with log.open("w") as file:
             self.process = subprocess.Popen(command, stderr=file)
-        while not (said := log.read_text().partition("\n")[0]):
+        while not (said := log.read_text()).endswith("\n"):
             assert self.process.poll() is None, log.read_text()
             time.sleep(0.05)
-        self.port = int(json.loads(said)["address"].rpartition(":")[2])
+        self.port = int(json.loads(said.splitlines()[0])["address"].rpartition(":")[2])
         self.watched = psutil.Process(self.process.pid)
 
     def cpu_s(self) -> float:
@@ -79,7 +79,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tuned = timed(["tune", str(DATA / "dogscats"), "--json", "--no-report"], cache=folder / "cache", cwd=folder)
-        bundle, photos = json.loads(tuned["output"])["bundle"], _photos(folder / "asked")
+        bundle, photos = str(folder / json.loads(tuned["output"])["bundle"]), _photos(folder / "asked")
         servers = {
             "service": Running([*REHEAD, "serve", bundle, "--port", "0"], folder / "service"),
             "plain, one thread": Running([sys.executable, "-c", PLAIN, bundle, "1"], folder / "plain1"),

@@ -61,8 +61,8 @@ def make_app(
     known = (
         [Security(HTTPBearer(auto_error=False))] if token is not None else []
     )  # for /docs: `Gate` is what asks for it
-    app.include_router(routes.health)
     app.include_router(routes.router, dependencies=known)
+    app.include_router(routes.health)
     for router in (documentation(), page()):  # the page's own router comes here, with dependencies=known
         app.include_router(router)
     return app
