@@ -1,6 +1,6 @@
-"""A client for benchmarks of the service, light enough to share its cores: one thread, raw sockets that are kept, requests
-that were built beforehand. `python asking.py PORT CLIENTS REQUESTS FOLDER` asks for each photo of FOLDER in turn and prints, as JSON,
-wall and own CPU seconds and the seconds of each request. Any status but 200 ends it."""
+"""A client for benchmarks of the service, light enough to share its cores: one thread, raw sockets that are kept, requests that
+are built beforehand. `python asking.py PORT CLIENTS REQUESTS FOLDER` asks for each photo of FOLDER in turn and prints wall
+and own CPU seconds, and the seconds of each request, as JSON. Any status but 200 ends it."""
 
 from __future__ import annotations
 

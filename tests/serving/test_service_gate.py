@@ -103,6 +103,7 @@ def test_which_addresses_are_this_machine_alone() -> None:
     assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.org", "")))
     assert own_names("0.0.0.0") is None
     assert "127.8.8.8" in (own_names("127.8.8.8") or ())
+    assert "photos.example.org" in (own_names("127.0.0.1", ["https://photos.example.org:8443"]) or ())
 
 
 def test_any_name_is_answered_where_others_can_reach_it() -> None:

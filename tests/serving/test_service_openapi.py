@@ -29,7 +29,7 @@ def asked(running: Here, tmp_path: Path, n_examples: int, *more: str) -> None:
 
 def test_what_is_described_is_so(tmp_path: Path) -> None:
     with here({"little": bundle(tmp_path / "bundle")}) as running:
-        asked(running, tmp_path, 10)
+        asked(running, tmp_path, 5)
 
 
 @pytest.mark.slow
@@ -39,6 +39,7 @@ def test_what_is_described_is_so_at_length_and_with_a_token(tmp_path: Path) -> N
         asked(running, tmp_path, 300, "--header", f"Authorization: Bearer {token}")
 
 
+@pytest.mark.slow
 def test_the_check_can_fail(tmp_path: Path) -> None:
     """A description that lacks what the service does is found out."""
     from rehead.serving import routes

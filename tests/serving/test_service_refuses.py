@@ -230,7 +230,7 @@ def test_a_client_whose_body_never_ends_is_told_and_closed(service: Here) -> Non
         line.sendall(
             b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 5000\r\n\r\nabc"
         )
-        said = b"".join(iter(lambda: line.recv(10_000), b""))  # until it is closed
+        said = everything(line)
         assert said.startswith(b"HTTP/1.1 408 ")
         assert b"did not come in time" in said
         assert time.monotonic() - begun < 5
@@ -254,11 +254,31 @@ def test_a_client_that_drips_is_cut_off_in_the_end(service: Here) -> None:
 
 
 def test_a_client_whose_headers_do_not_end_is_closed(service: Here) -> None:
-    for start in (b"", b"GET / HTTP/1.1\r\nHost: loc"):
-        with socket.create_connection(("127.0.0.1", service.port), timeout=10) as line:
+    with contextlib.ExitStack() as stack:
+        starts = (b"", b"GET / HTTP/1.1\r\nHost: loc", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HT")
+        lines = [stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=10)) for _ in starts]
+        for line, start in zip(lines, starts, strict=True):
             line.sendall(start)
-            with contextlib.suppress(ConnectionResetError):
-                assert line.recv(1000) == b""
+        for line, n_answers in zip(lines, (0, 0, 1), strict=True):
+            assert everything(line).count(b"HTTP/1.1 200") == n_answers
+
+
+def everything(line: socket.socket) -> bytes:
+    """What comes until the other side closes."""
+    said = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := line.recv(10_000):
+            said += piece
+    return said
+
+
+def test_beyond_so_many_connections_it_says_no(folder: Path) -> None:
+    with here({"little": folder}, limits=Limits(connections=3)) as running, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port)))
+        wait_until(lambda: running.get("/healthz").status == 503)
+        stack.close()
+        wait_until(lambda: running.get("/healthz").status == 200)
 
 
 def test_what_a_client_that_went_away_asked_for_is_dropped(service: Here) -> None:

@@ -9,6 +9,10 @@ from pathlib import Path
 from little import bundle, picture
 from served import Here, here
 
+from rehead.serving.limits import Limits
+
+QUICK = Limits(watch_s=0.1)
+
 
 def wait_for(running: Here, event: str, n: int = 1) -> None:
     ends = time.monotonic() + 10
@@ -24,7 +28,7 @@ def model(running: Here) -> dict[str, object]:
 
 def test_a_bundle_that_is_replaced_is_served_from_then_on(tmp_path: Path) -> None:
     folder = bundle(tmp_path / "bundle")
-    with here({"x": folder}) as running:
+    with here({"x": folder}, limits=QUICK) as running:
         before = model(running)
         assert running.predict(picture()).json["results"][0]["label"] == "red"
         bundle(folder, ("rot", "grün", "blau"))
@@ -37,7 +41,7 @@ def test_a_bundle_that_is_replaced_is_served_from_then_on(tmp_path: Path) -> Non
 
 def test_a_bundle_that_is_deleted_goes_on_answering_until_another_comes(tmp_path: Path) -> None:
     folder = bundle(tmp_path / "bundle")
-    with here({"x": folder}) as running:
+    with here({"x": folder}, limits=QUICK) as running:
         shutil.rmtree(folder)
         wait_for(running, "stale")
         assert running.predict(picture()).json["results"][0]["label"] == "red"
@@ -51,7 +55,7 @@ def test_a_bundle_that_is_deleted_goes_on_answering_until_another_comes(tmp_path
 
 def test_one_that_cannot_be_loaded_leaves_the_old_one_in_place(tmp_path: Path) -> None:
     folder = bundle(tmp_path / "bundle")
-    with here({"x": folder}) as running:
+    with here({"x": folder}, limits=QUICK) as running:
         (folder / "model.onnx").write_bytes(b"broken")
         wait_for(running, "stale")
         line = next(line for line in running.said if line["event"] == "stale")
@@ -61,7 +65,7 @@ def test_one_that_cannot_be_loaded_leaves_the_old_one_in_place(tmp_path: Path) -
 
 def test_one_that_is_copied_file_by_file_is_taken_when_it_is_whole(tmp_path: Path) -> None:
     folder, other = bundle(tmp_path / "bundle"), bundle(tmp_path / "other", ("rot", "grün", "blau"), 9)
-    with here({"x": folder}) as running:
+    with here({"x": folder}, limits=QUICK) as running:
         shutil.copy(other / "rehead.json", folder)
         wait_for(running, "stale")
         assert running.predict(picture()).json["results"][0]["label"] == "red"

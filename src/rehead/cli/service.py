@@ -22,7 +22,8 @@ def serve(
         Optional[Path], typer.Option(help="A file with the token that every request must bring, but for health.")
     ] = None,
     cors: Annotated[
-        Optional[list[str]], typer.Option(help="Origin of another site's page that may use it. Repeatable.")
+        Optional[list[str]],
+        typer.Option(help="Origin of another page that may use it, or of the proxy before it. Repeatable."),
     ] = None,
     feedback: Annotated[
         Optional[Path], typer.Option(help="Keep corrected photos in this folder, for `rehead tune`.")
@@ -45,7 +46,9 @@ def serve(
     origins = [_origin(text) for text in cors or []]
     with bound(host, port) as listening:
         models = {name: load_named(name, folder) for name, folder in folders.items()}
-        app = make_app(models, token=token, cors=origins, hosts=own_names(host), workers=threads, feedback=feedback)
+        app = make_app(
+            models, token=token, cors=origins, hosts=own_names(host, origins), workers=threads, feedback=feedback
+        )
         address = address_of(listening)
         if sys.stderr.isatty():
             say(f"Serving  {address}   (Ctrl-C ends it)", sys.stderr)

@@ -63,9 +63,9 @@ def make_app(
     app.state.tiles = neighbours.Tiles()
     # What /docs says of a token: `Gate` is what asks for it.
     known = [Security(HTTPBearer(auto_error=False))] if token is not None else []
-    app.include_router(routes.health)
     for router in (routes.router, corrections.router, neighbours.router):
         app.include_router(router, dependencies=known)
+    app.include_router(routes.health)
     for router in (documentation(), page()):
         app.include_router(router)
     return app

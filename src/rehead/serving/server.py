@@ -71,6 +71,7 @@ def server_of(app: FastAPI) -> uvicorn.Server:
         app,
         log_config=None,
         access_log=False,
+        http="h11",  # httptools is quicker, by half a millisecond a request, but takes headers without end
         lifespan="on",
         ws="none",
         server_header=False,

@@ -11,7 +11,6 @@ from rehead.errors import ReheadError, nearest
 from rehead.serving.models import Loaded, Signature, load_named, signature
 from rehead.serving.problems import Problem
 
-WATCH_S = 1.0  # between two looks at the folders: a few calls of stat
 Told = Callable[[str, Loaded, str], None]
 
 
@@ -45,7 +44,7 @@ class Shelf:
             )
         return self._models[name]
 
-    def watch(self, told: Told, end: threading.Event, every_s: float = WATCH_S) -> None:
+    def watch(self, told: Told, end: threading.Event, every_s: float) -> None:
         """Looks for changes until `end` is set. told("reloaded" or "stale", model, why): what was found."""
         while not end.wait(every_s):
             for name in list(self._models):
