@@ -105,7 +105,13 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _ROOM_BY_NAME:
         raise AttributeError(f"module 'rehead' has no attribute {name!r}")
-    return getattr(importlib.import_module(_ROOM_BY_NAME[name]), name)
+    try:
+        return getattr(importlib.import_module(_ROOM_BY_NAME[name]), name)
+    except ModuleNotFoundError as error:
+        from rehead.errors import missing_extra
+
+        missing = missing_extra(error)
+        raise (error if missing is None else missing) from error
 
 
 def __dir__() -> list[str]:

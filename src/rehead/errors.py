@@ -133,10 +133,29 @@ class MissingExtra(ReheadError):
     """library: what `import` asks for; extra: which extra of ours brings it; purpose: what it is needed for."""
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            what=f"{purpose} needs the library {library!r}, which is not installed.",
-            fix=f'Install it with: pip install "rehead[{extra}]"',
-        )
+        fix = f'Install it with: pip install "rehead[{extra}]"'
+        if extra == "retune":
+            fix = 'Install it with: pip install "rehead[tune]", or "rehead[retune]" if bundles are all you work with.'
+        super().__init__(what=f"{purpose} needs the library {library!r}, which is not installed.", fix=fix)
+
+
+LIGHT = ("sklearn", "scipy", "lmdb", "onnx", "blake3", "imagehash", "threadpoolctl", "tomli_w", "filelock")
+EXTRA_BY_LIBRARY = {
+    **dict.fromkeys(LIGHT, "retune"),
+    **dict.fromkeys(
+        ("torch", "torchvision", "timm", "matplotlib", "cleanlab", "captum", "jinja2", "markupsafe"), "tune"
+    ),
+    **dict.fromkeys(("fastapi", "uvicorn", "prometheus_client", "python_multipart", "starlette"), "serve"),
+}
+
+
+def missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
+    """What to say of a library that was not found, None where it is none of ours."""
+    library = (error.name or "").split(".")[0]
+    extra = EXTRA_BY_LIBRARY.get(library)
+    if extra is None:
+        return None
+    return MissingExtra(library, extra, "This")
 
 
 class Defect(ReheadError):

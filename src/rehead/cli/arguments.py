@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-from rehead.errors import RecipeError, ReheadError, RunError, SourceError
+from rehead.errors import RecipeError, ReheadError, RunError, SourceError, missing_extra
 
 ABORTED = 130  # what shells give a program that Ctrl-C ended
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -156,7 +156,11 @@ def guarded(app: Any) -> int:
             sys.stderr.close()
         return 0
     except Exception as error:
-        return _other(error, debug)
+        missing = missing_extra(error) if isinstance(error, ModuleNotFoundError) and not debug else None
+        if missing is None:
+            return _other(error, debug)
+        _close_and_show(missing)
+        return missing.exit_code
 
 
 def output_failed(error: OSError) -> RunError:

@@ -21,6 +21,11 @@ class TorchEngine:
 
     def __init__(self, prefix: Prefix, device: str) -> None:
         check_device(device)
+        if prefix.network is None:
+            raise EngineError(
+                what="The engine torch runs networks, and a bundle holds a graph alone.",
+                fix="Leave --engine out, or name a backbone instead of the bundle.",
+            )
         self.version = str(torch.__version__).split("+")[0]
         self.precision = "bf16" if device == "cuda" else "fp32"
         self.batch = BATCH[device]
