@@ -105,13 +105,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _ROOM_BY_NAME:
         raise AttributeError(f"module 'rehead' has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(_ROOM_BY_NAME[name]), name)
-    except ModuleNotFoundError as error:
-        from rehead.errors import missing_extra
+    from rehead.errors import missing_extras
 
-        missing = missing_extra(error)
-        raise (error if missing is None else missing) from error
+    with missing_extras():
+        return getattr(importlib.import_module(_ROOM_BY_NAME[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -25,8 +25,9 @@ ReheadError                exit code 2: something the user can mend
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 
@@ -149,13 +150,17 @@ EXTRA_BY_LIBRARY = {
 }
 
 
-def missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
-    """What to say of a library that was not found, None where it is none of ours."""
-    library = (error.name or "").split(".")[0]
-    extra = EXTRA_BY_LIBRARY.get(library)
-    if extra is None:
-        return None
-    return MissingExtra(library, extra, "This")
+@contextlib.contextmanager
+def missing_extras() -> Iterator[None]:
+    """Where a library of an extra is not found in the block, MissingExtra is raised instead, which says what brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").split(".")[0]
+        extra = EXTRA_BY_LIBRARY.get(library)
+        if extra is None:
+            raise
+        raise MissingExtra(library, extra, "This") from error
 
 
 class Defect(ReheadError):

@@ -18,7 +18,7 @@ from rehead.begin import Wish, begun
 from rehead.bundled import with_bundle
 from rehead.data.catalog import Catalog, as_csv
 from rehead.deeper import tune_layers
-from rehead.errors import ReheadError, counted, missing_extra
+from rehead.errors import ReheadError, counted, missing_extras
 from rehead.exporting.agreement import compare
 from rehead.exporting.graph import with_head
 from rehead.extraction import sample_pixels
@@ -197,15 +197,11 @@ def tune(
 def _reported(tuned: Tuned, catalog: Catalog, cache: Path, progress: Progress, clock: Clock) -> Tuned:
     """The same with its report. The run is finished already: what goes wrong here costs the report alone."""
     try:
-        from rehead.reporting.job import report as write_report
+        with missing_extras():
+            from rehead.reporting.job import report as write_report
 
-        reported = write_report(tuned.run, catalog=catalog, cache=cache, progress=progress)
-    except (ReheadError, OSError, ModuleNotFoundError) as error:
-        if isinstance(error, ModuleNotFoundError):
-            missing = missing_extra(error)
-            if missing is None:
-                raise
-            error = missing
+            reported = write_report(tuned.run, catalog=catalog, cache=cache, progress=progress)
+    except (ReheadError, OSError) as error:
         why = error.what if isinstance(error, ReheadError) else f"{error.strerror or error}."
         progress.note(f"No report was written: {why} `rehead report {tuned.run}` writes it later.")
         return tuned
