@@ -2,7 +2,7 @@
 decoder allow, and full fine-tuning from JPEG files at >= 0.9 of what the network alone does on made-up input.
 
 The network alone is measured as timm's own benchmark script does it: input that lies on the device, bfloat16 autocast,
-channels last; for training, SGD on cross-entropy. The decoder: all cores on `rehead.pixels.prepare`. What they allow: the lower
+channels last; for training, SGD on cross-entropy. The decoder: all cores, by processes. What they allow: the lower
 of the two rates, as they do not share a processor. Weights are random, photos are dogs and cats, each many times under
 other bytes. Medians of the rounds. On another machine: --device cpu --photos 32 shows that it runs.
 """
@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,12 @@ import rehead
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.exporting.prefixes import ready_prefix
+from rehead.features.decoders import beside
 from rehead.features.engines import open_torch
 from rehead.features.extract import extract
 from rehead.features.store import Store
-from rehead.parallel import n_cores, ordered_map
-from rehead.pixels import prepare
+from rehead.features.views import PLAIN, stored_views
+from rehead.parallel import batched, n_cores, ordered_map
 from rehead.progress import Silent
 
 NETWORKS = ("resnet50", "vit_base_patch16_224")
@@ -83,16 +85,20 @@ def measured(name: str, photos: Path, few: Path, folder: Path, options: argparse
     prefix = ready_prefix(name, weights=weights, arguments={}, cut="pool", cache=folder, progress=Silent())
     engine, card = open_torch(prefix, options.device), prefix.card
     data = [catalog.read(photo) for photo in catalog.photos[: 64 * n_cores()]]
+    decode = beside(options.device, len(catalog.photos), partial(stored_views, PLAIN, card.preprocess))
+    for _ in ordered_map(decode, batched(((one, b"") for one in data), 8), workers=n_cores(), ahead=2 * n_cores()):
+        pass  # processes are there from here on
     for number in range(options.rounds):
         begun = time.perf_counter()
-        for _ in ordered_map(lambda d: prepare(d, card.preprocess), data, workers=n_cores(), ahead=2 * n_cores()):
+        parts = batched(((one, b"") for one in data), 32)
+        for _ in ordered_map(decode, parts, workers=n_cores(), ahead=2 * n_cores()):
             pass
         rounds["decoder"].append(len(data) / (time.perf_counter() - begun))
         with Store.open(folder, f"{name}{number}", shape=card.shape, about={}) as store:
             begun = time.perf_counter()
             extract(
                 catalog, range(len(catalog.photos)), engine=engine, store=store, progress=Silent(), max_bad=0.2,
-                pixels_of=lambda data, _: prepare(data, card.preprocess), stop=lambda: False,
+                decode=decode, stop=lambda: False,
                 on_features=lambda *_: None,
             )  # fmt: skip
             rounds["extraction"].append(len(catalog.photos) / (time.perf_counter() - begun))
