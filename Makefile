@@ -5,15 +5,19 @@ BIN := .venv/bin
 AT_ONCE := -n 2 --dist loadfile
 export OMP_NUM_THREADS ?= 1
 
+# What someone without PyTorch has, installed as they would: tests/test_light.py runs the program in it.
+LIGHT := .light/serve.done .light/retune.done
+SOURCES := pyproject.toml constraints.txt $(shell find src -type f -not -name '*.pyc' -not -path '*.egg-info/*')
+
 .PHONY: demo test test-all check bench clean
 
 demo: .venv/tune.done
 	$(BIN)/rehead demo
 
-test: .venv/dev.done
+test: .venv/dev.done $(LIGHT)
 	$(BIN)/python -m pytest -m "not slow" $(AT_ONCE)
 
-test-all: .venv/dev.done
+test-all: .venv/dev.done $(LIGHT)
 	$(BIN)/python -m pytest $(AT_ONCE)
 
 check: .venv/dev.done
@@ -43,5 +47,12 @@ bench: .venv/dev.done
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
 	touch $@ .venv/tune.done
 
+.light/%.done: $(SOURCES)
+	test -x .light/$*/bin/python || $(PYTHON) -m venv .light/$*
+	rm -rf build
+	.light/$*/bin/pip install -q -c constraints.txt ".[$*]"
+	rm -rf build
+	touch $@
+
 clean:
-	rm -rf .venv build dist src/*.egg-info
+	rm -rf .venv .light build dist src/*.egg-info

@@ -9,6 +9,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rehead.exporting.prefixes import ready_prefix
 from rehead.features.engines import OnnxEngine
 from rehead.features.extract import extract
 from rehead.features.store import Store
+from rehead.features.views import PLAIN, stored_views
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import prepare
 from rehead.progress import Silent
@@ -46,7 +48,7 @@ def main() -> None:
             with Store.open(cache, f"round{time.monotonic_ns()}", shape=prefix.card.shape, about={}) as store:
                 extract(
                     catalog, positions, engine=engine, store=store, progress=Silent(),
-                    pixels_of=lambda data, _: prepare(data, preprocess), max_bad=0.2,
+                    decode=partial(stored_views, PLAIN, preprocess), max_bad=0.2,
                     stop=lambda: False, on_features=lambda *_: None,
                 )  # fmt: skip
             shutil.rmtree(cache / "features")

@@ -85,7 +85,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def make_photos(folder: Path, counts: dict[str, int]) -> Path:
-    colours = {"red": (200, 60, 60), "blue": (60, 60, 200), "green": (60, 200, 60)}
+    colours = {"red": (200, 60, 60), "blue": (60, 60, 200), "green": (60, 200, 60), "grey": (120, 120, 120)}
     for number, (label, count) in enumerate(counts.items()):
         (folder / label).mkdir(parents=True, exist_ok=True)
         for i in range(count):

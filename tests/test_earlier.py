@@ -196,16 +196,6 @@ def test_a_fit_that_was_chosen_is_kept(green: Path, cache: Path, tmp_path: Path)
     assert tuned.images["from_store"] >= 24
 
 
-def test_a_bundle_that_was_carried_away_is_refused_with_what_is_missing(
-    first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path
-) -> None:
-    away = shutil.copytree(first.bundle, tmp_path / "away" / "bundle")
-    with pytest.raises(RunError) as error:
-        rehead.tune(green, from_run=away, cache=cache, out=tmp_path / "run", report=False)
-    assert "There is no catalog.csv and no photos.json and no recipe.toml" in error.value.why
-    assert "carried away" in error.value.why
-
-
 def test_what_is_no_finished_run_is_refused(first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is no bundle"):
         rehead.tune(green, from_run=tmp_path, cache=cache, report=False)

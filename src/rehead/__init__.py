@@ -105,7 +105,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _ROOM_BY_NAME:
         raise AttributeError(f"module 'rehead' has no attribute {name!r}")
-    return getattr(importlib.import_module(_ROOM_BY_NAME[name]), name)
+    from rehead.errors import missing_extras
+
+    with missing_extras():
+        return getattr(importlib.import_module(_ROOM_BY_NAME[name]), name)
 
 
 def __dir__() -> list[str]:

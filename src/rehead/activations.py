@@ -5,6 +5,7 @@ And which of them it learns from, which say what epoch is kept, and which are he
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,10 @@ from rehead.data.split import fold_numbers
 from rehead.errors import PhotoError
 from rehead.exporting.prefixes import ready_prefix
 from rehead.extraction import extract_missing, in_store, job_order, left_out, open_store, photos_there
+from rehead.features.decoders import beside
 from rehead.features.extract import check_bad
 from rehead.features.store import Store
-from rehead.features.views import PLAIN, augmented, view_names
+from rehead.features.views import PLAIN, augmented_each, view_names
 from rehead.job import Job
 from rehead.nets.card import Card, with_fit
 from rehead.parallel import n_cores, ordered_map
@@ -112,20 +114,38 @@ def feed_of(
     if extracted.views:
         return StoredFeed(extracted.views, labels, recipe.seed)
 
-    def pixels(place: int, drawn: tuple[int, int] | None) -> NDArray[np.uint8]:
+    def job(place: int, drawn: tuple[int, int] | None) -> tuple[bytes, Preprocess, int | None]:
         data = catalog.read(catalog.photos[photos[place]])
         if drawn is None:
-            return prepare(data, card.preprocess)
+            return data, card.preprocess, None
         epoch, seed = drawn
-        return augmented(recipe.augment, data, sizes[min(epoch, len(sizes) - 1)], seed)
+        return data, sizes[min(epoch, len(sizes) - 1)], seed
+
+    def pixels(place: int, drawn: tuple[int, int] | None) -> NDArray[np.uint8]:
+        return _good(alone([job(place, drawn)]))[0]
 
     def jpeg(place: int, drawn: tuple[int, int]) -> Jpeg | None:
         epoch, seed = drawn
         data = catalog.read(catalog.photos[photos[place]])
         return jpeg_of(recipe.augment, data, sizes[min(epoch, len(sizes) - 1)], seed)
 
+    alone = functools.partial(augmented_each, recipe.augment)
+    decode = beside(device, len(photos), alone)
+    if decode is not alone:
+        return PhotoFeed(
+            pixels, labels, card.preprocess.mean, card.preprocess.std, recipe.seed,
+            many=lambda requests: _good(decode([job(*request) for request in requests])),
+        )  # fmt: skip
     decoder = torch.device(device) if device == "cuda" and decodes(torch.device(device)) else None
     return PhotoFeed(pixels, labels, card.preprocess.mean, card.preprocess.std, recipe.seed, decoder, jpeg)
+
+
+def _good(found: Sequence[NDArray[np.uint8] | PhotoError]) -> list[NDArray[np.uint8]]:
+    """The same. Raises PhotoError for a photo that cannot be read any more."""
+    for one in found:
+        if isinstance(one, PhotoError):
+            raise one
+    return [one for one in found if not isinstance(one, PhotoError)]
 
 
 def slices(catalog: Catalog, train: list[int], recipe: Recipe) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

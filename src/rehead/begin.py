@@ -5,6 +5,7 @@ What can be known to fail without a photo is said first: reading a million of th
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rehead.bundled import about_bundle, check_bundled
 from rehead.data.catalog import Catalog, as_csv
 from rehead.data.rows import quoted
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
-from rehead.errors import RecipeError, RunError, SourceError, counted
+from rehead.errors import MissingExtra, RecipeError, RunError, SourceError, counted
 from rehead.exporting.prefixes import check_backbone
 from rehead.features.engines import check_engine
 from rehead.features.extract import check_bad
@@ -29,7 +31,7 @@ from rehead.runs.resume import Asked, check_photos, taken_up
 from rehead.search.tries import FILE as TRIED
 from rehead.search.tries import LADDER, Search
 from rehead.tuning.layers import HEAD, POOL, adapters_in
-from rehead.tuning.recipe import AUTO, Recipe, unheard
+from rehead.tuning.recipe import AUTO, Recipe, hidden_widths, unheard
 from rehead.tuning.tasks import check_task
 from rehead.tuning.trackers import chosen_trackers
 
@@ -67,13 +69,6 @@ class Wish:
             )
 
 
-def full_paths(settings: dict[str, Any]) -> dict[str, Any]:
-    """The same settings with full paths, so that the run can be taken up from any folder."""
-    if settings.get("weights") is None:
-        return settings
-    return {**settings, "weights": os.path.abspath(Path(settings["weights"]).expanduser())}
-
-
 def begun(
     wish: Wish, run: RunFolder, cache: Path, progress: Log, clock: Clock
 ) -> tuple[Catalog, Recipe, Search | None]:
@@ -107,6 +102,8 @@ def begun(
         check_photos(run.path, catalog)
     run.write("catalog.csv", as_csv(catalog))
     progress.note(_about(catalog))
+    if (line := about_bundle(recipe)) is not None:
+        progress.note(line)
     if catalog.strangers:
         progress.note(_left_out(catalog))
     for line in unheard(recipe, wish.settings):
@@ -140,7 +137,10 @@ def _check(recipe: Recipe, wish: Wish, cache: Path, progress: Log) -> None:
             what=f"--track {' '.join(wish.track)} has nothing to follow: a head alone is solved, not trained in epochs.",
             fix="Leave it out, or train layers too: --train last:2.",
         )
+    check_bundled(recipe, searches=wish.preset == AUTO)
     check_engine(recipe.engine, recipe.device)
+    if (hidden_widths(recipe.head) or recipe.head == AUTO) and importlib.util.find_spec("torch") is None:
+        raise MissingExtra("torch", "tune", f"--head {recipe.head}")
     if adapters_in(recipe.train) is not None:
         from rehead.tuning.lora import check_peft
 

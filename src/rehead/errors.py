@@ -25,8 +25,9 @@ ReheadError                exit code 2: something the user can mend
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 
@@ -133,10 +134,33 @@ class MissingExtra(ReheadError):
     """library: what `import` asks for; extra: which extra of ours brings it; purpose: what it is needed for."""
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            what=f"{purpose} needs the library {library!r}, which is not installed.",
-            fix=f'Install it with: pip install "rehead[{extra}]"',
-        )
+        fix = f'Install it with: pip install "rehead[{extra}]"'
+        if extra == "retune":
+            fix = 'Install it with: pip install "rehead[tune]", or "rehead[retune]" if bundles are all you work with.'
+        super().__init__(what=f"{purpose} needs the library {library!r}, which is not installed.", fix=fix)
+
+
+LIGHT = ("sklearn", "scipy", "lmdb", "onnx", "blake3", "imagehash", "threadpoolctl", "tomli_w", "filelock")
+EXTRA_BY_LIBRARY = {
+    **dict.fromkeys(LIGHT, "retune"),
+    **dict.fromkeys(
+        ("torch", "torchvision", "timm", "matplotlib", "cleanlab", "captum", "jinja2", "markupsafe"), "tune"
+    ),
+    **dict.fromkeys(("fastapi", "uvicorn", "prometheus_client", "python_multipart", "starlette"), "serve"),
+}
+
+
+@contextlib.contextmanager
+def missing_extras() -> Iterator[None]:
+    """Where a library of an extra is not found in the block, MissingExtra is raised instead, which says what brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").split(".")[0]
+        extra = EXTRA_BY_LIBRARY.get(library)
+        if extra is None:
+            raise
+        raise MissingExtra(library, extra, "This") from error
 
 
 class Defect(ReheadError):

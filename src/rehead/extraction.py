@@ -24,10 +24,11 @@ from rehead.data.rows import Skip
 from rehead.data.split import fold_numbers, stratified_order
 from rehead.errors import PhotoError, RunError, SourceError, TooManyBad, counted
 from rehead.exporting.prefixes import ready_prefix
+from rehead.features.decoders import beside
 from rehead.features.engines import Prefix, open_engine, precision_of, resolve
 from rehead.features.extract import Extracted, extract, too_many_bad
 from rehead.features.store import Store
-from rehead.features.views import PLAIN, stored_view
+from rehead.features.views import PLAIN, stored_views
 from rehead.job import Job
 from rehead.nets.card import Card, with_fit
 from rehead.pixels import FITS, prepare
@@ -146,7 +147,7 @@ def extract_missing(
         missing,
         engine=engine,
         store=store,
-        pixels_of=lambda data, digest: stored_view(view, data, prefix.card.preprocess, seed_of(digest)),
+        decode=beside(device, len(missing), functools.partial(stored_views, view, prefix.card.preprocess)),
         progress=progress,
         max_bad=recipe.max_bad,
         stop=lambda: job.ends() or (ends is not None and time.monotonic() > ends),
@@ -182,11 +183,6 @@ def _lost(labels: list[str], gone: list[Skip]) -> RunError:
         fix="Bring them back to their place, name the cache that has their features with --cache DIR, "
         "or put photos of this class among the new ones.",
     )
-
-
-def seed_of(digest: bytes) -> int:
-    """A photo's own seed, for views of it at random."""
-    return int.from_bytes(digest[:6], "big")
 
 
 def _pooled(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -37,6 +37,7 @@ _DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError,
     struct.error, zlib.error,
 )  # fmt: skip
+COMMON = ("JPEG", "PNG", "WEBP")  # some others have to read a file before they know that it is not theirs
 NOT_PICTURES = {
     "EPS",
     "WMF",
@@ -249,7 +250,7 @@ def _one_line(error: BaseException) -> str:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """The formats Pillow reads here by itself, HEIC too when the plugin is installed."""
+    """The formats Pillow reads here by itself, HEIC too when the plugin is installed; the common ones are tried first."""
     Image.init()
     try:
         import pillow_heif
@@ -257,7 +258,8 @@ def _formats() -> tuple[str, ...]:
         pass
     else:
         pillow_heif.register_heif_opener()
-    return tuple(name for name in Image.ID if name not in NOT_PICTURES)
+    known = [name for name in Image.ID if name not in NOT_PICTURES]
+    return tuple(sorted(known, key=lambda name: name not in COMMON))
 
 
 @functools.cache

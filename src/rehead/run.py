@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead import bundle as bundles
-from rehead.begin import Wish, begun, full_paths
+from rehead.begin import Wish, begun
+from rehead.bundled import with_bundle
 from rehead.data.catalog import Catalog, as_csv
 from rehead.deeper import tune_layers
-from rehead.errors import ReheadError, counted
+from rehead.errors import ReheadError, counted, missing_extras
 from rehead.exporting.agreement import compare
 from rehead.exporting.graph import with_head
 from rehead.extraction import sample_pixels
@@ -25,7 +27,6 @@ from rehead.features.extract import BAD_LIST, bad_table, listed
 from rehead.frozen import tune_head
 from rehead.job import Job
 from rehead.progress import Clock, Progress, Silent
-from rehead.reporting.job import report as write_report
 from rehead.reporting.sheet import sheet
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
@@ -43,6 +44,7 @@ from rehead.verdict.trust import Trust, chosen_trust
 
 N_NAMED = 3  # groups in a note
 FEW = 10  # held-out photos, below which drawing among them again and again says nothing of others
+MODULES = {"pillow": "PIL"}  # where a module is called otherwise than its package
 N_COMPARED = 16  # held-out photos on which the bundle is compared with the model
 
 
@@ -110,14 +112,16 @@ def tune(
         source is None, its own photos. Raises RunError when photos or settings differ, unless force.
     track: "tensorboard", "mlflow": told of each epoch while layers train.
     from_run: the folder of an earlier run, or its bundle: its photos and classes are learned again together with those of
-        source, from the features that are kept, by its recipe where no setting is given.
+        source, from the features that are kept, by its recipe where no setting is given. A bundle that was carried away from
+        its run is the backbone instead, as it is with backbone="path/to/bundle": then no PyTorch is needed.
     report: whether the photos are audited and a page about the run is written, report.html, when it is finished.
     with_neighbours: whether the bundle shows small pictures of photos learned from, as those most like a new one.
     settings: the fields of `Recipe`, such as backbone="efficientnet_lite0", head="linear", seed=0.
     Raises the errors of `rehead.errors`; nothing that was computed is lost.
     """
+    settings, from_run = with_bundle(settings, from_run)
     wish = Wish(source if labels is None else (source, labels), layout, valid, test, preset=recipe, resume=resume,
-                from_run=from_run, track=track, settings=full_paths(settings), force=force)  # fmt: skip
+                from_run=from_run, track=track, settings=settings, force=force)  # fmt: skip
     place = cache_folder(cache)
     check_writable(place)
     progress, clock = Log(progress or Silent()), Clock()
@@ -215,7 +219,10 @@ def _pictures(solution: Solution, progress: Progress) -> tuple[dict[str, Any], b
 def _reported(tuned: Tuned, catalog: Catalog, cache: Path, progress: Progress, clock: Clock) -> Tuned:
     """The same with its report. The run is finished already: what goes wrong here costs the report alone."""
     try:
-        reported = write_report(tuned.run, catalog=catalog, cache=cache, progress=progress)
+        with missing_extras():
+            from rehead.reporting.job import report as write_report
+
+            reported = write_report(tuned.run, catalog=catalog, cache=cache, progress=progress)
     except (ReheadError, OSError) as error:
         why = error.what if isinstance(error, ReheadError) else f"{error.strerror or error}."
         progress.note(f"No report was written: {why} `rehead report {tuned.run}` writes it later.")
@@ -267,7 +274,7 @@ def _facts(catalog: Catalog, solution: Solution, recipe: Recipe, verdict: AnyVer
     about = {
         name: value for name, value in asdict(solution.card).items() if name not in ("preprocess", "pooled", "shape")
     }
-    about |= {"width": solution.head.width, "learned": list(solution.learned)}
+    about |= {"width": solution.head.width, "learned": [*solution.card.learned, *solution.learned]}
     return {
         "task": catalog.task,
         "classes": list(catalog.classes),
@@ -287,4 +294,5 @@ def published(recipe: Recipe) -> Recipe:
 
 def versions() -> Mapping[str, str]:
     """The versions of this program and of the libraries that decide its results."""
-    return {name: metadata.version(name) for name in ("rehead", "numpy", "onnxruntime", "pillow", "timm", "torch")}
+    names = ("rehead", "numpy", "onnxruntime", "pillow", "timm", "torch")
+    return {name: metadata.version(name) for name in names if importlib.util.find_spec(MODULES.get(name, name))}

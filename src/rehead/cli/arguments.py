@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-from rehead.errors import RecipeError, ReheadError, RunError, SourceError
+from rehead.errors import RecipeError, ReheadError, RunError, SourceError, missing_extras
 
 ABORTED = 130  # what shells give a program that Ctrl-C ended
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -141,7 +141,8 @@ def guarded(app: Any) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names may be any bytes
     sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        code = int(app(standalone_mode=False, prog_name="rehead") or 0)
+        with missing_extras():
+            code = int(app(standalone_mode=False, prog_name="rehead") or 0)
         _flush()
         return _aborted() if code == ABORTED else code  # Typer turns Ctrl-C into a code of its own
     except ReheadError as error:

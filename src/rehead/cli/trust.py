@@ -11,7 +11,7 @@ from rehead.cli import terminal
 from rehead.cli.arguments import Interrupt, named
 from rehead.cli.options import Cache, Json, Layout, MaxBad, Tta, finish
 from rehead.cli.tables import console, percent, printable, say, show_table
-from rehead.errors import ReheadError
+from rehead.errors import ReheadError, missing_extras
 
 if TYPE_CHECKING:
     from rehead.compare_bundles import Compared, Said
@@ -139,10 +139,11 @@ def explain(
 
 
 def _show_neighbours(model: Model, photo: Path, n: int, cache: Optional[str]) -> None:
-    from rehead.auditing.nearest import neighbours
-
     try:
-        found = neighbours(model, photo, k=n, cache=cache)
+        with missing_extras():
+            from rehead.auditing.nearest import neighbours
+
+            found = neighbours(model, photo, k=n, cache=cache)
     except ReheadError as error:  # the bundle was carried away from its run, or the features are gone
         say(f"The photos it learned from cannot be shown: {printable(error.what)}")
         return

@@ -17,7 +17,8 @@ def tune(
         str | None, typer.Argument(help="Folder, CSV or Parquet manifest, .zip or .tar of labelled photos.")
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="A name that `rehead backbones` lists, or auto: race them. (efficientnet_lite0)")
+        str | None,
+        typer.Option(help="A name that `rehead backbones` lists, a bundle, or auto: race them. (efficientnet_lite0)"),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -113,7 +114,10 @@ def tune(
     track: Annotated[list[str] | None, training("Told of each epoch: tensorboard, mlflow. Repeatable.")] = None,
     from_run: Annotated[
         Path | None,
-        typer.Option("--from", help="Learn the photos of this run or bundle too: new classes beside its own."),
+        typer.Option(
+            "--from",
+            help="Learn the photos of this run too: new classes beside its own. A bundle without its run: the backbone.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is in --out.")] = False,
     report: Annotated[

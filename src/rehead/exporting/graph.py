@@ -59,6 +59,31 @@ def export_prefix(prefix: torch.nn.Module, preprocess: Preprocess, path: Path) -
     write_bytes(path, buffer.getvalue())
 
 
+def prefix_in(model: Path) -> bytes:
+    """The graph of a bundle's prefix, "pixels" -> "features", without all that stands behind it."""
+    import onnx
+
+    whole = onnx.load(str(model))
+    maker = {output: node for node in whole.graph.node for output in node.output}
+    pending, needed = ["features"], set()
+    while pending:
+        node = maker.get(pending.pop())
+        if node is not None and node.output[0] not in needed:
+            needed.add(node.output[0])
+            pending.extend(node.input)
+    nodes = [node for node in whole.graph.node if node.output[0] in needed]
+    used = {name for node in nodes for name in node.input}
+    graph = onnx.helper.make_graph(
+        nodes,
+        "prefix",
+        list(whole.graph.input),
+        [output for output in whole.graph.output if output.name == "features"],
+        [constant for constant in whole.graph.initializer if constant.name in used],
+    )
+    made = onnx.helper.make_model(graph, opset_imports=list(whole.opset_import), ir_version=whole.ir_version)
+    return bytes(made.SerializeToString())
+
+
 def with_head(
     prefix: Path,
     head: Head,

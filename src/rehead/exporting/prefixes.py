@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rehead.durable import FULL, write_text
-from rehead.exporting.graph import export_prefix
+from rehead.bundle import read
+from rehead.durable import FULL, write_bytes, write_text
+from rehead.errors import BundleError, MissingExtra, WeightsUnavailable
+from rehead.exporting.graph import export_prefix, prefix_in
 from rehead.features.engines import Prefix
 from rehead.features.room import disk_full
-from rehead.nets.card import architecture_of, card_folder, card_key, find_card, locate
+from rehead.nets.card import Card, Place, architecture_of, card_folder, card_key, find_card, locate
 from rehead.progress import Progress
 
 if TYPE_CHECKING:
@@ -25,9 +30,13 @@ def check_backbone(name: str, weights: Path | None, arguments: dict[str, Any], c
     Weights from a hub are fetched, a file of them is read; nothing is loaded where the cache has the exported network.
     cut: the layer up to which weights must be complete.
     """
-    place = locate(name, weights)
+    place = _located(name, weights)
+    if place.kind == "bundle" and place.path is not None:
+        read(place.path)
+        return
     if find_card(cache, card_key(name, place, arguments, cut)) is not None:
         return
+    _check_torch(name)
     from rehead.nets.backbone import check_weights, created
     from rehead.nets.hub import fetch_weights
 
@@ -52,12 +61,15 @@ def ready_prefix(
 
     pooled: its features are averaged to one row a photo; otherwise they are what crosses the cut.
     """
-    place = locate(name, weights)
+    place = _located(name, weights)
     key = card_key(name, place, arguments, cut, pooled)
     folder = card_folder(cache, key)
+    if place.kind == "bundle" and place.path is not None:
+        return Prefix(find_card(cache, key) or _kept(cache, folder, *_of_bundle(place.path)), folder, None)
 
     @functools.cache
     def load() -> Backbone:
+        _check_torch(name)
         from rehead.nets.backbone import load_backbone
 
         return load_backbone(name, weights=weights, arguments=arguments, cut=cut)
@@ -65,13 +77,61 @@ def ready_prefix(
     card = find_card(cache, key)
     if card is None:
         progress.phase(f"Preparing {name} (once)")
-        prefix, card = load().cut_at(cut, pooled=pooled)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            export_prefix(prefix, card.preprocess, folder / "prefix.onnx")
-            write_text(folder / "card.json", card.to_json())
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            raise disk_full(cache, BYTES_A_NUMBER * card.parameters, f"the network {name}") from error
+        prefix, made = load().cut_at(cut, pooled=pooled)
+        card = _kept(cache, folder, made, lambda path: export_prefix(prefix, made.preprocess, path))
     return Prefix(card, folder, lambda: load().cut_at(cut, pooled=pooled)[0])
+
+
+def _located(name: str, weights: Path | None) -> Place:
+    try:
+        return locate(name, weights)
+    except WeightsUnavailable:
+        if weights is None:
+            _check_torch(name)  # which would be the next to be missed, and brings the default's weights along
+        raise
+
+
+def _check_torch(name: str) -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtra("torch", "tune", f"The backbone {name}")
+
+
+def _kept(cache: Path, folder: Path, card: Card, write: Callable[[Path], None]) -> Card:
+    """The card, with the graph that `write` writes beside it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder / "prefix.onnx")
+        write_text(folder / "card.json", card.to_json())
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise disk_full(cache, BYTES_A_NUMBER * card.parameters, f"the network {card.name}") from error
+    return card
+
+
+def _of_bundle(folder: Path) -> tuple[Card, Callable[[Path], None]]:
+    """The card of a bundle's prefix, and what writes its graph. Its weights are known by the graph, not by what it says."""
+    bundle = read(folder)
+    graph, about = prefix_in(bundle.model), bundle.facts["backbone"]
+    try:
+        card = Card(
+            name=str(about["name"]),
+            architecture=str(about["architecture"]),
+            weights=hashlib.sha256(graph).hexdigest(),
+            origin=f"a bundle, and before that: {about['origin']}",
+            licence=str(about["licence"]),
+            shape=(int(about["width"]),),
+            parameters=int(about["parameters"]),
+            macs=int(about["macs"]),
+            preprocess=bundle.preprocess,
+            cut=str(about.get("cut", "pool")),
+            arguments=dict(about.get("arguments", {})),
+            learned=tuple(about.get("learned", ())),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            what=f"The bundle {folder} does not say what its backbone is.",
+            why=f"{type(error).__name__}: {error}.",
+            fix="Name a backbone instead: --backbone efficientnet_lite0",
+        ) from error
+    return card, lambda path: write_bytes(path, graph)

@@ -43,11 +43,12 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Prefix:
-    """A prefix ready for any engine: its card, its graph as ONNX, and a way to the network itself (which loads torch)."""
+    """A prefix ready for any engine: its card, its graph as ONNX, and a way to the network itself (which loads torch), None
+    where there is no more than a graph: then ONNX Runtime is the reference."""
 
     card: Card
     folder: Path
-    network: Callable[[], Any]
+    network: Callable[[], Any] | None
 
     @property
     def onnx(self) -> Path:
@@ -149,7 +150,7 @@ def open_engine(prefix: Prefix, name: str, device: str, pixels: Callable[[], NDA
     key = f"{engine.name} {engine.version} {device} {engine.precision}"
     measured = read_agreement(prefix.folder).get(key)
     if measured is None:
-        reference = open_torch(prefix, "cpu")
+        reference = OnnxEngine(prefix, "cpu") if prefix.network is None else open_torch(prefix, "cpu")
         seen = pixels()
         check_numbers(prefix.card, reference(seen[: reference.batch]))
         measured = difference(engine, reference, seen)
@@ -193,6 +194,8 @@ def _filled(pixels: NDArray[np.uint8], n: int) -> NDArray[np.uint8]:
 
 def _has_nvidia() -> bool:
     """Whether it is worth asking PyTorch for a CUDA device; asking takes seconds."""
+    if importlib.util.find_spec("torch") is None:
+        return False
     if not (Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi")):
         return False
     from rehead.features.torch_engine import best_device

@@ -24,6 +24,7 @@ from rehead.data.catalog import Catalog
 from rehead.data.rows import Skip, bounded
 from rehead.durable import write_text
 from rehead.errors import PhotoError, TooManyBad, counted
+from rehead.features.decoders import Decode
 from rehead.features.engines import Engine
 from rehead.features.store import Store
 from rehead.parallel import batched, ordered_map
@@ -48,7 +49,7 @@ def extract(
     *,
     engine: Engine,
     store: Store,
-    pixels_of: Callable[[bytes, bytes], NDArray[np.uint8]],
+    decode: Decode[tuple[bytes, bytes]],
     progress: Progress,
     max_bad: float,
     stop: Callable[[], bool],
@@ -59,7 +60,7 @@ def extract(
 ) -> Extracted:
     """Features of the photos at `positions`, in this order, into the store.
 
-    pixels_of: a photo's bytes and their digest -> what the engine is given, (h, w, 3); raises PhotoError.
+    decode: photos' bytes and their digests -> what the engine is given of each, (h, w, 3), or why it is given nothing.
     stop: asked after each batch; once true, what is under way is finished and kept. on_features: told the positions and
     features (n, width) of each batch, from the calling thread. n_known: good photos of the job that the store has already.
     bad_before, n_all: see `check_bad`.
@@ -77,7 +78,7 @@ def extract(
     def work(batch: list[int]) -> tuple[list[int], NDArray[np.float32] | None, dict[int, Skip]]:
         if halted.is_set():
             return [], None, {}
-        good, pixels, bad = _decoded(catalog, batch, pixels_of)
+        good, pixels, bad = _decoded(catalog, batch, decode)
         return good, engine(np.stack(pixels)) if good else None, bad
 
     results = ordered_map(work, batched(positions, engine.batch), workers=engine.workers, ahead=2 * engine.workers)
@@ -106,18 +107,24 @@ def extract(
 
 
 def _decoded(
-    catalog: Catalog, batch: list[int], pixels_of: Callable[[bytes, bytes], NDArray[np.uint8]]
+    catalog: Catalog, batch: list[int], decode: Decode[tuple[bytes, bytes]]
 ) -> tuple[list[int], list[NDArray[np.uint8]], dict[int, Skip]]:
+    read: dict[int, tuple[bytes, bytes]] = {}
     good, pixels, bad = [], [], {}
     for i in batch:
         photo = catalog.photos[i]
         try:
-            pixels.append(pixels_of(catalog.read(photo), photo.digest))
-            good.append(i)
+            read[i] = catalog.read(photo), photo.digest
         except PhotoError as error:
             bad[i] = Skip(photo.path, error.what)
         except OSError as error:
             bad[i] = Skip(photo.path, f"cannot be read: {error.strerror or error}")
+    for i, decoded in zip(read, decode([*read.values()]), strict=True):
+        if isinstance(decoded, PhotoError):
+            bad[i] = Skip(catalog.photos[i].path, decoded.what)
+        else:
+            pixels.append(decoded)
+            good.append(i)
     return good, pixels, bad
 
 

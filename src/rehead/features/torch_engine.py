@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from rehead.errors import EngineError
 from rehead.features.engines import Prefix
+from rehead.parallel import n_cores
 
 BATCH = {"cpu": 8, "mps": 32, "cuda": 128}
 
@@ -21,10 +23,15 @@ class TorchEngine:
 
     def __init__(self, prefix: Prefix, device: str) -> None:
         check_device(device)
+        if prefix.network is None:
+            raise EngineError(
+                what="The engine torch runs networks, and a bundle holds a graph alone.",
+                fix="Leave --engine out, or name a backbone instead of the bundle.",
+            )
         self.version = str(torch.__version__).split("+")[0]
         self.precision = "bf16" if device == "cuda" else "fp32"
         self.batch = BATCH[device]
-        self.workers = 1 if device == "cpu" else 4  # beside a device, threads decode while one of them runs it
+        self.workers = 1 if device == "cpu" else n_cores()  # threads decode while one of them runs the device
         self._device = torch.device(device)
         self._lock = threading.Lock()
         shape = (1, 3, 1, 1)
@@ -32,7 +39,8 @@ class TorchEngine:
         self._mean = torch.tensor(preprocess.mean, device=device).reshape(shape) * 255
         self._std = torch.tensor(preprocess.std, device=device).reshape(shape) * 255
         layout = torch.channels_last if device == "cuda" else torch.contiguous_format
-        self._network = prefix.network().eval().to(self._device, memory_format=layout)
+        network = copy.deepcopy(prefix.network())  # another engine may have the same on another device
+        self._network = network.eval().to(self._device, memory_format=layout)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with self._lock, torch.inference_mode():

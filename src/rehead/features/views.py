@@ -7,7 +7,7 @@ The view "plain" is the photo as it is predicted. Views are stored (`extraction.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rehead.errors import PhotoError
 from rehead.pixels import Box, Preprocess, crop_box, prepare
 
 PLAIN, FLIP = "plain", "flip"
@@ -40,6 +41,35 @@ def stored_view(name: str, data: bytes, preprocess: Preprocess, seed: int) -> ND
         return np.ascontiguousarray(prepare(data, preprocess)[:, ::-1])
     augment, _, number = name.rpartition("-")
     return augmented(augment, data, preprocess, seed + int(number))
+
+
+def stored_views(
+    name: str, preprocess: Preprocess, jobs: Sequence[tuple[bytes, bytes]]
+) -> list[NDArray[np.uint8] | PhotoError]:
+    """The same of photos' bytes and their digests, or why a photo has none."""
+    return [_or_why(stored_view, name, data, preprocess, seed_of(digest)) for data, digest in jobs]
+
+
+def seed_of(digest: bytes) -> int:
+    """A photo's own seed, for views of it at random."""
+    return int.from_bytes(digest[:6], "big")
+
+
+def augmented_each(
+    augment: str, jobs: Sequence[tuple[bytes, Preprocess, int | None]]
+) -> list[NDArray[np.uint8] | PhotoError]:
+    """`augmented` of photos' bytes by their seeds, as they are where there is none; or why a photo has none."""
+    return [
+        _or_why(prepare, data, preprocess) if seed is None else _or_why(augmented, augment, data, preprocess, seed)
+        for data, preprocess, seed in jobs
+    ]
+
+
+def _or_why(see: Callable[..., NDArray[np.uint8]], *arguments: Any) -> NDArray[np.uint8] | PhotoError:
+    try:
+        return see(*arguments)
+    except PhotoError as error:
+        return error
 
 
 def augmented(augment: str, data: bytes, preprocess: Preprocess, seed: int) -> NDArray[np.uint8]:

@@ -14,11 +14,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from rehead.bundle_facts import FACTS, MODEL
 from rehead.durable import sha256_file, write_text
 from rehead.errors import ReheadError, WeightsUnavailable
 from rehead.pixels import Fit, Preprocess
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,10 @@ PACKAGES = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a backbone's weights are. digest: SHA-256 of the file; None for a hub, where it is known once loaded."""
+    """Where a backbone's weights are. digest: SHA-256 of the file; None for a hub, where it is known once loaded. path: of a
+    bundle, its folder."""
 
-    kind: Literal["package", "file", "hub"]
+    kind: Literal["package", "file", "bundle", "hub"]
     path: Path | None
     digest: str | None
     origin: str
@@ -59,7 +61,7 @@ class Place:
 class Card:
     """A backbone's prefix. weights: SHA-256 of their file. shape: of what it gives for one photo, (width,) where `pooled`.
     parameters, macs: of the prefix; macs for one photo. origin: where the weights came from, for people. cut: the last
-    layer of the prefix."""
+    layer of the prefix. learned: the layers that were tuned before, where a bundle is the backbone."""
 
     name: str
     architecture: str
@@ -73,6 +75,7 @@ class Card:
     cut: str = "pool"
     pooled: bool = True
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    learned: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -97,7 +100,8 @@ class Card:
         if values.pop("format", None) != FORMAT or set(values) != {f.name for f in fields(cls)}:
             raise ValueError("not a card of this format")
         preprocess = Preprocess.from_dict(values["preprocess"])
-        return cls(**{**values, "shape": tuple(values["shape"]), "preprocess": preprocess})
+        shape, learned = tuple(values["shape"]), tuple(values["learned"])
+        return cls(**{**values, "shape": shape, "learned": learned, "preprocess": preprocess})
 
 
 def with_fit(card: Card, fit: str) -> Card:
@@ -123,6 +127,8 @@ def architecture_of(name: str) -> str:
 def locate(name: str, weights: Path | None) -> Place:
     """Where the weights of a backbone are. Raises WeightsUnavailable when the file or the package is not there."""
     if weights is not None:
+        if is_bundle(weights):
+            return Place("bundle", weights, sha256_file(weights / MODEL), f"bundle {weights.name}")
         if weights.is_dir():
             raise WeightsUnavailable(
                 what=f"{weights} is a folder, not a file of weights.",
@@ -143,6 +149,11 @@ def locate(name: str, weights: Path | None) -> Place:
         )
     version = metadata.version(package.package)
     return Place("package", path, sha256_file(path), f"installed package {package.package} {version}")
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder holds a bundle, whose network can stand for a backbone's."""
+    return (path / FACTS).is_file() and (path / MODEL).is_file()
 
 
 def card_key(name: str, place: Place, arguments: Mapping[str, Any], cut: str, pooled: bool = True) -> str:

@@ -19,13 +19,13 @@ from rehead.data.targets import names_in
 from rehead.errors import PhotoError
 from rehead.parallel import n_cores, ordered_map
 from rehead.pixels import Preprocess, prepare
-from rehead.reporting.thumbnails import GREY
 
 FILE = "neighbours.jpg"
 TILE = 96  # pixels; a multiple of the 16 that JPEG's colours are blocked by: a tile and its neighbour share no block
 COLUMNS = 40  # 2,000 photos are 3,840 x 4,800 pixels
 QUALITY = 80  # 2,000 photos are 3 MB (flowers) to 5 MB (insects)
 NOTHING = np.full((TILE, TILE, 3), 128, np.uint8)
+GREY = (0.5, 0.5, 0.5)  # no network looks at these pixels: mean and std are not used
 SQUARE = Preprocess(height=TILE, width=TILE, mean=GREY, std=GREY, fit="crop", crop_pct=1.0, interpolation="bicubic")
 
 

@@ -30,6 +30,7 @@ from rehead.tuning.presets import PRESETS
 from rehead.tuning.recipe import Recipe, load
 
 CATALOG, PHOTOS, RECIPE = "catalog.csv", "photos.json", "recipe.toml"
+KNOWN_BY = (CATALOG, PHOTOS, RECIPE)
 DECIDES_FEATURES = ("backbone", "weights", "backbone_args", "train", "cut", "fit")
 OF_ONE_JOB = ("limit", "budget_s")  # how far an earlier job went is no wish for the next
 N_NAMED = 3
@@ -98,7 +99,7 @@ def read_earlier(folder: str | os.PathLike[str], cache: Path) -> Earlier:
     """
     bundle, run = places(Path(folder).expanduser().resolve())
     facts = bundles.read(bundle)
-    if missing := [name for name in (CATALOG, PHOTOS, RECIPE) if not (run / name).is_file()]:
+    if missing := [name for name in KNOWN_BY if not (run / name).is_file()]:
         raise RunError(
             what=f"The photos that the bundle {bundle} learned from are not known.",
             why=f"There is no {' and no '.join(missing)} in {run}; the bundle was carried away from its run.",
@@ -117,6 +118,11 @@ def read_earlier(folder: str | os.PathLike[str], cache: Path) -> Earlier:
     if recipe.fit == "auto":
         chosen["fit"] = facts.preprocess.fit
     return Earlier(run, replace(recipe, **chosen), photos, *access(run, cache))
+
+
+def knows_photos(run: Path) -> bool:
+    """Whether a run says which photos it learned from; the folder around a bundle that was carried away does not."""
+    return any((run / name).is_file() for name in KNOWN_BY)
 
 
 def places(folder: Path) -> tuple[Path, Path]:

@@ -23,7 +23,11 @@ def like(loaded: Loaded, places: NDArray[np.int64], similarity: NDArray[np.float
     labels, base = about["labels"] if about else [], f"/v1/neighbours/{quote(loaded.name, safe='')}"
     return [
         [
-            {"label": labels[place], "similarity": min(1.0, round(alike, 6)), "image": f"{base}/{place}?v={loaded.version}"}
+            {
+                "label": labels[place],
+                "similarity": min(1.0, round(alike, 6)),
+                "image": f"{base}/{place}?v={loaded.version}",
+            }
             for place, alike in zip(*row, strict=True)
             if place < len(labels)
         ]

@@ -22,6 +22,9 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 Request = tuple[int, tuple[int, int] | None]  # a photo's place, and the (epoch, seed) of its augmentation
 
 
+PART = 16  # photos that are decoded at once: handing them over costs little beside decoding them
+
+
 class Feed(Protocol):
     """labels: (n,) or (n, k), what is learned of all photos of the feed; positions are places in it."""
 
@@ -61,7 +64,8 @@ class PhotoFeed:
 
     pixels: (position, (epoch, seed) or None for the photo as it is) -> (h, w, 3) uint8, of one size in an epoch. mean, std:
     of the three channels, in 0..1. device, jpegs: what decodes JPEG files, and such a file by the arguments of `pixels`, or
-    None where `pixels` has to be asked; photos as they are it is asked for always.
+    None where `pixels` has to be asked; photos as they are it is asked for always. many: the same as `pixels` for several
+    photos at once, where that is faster; then nothing else is asked.
     """
 
     def __init__(
@@ -73,8 +77,9 @@ class PhotoFeed:
         seed: int,
         device: torch.device | None = None,
         jpegs: Callable[[int, tuple[int, int]], Jpeg | None] = lambda *_: None,
+        many: Callable[[Sequence[Request]], list[NDArray[np.uint8]]] | None = None,
     ) -> None:
-        self.labels, self._pixels, self._seed = labels, pixels, seed
+        self.labels, self._pixels, self._seed, self._many = labels, pixels, seed, many
         self._device, self._jpegs = device, jpegs
         self._mean = torch.tensor(mean).reshape(1, 3, 1, 1) * 255
         self._std = torch.tensor(std).reshape(1, 3, 1, 1) * 255
@@ -93,6 +98,12 @@ class PhotoFeed:
 
     def _read(self, requests: Sequence[Request], size: int) -> Iterator[tuple[Request, NDArray[np.uint8] | Jpeg]]:
         """Each photo decoded, or the file where the device is to decode it."""
+        if (many := self._many) is not None:
+            parts = ordered_map(
+                lambda part: list(zip(part, many(part), strict=True)),
+                batched(requests, PART), workers=n_cores(), ahead=max(2 * n_cores(), 2 * size // PART),
+            )  # fmt: skip
+            return itertools.chain.from_iterable(parts)
 
         def work(request: Request) -> tuple[Request, NDArray[np.uint8] | Jpeg]:
             place, drawn = request
