@@ -61,6 +61,7 @@ def test_a_few_photos_make_a_sheet_no_wider_than_they_are() -> None:
     assert Image.open(io.BytesIO(data)).size == (2 * TILE, TILE)
 
 
+@pytest.mark.slow
 def test_each_photo_learned_from_is_nearest_to_its_own_tile(rehead: Rehead, photos: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = rehead("tune", photos, "--with-neighbours", "--out", run)
