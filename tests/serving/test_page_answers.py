@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,9 @@ def test_they_are_told_apart_by_doubts_and_by_answer(page: Seen, several: list[P
         page.page.click(f"[data-show={kind}]")
         until(lambda names=names: shown(page) == names)
         assert page.text(f"[data-show={kind}] b") == str(len(names))
+    answers = Counter(page.page.locator(".card:not(.bad) .answer").all_text_contents())
+    counted = {name: int(n) for n, name in map(str.split, page.page.locator("#counts span").all_text_contents())}
+    assert counted == answers
     page.page.click("[data-show=all]")
     page.page.select_option("#by-class", "green")
     until(lambda: shown(page) == {"green.png"})

@@ -35,7 +35,7 @@ export class Correction {
     this.button.textContent = this.#kept ? "Change" : "Wrong?";
     if (!this.#kept) return this.place.replaceChildren();
     const undo = make("button", { type: "button", class: "link", text: "Undo", on: { click: () => this.#undo(undo) } });
-    const said = this.#kept.label === "" ? ["Kept as none of the labels."] : ["Kept as ", isolated(this.#kept.label), "."];
+    const said = this.#kept.label === "" ? ["Kept as none of the labels."] : ["Kept as ", isolated(this.#kept.label.split(";").join(", ")), "."];
     this.place.replaceChildren(make("div", { class: "foot" }, make("span", { class: "kept" }, ...said), undo));
   }
 

@@ -4,13 +4,14 @@
 import * as camera from "./camera.js";
 import { Card } from "./card.js";
 import { asCsv } from "./csv.js";
-import { byId, counted, make, say } from "./dom.js";
+import { byId, counted, isolated, make, say } from "./dom.js";
 import * as intake from "./intake.js";
 import { Sending } from "./sending.js";
 import { described } from "./service.js";
 
 const TOP = 25; // classes asked for at once; the rest on demand
 const NEAREST = 5;
+const NAMED = 12; // classes that are counted in a line
 
 let served = { models: [], feedback: false, limits: { images: 8, body_bytes: 16e6 } };
 let model = null;
@@ -161,12 +162,21 @@ function tally() {
       select.replaceChildren(...options);
       select.value = shown.label;
     }
+    tell(labels);
     select.parentElement.hidden = labels.length < 2 && !shown.label;
     const matches = (picture) => KINDS[shown.kind](picture) && (!shown.label || namesOf(picture).includes(shown.label));
     let n = 0;
     for (const picture of pictures) n += !(picture.card.element.hidden = !matches(picture));
     byId("none").hidden = n > 0;
   });
+}
+
+/** How many pictures were given each name. */
+function tell(labels) {
+  const line = labels.slice(0, NAMED).map(([name, n]) => make("span", {}, make("b", { text: n }), " ", isolated(name)));
+  if (labels.length > NAMED) line.push(make("span", { text: `and ${labels.length - NAMED} more` }));
+  byId("counts").replaceChildren(...line);
+  byId("counts").hidden = labels.length < 2;
 }
 
 function filter(change) {
