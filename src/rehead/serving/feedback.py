@@ -31,6 +31,7 @@ from rehead.serving.problems import Problem
 
 MAX_BYTES = 10 << 30  # of all corrections: some thousand photos as phones take them
 LEAST_FREE_BYTES = 1 << 30  # of the disk, which others need too
+LOCK_S = 10  # a change takes milliseconds; whoever holds the folder longer hangs
 PHOTOS, MANIFEST, LOCK = "photos", "feedback.csv", ".feedback.lock"
 ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "HEIF": "heic", "JPEG2000": "jp2"}  # others: their own names
 
@@ -90,7 +91,7 @@ class Feedback:
         import filelock
 
         try:
-            with self._mutex, filelock.FileLock(self.folder / LOCK):
+            with self._mutex, filelock.FileLock(self.folder / LOCK, timeout=LOCK_S):
                 yield
         except OSError as error:
             raise _unwritable(error) from error
