@@ -6,7 +6,12 @@ import os
 import re
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,10 +71,33 @@ def desk(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def served(command: str, cwd: Path) -> int:
+    """The exit code of a service that was asked whether it is ready, and then told to end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = [sys.executable, "-m", "rehead", *shlex.split(command), "--port", str(port)]
+    with subprocess.Popen(arguments, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        for _ in range(300):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                    break
+            except OSError:
+                assert process.poll() is None
+                time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        return process.wait(30)
+
+
 @pytest.mark.slow
 def test_every_command_in_the_readme_and_the_guide_runs(rehead: Program, desk: Path) -> None:
     assert len(shown()) > 20
     for command in shown():
+        if command.startswith("serve "):
+            assert served(command, desk) == 0, command
+            continue
+        if "colleague/bundle" in command and not (desk / "colleague").exists():
+            shutil.copytree(desk / "runs/photos-efficientnet_lite0-1/bundle", desk / "colleague" / "bundle")
         done = rehead(*shlex.split(command), cwd=desk, HF_HUB_OFFLINE="1")
         code = 2 if "vit_small_patch16_224" in command else 0  # whose weights are on the hub alone
         assert done.returncode == code, f"{command}\n{done.stdout}\n{done.stderr}"
@@ -82,7 +110,7 @@ def test_nothing_that_the_documents_show_is_missing_from_the_test() -> None:
         *made.split(),
         *["photos.zip", "plan.csv", "ages.csv", "resnet18.safetensors", "up_to_layer3.safetensors", "m.pth"],
     }
-    known |= {"efficientnet_lite0,resnet18=resnet18.pth"}
+    known |= {"efficientnet_lite0,resnet18=resnet18.pth", "colleague/bundle"}
     for command in shown():
         for word in shlex.split(command):
             is_path = os.sep in word or re.search(r"\.(csv|zip|pth|jpg|safetensors)$", word)
