@@ -117,8 +117,9 @@ def test_it_serves_the_same_answers_and_its_page(
         row = json.load(answer)["results"][0]
     expected = rehead.load(bundle).predict(photo)
     assert (row["label"], row["probability"]) == ("blue", expected.probability)
-    with urllib.request.urlopen(f"{address}/docs", timeout=20) as page:
-        assert b"<html" in page.read().lower()
+    for place, words in {"/": b"What do these pictures show", "/page.js": b"import", "/docs": b"swagger"}.items():
+        with urllib.request.urlopen(address + place, timeout=20) as answer:
+            assert words in answer.read()
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 0
 
