@@ -5,9 +5,6 @@ E, D and the service (32 clients, one photo a request) in turn, five rounds, the
 same cores: the ratio is said as it is, and with the client's CPU seconds taken off the cores' time. Latencies at 1, 8 and 32
 clients of the service and of two plain handlers, in turn, three rounds: one whose network takes one thread, as the service's,
 and one whose network takes all cores. The bundle is tuned on the photos first.
-
-What other programs take of the cores is measured too: a part during which they took more than 5 % of them is measured again,
-up to `--tries` times, and the quietest counts. The ratio of CPU time holds in any case.
 """
 
 from __future__ import annotations
@@ -20,12 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from measured import DATA, REHEAD, report, timed
 
 from rehead.parallel import batched, n_cores, ordered_map
@@ -33,9 +29,9 @@ from rehead.pixels import prepare
 from rehead.predict import BATCH, load
 
 HERE = Path(__file__).parent
-N_PHOTOS, N_ROUNDS = 320, 5
-N_LATENCY, N_LATENCY_ROUNDS, CLIENTS = 160, 3, (1, 8, 32)
-QUIET = 0.05  # of the cores
+N_PHOTOS, N_ROUNDS = 240, 5
+ENGINE_BATCHES = (1, 4, 8)  # E is the best of these
+N_LATENCY, N_LATENCY_ROUNDS, CLIENTS = 96, 3, (1, 8, 32)
 PLAIN = """
 import json, socket, sys, uvicorn
 from fastapi import FastAPI, Request
@@ -62,56 +58,19 @@ class Running:
             assert self.process.poll() is None, log.read_text()
             time.sleep(0.05)
         self.port = int(json.loads(said.splitlines()[0])["address"].rpartition(":")[2])
-        self.watched = psutil.Process(self.process.pid)
-
-    def cpu_s(self) -> float:
-        times = self.watched.cpu_times()
-        return float(times.user + times.system)
 
     def asked(self, n_clients: int, n_requests: int, photos: Path) -> dict[str, Any]:
-        before = self.cpu_s()
+        """What the client says: see asking.py."""
         words = [sys.executable, str(HERE / "asking.py"), str(self.port), str(n_clients), str(n_requests), str(photos)]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
-        return {**json.loads(done.stdout), "server_cpu_s": self.cpu_s() - before}
+        return json.loads(done.stdout)  # type: ignore[no-any-return]
 
     def end(self) -> None:
         self.process.terminate()
         self.process.wait()
 
 
-class Quiet:
-    """Runs a part of the measurement until other programs left it the cores. most: the share of the cores that they took of
-    the part that was least quiet, of those that count."""
-
-    def __init__(self, servers: list[Running], tries: int) -> None:
-        self._servers, self._tries = servers, tries
-        self.most = 0.0
-
-    def __call__(self, part: Callable[[], Any]) -> Any:
-        found = []
-        while len(found) < self._tries:
-            begun, busy, own = time.perf_counter(), _busy_s(), self._own_s()
-            result = part()
-            others = _busy_s() - busy - (self._own_s() - own)
-            found.append((others / (time.perf_counter() - begun) / n_cores(), result))
-            if found[-1][0] < QUIET:
-                break
-        share, result = min(found, key=lambda pair: pair[0])
-        self.most = max(self.most, share)
-        return result
-
-    def _own_s(self) -> float:
-        times = psutil.Process().cpu_times()
-        return (
-            times.user
-            + times.system
-            + times.children_user
-            + times.children_system
-            + sum(s.cpu_s() for s in self._servers)
-        )
-
-
-def main(tries: int) -> None:
+def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tuned = timed(["tune", str(DATA / "dogscats"), "--json", "--no-report"], cache=folder / "cache", cwd=folder)
@@ -121,17 +80,16 @@ def main(tries: int) -> None:
             "plain, one thread": Running([sys.executable, "-c", PLAIN, bundle, "1"], folder / "plain1"),
             "plain, all cores": Running([sys.executable, "-c", PLAIN, bundle, str(n_cores())], folder / "plain2"),
         }
-        quiet = Quiet(list(servers.values()), tries)
         try:
             facts = {
                 "photos": N_PHOTOS,
-                **_saturation(Path(bundle), servers["service"], photos, quiet),
+                **_saturation(Path(bundle), servers["service"], photos),
                 **_latency(servers, photos),
             }
         finally:
             for server in servers.values():
                 server.end()
-        report("serving", {**facts, "most that other programs took of the cores": f"{quiet.most:.2f}"})
+        report("serving", facts)
 
 
 def _photos(folder: Path) -> Path:
@@ -143,7 +101,7 @@ def _photos(folder: Path) -> Path:
     return folder
 
 
-def _saturation(bundle: Path, service: Running, photos: Path, quiet: Quiet) -> dict[str, Any]:
+def _saturation(bundle: Path, service: Running, photos: Path) -> dict[str, Any]:
     model, cores = load(bundle), n_cores()
     data = [path.read_bytes() for path in sorted(photos.iterdir())]
     pixels = [prepare(one, model.bundle.preprocess) for one in data]
@@ -152,28 +110,26 @@ def _saturation(bundle: Path, service: Running, photos: Path, quiet: Quiet) -> d
     decoder = lambda batch: [prepare(one, model.bundle.preprocess) for one in batch]  # noqa: E731
     rounds = []
     for _ in range(N_ROUNDS):
-        e, e_ms = quiet(lambda: _rate(lambda: ordered_map(engine, batched(pixels, BATCH), **workers), len(data)))
-        d, d_ms = quiet(lambda: _rate(lambda: ordered_map(decoder, batched(data, BATCH), **workers), len(data)))
-        asked = quiet(lambda: service.asked(32, len(data), photos))
+        e = max(_rate(ordered_map(engine, batched(pixels, n), **workers), len(data)) for n in ENGINE_BATCHES)
+        d = _rate(ordered_map(decoder, batched(data, BATCH), **workers), len(data))
+        asked = service.asked(32, len(data), photos)
         bound = 1 / (1 / e + 1 / d)
         rate = len(data) / asked["wall_s"]
         alone = len(data) / (asked["wall_s"] - asked["cpu_s"] / cores)
-        server_ms = 1000 * asked["server_cpu_s"] / len(data)
         rounds.append(
             {"E": e, "D": d, "bound": bound, "service": rate, "ratio": rate / bound, "ratio without client": alone / bound,
-             "engine and decoder, CPU ms/photo": e_ms + d_ms, "server, CPU ms/photo": server_ms,
-             "ratio of CPU time": (e_ms + d_ms) / server_ms, "client, CPU ms/photo": 1000 * asked["cpu_s"] / len(data)}
+             "client, CPU ms/photo": 1000 * asked["cpu_s"] / len(data)}
         )  # fmt: skip
     return {f"saturation, {key}": _median([row[key] for row in rounds]) for key in rounds[0]}
 
 
-def _latency(servers: dict[str, Running], photos: Path, quiet: Quiet) -> dict[str, Any]:
+def _latency(servers: dict[str, Running], photos: Path) -> dict[str, Any]:
     facts = {}
     for n_clients in CLIENTS:
         found: dict[str, list[list[float]]] = {name: [] for name in servers}
         for _ in range(N_LATENCY_ROUNDS):
             for name, server in servers.items():
-                asked = quiet(lambda server=server, n=n_clients: server.asked(n, N_LATENCY, photos))
+                asked = server.asked(n_clients, N_LATENCY, photos)
                 ms = np.array(asked["took_s"]) * 1000
                 found[name].append([*np.percentile(ms, [50, 99]), N_LATENCY / asked["wall_s"]])
         for name, rows in found.items():
@@ -182,18 +138,12 @@ def _latency(servers: dict[str, Running], photos: Path, quiet: Quiet) -> dict[st
     return facts
 
 
-def _rate(run: Callable[[], Any], n: int) -> tuple[float, float]:
-    """Photos a second, and CPU milliseconds a photo."""
-    begun, cpu = time.perf_counter(), time.process_time()
-    for _ in run():
+def _rate(results: Iterator[Any], n: int) -> float:
+    """Photos a second."""
+    begun = time.perf_counter()
+    for _ in results:
         pass
-    return n / (time.perf_counter() - begun), 1000 * (time.process_time() - cpu) / n
-
-
-def _busy_s() -> float:
-    """Seconds that all programs of the machine have run."""
-    times = psutil.cpu_times()
-    return float(times.user + times.nice + times.system)
+    return n / (time.perf_counter() - begun)
 
 
 def _median(values: list[float]) -> str:
@@ -202,4 +152,4 @@ def _median(values: list[float]) -> str:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    main(int(sys.argv[sys.argv.index("--tries") + 1]) if "--tries" in sys.argv else 1)
+    main()
