@@ -1,5 +1,5 @@
 """Claims: at saturation the service answers >= 80 % of 1 / (1/E + 1/D) photos/s, E and D being what engine and decoder do alone
-on all cores with the same photos; and it is not slower than a plain FastAPI handler that answers one request at a time.
+on all cores with the same photos; with many clients it is quicker than a plain FastAPI handler that answers one at a time.
 
 E, D and the service (32 clients, one photo a request) in turn, five rounds, the median of their ratios. The client runs on the
 same cores: the ratio is said as it is, and with the client's CPU seconds taken off the cores' time. Latencies at 1, 8 and 32
