@@ -39,10 +39,14 @@ class Share:
     def __init__(self, room: Room) -> None:
         self._room, self.held_bytes = room, 0
 
-    def grow(self, n_bytes: int) -> None:
-        """Raises Problem 503 where there is no room for so much more."""
+    def check(self, n_bytes: int) -> None:
+        """Raises Problem 503 where there is no room for so much more now."""
         if self._room.held_bytes + n_bytes > self._room.size_bytes:
             raise busy("The photos of other requests fill the service's memory.", "Come again a little later.", 1)
+
+    def grow(self, n_bytes: int) -> None:
+        """Takes so much more. Raises as `check` does."""
+        self.check(n_bytes)
         self._room.held_bytes += n_bytes
         self.held_bytes += n_bytes
 
@@ -72,7 +76,7 @@ async def _body(request: Request, share: Share, limits: Limits) -> bytes:
     if said.isdigit() and int(said) > limits.body_bytes:
         raise _too_large(limits)
     if said.isdigit():
-        share.grow(int(said))
+        share.check(int(said))  # what is only said is not kept free: it may never come
     try:
         pieces = await _pieces(request, share, limits)
     except TimeoutError:
