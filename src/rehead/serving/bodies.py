@@ -77,23 +77,27 @@ async def _body(request: Request, share: Share, limits: Limits) -> bytes:
         raise _too_large(limits)
     if said.isdigit():
         share.check(int(said))  # what is only said is not kept free: it may never come
+    pieces: list[bytes] = []
     try:
-        pieces = await _pieces(request, share, limits)
+        await _read(request, pieces, share, limits)
     except TimeoutError:
+        pieces.clear()
         raise Problem(
             408,
             "The body did not come in time.",
             why=f"It may take {limits.body_s:g} s, with no pause longer than {limits.body_idle_s:g} s.",
             fix="Send fewer or smaller pictures at a time.",
         ) from None
+    except BaseException:
+        pieces.clear()  # the error's traceback leads to it as long as the refusal takes, and the room is given back before
+        raise
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-async def _pieces(request: Request, share: Share, limits: Limits) -> list[bytes]:
-    """The body as it comes. Raises TimeoutError for one that does not, ClientDisconnect, Problem 413 and 503."""
+async def _read(request: Request, pieces: list[bytes], share: Share, limits: Limits) -> None:
+    """Adds the body to `pieces` as it comes. Raises TimeoutError where it does not, ClientDisconnect, Problem 413, 503."""
     now = asyncio.get_running_loop().time
     ends = now() + limits.body_s
-    pieces: list[bytes] = []
     size, more = 0, True
     async with asyncio.timeout(limits.body_idle_s) as pause:
         while more:
@@ -108,7 +112,6 @@ async def _pieces(request: Request, share: Share, limits: Limits) -> list[bytes]
             pieces.append(piece)
             if more:
                 pause.reschedule(min(ends, now() + limits.body_idle_s))
-    return pieces
 
 
 def _too_large(limits: Limits) -> Problem:
