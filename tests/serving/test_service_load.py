@@ -171,7 +171,7 @@ def loaded(tmp_path: Path, seconds: float) -> None:
 
 
 def test_a_few_seconds_of_load(tmp_path: Path) -> None:
-    loaded(tmp_path, 2)
+    loaded(tmp_path, 1)
 
 
 @pytest.mark.slow
