@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from little import bundle, heavy, picture
 from served import BOUNDARY, Program, form
 
 import rehead
 
+KIND = f"multipart/form-data; boundary={BOUNDARY}"
 N_CLIENTS, N_PICTURES = 32, 6  # of each client, and no two of any are alike
 CLASSES = {"old": ("red", "green", "blue"), "new": ("rot", "grün", "blau")}
 
@@ -91,7 +93,7 @@ class Clients:
         if len(places) == 1:
             body, kind = mine[places[0]], "image/png"
         else:
-            body, kind = form([(f"{who}.{i}", mine[i]) for i in places]), f"multipart/form-data; boundary={BOUNDARY}"
+            body, kind = form([(f"{who}.{i}", mine[i]) for i in places]), KIND
         connection.request("POST", "/v1/predict", body, {"Content-Type": kind, "X-Request-ID": identity})
         reply = connection.getresponse()
         said = json.loads(reply.read())
@@ -169,7 +171,38 @@ def loaded(tmp_path: Path, seconds: float) -> None:
 
 
 def test_a_few_seconds_of_load(tmp_path: Path) -> None:
-    loaded(tmp_path, 2)
+    loaded(tmp_path, 1)
+
+
+@pytest.mark.slow
+def test_memory_has_a_bound_whatever_is_sent(tmp_path: Path) -> None:
+    """24 clients with 90 MB each, all at once: 2.2 GB, of which the service holds 256 MiB, and as much again at most."""
+    running = Program(bundle(tmp_path / "bundle"))
+    process, body = psutil.Process(running.process.pid), random.Random(0).randbytes(90 << 20)
+    whole = form([(str(i), body[i << 20 : (i + 5) << 20]) for i in range(0, 85, 5)])
+    idle, peak, statuses = process.memory_info().rss, 0, []
+
+    def send(i: int) -> None:
+        try:
+            answer = running.predict(body) if i % 2 else running.ask("POST", "/v1/predict", whole, Content_Type=KIND)
+            statuses.append(answer.status)
+        except ConnectionError:  # refused, and it did not look at why while it sent
+            statuses.append(503)
+
+    threads = [threading.Thread(target=send, args=(i,), name="rehead-large") for i in range(24)]
+    try:
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            peak = max(peak, process.memory_info().rss)
+            time.sleep(0.01)
+        assert running.predict(picture()).status == 200
+    finally:
+        for thread in threads:
+            thread.join()
+        running.end()
+    assert set(statuses) == {422, 503}
+    assert peak - idle < 2.5 * (256 << 20)
 
 
 @pytest.mark.slow

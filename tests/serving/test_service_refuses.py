@@ -316,10 +316,22 @@ def test_all_bodies_together_have_a_bound(folder: Path) -> None:
         with socket.create_connection(("127.0.0.1", running.port), timeout=10) as line:
             line.sendall(
                 b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 19900\r\n\r\n"
+                + bytes(15_000)
             )
-            wait_until(lambda: running.service.room.held_bytes > 0)
-            refused(running.predict(picture(size=200, form="BMP")), 503, "memory")
+            wait_until(lambda: running.service.room.held_bytes >= 15_000)
+            refused(running.predict(picture(size=50, form="BMP")), 503, "memory")
         wait_until(lambda: running.service.room.held_bytes == 0)
+        assert running.predict(picture(size=50, form="BMP")).status == 200
+
+
+def test_what_a_client_only_claims_to_send_takes_no_room(folder: Path) -> None:
+    with here({"little": folder}, limits=Limits(held_bytes=20_000)) as running, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            line = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=10))
+            line.sendall(
+                b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 19900\r\n\r\na"
+            )
+        wait_until(lambda: running.service.room.held_bytes == 3)
         assert running.predict(picture()).status == 200
 
 

@@ -39,10 +39,14 @@ class Share:
     def __init__(self, room: Room) -> None:
         self._room, self.held_bytes = room, 0
 
-    def grow(self, n_bytes: int) -> None:
-        """Raises Problem 503 where there is no room for so much more."""
+    def check(self, n_bytes: int) -> None:
+        """Raises Problem 503 where there is no room for so much more now."""
         if self._room.held_bytes + n_bytes > self._room.size_bytes:
             raise busy("The photos of other requests fill the service's memory.", "Come again a little later.", 1)
+
+    def grow(self, n_bytes: int) -> None:
+        """Takes so much more. Raises as `check` does."""
+        self.check(n_bytes)
         self._room.held_bytes += n_bytes
         self.held_bytes += n_bytes
 
@@ -72,24 +76,28 @@ async def _body(request: Request, share: Share, limits: Limits) -> bytes:
     if said.isdigit() and int(said) > limits.body_bytes:
         raise _too_large(limits)
     if said.isdigit():
-        share.grow(int(said))
+        share.check(int(said))  # what is only said is not kept free: it may never come
+    pieces: list[bytes] = []
     try:
-        pieces = await _pieces(request, share, limits)
+        await _read(request, pieces, share, limits)
     except TimeoutError:
+        pieces.clear()
         raise Problem(
             408,
             "The body did not come in time.",
             why=f"It may take {limits.body_s:g} s, with no pause longer than {limits.body_idle_s:g} s.",
             fix="Send fewer or smaller pictures at a time.",
         ) from None
+    except BaseException:
+        pieces.clear()  # the error's traceback leads to it as long as the refusal takes, and the room is given back before
+        raise
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-async def _pieces(request: Request, share: Share, limits: Limits) -> list[bytes]:
-    """The body as it comes. Raises TimeoutError for one that does not, ClientDisconnect, Problem 413 and 503."""
+async def _read(request: Request, pieces: list[bytes], share: Share, limits: Limits) -> None:
+    """Adds the body to `pieces` as it comes. Raises TimeoutError where it does not, ClientDisconnect, Problem 413, 503."""
     now = asyncio.get_running_loop().time
     ends = now() + limits.body_s
-    pieces: list[bytes] = []
     size, more = 0, True
     async with asyncio.timeout(limits.body_idle_s) as pause:
         while more:
@@ -104,7 +112,6 @@ async def _pieces(request: Request, share: Share, limits: Limits) -> list[bytes]
             pieces.append(piece)
             if more:
                 pause.reschedule(min(ends, now() + limits.body_idle_s))
-    return pieces
 
 
 def _too_large(limits: Limits) -> Problem:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)  # up to the limit of a request
-PHOTOS = (1, 2, 3, 4, 5, 6, 7, 8)  # up to BATCH
+PHOTOS = (1, 2, 3, 4)  # up to crew.MOST
 
 
 class Metrics:
