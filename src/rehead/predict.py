@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rehead.bundle import Bundle, read, sigmoid, softmax
-from rehead.bundle_facts import FACTS
+from rehead.bundle_facts import FACTS, Task
 from rehead.errors import BundleError, PhotoError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import fit_array, fit_image, prepare
@@ -60,6 +60,19 @@ class Prediction:
     def probability(self) -> float:
         """Of `label`, in 0..1."""
         return self.top[0][1]
+
+    def to_dict(self, task: Task, top: int | None = None) -> dict[str, Any]:
+        """The plain values of a row of JSON, by `rehead predict --format jsonl` and by the service. task: of the model that
+        said it. top: how many classes are listed, all by default; several labels are listed in any case. What the bundle does
+        not know of doubts is left out."""
+        doubts = {"unsure": self.unsure, "unfamiliar": self.unfamiliar, "distance": self.distance}
+        known = {name: value for name, value in doubts.items() if value is not None}
+        if task == "regression":
+            return {"value": self.value, **known}
+        if task == "multilabel":
+            return {"labels": list(self.labels), "probabilities": dict(self.top), **known}
+        listed = [{"label": label, "probability": probability} for label, probability in self.top[:top]]
+        return {"label": self.label, "probability": self.probability, "top": listed, **known}
 
     def __repr__(self) -> str:
         doubts = f", {self.doubts}" if self.doubts else ""
@@ -102,6 +115,10 @@ class Model:
             rows = self._run(lambda pixels: self._answer(pixels, tta), pictures, 1 + max(1, len(self.classes)))
             return [_prediction(self.bundle, row) for row in rows]
         return self.predict([pictures], tta=tta)[0]
+
+    def predict_pixels(self, pixels: NDArray[np.uint8], *, tta: bool = False) -> list[Prediction]:
+        """The predictions for prepared pixels (n, h, w, 3), n at least 1, in one run of the network. tta: see `seen_twice`."""
+        return [_prediction(self.bundle, row) for row in self._answer(pixels, tta)]
 
     def features(self, pictures: Picture | list[Picture] | tuple[Picture, ...]) -> NDArray[np.float32]:
         """The backbone's features, (width,) for one picture, (n, width) for a list; pictures as in `predict`."""
@@ -162,8 +179,8 @@ class Model:
         def work(batch: list[Picture | PhotoError]) -> list[Prediction | PhotoError]:
             pixels = [self._readable(picture) for picture in batch]
             good = [p for p in pixels if not isinstance(p, PhotoError)]
-            rows = iter(self._answer(np.stack(good), tta) if good else ())
-            return [p if isinstance(p, PhotoError) else _prediction(self.bundle, next(rows)) for p in pixels]
+            found = iter(self.predict_pixels(np.stack(good), tta=tta) if good else ())
+            return [p if isinstance(p, PhotoError) else next(found) for p in pixels]
 
         for results in ordered_map(work, batched(pictures, BATCH), workers=self.workers, ahead=2 * self.workers):
             yield from results

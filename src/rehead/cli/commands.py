@@ -13,6 +13,7 @@ from rehead.cli import terminal
 from rehead.cli.arguments import Interrupt, as_seconds, backbone_arguments, guarded, named, not_empty
 from rehead.cli.audits import audit
 from rehead.cli.options import Cache, Json, Layout, MaxBad, Tta, finish
+from rehead.cli.service import serve
 from rehead.cli.trust import compare, cross_validated, explain, report
 from rehead.cli.tuning import race, tune
 from rehead.errors import SourceError
@@ -50,6 +51,7 @@ app.command()(compare)
 app.command()(explain)
 app.command()(report)
 app.command()(audit)
+app.command()(serve)
 
 
 @app.command()

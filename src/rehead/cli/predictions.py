@@ -11,8 +11,9 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from rehead.bundle_facts import Task
 from rehead.cli.arguments import as_bytes, output_failed
 from rehead.cli.named import Named, found
 from rehead.cli.tables import as_unicode, printable
@@ -126,12 +127,6 @@ def _doubts(result: Prediction) -> str:
     return f"   ({result.doubts})" if result.doubts else ""
 
 
-def _known(result: Prediction) -> dict[str, Any]:
-    """What is known of how far the answer can be relied on."""
-    doubts = {"unsure": result.unsure, "unfamiliar": result.unfamiliar, "distance": result.distance}
-    return {name: value for name, value in doubts.items() if value is not None}
-
-
 def _csv(file: IO[str], top: int) -> Callable[[str, Result], None]:
     writer = csv.writer(file, lineterminator="\n")
     ranks = [f"{name}{rank}" for rank in range(1, top + 1) for name in ("label", "probability")]
@@ -147,18 +142,15 @@ def _csv(file: IO[str], top: int) -> Callable[[str, Result], None]:
     return write
 
 
-def _jsonl(file: IO[str], top: int) -> Callable[[str, Result], None]:
-    def write(path: str, result: Result) -> None:
-        row: dict[str, Any] = {"path": path}
-        if isinstance(result, PhotoError):
-            row["error"] = result.what
-        else:
-            row |= {"label": result.label, "probability": result.probability}
-            row["top"] = [{"label": label, "probability": p} for label, p in result.top[:top]]
-            row |= _known(result)
-        print(json.dumps(row), file=file)
+def _jsonl(task: Task) -> Callable[[IO[str], int], Callable[[str, Result], None]]:
+    def to(file: IO[str], top: int) -> Callable[[str, Result], None]:
+        def write(path: str, result: Result) -> None:
+            said = {"error": result.what} if isinstance(result, PhotoError) else result.to_dict(task, top)
+            print(json.dumps({"path": path, **said}), file=file)
 
-    return write
+        return write
+
+    return to
 
 
 def _labels_table(file: IO[str], top: int) -> Callable[[str, Result], None]:
@@ -187,18 +179,6 @@ def _labels_csv(file: IO[str], _: int) -> Callable[[str, Result], None]:
     return write
 
 
-def _labels_jsonl(file: IO[str], _: int) -> Callable[[str, Result], None]:
-    def write(path: str, result: Result) -> None:
-        row: dict[str, Any] = {"path": path}
-        if isinstance(result, PhotoError):
-            row["error"] = result.what
-        else:
-            row |= {"labels": list(result.labels), "probabilities": dict(result.top), **_known(result)}
-        print(json.dumps(row), file=file)
-
-    return write
-
-
 def _numbers_table(file: IO[str], _: int) -> Callable[[str, Result], None]:
     def write(path: str, result: Result) -> None:
         if isinstance(result, PhotoError):
@@ -222,18 +202,10 @@ def _numbers_csv(file: IO[str], _: int) -> Callable[[str, Result], None]:
     return write
 
 
-def _numbers_jsonl(file: IO[str], _: int) -> Callable[[str, Result], None]:
-    def write(path: str, result: Result) -> None:
-        said = {"error": result.what} if isinstance(result, PhotoError) else {"value": result.value, **_known(result)}
-        print(json.dumps({"path": path, **said}), file=file)
-
-    return write
-
-
 Writers = dict[str, Callable[[IO[str], int], Callable[[str, Result], None]]]
-WRITERS: Writers = {"table": _table, "csv": _csv, "jsonl": _jsonl}
+WRITERS: Writers = {"table": _table, "csv": _csv, "jsonl": _jsonl("classification")}
 TASK_WRITERS: dict[str, Writers] = {
     "classification": WRITERS,
-    "multilabel": {"table": _labels_table, "csv": _labels_csv, "jsonl": _labels_jsonl},
-    "regression": {"table": _numbers_table, "csv": _numbers_csv, "jsonl": _numbers_jsonl},
+    "multilabel": {"table": _labels_table, "csv": _labels_csv, "jsonl": _jsonl("multilabel")},
+    "regression": {"table": _numbers_table, "csv": _numbers_csv, "jsonl": _jsonl("regression")},
 }

@@ -1,0 +1,105 @@
+"""`rehead serve`: bundles behind HTTP, until it is told to end."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from rehead.cli.tables import say
+from rehead.errors import MissingExtra, RecipeError, RunError
+
+MIN_TOKEN = 16  # letters: shorter ones can be tried out
+
+
+def serve(
+    bundles: Annotated[list[str], typer.Argument(help="Folders `bundle` of runs, or NAME=FOLDER.")],
+    host: Annotated[str, typer.Option(help="Address to listen at; the default is this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 for any that is free.")] = 8000,
+    token_file: Annotated[
+        Optional[Path], typer.Option(help="A file with the token that every request must bring, but for health.")
+    ] = None,
+    cors: Annotated[
+        Optional[list[str]], typer.Option(help="Origin of another site's page that may use it. Repeatable.")
+    ] = None,
+    feedback: Annotated[
+        Optional[Path], typer.Option(help="Keep corrected photos in this folder, for `rehead tune`.")
+    ] = None,
+    threads: Annotated[Optional[int], typer.Option(min=1, help="Photos under way at once; one a core.")] = None,
+) -> None:
+    """Serve bundles over HTTP, with a page for people at `/`. Ends in order on Ctrl-C or SIGTERM.
+
+    Example: rehead serve runs/photos-efficientnet_lite0-1/bundle
+    """
+    _check_installed()
+    from rehead.serving.app import make_app
+    from rehead.serving.gate import is_loopback, own_names
+    from rehead.serving.models import load_named, named_bundles
+    from rehead.serving.server import address_of, bound
+    from rehead.serving.server import serve as run
+
+    token = _token(token_file)
+    folders = named_bundles(bundles)
+    origins = [_origin(text) for text in cors or []]
+    with bound(host, port) as listening:
+        models = {name: load_named(name, folder) for name, folder in folders.items()}
+        app = make_app(models, token=token, cors=origins, hosts=own_names(host), workers=threads, feedback=feedback)
+        address = address_of(listening)
+        if sys.stderr.isatty():
+            say(f"Serving  {address}   (Ctrl-C ends it)", sys.stderr)
+            for loaded in models.values():
+                said = loaded.about["headline"]
+                say(f"Model    {loaded.name}: {loaded.model.task}{f', {said}' if said else ''}", sys.stderr)
+            say(f"Asking   {address}/docs", sys.stderr)
+        app.state.service.journal.say("serving", address=address, models=list(models))
+        if token is None and not is_loopback(host):
+            app.state.service.journal.say(
+                "warning",
+                message=f"Anyone who reaches {address} can use this service: it has no token. Pass --token-file.",
+            )
+        run(app, listening)
+        app.state.service.journal.say("ended")
+
+
+def _check_installed() -> None:
+    try:
+        import fastapi  # noqa: F401
+        import fastapi_offline  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra(error.name or "fastapi", "serve", "Serving") from None
+
+
+def _token(path: Path | None) -> str | None:
+    """What stands in the file, without blanks around it. Raises RunError for what is no token."""
+    if path is None:
+        return None
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise RunError(
+            what=f"The token cannot be read from {path}.",
+            why=f"{getattr(error, 'strerror', None) or error}.",
+            fix="Write one there: openssl rand -hex 32 > token",
+        ) from error
+    if len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+        raise RunError(
+            what=f"{path} is empty." if not token else f"What stands in {path} is no token.",
+            why=f"A token is one word of at least {MIN_TOKEN} letters, digits and signs.",
+            fix=f"Write one there: openssl rand -hex 32 > {path}",
+        )
+    return token
+
+
+def _origin(text: str) -> str:
+    """'https://example.org' as a browser says it. Raises RecipeError for what is no origin; `*` would be anybody."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/") or parts.query:
+        raise RecipeError(what=f"--cors {text!r} is no origin.", fix="For example: --cors https://photos.example.org")
+    return f"{parts.scheme}://{parts.netloc}".lower()

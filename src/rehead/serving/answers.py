@@ -1,0 +1,54 @@
+"""A batch of encoded pictures -> a row of JSON each: what `rehead predict` says, and on demand where the model looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.errors import PhotoError
+from rehead.pixels import prepare
+from rehead.predict import Prediction
+from rehead.serving.models import Loaded
+from rehead.serving.warmth import explained
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a request wants of each photo. top: classes listed. nearest: photos learned from that are like it."""
+
+    top: int = 5
+    explain: bool = False
+    nearest: int = 0
+
+
+def answered(loaded: Loaded, photos: Sequence[tuple[bytes, Wanted]]) -> list[Row]:
+    """A row for each picture, in order: `{"error": why}` for one that cannot be read."""
+    seen = [_pixels(data, loaded) for data, _ in photos]
+    good = [pixels for pixels in seen if not isinstance(pixels, PhotoError)]
+    said = iter(loaded.model.predict_pixels(np.stack(good)) if good else ())
+    return [
+        {"error": pixels.what} if isinstance(pixels, PhotoError) else _row(loaded, data, wanted, pixels, next(said))
+        for pixels, (data, wanted) in zip(seen, photos, strict=True)
+    ]
+
+
+def _pixels(data: bytes, loaded: Loaded) -> NDArray[np.uint8] | PhotoError:
+    try:
+        return prepare(data, loaded.preprocess)
+    except PhotoError as error:
+        return error
+
+
+def _row(loaded: Loaded, data: bytes, wanted: Wanted, pixels: NDArray[np.uint8], said: Prediction) -> Row:
+    row = said.to_dict(loaded.model.task, wanted.top)
+    if wanted.explain:
+        row["heat"] = explained(loaded, data, pixels, said)
+    if wanted.nearest:
+        row["nearest"] = []
+    return row

@@ -1,0 +1,116 @@
+"""What a request brings: one picture as it is, or many in a form. Its size is counted while it comes, not believed; it lies in
+memory only, within bounds for one request and for all; and it has to come in time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+from python_multipart.multipart import parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from rehead.serving.crew import busy
+from rehead.serving.forms import KINDS, Sent, pictures
+from rehead.serving.limits import Limits
+from rehead.serving.problems import Problem
+
+INLINE_BYTES = 1 << 20  # a larger form is taken apart in a thread: the others need not wait for it
+
+
+class Room:
+    """The bytes that all requests under way may hold together."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.size_bytes, self.held_bytes = size_bytes, 0
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[Share]:
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            self.held_bytes -= share.held_bytes
+
+
+class Share:
+    """What one request holds of the room."""
+
+    def __init__(self, room: Room) -> None:
+        self._room, self.held_bytes = room, 0
+
+    def grow(self, n_bytes: int) -> None:
+        """Raises Problem 503 where there is no room for so much more."""
+        if self._room.held_bytes + n_bytes > self._room.size_bytes:
+            raise busy("The photos of other requests fill the service's memory.", "Come again a little later.", 1)
+        self._room.held_bytes += n_bytes
+        self.held_bytes += n_bytes
+
+
+async def received(request: Request, share: Share, limits: Limits) -> tuple[list[Sent], bool]:
+    """The pictures that a request brings, and whether it is one as it is. Raises Problem: 400 for no body, 408 for one that
+    does not come, 413 for one too large or of too many pictures, 415 for another type, 422 for another form, 503."""
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    boundary = options.get(b"boundary")
+    is_form = kind == b"multipart/form-data" and bool(boundary)
+    if not (is_form or kind == b"application/octet-stream" or kind.startswith(b"image/")):
+        said = kind.decode("latin-1")[:100] or "nothing"
+        raise Problem(415, f"The body's Content-Type is {said!r}.", fix=f"Send {KINDS}.")
+    body = await _body(request, share, limits)
+    if not body:
+        raise Problem(400, "The body is empty.", fix=f"Send {KINDS}.")
+    if not is_form:
+        return [Sent(None, body)], True
+    assert boundary is not None
+    if len(body) <= INLINE_BYTES:
+        return pictures(body, boundary, limits.images), False
+    return await asyncio.to_thread(pictures, body, boundary, limits.images), False
+
+
+async def _body(request: Request, share: Share, limits: Limits) -> bytes:
+    said = request.headers.get("content-length", "")
+    if said.isdigit() and int(said) > limits.body_bytes:
+        raise _too_large(limits)
+    if said.isdigit():
+        share.grow(int(said))
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(limits.body_s):
+            async for piece in _pieces(request, limits):
+                size += len(piece)
+                if size > limits.body_bytes:
+                    raise _too_large(limits)
+                if size > share.held_bytes:
+                    share.grow(size - share.held_bytes)
+                pieces.append(piece)
+    except TimeoutError:
+        raise Problem(
+            408,
+            "The body did not come in time.",
+            why=f"It may take {limits.body_s:g} s, with no pause longer than {limits.body_idle_s:g} s.",
+            fix="Send fewer or smaller pictures at a time.",
+        ) from None
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def _pieces(request: Request, limits: Limits) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises TimeoutError for a pause, ClientDisconnect."""
+    more = True
+    while more:
+        async with asyncio.timeout(limits.body_idle_s):
+            message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        if piece := message.get("body", b""):
+            yield piece
+        more = message.get("more_body", False)
+
+
+def _too_large(limits: Limits) -> Problem:
+    return Problem(
+        413,
+        "The body is too large.",
+        why=f"A request may have {limits.body_bytes / 1e6:.0f} MB.",
+        fix="Send the pictures in several requests.",
+    )

@@ -1,0 +1,144 @@
+"""The models that are served: one bundle, loaded and warmed, and what is said of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rehead.bundle import Head, read_head
+from rehead.bundle_facts import FACTS
+from rehead.errors import BundleError, MissingExtra, RunError
+from rehead.pixels import Preprocess
+from rehead.predict import Model, load
+from rehead.verdict.judging import read_verdict
+
+Signature = tuple[tuple[str, int, int, int], ...]
+VERSION_DIGITS = 12  # of the SHA-256 of `rehead.json`, which holds the digests of all else
+DEFAULT_FOLDER = "bundle"  # the name that rehead tune gives, which says nothing: the run's own does
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A bundle as it is served. version: tells two bundles apart. head: where the features' map is given, what maps of
+    activation are made with. loaded_at: in UTC. signature: of the files it was read from. stale: whether these are gone,
+    or others are there that cannot be loaded."""
+
+    name: str
+    model: Model
+    version: str
+    head: Head | None
+    loaded_at: datetime
+    signature: Signature
+    stale: bool = False
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.model.bundle.folder
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.model.bundle.preprocess
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `/v1/model` says."""
+        return {**self.about, "loaded_at": self.loaded_at.isoformat(timespec="seconds"), "stale": self.stale}
+
+    def gone_stale(self) -> Loaded:
+        return replace(self, stale=True)
+
+
+def signature(folder: Path) -> Signature:
+    """Changes when a file in the folder does: name, inode, size and time of change of each. Raises OSError."""
+    rows = []
+    for path in folder.iterdir():
+        status = path.stat()
+        rows.append((path.name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(sorted(rows))
+
+
+def load_named(name: str, folder: Path) -> Loaded:
+    """The bundle in `folder`, read, loaded, and run once so that its first answer is as quick as the others.
+
+    Raises BundleError, also where the folder changes while it is read.
+    """
+    try:
+        before = signature(folder)
+    except OSError:
+        before = ()
+    model = load(folder, threads=1)
+    version = hashlib.sha256((folder / FACTS).read_bytes()).hexdigest()[:VERSION_DIGITS]
+    head = _head(model)
+    size = (1, model.bundle.preprocess.height, model.bundle.preprocess.width, 3)
+    model.predict_pixels(np.zeros(size, np.uint8))
+    if signature(folder) != before:
+        raise BundleError(what=f"The bundle {folder} changed while it was read.", fix="It is read again.")
+    loaded = Loaded(name, model, version, head, datetime.now(UTC), before)
+    return replace(loaded, about=_about(loaded))
+
+
+def named_bundles(arguments: list[str]) -> dict[str, Path]:
+    """Folders by the names they are served under, in order. arguments: `name=path`, or a path whose folder names it, or the
+    folder around it where it is called `bundle`. Raises RunError for two of one name, and for an empty one."""
+    pairs = [_named(argument) for argument in arguments]
+    if twice := [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]:
+        paths = [str(path) for name, path in pairs if name == twice[0]]
+        raise RunError(
+            what=f"Two bundles would be called {twice[0]!r}: {paths[0]} and {paths[1]}.",
+            why="A request says by name which one it means.",
+            fix=f"Name them yourself: {twice[0]}-1={paths[0]} {twice[0]}-2={paths[1]}",
+        )
+    return dict(pairs)
+
+
+def _named(argument: str) -> tuple[str, Path]:
+    name, equals, path = argument.partition("=")
+    if equals and not Path(argument).exists() and "/" not in name:
+        if not name.strip() or not path.strip():
+            raise RunError(what=f"{argument!r} is no name=path.", fix="For example: pets=runs/pets-1/bundle")
+        return name, Path(path)
+    folder = Path(argument)
+    whole = folder.resolve()
+    return (whole.parent.name if whole.name == DEFAULT_FOLDER else whole.name) or DEFAULT_FOLDER, folder
+
+
+def _head(model: Model) -> Head | None:
+    """What maps of activation are made with; None where the bundle gives no map, or safetensors is not there."""
+    if not model.has_map or model.task == "regression":
+        return None
+    try:
+        return read_head(model.bundle.folder)
+    except MissingExtra:
+        return None
+
+
+def _about(loaded: Loaded) -> dict[str, Any]:
+    model, bundle = loaded.model, loaded.model.bundle
+    return {
+        "name": loaded.name,
+        "version": loaded.version,
+        "task": model.task,
+        "classes": list(model.classes),
+        "thresholds": list(bundle.thresholds),
+        "input": {"height": loaded.preprocess.height, "width": loaded.preprocess.width},
+        "headline": _headline(bundle.facts["verdict"]),
+        "n_train": bundle.facts["verdict"]["n_train"],
+        "unsure_below": bundle.unsure_below,
+        "unfamiliar_above": bundle.unfamiliar_above,
+        "explains": loaded.head is not None,
+        "neighbours": False,
+    }
+
+
+def _headline(verdict: dict[str, Any]) -> str:
+    """The verdict in a line; empty for one that an older or another program wrote in part."""
+    try:
+        return read_verdict(verdict).headline
+    except (KeyError, TypeError):
+        return ""

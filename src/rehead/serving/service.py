@@ -1,0 +1,105 @@
+"""What a running service consists of: one of these for each app, in `app.state.service`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+
+from rehead.parallel import n_cores
+from rehead.serving.answers import Row, Wanted
+from rehead.serving.bodies import Room
+from rehead.serving.crew import Asked, Crew
+from rehead.serving.journal import Journal
+from rehead.serving.limits import Limits
+from rehead.serving.metrics import Metrics
+from rehead.serving.models import Loaded
+from rehead.serving.problems import Problem
+from rehead.serving.shelf import Shelf
+
+LOOK_S = 0.25  # between two looks whether a client is still there, while it waits
+
+
+@dataclass
+class Service:
+    """shelf: the models. crew: who answers. room: bytes. feedback: where corrected photos are kept, None where they are not.
+    is_closing: whether it was told to end."""
+
+    shelf: Shelf
+    crew: Crew
+    room: Room
+    limits: Limits
+    metrics: Metrics
+    journal: Journal
+    feedback: Path | None = None
+    is_closing: bool = False
+    is_ready: bool = field(default=False, init=False)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Threads and the watch over the bundles' folders, from beginning to end of the block."""
+        self.crew.start()
+        watch = asyncio.create_task(self.shelf.watch(self._reloaded))
+        self.is_ready = True
+        try:
+            yield
+        finally:
+            self.is_ready, self.is_closing = False, True
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+            await asyncio.to_thread(self.crew.close)
+
+    async def rows(self, request: Request, loaded: Loaded, photos: Sequence[bytes], wanted: Wanted) -> list[Row]:
+        """A row for each photo. Raises Problem: 503 where too many wait, 504 where it takes too long; ClientDisconnect."""
+        asked = self.crew.submit(loaded, photos, wanted)
+        try:
+            async with asyncio.timeout(self.limits.request_s):
+                await _there(asked, request)
+        except TimeoutError:
+            raise Problem(
+                504, f"There was no answer within {self.limits.request_s:g} s.", fix="Send fewer pictures at a time."
+            ) from None
+        finally:
+            if not asked.done.done():
+                self.crew.drop(asked)
+                asked.done.cancel()
+        rows = asked.done.result()
+        self.metrics.photos(loaded.name, len(rows), sum("error" in row for row in rows))
+        return rows
+
+    def models(self) -> dict[str, Any]:
+        """What `/v1/model` says."""
+        models = [loaded.to_dict() for loaded in self.shelf]
+        return {"models": models, "feedback": self.feedback is not None, "limits": self.limits.to_dict()}
+
+    def _reloaded(self, event: str, loaded: Loaded, why: str) -> None:
+        self.metrics.reload(loaded.name, event)
+        self.journal.say(event, model=loaded.name, version=loaded.version, **({"why": why} if why else {}))
+
+
+def service_of(
+    models: Mapping[str, Loaded],
+    limits: Limits,
+    *,
+    workers: int | None = None,
+    feedback: Path | None = None,
+    journal: Journal | None = None,
+) -> Service:
+    """The parts, put together. workers: photos under way at once, by default one a core."""
+    metrics = Metrics()
+    crew = Crew(workers or n_cores(), limits.queue, metrics.batch)
+    room = Room(limits.held_bytes)
+    metrics.watch(lambda: crew.n_waiting, lambda: room.held_bytes)
+    return Service(Shelf(models), crew, room, limits, metrics, journal or Journal(), feedback)
+
+
+async def _there(asked: Asked, request: Request) -> None:
+    """Waits until the rows are there. Raises ClientDisconnect where nobody wants them any more."""
+    while not (await asyncio.wait({asked.done}, timeout=LOOK_S))[0]:
+        if await request.is_disconnected():
+            raise ClientDisconnect

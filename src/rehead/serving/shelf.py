@@ -1,0 +1,74 @@
+"""The served models by name, and their hot reload: a bundle that is replaced on disk is loaded beside the old one, then
+takes its place in one step. What was asked of the old one is answered by it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rehead.errors import ReheadError, nearest
+from rehead.serving.models import Loaded, Signature, load_named, signature
+from rehead.serving.problems import Problem
+
+WATCH_S = 1.0  # between two looks at the folders: a few calls of stat
+Told = Callable[[str, Loaded, str], None]
+
+
+class Shelf:
+    """The models, in the order they were named. Read from the event loop's thread only."""
+
+    def __init__(self, models: Mapping[str, Loaded]) -> None:
+        assert models
+        self._models = dict(models)
+        self._folders: dict[str, Path] = {name: loaded.folder for name, loaded in models.items()}
+        self._seen: dict[str, Signature] = {name: loaded.signature for name, loaded in models.items()}
+
+    @classmethod
+    def of(cls, folders: Mapping[str, Path]) -> Shelf:
+        """Loads the bundles in these folders. Raises BundleError."""
+        return cls({name: load_named(name, folder) for name, folder in folders.items()})
+
+    def __iter__(self):  # type: ignore[no-untyped-def]  # of Loaded
+        return iter(self._models.values())
+
+    def named(self, name: str | None) -> Loaded:
+        """The model of that name, by default the first. Raises Problem 404, which lists the names."""
+        if name is None:
+            return next(iter(self._models.values()))
+        if name not in self._models:
+            raise Problem(
+                404,
+                f"No model is called {name[:100]!r}.",
+                why=f"Here are: {', '.join(self._models)}.",
+                fix=nearest(name[:100], self._models) or "Pass one of these names as ?model=, or none for the first.",
+            )
+        return self._models[name]
+
+    async def watch(self, told: Told, every_s: float = WATCH_S) -> None:
+        """Looks for changes until it is cancelled. told("reloaded" or "stale", model, why): what was found."""
+        while True:
+            await asyncio.sleep(every_s)
+            for name in list(self._models):
+                await self._look(name, told)
+
+    async def _look(self, name: str, told: Told) -> None:
+        found = await asyncio.to_thread(_signature, self._folders[name])
+        if found == self._seen[name]:
+            return
+        self._seen[name] = found
+        try:
+            fresh = await asyncio.to_thread(load_named, name, self._folders[name])
+        except (ReheadError, OSError) as error:
+            self._models[name] = self._models[name].gone_stale()
+            told("stale", self._models[name], str(error).replace("\n", " "))
+            return
+        self._models[name], self._seen[name] = fresh, fresh.signature
+        told("reloaded", fresh, "")
+
+
+def _signature(folder: Path) -> Signature:
+    try:
+        return signature(folder)
+    except OSError:  # it is gone, or changes while it is looked at
+        return ()
