@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rehead.search.race import race
     from rehead.tuning.fit import fit
     from rehead.tuning.recipe import Recipe
+    from rehead.variants.job import Exported, export
     from rehead.verdict.intervals import Interval
     from rehead.verdict.metrics import Verdict
     from rehead.verify_bundle import verify
@@ -43,6 +44,8 @@ _ROOM_BY_NAME = {
     "race": "rehead.search.race",
     "Race": "rehead.search.heats",
     "verify": "rehead.verify_bundle",
+    "export": "rehead.variants.job",
+    "Exported": "rehead.variants.job",
     "audit": "rehead.auditing.job",
     "Audit": "rehead.auditing.findings",
     "report": "rehead.reporting.job",
@@ -75,6 +78,7 @@ __all__ = [
     "Bundle",
     "Classifier",
     "Compared",
+    "Exported",
     "Head",
     "Heat",
     "Interval",
@@ -91,6 +95,7 @@ __all__ = [
     "compare",
     "cross_validate",
     "explain",
+    "export",
     "fit",
     "load",
     "load_batch",

@@ -23,8 +23,8 @@ from rehead.bundle_facts import FACTS, Task
 from rehead.errors import BundleError, PhotoError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import fit_array, fit_image, prepare
+from rehead.runners import open_runner
 
-NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 BATCH = 8  # photos a call; see features/engines.py
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
@@ -86,17 +86,14 @@ class Prediction:
 class Model:
     """A bundle, loaded. Safe to use from several threads."""
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, *, variant: str | None = None, threads: int | None = None) -> None:
         self.bundle = bundle
         self.classes = bundle.classes
         self.task = bundle.task
         self.workers = threads or n_cores()
-        try:
-            self._session = open_session(bundle.model)
-        except Exception as error:  # ONNX Runtime's own exceptions share no base but Exception
-            raise BundleError(what=f"{bundle.model} cannot be run.", why=str(error).split("\n")[0]) from error
-        self._widths = {output.name: output.shape[-1] for output in self._session.get_outputs()}
-        _check_fit(bundle, self._session.get_inputs()[0].shape, self._widths)
+        self._runner = open_runner(bundle, variant, self.workers)
+        self._widths = self._runner.widths
+        _check_fit(bundle, self._runner.size, self._widths)
 
     @overload
     def predict(self, pictures: list[Picture] | tuple[Picture, ...], *, tta: bool = ...) -> list[Prediction]: ...
@@ -166,7 +163,8 @@ class Model:
         name = "value" if self.task == "regression" else "logits"
         if tta or "distance" not in self._widths:
             return self.logits(pixels, tta=tta), self.distances(pixels)
-        return tuple(self._session.run([name, "distance"], {"pixels": pixels}))
+        logits, far = self._runner.run([name, "distance"], pixels)
+        return logits, far
 
     def stream(
         self, pictures: Iterable[Picture | PhotoError], *, tta: bool = False
@@ -192,7 +190,7 @@ class Model:
             far = self.distances(pixels)
         else:
             name = "value" if self.task == "regression" else "probabilities"
-            found, far = self._session.run([name, "distance"], {"pixels": pixels})
+            found, far = self._runner.run([name, "distance"], pixels)
         return np.concatenate([found, far[:, None]], axis=1)
 
     def _readable(self, picture: Picture | PhotoError) -> NDArray[np.uint8] | PhotoError:
@@ -206,7 +204,7 @@ class Model:
             return PhotoError(what=_reason(error))
 
     def _output(self, name: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.asarray(self._session.run([name], {"pixels": pixels})[0])
+        return np.asarray(self._runner.run([name], pixels)[0])
 
     def _run(
         self, run: Callable[[NDArray[np.uint8]], NDArray[np.float32]], pictures: Sequence[Picture], width: int
@@ -245,46 +243,22 @@ class Model:
         )
 
 
-def load(folder: str | os.PathLike[str], *, threads: int | None = None) -> Model:
-    """The model in a bundle's folder. threads: photos under way at once, by default one a core. Raises BundleError."""
-    return Model(read(Path(folder)), threads=threads)
+def load(folder: str | os.PathLike[str], *, variant: str | None = None, threads: int | None = None) -> Model:
+    """The model in a bundle's folder, or a variant of it, such as "int8". threads: photos under way at once, by default one a
+    core. Raises BundleError; MissingExtra where a variant's library is not installed."""
+    return Model(read(Path(folder)), variant=variant, threads=threads)
 
 
-def runtime() -> Any:
-    """ONNX Runtime, told on its first import to send nothing home: else it writes a device's identity into the user's cache."""
-    said = os.environ.get(NO_TELEMETRY)
-    os.environ[NO_TELEMETRY] = "1"
-    try:
-        import onnxruntime
-    finally:
-        if said is None:
-            del os.environ[NO_TELEMETRY]
-        else:
-            os.environ[NO_TELEMETRY] = said
-    return onnxruntime
-
-
-def open_session(path: Path, threads: int = 1) -> Any:
-    """An ONNX Runtime session on CPU; `threads` work on one call, and any number of calls may run at once."""
-    onnxruntime = runtime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only; warnings about unused initialisers tell a user nothing
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the core to decoding
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _check_fit(bundle: Bundle, taken: Sequence[Any], widths: Mapping[str, Any]) -> None:
-    """Raises BundleError where the graph and `rehead.json` speak of different models. taken, widths: the graph's shapes."""
+def _check_fit(bundle: Bundle, size: Sequence[Any], widths: Mapping[str, Any]) -> None:
+    """Raises BundleError where the graph and `rehead.json` speak of different models. size, widths: as in `Runner`."""
     preprocess, answer = bundle.preprocess, "value" if bundle.task == "regression" else "probabilities"
-    n, size, wanted = widths.get(answer), list(taken[1:3]), [preprocess.height, preprocess.width]
+    n, wanted = widths.get(answer), [preprocess.height, preprocess.width]
     wrong = ""
     if n is None or "features" not in widths:
         wrong = f"it gives {', '.join(widths)}, not features and {answer}"
     elif n != max(1, len(bundle.classes)):
         wrong = f"it gives {n} {answer}, and there are {len(bundle.classes)} classes"
-    elif size != wanted:
+    elif list(size) != wanted:
         wrong = "it takes photos of {} x {} pixels, not {} x {}".format(*size, *wanted)
     if wrong:
         raise BundleError(
