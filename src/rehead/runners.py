@@ -58,6 +58,7 @@ class OpenVinoRunner:
         import openvino
 
         core = openvino.Core()
+        core.set_property({"ENABLE_MMAP": False})  # a mapped file that is overwritten while it is used ends the process
         hints = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": workers, "INFERENCE_NUM_THREADS": workers}
         model = core.read_model(path)
         self._compiled = core.compile_model(model, "CPU", hints)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 from pathlib import Path
 
 from rehead.bundle import Bundle
@@ -23,5 +25,10 @@ def to_openvino(bundle: Bundle, folder: Path, _: Calibration) -> Made:
 
     model = openvino.Core().read_model(bundle.model)
     path = folder / "openvino.xml"
-    openvino.save_model(model, path, compress_to_fp16=False)
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        if "iostream" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error  # all it says of a full disk
     return Made((path, path.with_suffix(".bin")), {"openvino": str(openvino.__version__).split("-")[0]})

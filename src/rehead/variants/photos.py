@@ -28,6 +28,7 @@ from rehead.progress import Progress
 from rehead.runs.finished import read_finished
 from rehead.verdict.metrics import DRAWN
 
+MAX_BAD = 0.2  # of the photos, as everywhere
 MAX_HELD_OUT = 1_000  # photos: a point of accuracy is ten of them, and PyTorch sees 30 a second on two cores
 
 
@@ -60,17 +61,17 @@ def photos_of(
             ) from error
         catalog = finished.catalog
         learn, held_out = finished.outputs.train.tolist(), finished.outputs.held_out.tolist()
-        side = DRAWN if catalog.ours else catalog.held_out_side
+        _check_there(catalog, held_out, bundle.folder)
     else:
         catalog = _named(bundle, named, layout, place, progress)
         learn, held_out = catalog.on("train"), catalog.on(catalog.held_out_side)
-        side = DRAWN if catalog.ours else catalog.held_out_side
     if not learn or not held_out:
         raise SourceError(
             what=f"There is nothing to {'judge' if learn else 'calibrate'} the export with: "
             f"{counted(len(learn), 'photo')} to learn from, {len(held_out)} held out.",
             fix="Name more labelled photos: --photos DIR",
         )
+    side = DRAWN if catalog.ours else catalog.held_out_side
     return Photos(catalog, _spread(catalog, learn), _spread(catalog, held_out)[:MAX_HELD_OUT], side)
 
 
@@ -108,7 +109,14 @@ def calibration_photos(photos: Photos, preprocess: Preprocess, n: int, progress:
     return np.concatenate(parts)
 
 
-MAX_BAD = 0.2  # as everywhere
+def _check_there(catalog: Catalog, rows: list[int], bundle: Path) -> None:
+    gone = [catalog.photos[i].path for i in rows if catalog.is_gone(catalog.photos[i])]
+    if len(gone) > MAX_BAD * len(rows):
+        raise RunError(
+            what=f"{len(gone)} of the {counted(len(rows), 'photo')} that the run of {bundle} held out are not there any more.",
+            why=f"{', '.join(gone[:3])}{', ...' if len(gone) > 3 else '.'}",
+            fix="Bring them back to their place, or name where they are now: --photos DIR",
+        )
 
 
 def _named(bundle: Bundle, named: object, layout: str, place: Path, progress: Progress) -> Catalog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ def to_torch(bundle: Bundle, folder: Path, _: Calibration) -> Made:
         ) from error
     _forget_sources(program)
     path = folder / "torch.pt2"
-    torch.export.save(program, str(path))
+    data = io.BytesIO()  # PyTorch's own writer ends the process where the disk is full
+    torch.export.save(program, data)
+    path.write_bytes(data.getbuffer())
     return Made((path,), {"torch": str(torch.__version__)})
 
 
