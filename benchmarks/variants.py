@@ -1,8 +1,8 @@
 """Claims: what each form of a bundle keeps of it: the same answers, accuracy, size, speed; in docs/export.md.
 
-Every data set of ../shared/data is tuned with the defaults, and its bundle exported to every form, each with --force. Photos are
-those that the run held out; speeds are medians of five repeats in turns with the original, in one process, on all cores, with
-prepared photos.
+Every data set of ../shared/data is tuned with the defaults, and its bundle exported to every form, each with --force. Photos
+are those that the run held out; speeds are medians of five repeats in turns with the original, in one process, on all
+cores, with prepared photos.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
         folder = Path(name)
         for data in names:
             source = dogscats_manifest(folder) if data == "dogscats" else DATA / data
-            run = rehead.tune(source, out=folder / data, cache=folder / "cache", report=False)
+            run = rehead.tune(source, out=folder / data, report=False)
             for to in FORMS:
                 facts[f"{data}, {to}"] = row(rehead.export(run.bundle, to, force=True).measured)
     report("variants", facts)
@@ -45,7 +45,9 @@ def row(measured: Any) -> dict[str, Any]:
         "mean": float(f"{measured.mean:.2g}"),
         "accuracy": [round(figures.score.value, 4) for figures in (one, other)],
         "interval": [[round(f.score.low, 4), round(f.score.high, 4)] for f in (one, other)],
-        "difference": [round(v, 4) for v in (measured.difference.value, measured.difference.low, measured.difference.high)],
+        "difference": [
+            round(v, 4) for v in (measured.difference.value, measured.difference.low, measured.difference.high)
+        ],
         "unsure": [figures.unsure for figures in (one, other)],
         "unfamiliar": [figures.unfamiliar for figures in (one, other)],
         "mb": [round(figures.size_bytes / 1e6, 1) for figures in (one, other)],

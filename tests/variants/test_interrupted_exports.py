@@ -55,7 +55,9 @@ def is_whole(place: Path) -> bool:
 @pytest.mark.parametrize("to", list(FORMS))
 def test_an_export_that_is_killed_at_any_moment_leaves_the_bundle_whole(place: Path, to: str) -> None:
     begun = time.monotonic()
-    assert started(place, to).wait() == 0
+    process = started(place, to)
+    said = process.communicate()
+    assert process.returncode == 0, said
     took = time.monotonic() - begun
     for share in (0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 1.0):
         process = started(place, to)
