@@ -8,6 +8,7 @@ cores, with prepared photos.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,18 @@ VNNI = ("avx512_vnni", "avx_vnni")
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", default=["dogscats", "hymenoptera", "flowers"])
-    names = parser.parse_args().names
+    parser.add_argument("--to", choices=FORMS, help="One form alone; its figures go into a file of their own.")
+    names, only = (asked := parser.parse_args()).names, asked.to
     facts: dict[str, Any] = {"8-bit dot products (VNNI)": has_vnni()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for data in names:
             source = dogscats_manifest(folder) if data == "dogscats" else DATA / data
             run = rehead.tune(source, out=folder / data, report=False)
-            for to in FORMS:
+            for to in [only] if only else FORMS:
                 facts[f"{data}, {to}"] = row(rehead.export(run.bundle, to, force=True).measured)
-    report("variants", facts)
+                print(f"{data}, {to}: done", file=sys.stderr)
+    report(f"variants-{only}" if only else "variants", facts)
 
 
 def row(measured: Any) -> dict[str, Any]:

@@ -44,7 +44,8 @@ def to_int8(bundle: Bundle, folder: Path, calibration: Calibration) -> Made:
     pixels = calibration()
     path, prepared = folder / "int8.onnx", folder / "prepared.onnx"
     with _quiet():
-        quant_pre_process(str(bundle.model), str(prepared))
+        # its optimiser would write out what is kept as float16 as float32, and folds nothing that the exporter did not
+        quant_pre_process(str(bundle.model), str(prepared), skip_optimization=True)
         model = onnx.load(str(prepared))
         prepared.unlink()
         quantize_static(
