@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from rehead.cli.tables import say
 from rehead.errors import MissingExtra, RecipeError, RunError
+
+if TYPE_CHECKING:
+    from rehead.serving.journal import Journal
+    from rehead.serving.models import Loaded
 
 MIN_TOKEN = 16  # letters: shorter ones can be tried out
 
@@ -22,7 +27,8 @@ def serve(
         Optional[Path], typer.Option(help="A file with the token that every request must bring, but for health.")
     ] = None,
     cors: Annotated[
-        Optional[list[str]], typer.Option(help="Origin of another site's page that may use it. Repeatable.")
+        Optional[list[str]],
+        typer.Option(help="Origin of another page that may use it, or of the proxy before it. Repeatable."),
     ] = None,
     feedback: Annotated[
         Optional[Path], typer.Option(help="Keep corrected photos in this folder, for `rehead tune`.")
@@ -45,22 +51,30 @@ def serve(
     origins = [_origin(text) for text in cors or []]
     with bound(host, port) as listening:
         models = {name: load_named(name, folder) for name, folder in folders.items()}
-        app = make_app(models, token=token, cors=origins, hosts=own_names(host), workers=threads, feedback=feedback)
-        address = address_of(listening)
-        if sys.stderr.isatty():
-            say(f"Serving  {address}   (Ctrl-C ends it)", sys.stderr)
-            for loaded in models.values():
-                said = loaded.about["headline"]
-                say(f"Model    {loaded.name}: {loaded.model.task}{f', {said}' if said else ''}", sys.stderr)
-            say(f"Asking   {address}/docs", sys.stderr)
-        app.state.service.journal.say("serving", address=address, models=list(models))
-        if token is None and not is_loopback(host):
-            app.state.service.journal.say(
-                "warning",
-                message=f"Anyone who reaches {address} can use this service: it has no token. Pass --token-file.",
-            )
+        app = make_app(
+            models, token=token, cors=origins, hosts=own_names(host, origins), workers=threads, feedback=feedback
+        )
+        is_open = token is None and not is_loopback(host)
+        _greet(address_of(listening), models, app.state.service.journal, is_open=is_open)
         run(app, listening)
         app.state.service.journal.say("ended")
+
+
+def _greet(address: str, models: Mapping[str, Loaded], journal: Journal, *, is_open: bool) -> None:
+    """Says what is served: words for a person at a terminal, else a line of the log. is_open: to whoever reaches it."""
+    warning = f"Anyone who reaches {address} can use this service: it has no token. Pass --token-file."
+    if not sys.stderr.isatty():
+        journal.say("serving", address=address, models=list(models))
+        if is_open:
+            journal.say("warning", message=warning)
+        return
+    say(f"Serving   {address}   (Ctrl-C ends it)", sys.stderr)
+    for loaded in models.values():
+        said = loaded.about["headline"]
+        say(f"Model     {loaded.name}: {loaded.model.task}{f', {said}' if said else ''}", sys.stderr)
+    say(f"To ask it {address}/docs", sys.stderr)
+    if is_open:
+        say(f"! {warning}", sys.stderr)
 
 
 def _check_installed() -> None:

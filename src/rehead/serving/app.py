@@ -8,15 +8,16 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.staticfiles import StaticFiles
 
-from rehead.serving import documented, routes
+from rehead.serving import routes
+from rehead.serving.files import documentation, page
 from rehead.serving.gate import Gate
 from rehead.serving.headers import Secured
 from rehead.serving.journal import CLOSED_REQUEST, Journal, Journaled
@@ -25,8 +26,6 @@ from rehead.serving.lingering import Lingering
 from rehead.serving.models import Loaded
 from rehead.serving.problems import Problem, request_id_of
 from rehead.serving.service import Service, service_of
-
-PAGE = Path(__file__).parent / "page"
 
 
 def make_app(
@@ -59,10 +58,13 @@ def make_app(
         generate_unique_id_function=lambda route: str(route.name),
     )
     app.state.service = service
-    for router in (routes.router, documented.router):  # the page's own router comes here
+    known = (
+        [Security(HTTPBearer(auto_error=False))] if token is not None else []
+    )  # for /docs: `Gate` is what asks for it
+    app.include_router(routes.router, dependencies=known)
+    app.include_router(routes.health)
+    for router in (documentation(), page()):  # the page's own router comes here, with dependencies=known
         app.include_router(router)
-    if PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=PAGE, html=True))
     return app
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect, Request
@@ -73,17 +73,8 @@ async def _body(request: Request, share: Share, limits: Limits) -> bytes:
         raise _too_large(limits)
     if said.isdigit():
         share.grow(int(said))
-    pieces: list[bytes] = []
-    size = 0
     try:
-        async with asyncio.timeout(limits.body_s):
-            async for piece in _pieces(request, limits):
-                size += len(piece)
-                if size > limits.body_bytes:
-                    raise _too_large(limits)
-                if size > share.held_bytes:
-                    share.grow(size - share.held_bytes)
-                pieces.append(piece)
+        pieces = await _pieces(request, share, limits)
     except TimeoutError:
         raise Problem(
             408,
@@ -94,17 +85,26 @@ async def _body(request: Request, share: Share, limits: Limits) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-async def _pieces(request: Request, limits: Limits) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises TimeoutError for a pause, ClientDisconnect."""
-    more = True
-    while more:
-        async with asyncio.timeout(limits.body_idle_s):
+async def _pieces(request: Request, share: Share, limits: Limits) -> list[bytes]:
+    """The body as it comes. Raises TimeoutError for one that does not, ClientDisconnect, Problem 413 and 503."""
+    now = asyncio.get_running_loop().time
+    ends = now() + limits.body_s
+    pieces: list[bytes] = []
+    size, more = 0, True
+    async with asyncio.timeout(limits.body_idle_s) as pause:
+        while more:
             message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        if piece := message.get("body", b""):
-            yield piece
-        more = message.get("more_body", False)
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            more, piece = message.get("more_body", False), message.get("body", b"")
+            size += len(piece)
+            if size > limits.body_bytes:
+                raise _too_large(limits)
+            share.grow(max(0, size - share.held_bytes))
+            pieces.append(piece)
+            if more:
+                pause.reschedule(min(ends, now() + limits.body_idle_s))
+    return pieces
 
 
 def _too_large(limits: Limits) -> Problem:

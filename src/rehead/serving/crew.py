@@ -1,8 +1,9 @@
 """Photos of all requests, answered in batches by a thread for each core.
 
 A thread takes what waits, of one model and at most BATCH, decodes it and runs the network on it. So an idle service answers a
-photo at once and alone, and a busy one fills its batches while the threads are at work: nobody waits for a batch to fill. The
-queue is bounded; what is beyond it is refused at once.
+photo at once and alone, and a busy one fills its batches while the threads are at work: nobody waits for a batch to fill.
+Requests take turns, photo by photo, so that one of many photos does not hold up those of one. The queue is bounded; what is
+beyond it is refused at once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rehead.predict import BATCH
@@ -36,7 +37,7 @@ class Asked:
         self.done: asyncio.Future[list[Row]] = self.loop.create_future()
         self.rows: list[Row] = [{}] * len(photos)
         self.left = len(photos)
-        self.begun = time.monotonic()
+        self.waiting = deque(_Photo(data, place, self) for place, data in enumerate(photos))
 
 
 @dataclass(slots=True)
@@ -46,13 +47,45 @@ class _Photo:
     asked: Asked
 
 
+@dataclass(slots=True)
+class _Lane:
+    """What waits for one model: requests that have photos waiting, in the order of their turns, and how many photos that is."""
+
+    requests: deque[Asked] = field(default_factory=deque)
+    n_photos: int = 0
+
+    def add(self, asked: Asked) -> None:
+        self.requests.append(asked)
+        self.n_photos += len(asked.waiting)
+
+    def take(self, n: int) -> list[_Photo]:
+        """n photos, one of each request in turn."""
+        taken = []
+        for _ in range(n):
+            asked = self.requests.popleft()
+            taken.append(asked.waiting.popleft())
+            if asked.waiting:
+                self.requests.append(asked)
+        self.n_photos -= n
+        return taken
+
+    def drop(self, asked: Asked) -> int:
+        """The number of photos that were taken out."""
+        n = len(asked.waiting)
+        if n:
+            self.requests.remove(asked)
+            asked.waiting.clear()
+            self.n_photos -= n
+        return n
+
+
 class Crew:
     """Threads that answer. batched: told the number of photos of each batch, by a thread of the crew."""
 
     def __init__(self, workers: int, queue: int, batched: Callable[[int], None] = lambda _: None) -> None:
         self.workers, self.queue = workers, queue
         self._batched = batched
-        self._waiting: dict[int, deque[_Photo]] = {}  # by the identity of a model, those that waited longest first
+        self._lanes: dict[int, _Lane] = {}  # by the identity of a model, in the order of their turns
         self._n_waiting = 0
         self._photo_s = 0.0
         self._closed = True
@@ -89,8 +122,7 @@ class Crew:
                 raise busy(
                     f"{n} photos wait already, and {self.queue} may.", "Come again a little later.", self.wait_s()
                 )
-            lane = self._waiting.setdefault(id(loaded), deque())
-            lane.extend(_Photo(data, place, asked) for place, data in enumerate(photos))
+            self._lanes.setdefault(id(loaded), _Lane()).add(asked)
             self._n_waiting += len(photos)
             self._changed.notify(len(photos))
         return asked
@@ -98,20 +130,14 @@ class Crew:
     def drop(self, asked: Asked) -> None:
         """What waits of a request is taken out; what is under way is finished and thrown away."""
         with self._changed:
-            lane = self._waiting.get(id(asked.loaded), deque())
-            kept = deque(photo for photo in lane if photo.asked is not asked)
-            self._n_waiting -= len(lane) - len(kept)
-            self._keep(id(asked.loaded), kept)
+            if lane := self._lanes.get(id(asked.loaded)):
+                self._n_waiting -= lane.drop(asked)
+                if not lane.n_photos:
+                    del self._lanes[id(asked.loaded)]
 
     def wait_s(self) -> int:
         """How long what waits will take, in whole seconds, at least 1."""
         return max(1, math.ceil(self._n_waiting * self._photo_s / self.workers))
-
-    def _keep(self, lane: int, photos: deque[_Photo]) -> None:
-        if photos:
-            self._waiting[lane] = photos
-        else:
-            self._waiting.pop(lane, None)
 
     def _work(self) -> None:
         while batch := self._next():
@@ -127,17 +153,18 @@ class Crew:
             self._deliver(batch, rows)
 
     def _next(self) -> list[_Photo]:
-        """A share of what waited longest; empty when there is no more to do."""
+        """A share of what waits for one model, of each model in turn; empty when there is no more to do."""
         with self._changed:
-            while not self._waiting:
+            while not self._lanes:
                 if self._closed:
                     return []
                 self._changed.wait()
-            lane, photos = min(self._waiting.items(), key=lambda item: item[1][0].asked.begun)
-            n = min(BATCH, math.ceil(len(photos) / self.workers))
-            batch = [photos.popleft() for _ in range(n)]
-            self._n_waiting -= n
-            self._keep(lane, photos)
+            key, lane = next(iter(self._lanes.items()))
+            batch = lane.take(min(BATCH, math.ceil(lane.n_photos / self.workers)))
+            self._n_waiting -= len(batch)
+            del self._lanes[key]
+            if lane.n_photos:
+                self._lanes[key] = lane  # the last one now
             return batch
 
     def _deliver(self, batch: list[_Photo], rows: list[Row]) -> None:

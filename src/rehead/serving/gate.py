@@ -105,8 +105,10 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def own_names(host: str) -> frozenset[str] | None:
-    """The names a service that is bound to `host` answers to; None for any, where others can reach it anyway."""
+def own_names(host: str, origins: Collection[str] = ()) -> frozenset[str] | None:
+    """The names a service that is bound to `host` answers to; None for any, where others can reach it anyway. origins: those
+    that may use it are names that it may be called by too, when a proxy stands before it."""
     if not is_loopback(host):
         return None
-    return frozenset({"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host.lower()})
+    own = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host.lower()}
+    return frozenset(own | {_name_of(urlsplit(origin).netloc) for origin in origins})

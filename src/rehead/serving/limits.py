@@ -22,6 +22,7 @@ class Limits:
         header_s: until the headers are there. connection_s: any one exchange, a reader that never reads included.
     connections: at once, well below the 1,024 open files that systems allow. linger_s: how long a body that was refused is
         still read and thrown away, so that its sender sees why. shutdown_s: what is under way may take so long at the end.
+    watch_s: between two looks whether a bundle was replaced, a few calls of stat.
     """
 
     body_bytes: int = 96 << 20
@@ -34,8 +35,9 @@ class Limits:
     header_s: float = 10.0
     connection_s: float = 300.0
     connections: int = 512
-    linger_s: float = 2.0
+    linger_s: float = 10.0
     shutdown_s: int = 30
+    watch_s: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with the pixels a picture may have."""

@@ -11,6 +11,8 @@ import contextlib
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+REQUEST_TIMEOUT = 408  # a body that does not come is not waited for a second time
+
 
 class Lingering:
     """The layer that does so. linger_s: for how long at most."""
@@ -20,6 +22,7 @@ class Lingering:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         unread = scope["type"] == "http" and _has_body(scope)
+        is_slow = False
 
         async def received() -> Message:
             nonlocal unread
@@ -28,11 +31,13 @@ class Lingering:
             return message
 
         async def sent(message: Message) -> None:
+            nonlocal is_slow
             if not unread:
                 await send(message)
             elif message["type"] == "http.response.start":
+                is_slow = message["status"] == REQUEST_TIMEOUT
                 await send({**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]})
-            elif message.get("more_body", False):
+            elif is_slow or message.get("more_body", False):
                 await send(message)
             else:
                 await send({**message, "more_body": True})

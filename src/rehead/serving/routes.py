@@ -58,7 +58,7 @@ def refusals(*statuses: int) -> Responses:
 _UNREADABLE: Responses = {
     422: {"model": schemas.Unreadable | schemas.Refusal, "description": "No picture can be read, or bad parameters."}
 }
-router = APIRouter()
+router, health = APIRouter(), APIRouter()  # the token is asked for by all but health
 
 
 @router.post(
@@ -102,13 +102,13 @@ async def models(request: Request) -> Response:
     return JSONResponse(request.app.state.service.models())
 
 
-@router.get("/healthz", response_model=schemas.State, responses={421: refusals()[421]}, tags=["health"])
+@health.get("/healthz", response_model=schemas.State, responses={421: refusals()[421]}, tags=["health"])
 async def healthz() -> Response:
     """Whether the service lives."""
     return JSONResponse({"status": "alive"})
 
 
-@router.get(
+@health.get(
     "/readyz",
     response_model=schemas.State,
     responses={421: refusals()[421], 503: {"model": schemas.State, "description": "Not yet, or no more."}},

@@ -3,20 +3,19 @@ takes its place in one step. What was asked of the old one is answered by it."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rehead.errors import ReheadError, nearest
 from rehead.serving.models import Loaded, Signature, load_named, signature
 from rehead.serving.problems import Problem
 
-WATCH_S = 1.0  # between two looks at the folders: a few calls of stat
 Told = Callable[[str, Loaded, str], None]
 
 
 class Shelf:
-    """The models, in the order they were named. Read from the event loop's thread only."""
+    """The models, in the order they were named. Any thread may read it; only `watch` changes what stands there."""
 
     def __init__(self, models: Mapping[str, Loaded]) -> None:
         assert models
@@ -29,8 +28,8 @@ class Shelf:
         """Loads the bundles in these folders. Raises BundleError."""
         return cls({name: load_named(name, folder) for name, folder in folders.items()})
 
-    def __iter__(self):  # type: ignore[no-untyped-def]  # of Loaded
-        return iter(self._models.values())
+    def __iter__(self) -> Iterator[Loaded]:
+        return iter(list(self._models.values()))
 
     def named(self, name: str | None) -> Loaded:
         """The model of that name, by default the first. Raises Problem 404, which lists the names."""
@@ -45,20 +44,19 @@ class Shelf:
             )
         return self._models[name]
 
-    async def watch(self, told: Told, every_s: float = WATCH_S) -> None:
-        """Looks for changes until it is cancelled. told("reloaded" or "stale", model, why): what was found."""
-        while True:
-            await asyncio.sleep(every_s)
+    def watch(self, told: Told, end: threading.Event, every_s: float) -> None:
+        """Looks for changes until `end` is set. told("reloaded" or "stale", model, why): what was found."""
+        while not end.wait(every_s):
             for name in list(self._models):
-                await self._look(name, told)
+                self._look(name, told)
 
-    async def _look(self, name: str, told: Told) -> None:
-        found = await asyncio.to_thread(_signature, self._folders[name])
+    def _look(self, name: str, told: Told) -> None:
+        found = _signature(self._folders[name])
         if found == self._seen[name]:
             return
         self._seen[name] = found
         try:
-            fresh = await asyncio.to_thread(load_named, name, self._folders[name])
+            fresh = load_named(name, self._folders[name])
         except (ReheadError, OSError) as error:
             self._models[name] = self._models[name].gone_stale()
             told("stale", self._models[name], str(error).replace("\n", " "))

@@ -1,0 +1,157 @@
+"""`rehead serve` as it is started and ended: its words when it cannot, its exit code when it is told to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from little import GOLDEN, bundle, heavy, picture
+from served import Answer, Program, program
+
+from rehead.cli.service import _origin, _token
+from rehead.errors import RecipeError, RunError
+from rehead.serving.models import named_bundles
+from rehead.serving.server import bound
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+BUNDLE = GOLDEN / "bundle-3"
+
+
+def test_a_program_serves_and_ends_in_order(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("0123456789abcdef\n")
+    with program(BUNDLE, f"other={GOLDEN / 'bundle-1'}", "--token-file", tmp_path / "token") as running:
+        assert running.get("/v1/model").status == 401
+        said = running.get("/v1/model", Authorization="Bearer 0123456789abcdef").json
+        assert [model["name"] for model in said["models"]] == ["bundle-3", "other"]
+        assert running.get("/healthz", Host="elsewhere.example").status == 421
+        assert running.end() == 0
+        assert running.said[-1]["event"] == "ended"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_is_under_way_is_answered_first(tmp_path: Path, number: int) -> None:
+    running = Program(bundle(tmp_path / "bundle"), "--threads", "1")
+    answers: list[Answer] = []
+    pictures = [(str(i), heavy(9)) for i in range(6)]
+    thread = threading.Thread(target=lambda: answers.append(running.predict_form(pictures)), name="rehead-test")
+    thread.start()
+    time.sleep(0.3)  # it takes a second and more
+    assert not answers
+    assert running.end(number) == 0
+    thread.join()
+    assert [row["label"] for row in answers[0].json["results"]] == ["red"] * 6
+    with pytest.raises(ConnectionRefusedError):
+        running.predict(picture())
+
+
+def test_a_port_that_is_in_use(rehead: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = rehead("serve", BUNDLE, "--port", str(port))
+    assert done.returncode == 2
+    assert f"Port {port} of 127.0.0.1 is in use." in done.stderr
+    assert f"--port {port + 1}" in done.stderr
+
+
+def test_two_bundles_of_one_name(rehead: Cli, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        bundle(tmp_path / name / "pets" / "bundle")
+    done = rehead("serve", "a/pets/bundle", "b/pets/bundle")
+    assert done.returncode == 2
+    assert "Two bundles would be called 'pets': a/pets/bundle and b/pets/bundle." in done.stderr
+    assert "pets-1=a/pets/bundle pets-2=b/pets/bundle" in done.stderr
+
+
+def test_what_is_no_bundle(rehead: Cli, tmp_path: Path) -> None:
+    done = rehead("serve", tmp_path)
+    assert (done.returncode, "is no bundle" in done.stderr) == (2, True)
+
+
+def test_names_of_bundles(tmp_path: Path) -> None:
+    inside = bundle(tmp_path / "pets-1" / "bundle")
+    odd = bundle(tmp_path / "a=b")
+    assert named_bundles([str(inside), f"x={inside}", str(odd)]) == {"pets-1": inside, "x": inside, "a=b": odd}
+    for argument in ("=x", "x="):
+        with pytest.raises(RunError, match="no name=path"):
+            named_bundles([argument])
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.7", "not an address"])
+def test_an_address_that_is_not_ours(host: str) -> None:
+    with pytest.raises(RunError, match="for this machine alone"):
+        bound(host, 0)
+
+
+def test_ports_that_there_are_none_of() -> None:
+    for port in (-1, 65536):
+        with pytest.raises(RunError, match="There is no port"):
+            bound("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("", "is empty"), (" \n", "is empty"), ("short", "no token"), ("two words of some length", "no token")],
+)
+def test_a_file_without_a_token(tmp_path: Path, text: str, word: str) -> None:
+    (tmp_path / "token").write_text(text)
+    with pytest.raises(RunError, match=word):
+        _token(tmp_path / "token")
+
+
+def test_a_token_that_cannot_be_read(tmp_path: Path) -> None:
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(RunError, match="cannot be read") as caught:
+            _token(path)
+        assert "openssl rand" in caught.value.fix
+
+
+def test_origins() -> None:
+    assert _origin("https://Photos.Example.org/") == "https://photos.example.org"
+    for text in ("*", "photos.example.org", "https://a.example/path", "null", "ftp://a.example"):
+        with pytest.raises(RecipeError, match="no origin"):
+            _origin(text)
+
+
+def test_who_serves_everybody_without_a_token_is_warned() -> None:
+    with program(BUNDLE, "--host", "0.0.0.0") as running:
+        assert "has no token" in running.wait_for("warning")["message"]
+        assert running.get("/healthz", Host="anything.example").status == 200
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['fastapi'] = None; from rehead.cli.commands import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "serve", str(BUNDLE)], capture_output=True, text=True)
+    assert (done.returncode, 'pip install "rehead[serve]"' in done.stderr) == (2, True)
+
+
+def test_serving_needs_no_torch(tmp_path: Path) -> None:
+    """In an interpreter that cannot import it, nor what it takes to tune; and asking for maps does not either."""
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(('torch', 'timm', 'sklearn', 'scipy', 'lmdb', 'onnx', 'matplotlib'));"
+        "from rehead.cli.commands import main; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "serve", str(bundle(tmp_path / "bundle")), "--port", "0"],
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        said = json.loads(process.stderr.readline())
+        from served import Client
+
+        client = Client(int(said["address"].rpartition(":")[2]))
+        row = client.predict(picture(), "?explain=true").json["results"][0]
+        assert (row["label"], row["heat"]["method"]) == ("red", "class activation map")
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+        process.stderr.close()
