@@ -35,7 +35,9 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/unfamiliar.py
 	$(BIN)/python benchmarks/trust.py
+	$(BIN)/python benchmarks/predicting.py
 	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/variants.py
 
 # A stamp is newer than what it was installed from, so a second call installs nothing.
 .venv/tune.done: pyproject.toml constraints.txt

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from rehead.folds import cross_validate
     from rehead.heat import Heat, explain
     from rehead.nets.backbone import Backbone, backbone
-    from rehead.predict import Model, Prediction, load
+    from rehead.predict import Model, load
+    from rehead.prediction import Prediction
     from rehead.reporting.job import report
     from rehead.run import Tuned, tune
     from rehead.search.heats import Race
     from rehead.search.race import race
     from rehead.tuning.fit import fit
     from rehead.tuning.recipe import Recipe
+    from rehead.variants.job import Exported, export
     from rehead.verdict.intervals import Interval
     from rehead.verdict.metrics import Verdict
     from rehead.verify_bundle import verify
@@ -43,6 +45,8 @@ _ROOM_BY_NAME = {
     "race": "rehead.search.race",
     "Race": "rehead.search.heats",
     "verify": "rehead.verify_bundle",
+    "export": "rehead.variants.job",
+    "Exported": "rehead.variants.job",
     "audit": "rehead.auditing.job",
     "Audit": "rehead.auditing.findings",
     "report": "rehead.reporting.job",
@@ -55,7 +59,7 @@ _ROOM_BY_NAME = {
     "Heat": "rehead.heat",
     "load": "rehead.predict",
     "Model": "rehead.predict",
-    "Prediction": "rehead.predict",
+    "Prediction": "rehead.prediction",
     "Classifier": "rehead.classifier",
     "Backbone": "rehead.nets.backbone",
     "backbone": "rehead.nets.backbone",
@@ -75,6 +79,7 @@ __all__ = [
     "Bundle",
     "Classifier",
     "Compared",
+    "Exported",
     "Head",
     "Heat",
     "Interval",
@@ -91,6 +96,7 @@ __all__ = [
     "compare",
     "cross_validate",
     "explain",
+    "export",
     "fit",
     "load",
     "load_batch",

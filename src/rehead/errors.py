@@ -19,6 +19,7 @@ ReheadError                exit code 2: something the user can mend
 ├── RunError               a run cannot start, or has nothing to stand on
 │   └── Diverged           a loss or a weight is no number any more
 ├── BundleError            a bundle is incomplete, changed or newer than this program
+│   └── WorseVariant       an exported form is right less often than the model it was made from
 ├── MissingExtra           an optional library is not installed
 └── Defect                 exit code 1: a promise of ours does not hold
 """
@@ -128,6 +129,19 @@ class Diverged(RunError):
 
 
 class BundleError(ReheadError): ...
+
+
+class WorseVariant(BundleError):
+    """measured: what held-out photos say of both. name: of the form."""
+
+    def __init__(self, name: str, measured: Any) -> None:
+        self.name, self.measured = name, measured
+        points = -100 * measured.difference.value
+        super().__init__(
+            what=f"The export is worse: its {measured.metric} is {points:.1f} points lower on {counted(measured.n, 'photo')}.",
+            why="Nothing was added: a drop of more than one point has to be asked for.",
+            fix=f"Take it all the same with --force, or choose another form than {name}.",
+        )
 
 
 class MissingExtra(ReheadError):

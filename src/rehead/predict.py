@@ -6,11 +6,9 @@ together, in constant memory.
 
 from __future__ import annotations
 
-import math
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -19,84 +17,28 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rehead.bundle import Bundle, read, sigmoid, softmax
-from rehead.bundle_facts import FACTS, Task
+from rehead.bundle_facts import FACTS
 from rehead.errors import BundleError, PhotoError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import fit_array, fit_image, prepare
+from rehead.prediction import Prediction, prediction_of
+from rehead.runners import open_runner
 
-NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 BATCH = 8  # photos a call; see features/engines.py
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of one photo.
-
-    top: (label, probability) of every class, the most probable first. labels: those that are named, the most probable
-    first: one class, or any number of labels. value: a number, where that is what the model was tuned for; then there are
-    no labels. unsure: whether the answer is less probable than those that are right often enough. unfamiliar: whether
-    the photo is unlike all that the model knows; distance: its cosine distance to those. None where the bundle does not say.
-    """
-
-    top: tuple[tuple[str, float], ...] = ()
-    labels: tuple[str, ...] = ()
-    value: float | None = None
-    unsure: bool | None = None
-    unfamiliar: bool | None = None
-    distance: float | None = None
-
-    @property
-    def doubts(self) -> str:
-        """What stands beside an answer that is not to be relied on: "unsure", "unfamiliar", both or nothing."""
-        return ", ".join(name for name in ("unsure", "unfamiliar") if getattr(self, name))
-
-    @property
-    def label(self) -> str:
-        """The most probable, whether or not it is named."""
-        return self.top[0][0]
-
-    @property
-    def probability(self) -> float:
-        """Of `label`, in 0..1."""
-        return self.top[0][1]
-
-    def to_dict(self, task: Task, top: int | None = None) -> dict[str, Any]:
-        """The plain values of a row of JSON, by `rehead predict --format jsonl` and by the service. task: of the model that
-        said it. top: how many classes are listed, all by default; several labels are listed in any case. What the bundle does
-        not know of doubts is left out."""
-        doubts = {"unsure": self.unsure, "unfamiliar": self.unfamiliar, "distance": self.distance}
-        known = {name: value for name, value in doubts.items() if value is not None}
-        if task == "regression":
-            return {"value": self.value, **known}
-        if task == "multilabel":
-            return {"labels": list(self.labels), "probabilities": dict(self.top), **known}
-        listed = [{"label": label, "probability": probability} for label, probability in self.top[:top]]
-        return {"label": self.label, "probability": self.probability, "top": listed, **known}
-
-    def __repr__(self) -> str:
-        doubts = f", {self.doubts}" if self.doubts else ""
-        if self.value is not None:
-            return f"Prediction({self.value:.4g}{doubts})"
-        if self.labels != (self.label,):
-            return f"Prediction({list(self.labels)!r}{doubts})"
-        return f"Prediction({self.label!r}, {self.probability:.3f}{doubts})"
 
 
 class Model:
     """A bundle, loaded. Safe to use from several threads."""
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, *, variant: str | None = None, threads: int | None = None) -> None:
         self.bundle = bundle
         self.classes = bundle.classes
         self.task = bundle.task
         self.workers = threads or n_cores()
-        try:
-            self._session = open_session(bundle.model)
-        except Exception as error:  # ONNX Runtime's own exceptions share no base but Exception
-            raise BundleError(what=f"{bundle.model} cannot be run.", why=str(error).split("\n")[0]) from error
-        self._widths = {output.name: output.shape[-1] for output in self._session.get_outputs()}
-        _check_fit(bundle, self._session.get_inputs()[0].shape, self._widths)
+        self._runner = open_runner(bundle, variant, self.workers)
+        self._widths = self._runner.widths
+        _check_fit(bundle, self._runner.size, self._widths)
 
     @overload
     def predict(self, pictures: list[Picture] | tuple[Picture, ...], *, tta: bool = ...) -> list[Prediction]: ...
@@ -113,12 +55,12 @@ class Model:
         """
         if isinstance(pictures, (list, tuple)):
             rows = self._run(lambda pixels: self._answer(pixels, tta), pictures, 1 + max(1, len(self.classes)))
-            return [_prediction(self.bundle, row) for row in rows]
+            return [prediction_of(self.bundle, row) for row in rows]
         return self.predict([pictures], tta=tta)[0]
 
     def predict_pixels(self, pixels: NDArray[np.uint8], *, tta: bool = False) -> list[Prediction]:
         """The predictions for prepared pixels (n, h, w, 3), n at least 1, in one run of the network. tta: see `seen_twice`."""
-        return [_prediction(self.bundle, row) for row in self._answer(pixels, tta)]
+        return [prediction_of(self.bundle, row) for row in self._answer(pixels, tta)]
 
     def features(self, pictures: Picture | list[Picture] | tuple[Picture, ...]) -> NDArray[np.float32]:
         """The backbone's features, (width,) for one picture, (n, width) for a list; pictures as in `predict`."""
@@ -168,9 +110,9 @@ class Model:
             none = (len(pixels), 0)
             return self.predict_pixels(pixels), np.zeros(none, np.int64), np.zeros(none, np.float32)
         name = "value" if self.task == "regression" else "probabilities"
-        found, far, *near = self._session.run([name, "distance", "nearest", "similarity"], {"pixels": pixels})
+        found, far, *near = self._runner.run([name, "distance", "nearest", "similarity"], pixels)
         rows = np.concatenate([found, far[:, None]], axis=1)
-        return [_prediction(self.bundle, row) for row in rows], near[0], near[1]
+        return [prediction_of(self.bundle, row) for row in rows], near[0], near[1]
 
     def judged(
         self, pixels: NDArray[np.uint8], *, tta: bool = False
@@ -179,7 +121,8 @@ class Model:
         name = "value" if self.task == "regression" else "logits"
         if tta or "distance" not in self._widths:
             return self.logits(pixels, tta=tta), self.distances(pixels)
-        return tuple(self._session.run([name, "distance"], {"pixels": pixels}))
+        logits, far = self._runner.run([name, "distance"], pixels)
+        return logits, far
 
     def stream(
         self, pictures: Iterable[Picture | PhotoError], *, tta: bool = False
@@ -205,7 +148,7 @@ class Model:
             far = self.distances(pixels)
         else:
             name = "value" if self.task == "regression" else "probabilities"
-            found, far = self._session.run([name, "distance"], {"pixels": pixels})
+            found, far = self._runner.run([name, "distance"], pixels)
         return np.concatenate([found, far[:, None]], axis=1)
 
     def _readable(self, picture: Picture | PhotoError) -> NDArray[np.uint8] | PhotoError:
@@ -219,7 +162,7 @@ class Model:
             return PhotoError(what=_reason(error))
 
     def _output(self, name: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.asarray(self._session.run([name], {"pixels": pixels})[0])
+        return np.asarray(self._runner.run([name], pixels)[0])
 
     def _run(
         self, run: Callable[[NDArray[np.uint8]], NDArray[np.float32]], pictures: Sequence[Picture], width: int
@@ -258,46 +201,22 @@ class Model:
         )
 
 
-def load(folder: str | os.PathLike[str], *, threads: int | None = None) -> Model:
-    """The model in a bundle's folder. threads: photos under way at once, by default one a core. Raises BundleError."""
-    return Model(read(Path(folder)), threads=threads)
+def load(folder: str | os.PathLike[str], *, variant: str | None = None, threads: int | None = None) -> Model:
+    """The model in a bundle's folder, or a variant of it, such as "int8". threads: photos under way at once, by default one a
+    core. Raises BundleError; MissingExtra where a variant's library is not installed."""
+    return Model(read(Path(folder)), variant=variant, threads=threads)
 
 
-def runtime() -> Any:
-    """ONNX Runtime, told on its first import to send nothing home: else it writes a device's identity into the user's cache."""
-    said = os.environ.get(NO_TELEMETRY)
-    os.environ[NO_TELEMETRY] = "1"
-    try:
-        import onnxruntime
-    finally:
-        if said is None:
-            del os.environ[NO_TELEMETRY]
-        else:
-            os.environ[NO_TELEMETRY] = said
-    return onnxruntime
-
-
-def open_session(path: Path, threads: int = 1) -> Any:
-    """An ONNX Runtime session on CPU; `threads` work on one call, and any number of calls may run at once."""
-    onnxruntime = runtime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only; warnings about unused initialisers tell a user nothing
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the core to decoding
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _check_fit(bundle: Bundle, taken: Sequence[Any], widths: Mapping[str, Any]) -> None:
-    """Raises BundleError where the graph and `rehead.json` speak of different models. taken, widths: the graph's shapes."""
+def _check_fit(bundle: Bundle, size: Sequence[Any], widths: Mapping[str, Any]) -> None:
+    """Raises BundleError where the graph and `rehead.json` speak of different models. size, widths: as in `Runner`."""
     preprocess, answer = bundle.preprocess, "value" if bundle.task == "regression" else "probabilities"
-    n, size, wanted = widths.get(answer), list(taken[1:3]), [preprocess.height, preprocess.width]
+    n, wanted = widths.get(answer), [preprocess.height, preprocess.width]
     wrong = ""
     if n is None or "features" not in widths:
         wrong = f"it gives {', '.join(widths)}, not features and {answer}"
     elif n != max(1, len(bundle.classes)):
         wrong = f"it gives {n} {answer}, and there are {len(bundle.classes)} classes"
-    elif size != wanted:
+    elif list(size) != wanted:
         wrong = "it takes photos of {} x {} pixels, not {} x {}".format(*size, *wanted)
     if wrong:
         raise BundleError(
@@ -327,19 +246,3 @@ def seen_twice(
     """The mean of run(pixels) and of the same for the mirror images: test-time augmentation. pixels: (n, h, w, 3)."""
     mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
     return np.asarray((run(pixels) + run(mirrored)) / 2, np.float32)
-
-
-def _prediction(bundle: Bundle, row: NDArray[np.float32]) -> Prediction:
-    row, distance = row[:-1], float(row[-1])
-    familiar: dict[str, Any] = {}
-    if bundle.unfamiliar_above is not None and math.isfinite(distance):
-        familiar = {"unfamiliar": distance > bundle.unfamiliar_above, "distance": distance}
-    if bundle.task == "regression":
-        return Prediction(value=float(row[0]), **familiar)
-    order = np.argsort(-row, kind="stable")
-    top = tuple((bundle.classes[i], float(row[i])) for i in order)
-    if bundle.task == "classification":
-        unsure = None if bundle.unsure_below is None else top[0][1] < bundle.unsure_below
-        return Prediction(top, (top[0][0],), unsure=unsure, **familiar)
-    named = row >= np.asarray(bundle.thresholds, np.float32)
-    return Prediction(top, tuple(bundle.classes[i] for i in order if named[i]), **familiar)

@@ -61,17 +61,18 @@ def verify(
     cache: str | os.PathLike[str] | None = None,
     max_bad: float = 0.2,
     tta: bool = False,
+    variant: str | None = None,
     progress: Progress | None = None,
 ) -> Verified:
     """The verdict for a bundle on labelled photos: all of them, or the held-out sides where the source gives sides.
 
-    source, layout: as in `rehead.tune`. tta: as in `Model.predict`. Photos of classes that the bundle does not know are
-    left out and named.
+    source, layout: as in `rehead.tune`. tta: as in `Model.predict`. variant: as in `rehead.load`.
+    Photos of classes that the bundle does not know are left out and named.
     Raises BundleError, SourceError.
     """
     begun, progress = time.monotonic(), progress or Silent()
     place = cache_folder(cache)
-    model = load(bundle)
+    model = load(bundle, variant=variant)
     opened = open_source(source, layout=layout, cache=place, classes=model.classes, task=model.task, progress=progress)
     catalog = scan_held_out(opened, progress, model.task)
     progress.note(about(opened, catalog))

@@ -12,7 +12,8 @@ import typer
 from rehead.cli import terminal
 from rehead.cli.arguments import Interrupt, as_seconds, backbone_arguments, guarded, named, not_empty
 from rehead.cli.audits import audit
-from rehead.cli.options import Cache, Json, Layout, MaxBad, Tta, finish
+from rehead.cli.exports import export
+from rehead.cli.options import Cache, Json, Layout, MaxBad, Tta, Variant, finish
 from rehead.cli.service import serve
 from rehead.cli.trust import compare, cross_validated, explain, report
 from rehead.cli.tuning import race, tune
@@ -51,6 +52,7 @@ app.command()(compare)
 app.command()(explain)
 app.command()(report)
 app.command()(audit)
+app.command()(export)
 app.command()(serve)
 
 
@@ -61,6 +63,7 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Classes to show for each photo.")] = 3,
     format: Annotated[str, typer.Option(help="table, csv or jsonl.")] = "table",
     out: Annotated[Optional[str], typer.Option(help="Write to this file instead.")] = None,
+    variant: Variant = None,
     tta: Tta = False,
 ) -> None:
     """Name the class of photos with a bundle, or their labels, or a number. Exit code 3 when some could not be read.
@@ -70,7 +73,8 @@ def predict(
     from rehead.cli.predictions import predict_to
 
     not_empty(out, "out")
-    bad = predict_to(bundle, photos, top=top, form=format, out=Path(out) if out else None, tta=tta)
+    bad = predict_to(bundle, photos, top=top, form=format, out=Path(out) if out else None, tta=tta,
+                     variant=not_empty(variant, "variant"))  # fmt: skip
     if bad:
         raise typer.Exit(3)
 
@@ -84,6 +88,7 @@ def verify(
     ] = None,
     layout: Layout = "auto",
     max_bad: MaxBad = 0.2,
+    variant: Variant = None,
     tta: Tta = False,
     cache: Annotated[
         Optional[str],
@@ -108,7 +113,7 @@ def verify(
     progress = terminal.progress_for(json=json)
     with Interrupt(progress):
         verified = run_verify(bundle, named(photos), layout=layout, max_bad=max_bad, tta=tta, cache=cache,
-                              progress=progress)  # fmt: skip
+                              variant=not_empty(variant, "variant"), progress=progress)  # fmt: skip
     finish(progress, verified.to_dict() if json else None)
     if not json:
         terminal.show_verdict(verified.verdict, photos)

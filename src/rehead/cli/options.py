@@ -13,6 +13,10 @@ Layout = Annotated[str, typer.Option(help="folders, split, flat, manifest or arc
 Tta = Annotated[
     bool, typer.Option("--tta", help="See each photo and its mirror image: a little surer, twice the time.")
 ]
+Variant = Annotated[
+    Optional[str],
+    typer.Option(help="Another form of the model that `rehead export` put into the bundle, such as int8."),
+]
 TRAINING = "Training by gradient steps"
 MaxBad = Annotated[float, typer.Option(help="Share of unreadable photos over which the job stops.")]
 

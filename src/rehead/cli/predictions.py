@@ -19,12 +19,14 @@ from rehead.cli.named import Named, found
 from rehead.cli.tables import as_unicode, printable
 from rehead.durable import FULL, replaced_file
 from rehead.errors import DiskFull, PhotoError, RecipeError, ReheadError, nearest
-from rehead.predict import Prediction, load
+from rehead.predict import load
+from rehead.prediction import Prediction
 
 Result = Prediction | PhotoError
 
 
-def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: Path | None, tta: bool = False) -> int:
+def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: Path | None, tta: bool = False,
+               variant: str | None = None) -> int:  # fmt: skip
     """Writes a row for every photo, to `out` or standard output, and gives the number of photos that could not be read.
 
     Raises RecipeError, also where `out` is a photo or a place in the bundle, SourceError where the arguments name nothing,
@@ -34,7 +36,7 @@ def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: P
         raise RecipeError(
             what=f"--format cannot be {form!r}.", why=f"One of: {', '.join(WRITERS)}.", fix=nearest(form, WRITERS)
         )
-    model = load(bundle)
+    model = load(bundle, variant=variant)
     rows, again = itertools.tee(found(patterns) if out is None else _spared(found(patterns), bundle, out))
     results = model.stream((wrong or path for path, wrong in rows), tta=tta)
     bad = 0

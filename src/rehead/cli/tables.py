@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rehead.verdict.bootstrap import Estimate
     from rehead.verdict.intervals import Interval
 
 PIPED_WIDTH = 500  # columns; more than any table has
@@ -74,7 +75,7 @@ def percent(interval: Interval | None) -> str:
     return f"{100 * interval.value:.1f} %  ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
-def narrow(interval: Interval | None) -> str:
+def narrow(interval: Interval | Estimate | None) -> str:
     """'98.5 (96.7–99.3)', in percent."""
     if interval is None:
         return "–"

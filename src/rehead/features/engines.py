@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rehead.errors import BackboneError, EngineError, MissingExtra
 from rehead.nets.card import Card, read_agreement, write_agreement
 from rehead.parallel import n_cores
-from rehead.predict import open_session, runtime
+from rehead.runners import open_session, runtime
 
 CPU_BATCH = 8  # photos a call: one thread gains nothing from more, and activations stay near the cache
 MAX_WORKERS = 16  # calls at once: each holds a batch's activations

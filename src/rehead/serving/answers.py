@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rehead.errors import PhotoError
 from rehead.pixels import prepare
-from rehead.predict import Prediction
+from rehead.prediction import Prediction
 from rehead.serving.likeness import like
 from rehead.serving.models import Loaded
 from rehead.serving.warmth import explained

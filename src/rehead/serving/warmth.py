@@ -12,7 +12,7 @@ from PIL import Image
 
 from rehead.heat import CAM, GRAD_CAM, activation, shares
 from rehead.pixels import Preprocess, crop_box, opened
-from rehead.predict import Prediction
+from rehead.prediction import Prediction
 from rehead.serving.models import Loaded
 
 SIDE = 56  # pixels of the longer side, 4 kB: a map has about seven places a side, and browsers smooth between pixels

@@ -150,6 +150,16 @@ def mean_average_precision(
     logits: NDArray[np.floating[Any]], targets: NDArray[np.floating[Any]], *, seed: int = 0
 ) -> Estimate | None:
     """The mean over the labels that are shown, with an interval by resampling; None when none is. Shapes as in judge_labels."""
+    statistic = mean_ap_of(logits, targets)
+    if statistic is None:
+        return None
+    return estimate(statistic, len(logits), n_columns=int(targets.any(axis=0).sum()), seed=seed)
+
+
+def mean_ap_of(
+    logits: NDArray[np.floating[Any]], targets: NDArray[np.floating[Any]]
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]] | None:
+    """The same as a statistic of weighted photos, see `bootstrap.estimate`."""
     ranked = [_ranked(logits[:, i], targets[:, i] > 0.5) for i in range(logits.shape[1]) if targets[:, i].any()]
     if not ranked:
         return None
@@ -161,7 +171,7 @@ def mean_average_precision(
         count = known.sum(axis=0)
         return np.asarray(np.divide(total, count, out=np.full(len(weights), np.nan), where=count > 0))
 
-    return estimate(statistic, len(logits), n_columns=len(ranked), seed=seed)
+    return statistic
 
 
 def average_precision(scores: NDArray[np.floating[Any]], shown: NDArray[np.bool_]) -> Estimate | None:

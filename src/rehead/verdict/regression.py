@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -101,6 +101,13 @@ def r_squared(
     predicted: NDArray[np.floating[Any]], values: NDArray[np.floating[Any]], *, seed: int = 0
 ) -> Estimate | None:
     """The coefficient of determination, at most 1, with an interval by resampling; None where the values do not differ."""
+    return estimate(r_squared_of(predicted, values), len(values), seed=seed)
+
+
+def r_squared_of(
+    predicted: NDArray[np.floating[Any]], values: NDArray[np.floating[Any]]
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """The same as a statistic of weighted photos, see `bootstrap.estimate`."""
     y = values.astype(np.float64) - values.mean(dtype=np.float64)
     left = np.square(values.astype(np.float64) - predicted)
 
@@ -111,7 +118,7 @@ def r_squared(
         share = np.divide(weights @ left, around, out=np.full(len(n), np.nan), where=varies)
         return np.asarray(1 - share)
 
-    return estimate(statistic, len(values), seed=seed)
+    return statistic
 
 
 def _mean_of(numbers: NDArray[np.float64], *, root: bool = False) -> Estimate:

@@ -1,0 +1,151 @@
+"""The photos that a form is made and judged with: of the run that a bundle lies in, or others that are named.
+
+Those it is calibrated with are photos to learn from, those it is judged on are held out; no photo is both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.bundle import Bundle
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Skip
+from rehead.data.scan import scan
+from rehead.data.sources import open_source
+from rehead.data.split import stratified_order
+from rehead.errors import PhotoError, RunError, SourceError, counted
+from rehead.features.cache import cache_folder
+from rehead.features.extract import check_bad
+from rehead.parallel import batched, n_cores, ordered_map
+from rehead.pixels import Preprocess, prepare
+from rehead.predict import BATCH
+from rehead.progress import Progress
+from rehead.runs.finished import read_finished
+from rehead.verdict.metrics import DRAWN
+
+MAX_BAD = 0.2  # of the photos, as everywhere
+MAX_HELD_OUT = 1_000  # photos: a point of accuracy is ten of them, and PyTorch sees 30 a second on two cores
+
+
+@dataclass(frozen=True)
+class Photos:
+    """learn, held_out: places in the catalog, in an order of which every beginning holds each class in proportion."""
+
+    catalog: Catalog
+    learn: list[int]
+    held_out: list[int]
+    side: str
+
+
+def photos_of(
+    bundle: Bundle, named: object | None, layout: str, cache: Path | str | None, progress: Progress
+) -> Photos:
+    """Those of the bundle's run, or with `named` those of any source that `rehead tune` takes, split as the run would have.
+
+    Raises RunError where the run is not there, SourceError where nothing can be calibrated with or nothing is held out.
+    """
+    place = cache_folder(cache)
+    if named is None:
+        try:
+            finished = read_finished(bundle.folder, place)
+        except RunError as error:
+            raise RunError(
+                what=f"The photos of the bundle {bundle.folder} are not known: an export is judged on photos held out.",
+                why=error.what,
+                fix="Name labelled photos, best those of its run: --photos DIR",
+            ) from error
+        catalog = finished.catalog
+        learn, held_out = finished.outputs.train.tolist(), finished.outputs.held_out.tolist()
+        _check_there(catalog, held_out, bundle.folder)
+    else:
+        catalog = _named(bundle, named, layout, place, progress)
+        learn, held_out = catalog.on("train"), catalog.on(catalog.held_out_side)
+    if not learn or not held_out:
+        raise SourceError(
+            what=f"There is nothing to {'judge' if learn else 'calibrate'} the export with: "
+            f"{counted(len(learn), 'photo')} to learn from, {len(held_out)} held out.",
+            fix="Name more labelled photos: --photos DIR",
+        )
+    side = DRAWN if catalog.ours else catalog.held_out_side
+    return Photos(catalog, _spread(catalog, learn), _spread(catalog, held_out)[:MAX_HELD_OUT], side)
+
+
+def prepared(
+    catalog: Catalog, rows: list[int], preprocess: Preprocess
+) -> Iterator[tuple[list[int], NDArray[np.uint8], list[Skip]]]:
+    """Some photos at a time, as the network sees them: the rows that could be read, (n, h, w, 3), and why others could not."""
+
+    def work(batch: list[int]) -> tuple[list[int], NDArray[np.uint8], list[Skip]]:
+        good, pixels, bad = [], [], []
+        for row in batch:
+            try:
+                pixels.append(prepare(catalog.read(catalog.photos[row]), preprocess))
+                good.append(row)
+            except PhotoError as error:
+                bad.append(Skip(catalog.photos[row].path, error.what))
+            except OSError as error:
+                bad.append(Skip(catalog.photos[row].path, f"cannot be read: {error.strerror or error}"))
+        size = (0, preprocess.height, preprocess.width, 3)
+        return good, np.stack(pixels) if pixels else np.empty(size, np.uint8), bad
+
+    yield from ordered_map(work, batched(rows, BATCH), workers=n_cores(), ahead=2 * n_cores())
+
+
+def calibration_photos(photos: Photos, preprocess: Preprocess, n: int, progress: Progress) -> NDArray[np.uint8]:
+    """`n` photos to learn from, or all where there are fewer, (m, h, w, 3). Raises TooManyBad where a fifth cannot be read."""
+    rows = photos.learn[:n]
+    progress.phase("Reading photos to calibrate with", len(rows))
+    parts, bad = [], []
+    for found, pixels, skipped in prepared(photos.catalog, rows, preprocess):
+        progress.advance(len(found) + len(skipped))
+        parts.append(pixels)
+        bad += skipped
+    check_bad(bad, len(rows), MAX_BAD)
+    return np.concatenate(parts)
+
+
+def _check_there(catalog: Catalog, rows: list[int], bundle: Path) -> None:
+    gone = [catalog.photos[i].path for i in rows if catalog.is_gone(catalog.photos[i])]
+    if len(gone) > MAX_BAD * len(rows):
+        raise RunError(
+            what=f"{len(gone)} of the {counted(len(rows), 'photo')} that the run of {bundle} held out are not there any more.",
+            why=f"{', '.join(gone[:3])}{', ...' if len(gone) > 3 else '.'}",
+            fix="Bring them back to their place, or name where they are now: --photos DIR",
+        )
+
+
+def _named(bundle: Bundle, named: object, layout: str, place: Path, progress: Progress) -> Catalog:
+    """Photos of the classes that the bundle knows; a photo stands on the side where the run would have put it."""
+    source = open_source(named, layout=layout, cache=place, classes=bundle.classes, task=bundle.task, progress=progress)
+    recipe = bundle.facts["recipe"]
+    catalog = scan(
+        source,
+        seed=int(recipe.get("seed", 0)),
+        valid_fraction=float(recipe.get("valid_fraction", 0.2)),
+        task=bundle.task,
+        progress=progress,
+        is_learned=False,
+    )
+    known = tuple(
+        photo
+        for photo in catalog.photos
+        if bundle.task == "regression" or set(catalog.names(photo)) <= set(bundle.classes)
+    )
+    if not known:
+        raise SourceError(
+            what=f"None of the photos is of a class that the bundle knows ({', '.join(bundle.classes[:10])}).",
+            fix="Name the folders after the bundle's classes.",
+        )
+    return replace(catalog, photos=known, classes=bundle.classes)
+
+
+def _spread(catalog: Catalog, rows: list[int]) -> list[int]:
+    keys = catalog.keys()
+    strata = catalog.strata
+    order = stratified_order([int(strata[i]) for i in rows], [keys[i] for i in rows], seed=0)
+    return [rows[place] for place in order]

@@ -1,0 +1,245 @@
+"""Exports: what is handed over is what was measured, and what is worse or goes wrong leaves the bundle as it was."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+from small_models import pixels_of, small_bundle, write_photos
+
+import rehead as library
+from rehead import bundle as bundles
+from rehead.errors import BundleError, MissingExtra, RecipeError, RunError, SourceError, WorseVariant
+from rehead.progress import Silent
+from rehead.variants.job import FORMS, export
+from rehead.variants.photos import photos_of
+
+Rehead = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`photos`, and `bundle` with its three variants; never changed by a test."""
+    folder = tmp_path_factory.mktemp("exporting")
+    write_photos(folder / "photos")
+    small_bundle(folder / "plain", folder / "photos")
+    shutil.copytree(folder / "plain", folder / "bundle")
+    for to in FORMS:
+        export(folder / "bundle", to, photos=folder / "photos", cache=folder / "cache")
+    return folder
+
+
+@pytest.fixture
+def plain(place: Path, tmp_path: Path) -> Path:
+    """The bundle without variants, to be changed."""
+    return shutil.copytree(place / "plain", tmp_path / "bundle")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_bundle_carries_all_forms_and_names_them(place: Path) -> None:
+    bundle = bundles.read(place / "bundle")
+    assert list(bundle.variants) == ["int8", "openvino", "torch"]
+    assert [path.name for v in bundle.variants.values() for path in v.files] == [
+        "int8.onnx", "openvino.xml", "openvino.bin", "torch.pt2",
+    ]  # fmt: skip
+    assert bundle.model.read_bytes() == (place / "plain" / "model.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "allowed"), [("openvino", 1e-4), ("torch", 1e-4), ("int8", 0.1)])
+def test_a_form_answers_as_the_original_does(place: Path, name: str, allowed: float) -> None:
+    pixels = pixels_of(place / "photos")
+    original, form = library.load(place / "bundle"), library.load(place / "bundle", variant=name)
+    assert np.abs(original.probabilities(pixels) - form.probabilities(pixels)).max() < allowed
+    assert np.abs(original.distances(pixels) - form.distances(pixels)).max() < allowed
+    answers = [[p.label for p in model.predict_pixels(pixels)] for model in (original, form)]
+    assert np.mean([a == b for a, b in zip(*answers, strict=True)]) > 0.97
+
+
+def test_what_stands_in_the_bundle_is_what_was_measured(plain: Path, place: Path) -> None:
+    done = export(plain, "openvino", photos=place / "photos", cache=place / "cache")
+    kept = json.loads((plain / "rehead.json").read_text())["variants"]["openvino"]["measured"]
+    assert kept == json.loads(json.dumps(done.measured.to_dict()))
+    assert kept["same"] == 1.0
+    assert kept["difference"]["value"] == 0.0
+    assert kept["variant"]["size_bytes"] == sum(path.stat().st_size for path in done.files)
+    assert kept["original"]["photos_per_s"] > 0
+    assert kept["n"] == len(photos_of(bundles.read(plain), place / "photos", "auto", None, Silent()).held_out)
+
+
+def test_the_figures_are_those_of_verify_on_the_same_photos(place: Path, tmp_path: Path) -> None:
+    bundle = bundles.read(place / "bundle")
+    used = photos_of(bundle, place / "photos", "auto", None, Silent())
+    rows = [used.catalog.photos[i] for i in used.held_out]
+    table = tmp_path / "held_out.csv"
+    table.write_text("path,label\n" + "".join(f"{place / 'photos' / p.path},{p.label}\n" for p in rows))
+    for name in (None, "int8"):
+        found = library.verify(place / "bundle", table, variant=name)
+        measured = bundle.variants["int8"].measured["original" if name is None else "variant"]
+        assert found.verdict.top1.value == measured["score"]["value"]  # type: ignore[union-attr]
+        assert found.verdict.unfamiliar.value == measured["unfamiliar"]  # type: ignore[union-attr]
+
+
+def test_a_photo_to_calibrate_with_is_never_one_to_judge_on(place: Path) -> None:
+    used = photos_of(bundles.read(place / "plain"), place / "photos", "auto", None, Silent())
+    digests = [{used.catalog.photos[i].digest for i in rows} for rows in (used.learn, used.held_out)]
+    assert digests[0]
+    assert digests[1]
+    assert not digests[0] & digests[1]
+    assert len(used.learn) + len(used.held_out) == 80
+
+
+def test_predict_takes_a_variant_by_name(place: Path, rehead: Rehead) -> None:
+    photo = place / "photos" / "red" / "0.png"
+    done = rehead("predict", place / "bundle", photo, "--variant", "int8", "--format", "jsonl")
+    said = json.loads(done.stdout)
+    wanted = library.load(place / "bundle", variant="int8").predict(photo)
+    assert (said["label"], said["probability"]) == (wanted.label, pytest.approx(wanted.probability))
+    wrong = rehead("predict", place / "bundle", photo, "--variant", "int4")
+    assert wrong.returncode == 2
+    assert "has no variant 'int4'" in wrong.stderr
+    assert "It has: int8, openvino, torch." in wrong.stderr
+    assert "Did you mean 'int8'?" in wrong.stderr
+    none = rehead("predict", place / "plain", photo, "--variant", "int8")
+    assert "It has none but its own graph." in none.stderr
+
+
+def test_a_worse_form_is_not_handed_over_unless_that_is_asked_for(tmp_path: Path, rehead: Rehead) -> None:
+    photos = write_photos(tmp_path / "photos", noise=20)
+    bundle = small_bundle(tmp_path / "bundle", photos, brittle=True)
+    before = contents(bundle)
+    refused = rehead("export", bundle, "--to", "onnx-int8", "--photos", photos, "--json")
+    assert refused.returncode == 2
+    assert "Nothing was added" in refused.stderr
+    found = json.loads(refused.stdout)
+    assert found["variant"] is None
+    assert found["measured"]["difference"]["value"] < -0.01
+    assert contents(bundle) == before
+    taken = rehead("export", bundle, "--to", "onnx-int8", "--photos", photos, "--force")
+    assert taken.returncode == 0, taken.stderr
+    assert list(bundles.read(bundle).variants) == ["int8"]
+
+
+def test_a_drop_of_one_point_is_not_over_it(place: Path) -> None:
+    measured = export(place / "plain", "openvino", photos=place / "photos", out=place / "elsewhere").measured
+    assert (place / "elsewhere" / "openvino.xml").is_file()
+    assert not bundles.read(place / "plain").variants
+    difference = measured.difference
+    assert difference is not None
+    for drop, is_worse in ((0.0, False), (0.01, False), (0.0101, True), (-0.2, False)):
+        assert replace(measured, difference=replace(difference, value=-drop)).is_worse is is_worse
+    assert not replace(measured, difference=None).is_worse
+
+
+@pytest.mark.parametrize(("task", "metric"), [("multilabel", "mAP"), ("regression", "R2")])
+def test_labels_and_numbers_are_judged_by_their_own_measure(tmp_path: Path, task: str, metric: str) -> None:
+    photos = write_photos(tmp_path / "photos", 30)
+    bundle = small_bundle(tmp_path / "bundle", photos, task)
+    table = tmp_path / "photos.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label"])
+        for path in sorted(photos.rglob("*.png")):
+            number = str(15.0 if path.parent.name == "red" else 10.5)
+            writer.writerow([path, number if task == "regression" else path.parent.name])
+    measured = export(bundle, "onnx-int8", photos=table, force=True).measured
+    assert measured.metric == metric
+    assert measured.difference is not None
+    assert abs(measured.difference.value) < 0.2
+    for figures in (measured.original, measured.variant):
+        assert figures.score is not None
+        assert 0.5 < figures.score.value <= 1
+        assert (figures.mae is None) == (task == "multilabel")
+        assert figures.unsure is None
+    assert (measured.same is None) == (task == "regression")
+    numbers = library.load(bundle, variant="int8").predict([str(path) for path in photos.rglob("red/*.png")][:3])
+    assert len(numbers) == 3
+
+
+def test_an_older_bundle_is_lifted_on_the_way(tmp_path: Path) -> None:
+    golden = Path(__file__).parents[1] / "golden" / "bundle-3"
+    bundle = shutil.copytree(golden, tmp_path / "bundle")
+    assert json.loads((bundle / "rehead.json").read_text())["format"] == 3
+    photos = write_photos(tmp_path / "photos", 20)
+    for to in ("openvino", "onnx-int8"):
+        export(bundle, to, photos=photos, force=True)
+    facts = json.loads((bundle / "rehead.json").read_text())
+    assert (facts["format"], sorted(facts["variants"])) == (4, ["int8", "openvino"])
+    one = library.load(bundle, variant="openvino").predict(photos / "red" / "0.png")
+    assert one.probability == pytest.approx(
+        library.load(golden).predict(photos / "red" / "0.png").probability, abs=1e-5
+    )
+
+
+def test_a_bundle_that_was_carried_away_needs_photos_to_be_named(plain: Path) -> None:
+    with pytest.raises(RunError, match="are not known") as caught:
+        export(plain, "openvino")
+    assert caught.value.fix == "Name labelled photos, best those of its run: --photos DIR"
+
+
+def test_photos_of_no_known_class_judge_nothing(plain: Path, tmp_path: Path) -> None:
+    write_photos(tmp_path / "other", 5, ("green",))
+    (tmp_path / "other" / "grey").mkdir()
+    (tmp_path / "other" / "grey" / "0.png").write_bytes((tmp_path / "other" / "green" / "0.png").read_bytes())
+    with pytest.raises(SourceError, match="a class that the bundle knows"):
+        export(plain, "openvino", photos=tmp_path / "other")
+
+
+def test_an_unknown_form_is_named_and_the_nearest_offered(plain: Path, place: Path) -> None:
+    with pytest.raises(RecipeError, match="One of: onnx-int8, openvino, torch") as caught:
+        export(plain, "onnx_int8", photos=place / "photos")
+    assert caught.value.fix == "Did you mean 'onnx-int8'?"
+    with pytest.raises(RecipeError, match="no export to TFLite"):
+        export(plain, "tflite", photos=place / "photos")
+
+
+def test_a_folder_that_is_there_is_never_replaced(plain: Path, place: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(RecipeError, match="is there already"):
+        export(plain, "openvino", photos=place / "photos", out=tmp_path / "mine")
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+
+
+def test_a_place_that_takes_no_files_is_named(plain: Path, place: Path) -> None:
+    with pytest.raises(BundleError, match="cannot be written to /proc/rehead"):
+        export(plain, "openvino", photos=place / "photos", out="/proc/rehead")
+
+
+def test_a_library_that_is_missing_is_named(plain: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for to, extra in (("openvino", "openvino"), ("torch", "tune"), ("onnx-int8", "tune")):
+        with pytest.raises(MissingExtra, match=rf"rehead\[{extra}\]"):
+            export(plain, to, photos=place / "photos")
+    with pytest.raises(MissingExtra, match=r"rehead\[openvino\]"):
+        library.load(place / "bundle", variant="openvino")
+
+
+def test_names_of_any_bytes_are_photos_too(plain: Path, tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 12)
+    odd = ["caf\udce9 [1].png", "-rf.png", "a,b\n.png", "ünï;cöde.png"]
+    for i, name in enumerate(odd):
+        (photos / "red" / f"{i}.png").rename(photos / "red" / name)
+    (photos / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 40)
+    done = export(plain, "openvino", photos=photos)
+    assert done.measured.n + len(done.skipped) > 0
+    assert len(photos_of(bundles.read(plain), photos, "auto", None, Silent()).catalog.photos) == 25
+
+
+def test_a_worse_form_carries_its_figures(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 20, noise=20)
+    bundle = small_bundle(tmp_path / "bundle", photos, brittle=True)
+    with pytest.raises(WorseVariant) as caught:
+        export(bundle, "onnx-int8", photos=photos)
+    assert caught.value.measured.is_worse
+    assert "points lower" in caught.value.what

@@ -1,0 +1,221 @@
+"""The laws of `Runner`, for every entry of the dict; and that a .pt2 runs nothing that stands in it."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_models import SIZE, pixels_of, small_bundle, write_photos
+
+from rehead import bundle as bundles
+from rehead.errors import BundleError
+from rehead.exported_programs import check_program, open_program
+from rehead.runners import RUNNERS, OnnxRunner, Runner
+from rehead.variants.forms import Make
+from rehead.variants.int8 import correct_distance, to_int8
+from rehead.variants.ir import to_openvino
+from rehead.variants.pt2 import to_torch
+
+OUTPUTS = {"features": 24, "logits": 2, "probabilities": 2, "map": 24, "distance": None, "nearest": 3}
+MAKERS: dict[str, tuple[str, Make]] = {
+    "int8": (".onnx", to_int8),
+    "openvino": (".xml", to_openvino),
+    "torch": (".pt2", to_torch),
+}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("runners") / "photos", 12)
+
+
+@pytest.fixture(scope="module")
+def files(photos: Path) -> dict[str, Path]:
+    """The file of each form, and of the original."""
+    bundle = bundles.read(small_bundle(photos.parent / "bundle", photos))
+    found = {"original": bundle.model}
+    for name, (_, make) in MAKERS.items():
+        folder = photos.parent / name
+        folder.mkdir()
+        found[name] = make(bundle, folder, lambda: pixels_of(photos)).files[0]
+    return found
+
+
+@pytest.fixture(params=["original", *MAKERS])
+def runner(request: pytest.FixtureRequest, files: dict[str, Path]) -> Runner:
+    path = files[request.param]
+    return RUNNERS[path.suffix](path, 2)
+
+
+def test_every_kind_of_file_is_held_to_the_laws() -> None:
+    assert {suffix for suffix, _ in MAKERS.values()} == set(RUNNERS)
+
+
+def test_it_says_what_it_takes_and_gives(runner: Runner, photos: Path) -> None:
+    assert list(runner.size) == [SIZE, SIZE]
+    assert set(runner.widths) == set(OUTPUTS)
+    pixels = pixels_of(photos)[:3]
+    for name, width in OUTPUTS.items():
+        found = runner.run([name], pixels)[0]
+        assert found.dtype == (np.int64 if name == "nearest" else np.float32), name
+        assert len(found) == 3
+        if width is not None:
+            assert found.shape[1] == width
+    assert runner.widths["features"] == 24
+    assert runner.widths["probabilities"] == 2
+
+
+def test_a_photo_does_not_depend_on_those_beside_it(runner: Runner, photos: Path) -> None:
+    pixels = pixels_of(photos)
+    together = runner.run(["logits", "distance"], pixels)
+    for n in (1, 2, 7):
+        alone = runner.run(["logits", "distance"], pixels[:n])
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_allclose(one, other[:n], atol=1e-4)
+
+
+def test_any_number_of_threads_may_call_and_what_was_returned_stays(runner: Runner, photos: Path) -> None:
+    pixels = pixels_of(photos)
+    wanted = [runner.run(["features"], pixels[i : i + 1])[0].copy() for i in range(len(pixels))]
+    with ThreadPoolExecutor(8, thread_name_prefix="rehead") as pool:
+        for _ in range(3):
+            found = list(pool.map(lambda i: runner.run(["features"], pixels[i : i + 1])[0], range(len(pixels))))
+            np.testing.assert_allclose(np.concatenate(found), np.concatenate(wanted), atol=1e-4)
+
+
+def test_outputs_come_in_the_order_that_was_asked_for(runner: Runner, photos: Path) -> None:
+    pixels = pixels_of(photos)[:2]
+    far, p = runner.run(["distance", "probabilities"], pixels)
+    assert (far.shape, p.shape) == ((2,), (2, 2))
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+
+
+def test_forms_give_what_the_original_gives(files: dict[str, Path], photos: Path) -> None:
+    pixels = pixels_of(photos)
+    wanted = OnnxRunner(files["original"], 1).run(list(OUTPUTS), pixels)
+    for name in ("openvino", "torch"):
+        found = RUNNERS[files[name].suffix](files[name], 2).run(list(OUTPUTS), pixels)
+        for output, one, other in zip(OUTPUTS, found, wanted, strict=True):
+            if output != "nearest":  # of photos that are equally near either may come first
+                np.testing.assert_allclose(one, other, atol=1e-4, err_msg=f"{name} {output}")
+
+
+def test_similarity_is_given_back_by_a_factor(files: dict[str, Path], photos: Path, tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(str(files["original"]))
+    correct_distance(model.graph, 0.8)
+    onnx.save(model, str(tmp_path / "corrected.onnx"))
+    pixels = pixels_of(photos)
+    before, after = (
+        OnnxRunner(path, 1).run(["distance"], pixels)[0] for path in (files["original"], tmp_path / "corrected.onnx")
+    )
+    np.testing.assert_allclose(1 - after, (1 - before) / 0.8, atol=1e-5)
+
+
+def test_a_program_tells_nothing_of_the_machine_it_was_made_on(files: dict[str, Path]) -> None:
+    with zipfile.ZipFile(files["torch"]) as archive:
+        said = b"".join(archive.read(name) for name in archive.namelist())
+    assert b"onnx_in_torch" not in said
+    assert str(Path.cwd()).encode() not in said
+
+
+class Touch:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def changed(path: Path, out: Path, member: str, change: Callable[[bytes], bytes]) -> Path:
+    """A copy of a program in which one member is another."""
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(out, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            target.writestr(name, change(data) if name.endswith(member) else data)
+    return out
+
+
+def text(old: str, new: str) -> Callable[[bytes], bytes]:
+    def change(data: bytes) -> bytes:
+        assert old.encode() in data
+        return data.replace(old.encode(), new.encode())
+
+    return change
+
+
+def pickled(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("member", "change", "why"),
+    [
+        ("model.json", text('"torch.ops.aten.relu.default"', '"torch.hub.load"'), "it calls 'torch.hub.load'"),
+        ("model.json", text("Symbol('s", "__import__('os').system('s"), "it computes"),
+        ("model.json", text('"guards_code": []', '"guards_code": ["print(1)"]'), "code to check its inputs"),
+        ("model_weights_config.json", text('"use_pickle": false', '"use_pickle": true'), "its weights are pickled"),
+        ("model.json", lambda data: data[: len(data) // 2], "JSONDecodeError"),
+        ("sample_inputs/model.pt", lambda data: pickle.dumps({}), "its example holds"),
+        ("model_constants_config.json", lambda data: b"[]", "TypeError"),
+    ],
+)
+def test_a_program_that_would_run_something_is_not_opened(
+    files: dict[str, Path], tmp_path: Path, member: str, change: Callable[[bytes], bytes], why: str
+) -> None:
+    with pytest.raises(BundleError, match="is not opened") as caught:
+        open_program(changed(files["torch"], tmp_path / "changed.pt2", member, change))
+    assert why in str(caught.value)
+
+
+def test_a_pickle_in_a_program_is_not_run_and_would_be_by_pytorch(files: dict[str, Path], tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    path = changed(
+        files["torch"], tmp_path / "t.pt2", "sample_inputs/model.pt", lambda _: pickled(((Touch(made),), {}))
+    )
+    with pytest.raises(BundleError, match="more than tensors"):
+        open_program(path)
+    assert not made.exists()
+    subprocess.run(
+        [sys.executable, "-c", f"import torch; torch.export.load({str(path)!r})"], check=True, capture_output=True
+    )
+    assert made.exists()
+
+
+def test_what_is_no_program_is_refused(tmp_path: Path, files: dict[str, Path]) -> None:
+    for name, data in {"empty": b"", "text": b"hello", "cut": files["torch"].read_bytes()[:5000]}.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(BundleError, match="is not opened"):
+            check_program(tmp_path / name)
+    with zipfile.ZipFile(tmp_path / "more.pt2", "w") as target, zipfile.ZipFile(files["torch"]) as source:
+        for member in source.namelist():
+            target.writestr(member, source.read(member))
+        target.writestr(source.namelist()[0].split("/")[0] + "/data/aotinductor/model.so", b"")
+    with pytest.raises(BundleError, match="aotinductor"):
+        check_program(tmp_path / "more.pt2")
+
+
+def test_what_cannot_be_converted_is_named(tmp_path: Path, files: dict[str, Path], photos: Path) -> None:
+    import onnx
+
+    bundle = bundles.read(small_bundle(tmp_path / "bundle", photos))
+    model = onnx.load(str(bundle.model))
+    model.graph.node.append(onnx.helper.make_node("CumSum", ["features", "bank.k"], ["sums"]))
+    onnx.save(model, str(bundle.model))
+    with pytest.raises(BundleError, match="cannot be converted to PyTorch: CumSum") as caught:
+        to_torch(bundle, tmp_path, lambda: pixels_of(photos))
+    assert "--to openvino" in caught.value.fix
