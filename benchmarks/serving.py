@@ -35,7 +35,8 @@ N_LATENCY, N_LATENCY_ROUNDS, CLIENTS = 96, 3, (1, 8, 32)
 PLAIN = """
 import json, socket, sys, uvicorn
 from fastapi import FastAPI, Request
-from rehead.predict import load, open_session
+from rehead.predict import load
+from rehead.runners import open_session
 app, model = FastAPI(), load(sys.argv[1])
 model._session = open_session(model.bundle.model, int(sys.argv[2]))
 @app.post("/v1/predict")

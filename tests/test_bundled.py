@@ -129,7 +129,7 @@ def test_a_run_that_lost_a_part_is_no_backbone_but_an_error(
 
 def test_the_graph_of_the_prefix_alone_gives_the_same_features(away: Path, tmp_path: Path) -> None:
     from rehead.exporting.graph import prefix_in
-    from rehead.predict import open_session
+    from rehead.runners import open_session
 
     (tmp_path / "prefix.onnx").write_bytes(prefix_in(away / "model.onnx"))
     pixels = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), np.uint8)

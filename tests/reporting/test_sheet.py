@@ -16,8 +16,8 @@ from conftest import make_photos
 from PIL import Image
 
 from rehead.data.catalog import Catalog, Photo
-from rehead.predict import open_session
 from rehead.reporting.sheet import COLUMNS, TILE, sheet
+from rehead.runners import open_session
 
 Rehead = Callable[..., subprocess.CompletedProcess[str]]
 COLOURS = [(250, 10, 10), (10, 250, 10), (10, 10, 250)]
