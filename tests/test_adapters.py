@@ -75,6 +75,7 @@ def test_the_bundle_is_the_network_with_merged_weights(tuned: rehead.Tuned, weig
         assert rank == (4 if name.startswith(("blocks.10.", "blocks.11.")) else 0), name
 
 
+@pytest.mark.slow
 def test_a_run_that_was_interrupted_ends_with_the_same_bits(
     tuned: rehead.Tuned, folder: Path, weights: str, cache: Path, tmp_path: Path
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(
         assert (again.bundle / name).read_bytes() == (tuned.bundle / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_adapters_in_all_blocks_train_from_photos_too(folder: Path, weights: str, cache: Path, tmp_path: Path) -> None:
     asked = {**ASKED, "train": "lora:2", "cut": "none", "epochs": 1, "limit": 24}
     tuned = rehead.tune(folder, cache=cache, out=tmp_path / "run", weights=weights, **asked, report=False)

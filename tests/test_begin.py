@@ -14,7 +14,7 @@ import torch
 from conftest import make_photos, noise
 
 import rehead
-from rehead.begin import full_paths
+from rehead.bundled import with_bundle
 from rehead.errors import (
     BackboneError,
     DiskFull,
@@ -247,10 +247,10 @@ def test_weights_are_kept_by_their_full_path_and_published_by_their_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    kept = full_paths({"weights": "sub/my.pth", "seed": 1})
+    kept, _ = with_bundle({"weights": "sub/my.pth", "seed": 1}, None)
     assert kept == {"weights": str(tmp_path / "sub" / "my.pth"), "seed": 1}
-    assert full_paths({"weights": "~/my.pth"}) == {"weights": str(Path.home() / "my.pth")}
-    assert full_paths({"seed": 1}) == {"seed": 1}
+    assert with_bundle({"weights": "~/my.pth"}, None)[0] == {"weights": str(Path.home() / "my.pth")}
+    assert with_bundle({"seed": 1}, None)[0] == {"seed": 1}
     assert published(Recipe(weights=kept["weights"])).weights == "my.pth"
 
 

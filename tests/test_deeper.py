@@ -69,6 +69,7 @@ def test_its_bundle_predicts_without_torch_and_names_the_layers(tuned: rehead.Tu
     assert done.stdout.strip() == "red", done.stderr
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_model_from_another_cache(
     tuned: rehead.Tuned, folder: Path, tmp_path: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_all_layers_train_from_photos(folder: Path, cache: Path, tmp_path: Path)
     assert "stem" in bundles.read(tuned.bundle).facts["backbone"]["learned"]
 
 
+@pytest.mark.slow
 def test_a_part_of_a_layer_of_another_network_learns_with_a_random_mlp_on_top(
     folder: Path, cache: Path, tmp_path: Path
 ) -> None:
@@ -242,6 +244,7 @@ def interrupted(photos: Path, run: Path, cache: Path, **settings: Any) -> None:
     assert (run / "checkpoint.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_taken_up_and_ends_with_the_same_bits(
     tuned: rehead.Tuned, rehead: Program, folder: Path, cache: Path, tmp_path: Path
 ) -> None:

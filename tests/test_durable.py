@@ -70,6 +70,7 @@ def text_of(path: Path, names: tuple[str, str] = NAMES) -> str:
     return one
 
 
+@pytest.mark.slow
 def test_a_folder_is_the_old_or_the_new_one_before_every_line(tmp_path: Path) -> None:
     place = folder_with(tmp_path / "place", "old")
 
@@ -98,6 +99,7 @@ def test_a_file_is_the_old_or_the_new_one_before_every_line(tmp_path: Path) -> N
     assert found[-1] == "new"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_replaced_is_the_old_or_the_new_one_before_every_line(tmp_path: Path) -> None:
     names = ("log.txt", "recipe.toml")
     out = folder_with(tmp_path / "run", "old", names)

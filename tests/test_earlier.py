@@ -187,6 +187,7 @@ def test_only_the_photos_that_a_limit_let_in_are_learned_again(
     assert not tuned.verdict.partial
 
 
+@pytest.mark.slow
 def test_a_fit_that_was_chosen_is_kept(green: Path, cache: Path, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
     before = run_with(photos, tmp_path / "before", cache, fit="auto")
@@ -211,6 +212,7 @@ def test_what_is_no_finished_run_is_refused(first: rehead.Tuned, green: Path, ca
         rehead.tune(green, from_run=first.run, resume=first.run, cache=cache, report=False)
 
 
+@pytest.mark.slow
 def test_layers_are_trained_again_on_all_photos_from_kept_activations_and_an_interrupted_run_is_taken_up(
     green: Path, cache: Path, tmp_path: Path
 ) -> None:
@@ -231,6 +233,7 @@ def test_layers_are_trained_again_on_all_photos_from_kept_activations_and_an_int
 
 
 @pytest.mark.realdata
+@pytest.mark.slow
 def test_flowers_are_added_to_cats_and_dogs(cache: Path, tmp_path: Path) -> None:
     def linked(name: str, folders: dict[str, Path], n: int) -> Path:
         for label, folder in folders.items():

@@ -52,6 +52,7 @@ def test_the_last_layers_learn_and_then_all_of_them(
     assert later["watch_loss"] == pytest.approx(first["watch_loss"], abs=0.05), "it begins where the first phase ended"
 
 
+@pytest.mark.slow
 def test_a_wish_to_stop_in_the_first_phase_is_of_the_second_too(
     folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

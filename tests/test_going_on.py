@@ -61,6 +61,7 @@ def test_a_rate_that_is_too_high_is_told_with_its_step_and_what_to_do(diverged: 
     assert error.fix.endswith(f"rehead tune --resume {run} --lr 100 --force")
 
 
+@pytest.mark.slow
 def test_it_goes_on_at_a_lower_rate_when_forced(run: Path, cache: Path) -> None:
     lower = {"lr": 0.001, "weight_decay": 0.05}
     with pytest.raises(RunError) as error:
@@ -107,6 +108,7 @@ def test_classes_that_came_are_refused_even_when_forced(run: Path, folder: Path,
     assert {name: (run / name).read_bytes() for name in kept} == kept, "a run that was refused is as it was"
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_in_a_checkpoint_leaves_the_one_before_and_the_run_goes_on(
     folder: Path, cache: Path, tmp_path: Path
 ) -> None:

@@ -124,7 +124,7 @@ def test_it_serves_the_same_answers_and_its_page(
     assert process.wait(timeout=20) == 0
 
 
-@pytest.mark.parametrize("head", ["linear", "prototype"])
+@pytest.mark.parametrize("head", ["linear", pytest.param("prototype", marks=pytest.mark.slow)])
 def test_a_bundle_gets_the_head_that_the_whole_install_gives_it(
     head: str, bundle: Path, tmp_path: Path, cache: Path
 ) -> None:

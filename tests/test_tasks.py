@@ -163,6 +163,7 @@ def test_an_mlp_learns_labels_and_numbers(shapes: Path, sizes: Path, cache: Path
     assert numbers.verdict.mae.value < numbers.verdict.baseline.value
 
 
+@pytest.mark.slow
 def test_deeper_layers_learn_labels(shapes: Path, cache: Path, tmp_path: Path) -> None:
     tuned = rehead.tune(
         shapes,
@@ -208,6 +209,7 @@ def test_deeper_layers_learn_numbers(sizes: Path, cache: Path, tmp_path: Path) -
     assert 0 < model.predict(str(sizes.parent / "0.png")).value < 4  # in the table's unit, not in deviations
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_and_writes_labels(
     rehead: Program, labelled: object, shapes: Path, tmp_path: Path
 ) -> None:

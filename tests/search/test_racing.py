@@ -78,6 +78,7 @@ def test_the_folder_holds_what_was_found(raced: rehead.Race) -> None:
     assert "<svg" in (raced.run / "race.svg").read_text()
 
 
+@pytest.mark.slow
 def test_a_race_is_replaced_only_when_forced(raced: rehead.Race, folder: Path, cache: Path) -> None:
     with pytest.raises(RunError, match="there already"):
         rehead.race(folder, backbones=["efficientnet_lite0"], cache=cache, out=raced.run)
@@ -117,6 +118,7 @@ def test_the_command_prints_a_table_and_what_to_type(
     assert (tmp_path / "runs" / "photos-race-1" / "race.svg").is_file()
 
 
+@pytest.mark.slow
 def test_json_is_all_that_goes_to_standard_output(rehead: Program, folder: Path, weights: Path) -> None:
     done = rehead("race", folder, "--backbones", f"test_resnet={weights}", "--json")
     facts = json.loads(done.stdout)

@@ -237,6 +237,7 @@ def example(*arguments: str | Path) -> int:
 
 
 @pytest.mark.realdata
+@pytest.mark.slow
 def test_the_example_tells_cats_from_dogs() -> None:
     assert example(DATA / "dogscats") >= 42
 

@@ -116,6 +116,7 @@ def test_after_merging_only_weights_of_linear_layers_behind_the_cut_are_others(t
     assert changed(trained["plain"], tensors(trained["backbone"].network)) == wanted
 
 
+@pytest.mark.slow
 def test_going_on_from_any_checkpoint_ends_with_the_same_bits(tmp_path: Path) -> None:
     name = "vit_tiny_patch16_224"
     _, whole, adapters = adapted(name)

@@ -25,7 +25,7 @@ from rehead.variants.int8 import correct_distance, to_int8
 from rehead.variants.ir import to_openvino
 from rehead.variants.pt2 import to_torch
 
-OUTPUTS = {"features": 24, "logits": 2, "probabilities": 2, "map": 24, "distance": None, "nearest": 3}
+OUTPUTS = {"features": 24, "logits": 2, "probabilities": 2, "map": 24, "distance": None, "nearest": 3, "similarity": 3}
 MAKERS: dict[str, tuple[str, Make]] = {
     "int8": (".onnx", to_int8),
     "openvino": (".xml", to_openvino),
