@@ -37,6 +37,16 @@ def test_a_program_serves_and_ends_in_order(tmp_path: Path) -> None:
         assert running.said[-1]["event"] == "ended"
 
 
+def test_a_variant_answers_where_one_is_named(rehead: Cli) -> None:
+    with program(GOLDEN / "bundle-4", "--variant", "copy") as running:
+        assert [model["variant"] for model in running.get("/v1/model").json["models"]] == ["copy"]
+        assert running.predict(picture()).status == 200
+        assert running.end() == 0
+    done = rehead("serve", GOLDEN / "bundle-4", "--variant", "int8", "--port", "0")
+    assert done.returncode == 2
+    assert "has no variant 'int8'" in done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_is_under_way_is_answered_first(tmp_path: Path, number: int) -> None:
     running = Program(bundle(tmp_path / "bundle"), "--threads", "1")

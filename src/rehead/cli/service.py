@@ -33,6 +33,10 @@ def serve(
     feedback: Annotated[
         Optional[Path], typer.Option(help="Keep corrected photos in this folder, for `rehead tune`.")
     ] = None,
+    variant: Annotated[
+        Optional[str],
+        typer.Option(help="The form of the model that answers, which `rehead export` made: int8, openvino, ..."),
+    ] = None,
     threads: Annotated[Optional[int], typer.Option(min=1, help="Photos under way at once; one a core.")] = None,
 ) -> None:
     """Serve bundles over HTTP, with a page for people at `/`. Ends in order on Ctrl-C or SIGTERM.
@@ -50,7 +54,7 @@ def serve(
     folders = named_bundles(bundles)
     origins = [_origin(text) for text in cors or []]
     with bound(host, port) as listening:
-        models = {name: load_named(name, folder) for name, folder in folders.items()}
+        models = {name: load_named(name, folder, variant) for name, folder in folders.items()}
         app = make_app(
             models, token=token, cors=origins, hosts=own_names(host, origins), workers=threads, feedback=feedback
         )

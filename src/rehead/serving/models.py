@@ -13,7 +13,7 @@ import numpy as np
 
 from rehead.bundle import Head, read_head
 from rehead.bundle_facts import FACTS
-from rehead.errors import BundleError, MissingExtra, RunError
+from rehead.errors import BundleError, RunError
 from rehead.pixels import Preprocess
 from rehead.predict import Model, load
 from rehead.verdict.judging import read_verdict
@@ -27,7 +27,7 @@ DEFAULT_FOLDER = "bundle"  # the name that rehead tune gives, which says nothing
 class Loaded:
     """A bundle as it is served. version: tells two bundles apart. head: where the features' map is given, what maps of
     activation are made with. loaded_at: in UTC. signature: of the files it was read from. stale: whether these are gone,
-    or others are there that cannot be loaded."""
+    or others are there that cannot be loaded. variant: the form of the model that answers, None for the original."""
 
     name: str
     model: Model
@@ -36,6 +36,7 @@ class Loaded:
     loaded_at: datetime
     signature: Signature
     stale: bool = False
+    variant: str | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -63,8 +64,8 @@ def signature(folder: Path) -> Signature:
     return tuple(sorted(rows))
 
 
-def load_named(name: str, folder: Path) -> Loaded:
-    """The bundle in `folder`, read, loaded, and run once so that its first answer is as quick as the others.
+def load_named(name: str, folder: Path, variant: str | None = None) -> Loaded:
+    """The bundle in `folder`, or a variant in it, loaded, and run once so that its first answer is as quick as the others.
 
     Raises BundleError, also where the folder changes while it is read.
     """
@@ -72,14 +73,14 @@ def load_named(name: str, folder: Path) -> Loaded:
         before = signature(folder)
     except OSError:
         before = ()
-    model = load(folder, threads=1)
+    model = load(folder, variant=variant)
     version = hashlib.sha256((folder / FACTS).read_bytes()).hexdigest()[:VERSION_DIGITS]
     head = _head(model)
     size = (1, model.bundle.preprocess.height, model.bundle.preprocess.width, 3)
     model.predict_pixels(np.zeros(size, np.uint8))
     if signature(folder) != before:
         raise BundleError(what=f"The bundle {folder} changed while it was read.", fix="It is read again.")
-    loaded = Loaded(name, model, version, head, datetime.now(UTC), before)
+    loaded = Loaded(name, model, version, head, datetime.now(UTC), before, variant=variant)
     return replace(loaded, about=_about(loaded))
 
 
@@ -109,13 +110,8 @@ def _named(argument: str) -> tuple[str, Path]:
 
 
 def _head(model: Model) -> Head | None:
-    """What maps of activation are made with; None where the bundle gives no map, or safetensors is not there."""
-    if not model.has_map or model.task == "regression":
-        return None
-    try:
-        return read_head(model.bundle.folder)
-    except MissingExtra:
-        return None
+    """What maps of activation are made with; None where the bundle gives no map."""
+    return read_head(model.bundle.folder) if model.has_map and model.task != "regression" else None
 
 
 def _about(loaded: Loaded) -> dict[str, Any]:
@@ -123,6 +119,7 @@ def _about(loaded: Loaded) -> dict[str, Any]:
     return {
         "name": loaded.name,
         "version": loaded.version,
+        "variant": loaded.variant,
         "task": model.task,
         "classes": list(model.classes),
         "thresholds": list(bundle.thresholds),

@@ -96,6 +96,7 @@ class Model(BaseModel):
     classes: list[str]
     thresholds: list[float]
     input: Size
+    variant: str | None
     headline: str
     n_train: int
     unsure_below: float | None

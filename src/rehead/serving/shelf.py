@@ -56,7 +56,7 @@ class Shelf:
             return
         self._seen[name] = found
         try:
-            fresh = load_named(name, self._folders[name])
+            fresh = load_named(name, self._folders[name], self._models[name].variant)
         except (ReheadError, OSError) as error:
             self._models[name] = self._models[name].gone_stale()
             told("stale", self._models[name], str(error).replace("\n", " "))
