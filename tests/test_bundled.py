@@ -99,6 +99,7 @@ def test_layers_that_were_tuned_are_still_named(away: Path, photos: Path, cache:
         ({"cut": "stem"}, "--cut stem needs the network"),
         ({"backbone_args": {"mean": 0.5}}, "--backbone-arg needs the network"),
         ({"engine": "torch"}, "--engine torch runs networks"),
+        ({"weights": "/nowhere.pth"}, "has weights of its own, and --weights says /nowhere.pth"),
         ({"backbone": "resnet50"}, "it holds efficientnet_lite0, and --backbone says resnet50"),
     ],
 )

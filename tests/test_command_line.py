@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,11 @@ def manifest(folder: Path, header: str, extra: str = "", *, mark: str = "") -> P
     path = folder / "photos.csv"
     path.write_text(mark + "\n".join([header, *rows]) + "\n" + extra, encoding="utf-8")
     return path
+
+
+def test_the_version_is_printed_without_a_command(rehead: Program) -> None:
+    done = rehead("--version")
+    assert (done.returncode, done.stdout) == (0, f"{version('rehead')}\n")
 
 
 def test_json_is_all_that_goes_to_standard_output(rehead: Program, photos: Path) -> None:

@@ -89,6 +89,34 @@ def test_what_is_no_variant_and_no_sheet_of_photos_is_refused(tmp_path: Path, ch
         rehead.load(folder)
 
 
+@pytest.mark.parametrize("way", ["gone", "changed"])
+def test_a_variant_that_is_not_whole_costs_the_original_nothing(tmp_path: Path, way: str) -> None:
+    folder = shutil.copytree(GOLDEN / "bundle-4", tmp_path / "bundle")
+    if way == "gone":
+        (folder / "model-copy.onnx").unlink()
+    else:
+        (folder / "model-copy.onnx").write_bytes(b"other")
+    assert rehead.load(folder).predict(red()).label == "red"
+    with pytest.raises(BundleError, match=r"model-copy\.onnx") as error:
+        rehead.load(folder, variant="copy")
+    assert "rehead export" in error.value.fix
+    (tmp_path / "new").write_bytes(b"new")
+    bundle = bundles.add_variant(bundles.read(folder), "other", {"new.bin": tmp_path / "new"}, {})
+    assert (list(bundle.variants), list(bundle.lost)) == (["other"], [])
+
+
+def test_a_variant_that_was_added_meanwhile_stays_and_one_of_another_model_is_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(GOLDEN / "bundle-4", tmp_path / "bundle")
+    (tmp_path / "new").write_bytes(b"new")
+    before = bundles.read(folder)
+    bundles.add_variant(before, "one", {"one.bin": tmp_path / "new"}, {})
+    assert set(bundles.add_variant(before, "two", {"two.bin": tmp_path / "new"}, {}).variants) == {"copy", "one", "two"}
+    shutil.rmtree(folder)
+    shutil.copytree(GOLDEN / "bundle-1", folder)
+    with pytest.raises(BundleError, match="was replaced meanwhile"):
+        bundles.add_variant(before, "three", {"three.bin": tmp_path / "new"}, {})
+
+
 def test_a_variant_takes_the_place_of_its_namesake(tmp_path: Path) -> None:
     folder = shutil.copytree(GOLDEN / "bundle-4", tmp_path / "bundle")
     (tmp_path / "new").write_bytes(b"new")

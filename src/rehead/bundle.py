@@ -109,7 +109,8 @@ class Bundle:
     thresholds: of several labels a photo, the probability from which on each is named; empty for other tasks.
     temperature: what logits are divided by before they become probabilities. unsure_below: the probability of the answer
     below which it is unsure, above 1 where every answer is; None where that is not known. unfamiliar_above: the
-    distance above which a photo is unlike those the model knows; None where that is not known. variants: by name.
+    distance above which a photo is unlike those the model knows; None where that is not known. variants: by name; lost: of
+    those whose files are gone or changed, why. The original needs none of them.
     """
 
     folder: Path
@@ -122,6 +123,7 @@ class Bundle:
     unsure_below: float | None = None
     unfamiliar_above: float | None = None
     variants: Mapping[str, Variant] = field(default_factory=dict)
+    lost: Mapping[str, BundleError] = field(default_factory=dict)
 
     @property
     def model(self) -> Path:
@@ -132,18 +134,33 @@ def read(folder: Path) -> Bundle:
     """The bundle in `folder`, after checking that it is whole. Raises BundleError with the reason it is refused."""
     facts = read_facts(folder)
     known = files_named(facts, folder / FACTS)
+    of_variants = {file for about in facts["variants"].values() for file in about["files"]}
     for name, digest in facts["files"].items():
         if name not in known:
             raise BundleError(what=f"The bundle {folder} names a file that no bundle has: {name!r}.")
-        _check_file(folder / name, digest)
+        if name not in of_variants:
+            _check_file(folder / name, digest)
     task, classes, thresholds = what_is_named(facts, folder / FACTS)
     preprocess = preprocess_of(facts["preprocess"], folder / FACTS)
     variants = {
         name: Variant(name, tuple(folder / file for file in about["files"]), about["measured"])
         for name, about in facts["variants"].items()
     }
+    lost = {name: error for name, variant in variants.items() if (error := _lost(variant, facts["files"])) is not None}
+    variants = {name: variant for name, variant in variants.items() if name not in lost}
     doubted = what_is_doubted(facts, folder / FACTS)
-    return Bundle(folder, facts, classes, preprocess, task, thresholds, *doubted, variants)
+    return Bundle(folder, facts, classes, preprocess, task, thresholds, *doubted, variants, lost)
+
+
+def _lost(variant: Variant, digests: Mapping[str, str]) -> BundleError | None:
+    """Why a variant cannot be opened, None where it is whole."""
+    try:
+        for path in variant.files:
+            _check_file(path, digests[path.name])
+    except BundleError as error:
+        fix = "Make it again with rehead export, or copy the whole bundle again. The original does not need it."
+        return BundleError(what=error.what, why=error.why, fix=fix)
+    return None
 
 
 def read_head(folder: Path) -> Head:
@@ -190,11 +207,26 @@ def write(
 def add_variant(bundle: Bundle, name: str, files: Mapping[str, Path], measured: Mapping[str, Any]) -> Bundle:
     """The bundle with another form of its model, or with a new one in place of its namesake; whole or not at all.
 
-    files: by the name that each gets in the bundle, the one to open first.
+    files: by the name that each gets in the bundle, the one to open first. Variants that are not whole are left behind. One
+    that another process added meanwhile stays. Raises BundleError where the model itself was replaced meanwhile.
     """
-    kept = {other: about for other, about in bundle.facts["variants"].items() if other != name}
-    gone = set(bundle.facts["variants"].get(name, {"files": ()})["files"])
-    names = [file for file in bundle.facts["files"] if file not in gone]
+    import filelock
+
+    with filelock.FileLock(bundle.folder.resolve().with_name(f".{bundle.folder.resolve().name}.lock")):
+        now = read(bundle.folder)
+        if now.facts["files"][MODEL] != bundle.facts["files"][MODEL]:
+            raise BundleError(
+                what=f"The bundle {bundle.folder} was replaced meanwhile: {name} is of the model before.",
+                fix="Export again.",
+            )
+        return _with_variant(now, name, files, measured)
+
+
+def _with_variant(bundle: Bundle, name: str, files: Mapping[str, Path], measured: Mapping[str, Any]) -> Bundle:
+    gone = {name, *bundle.lost}
+    kept = {other: about for other, about in bundle.facts["variants"].items() if other not in gone}
+    dropped = {file for other in gone for file in bundle.facts["variants"].get(other, {"files": ()})["files"]}
+    names = [file for file in bundle.facts["files"] if file not in dropped]
     variants = {**kept, name: {"files": list(files), "measured": dict(measured)}}
     with replaced_folder(bundle.folder) as temporary:
         for file in names:

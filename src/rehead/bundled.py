@@ -36,6 +36,12 @@ def with_bundle(
     if folder is None:
         return asked, from_run
     name = str(read(folder).facts["backbone"].get("name", "unknown"))
+    weights = asked.get("weights")
+    if weights is not None and _path(weights) != folder:
+        raise RecipeError(
+            what=f"The bundle {folder} has weights of its own, and --weights says {weights}.",
+            fix="Leave --weights out, or the bundle.",
+        )
     other = asked.get("backbone")
     if other not in (None, name) and not is_bundle(_path(other)):
         raise RecipeError(

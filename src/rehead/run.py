@@ -18,7 +18,7 @@ from rehead.begin import Wish, begun
 from rehead.bundled import with_bundle
 from rehead.data.catalog import Catalog, as_csv
 from rehead.deeper import tune_layers
-from rehead.errors import ReheadError, counted, missing_extras
+from rehead.errors import MissingExtra, ReheadError, counted, missing_extras
 from rehead.exporting.agreement import compare
 from rehead.exporting.graph import with_head
 from rehead.extraction import sample_pixels
@@ -225,7 +225,8 @@ def _reported(tuned: Tuned, catalog: Catalog, cache: Path, progress: Progress, c
             reported = write_report(tuned.run, catalog=catalog, cache=cache, progress=progress)
     except (ReheadError, OSError) as error:
         why = error.what if isinstance(error, ReheadError) else f"{error.strerror or error}."
-        progress.note(f"No report was written: {why} `rehead report {tuned.run}` writes it later.")
+        fix = f" {error.fix}." if isinstance(error, MissingExtra) else ""
+        progress.note(f"No report was written: {why}{fix} `rehead report {tuned.run}` writes it later.")
         return tuned
     except KeyboardInterrupt:  # of the report alone: the model is finished
         progress.note(f"The report was left out. `rehead report {tuned.run}` writes it later.")

@@ -102,6 +102,8 @@ def open_runner(bundle: Bundle, variant: str | None, workers: int) -> Runner:
     """
     path = bundle.model
     if variant is not None:
+        if variant in bundle.lost:
+            raise bundle.lost[variant]
         if variant not in bundle.variants:
             raise _no_variant(bundle, variant)
         path = bundle.variants[variant].files[0]

@@ -219,5 +219,5 @@ def _say_mistyped(error: Any) -> None:
 
 
 def _aborted() -> int:
-    print("Aborted. What was computed is kept; the same command goes on from there.", file=sys.stderr)
+    print("Aborted. What was finished is kept; the same command goes on from there.", file=sys.stderr)
     return ABORTED

@@ -33,17 +33,22 @@ app.add_typer(runs_app, name="runs", invoke_without_command=True)
 app.add_typer(cache_app, name="cache", invoke_without_command=True)
 
 
-@app.callback()
-def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         import rehead
 
         print(rehead.__version__)
         raise typer.Exit
-    del debug  # read by `guarded` before commands are parsed
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    del debug, version  # the first is read by `guarded` before commands are parsed
 
 
 app.command()(tune)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rehead.variants.measured import Figures, Measured
 
 NONE = "–"
+ENOUGH = 100  # photos, of which one is a point
 
 
 def export(
@@ -82,6 +83,10 @@ def show_measured(measured: Measured, name: str) -> None:
     rows.append((f"photos a second, {counted(measured.cores, 'core')}", *(f"{f.photos_per_s:.1f}" for f in both)))
     show_table([counted(measured.n, "photo"), "original", name], rows, right=[1, 2])
     say(f"\n{_agreement(measured)}")
+    if measured.n < ENOUGH:
+        say(
+            f"{counted(measured.n, 'photo')} say little: one of them is {100 / measured.n:.0f} points. Name more: --photos DIR"
+        )
 
 
 def _score(figures: Figures) -> str:

@@ -118,6 +118,7 @@ def explain(
     ),
     label: Annotated[Optional[str], typer.Option("--class", help="The class to look for; else what is named.")] = None,
     neighbours: Annotated[int, typer.Option(min=0, help="Photos it learned from that look most like this one.")] = 5,
+    variant: Annotated[Optional[str], typer.Option(help="A form of the model that `rehead export` made.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file that is at --out.")] = False,
     cache: Cache = None,
 ) -> None:
@@ -130,7 +131,7 @@ def explain(
     from rehead.predict import load
 
     check_picture(out, force=force)
-    model = load(bundle)
+    model = load(bundle, variant=variant)
     heat = run_explain(model, photo, label)
     write_overlay(heat, out, force=force)
     say(f"{printable(str(out))}: where it sees {printable(heat.label)}, by {heat.method}")

@@ -93,7 +93,9 @@ def _located(name: str, weights: Path | None) -> Place:
 
 def _check_torch(name: str) -> None:
     if importlib.util.find_spec("torch") is None:
-        raise MissingExtra("torch", "tune", f"The backbone {name}")
+        missing = MissingExtra("torch", "tune", f"The backbone {name}")
+        missing.fix += "; or take a bundle as the backbone, which needs none: --backbone BUNDLE"
+        raise missing
 
 
 def _kept(cache: Path, folder: Path, card: Card, write: Callable[[Path], None]) -> Card:

@@ -34,8 +34,9 @@ KINDS = ("Conv", *ACTIVATIONS, "Gemm", "MatMul")
 
 def to_int8(bundle: Bundle, folder: Path, calibration: Calibration) -> Made:
     """`int8.onnx` in `folder`. Raises MissingExtra."""
-    if importlib.util.find_spec("onnx") is None:
-        raise MissingExtra("onnx", "tune", "Exporting to onnx-int8")
+    for library in ("onnx", "sympy"):  # the second by ONNX Runtime's tools; it comes with torch
+        if importlib.util.find_spec(library) is None:
+            raise MissingExtra(library, "tune", "Exporting to onnx-int8")
     runtime()
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static

@@ -56,7 +56,7 @@ def photos_of(
         except RunError as error:
             raise RunError(
                 what=f"The photos of the bundle {bundle.folder} are not known: an export is judged on photos held out.",
-                why=error.what,
+                why=f"It does not lie in the run that made it: {error.what}",
                 fix="Name labelled photos, best those of its run: --photos DIR",
             ) from error
         catalog = finished.catalog
