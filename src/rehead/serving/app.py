@@ -59,7 +59,9 @@ def make_app(
         generate_unique_id_function=lambda route: str(route.name),
     )
     app.state.service = service
-    app.state.feedback = opened_feedback(feedback, list(models.values())) if feedback is not None else {}
+    app.state.feedback = {}
+    if feedback is not None:
+        app.state.feedback = opened_feedback(feedback, list(models.values()), pixels=service.limits.pixels)
     app.state.tiles = neighbours.Tiles()
     # What /docs says of a token: `Gate` is what asks for it.
     known = [Security(HTTPBearer(auto_error=False))] if token is not None else []

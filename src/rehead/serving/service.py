@@ -96,7 +96,7 @@ def service_of(
 ) -> Service:
     """The parts, put together. workers: photos under way at once, by default one a core."""
     metrics = Metrics()
-    crew = Crew(workers or n_cores(), limits.queue, metrics.batch)
+    crew = Crew(workers or n_cores(), limits.queue, limits.pixels, metrics.batch)
     room = Room(limits.held_bytes)
     metrics.watch(lambda: crew.n_waiting, lambda: room.held_bytes)
     return Service(Shelf(models), crew, room, limits, metrics, journal or Journal(), feedback)
