@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from rehead.serving import corrections, neighbours, routes
+from rehead.serving.ending import Ending
 from rehead.serving.feedback import opened_feedback
 from rehead.serving.files import documentation, page
 from rehead.serving.gate import Gate
@@ -85,6 +86,7 @@ def _layers(
     """From the outside in. Other origins come before the gate: a browser asks for permission without a token."""
     layers = [
         Middleware(Journaled, journal=service.journal, observe=service.metrics.request),
+        Middleware(Ending, is_closing=lambda: service.is_closing),
         Middleware(Lingering, linger_s=service.limits.linger_s),
         Middleware(Secured),
     ]
