@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from little import GOLDEN, bundle, heavy, picture
-from served import Answer, Program, program
+from served import BOUNDARY, Answer, Program, form, program
 
 from rehead.cli.service import _origin, _token
 from rehead.errors import RecipeError, RunError
@@ -66,18 +66,19 @@ def test_what_is_under_way_is_answered_first(tmp_path: Path, number: int) -> Non
 
 
 def test_answers_after_the_signal_close_their_connections(tmp_path: Path) -> None:
-    running = Program(bundle(tmp_path / "bundle"), "--threads", "1")
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)) as client:
-        client.request("GET", "/healthz")
-        before = client.getresponse()
-        before.read()
-        client.request("POST", "/v1/predict", heavy(40), {"Content-Type": "image/png"})
-        time.sleep(0.15)
-        running.process.send_signal(signal.SIGTERM)
-        after = client.getresponse()
-        assert (before.getheader("connection"), before.will_close) == (None, False)
-        assert (after.status, after.getheader("connection")) == (200, "close")
-    assert running.end() == 0
+    kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    with program(bundle(tmp_path / "bundle"), "--threads", "1") as running:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)) as client:
+            client.request("GET", "/healthz")
+            before = client.getresponse()
+            before.read()
+            client.request("POST", "/v1/predict", form([(str(i), heavy(9)) for i in range(8)]), kind)
+            time.sleep(0.15)  # they take a second and more
+            running.process.send_signal(signal.SIGTERM)
+            after = client.getresponse()
+            assert (before.getheader("connection"), before.will_close) == (None, False)
+            assert (after.status, after.getheader("connection")) == (200, "close")
+        assert running.end() == 0
 
 
 def test_where_corrections_lie_and_by_what_they_are_learned_is_said_at_the_start(tmp_path: Path) -> None:
