@@ -22,6 +22,7 @@ from served import here
 from rehead.data.folders import read_folder
 from rehead.data.rows import Request
 from rehead.data.targets import task_of
+from rehead.errors import RunError
 from rehead.serving.feedback import LOCK, Feedback, opened_feedback
 from rehead.serving.models import Loaded, load_named
 from rehead.serving.problems import Problem
@@ -77,11 +78,25 @@ def test_a_label_is_read_again_as_it_was_said_or_refused(model: Loaded, text: st
 
 
 @pytest.mark.parametrize("text", ["", " ", "..", "../a", "a/b", "a\\b", ".a", "a.", "con", "LPT1.x", "a:b", "x" * 101, "a\nb",
-                                  "a\u202eb", "\u200d", "@eaDir", "a;b", "lost+found"])  # fmt: skip
+                                  "a\u202eb", "\u200d", "@eaDir", "a;b", "lost+found",
+                                  "train", "Test", "val", "valid", "validation", "test1"])  # fmt: skip
 def test_what_is_no_label_is_refused(model: Loaded, folder: Path, text: str) -> None:
     with pytest.raises(Problem) as refused:
         Feedback(folder).keep(model, RED, text)
     assert refused.value.status == 422
+    assert files(folder) == []
+
+
+def test_a_class_that_is_a_word_of_a_split_is_refused_with_the_reason(folder: Path, tmp_path: Path) -> None:
+    vehicles = load_named("vehicles", bundle(tmp_path / "made", ["train", "plane", "ship"]))
+    with pytest.raises(Problem, match="read as a part of a split"):
+        Feedback(folder).keep(vehicles, RED, "train")
+    assert Feedback(folder).keep(vehicles, RED, "training").label == "training"
+
+
+def test_a_picture_of_more_pixels_than_the_service_takes_is_not_kept(model: Loaded, folder: Path) -> None:
+    with pytest.raises(Problem, match="32 x 32 pixels"):
+        Feedback(folder, pixels=1000).keep(model, RED, "bee")
     assert files(folder) == []
 
 
@@ -146,7 +161,7 @@ def test_there_is_a_bound_on_all_of_them(model: Loaded, folder: Path) -> None:
     assert refused.value.status == 507
     feedback.keep(model, RED, "ant")  # which takes no more
     with pytest.raises(Problem, match="no room"):
-        Feedback(folder, least_free_bytes=1 << 60).keep(model, BLUE, "bee")
+        Feedback(folder, free_bytes=1 << 60).keep(model, BLUE, "bee")
     assert len(files(folder)) == 1
 
 
@@ -258,3 +273,14 @@ def test_models_whose_folders_would_be_one_are_refused(tmp_path: Path) -> None:
     models = [load_named(name, bundle(tmp_path / f"{i}")) for i, name in enumerate(("a b", "a-b"))]
     with pytest.raises(Exception, match="would lie in one folder"):
         opened_feedback(tmp_path / "feedback", models)
+
+
+@pytest.mark.parametrize("where", ["pets", "pets/bundle", "pets/bundle/kept/deep", "link"])
+def test_a_folder_that_holds_a_served_bundle_or_lies_in_one_is_refused(tmp_path: Path, where: str) -> None:
+    model = load_named("pets", bundle(tmp_path / "pets" / "bundle"))
+    (tmp_path / "link").symlink_to(tmp_path / "pets" / "bundle")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RunError, match="cannot be kept"):
+        opened_feedback(tmp_path / where, [model])
+    assert sorted(tmp_path.rglob("*")) == before
+    assert opened_feedback(tmp_path / "pets" / "feedback", [model])

@@ -165,6 +165,27 @@ def test_a_picture_can_be_pasted(page: Seen) -> None:
     assert page.text(".card .file").startswith("pasted")
 
 
+def test_a_name_that_turns_its_direction_unseen_is_written_out(page: Seen) -> None:
+    name = "photo\u202egnp.exe\u2066.png"
+    page.page.set_input_files("#files", {"name": name, "mimeType": "image/png", "buffer": picture(COLOURS["red"])})
+    page.done(1)
+    told = "photo\\u202Egnp.exe\\u2066.png"
+    assert page.text(".card .file") == told
+    assert page.page.locator(".card .file").get_attribute("title") == told
+    with page.page.expect_download() as saved:
+        page.page.click("#save")
+    assert saved.value.path().read_text(encoding="utf-8-sig").split("\n")[1].startswith(f"{told},red,")
+
+
+def test_what_is_no_picture_takes_little_room(page: Seen) -> None:
+    page.page.set_input_files("#files", {"name": "a.png", "mimeType": "image/png", "buffer": b"text"})
+    page.done(1)
+    box = page.page.locator(".card .look").bounding_box()
+    assert box is not None
+    assert box["height"] <= 60
+    assert page.text(".card .look") == "no picture"
+
+
 def test_a_folder_can_be_dropped(page: Seen, tmp_path: Path) -> None:
     pictures(tmp_path / "album" / "deep", red=COLOURS["red"])
     pictures(tmp_path / "album", blue=COLOURS["blue"])

@@ -100,7 +100,7 @@ def test_a_name_that_is_no_folder_is_refused_where_it_was_typed(page: Seen, serv
     page.add(*pictures(tmp_path, one=COLOURS["red"]))
     page.done(1)
     page.page.click("text=Wrong?")
-    for text in ("../../etc", "con", ".hidden", "a\u202eb"):
+    for text in ("../../etc", "con", ".hidden", "a\u202eb", "train", "x" * 101):
         page.page.fill("input[list=classes]", text)
         page.page.click("text=Keep it")
         until(
@@ -143,6 +143,24 @@ def test_labels_are_ticked_and_numbers_are_typed(page: Seen, service: Any, tmp_p
         service.ask(
             "DELETE", f"/v1/feedback/{rows[name].partition('/')[2][:64]}?model={name}", Authorization=f"Bearer {TOKEN}"
         )
+
+
+def test_eight_labels_show_whole_on_a_phone(chromium: Any, service: Program, tmp_path: Path) -> None:
+    said = service.get("/v1/model", Authorization=f"Bearer {TOKEN}").json
+    known = said["models"][1]["classes"]
+    known += [f"shape {i}" for i in range(8 - len(known))]
+    login = {"username": "me", "password": TOKEN}
+    phone = {"width": 390, "height": 844}
+    address = f"http://127.0.0.1:{service.port}/"
+    with seen(chromium, address, http_credentials=login, viewport=phone) as one:
+        one.page.route("**/v1/model", lambda route: route.fulfill(json=said))
+        one.page.select_option("#model", "shapes")
+        one.add(*pictures(tmp_path, one=COLOURS["red"]))
+        one.done(1)
+        one.page.click("text=Wrong?")
+        assert one.page.locator(".correct input[type=checkbox]").count() == 8
+        assert one.page.locator(".correct fieldset").evaluate("one => one.scrollHeight <= one.clientHeight")
+        assert one.fits
 
 
 def test_without_the_token_there_is_no_page(service: Program) -> None:

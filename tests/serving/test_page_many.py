@@ -68,6 +68,19 @@ def test_it_can_be_stopped_and_goes_on(chromium: Any, service: Here, many: list[
         assert one.page.locator(".card.bad").count() == 0
 
 
+def test_a_service_that_is_away_is_not_called_busy_and_is_tried_again(
+    chromium: Any, service: Here, tmp_path: Path
+) -> None:
+    file = tmp_path / "one.png"
+    file.write_bytes(picture())
+    with seen(chromium, address(service)) as one:
+        one.page.route("**/v1/predict*", lambda route: route.abort(), times=1)
+        one.add(file)
+        until(lambda: one.text("#progress-text").startswith("The service cannot be reached, trying again:"))
+        one.done(1)
+        assert one.text(".card .answer") == "red"
+
+
 @pytest.mark.slow
 def test_a_service_that_cannot_be_reached_is_told_and_can_be_asked_again(
     chromium: Any, service: Here, tmp_path: Path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import signal
@@ -15,11 +17,11 @@ from pathlib import Path
 
 import pytest
 from little import GOLDEN, bundle, heavy, picture
-from served import Answer, Program, program
+from served import BOUNDARY, Answer, Program, form, program
 
 from rehead.cli.service import _origin, _token
 from rehead.errors import RecipeError, RunError
-from rehead.serving.models import named_bundles
+from rehead.serving.models import load_named, named_bundles
 from rehead.serving.server import bound
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -63,6 +65,31 @@ def test_what_is_under_way_is_answered_first(tmp_path: Path, number: int) -> Non
         running.predict(picture())
 
 
+def test_answers_after_the_signal_close_their_connections(tmp_path: Path) -> None:
+    kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    with program(bundle(tmp_path / "bundle"), "--threads", "1") as running:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)) as client:
+            client.request("GET", "/healthz")
+            before = client.getresponse()
+            before.read()
+            client.request("POST", "/v1/predict", form([(str(i), heavy(9)) for i in range(8)]), kind)
+            time.sleep(0.15)  # they take a second and more
+            running.process.send_signal(signal.SIGTERM)
+            after = client.getresponse()
+            assert (before.getheader("connection"), before.will_close) == (None, False)
+            assert (after.status, after.getheader("connection")) == (200, "close")
+        assert running.end() == 0
+
+
+def test_where_corrections_lie_and_by_what_they_are_learned_is_said_at_the_start(tmp_path: Path) -> None:
+    place, golden = tmp_path / "my feedback", GOLDEN / "bundle-2-number"
+    with program(f"pets={BUNDLE}", f"sizes={golden}", "--feedback", place) as running:
+        assert running.said[0]["corrections"] == {
+            "pets": f"rehead tune '{place}/pets'",
+            "sizes": f"rehead tune '{place}/sizes' --task regression",
+        }
+
+
 def test_a_port_that_is_in_use(rehead: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -90,6 +117,10 @@ def test_names_of_bundles(tmp_path: Path) -> None:
     inside = bundle(tmp_path / "pets-1" / "bundle")
     odd = bundle(tmp_path / "a=b")
     assert named_bundles([str(inside), f"x={inside}", str(odd)]) == {"pets-1": inside, "x": inside, "a=b": odd}
+    with pytest.raises(RunError, match="it has a slash") as caught:
+        named_bundles([f"a/b={inside}"])
+    assert f"a-b={inside}" in caught.value.fix
+    assert load_named("pets", str(inside)).folder == inside
     for argument in ("=x", "x="):
         with pytest.raises(RunError, match="no name=path"):
             named_bundles([argument])

@@ -64,6 +64,27 @@ def test_another_content_type(service: Here, kind: str) -> None:
     refused(service.predict(picture(), Content_Type=kind), 415, "multipart/form-data", "image/*")
 
 
+def test_a_form_without_a_boundary_is_told_what_it_lacks(service: Here) -> None:
+    refused(service.predict(picture(), Content_Type="multipart/form-data"), 415, "no boundary")
+
+
+def test_more_pixels_than_the_service_takes_are_refused_before_they_are_decoded(folder: Path) -> None:
+    with here({"little": folder}, limits=Limits(pixels=32 * 32)) as running:
+        assert running.service.models()["limits"]["pixels"] == 32 * 32
+        assert running.predict(picture(size=32)).status == 200
+        answer = running.predict(picture(size=33)[:-20])  # its end is gone: to decode it would say so
+        assert answer.status == 422
+        assert "33 x 33 pixels" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/docs", "/healthz", "/readyz", "/metrics", "/v1/model"])
+def test_who_asks_for_the_head_alone_gets_what_stands_above_the_answer(service: Here, path: str) -> None:
+    head, whole = service.ask("HEAD", path), service.get(path)
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    refused(service.ask("DELETE", path), 405)
+
+
 def test_a_form_that_is_none(service: Here) -> None:
     kind = f"multipart/form-data; boundary={BOUNDARY}"
     whole = form([("a", picture())])
@@ -105,7 +126,7 @@ def test_a_body_that_does_not_say_how_large_it_is_is_refused_when_it_is_too_larg
             sent.append(1)
             yield bytes(1 << 20)
 
-    refused(service.ask("POST", "/v1/predict", endless(), Content_Type="image/png"), 413, "1 MB")
+    refused(service.ask("POST", "/v1/predict", endless(), Content_Type="image/png"), 413, "1 MiB")
     assert sum(sent) == 200  # it was let finish, thrown away, so that it sees why
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,16 +60,20 @@ def serve(
             models, token=token, cors=origins, hosts=own_names(host, origins), workers=threads, feedback=feedback
         )
         is_open = token is None and not is_loopback(host)
-        _greet(address_of(listening), models, app.state.service.journal, is_open=is_open)
+        tuned = {name: _tuned_by(models[name], one.folder) for name, one in app.state.feedback.items()}
+        _greet(address_of(listening), models, tuned, app.state.service.journal, is_open=is_open)
         run(app, listening)
         app.state.service.journal.say("ended")
 
 
-def _greet(address: str, models: Mapping[str, Loaded], journal: Journal, *, is_open: bool) -> None:
-    """Says what is served: words for a person at a terminal, else a line of the log. is_open: to whoever reaches it."""
+def _greet(
+    address: str, models: Mapping[str, Loaded], tuned: Mapping[str, str], journal: Journal, *, is_open: bool
+) -> None:
+    """Says what is served: words for a person at a terminal, else a line of the log. tuned: by which command a model learns
+    from its corrections. is_open: to whoever reaches it."""
     warning = f"Anyone who reaches {address} can use this service: it has no token. Pass --token-file."
     if not sys.stderr.isatty():
-        journal.say("serving", address=address, models=list(models))
+        journal.say("serving", address=address, models=list(models), **({"corrections": dict(tuned)} if tuned else {}))
         if is_open:
             journal.say("warning", message=warning)
         return
@@ -76,9 +81,16 @@ def _greet(address: str, models: Mapping[str, Loaded], journal: Journal, *, is_o
     for loaded in models.values():
         said = loaded.about["headline"]
         say(f"Model     {loaded.name}: {loaded.model.task}{f', {said}' if said else ''}", sys.stderr)
+    for name, command in tuned.items():
+        say(f"Corrected {name}: {command}", sys.stderr)
     say(f"To ask it {address}/docs", sys.stderr)
     if is_open:
         say(f"! {warning}", sys.stderr)
+
+
+def _tuned_by(loaded: Loaded, folder: Path) -> str:
+    """The command that learns from the corrections of a model, which lie in a folder of its own."""
+    return f"rehead tune {shlex.quote(str(folder))}{' --task regression' if loaded.model.task == 'regression' else ''}"
 
 
 def _check_installed() -> None:

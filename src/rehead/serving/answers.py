@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rehead.errors import PhotoError
 from rehead.pixels import prepare
 from rehead.prediction import Prediction
+from rehead.serving.dimensions import check_pixels
 from rehead.serving.likeness import like
 from rehead.serving.models import Loaded
 from rehead.serving.warmth import explained
@@ -28,17 +29,15 @@ class Wanted:
     nearest: int = 0
 
 
-def answered(loaded: Loaded, photos: Sequence[tuple[bytes, Wanted]]) -> list[Row]:
-    """A row for each picture, in order: `{"error": why}` for one that cannot be read."""
-    seen = [_pixels(data, loaded) for data, _ in photos]
-    good = [pixels for pixels in seen if not isinstance(pixels, PhotoError)]
+def answered(loaded: Loaded, photos: Sequence[tuple[bytes, Wanted]], pixels: int) -> list[Row]:
+    """A row for each picture, in order: `{"error": why}` for one that cannot be read. pixels: how many one may have."""
+    seen = [_prepared(data, loaded, pixels) for data, _ in photos]
+    good = [one for one in seen if not isinstance(one, PhotoError)]
     with_nearest = any(wanted.nearest for _, wanted in photos)
     said, near = _asked(loaded, good, with_nearest)
     return [
-        {"error": pixels.what}
-        if isinstance(pixels, PhotoError)
-        else _row(loaded, data, wanted, pixels, next(said), next(near))
-        for pixels, (data, wanted) in zip(seen, photos, strict=True)
+        {"error": one.what} if isinstance(one, PhotoError) else _row(loaded, data, wanted, one, next(said), next(near))
+        for one, (data, wanted) in zip(seen, photos, strict=True)
     ]
 
 
@@ -54,8 +53,9 @@ def _asked(
     return iter(said), iter(like(loaded, places, similarity))
 
 
-def _pixels(data: bytes, loaded: Loaded) -> NDArray[np.uint8] | PhotoError:
+def _prepared(data: bytes, loaded: Loaded, pixels: int) -> NDArray[np.uint8] | PhotoError:
     try:
+        check_pixels(data, pixels)
         return prepare(data, loaded.preprocess)
     except PhotoError as error:
         return error

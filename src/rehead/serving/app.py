@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from rehead.serving import corrections, neighbours, routes
+from rehead.serving.ending import Ending
 from rehead.serving.feedback import opened_feedback
 from rehead.serving.files import documentation, page
 from rehead.serving.gate import Gate
@@ -59,7 +60,9 @@ def make_app(
         generate_unique_id_function=lambda route: str(route.name),
     )
     app.state.service = service
-    app.state.feedback = opened_feedback(feedback, list(models.values())) if feedback is not None else {}
+    app.state.feedback = {}
+    if feedback is not None:
+        app.state.feedback = opened_feedback(feedback, list(models.values()), pixels=service.limits.pixels)
     app.state.tiles = neighbours.Tiles()
     # What /docs says of a token: `Gate` is what asks for it.
     known = [Security(HTTPBearer(auto_error=False))] if token is not None else []
@@ -83,6 +86,7 @@ def _layers(
     """From the outside in. Other origins come before the gate: a browser asks for permission without a token."""
     layers = [
         Middleware(Journaled, journal=service.journal, observe=service.metrics.request),
+        Middleware(Ending, is_closing=lambda: service.is_closing),
         Middleware(Lingering, linger_s=service.limits.linger_s),
         Middleware(Secured),
     ]

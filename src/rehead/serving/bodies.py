@@ -59,7 +59,9 @@ async def received(request: Request, share: Share, limits: Limits) -> tuple[list
     is_form = kind == b"multipart/form-data" and bool(boundary)
     if not (is_form or kind == b"application/octet-stream" or kind.startswith(b"image/")):
         said = kind.decode("latin-1")[:100] or "nothing"
-        raise Problem(415, f"The body's Content-Type is {said!r}.", fix=f"Send {KINDS}.")
+        lacks = "It has no boundary, which the program that makes the form says with it: do not set it by hand."
+        why = lacks if kind == b"multipart/form-data" else ""
+        raise Problem(415, f"The body's Content-Type is {said!r}.", why=why, fix=f"Send {KINDS}.")
     body = await _body(request, share, limits)
     if not body:
         raise Problem(400, "The body is empty.", fix=f"Send {KINDS}.")
@@ -118,6 +120,6 @@ def _too_large(limits: Limits) -> Problem:
     return Problem(
         413,
         "The body is too large.",
-        why=f"A request may have {limits.body_bytes / 1e6:.0f} MB.",
+        why=f"A request may have {limits.body_bytes / (1 << 20):g} MiB.",
         fix="Send the pictures in several requests.",
     )

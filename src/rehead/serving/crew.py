@@ -80,10 +80,11 @@ class _Lane:
 
 
 class Crew:
-    """Threads that answer. batched: told the number of photos of each batch, by a thread of the crew."""
+    """Threads that answer. pixels: that a picture may have. batched: told the number of photos of each batch, by one of
+    them."""
 
-    def __init__(self, workers: int, queue: int, batched: Callable[[int], None] = lambda _: None) -> None:
-        self.workers, self.queue = workers, queue
+    def __init__(self, workers: int, queue: int, pixels: int, batched: Callable[[int], None]) -> None:
+        self.workers, self.queue, self._pixels = workers, queue, pixels
         self._batched = batched
         self._lanes: dict[int, _Lane] = {}  # by the identity of a model, in the order of their turns
         self._n_waiting = 0
@@ -143,7 +144,8 @@ class Crew:
         while batch := self._next():
             begun = time.monotonic()
             try:
-                rows = answered(batch[0].asked.loaded, [(photo.data, photo.asked.wanted) for photo in batch])
+                photos = [(photo.data, photo.asked.wanted) for photo in batch]
+                rows = answered(batch[0].asked.loaded, photos, self._pixels)
             except Exception as error:  # such as no memory: these requests fail, and the thread goes on
                 self._fail(batch, error)
                 continue

@@ -24,7 +24,8 @@ from typing import Any
 from rehead.bundle_facts import Task
 from rehead.durable import write_bytes, write_text
 from rehead.errors import MissingExtra, RunError
-from rehead.pixels import opened
+from rehead.pixels import MAX_PIXELS, opened
+from rehead.serving.dimensions import check_pixels
 from rehead.serving.labels import checked
 from rehead.serving.models import Loaded
 from rehead.serving.problems import Problem
@@ -48,8 +49,10 @@ class Kept:
 class Feedback:
     """One folder of corrections, for models of one task."""
 
-    def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES, least_free_bytes: int = LEAST_FREE_BYTES) -> None:
-        self.folder, self._max_bytes, self._least_free_bytes = folder, max_bytes, least_free_bytes
+    def __init__(
+        self, folder: Path, *, max_bytes: int = MAX_BYTES, free_bytes: int = LEAST_FREE_BYTES, pixels: int = MAX_PIXELS
+    ) -> None:
+        self.folder, self._max_bytes, self._least_free_bytes, self._pixels = folder, max_bytes, free_bytes, pixels
         self._mutex = threading.Lock()
 
     def keep(self, loaded: Loaded, data: bytes, text: str) -> Kept:
@@ -59,7 +62,7 @@ class Feedback:
         label = checked(text, task, loaded.model.classes)
         digest = hashlib.sha256(data).hexdigest()
         with self._changing():
-            name = f"{digest}.{_ending(loaded, data)}"
+            name = f"{digest}.{_ending(loaded, data, self._pixels)}"
             if (self.folder / MANIFEST).exists() == (task == "classification") and self._is_used(task):
                 raise Problem(
                     409,
@@ -158,7 +161,8 @@ class Feedback:
 def opened_feedback(folder: Path, models: list[Loaded], **bounds: Any) -> dict[str, Feedback]:
     """Where the corrections of each model are kept, by its name: the folder itself, or one in it for each of several models.
 
-    Raises RunError where nothing can be written there, or two models' folders would be one; MissingExtra.
+    Raises RunError where nothing can be written there, a served bundle is there, or two models' folders would be one;
+    MissingExtra.
     """
     try:
         import filelock  # noqa: F401
@@ -166,6 +170,7 @@ def opened_feedback(folder: Path, models: list[Loaded], **bounds: Any) -> dict[s
         raise MissingExtra("filelock", "serve", "Keeping corrections") from None
     from rehead.data.rows import short_name
 
+    _check_apart(folder, models)
     places = {one.name: folder / short_name(one.name) if len(models) > 1 else folder for one in models}
     if len(set(places.values())) < len(places):
         raise RunError(
@@ -185,16 +190,30 @@ def opened_feedback(folder: Path, models: list[Loaded], **bounds: Any) -> dict[s
     return {name: Feedback(place, **bounds) for name, place in places.items()}
 
 
+def _check_apart(folder: Path, models: list[Loaded]) -> None:
+    """Raises RunError where corrections would be taken for parts of a bundle, or a bundle for corrections."""
+    ours = folder.resolve()
+    for one in models:
+        bundle = one.folder.resolve()
+        if ours.is_relative_to(bundle) or bundle.is_relative_to(ours):
+            raise RunError(
+                what=f"Corrections cannot be kept in {folder}.",
+                why=f"The bundle {one.folder} is served, and one of the two folders holds the other.",
+                fix="Pass --feedback with a folder of its own, such as feedback/.",
+            )
+
+
 def size_of(folder: Path) -> int:
     """The bytes of all files below."""
     return sum(os.lstat(os.path.join(place, name)).st_size for place, _, names in os.walk(folder) for name in names)
 
 
-def _ending(loaded: Loaded, data: bytes) -> str:
+def _ending(loaded: Loaded, data: bytes, pixels: int) -> str:
     """By what the bytes are, whatever their name was. Raises Problem 422 where they are no picture that can be decoded."""
     from rehead.errors import PhotoError
 
     try:
+        check_pixels(data, pixels)
         loaded.model.pixels(data)
         with opened(data) as image:
             kind = image.format or "png"

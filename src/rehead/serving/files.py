@@ -34,7 +34,7 @@ def _router(prefix: str, files: Mapping[str, bytes]) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     for name, content in files.items():
         path = prefix or "/" if name == "index.html" else f"{prefix}/{name}"
-        router.get(path, name=path)(_giving(content, _kind_of(name)))
+        router.api_route(path, methods=["GET", "HEAD"], name=path)(_giving(content, _kind_of(name)))
     return router
 
 

@@ -1,7 +1,8 @@
 """The label of a correction, checked: what a person typed or chose -> the text under which `rehead tune` reads it again.
 
 Of classes it names a folder, so it must be one that `data/folders.py` gives back letter by letter. A class of the model is
-refused only where no folder of this system can have its name; a new name also where another system could not.
+refused only where no folder of this system can have its name, or it would be read as a part of a split; a new name also where
+another system could not.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from rehead.bundle_facts import Task
+from rehead.data.folders import NUMBERED_SIDE
 from rehead.data.rows import label_of, quoted
 from rehead.data.targets import SEPARATOR, label_for, names_in
 from rehead.data.walk import is_leftover
@@ -73,6 +75,8 @@ def _no_folder(label: str) -> str:
         return "it would be a path"
     if is_leftover(label):
         return "folders of that name are hidden, or left behind by systems, and are not read"
+    if NUMBERED_SIDE.fullmatch(label):
+        return "folders of that name are read as a part of a split (train, valid, test), not as a class"
     if len(os.fsencode(label)) > MAX_BYTES:
         return f"it has more than {MAX_BYTES} bytes"
     if label_of(label) != label:

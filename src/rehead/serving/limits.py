@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rehead.pixels import MAX_PIXELS
-
 MAX_TOP = 10_000  # classes that a request may have listed: as many as any model of ours was tried with
 MAX_NEAREST = 20  # photos learned from that it may ask for, a page's worth
 
@@ -17,6 +15,8 @@ class Limits:
 
     body_bytes: of one request: twenty photos as phones take them. held_bytes: of the bodies of all requests under way;
         beside them lie at most as many again while they are taken apart. images: of one request.
+    pixels: of one picture, as its header says them: 64 times 2^20, so that the photos of phones with 64 megapixels fit. Each
+        thread holds one at a time: 192 MiB, and half a second to two and a half for a PNG of that size.
     queue: photos that wait: some seconds of work, and whoever comes later does better to come again.
     request_s: from the whole body to the answer. body_s, body_idle_s: until the body is there, and between two pieces of it.
         header_s: until the headers are there. connection_s: any one exchange, a reader that never reads included.
@@ -28,6 +28,7 @@ class Limits:
     body_bytes: int = 96 << 20
     held_bytes: int = 256 << 20
     images: int = 64
+    pixels: int = 64 << 20
     queue: int = 256
     request_s: float = 30.0
     body_s: float = 120.0
@@ -40,5 +41,5 @@ class Limits:
     watch_s: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with the pixels a picture may have."""
-        return {**asdict(self), "pixels": MAX_PIXELS}
+        """Plain values."""
+        return asdict(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -64,11 +65,12 @@ def signature(folder: Path) -> Signature:
     return tuple(sorted(rows))
 
 
-def load_named(name: str, folder: Path, variant: str | None = None) -> Loaded:
+def load_named(name: str, folder: str | os.PathLike[str], variant: str | None = None) -> Loaded:
     """The bundle in `folder`, or a variant in it, loaded, and run once so that its first answer is as quick as the others.
 
     Raises BundleError, also where the folder changes while it is read.
     """
+    folder = Path(folder)
     try:
         before = signature(folder)
     except OSError:
@@ -104,6 +106,12 @@ def _named(argument: str) -> tuple[str, Path]:
         if not name.strip() or not path.strip():
             raise RunError(what=f"{argument!r} is no name=path.", fix="For example: pets=runs/pets-1/bundle")
         return name, Path(path)
+    if equals and "/" in name and not Path(argument).exists() and Path(path).exists():
+        raise RunError(
+            what=f"{name!r} is no name for a bundle: it has a slash.",
+            why="The name stands in addresses and names a folder.",
+            fix=f"For example: {name.replace('/', '-').strip('-') or 'pets'}={path}",
+        )
     folder = Path(argument)
     whole = folder.resolve()
     return (whole.parent.name if whole.name == DEFAULT_FOLDER else whole.name) or DEFAULT_FOLDER, folder

@@ -131,3 +131,10 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Counts and times, as Prometheus reads them."""
     return Response(request.app.state.service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+# Who only wants to know whether there is an answer; nothing of it is documented twice.
+health.add_api_route("/healthz", healthz, methods=["HEAD"], include_in_schema=False)
+health.add_api_route("/readyz", readyz, methods=["HEAD"], include_in_schema=False)
+router.add_api_route("/v1/model", models, methods=["HEAD"], include_in_schema=False)
+router.add_api_route("/metrics", metrics, methods=["HEAD"], include_in_schema=False)

@@ -80,7 +80,9 @@ def server_of(app: FastAPI) -> uvicorn.Server:
         limit_concurrency=service.limits.connections,
         timeout_graceful_shutdown=service.limits.shutdown_s,
     )
-    return uvicorn.Server(config)
+    server = uvicorn.Server(config)
+    service.was_told = lambda: bool(server.should_exit)
+    return server
 
 
 async def served(server: uvicorn.Server, made: socket.socket) -> None:
@@ -108,7 +110,6 @@ async def _sweep(server: uvicorn.Server, service: Service) -> None:
             if now - seen[key] > (limits.header_s if is_idle else limits.connection_s):
                 connection.transport.abort()
         since = seen
-        service.is_closing = service.is_closing or server.should_exit
         await asyncio.sleep(SWEEP_S)
 
 

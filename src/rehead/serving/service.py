@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ LOOK_S = 0.5  # between two looks whether a client is still there, while it wait
 @dataclass
 class Service:
     """shelf: the models. crew: who answers. room: bytes. feedback: where corrected photos are kept, None where they are not.
-    is_closing: whether it was told to end."""
+    was_told: says whether it was told to end, which its server knows."""
 
     shelf: Shelf
     crew: Crew
@@ -39,8 +39,14 @@ class Service:
     metrics: Metrics
     journal: Journal
     feedback: Path | None = None
-    is_closing: bool = False
+    was_told: Callable[[], bool] = lambda: False
     is_ready: bool = field(default=False, init=False)
+    is_over: bool = field(default=False, init=False)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it ends, from the moment it is told to."""
+        return self.is_over or self.was_told()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -58,7 +64,7 @@ class Service:
         try:
             yield
         finally:
-            self.is_ready, self.is_closing = False, True
+            self.is_ready, self.is_over = False, True
             end.set()
             self.crew.close()
             watch.join(JOIN_S)
@@ -96,7 +102,7 @@ def service_of(
 ) -> Service:
     """The parts, put together. workers: photos under way at once, by default one a core."""
     metrics = Metrics()
-    crew = Crew(workers or n_cores(), limits.queue, metrics.batch)
+    crew = Crew(workers or n_cores(), limits.queue, limits.pixels, metrics.batch)
     room = Room(limits.held_bytes)
     metrics.watch(lambda: crew.n_waiting, lambda: room.held_bytes)
     return Service(Shelf(models), crew, room, limits, metrics, journal or Journal(), feedback)

@@ -88,7 +88,7 @@ export class Correction {
 /** By task: the field of a correction, what is read from it, and where to begin. */
 const FIELDS = {
   classification(model, row, last, id) {
-    const input = make("input", { type: "text", list: "classes", autocomplete: "off", autocapitalize: "none", spellcheck: "false", maxlength: "100", value: last ?? "", "aria-describedby": `${id}-hint` });
+    const input = make("input", { type: "text", list: "classes", autocomplete: "off", autocapitalize: "none", spellcheck: "false", value: last ?? "", "aria-describedby": `${id}-hint` });
     const hint = make("p", { class: "note", id: `${id}-hint`, text: `One of its ${counted(model.classes.length, "class")}, or another name.` });
     input.addEventListener("input", () => {
       const text = input.value.trim();
@@ -106,7 +106,7 @@ const FIELDS = {
   multilabel(model, row, last, id) {
     const on = new Set(last === undefined ? row.labels : last.split(";"));
     const known = model.classes.map((name) => ({ name, box: make("input", { type: "checkbox", checked: on.has(name) }) }));
-    const other = make("input", { type: "text", autocomplete: "off", maxlength: "100", id: `${id}-other` });
+    const other = make("input", { type: "text", autocomplete: "off", id: `${id}-other` });
     const boxes = known.map(({ name, box }) => make("label", {}, box, isolated(name)));
     const field = make("div", {}, make("fieldset", {}, make("legend", { text: "It shows …" }), ...boxes), make("label", { class: "what" }, "and also", other));
     const read = () => ({ label: [...known.filter(({ box }) => box.checked).map(({ name }) => name), other.value.trim()].filter(Boolean).join(";") });

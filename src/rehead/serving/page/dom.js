@@ -18,6 +18,9 @@ export const byId = (id) => document.getElementById(id);
 /** A name whose writing direction does not turn what stands around it. */
 export const isolated = (text) => make("bdi", { text });
 
+/** A file's name in which signs that turn what follows, unseen (photo\u202Egnp.exe), are written out. */
+export const harmless = (name) => name.replace(/[\u202a-\u202e\u2066-\u2069]/g, (sign) => `\\u${sign.charCodeAt(0).toString(16).toUpperCase()}`);
+
 /** "1 picture", "3 pictures", "2 classes". */
 export const counted = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
 

@@ -4,13 +4,14 @@
 import * as camera from "./camera.js";
 import { Card } from "./card.js";
 import { asCsv } from "./csv.js";
-import { byId, counted, isolated, make, say } from "./dom.js";
+import { byId, counted, harmless, isolated, make, say } from "./dom.js";
 import * as intake from "./intake.js";
 import { Sending } from "./sending.js";
 import { described } from "./service.js";
 
 const TOP = 25; // classes asked for at once; the rest on demand
 const NEAREST = 5;
+const WAITS = { busy: "The service is busy, waiting:", away: "The service cannot be reached, trying again:" };
 const NAMED = 12; // classes that are counted in a line
 
 let served = { models: [], feedback: false, limits: { images: 8, body_bytes: 16e6 } };
@@ -77,7 +78,7 @@ async function choose(name) {
 }
 
 function add(some) {
-  const added = some.map(({ file, name }) => ({ file, name, row: null, why: null }));
+  const added = some.map(({ file, name }) => ({ file, name: harmless(name), row: null, why: null }));
   for (const picture of added) picture.card = new Card(picture, { again: () => again(picture), changed: tally });
   for (const picture of added) picture.card.wait(model, served);
   pictures.push(...added);
@@ -106,14 +107,14 @@ function onFailure(picture, why) {
   picture.card.show({ canAgain: true });
 }
 
-function onMove(busyS) {
+function onMove(waits) {
   const done = pictures.filter(({ row, why }) => row || why).length;
   const isOver = sending.isIdle || pictures.length === 0;
   byId("progress").hidden = isOver;
   byId("done").max = Math.max(1, pictures.length);
   byId("done").value = done;
   byId("stop").textContent = sending.isStopped ? "Go on" : "Stop";
-  const what = sending.isStopped ? "Stopped at" : busyS ? "The service is busy, waiting:" : "Answered";
+  const what = sending.isStopped ? "Stopped at" : (WAITS[waits] ?? "Answered");
   byId("progress-text").textContent = `${what} ${done} of ${pictures.length}`;
   tally();
   if (isOver && pictures.length > 0) say(summary());

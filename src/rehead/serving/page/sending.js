@@ -16,7 +16,7 @@ export class Sending {
   #lot = 0; // which grows when all is cleared: what was under way then is dropped
 
   /** settings(): of a request. limits(): of the service. told: {began, answered(picture, row, answer), failed(picture, why),
-   * moved(busy_s)}, where moved follows each change, and busy_s is how long the service asked to be left alone, or 0. */
+   * moved(waits)}, where moved follows each change, and waits is "busy" or "away" while the service is waited for, else "". */
   constructor(settings, limits, told) {
     Object.assign(this, { settings, limits, told });
   }
@@ -36,7 +36,7 @@ export class Sending {
 
   stop() {
     this.#stop?.abort();
-    this.told.moved(0);
+    this.told.moved("");
   }
 
   goOn() {
@@ -53,10 +53,10 @@ export class Sending {
   }
 
   #run() {
-    if (this.isStopped) return this.told.moved(0);
+    if (this.isStopped) return this.told.moved("");
     this.#stop ??= new AbortController();
     while (this.#lanes < LANES && this.#waiting.length > 0) this.#lane(this.#stop.signal);
-    this.told.moved(0);
+    this.told.moved("");
   }
 
   async #lane(signal) {
@@ -80,7 +80,7 @@ export class Sending {
   async #send(group, signal) {
     const most = this.limits().body_bytes - 10_000; // what a form adds
     const small = group.filter((picture) => picture.file.size <= most);
-    for (const picture of group) if (!small.includes(picture)) this.told.failed(picture, `larger than the ${Math.floor(most / 1e6)} MB that a request may have`);
+    for (const picture of group) if (!small.includes(picture)) this.told.failed(picture, `larger than the ${Math.floor(this.limits().body_bytes / 2 ** 20)} MiB that a request may have`);
     if (small.length > 0) await this.#asked(small, signal);
   }
 
@@ -95,25 +95,25 @@ export class Sending {
         const answer = await answered(files, this.settings(), signal);
         if (signal.aborted) return back();
         answer.results.forEach((row, i) => this.told.answered(group[i], row, answer));
-        return this.told.moved(0);
+        return this.told.moved("");
       } catch (error) {
         if (signal.aborted) return back();
-        if (error.status === 503) await this.#rest(error.waitS ?? 1, signal);
-        else if (error.status === 0 && tries < TRIES) await this.#rest(2 ** (tries - 1), signal);
+        if (error.status === 503) await this.#rest("busy", error.waitS ?? 1, signal);
+        else if (error.status === 0 && tries < TRIES) await this.#rest("away", 2 ** (tries - 1), signal);
         else if (HALVED.includes(error.status) && group.length > 1) {
           const half = Math.ceil(group.length / 2);
           await this.#asked(group.slice(0, half), signal);
           return this.#asked(group.slice(half), signal);
         } else {
           for (const picture of group) this.told.failed(picture, error.message);
-          return this.told.moved(0);
+          return this.told.moved("");
         }
       }
     }
   }
 
-  #rest(seconds, signal) {
-    this.told.moved(seconds);
+  #rest(why, seconds, signal) {
+    this.told.moved(why);
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, 1000 * seconds);
       signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
