@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import make_photos
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -737,3 +738,13 @@ def test_real_photos_are_recognised(tmp_path: Path, folder: str, layout: str, n:
 def test_an_empty_name_is_not_the_current_folder(names: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="A name of photos is empty"):
         open_source(names.pop("source"), cache=tmp_path, **names)
+
+
+def test_corrections_of_several_models_are_not_taken_for_classes(tmp_path: Path) -> None:
+    for model in ("pets", "wild"):
+        make_photos(tmp_path / "feedback" / model, {"red": 2, "blue": 2})
+        (tmp_path / "feedback" / model / ".feedback.lock").touch()
+    with pytest.raises(SourceError, match="each model by itself: pets, wild") as error:
+        open_source(tmp_path / "feedback", cache=tmp_path)
+    assert f"rehead tune {tmp_path / 'feedback' / 'pets'}" in error.value.fix
+    assert len(open_source(tmp_path / "feedback" / "pets", cache=tmp_path).rows) == 4

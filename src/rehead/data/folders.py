@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
+from rehead.data.corrections import check_one_model
 from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, file_below, label_of, reader_below, short_name
 from rehead.data.tables import find_manifest, read_manifest
 from rehead.data.walk import files_below
@@ -70,6 +71,7 @@ def read_folder(source: str | Path, request: Request, layout: str = "auto") -> S
     shown = request.shown or str(folder)
     if not paths:
         raise _empty(shown, skipped)
+    check_one_model(folder, shown)
     if layout in ("auto", "manifest"):
         manifest = find_manifest(folder, paths)
         if manifest:

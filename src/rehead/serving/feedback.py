@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rehead.bundle_facts import Task
+from rehead.data.corrections import LOCK
 from rehead.durable import write_bytes, write_text
 from rehead.errors import MissingExtra, RunError
 from rehead.pixels import MAX_PIXELS, opened
@@ -33,7 +34,7 @@ from rehead.serving.problems import Problem
 MAX_BYTES = 10 << 30  # of all corrections: some thousand photos as phones take them
 LEAST_FREE_BYTES = 1 << 30  # of the disk, which others need too
 LOCK_S = 10  # a change takes milliseconds; whoever holds the folder longer hangs
-PHOTOS, MANIFEST, LOCK = "photos", "feedback.csv", ".feedback.lock"
+PHOTOS, MANIFEST = "photos", "feedback.csv"
 ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "HEIF": "heic", "JPEG2000": "jp2"}  # others: their own names
 
 
