@@ -237,6 +237,7 @@ def test_predict_writes_a_row_for_each_file_and_3_for_bad_ones(rehead: Program, 
     assert len(out.read_text().splitlines()) == 21
 
 
+@pytest.mark.slow
 def test_the_cache_is_shown_and_cleared(rehead: Program, photos: Path, cache: Path, tmp_path: Path) -> None:
     own = {"REHEAD_CACHE": str(tmp_path / "own")}
     import shutil

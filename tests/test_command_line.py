@@ -298,6 +298,7 @@ def test_the_readme_is_true_of_cats_and_dogs(rehead: Program, tmp_path: Path) ->
 
 
 @pytest.mark.realdata
+@pytest.mark.slow
 def test_ants_and_bees_are_told_apart_and_the_bundle_judges_them_the_same(rehead: Program) -> None:
     ants = answer(rehead("tune", DATA / "hymenoptera", "--json"))
     assert ants["verdict"]["top1"]["n"] == 153

@@ -114,6 +114,7 @@ def test_a_part_of_a_layer_of_another_network_learns_with_a_random_mlp_on_top(
     assert "Kept behind layer4.0: 16 photos" in log
 
 
+@pytest.mark.slow
 def test_bad_photos_are_skipped_when_training_from_photos(folder: Path, cache: Path, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
     (photos / "red" / "0.png").write_bytes((photos / "red" / "0.png").read_bytes()[:200])
@@ -284,6 +285,7 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_bits(
         assert (run / "bundle" / "model.onnx").read_bytes() == graph(tuned), moment
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_only_with_its_own_photos_and_recipe_unless_forced(
     folder: Path, cache: Path, tmp_path: Path
 ) -> None:

@@ -145,6 +145,7 @@ def test_a_class_of_which_nothing_is_left_is_an_error_that_says_what_to_do(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_photos_in_an_archive_are_read_from_it(green: Path, cache: Path, empty_cache: Path, tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
     archive = shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "photos")
@@ -176,6 +177,7 @@ def test_another_share_to_hold_out_is_refused(first: rehead.Tuned, green: Path, 
         rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "run", valid_fraction=0.5, report=False)
 
 
+@pytest.mark.slow
 def test_only_the_photos_that_a_limit_let_in_are_learned_again(
     green: Path, cache: Path, empty_cache: Path, tmp_path: Path
 ) -> None:

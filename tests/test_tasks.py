@@ -197,6 +197,7 @@ def test_a_random_head_and_layers_learn_labels_from_the_photos(shapes: Path, cac
     assert tuned.verdict.mean_ap.value > 0.8
 
 
+@pytest.mark.slow
 def test_deeper_layers_learn_numbers(sizes: Path, cache: Path, tmp_path: Path) -> None:
     tuned = rehead.tune(
         sizes, cache=cache, train="last:1", epochs=2, batch_size=8, views=1, out=tmp_path / "run", report=False

@@ -108,6 +108,7 @@ def test_a_name_that_comes_twice_is_told_apart_by_its_file() -> None:
     assert labels == ["a", "b=1.pth", "b=2.pth"]
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_what_to_type(
     rehead: Program, folder: Path, weights: Path, tmp_path: Path
 ) -> None:

@@ -46,6 +46,7 @@ def hub(tmp_path: Path, tiny: Path) -> Path:
     return folder.parent
 
 
+@pytest.mark.slow
 def test_the_winner_of_a_race_on_the_training_side_is_put_into_the_recipe(
     photos: Path, tiny: Path, cache: Path, tmp_path: Path
 ) -> None:

@@ -182,6 +182,7 @@ def test_a_program_that_would_run_something_is_not_opened(
     assert why in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_pickle_in_a_program_is_not_run_and_would_be_by_pytorch(files: dict[str, Path], tmp_path: Path) -> None:
     made = tmp_path / "made"
     path = changed(
