@@ -66,7 +66,7 @@ def _asked(port: int, n_clients: int, requests: list[bytes]) -> list[float]:
                     if (request := next(left, None)) is not None:
                         line.ask(request)
         for key in list(selector.get_map().values()):
-            key.fileobj.close()  # type: ignore[union-attr]
+            key.fileobj.close()
     return took
 
 

@@ -64,7 +64,8 @@ class Running:
         """What the client says: see asking.py."""
         words = [sys.executable, str(HERE / "asking.py"), str(self.port), str(n_clients), str(n_requests), str(photos)]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
-        return json.loads(done.stdout)  # type: ignore[no-any-return]
+        said: dict[str, Any] = json.loads(done.stdout)
+        return said
 
     def end(self) -> None:
         self.process.terminate()
@@ -107,8 +108,13 @@ def _saturation(bundle: Path, service: Running, photos: Path) -> dict[str, Any]:
     data = [path.read_bytes() for path in sorted(photos.iterdir())]
     pixels = [prepare(one, model.bundle.preprocess) for one in data]
     workers: dict[str, Any] = {"workers": cores, "ahead": 2 * cores}
-    engine = lambda batch: model.predict_pixels(np.stack(batch))  # noqa: E731
-    decoder = lambda batch: [prepare(one, model.bundle.preprocess) for one in batch]  # noqa: E731
+
+    def engine(batch: list[Any]) -> list[Any]:
+        return model.predict_pixels(np.stack(batch))
+
+    def decoder(batch: list[bytes]) -> list[Any]:
+        return [prepare(one, model.bundle.preprocess) for one in batch]
+
     rounds = []
     for _ in range(N_ROUNDS):
         e = max(_rate(ordered_map(engine, batched(pixels, n), **workers), len(data)) for n in ENGINE_BATCHES)

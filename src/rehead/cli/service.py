@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from rehead.serving.models import Loaded
 
 MIN_TOKEN = 16  # letters: shorter ones can be tried out
+
+LIBRARIES = ("fastapi", "fastapi_offline", "prometheus_client", "python_multipart", "uvicorn")  # of the extra
 
 
 def serve(
@@ -94,14 +97,9 @@ def _tuned_by(loaded: Loaded, folder: Path) -> str:
 
 
 def _check_installed() -> None:
-    try:
-        import fastapi  # noqa: F401
-        import fastapi_offline  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import python_multipart  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra(error.name or "fastapi", "serve", "Serving") from None
+    for library in LIBRARIES:
+        if importlib.util.find_spec(library) is None:
+            raise MissingExtra(library, "serve", "Serving")
 
 
 def _token(path: Path | None) -> str | None:

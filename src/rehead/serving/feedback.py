@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import importlib.util
 import io
 import os
 import shutil
@@ -165,10 +166,8 @@ def opened_feedback(folder: Path, models: list[Loaded], **bounds: Any) -> dict[s
     Raises RunError where nothing can be written there, a served bundle is there, or two models' folders would be one;
     MissingExtra.
     """
-    try:
-        import filelock  # noqa: F401
-    except ImportError:
-        raise MissingExtra("filelock", "serve", "Keeping corrections") from None
+    if importlib.util.find_spec("filelock") is None:
+        raise MissingExtra("filelock", "serve", "Keeping corrections")
     from rehead.data.rows import short_name
 
     _check_apart(folder, models)
