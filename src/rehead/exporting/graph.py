@@ -16,6 +16,7 @@ import numpy as np
 from rehead.bundle import Familiar, Head
 from rehead.bundle_facts import Task
 from rehead.durable import write_bytes
+from rehead.exporting.settle import settled
 from rehead.pixels import Preprocess
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def export_prefix(prefix: torch.nn.Module, preprocess: Preprocess, path: Path) -
     The tracing exporter is used: it takes a tenth of the time of the one built on torch.export and writes the same
     convolutions. Raises what the exporter raises for networks it cannot trace.
     """
+    import onnx
     import torch
 
     class FromPixels(torch.nn.Module):  # type: ignore[misc]
@@ -56,7 +58,7 @@ def export_prefix(prefix: torch.nn.Module, preprocess: Preprocess, path: Path) -
             output_names=["features"],
             dynamic_axes={"pixels": {0: "n"}, "features": {0: "n"}},
         )
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, settled(onnx.load_model_from_string(buffer.getvalue())).SerializeToString())
 
 
 def prefix_in(model: Path) -> bytes:

@@ -19,7 +19,7 @@ from rehead.durable import sha256_file, write_text
 from rehead.errors import ReheadError, WeightsUnavailable
 from rehead.pixels import Fit, Preprocess
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True)
