@@ -6,7 +6,7 @@ AT_ONCE := -n 2 --dist loadfile
 export OMP_NUM_THREADS ?= 1
 
 # What someone without PyTorch has, installed as they would: tests/test_light.py runs the program in it.
-LIGHT := .light/serve.done .light/retune.done
+LIGHT := .light/serve.done .light/head.done
 SOURCES := pyproject.toml constraints.txt $(shell find src -type f -not -name '*.pyc' -not -path '*.egg-info/*')
 
 .PHONY: demo test test-all check bench clean

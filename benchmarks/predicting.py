@@ -102,7 +102,7 @@ def starts(bundle: Path) -> dict[str, Any]:
 def sizes() -> dict[str, Any]:
     """Megabytes of what pip installed beside pip itself."""
     found = {}
-    for extra in ("serve", "retune"):
+    for extra in ("serve", "head"):
         for packages in (LIGHT / extra).glob("lib/python3*/site-packages"):
             kept = [
                 entry

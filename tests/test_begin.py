@@ -111,7 +111,7 @@ def test_a_full_cache_is_named_while_the_backbone_is_prepared(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("rehead.exporting.graph.write_bytes", full)
+    monkeypatch.setattr("rehead.exporting.prefixes.write_bytes", full)
     with pytest.raises(DiskFull) as caught:
         rehead.tune(photos, cache=tmp_path / "cache", out=tmp_path / "run", report=False)
     assert caught.value.what == f"The disk of {tmp_path / 'cache'} is full."

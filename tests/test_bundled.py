@@ -143,7 +143,7 @@ def test_a_library_that_is_not_there_is_told_with_the_extra_that_brings_it() -> 
     done = without("blake3", code="import rehead.cli.commands as c, sys; sys.argv = ['rehead', 'tune', 'x']; c.main()")
     assert done.returncode == 2
     assert "needs the library 'blake3', which is not installed" in done.stderr
-    assert 'pip install "rehead[tune]", or "rehead[retune]"' in done.stderr
+    assert 'pip install "rehead[head]"' in done.stderr
 
 
 def test_every_library_of_an_extra_is_known_by_it() -> None:

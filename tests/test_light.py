@@ -1,4 +1,4 @@
-"""The program without PyTorch, in clean environments that `make test` installs as a user would: ".[serve]", ".[retune]"."""
+"""The program without PyTorch, in clean environments that `make test` installs as a user would: ".[serve]", ".[head]"."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def bundle(photos: Path, cache: Path) -> Path:
     return rehead.tune(photos, cache=cache, out=photos.parent / "run", head="prototype", report=False).bundle
 
 
-@pytest.mark.parametrize("extra", ["serve", "retune"])
+@pytest.mark.parametrize("extra", ["serve", "head"])
 def test_there_is_no_pytorch(extra: str) -> None:
     python = program(extra).with_name("python")
     assert subprocess.run([python, "-c", "import torch"], capture_output=True).returncode == 1
@@ -77,7 +77,7 @@ def test_what_is_missing_is_said_with_what_to_install(command: list[str], tmp_pa
     done = light("serve", *command, cwd=tmp_path)
     assert done.returncode == 2
     assert "which is not installed" in done.stderr
-    assert 'pip install "rehead[tune]"' in done.stderr
+    assert f'pip install "rehead[{"tune" if command == ["backbones"] else "head"}]"' in done.stderr
 
 
 @pytest.fixture
@@ -124,6 +124,21 @@ def test_it_serves_the_same_answers_and_its_page(
     assert process.wait(timeout=20) == 0
 
 
+def test_the_default_backbone_gets_the_head_that_the_whole_install_gives_it(
+    photos: Path, tmp_path: Path, cache: Path
+) -> None:
+    done = light("head", "tune", photos, "--no-report", "--out", tmp_path / "light", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    whole = rehead.tune(photos, cache=cache, out=tmp_path / "whole", report=False)
+    ours, theirs = (bundles.read_head(bundle) for bundle in (tmp_path / "light" / "bundle", whole.bundle))
+    for (weight, bias), (other_weight, other_bias) in zip(ours.layers, theirs.layers, strict=True):
+        assert np.abs(weight - other_weight).max() < 1e-5
+        assert np.abs(bias - other_bias).max() < 1e-5
+    told = light("head", "tune", photos, "--train", "last:2", cwd=tmp_path)
+    assert told.returncode == 2
+    assert 'pip install "rehead[tune]"' in told.stderr
+
+
 @pytest.mark.parametrize("head", ["linear", pytest.param("prototype", marks=pytest.mark.slow)])
 def test_a_bundle_gets_the_head_that_the_whole_install_gives_it(
     head: str, bundle: Path, tmp_path: Path, cache: Path
@@ -133,7 +148,7 @@ def test_a_bundle_gets_the_head_that_the_whole_install_gives_it(
     bundle.rename(away)
     try:
         arguments = ["tune", "--from", away, photos, "--head", head, "--no-report", "--out", tmp_path / "light"]
-        done = light("retune", *arguments, cwd=tmp_path)
+        done = light("head", *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         whole = rehead.tune(photos, from_run=away, head=head, cache=cache, out=tmp_path / "whole", report=False)
     finally:

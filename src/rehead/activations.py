@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,7 @@ def at_the_cut(job: Job, recipe: Recipe, plan: Plan) -> Extracted:
         pooled=False,
     )
     if recipe.fit != "default":
-        prefix = type(prefix)(with_fit(prefix.card, recipe.fit), prefix.folder, prefix.network)
+        prefix = replace(prefix, card=with_fit(prefix.card, recipe.fit))
     views: list[NDArray[np.float16]] = []
     train, held_out, bad, n_stored = [], [], {}, 0
     for view in view_names(recipe.augment, recipe.views):

@@ -149,14 +149,16 @@ class MissingExtra(ReheadError):
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
         fix = f'Install it with: pip install "rehead[{extra}]"'
-        if extra == "retune":
-            fix = 'Install it with: pip install "rehead[tune]", or "rehead[retune]" if bundles are all you work with.'
+        if extra == "head":
+            fix = (
+                'Install it with: pip install "rehead[head]", which suffices to tune a head, or all of "rehead[tune]".'
+            )
         super().__init__(what=f"{purpose} needs the library {library!r}, which is not installed.", fix=fix)
 
 
 LIGHT = ("sklearn", "scipy", "lmdb", "onnx", "blake3", "imagehash", "threadpoolctl", "tomli_w", "filelock")
 EXTRA_BY_LIBRARY = {
-    **dict.fromkeys(LIGHT, "retune"),
+    **dict.fromkeys(LIGHT, "head"),
     **dict.fromkeys(
         ("torch", "torchvision", "timm", "matplotlib", "cleanlab", "captum", "jinja2", "markupsafe"), "tune"
     ),

@@ -15,7 +15,8 @@ from rehead.errors import BundleError, MissingExtra, WeightsUnavailable
 from rehead.exporting.graph import export_prefix, prefix_in
 from rehead.features.engines import Prefix
 from rehead.features.room import disk_full
-from rehead.nets.card import Card, Place, architecture_of, card_folder, card_key, find_card, locate
+from rehead.nets.card import Card, Place, architecture_of, card_folder, card_key, find_card, known_as, locate
+from rehead.nets.lite import SIZES, lite_prefix
 from rehead.progress import Progress
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def check_backbone(name: str, weights: Path | None, arguments: dict[str, Any], c
     if place.kind == "bundle" and place.path is not None:
         read(place.path)
         return
-    if find_card(cache, card_key(name, place, arguments, cut)) is not None:
+    if _is_drawn(name, place, arguments, cut) or find_card(cache, card_key(name, place, arguments, cut)) is not None:
         return
     _check_torch(name)
     from rehead.nets.backbone import check_weights, created
@@ -57,15 +58,16 @@ def ready_prefix(
     progress: Progress,
     pooled: bool = True,
 ) -> Prefix:
-    """The prefix of a backbone with its card and its graph, from the cache or made now (which loads torch).
+    """The prefix of a backbone with its card and its graph, from the cache or made now, which loads torch for all but `SIZES`.
 
     pooled: its features are averaged to one row a photo; otherwise they are what crosses the cut.
     """
     place = _located(name, weights)
     key = card_key(name, place, arguments, cut, pooled)
     folder = card_folder(cache, key)
+    card = find_card(cache, key)
     if place.kind == "bundle" and place.path is not None:
-        return Prefix(find_card(cache, key) or _kept(cache, folder, *_of_bundle(place.path)), folder, None)
+        return Prefix(card or _kept(cache, folder, *_of_bundle(place.path)), folder, None, "onnxruntime")
 
     @functools.cache
     def load() -> Backbone:
@@ -74,20 +76,35 @@ def ready_prefix(
 
         return load_backbone(name, weights=weights, arguments=arguments, cut=cut)
 
-    card = find_card(cache, key)
+    def network() -> Any:
+        return load().cut_at(cut, pooled=pooled)[0]
+
+    if pooled and _is_drawn(name, place, arguments, cut):
+        return Prefix(card or _kept(cache, folder, *_drawn(known_as(name), place)), folder, network, "onnxruntime")
     if card is None:
         progress.phase(f"Preparing {name} (once)")
         prefix, made = load().cut_at(cut, pooled=pooled)
         card = _kept(cache, folder, made, lambda path: export_prefix(prefix, made.preprocess, path))
-    return Prefix(card, folder, lambda: load().cut_at(cut, pooled=pooled)[0])
+    return Prefix(card, folder, network)
+
+
+def _is_drawn(name: str, place: Place, arguments: dict[str, Any], cut: str) -> bool:
+    """Whether the prefix is one that `nets/lite.py` makes, for which nobody needs PyTorch."""
+    return known_as(name) in SIZES and place.kind == "package" and not arguments and cut == "pool"
+
+
+def _drawn(name: str, place: Place) -> tuple[Card, Callable[[Path], None]]:
+    """The card of a prefix that needs no PyTorch, and what writes its graph."""
+    card, graph = lite_prefix(name, place)
+    return card, lambda path: write_bytes(path, graph)
 
 
 def _located(name: str, weights: Path | None) -> Place:
     try:
         return locate(name, weights)
     except WeightsUnavailable:
-        if weights is None:
-            _check_torch(name)  # which would be the next to be missed, and brings the default's weights along
+        if weights is None and known_as(name) not in SIZES:
+            _check_torch(name)  # which would be the next to be missed
         raise
 
 

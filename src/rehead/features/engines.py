@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,11 +44,12 @@ class Engine(Protocol):
 @dataclass(frozen=True)
 class Prefix:
     """A prefix ready for any engine: its card, its graph as ONNX, and a way to the network itself (which loads torch), None
-    where there is no more than a graph: then ONNX Runtime is the reference."""
+    where there is no more than a graph. reference: the engine that others are compared with."""
 
     card: Card
     folder: Path
     network: Callable[[], Any] | None
+    reference: Literal["torch", "onnxruntime"] = "torch"
 
     @property
     def onnx(self) -> Path:
@@ -150,7 +151,8 @@ def open_engine(prefix: Prefix, name: str, device: str, pixels: Callable[[], NDA
     key = f"{engine.name} {engine.version} {device} {engine.precision}"
     measured = read_agreement(prefix.folder).get(key)
     if measured is None:
-        reference = OnnxEngine(prefix, "cpu") if prefix.network is None else open_torch(prefix, "cpu")
+        same = (name, device) == (prefix.reference, "cpu")
+        reference = engine if same else ENGINES[prefix.reference](prefix, "cpu")
         seen = pixels()
         check_numbers(prefix.card, reference(seen[: reference.batch]))
         measured = difference(engine, reference, seen)
