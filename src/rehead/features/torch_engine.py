@@ -72,7 +72,8 @@ class TorchEngine:
     def _features(self, batch: torch.Tensor) -> torch.Tensor:
         """float32 features, on the device, of pixels (n, h, w, 3) uint8 there."""
         images = (batch.permute(0, 3, 1, 2).float() - self._mean) / self._std
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        is_bf16 = self.precision == "bf16"  # weights cast for one stream are not there yet for another: none is kept
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=is_bf16, cache_enabled=False):
             features = self._network(images)
         return features.float()
 
