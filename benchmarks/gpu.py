@@ -8,7 +8,7 @@ the lower of the two rates, as they do not share a processor. Beside it stands w
 over. Weights are random, photos are dogs and cats, each many times under other bytes. Medians of the rounds.
 
 Networks are measured one after the other, and the results of each are written, beside those of earlier runs, once they are
-there. On another machine: --device cpu --photos 32 --rounds 1 shows that it runs.
+there. On another machine: --device cpu --photos 32 --rounds 1 shows that it runs, and writes nothing.
 """
 
 from __future__ import annotations
@@ -65,8 +65,6 @@ def main() -> None:
     asked.add_argument("--timm-script", type=Path)
     options = asked.parse_args()
     facts = earlier()
-    if options.device == "cuda":
-        facts["device"] = torch.cuda.get_device_name()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photos = copies(folder / "photos", options.photos)
@@ -76,7 +74,9 @@ def main() -> None:
             for what, value in measured(network, catalog, photos, folder, options):
                 facts[f"{network}: {what}"] = value
                 told(f"{network}: {what}: {value}")
-            report("gpu", facts)
+            if options.device == "cuda":
+                facts[f"{network}: device"] = torch.cuda.get_device_name()
+                report("gpu", facts)
     executor().shutdown(wait=True, kill_workers=True)
 
 
