@@ -108,15 +108,20 @@ def report(name: str, facts: dict[str, Any]) -> None:
         "cores": len(os.sched_getaffinity(0)),
         "processor": _processor(),
         "python": platform.python_version(),
-        "versions": {
-            name: metadata.version(name) for name in ("rehead", "onnxruntime", "torch", "timm", "numpy", "pillow")
-        },
+        "versions": {name: _version(name) for name in ("rehead", "onnxruntime", "torch", "timm", "numpy", "pillow")},
     }
     for key, value in facts.items():
         print(f"{key:58s} {value}")
     path = ROOT / "benchmarks" / "results" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"about": about, "facts": facts}, indent=1) + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # a borrowed machine has what it has
+        return None
 
 
 def _processor() -> str:

@@ -67,3 +67,42 @@ def test_photos_that_the_device_decodes_are_those_that_pillow_decodes() -> None:
     for seed, ours in enumerate(on_device([jpeg for jpeg in jpegs if jpeg], device).cpu()):
         theirs = augmented("crop", file.getvalue(), preprocess, seed)
         assert np.abs(ours.permute(1, 2, 0).numpy() - theirs).mean() < 3
+
+
+def test_features_are_the_same_whatever_runs_beside_and_how_many_are_asked_for(cache: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numpy as np
+
+    from rehead.exporting.prefixes import ready_prefix
+    from rehead.features.torch_engine import TorchEngine
+    from rehead.progress import Silent
+
+    prefix = ready_prefix("efficientnet_lite0", weights=None, arguments={}, cut="pool", cache=cache, progress=Silent())
+    engine = TorchEngine(prefix, "cuda")
+    pixels = np.random.default_rng(0).integers(0, 256, (engine.batch, 224, 224, 3), np.uint8)
+    wanted = engine(pixels)
+    np.testing.assert_array_equal(engine(pixels[:5]), wanted[:5])
+    others = [np.roll(pixels, i, axis=0) for i in range(24)]
+    with ThreadPoolExecutor(engine.workers) as pool:
+        for i, rows in enumerate(pool.map(engine, others)):
+            np.testing.assert_array_equal(rows, np.roll(wanted, i, axis=0))
+
+
+def test_photos_that_cross_beside_the_training_are_normalised_to_the_bits_of_the_cpu() -> None:
+    import numpy as np
+
+    from rehead.tuning.feed import PhotoFeed, ahead
+
+    def pixels(place: int, _: object) -> np.ndarray:
+        return np.random.default_rng(place).integers(0, 256, (32, 32, 3), np.uint8)
+
+    order, means = np.arange(64), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    here = PhotoFeed(pixels, order, *means, 0)
+    there = PhotoFeed(pixels, order, *means, 0, learner=torch.device("cuda"))
+    for (x, y), (wanted, labels) in zip(
+        ahead(there.batches(order, 0, 8, 0), torch.device("cuda")), here.batches(order, 0, 8, 0), strict=True
+    ):
+        assert x.is_cuda
+        assert torch.equal(x.cpu(), wanted)
+        assert torch.equal(y.cpu(), labels)

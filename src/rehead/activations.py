@@ -9,7 +9,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from rehead.data.split import fold_numbers
 from rehead.errors import PhotoError
 from rehead.exporting.prefixes import ready_prefix
 from rehead.extraction import extract_missing, in_store, job_order, left_out, open_store, photos_there
-from rehead.features.decoders import beside
+from rehead.features.decoders import Decode, File, beside, bytes_or_file
 from rehead.features.extract import check_bad
 from rehead.features.store import Store
 from rehead.features.views import PLAIN, augmented_each, view_names
@@ -114,38 +114,41 @@ def feed_of(
     if extracted.views:
         return StoredFeed(extracted.views, labels, recipe.seed)
 
-    def job(place: int, drawn: tuple[int, int] | None) -> tuple[bytes, Preprocess, int | None]:
-        data = catalog.read(catalog.photos[photos[place]])
+    def job(by: Any, place: int, drawn: tuple[int, int] | None) -> tuple[bytes | File, Preprocess, int | None]:
+        data = bytes_or_file(by, catalog, catalog.photos[photos[place]])
         if drawn is None:
             return data, card.preprocess, None
         epoch, seed = drawn
         return data, sizes[min(epoch, len(sizes) - 1)], seed
 
     def pixels(place: int, drawn: tuple[int, int] | None) -> NDArray[np.uint8]:
-        return _good(alone([job(place, drawn)]))[0]
+        return _good(alone([job(alone, place, drawn)]))[0]
 
     def jpeg(place: int, drawn: tuple[int, int]) -> Jpeg | None:
         epoch, seed = drawn
         data = catalog.read(catalog.photos[photos[place]])
         return jpeg_of(recipe.augment, data, sizes[min(epoch, len(sizes) - 1)], seed)
 
-    alone = functools.partial(augmented_each, recipe.augment)
+    learner = torch.device(device) if device == "cuda" else None  # what crosses to others is copied at once anyway
+    alone: Decode[Any] = functools.partial(augmented_each, recipe.augment)
     decode = beside(device, len(photos), alone)
     if decode is not alone:
         return PhotoFeed(
             pixels, labels, card.preprocess.mean, card.preprocess.std, recipe.seed,
-            many=lambda requests: _good(decode([job(*request) for request in requests])),
+            many=lambda requests: _good(decode([job(decode, *request) for request in requests])), learner=learner,
         )  # fmt: skip
-    decoder = torch.device(device) if device == "cuda" and decodes(torch.device(device)) else None
-    return PhotoFeed(pixels, labels, card.preprocess.mean, card.preprocess.std, recipe.seed, decoder, jpeg)
+    decoder = learner if learner is not None and decodes(learner) else None
+    return PhotoFeed(
+        pixels, labels, card.preprocess.mean, card.preprocess.std, recipe.seed, decoder, jpeg, learner=learner
+    )
 
 
-def _good(found: Sequence[NDArray[np.uint8] | PhotoError]) -> list[NDArray[np.uint8]]:
-    """The same. Raises PhotoError for a photo that cannot be read any more."""
+def _good(found: Sequence[NDArray[np.uint8] | PhotoError | OSError]) -> list[NDArray[np.uint8]]:
+    """The same. Raises PhotoError or OSError for a photo that cannot be read any more."""
     for one in found:
-        if isinstance(one, PhotoError):
+        if isinstance(one, Exception):
             raise one
-    return [one for one in found if not isinstance(one, PhotoError)]
+    return [one for one in found if isinstance(one, np.ndarray)]
 
 
 def slices(catalog: Catalog, train: list[int], recipe: Recipe) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

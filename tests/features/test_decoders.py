@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
+import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from PIL import Image
 
+from rehead.data.catalog import Catalog, Photo
 from rehead.errors import PhotoError
 from rehead.features import decoders
 from rehead.features.views import PLAIN, stored_views
@@ -37,30 +42,120 @@ def processes() -> Iterator[None]:
     decoders.executor.cache_clear()
 
 
-@pytest.mark.usefixtures("processes")
-def test_pixels_and_reasons_are_those_of_this_process() -> None:
-    jobs = [(photo(0), b"0"), (b"no picture", b"1"), (photo(2), b"2")]
-    for ours, theirs in zip(DECODE(jobs), decoders.in_process(DECODE, jobs), strict=True):
-        if isinstance(ours, PhotoError):
-            assert isinstance(theirs, PhotoError)
-            assert theirs.what == ours.what
+def same(ours: Sequence[object], theirs: Sequence[object]) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        assert type(one) is type(other)
+        if isinstance(one, np.ndarray):
+            np.testing.assert_array_equal(one, other)
+        elif isinstance(one, PhotoError):
+            assert one.what == other.what
         else:
-            np.testing.assert_array_equal(ours, theirs)
+            assert str(one) == str(other)
 
 
-def slain(jobs: object) -> list[np.ndarray]:
+def shared_memory() -> list[str]:
+    return [target for fd in Path("/proc/self/fd").iterdir() if "memfd:rehead" in (target := _target(fd))]
+
+
+def _target(path: Path) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:  # closed since
+        return ""
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize("n_jobs", [3, 2 * decoders.PART + 3])
+def test_pixels_and_reasons_are_those_of_this_process_whatever_the_way(
+    n_jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [(photo(i) if i % 3 != 1 else b"no picture", bytes([i])) for i in range(n_jobs)]
+    there = decoders.Processes(DECODE)
+    found = there(jobs)
+    assert len(shared_memory()) == math.ceil(n_jobs / decoders.PART)  # mapped while the pixels are there
+    same(DECODE(jobs), found)
+    del found
+    assert not shared_memory()
+    monkeypatch.delattr(os, "memfd_create")
+    same(DECODE(jobs), there(jobs))
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_file_is_read_by_the_process_or_as_the_catalog_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(photo(0))
+    (tmp_path / "changed.png").write_bytes(photo(1))
+    asked = []
+
+    def read(answer: bytes | OSError) -> bytes:
+        asked.append(answer)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    def file(name: str, holds: bytes, answer: bytes | OSError) -> tuple[decoders.File, bytes]:
+        digest = blake3(holds).digest()
+        return decoders.File(str(tmp_path / name), digest, functools.partial(read, answer)), b""
+
+    gone = FileNotFoundError(2, "No such file or directory")
+    jobs = [
+        file("0.png", photo(0), b"not asked for"),
+        file("changed.png", photo(2), photo(3)),
+        file("none.png", photo(4), gone),
+        file("none.png", photo(4), photo(5)),
+    ]
+    same(
+        decoders.Processes(DECODE)(jobs), [*DECODE([(photo(i), b"") for i in (0, 3)]), gone, *DECODE([(photo(5), b"")])]
+    )
+    assert asked == [photo(3), gone, photo(5)]
+
+
+def test_a_job_names_a_file_for_processes_alone_and_where_there_is_one(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(photo(0))
+    shown = Photo("0.png", "a", "train", blake3(photo(0)).digest())
+    catalog = Catalog("x", "folders", (shown,), ("a",), lambda _: photo(0), file=lambda _: str(tmp_path / "0.png"))
+    there = decoders.Processes(DECODE)
+    assert decoders.bytes_or_file(DECODE, catalog, shown) == photo(0)
+    assert decoders.bytes_or_file(there, dataclasses.replace(catalog, file=lambda _: None), shown) == photo(0)
+    named = decoders.bytes_or_file(there, catalog, shown)
+    assert isinstance(named, decoders.File)
+    assert named.read is not None
+    assert named.read() == photo(0)
+
+
+def test_nothing_is_written_where_the_memory_is_gone_and_its_number_is_anothers(tmp_path: Path) -> None:
+    kept = tmp_path / "features"
+    kept.write_bytes(b"of someone else")
+    with decoders._shared() as memory:
+        name = decoders._name(memory)
+    with open(kept, "r+b") as other:
+        assert name == (f"/proc/{os.getpid()}/fd/{other.fileno()}", name[1])  # the number is given again
+        assert decoders._into(name, DECODE, [(photo(0), b"")])[0] is None
+    assert kept.read_bytes() == b"of someone else"
+
+
+def of_two_sizes(jobs: Sequence[tuple[int]]) -> list[np.ndarray]:
+    return [np.full((2, number, 3), number, np.uint8) for (number,) in jobs]
+
+
+@pytest.mark.usefixtures("processes")
+def test_pictures_of_several_sizes_come_back_too() -> None:
+    same(of_two_sizes([(1,), (2,)]), decoders.Processes(of_two_sizes)([(1,), (2,)]))
+
+
+def slain(jobs: Sequence[object]) -> list[np.ndarray]:
     """Kills the process that it runs in, and does its work in the one that is left."""
     if os.getpid() != int(os.environ["REHEAD_TEST_PARENT"]):
         os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(10)
-    return [np.zeros((1, 1, 3), np.uint8)]
+    return [np.zeros((1, 1, 3), np.uint8) for _ in jobs]
 
 
 @pytest.mark.usefixtures("processes")
 def test_photos_are_decoded_here_when_the_processes_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REHEAD_TEST_PARENT", str(os.getpid()))
-    assert len(decoders.in_process(slain, [1])) == 1
-    assert len(decoders.in_process(DECODE, [(photo(0), b"0")])) == 1  # by new ones
+    assert len(decoders.Processes(slain)([(b"",)] * (decoders.PART + 1))) == decoders.PART + 1
+    assert len(decoders.Processes(DECODE)([(photo(0), b"0")])) == 1  # by new ones
+    assert not shared_memory()
 
 
 def test_they_are_used_beside_a_device_alone_on_many_photos_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
+from rehead.data.split import seed_for
 from rehead.features.views import augmented
 from rehead.pixels import Preprocess, prepare
 from rehead.tuning.feed import PhotoFeed
@@ -103,3 +104,18 @@ def test_a_file_that_the_device_cannot_decode_after_all_goes_by_pillow() -> None
     (x, _), *_ = fed(files, broken, HERE).batches(order, 0, 4, 0)
     (wanted, _), *_ = fed(files, lambda *_: None, None).batches(order, 0, 4, 0)
     assert torch.equal(x, wanted)
+
+
+def test_photos_that_cross_as_bytes_are_normalised_to_the_bits_of_floats_that_cross() -> None:
+    files = [photo(seed=i) for i in range(5)]
+    pixels = lambda place, drawn: augmented("crop", files[place], SQUARE, drawn[1])  # noqa: E731
+    feed = PhotoFeed(
+        pixels, np.arange(5), SQUARE.mean, SQUARE.std, 0, learner=HERE,
+        many=lambda requests: [pixels(*request) for request in requests],
+    )  # fmt: skip
+    mean, std = (torch.tensor(values).reshape(3, 1, 1) * 255 for values in (SQUARE.mean, SQUARE.std))
+    found = torch.cat([x for x, _ in feed.batches(np.arange(5), 0, 2, 0)])
+    for place, one in enumerate(found):
+        seed = seed_for(0, "augment", 0, place, place)
+        as_floats = torch.from_numpy(augmented("crop", files[place], SQUARE, seed).copy()).permute(2, 0, 1).float()
+        assert torch.equal(one, (as_floats - mean) / std)

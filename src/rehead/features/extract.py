@@ -1,8 +1,8 @@
 """Catalog -> decode -> engine -> store. What is in the store already is not computed again.
 
 Each thread decodes a batch and runs the engine on it, so decoding and running share the cores without waiting for each
-other, and memory holds a few batches whatever the number of photos. A bad photo is listed and skipped. The engine is
-handed in; which photos, in which order, and when to stop is decided above.
+other, and memory holds a few batches whatever the number of photos. Another one writes, so that nobody waits for the disk.
+A bad photo is listed and skipped. The engine is handed in; which photos, in which order, and when to stop is decided above.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import csv
 import io
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.data.catalog import Catalog
+from rehead.data.catalog import Catalog, Photo
 from rehead.data.rows import Skip, bounded
 from rehead.durable import write_text
 from rehead.errors import PhotoError, TooManyBad, counted
-from rehead.features.decoders import Decode
+from rehead.features.decoders import Decode, File, bytes_or_file
 from rehead.features.engines import Engine
 from rehead.features.store import Store
 from rehead.parallel import batched, ordered_map
@@ -49,7 +50,7 @@ def extract(
     *,
     engine: Engine,
     store: Store,
-    decode: Decode[tuple[bytes, bytes]],
+    decode: Decode[tuple[bytes | File, bytes]],
     progress: Progress,
     max_bad: float,
     stop: Callable[[], bool],
@@ -71,8 +72,6 @@ def extract(
         check_bad(result.bad.values(), n_photos, max_bad, so_far=so_far, before=bad_before, n_all=n_all)
 
     result = Extracted()
-    pending: list[tuple[bytes, NDArray[np.float32]]] = []
-    committed = time.monotonic()
     halted = threading.Event()
 
     def work(batch: list[int]) -> tuple[list[int], NDArray[np.float32] | None, dict[int, Skip]]:
@@ -82,50 +81,87 @@ def extract(
         return good, engine(np.stack(pixels)) if good else None, bad
 
     results = ordered_map(work, batched(positions, engine.batch), workers=engine.workers, ahead=2 * engine.workers)
-    try:
-        for good, features, bad in results:
-            result.bad.update(bad)
-            if features is not None:
-                pending += [(catalog.photos[i].digest, row) for i, row in zip(good, features, strict=True)]
-                result.done += len(good)
-            progress.advance(len(good) + len(bad))
-            if features is not None:
-                on_features(good, features)
-            if time.monotonic() - committed > COMMIT_EVERY_S:
-                store.put(pending)
-                pending.clear()
-                committed = time.monotonic()
-            check(n_known + len(positions), so_far=True)
-            if stop():
-                halted.set()
-    finally:
-        halted.set()
-        results.close()  # type: ignore[attr-defined]  # a generator: waits for the threads
-        store.put(pending)
+    with _Writer(store) as writer:
+        try:
+            for good, features, bad in results:
+                result.bad.update(bad)
+                if features is not None:
+                    writer.add((catalog.photos[i].digest, row) for i, row in zip(good, features, strict=True))
+                    result.done += len(good)
+                progress.advance(len(good) + len(bad))
+                if features is not None:
+                    on_features(good, features)
+                check(n_known + len(positions), so_far=True)
+                if stop():
+                    halted.set()
+        finally:
+            halted.set()
+            results.close()  # type: ignore[attr-defined]  # a generator: waits for the threads
     check(n_known + result.done + len(result.bad))
     return result
 
 
+class _Writer:
+    """Puts features into the store, in a thread, about once in COMMIT_EVERY_S; on leaving all that were added are there.
+
+    What goes wrong in the thread is raised by the next call.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rehead")
+        self._pending: list[tuple[bytes, NDArray[np.float32]]] = []
+        self._writing: Future[None] | None = None
+        self._begun = time.monotonic()
+
+    def add(self, pairs: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
+        self._pending += pairs
+        if time.monotonic() - self._begun > COMMIT_EVERY_S:
+            self._write()  # waits for the one before: a slow disk holds features back rather than filling the memory
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with self._thread:
+            self._write()
+            self._wait()
+
+    def _write(self) -> None:
+        self._wait()
+        self._writing = self._thread.submit(self._store.put, self._pending)
+        self._pending, self._begun = [], time.monotonic()
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+
 def _decoded(
-    catalog: Catalog, batch: list[int], decode: Decode[tuple[bytes, bytes]]
+    catalog: Catalog, batch: list[int], decode: Decode[tuple[bytes | File, bytes]]
 ) -> tuple[list[int], list[NDArray[np.uint8]], dict[int, Skip]]:
-    read: dict[int, tuple[bytes, bytes]] = {}
+    read: dict[int, tuple[bytes | File, bytes]] = {}
     good, pixels, bad = [], [], {}
     for i in batch:
         photo = catalog.photos[i]
         try:
-            read[i] = catalog.read(photo), photo.digest
-        except PhotoError as error:
-            bad[i] = Skip(photo.path, error.what)
-        except OSError as error:
-            bad[i] = Skip(photo.path, f"cannot be read: {error.strerror or error}")
+            read[i] = bytes_or_file(decode, catalog, photo), photo.digest
+        except (PhotoError, OSError) as error:
+            bad[i] = _skip(photo, error)
     for i, decoded in zip(read, decode([*read.values()]), strict=True):
-        if isinstance(decoded, PhotoError):
-            bad[i] = Skip(catalog.photos[i].path, decoded.what)
-        else:
+        if isinstance(decoded, np.ndarray):
             pixels.append(decoded)
             good.append(i)
+        else:
+            bad[i] = _skip(catalog.photos[i], decoded)
     return good, pixels, bad
+
+
+def _skip(photo: Photo, error: PhotoError | OSError) -> Skip:
+    return Skip(
+        photo.path, error.what if isinstance(error, PhotoError) else f"cannot be read: {error.strerror or error}"
+    )
 
 
 def check_bad(

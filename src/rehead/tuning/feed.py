@@ -60,12 +60,13 @@ class StoredFeed:
 
 
 class PhotoFeed:
-    """Photos decoded in threads beside the training, augmented anew each epoch.
+    """Photos decoded in threads beside the training, augmented anew each epoch. They cross to the device as bytes.
 
     pixels: (position, (epoch, seed) or None for the photo as it is) -> (h, w, 3) uint8, of one size in an epoch. mean, std:
     of the three channels, in 0..1. device, jpegs: what decodes JPEG files, and such a file by the arguments of `pixels`, or
     None where `pixels` has to be asked; photos as they are it is asked for always. many: the same as `pixels` for several
-    photos at once, where that is faster; then nothing else is asked.
+    photos at once, where that is faster; then nothing else is asked. learner: where training happens, and photos are
+    normalised.
     """
 
     def __init__(
@@ -78,9 +79,11 @@ class PhotoFeed:
         device: torch.device | None = None,
         jpegs: Callable[[int, tuple[int, int]], Jpeg | None] = lambda *_: None,
         many: Callable[[Sequence[Request]], list[NDArray[np.uint8]]] | None = None,
+        learner: torch.device | None = None,
     ) -> None:
         self.labels, self._pixels, self._seed, self._many = labels, pixels, seed, many
-        self._device, self._jpegs = device, jpegs
+        self._device, self._jpegs, self._learner = device, jpegs, learner or torch.device("cpu")
+        self._copying = torch.cuda.Stream(self._learner) if self._learner.type == "cuda" else None
         self._mean = torch.tensor(mean).reshape(1, 3, 1, 1) * 255
         self._std = torch.tensor(std).reshape(1, 3, 1, 1) * 255
 
@@ -101,7 +104,7 @@ class PhotoFeed:
         if (many := self._many) is not None:
             parts = ordered_map(
                 lambda part: list(zip(part, many(part), strict=True)),
-                batched(requests, PART), workers=n_cores(), ahead=max(2 * n_cores(), 2 * size // PART),
+                batched(requests, PART), workers=2 * n_cores(), ahead=max(2 * n_cores(), 2 * size // PART),
             )  # fmt: skip
             return itertools.chain.from_iterable(parts)
 
@@ -113,23 +116,34 @@ class PhotoFeed:
         return ordered_map(work, requests, workers=n_cores(), ahead=2 * size)
 
     def _images(self, batch: Sequence[tuple[Request, NDArray[np.uint8] | Jpeg]]) -> torch.Tensor:
-        """(n, 3, h, w) float32 in 0..255, on the device that decodes where there is one."""
+        """(n, 3, h, w) float32 in 0..255, on the device that decodes or learns where there is one."""
         files = [photo for _, photo in batch if not isinstance(photo, np.ndarray)]
         try:
             decoded = iter(on_device(files, self._device) if self._device is not None and files else ())
         except RuntimeError:  # one of them is damaged, or of a kind that this device does not know
-            return _stacked([self._pixels(*request) for request, _ in batch])
+            return self._there([self._pixels(*request) for request, _ in batch])
         if not files:
-            return _stacked([photo for _, photo in batch if isinstance(photo, np.ndarray)])
-        images = [_stacked([p])[0].to(self._device) if isinstance(p, np.ndarray) else next(decoded) for _, p in batch]
+            return self._there([photo for _, photo in batch if isinstance(photo, np.ndarray)])
+        images = [
+            self._there([p])[0].to(self._device) if isinstance(p, np.ndarray) else next(decoded) for _, p in batch
+        ]
         return torch.stack(images)
+
+    def _there(self, pixels: list[NDArray[np.uint8]]) -> torch.Tensor:
+        """(n, 3, h, w) float32 in 0..255 where training happens; what crosses to CUDA does so beside what it computes."""
+        batch = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=self._copying is not None)
+        np.stack(pixels, out=batch.numpy())
+        if self._copying is None:
+            return batch.to(self._learner).permute(0, 3, 1, 2).float()
+        with torch.cuda.stream(self._copying):
+            there = batch.to(self._learner, non_blocking=True)
+        computing = torch.cuda.current_stream(self._learner)
+        computing.wait_stream(self._copying)
+        there.record_stream(computing)
+        return there.permute(0, 3, 1, 2).float()
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         return (images - self._mean.to(images.device)) / self._std.to(images.device)
-
-
-def _stacked(pixels: list[NDArray[np.uint8]]) -> torch.Tensor:
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float()
 
 
 def ahead(batches: Iterator[Pair], device: torch.device) -> Iterator[Pair]:

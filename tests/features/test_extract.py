@@ -1,0 +1,113 @@
+"""Extraction: the same features, reasons and order by threads and by processes, and what the writing thread meets is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import make_photos
+
+from rehead.data.catalog import Catalog
+from rehead.data.scan import scan
+from rehead.data.sources import open_source
+from rehead.errors import StoreError
+from rehead.features import decoders
+from rehead.features import extract as extraction
+from rehead.features.extract import Extracted, extract
+from rehead.features.store import Store
+from rehead.features.views import PLAIN, stored_views
+from rehead.pixels import Preprocess
+from rehead.progress import Silent
+
+SQUARE = Preprocess(height=32, width=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+DECODE = functools.partial(stored_views, PLAIN, SQUARE)
+
+
+class Corners:
+    """An engine whose features are the four corners of a photo."""
+
+    name, version, precision, workers, batch = "corners", "1", "fp32", 3, 4
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels[:, ::31, ::31].reshape(len(pixels), 12).astype(np.float32)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    """40 photos, of which one is damaged since it was looked at, and one is gone."""
+    photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20})
+    found = scan(open_source(photos, cache=tmp_path), seed=0, valid_fraction=0.2)
+    (photos / "red" / "3.png").write_bytes(b"\x89PNG no more")
+    (photos / "blue" / "7.png").unlink()
+    return found
+
+
+@pytest.fixture
+def processes() -> Iterator[None]:
+    yield
+    decoders.executor().shutdown(wait=True, kill_workers=True)
+    decoders.executor.cache_clear()
+
+
+def extracted(catalog: Catalog, store: Store, decode: Any) -> tuple[Extracted, list[int], np.ndarray]:
+    told: list[tuple[list[int], np.ndarray]] = []
+    done = extract(
+        catalog, range(len(catalog.photos)), engine=Corners(), store=store, decode=decode, progress=Silent(), max_bad=0.2,
+        stop=lambda: False, on_features=lambda *one: told.append(one),
+    )  # fmt: skip
+    return done, [i for positions, _ in told for i in positions], np.concatenate([rows for _, rows in told])
+
+
+@pytest.mark.usefixtures("processes")
+def test_features_reasons_and_order_are_the_same_by_threads_and_by_processes(catalog: Catalog, tmp_path: Path) -> None:
+    found = []
+    for name, decode in (("threads", DECODE), ("processes", decoders.Processes(DECODE))):
+        with Store.open(tmp_path, name, shape=(12,), about={}) as store:
+            done, positions, rows = extracted(catalog, store, decode)
+            kept = store.read([catalog.photos[i].digest for i in positions])
+        np.testing.assert_array_equal(kept, rows)
+        found.append((done, positions, rows))
+    (by_threads, order, wanted), (by_processes, other_order, rows) = found
+    assert by_processes == by_threads
+    assert other_order == order == [i for i in range(40) if i not in by_threads.bad]
+    np.testing.assert_array_equal(rows, wanted)
+    reasons = sorted((skip.path, skip.reason) for skip in by_threads.bad.values())
+    assert [path for path, _ in reasons] == ["blue/7.png", "red/3.png"]
+    assert reasons[0][1] == "cannot be read: No such file or directory"
+
+
+def test_what_the_thread_that_writes_cannot_write_stops_the_job(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extraction, "COMMIT_EVERY_S", -1.0)  # at each batch
+    with Store.open(tmp_path, "small", shape=(11,), about={}) as store:
+        told: list[int] = []
+        with pytest.raises(StoreError):
+            extract(
+                catalog, range(40), engine=Corners(), store=store, decode=DECODE, progress=Silent(), max_bad=0.2,
+                stop=lambda: False, on_features=lambda positions, _: told.extend(positions),
+            )  # fmt: skip
+        assert len(told) < 38  # at once, not at the end
+
+
+def test_features_of_a_job_that_is_broken_off_are_kept(catalog: Catalog, tmp_path: Path) -> None:
+    class BrokenOff(Exception): ...
+
+    def on_features(positions: list[int], _: np.ndarray) -> None:
+        told.extend(positions)
+        if len(told) > 10:
+            raise BrokenOff
+
+    told: list[int] = []
+    with Store.open(tmp_path, "broken", shape=(12,), about={}) as store:
+        with pytest.raises(BrokenOff):
+            extract(
+                dataclasses.replace(catalog), range(40), engine=Corners(), store=store, decode=DECODE,
+                progress=Silent(), max_bad=0.2, stop=lambda: False, on_features=on_features,
+            )  # fmt: skip
+        assert not store.missing([catalog.photos[i].digest for i in told])
