@@ -1,0 +1,289 @@
+"""How far rehead is from this machine, and how it grows.
+
+machine   float32 FLOP/s of a matrix product of 4096 rows on all cores, by NumPy and by PyTorch, the better of the two; bytes/s
+          of STREAM's triad a = b + 3 c on arrays far beyond the caches, by PyTorch on all cores (24 bytes for each float64)
+engines   bare images/s of each engine on the default backbone, on pixels that are there, over batches and threads, what is
+          best named; its FLOP/s (two for each multiply-add of the network) as a share of the product's
+pipeline  claim: extraction from JPEG files into the store, with the engine that `auto` takes, runs at >= 0.9 of
+          1 / (1/E + 1/D): E the best that any engine gives, D the decoder alone, all on the same cores, in turn
+growth    seconds, peak memory and disk of `rehead tune --no-report` on generated photos: whole jobs up to 10,000; all but
+          extraction, by random features that are in the store already, up to 100,000. The backbone was used before, on 40
+          photos. Slopes of log against log: 1 is
+          linear. A slope from the smallest to the largest has the fixed costs in it, the last one hardly any.
+
+Parts can be run apart (--parts machine,engines); results are put beside those of earlier runs. --quick shows that it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measured import DATA, ROOT, generated, report, timed
+from trust import _fill
+
+from rehead.data.scan import scan
+from rehead.data.sources import open_source
+from rehead.exporting.prefixes import ready_prefix
+from rehead.features.engines import Prefix, open_engine, resolve
+from rehead.features.extract import extract
+from rehead.features.store import Store
+from rehead.features.views import PLAIN, stored_views
+from rehead.parallel import batched, n_cores, ordered_map
+from rehead.pixels import prepare
+from rehead.progress import Silent
+from rehead.runners import open_session
+
+BACKBONE = "efficientnet_lite0"
+SIDE = 96  # pixels of generated photos: 100,000 are written in minutes
+Run = Callable[[np.ndarray], Any]
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser()
+    asked.add_argument("--parts", default="machine,engines,pipeline,growth")
+    asked.add_argument("--rounds", type=int, default=5)
+    asked.add_argument("--seconds", type=float, default=2.0, help="of each measurement of an engine")
+    asked.add_argument("--photos", type=int, default=640, help="of a round of the pipeline")
+    asked.add_argument("--whole", default="1000,3000,10000", help="photos of whole jobs")
+    asked.add_argument("--stored", default="1000,3000,10000,30000,100000", help="of jobs whose features are there")
+    asked.add_argument("--quick", action="store_true")
+    options = asked.parse_args()
+    if options.quick:
+        options.rounds, options.seconds, options.photos, options.whole, options.stored = 2, 0.2, 48, "60,120", "60,120"
+    path = ROOT / "benchmarks" / "results" / "limits.json"
+    facts: dict[str, Any] = json.loads(path.read_text())["facts"] if path.exists() else {}
+    parts = options.parts.split(",")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if "machine" in parts:
+            facts |= machine(options)
+            report("limits", facts)
+        if {"engines", "pipeline"} & {*parts}:
+            prefix = ready_prefix(BACKBONE, weights=None, arguments={}, cut="pool", cache=folder, progress=Silent())
+            found = engines(prefix, facts.get("peak, GFLOP/s"), options)
+            facts |= found.facts
+            report("limits", facts)
+            if "pipeline" in parts:
+                facts |= pipeline(prefix, found, folder, options)
+                report("limits", facts)
+        if "growth" in parts:
+            facts |= growth(folder / "growth", options)
+            report("limits", facts)
+
+
+def machine(options: argparse.Namespace) -> dict[str, Any]:
+    n, n_words = (1024, 4 << 20) if options.quick else (4096, 64 << 20)
+    random = np.random.default_rng(0)
+    x, y = (random.standard_normal((n, n), np.float32) for _ in range(2))
+    by_torch = torch.from_numpy(x), torch.from_numpy(y)
+    a, b, c = (torch.ones(n_words, dtype=torch.float64) for _ in range(3))
+    jobs: dict[str, tuple[Callable[[], Any], float]] = {
+        "numpy": (lambda: x @ y, 2 * n**3),
+        "torch": (lambda: by_torch[0] @ by_torch[1], 2 * n**3),
+        "triad": (lambda: torch.add(b, c, alpha=3.0, out=a), 24 * n_words),
+    }
+    rates = {name: [] for name in jobs}
+    for round_, (name, (job, work)) in itertools.product(range(1 + options.rounds), jobs.items()):
+        seconds = took(job)
+        if round_:
+            rates[name].append(work / seconds / 1e9)
+    best = max(("numpy", "torch"), key=lambda name: statistics.median(rates[name]))
+    return {
+        "peak, GFLOP/s": statistics.median(rates[best]),
+        "peak in words": f"{words(rates[best])} GFLOP/s by {best}, float32, {n_cores()} cores",
+        "memory in words": f"{words(rates['triad'])} GB/s by a triad, {n_cores()} cores",
+    }
+
+
+def took(job: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    job()
+    return time.perf_counter() - begun
+
+
+class Found:
+    """facts: of the engines. best: of the fastest one, how many threads call it, its batch, and the call."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {}
+        self.best: tuple[int, int, Run] | None = None
+        self.rate = 0.0
+
+
+def engines(prefix: Prefix, peak: float | None, options: argparse.Namespace) -> Found:
+    """The best of each engine over batches and threads; the medians of three passes, taken in turn."""
+    found, side = Found(), prefix.card.preprocess
+    photos = np.random.default_rng(0).integers(0, 256, (32, side.height, side.width, 3), np.uint8)
+    rates: dict[tuple[str, int, int], list[float]] = {}
+    opened = {
+        (name, workers): open_bare(prefix, workers)
+        for name, open_bare in BARE.items()
+        for workers in dict.fromkeys((n_cores(), 1))
+    }
+    for _ in range(1 if options.quick else 3):
+        for (name, workers), run in opened.items():
+            for batch in (1, 8, 32):
+                rate = bare_rate(run, photos[:batch], workers, options.seconds)
+                rates.setdefault((name, workers, batch), []).append(rate)
+    for name in BARE:
+        key = max((key for key in rates if key[0] == name), key=lambda key: statistics.median(rates[key]))
+        _, workers, batch = key
+        rate = statistics.median(rates[key])
+        gflops = rate * prefix.card.macs * 2 / 1e9
+        share = f", {gflops / peak:.2f} of the product's" if peak else ""
+        found.facts[f"{name}, images/s"] = (
+            f"{words(rates[key])} with batches of {batch}, {workers} calls at once of {n_cores() // workers} threads; "
+            f"{gflops:.0f} GFLOP/s{share}"
+        )
+        if rate > found.rate:
+            found.rate, found.best = rate, (workers, batch, opened[name, workers])
+            found.facts["fastest engine"] = name
+    found.facts["all rates of engines, images/s"] = {
+        f"{name}, {workers} calls, batch {batch}": round(statistics.median(values), 1)
+        for (name, workers, batch), values in rates.items()
+    }
+    return found
+
+
+def bare_rate(run: Run, photos: np.ndarray, workers: int, seconds: float) -> float:
+    """Images/s of `workers` threads that call it with the same photos for about so many seconds."""
+    run(photos)  # makes room for what lies between layers
+    n_calls = max(workers, round(seconds * workers / max(took(lambda: run(photos)), 1e-4)))
+    done = ordered_map(lambda _: run(photos), range(n_calls), workers=workers, ahead=2 * workers)
+    return n_calls * len(photos) / took(lambda: list(done))
+
+
+def onnxruntime_bare(prefix: Prefix, workers: int) -> Run:
+    session = open_session(prefix.onnx, threads=n_cores() // workers)
+    return lambda pixels: session.run(["features"], {"pixels": pixels})[0]
+
+
+def openvino_bare(prefix: Prefix, workers: int) -> Run:
+    import openvino
+
+    core = openvino.Core()
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": workers, "INFERENCE_NUM_THREADS": n_cores()}
+    compiled = core.compile_model(core.read_model(prefix.onnx), "CPU", hints)
+    return lambda pixels: np.array(compiled.create_infer_request().infer({0: pixels})[0])
+
+
+def torch_bare(prefix: Prefix, workers: int) -> Run:
+    """Eager, in the layout that suits its convolutions on a CPU."""
+    assert prefix.network is not None
+    network = prefix.network().eval().to(memory_format=torch.channels_last)
+
+    def run(pixels: np.ndarray) -> np.ndarray:
+        torch.set_num_threads(n_cores() // workers)
+        with torch.inference_mode():
+            return np.asarray(network(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255))
+
+    return run
+
+
+BARE: dict[str, Callable[[Prefix, int], Run]] = {
+    "onnxruntime": onnxruntime_bare,
+    "openvino": openvino_bare,
+    "torch": torch_bare,
+}
+
+
+def pipeline(prefix: Prefix, found: Found, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    catalog = scan(open_source(DATA / "dogscats", cache=folder), seed=0, valid_fraction=0.2)
+    positions = [*range(0, len(catalog.photos), max(1, len(catalog.photos) // options.photos))][: options.photos]
+    data = [catalog.read(catalog.photos[i]) for i in positions]
+    preprocess = prefix.card.preprocess
+    pixels = np.stack([prepare(one, preprocess) for one in data])
+    name, device = resolve("auto", "cpu")
+    engine = open_engine(prefix, name, device, lambda: pixels[:8])
+    assert found.best is not None
+    workers, batch, run = found.best
+
+    def decoded() -> None:
+        decode: Any = partial(map, lambda one: prepare(one, preprocess))
+        list(ordered_map(lambda part: [*decode(part)], batched(data, 8), workers=n_cores(), ahead=2 * n_cores()))
+
+    def ran() -> None:
+        parts = [pixels[i : i + batch] for i in range(0, len(pixels), batch)]
+        list(ordered_map(run, parts, workers=workers, ahead=2 * workers))
+
+    def together() -> None:
+        with Store.open(folder, f"round{time.monotonic_ns()}", shape=prefix.card.shape, about={}) as store:
+            extract(
+                catalog, positions, engine=engine, store=store, progress=Silent(), max_bad=0.2,
+                decode=partial(stored_views, PLAIN, preprocess), stop=lambda: False, on_features=lambda *_: None,
+            )  # fmt: skip
+        shutil.rmtree(folder / "features")
+
+    jobs = {"E, the fastest engine": ran, "D, the decoder": decoded, "extraction": together}
+    rates: dict[str, list[float]] = {name: [] for name in jobs}
+    for round_, (what, job) in itertools.product(range(1 + options.rounds), jobs.items()):
+        seconds = took(job)
+        if round_:  # the first warms up
+            rates[what].append(len(positions) / seconds)
+    bound = [1 / (1 / e + 1 / d) for e, d in zip(*[*rates.values()][:2], strict=True)]
+    facts = {f"pipeline: {what}, images/s": words(values) for what, values in rates.items()}
+    facts["pipeline: 1 / (1/E + 1/D), images/s"] = words(bound)
+    facts["pipeline: engine that auto takes"] = engine.name
+    facts["pipeline: extraction of the bound"] = words(
+        [x / b for x, b in zip(rates["extraction"], bound, strict=True)], 3
+    )
+    return facts
+
+
+def growth(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    before = folder / "before"  # the backbone is exported, and its engine compared with PyTorch
+    timed(["tune", str(generated(folder / "few", 40, side=SIDE)), "--no-report"], cache=before, cwd=folder)
+    shutil.rmtree(before / "features")
+    for kind, sizes in (("whole job", options.whole), ("all but extraction", options.stored)):
+        rows: dict[int, dict[str, float]] = {}
+        for n in map(int, sizes.split(",")):
+            rows[n] = one_job(folder / f"{n}", before, n, is_stored=kind == "all but extraction")
+            print(f"{kind}, {n} photos: {rows[n]}", flush=True)
+        for what in ("seconds", "peak_mb", "disk_mb"):
+            curve = {n: row[what] for n, row in rows.items()}
+            facts[f"growth: {kind}, {what}"] = {str(n): round(value, 1) for n, value in curve.items()}
+            facts[f"growth: {kind}, {what}, slope"] = (
+                f"{slope(curve):.2f}; last {slope(dict([*curve.items()][-2:])):.2f}"
+            )
+    return facts
+
+
+def one_job(folder: Path, before: Path, n: int, *, is_stored: bool) -> dict[str, float]:
+    """Seconds, peak MB of the process, and MB that cache and run take on the disk; the photos are not counted."""
+    photos, cache, run = generated(folder / "photos", n, side=SIDE), folder / "cache", folder / "run"
+    shutil.copytree(before, cache)
+    if is_stored:
+        _fill(cache, photos)
+    told = timed(["tune", str(photos), "--json", "--no-report", "--out", str(run)], cache=cache, cwd=folder)
+    assert json.loads(told["output"])["images"]["from_store"] == (n if is_stored else 0)
+    disk = sum(file.stat().st_blocks * 512 for part in (cache, run) for file in part.rglob("*") if file.is_file())
+    shutil.rmtree(folder)
+    return {"seconds": told["seconds"], "peak_mb": told["peak_mb"], "disk_mb": disk / 1e6}
+
+
+def slope(curve: dict[int, float]) -> float:
+    """Of log(value) against log(n), by least squares."""
+    return float(np.polyfit(np.log([*curve]), np.log([*curve.values()]), 1)[0])
+
+
+def words(values: list[float], digits: int = 1) -> str:
+    """The median and the range."""
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f}, {len(values)} rounds)"
+
+
+if __name__ == "__main__":
+    main()
