@@ -91,7 +91,7 @@ trainer = Trainer(
         remove_unused_columns=False,
         eval_strategy="epoch",
         save_strategy="no",
-        learning_rate=5e-5 if MODE == "full" else 5e-3,
+        learning_rate={"head": 5e-3, "last": 5e-4, "full": 5e-5}[MODE],
         per_device_train_batch_size=16,
         per_device_eval_batch_size=16,
         num_train_epochs=EPOCHS,

@@ -49,8 +49,8 @@ train_ds = keras.utils.image_dataset_from_directory(PHOTOS / "train", image_size
 val_ds = keras.utils.image_dataset_from_directory(PHOTOS / "val", image_size=size, batch_size=64, shuffle=False)
 classes, files = train_ds.class_names, val_ds.file_paths
 
-augmentation = keras.Sequential([layers.RandomFlip("horizontal"), layers.RandomRotation(0.1)])
-train_ds = train_ds.map(lambda x, y: (augmentation(x, training=True), y))
+flip, rotate = layers.RandomFlip("horizontal", seed=SEED), layers.RandomRotation(0.1, seed=SEED)
+train_ds = train_ds.map(lambda x, y: (rotate(flip(x)), y))
 train_ds = train_ds.prefetch(
     tf_data.AUTOTUNE
 ).cache()  # as in the guide: photos are read and varied once, in the first epoch
