@@ -29,7 +29,9 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 @dataclass(frozen=True)
 class Watched:
-    """peak_mb: megabytes of 10^6. first_s: seconds until the words that were waited for stood in what it said, or None."""
+    """peak_mb: megabytes of 10^6. first_s: seconds until the words that were waited for stood in what it said, or None.
+    answer: the last line of standard output. last_lines: of standard output and, after it, of standard error.
+    """
 
     status: int
     timed_out: bool
@@ -37,6 +39,7 @@ class Watched:
     cpu_s: float
     peak_mb: float
     first_s: float | None
+    answer: str = ""
     last_lines: list[str] = field(default_factory=list)
 
     @property
@@ -53,50 +56,89 @@ def watch(
     timeout_s: float,
     first_words: str | None = None,
 ) -> Watched:
-    """Runs a command to its end, or for `timeout_s`; log: where what it says goes, standard error with it."""
+    """Runs a command to its end, or for `timeout_s`; log: where what it says goes, errors beside it as .err."""
+    errors_log = log.with_suffix(".err")
     _reap_orphans()
     others = _children()
-    with log.open("wb") as file:
+    with log.open("wb") as output, errors_log.open("wb") as errors:
         begun = time.monotonic()
         process = subprocess.Popen(
-            command, cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            command,
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,
         )
-        peak, first_s, next_sample, timed_out = 0, None, begun, False
-        while True:
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-            now = time.monotonic()
-            if pid:
-                break
-            if now - begun > timeout_s and not timed_out:
-                timed_out = True
-                _end(process.pid)
-            if now >= next_sample:
-                peak = max(peak, tree_pss(process.pid))
-                if first_words and first_s is None and first_words in log.read_text(errors="replace"):
-                    first_s = now - begun
-                took = time.monotonic() - now
-                next_sample = now + max(EVERY_S, took / SHARE)
-            time.sleep(POLL_S)
+        seen = _Seen(others, first_words, (log, errors_log), begun)
+        timed_out = False
+        try:
+            while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+                if time.monotonic() - begun > timeout_s:
+                    timed_out = True
+                    _end(process.pid)
+                seen.look()
+                time.sleep(POLL_S)
+        except BaseException:  # the matrix is stopped: nothing of it goes on
+            _end(process.pid)
+            raise
+        wall_s = time.monotonic() - begun
+    _, status, usage = ended
     process.returncode = os.waitstatus_to_exitcode(status)
     cpu_s = usage.ru_utime + usage.ru_stime + _left_behind(others)
-    said = log.read_text(errors="replace")
-    return Watched(process.returncode, timed_out, now - begun, cpu_s, peak / 1e6, first_s, last_lines(said))
+    output_lines, error_lines = (last_lines(path.read_text(errors="replace")) for path in (log, errors_log))
+    return Watched(
+        status=process.returncode,
+        timed_out=timed_out,
+        wall_s=wall_s,
+        cpu_s=cpu_s,
+        peak_mb=seen.peak / 1e6,
+        first_s=seen.first_s,
+        answer=output_lines[-1] if output_lines else "",
+        last_lines=[*output_lines, *error_lines][-SHOWN:],
+    )
+
+
+@dataclass
+class _Seen:
+    """What looking at a command's processes shows from time to time. peak: bytes."""
+
+    others: frozenset[int]
+    first_words: str | None
+    logs: tuple[Path, ...]
+    begun: float
+    peak: int = 0
+    first_s: float | None = None
+    next: float = 0.0
+
+    def look(self) -> None:
+        now = time.monotonic()
+        if now < self.next:
+            return
+        self.peak = max(self.peak, tree_pss(self.others))
+        if self.first_words and self.first_s is None and _says(self.first_words, *self.logs):
+            self.first_s = now - self.begun
+        self.next = now + max(EVERY_S, (time.monotonic() - now) / SHARE)
+
+
+def _says(words: str, *logs: Path) -> bool:
+    return any(words in log.read_text(errors="replace") for log in logs)
 
 
 def last_lines(said: str) -> list[str]:
     """The last lines that say something; of a bar that was drawn over itself, the last state."""
-    lines = [line.split("\r")[-1].rstrip() for line in said.splitlines()]
+    lines = [line.rstrip().split("\r")[-1] for line in said.split("\n")]
     return [line[:400] for line in lines if line.strip()][-SHOWN:]
 
 
-def tree_pss(pid: int) -> int:
-    """Bytes of memory of a process and all that it began, shared pages counted once; 0 where it has ended."""
-    try:
-        parent = psutil.Process(pid)
-        tree = [parent, *parent.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0
-    return sum(_pss(process.pid) for process in tree)
+def tree_pss(others: frozenset[int]) -> int:
+    """Bytes of memory of all that this process began, but for `others` of its children; shared pages are counted once."""
+    pids: list[int] = []
+    for pid in _children() - others:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            pids += [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    return sum(_pss(pid) for pid in pids)
 
 
 def _pss(pid: int) -> int:
@@ -115,9 +157,10 @@ def _reap_orphans() -> None:
 
 
 def _end(pid: int) -> None:
-    for process in [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _left_behind(before: frozenset[int]) -> float:
