@@ -9,6 +9,8 @@ and how. Environments, photos and weights are made in --work first; `--build-onl
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from pathlib import Path
 
 import environments
@@ -22,6 +24,7 @@ from places import RESULTS, WORK
 
 def main() -> None:
     asked = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # told to end, it ends the peer that runs too
     peers = {name: peer for name, peer in every_peer().items() if name in asked.peers}
     work = asked.work.resolve()
     for peer in peers.values():

@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,9 +58,8 @@ def watch(
 ) -> Watched:
     """Runs a command to its end, or for `timeout_s`; log: where what it says goes, errors beside it as .err."""
     errors_log = log.with_suffix(".err")
-    _reap_orphans()
     others = _children()
-    with log.open("wb") as output, errors_log.open("wb") as errors:
+    with _reaper(), log.open("wb") as output, errors_log.open("wb") as errors:
         begun = time.monotonic()
         process = subprocess.Popen(
             command,
@@ -80,19 +79,17 @@ def watch(
                     _end(process.pid)
                 seen.look()
                 time.sleep(POLL_S)
-        except BaseException:  # the matrix is stopped: nothing of it goes on
-            _end(process.pid)
-            raise
-        wall_s = time.monotonic() - begun
+            wall_s = time.monotonic() - begun
+        finally:  # also where the matrix is stopped: nothing of it goes on
+            orphans_s = _left_behind(others)
     _, status, usage = ended
     process.returncode = os.waitstatus_to_exitcode(status)
-    cpu_s = usage.ru_utime + usage.ru_stime + _left_behind(others)
     output_lines, error_lines = (last_lines(path.read_text(errors="replace")) for path in (log, errors_log))
     return Watched(
         status=process.returncode,
         timed_out=timed_out,
         wall_s=wall_s,
-        cpu_s=cpu_s,
+        cpu_s=usage.ru_utime + usage.ru_stime + orphans_s,
         peak_mb=seen.peak / 1e6,
         first_s=seen.first_s,
         answer=output_lines[-1] if output_lines else "",
@@ -151,9 +148,15 @@ def _pss(pid: int) -> int:
     return 0
 
 
-def _reap_orphans() -> None:
-    """Makes this process the parent of what its descendants leave behind, so that it can be waited for and counted."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+@contextlib.contextmanager
+def _reaper() -> Iterator[None]:
+    """While it lasts this process is the parent of what its descendants leave behind, so that it is waited for and counted."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def _end(pid: int) -> None:
