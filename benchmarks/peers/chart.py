@@ -35,7 +35,7 @@ text { font: 12px system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-seri
 
 
 def chart(by_data: Mapping[str, Sequence[Row]], title: str) -> str:
-    """The picture as SVG. by_data: the rows of each set of photos; peers stand in the order of their median place."""
+    """The picture as SVG. by_data: the rows of each set of photos; titles and colours tell rehead's rows."""
     peers = order(by_data)
     low, high = _decades([row.wall_s for found in by_data.values() for row in found if row.wall_s])
     width = LABELS + len(by_data) * (PANEL + GAP)
@@ -44,7 +44,7 @@ def chart(by_data: Mapping[str, Sequence[Row]], title: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">',
         f"<title>{escape(title)}: seconds to a verified number, and accuracy</title><style>{STYLE}</style>",
         f'<rect class="page" width="{width}" height="{height}"/>',
-        _text(12, 24, f"Seconds from the shell to a verified number; {title}", "ink title"),
+        _text(12, 24, f"Seconds from the shell to a verified number (log axis); {title}", "ink title"),
     ]
     parts += [_text(LABELS - 12, _y(i), titled, f"{_ours(peer)}ink end") for i, (peer, titled) in enumerate(peers)]
     for column, (data, found) in enumerate(by_data.items()):
@@ -54,13 +54,15 @@ def chart(by_data: Mapping[str, Sequence[Row]], title: str) -> str:
 
 
 def order(by_data: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
-    """Peers that were measured anywhere, with titles, the fastest first by their mean of log seconds."""
+    """Peers with titles, the fastest first by their mean of log seconds; then those that failed everywhere.
+
+    A peer that cannot do this is left to the table.
+    """
     seconds: dict[tuple[str, str], list[float]] = {}
-    for found in by_data.values():
-        for row in found:
-            if row.wall_s:
-                seconds.setdefault((row.peer, row.title), []).append(math.log(row.wall_s))
-    return sorted(seconds, key=lambda peer: statistics.mean(seconds[peer]))
+    for row in (row for found in by_data.values() for row in found):
+        if row.wall_s or not row.trouble.startswith("cannot"):
+            seconds.setdefault((row.peer, row.title), []).extend([math.log(row.wall_s)] if row.wall_s else [])
+    return sorted(seconds, key=lambda peer: (not seconds[peer], statistics.mean(seconds[peer] or [0.0])))
 
 
 def _panel(
@@ -87,7 +89,9 @@ def _panel(
     for i, peer in enumerate(peers):
         row, y = row_by_peer.get(peer), _y(i) - 4
         if row is None or row.wall_s is None or row.right is None:
-            parts.append(_text(left, y + 4, "not measured" if row is None else "no result", "quiet small"))
+            parts.append(
+                _text(left, y + 4, "not measured" if row is None else row.trouble.split(":")[0], "quiet small")
+            )
             continue
         ours = _ours(peer)
         parts.append(

@@ -76,11 +76,11 @@ def about(cells: list[Facts]) -> str:
     shared = _list(
         f"{name} {facts['versions'][name]}" for name in OF_ALL for facts in cells if name in facts["versions"]
     )
-    tools = _list(f"{facts['title']} ({own})" for facts in cells if (own := _own_versions(facts)))
+    tools = _list(word for facts in cells for word in _own_versions(facts))
     return (
         f"![Seconds to a verified number](peers.svg)\n\n{machines}; {shared}; epochs: {epochs}; seeds "
         f"{', '.join(map(str, seeds))}; commit {commits}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. "
-        f"Versions: {tools}.\n\n{HOW}"
+        f"Also {tools}.\n\n{HOW}"
     )
 
 
@@ -124,9 +124,9 @@ def plain(text: str) -> str:
     return text.replace("`", "")
 
 
-def _own_versions(facts: Facts) -> str:
+def _own_versions(facts: Facts) -> list[str]:
     shared = {*OF_ALL, "torchvision", "numpy"}
-    return ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if name not in shared)
+    return [f"{name} {version}" for name, version in facts["versions"].items() if name not in shared]
 
 
 def _list(words: Iterable[str]) -> str:
