@@ -12,15 +12,8 @@ from xml.sax.saxutils import escape
 
 from summary import Row
 
-LABELS, PANEL, GAP, ROW, TOP, BOTTOM, RIGHT = (
-    200,
-    250,
-    22,
-    24,
-    74,
-    34,
-    64,
-)  # pixels; RIGHT: a panel's column of accuracy
+LABELS, PANEL, GAP, ROW = 204, 256, 22, 24  # pixels
+TOP, BOTTOM, ACCURACY, BESIDE = 74, 34, 50, 40  # above and below all rows; of a panel, at its right; beside a dot
 STYLE = """
 .page { fill: #ffffff } .ink { fill: #1f2328 } .quiet { fill: #59636e } .grid { stroke: #d1d9e0 }
 .stem { stroke: #a5b0bb } .dot { fill: #6e7b88 } .ours.stem { stroke: #2f7d5b } .ours.dot { fill: #2f7d5b }
@@ -35,7 +28,7 @@ text { font: 12px system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-seri
 
 
 def chart(by_data: Mapping[str, Sequence[Row]], title: str) -> str:
-    """The picture as SVG. by_data: the rows of each set of photos; titles and colours tell rehead's rows."""
+    """The picture as SVG. by_data: the rows of each set of photos."""
     peers = order(by_data)
     low, high = _decades([row.wall_s for found in by_data.values() for row in found if row.wall_s])
     width = LABELS + len(by_data) * (PANEL + GAP)
@@ -69,7 +62,7 @@ def _panel(
     left: float, data: str, row_by_peer: Mapping[str, Row], peers: list[str], decades: tuple[int, int], height: float
 ) -> list[str]:
     low, high = decades
-    span = PANEL - RIGHT - 40  # 40: the number beside a dot
+    span = PANEL - ACCURACY - BESIDE
 
     def x(seconds: float) -> float:
         return left + span * (math.log10(seconds) - low) / (high - low)

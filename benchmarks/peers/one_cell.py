@@ -56,7 +56,17 @@ def measured(peer: Peer, cell: Cell, bench: Bench) -> dict[str, Any]:
     if cell.mode not in peer.modes:
         return {**_about(peer, cell, bench), "outcome": "cannot", "last_lines": [f"{peer.title} has no such mode"]}
     with tempfile.TemporaryDirectory(prefix="peer-") as folder:
-        return {**_about(peer, cell, bench), **_run(peer, cell, bench, Path(folder))}
+        facts = _run(peer, cell, bench, Path(folder))
+        names = {folder: "FOLDER", str(bench.work): "WORK", str(ROOT): "CHECKOUT"}
+        facts["last_lines"] = [_renamed(line, names) for line in facts.get("last_lines", [])]
+        return {**_about(peer, cell, bench), **facts}
+
+
+def _renamed(line: str, names: dict[str, str]) -> str:
+    """A line without the paths of this machine."""
+    for path, name in names.items():
+        line = line.replace(path, name)
+    return line
 
 
 def _run(peer: Peer, cell: Cell, bench: Bench, folder: Path) -> dict[str, Any]:
@@ -87,7 +97,6 @@ def _run(peer: Peer, cell: Cell, bench: Bench, folder: Path) -> dict[str, Any]:
         "epochs_s": epochs,
         "artefact_bytes": environments.size_bytes(out / "artefact"),
         "predict_s": predict_s,
-        "last_lines": ran.last_lines,
     }
 
 

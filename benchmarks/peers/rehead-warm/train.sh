@@ -1,7 +1,7 @@
 # Another head on photos that rehead has seen: the features come from the store; the head, with other weights of the classes,
 # is solved, verified, exported and checked anew, in a process of its own.
-set -e
 # for the benchmark
+set -e
 PHOTOS=$1 OUT=$3 SEED=$6 HERE=$(dirname "$0")
 # end
 rehead tune "$PHOTOS" --class-weight balanced --seed "$SEED" --out run --no-report

@@ -1,7 +1,7 @@
 # rehead as README.md and docs/guide.md show it: one command on a folder with train/ and val/, whose sides are kept.
 # Its default backbone is tf_efficientnet_lite0 with the weights of the package that WEIGHTS was made from.
-set -e
 # for the benchmark
+set -e
 PHOTOS=$1 OUT=$3 MODE=$4 EPOCHS=$5 SEED=$6 HERE=$(dirname "$0")
 case $MODE in
     head) LEARNS="--train head" ;;
