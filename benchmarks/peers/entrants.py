@@ -3,6 +3,7 @@
 peer.toml, every key optional: `title`; `modes`, those that it can do; `environment` and `program`, other peers' folders whose
 environment, and whose train and predict, it uses; `before`, a script that runs unmeasured first, in the same cache; `refuses`,
 words by which a tool says that it cannot do a mode; `first_number`, words with which it tells a verified number while it works.
+A convert.py, where there is one, writes the weights of all in the tool's own form, once.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Peer:
     predict: Path
     modes: tuple[str, ...] = MODES
     before: Path | None = None
+    convert: Path | None = None
     refuses: str | None = None
     first_number: str | None = None
 
@@ -60,6 +62,7 @@ def read_peer(folder: Path) -> Peer:
         predict=_program(folder, here / own, "predict"),
         modes=tuple(settings.get("modes", MODES)),
         before=folder / before if before else None,
+        convert=converts if (converts := folder / "convert.py").is_file() else None,
         refuses=settings.get("refuses"),
         first_number=settings.get("first_number"),
     )

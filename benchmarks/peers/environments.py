@@ -38,6 +38,18 @@ def build(folder: Path, requirements: Path) -> None:
     stamp.write_text(wanted)
 
 
+def convert(folder: Path, program: Path, weights: Path) -> None:
+    """Runs a peer's convert.py once, by its own interpreter: it writes the weights in the tool's form, beside those of all."""
+    stamp = folder / "converted-by.txt"
+    wanted = hashlib.sha256(program.read_bytes()).hexdigest()
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    print(f"converting weights by {program.relative_to(ROOT)}", flush=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([str(folder / "bin" / "python"), str(program), str(weights)], check=True, env=environment)
+    stamp.write_text(wanted)
+
+
 def find_uv() -> str:
     beside = Path(sys.executable).parent / "uv"
     found = str(beside) if beside.is_file() else shutil.which("uv")

@@ -29,6 +29,9 @@ def main() -> None:
     work = asked.work.resolve()
     for peer in peers.values():
         environments.build(work / "envs" / peer.environment, peer.requirements)
+    for peer in peers.values():
+        if peer.convert:
+            environments.convert(work / "envs" / peer.environment, peer.convert, weights.lay_out(work))
     bench = Bench(
         work=work,
         photos={name: photos.lay_out(name, work) for name in asked.data},
@@ -40,7 +43,7 @@ def main() -> None:
         return
     for cell in in_order(list(peers), asked.data, asked.modes, asked.seeds):
         results = read_results(asked.out)  # again for each: others may add to it
-        if cell.key in results["cells"] and not asked.again:
+        if results["cells"].get(cell.key, {}).get("epochs") == asked.epochs and not asked.again:
             continue
         print(f"{cell.key} ...", end=" ", flush=True)
         facts = measured(peers[cell.peer], cell, bench)
