@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 LIGHT := .light/serve.done .light/head.done
 SOURCES := pyproject.toml constraints.txt $(shell find src -type f -not -name '*.pyc' -not -path '*.egg-info/*')
 
-.PHONY: demo test test-all check bench clean
+.PHONY: demo test test-all check bench bench-peers clean
 
 demo: .venv/tune.done
 	$(BIN)/rehead demo
@@ -38,6 +38,11 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/predicting.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/variants.py
+
+# Other tools on the same photos, each in an environment of its own in .peers/; hours. One that is stopped goes on.
+bench-peers: .venv/dev.done
+	$(BIN)/python benchmarks/peers/measure.py
+	$(BIN)/python benchmarks/peers/report.py
 
 # A stamp is newer than what it was installed from, so a second call installs nothing.
 .venv/tune.done: pyproject.toml constraints.txt

@@ -1,0 +1,16 @@
+# rehead as README.md and docs/guide.md show it: one command on a folder with train/ and val/, whose sides are kept.
+# Its default backbone is tf_efficientnet_lite0 with the weights of the package that WEIGHTS was made from.
+# for the benchmark
+set -e
+PHOTOS=$1 OUT=$3 MODE=$4 EPOCHS=$5 SEED=$6 HERE=$(dirname "$0")
+case $MODE in
+    head) LEARNS="--train head" ;;
+    last) LEARNS="--train last:2 --epochs $EPOCHS" ;;  # blocks.6, conv_head with its norm, and the head
+    full) LEARNS="--train all --epochs $EPOCHS" ;;
+esac
+# end
+rehead tune "$PHOTOS" $LEARNS --seed "$SEED" --out run --no-report
+# for the benchmark
+mv run/bundle "$OUT/artefact"
+python "$HERE/heldout.py" run "$OUT"
+# end

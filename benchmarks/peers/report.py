@@ -1,0 +1,137 @@
+"""From what was measured to docs/benchmarks.md and docs/peers.svg: `python benchmarks/peers/report.py [RESULTS] [DOCUMENT]`.
+
+Everything between `<!-- peers -->` and `<!-- /peers -->` is written here, and only there. Pictures lie beside the document.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from cells import read_results
+from chart import chart
+from entrants import MODES, left_out
+from photos import SETS
+from places import RESULTS, ROOT
+from summary import Facts, Row, rows
+
+BEGIN, END = "<!-- peers -->", "<!-- /peers -->"
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
+ASKED = {
+    "head": "only a new classifier learns",
+    "last": "the last stage learns too (`blocks.6`, `conv_head` and their norms)",
+    "full": "everything learns",
+}
+COLUMNS = (
+    "peer", "seconds", "against rehead", "right of held-out photos", "s an epoch", "peak MB", "CPU s", "lines",
+    "environment GB", "artefact MB", "one prediction s",
+)  # fmt: skip
+HOW = (
+    "Medians over the seeds. Seconds are from the shell to the end of the process, with held-out photos judged and the "
+    "artefact written. Right: the mean over the seeds, with Wilson's 95 % interval for the photos that are held out. "
+    "How all of it is measured: [benchmarks/peers/README.md](../benchmarks/peers/README.md)."
+)
+OF_ALL = ("torch", "timm", "python")
+
+
+def main(results: Path = RESULTS, document: Path = DOCUMENT) -> None:
+    cells = list(read_results(results)["cells"].values())
+    for mode in MODES:
+        by_data = {data: found for data in SETS if (found := rows(cells, data, mode))}
+        if any(row.wall_s for found in by_data.values() for row in found):
+            name = "peers.svg" if mode == "head" else f"peers-{mode}.svg"
+            (document.parent / name).write_text(chart(by_data, f"{mode}: {plain(ASKED[mode])}"), encoding="utf-8")
+    document.write_text(between(document.read_text(encoding="utf-8"), section(cells, left_out())), encoding="utf-8")
+
+
+def between(text: str, written: str) -> str:
+    """The document with what stands between the markers replaced. Raises ValueError where they are not there once each."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"The document needs {BEGIN} and, after it, {END}, once each.")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{written}\n{END}{rest.split(END)[1]}"
+
+
+def section(cells: list[Facts], missing: dict[str, str]) -> str:
+    parts = [about(cells)] if cells else ["Nothing was measured yet."]
+    for mode in MODES:
+        tables = [(data, found) for data in SETS if (found := rows(cells, data, mode))]
+        if tables:
+            parts.append(f"### {mode.capitalize()}: {ASKED[mode]}")
+        for data, found in tables:
+            n = next((facts["n"] for facts in cells if facts["data"] == data and "n" in facts), None)
+            parts.append(f"{data}{f', {n} photos held out' if n else ''}:\n\n{table(found)}")
+    if missing:
+        parts.append("Left out:\n\n" + "\n".join(f"* {name}: {reason}" for name, reason in missing.items()))
+    return "\n\n".join(parts)
+
+
+def about(cells: list[Facts]) -> str:
+    machines = _list(f"{facts['machine']['cores']} cores of {facts['machine']['processor']}" for facts in cells)
+    epochs = _list(str(facts["epochs"]) for facts in cells)
+    seeds = sorted({facts["seed"] for facts in cells})
+    commits = _list(facts["commit"] for facts in cells)
+    dates = sorted({facts["date"] for facts in cells})
+    shared = _list(
+        f"{name} {facts['versions'][name]}" for name in OF_ALL for facts in cells if name in facts["versions"]
+    )
+    tools = _list(word for facts in cells for word in _own_versions(facts))
+    return (
+        f"![Seconds to a verified number](peers.svg)\n\n{machines}; {shared}; epochs: {epochs}; seeds "
+        f"{', '.join(map(str, seeds))}; commit {commits}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. "
+        f"Also {tools}.\n\n{HOW}"
+    )
+
+
+def table(found: list[Row]) -> str:
+    """Markdown, the fastest first. Against rehead: how many times its seconds."""
+    ours = next((row.wall_s for row in found if row.peer == "rehead"), None)
+    lines = ["| " + " | ".join(COLUMNS) + " |", "| --- | ---: | ---: | --- |" + " ---: |" * (len(COLUMNS) - 4)]
+    lines += ["| " + " | ".join(cells_of(row, ours)) + " |" for row in found]
+    return "\n".join(lines)
+
+
+def cells_of(row: Row, ours: float | None) -> list[str]:
+    trouble = row.trouble.replace("|", "/").replace("<", "&lt;")
+    right = (
+        f"{100 * row.right.value:.1f} % ({100 * row.right.low:.1f} to {100 * row.right.high:.1f})" if row.right else ""
+    )
+    first = f"{number(row.wall_s)} ({number(row.first_s)} to the first number)" if row.first_s else number(row.wall_s)
+    return [
+        row.title,
+        first,
+        f"{number(row.wall_s / ours)} x" if row.wall_s and ours else "–",
+        "; ".join(part for part in (right, trouble) if part),
+        number(row.epoch_s),
+        "–" if row.peak_mb is None else f"{row.peak_mb:,.0f}",
+        number(row.cpu_s),
+        str(row.lines),
+        f"{row.environment_gb:.1f}",
+        number(row.artefact_mb),
+        number(row.predict_s),
+    ]
+
+
+def number(value: float | None) -> str:
+    """Two digits or more that count: 0.91, 9.1, 26, 1,234."""
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 20 else f"{value:,.0f}"
+
+
+def plain(text: str) -> str:
+    return text.replace("`", "")
+
+
+def _own_versions(facts: Facts) -> list[str]:
+    shared = {*OF_ALL, "torchvision", "numpy"}
+    return [f"{name} {version}" for name, version in facts["versions"].items() if name not in shared]
+
+
+def _list(words: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(words))
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:3]))

@@ -1,0 +1,248 @@
+"""What compares peers: lines are counted, held-out photos judged, a stopped matrix goes on, tables say what went wrong.
+
+The results here are made up for the tests; no peer runs, but a command of the shell does where what it costs is measured.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PEERS = ROOT / "benchmarks" / "peers"
+NAMES = ("cells", "chart", "entrants", "environments", "lines", "measure", "one_cell", "photos", "places", "report",
+         "summary", "watched", "weights")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[dict[str, ModuleType]]:
+    """The scripts as modules, by name; they find each other as they do when one is run."""
+    sys.path.insert(0, str(PEERS))
+    try:
+        yield {name: importlib.import_module(name) for name in NAMES}
+    finally:
+        sys.path.remove(str(PEERS))
+        for name in NAMES:
+            sys.modules.pop(name, None)
+
+
+def made_up(peer: str, seed: int = 0, outcome: str = "done", **others: Any) -> dict[str, Any]:
+    """The facts of a cell that nobody measured."""
+    done = {"wall_s": 20.0, "cpu_s": 30.0, "peak_mb": 1000.0, "n": 100, "right": 95, "accuracy": 0.95, "low": 0.888,
+            "high": 0.978, "epochs_s": [4.0, 5.0, 6.0], "artefact_bytes": 17_000_000, "predict_s": [1.0, 1.2, 1.1]}  # fmt: skip
+    about = {"peer": peer, "title": peer.title(), "data": "hymenoptera", "mode": "head", "seed": seed, "epochs": 3, "lines": 7,
+             "environment_bytes": 5_600_000_000, "versions": {"python": "0.0", "torch": "0.1", peer: "0.2"},
+             "commit": "0000000", "date": "2000-01-01",
+             "machine": {"processor": "Imaginary", "cores": 2, "load_before": 0.0}}  # fmt: skip
+    return {**about, "outcome": outcome, "last_lines": [], **(done if outcome == "done" else {}), **others}
+
+
+def test_blank_lines_comments_docstrings_and_what_the_benchmark_needs_are_no_lines_of_a_user(
+    bench: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    program = tmp_path / "train.py"
+    program.write_text(
+        '"""Says\nmuch."""\n# for the benchmark\nimport sys\n\n# end\nimport os  # counts\n\n# no\n'
+        'def f():\n    """Also\n    no."""\n    return """a\nb"""\n'
+    )
+    assert bench["lines"].user_lines(program) == 4
+    shell = tmp_path / "train.sh"
+    shell.write_text("# says\nset -e\n  # for the benchmark\nPHOTOS=$1\n  # end\ntool \\\n    photos\n")
+    assert bench["lines"].user_lines(shell) == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["# for the benchmark\nx = 1\n", "x = 1\n# end\n", "# for the benchmark\n" * 2 + "# end\n"]
+)
+def test_a_block_that_does_not_begin_or_end_is_an_error(
+    bench: dict[str, ModuleType], tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "train.py").write_text(text)
+    with pytest.raises(ValueError, match="block"):
+        bench["lines"].user_lines(tmp_path / "train.py")
+
+
+def test_held_out_photos_are_judged_by_their_folders_with_an_interval(
+    bench: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    held_out = _held_out(tmp_path)
+    table = tmp_path / "heldout.csv"
+    table.write_text("photo,label\nbee/0.jpg,bee\nbee/1.jpg,ant\nant/0.jpg,ant\nant/1.jpg,ant\n")
+    facts = bench["cells"].judged(table, held_out)
+    assert (facts["right"], facts["n"], facts["accuracy"]) == (3, 4, 0.75)
+    assert facts["low"] == pytest.approx(0.3006, abs=1e-4)  # E. B. Wilson's interval of 3 of 4
+    assert facts["high"] == pytest.approx(0.9544, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "rows", ["bee/0.jpg,bee", "bee/0.jpg,bee\n" * 4, "bee/0.jpg,bee\nbee/1.jpg,bee\nant/0.jpg,ant\nx/1.jpg,ant"]
+)
+def test_photos_that_are_missing_doubled_or_strange_are_not_judged(
+    bench: dict[str, ModuleType], tmp_path: Path, rows: str
+) -> None:
+    (tmp_path / "heldout.csv").write_text(f"photo,label\n{rows}\n")
+    with pytest.raises(ValueError, match="each has to be named once"):
+        bench["cells"].judged(tmp_path / "heldout.csv", _held_out(tmp_path))
+
+
+def test_a_part_of_a_matrix_compares_all_peers_on_the_cheap_cells(bench: dict[str, ModuleType]) -> None:
+    cells = bench["cells"].in_order(["a", "b"], ["small", "large"], ["head", "full"], [0, 1])
+    assert [(c.peer, c.data, c.mode, c.seed) for c in cells[:5]] == [
+        ("a", "small", "head", 0), ("b", "small", "head", 0), ("a", "large", "head", 0), ("b", "large", "head", 0),
+        ("a", "small", "full", 0),
+    ]  # fmt: skip
+    assert len({c.key for c in cells}) == len(cells) == 16
+
+
+def test_a_matrix_goes_on_where_it_was_stopped(
+    bench: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, begun = tmp_path / "results" / "peers.json", []
+
+    def measured(peer: Any, cell: Any, _: Any) -> dict[str, Any]:
+        if begun.append(cell.key) or (len(begun) == 3):
+            raise KeyboardInterrupt
+        return made_up(peer.name, cell.seed)
+
+    monkeypatch.setattr(bench["measure"], "measured", measured)
+    monkeypatch.setattr(bench["measure"].environments, "build", lambda *_: None)
+    monkeypatch.setattr(bench["photos"], "lay_out", lambda name, work: work / name)
+    monkeypatch.setattr(bench["measure"].signal, "signal", lambda *_: None)
+    monkeypatch.setattr(bench["weights"], "lay_out", lambda work: work / "weights")
+    given = ["measure.py", "--peers", "rehead,pytorch", "--data", "hymenoptera", "--modes", "head", "--seeds", "0,1"]
+    monkeypatch.setattr(sys, "argv", [*given, "--out", str(out), "--work", str(tmp_path)])
+    with pytest.raises(KeyboardInterrupt):
+        bench["measure"].main()
+    assert sorted(bench["cells"].read_results(out)["cells"]) == sorted(begun[:2])
+    bench["measure"].main()
+    assert begun[3:] == [begun[2], "pytorch, hymenoptera, head, seed 1"]
+    assert len(bench["cells"].read_results(out)["cells"]) == 4
+
+
+def test_results_of_another_format_are_refused(bench: dict[str, ModuleType], tmp_path: Path) -> None:
+    (tmp_path / "peers.json").write_text(json.dumps({"format": 99, "cells": {}}))
+    with pytest.raises(ValueError, match="format 99"):
+        bench["cells"].read_results(tmp_path / "peers.json")
+
+
+def test_a_command_costs_what_its_children_and_orphans_cost(bench: dict[str, ModuleType], tmp_path: Path) -> None:
+    burn = "import time\nwhile time.process_time() < 0.4: pass"
+    orphan = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {burn!r}])"
+    code = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])\n{orphan}\n"
+    code += "import time; held = bytearray(60_000_000); time.sleep(2); print('told'); print('answer')"
+    watch = bench["watched"].watch
+    ran = watch(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ,
+        log=tmp_path / "log",
+        timeout_s=60,
+        first_words="told",
+    )
+    assert ran.is_fine
+    assert ran.answer == "answer"
+    assert ran.cpu_s > 0.75
+    assert ran.peak_mb > 60
+    assert ran.wall_s > 2
+
+
+def test_a_command_that_takes_too_long_is_ended_with_all_it_began(bench: dict[str, ModuleType], tmp_path: Path) -> None:
+    code = "import subprocess, sys; print('begun', flush=True); "
+    code += "subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    watch = bench["watched"].watch
+    ran = watch([sys.executable, "-c", code], cwd=tmp_path, env=os.environ, log=tmp_path / "log", timeout_s=0.7)
+    assert ran.timed_out
+    assert not ran.is_fine
+    assert ran.last_lines == ["begun"]
+    assert ran.wall_s < 30
+
+
+def test_a_row_has_medians_of_seeds_and_an_interval_that_seeds_do_not_narrow(bench: dict[str, ModuleType]) -> None:
+    cells = [made_up("rehead", seed, wall_s=wall) for seed, wall in enumerate((9.0, 10.0, 50.0))]
+    row = bench["summary"].rows(cells, "hymenoptera", "head")[0]
+    assert (row.wall_s, row.epoch_s, row.predict_s, row.n_seeds) == (10.0, 5.0, 1.1, 3)
+    assert (round(row.right.low, 3), round(row.right.high, 3)) == (0.888, 0.978)
+
+
+def test_what_failed_or_cannot_be_done_is_in_the_table_with_its_words(bench: dict[str, ModuleType]) -> None:
+    cells = [
+        made_up("rehead"),
+        made_up("slow", wall_s=200.0),
+        made_up("broken", outcome="failed", wall_s=1.0, last_lines=["first", "no such | thing"]),
+        made_up("late", outcome="timeout", wall_s=3600.0),
+        made_up("half", 0), made_up("half", 1, outcome="cannot", last_lines=["not this"]),
+    ]  # fmt: skip
+    table = bench["report"].table(bench["summary"].rows(cells, "hymenoptera", "head"))
+    lines = {line.split("|")[1].strip(): line for line in table.splitlines()[2:]}
+    assert list(lines) == ["Half", "Rehead", "Slow", "Broken", "Late"]
+    assert "| 200 | 10.0 x | 95.0 % (88.8 to 97.8) | 5.0 | 1,000 | 30 | 7 | 5.6 | 17.0 | 1.1 |" in lines["Slow"]
+    assert "failed: no such / thing" in lines["Broken"]
+    assert "not finished in 3600 s" in lines["Late"]
+    assert "1 of 2 seeds cannot: not this" in lines["Half"]
+    assert {line.count("|") for line in table.splitlines()} == {len(bench["report"].COLUMNS) + 1}
+
+
+def test_the_document_changes_between_its_markers_alone_and_twice_gives_the_same(tmp_path: Path) -> None:
+    document, results = tmp_path / "benchmarks.md", tmp_path / "peers.json"
+    document.write_text("before\n<!-- peers -->\nold\n<!-- /peers -->\nafter\n")
+    results.write_text(
+        json.dumps({"format": 1, "cells": {"a": made_up("rehead"), "b": made_up("slow <&>", wall_s=99.0)}})
+    )
+    command = [sys.executable, str(PEERS / "report.py"), str(results), str(document)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    assert subprocess.run(command, env=environment).returncode == 0
+    once, picture = document.read_text(), (tmp_path / "peers.svg").read_text()
+    assert once.startswith("before\n<!-- peers -->\n")
+    assert once.endswith("\n<!-- /peers -->\nafter\n")
+    assert "old" not in once
+    assert "2 cores of Imaginary; torch 0.1, python 0.0" in once
+    assert ElementTree.fromstring(picture).tag.endswith("svg")
+    assert subprocess.run(command, env=environment).returncode == 0
+    assert (document.read_text(), (tmp_path / "peers.svg").read_text()) == (once, picture)
+
+
+def test_a_document_without_markers_is_refused(bench: dict[str, ModuleType]) -> None:
+    for text in ("", "<!-- peers -->", "<!-- /peers --> <!-- peers -->", "<!-- peers --><!-- /peers -->" * 2):
+        with pytest.raises(ValueError, match="needs"):
+            bench["report"].between(text, "new")
+
+
+def test_every_peer_of_the_tree_can_be_read_and_pins_what_it_installs(bench: dict[str, ModuleType]) -> None:
+    peers = bench["entrants"].every_peer()
+    assert next(iter(peers)) == "rehead"
+    for peer in peers.values():
+        assert bench["lines"].user_lines(peer.train) > 0
+        assert set(peer.modes) <= set(bench["entrants"].MODES)
+        lines = [line.split("#")[0].strip() for line in peer.requirements.read_text().splitlines()]
+        loose = [
+            line for line in lines if line and "==" not in line and "REHEAD_CHECKOUT" not in line and line[0] != "-"
+        ]
+        assert not loose, peer.name
+
+
+def test_a_key_that_nobody_reads_is_an_error(bench: dict[str, ModuleType], tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "train.sh").touch()
+    (tmp_path / "new" / "predict.sh").touch()
+    (tmp_path / "new" / "peer.toml").write_text('titel = "New"\n')
+    with pytest.raises(ValueError, match="titel"):
+        bench["entrants"].read_peer(tmp_path / "new")
+
+
+def _held_out(folder: Path) -> Path:
+    for label in ("ant", "bee"):
+        for i in range(2):
+            path = folder / "val" / label / f"{i}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    return folder / "val"
