@@ -62,7 +62,7 @@ def test_a_batch_that_does_not_fit_goes_in_parts_with_the_same_gradient(changes:
         model = network(most)
         torch.manual_seed(5)
         step = stepper(model, notes, **changes)
-        losses = [step.backward(*batch(), 1.0), step.backward(*batch(3, seed=1), 1.0)]
+        losses = [float(step.backward(*batch(), 1.0)), float(step.backward(*batch(3, seed=1), 1.0))]
         found.append((losses, gradients(model)))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
     assert close(found[0][1], found[1][1])

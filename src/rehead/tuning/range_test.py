@@ -33,7 +33,7 @@ def find_rate(training: Training, advance: Callable[[int], None]) -> RangeTest:
     def try_rate(number: int, rate: float) -> float:
         x, y = next(batches)
         with dice(course.seed, device, "range", number):
-            loss = stepper.backward(x.to(device), y.to(device), len(x) / course.batch_size)
+            loss = float(stepper.backward(x.to(device), y.to(device), len(x) / course.batch_size))
         stepper.step(rate)
         return loss
 

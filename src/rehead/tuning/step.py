@@ -50,8 +50,9 @@ class Stepper:
         self._scaler = torch.amp.GradScaler(enabled=device.type == "cuda" and not torch.cuda.is_bf16_supported())
         self._n_parts = 1
 
-    def backward(self, x: torch.Tensor, y: torch.Tensor, share: float) -> float:
-        """The mean loss of a batch. Its gradient, times the share of the step that the batch is, is added.
+    def backward(self, x: torch.Tensor, y: torch.Tensor, share: float) -> torch.Tensor:
+        """The mean loss of a batch, (), on the device: reading it waits for all that was asked of it. The batch's gradient,
+        times the share of the step that it is, is added.
 
         Erasing and mixing are drawn here, once for the whole batch.
         """
@@ -111,14 +112,16 @@ class Stepper:
                 place = torch.empty_like(parameter, requires_grad=False) if is_like else torch.empty_like(tensor)
                 self.optimizer.state[parameter][key] = place.copy_(tensor)
 
-    def _in_parts(self, x: torch.Tensor, labels: tuple[torch.Tensor, torch.Tensor], kept: float, share: float) -> float:
-        total = 0.0
+    def _in_parts(
+        self, x: torch.Tensor, labels: tuple[torch.Tensor, torch.Tensor], kept: float, share: float
+    ) -> torch.Tensor:
+        total = torch.zeros((), device=x.device)
         for part in torch.arange(len(x), device=x.device).tensor_split(min(self._n_parts, len(x))):
             of_batch = len(part) / len(x)
             with autocast(x.device):
                 loss = self._loss(self._logits(x[part] if self._n_parts > 1 else x).float(), labels, part, kept)
             self._scaler.scale(loss * share * of_batch).backward()
-            total += float(loss.detach()) * of_batch
+            total = total + loss.detach() * of_batch
         return total
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:

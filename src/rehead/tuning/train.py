@@ -30,6 +30,7 @@ from rehead.tuning.modes import set_modes
 from rehead.tuning.state import WATCHED, Average, State, keep, keep_best, load_best, restore
 from rehead.tuning.step import Stepper, autocast, free_memory, is_out_of_memory
 
+READ_LATER = {"cuda": 2}  # steps after which a loss is read: reading it waits until the device has done all before
 UNDOING = 2  # standard errors: what was asked to learn is undone where it is clearly worse
 
 
@@ -117,6 +118,18 @@ def _epoch(
     first = min(state.step, n_batches - 1)  # a checkpoint may be of smaller batches
     n_steps = math.ceil(n_batches / course.accumulate)
     is_checked = epoch > 0 or first > 0
+    unread: list[tuple[int, int, float, torch.Tensor]] = []
+
+    def read(later: int = 0) -> None:
+        """The losses of all steps but so many of the last."""
+        while len(unread) > later:
+            number, n, lr, loss = unread.pop(0)
+            mean = float(loss)
+            check_loss(mean, f"in epoch {epoch + 1}, batch {number + 1}", lr)
+            state.loss_sum, state.n_seen = state.loss_sum + mean * n, state.n_seen + n
+            so_far = state.loss_sum / state.n_seen
+            training.progress(n, f"epoch {epoch + 1} of {course.epochs}, loss {so_far:.3f}, lr {lr:.1e}")
+
     batches = ahead(training.feed.batches(order_of(training, epoch), epoch, course.batch_size, first), device)
     for number, (x, y) in enumerate(batches, first):
         lr = lr_at(course, epoch * n_steps + number // course.accumulate, n_steps * course.epochs)
@@ -124,22 +137,23 @@ def _epoch(
         with dice(course.seed, device, "step", epoch, number):
             share = len(x) / (course.batch_size * course.accumulate)
             loss = stepper.backward(x, y, share)
-        check_loss(loss, f"in epoch {epoch + 1}, batch {number + 1}", lr)
+        unread.append((number, len(x), lr, loss))
+        read(READ_LATER.get(device.type, 0))
         if is_whole:
             if is_checked:
                 stepper.step(lr)
             else:
                 is_checked = _checked_step(training, names, stepper, lr)
             average.update()
-        state.step, state.loss_sum, state.n_seen = number + 1, state.loss_sum + loss * len(x), state.n_seen + len(x)
-        training.progress(
-            len(x), f"epoch {epoch + 1} of {course.epochs}, loss {state.loss_sum / state.n_seen:.3f}, lr {lr:.1e}"
-        )
+        state.step = number + 1
         if training.stop():
+            read()
             training.note(f"Stopped after {number + 1} of {n_batches} batches of epoch {epoch + 1}.")
             return lr, True
         if is_whole and training.due():  # gradients of half a step are not kept
+            read()
             training.save(sound(keep(training.model, names, stepper, average, state), lr))
+    read()
     return lr, False
 
 
