@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
 from rehead.bundle import softmax
 from rehead.verdict.bootstrap import estimate
-from rehead.verdict.calibrate import Calibration, calibration, fit_temperature, reliability
+from rehead.verdict.calibrate import COLDEST, HOTTEST, Calibration, calibration, fit_temperature, reliability
 from rehead.verdict.growth import Growth, fit_law, growth
 from rehead.verdict.metrics import Verdict, judge
 from rehead.verdict.selective import Selective, judge_selective, threshold_for
@@ -41,6 +44,27 @@ def test_a_model_that_is_right_on_all_of_a_few_photos_does_not_become_sure_of_ev
     logits = np.tile(np.array([[1.0, 0.0]], np.float32), (20, 1))
     p = softmax(logits / np.float32(fit_temperature(logits, np.zeros(20, np.int64))))
     assert p[0, 0] == pytest.approx(21 / 22, abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_temperature_is_the_one_that_scipy_finds(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    n, k = int(random.integers(1, 800)), int(random.integers(2, 12))
+    labels = random.integers(0, k, n)
+    logits = (random.normal(size=(n, k)) + np.eye(k)[labels] * random.uniform(0, 6)) * random.uniform(0.02, 60)
+    wanted = np.full((n, k), 1 / ((n + 2) * max(1, k - 1)))
+    wanted[np.arange(n), labels] = (n + 1) / (n + 2)
+
+    def loss(log_temperature: float) -> float:
+        return float(-(wanted * log_softmax(logits / math.exp(log_temperature), axis=1)).sum(axis=1).mean())
+
+    bounds = (math.log(COLDEST), math.log(HOTTEST))
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-9})
+    assert fit_temperature(logits, labels) == pytest.approx(math.exp(found.x), rel=1e-5)
+
+
+def test_logits_that_say_nothing_are_left_as_they_are() -> None:
+    assert fit_temperature(np.zeros((5, 3)), np.zeros(5, np.int64)) == 1.0
 
 
 def test_the_calibration_error_is_that_of_a_plain_loop() -> None:
