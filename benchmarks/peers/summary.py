@@ -14,7 +14,8 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A peer on one set of photos in one mode. Costs are medians over its seeds, None where nothing was done.
+    """A peer on one set of photos in one mode. Costs are medians over its seeds, None where nothing was done; the time of a
+    prediction is that of all its cells.
 
     right: the mean share over seeds, with Wilson's interval for as many photos as are held out: seeds do not narrow it.
     trouble: what is to be told of seeds that were not done, "" where all were.
@@ -39,14 +40,16 @@ class Row:
 def rows(cells: Iterable[Facts], data: str, mode: str) -> list[Row]:
     """The rows of one table, the fastest first, those without a result last."""
     by_peer: dict[str, list[Facts]] = {}
+    predictions: dict[str, list[float]] = {}
     for facts in cells:
+        predictions.setdefault(facts["peer"], []).extend(facts.get("predict_s", ()))
         if facts["data"] == data and facts["mode"] == mode:
             by_peer.setdefault(facts["peer"], []).append(facts)
-    made = [_row(peer, found) for peer, found in by_peer.items()]
+    made = [_row(peer, found, predictions[peer]) for peer, found in by_peer.items()]
     return sorted(made, key=lambda row: (row.wall_s is None, row.wall_s or 0.0, row.title))
 
 
-def _row(peer: str, found: list[Facts]) -> Row:
+def _row(peer: str, found: list[Facts], predictions: list[float]) -> Row:
     done = [facts for facts in found if facts["outcome"] == "done"]
     about = {"peer": peer, "title": found[0]["title"], "n_seeds": len(done), "trouble": _trouble(found)}
     kept = {"lines": found[-1]["lines"], "environment_gb": found[-1]["environment_bytes"] / 1e9}
@@ -62,7 +65,7 @@ def _row(peer: str, found: list[Facts]) -> Row:
         **{name: statistics.median(facts[name] for facts in done) for name in ("wall_s", "cpu_s", "peak_mb")},
         first_s=statistics.median(firsts) if firsts else None,
         epoch_s=statistics.median(epochs) if epochs else None,
-        predict_s=statistics.median(seconds for facts in done for seconds in facts["predict_s"]),
+        predict_s=statistics.median(predictions) if predictions else None,
         right=wilson(mean * n, n),
         artefact_mb=statistics.median(facts["artefact_bytes"] for facts in done) / 1e6,
     )
