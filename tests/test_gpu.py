@@ -39,6 +39,7 @@ def test_batches_copied_ahead_are_the_batches() -> None:
     assert all(x.is_cuda for x, _ in found)
 
 
+@pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")  # of PyTorch 2.11's own compiler
 def test_a_compiled_training_ends_with_a_model_that_is_right(cache: Path, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 40, "blue": 40})
     settings = {"train": "last:1", "epochs": 2, "compile": True, "device": "cuda"}

@@ -17,6 +17,7 @@ model = ImageClassifier.load_from_checkpoint(
     seed=None,
     deterministic=False,
     transform_config=TransformConfig(),
+    weights_only=False,  # its checkpoint holds more than tensors: PyTorch refuses it otherwise
 )
 model.eval()
 with torch.inference_mode():
