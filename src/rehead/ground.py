@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rehead.activations import Extracted, feed_of, slices
 from rehead.bundle import Head
 from rehead.errors import BackboneError
-from rehead.extraction import folds_of, job_order
+from rehead.extraction import chosen_prefix, extract_missing, folds_of, job_order, open_store
 from rehead.features.engines import resolve
 from rehead.job import Job
 from rehead.nets.card import Card, with_fit
@@ -136,7 +136,7 @@ def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:
         if recipe.norm == "adapt":
             some = np.random.default_rng(recipe.seed).permutation(ground.learn)[:N_ADAPT]
             adapt_norms(body, (x.to(device) for x in feed.plain(some, recipe.course.batch_size)))
-        pooled = logits_of(body, feed, np.arange(len(ground.train)), device)
+        pooled = _frozen_features(ground, recipe)
         labels, folds = feed.labels[: len(ground.train)], folds_of(catalog, ground.train, recipe)
         if not hidden:
             return first_head(task, pooled, labels, n_outputs, folds, recipe)
@@ -146,6 +146,21 @@ def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:
     module = mlp_module(width, hidden, n_outputs, recipe.activation, seed=recipe.seed)
     kind: Any = "mlp" if hidden else "linear"
     return head_from_module(module, kind, recipe.activation), f"{kind}: random at first"
+
+
+def _frozen_features(ground: Ground, recipe: Recipe) -> NDArray[np.float32]:
+    """(n, width) of the photos to learn from, before layers learn. Of whole photos on the CPU by an engine, through the store."""
+    from rehead.tuning.feed import PhotoFeed
+    from rehead.tuning.train import logits_of
+
+    if ground.device != "cpu" or recipe.norm == "adapt" or not isinstance(ground.feed, PhotoFeed):
+        return logits_of(ground.body, ground.feed, np.arange(len(ground.train)), ground.device)
+    catalog, whole = ground.job.catalog, replace(recipe, cut=None, budget_s=None)
+    job = replace(ground.job, stop=lambda: False)  # what is begun here is needed
+    prefix = chosen_prefix(job, whole)
+    with open_store(job.cache, prefix, whole) as store:
+        extract_missing(job, ground.train, prefix, whole, store)
+        return store.read([catalog.photos[i].digest for i in ground.train])
 
 
 def with_head_on(body: Any, head: Head) -> Any:

@@ -57,7 +57,7 @@ def trained(
         note=progress.note,
         stop=ground.job.ends,
     )
-    if recipe.first is not None:
+    if recipe.first is not None or (recipe.train == "all" and recipe.lr is None and recipe.warm_head):
         training = replace(training, course=_gentle(training.course, len(training.learn), progress))
     if recipe.lr == AUTO:
         training = replace(training, course=replace(training.course, lr=_found_rate(training, record, progress)))
@@ -76,8 +76,9 @@ def trained(
 
 
 def _gentle(course: Course, n_learn: int, progress: Progress) -> Course:
-    """The course of a second phase. In a few steps Adam moves every weight by about the rate, whatever its gradient, which of
-    all layers together wrecked what the first phase had learned: 24 photos, three steps, from 94 to 50 % right."""
+    """The course of all layers behind a head that knows its classes. In a few steps Adam moves every weight by about the rate,
+    whatever its gradient, which of all layers together wrecked what was there: 24 photos, three steps, from 94 to 50 % right
+    behind a first phase; 218 photos, 21 steps, from 95 to 88 % behind a solved head."""
     n_steps = course.epochs * math.ceil(n_learn / course.batch_size / course.accumulate)
     if n_steps >= MANY_STEPS:
         return course

@@ -99,6 +99,10 @@ class PhotoFeed:
         for batch in batched(self._read([(i, None) for i in positions.tolist()], size), size):
             yield self._normalised(self._images(batch))
 
+    def shown(self, positions: Sequence[int]) -> NDArray[np.uint8]:
+        """These photos as they are, (n, h, w, 3)."""
+        return np.stack([self._pixels(i, None) for i in positions])
+
     def _read(self, requests: Sequence[Request], size: int) -> Iterator[tuple[Request, NDArray[np.uint8] | Jpeg]]:
         """Each photo decoded, or the file where the device is to decode it."""
         if (many := self._many) is not None:

@@ -6,6 +6,7 @@ the batches before it is lost.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ class Stepper:
     """The optimiser, the loss scale that float16 needs, and in how many parts a batch goes through the device.
 
     groups: the parameters that learn, layer by layer, the head last. weights: of `losses.weights_of`. task: what is learned.
-    note: told in words when batches go in more parts from now on.
+    note: told in words when batches go in more parts from now on. most: photos of a part, where memory is not what decides.
     """
 
     def __init__(
@@ -42,13 +43,14 @@ class Stepper:
         device: torch.device,
         note: Callable[[str], None],
         task: Task = "classification",
+        most: int | None = None,
     ) -> None:
         self._model, self._course, self._weights, self._note, self._task = model, course, weights, note, task
         self._forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if course.compile else model
         self.optimizer = optimizer_of(groups, course)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._scaler = torch.amp.GradScaler(enabled=device.type == "cuda" and not torch.cuda.is_bf16_supported())
-        self._n_parts = 1
+        self._n_parts, self._most = 1, most
 
     def backward(self, x: torch.Tensor, y: torch.Tensor, share: float) -> torch.Tensor:
         """The mean loss of a batch, (), on the device: reading it waits for all that was asked of it. The batch's gradient,
@@ -59,6 +61,8 @@ class Stepper:
         course = self._course
         x, other, kept = mixed(erased(x, course.erase), course.mixup, course.cutmix)
         before = [p.grad for p in self._parameters]
+        if self._most is not None:
+            self._n_parts = max(self._n_parts, math.ceil(len(x) / self._most))
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             try:

@@ -24,13 +24,14 @@ from rehead.data.split import seed_for
 from rehead.errors import Defect, RunError
 from rehead.tuning.checks import check_loss, sound
 from rehead.tuning.course import Course, lr_at
-from rehead.tuning.feed import Feed, ahead
+from rehead.tuning.feed import Feed, PhotoFeed, ahead
 from rehead.tuning.losses import each_loss, weights_of
 from rehead.tuning.modes import set_modes
 from rehead.tuning.state import WATCHED, Average, State, keep, keep_best, load_best, restore
 from rehead.tuning.step import Stepper, autocast, free_memory, is_out_of_memory
 
 READ_LATER = {"cuda": 2}  # steps after which a loss is read: reading it waits until the device has done all before
+MOST_ON_CPU = 8  # photos that go through a whole network at once: 32 take three times the memory and no less time
 UNDOING = 2  # standard errors: what was asked to learn is undone where it is clearly worse
 
 
@@ -80,8 +81,9 @@ def train_layers(training: Training, start: State | None = None) -> State:
     training.model.to(device, memory_format=layout_for(device))
     set_modes(training.model, names, course.norm)
     stepper = Stepper(
-        training.model, training.groups, course, class_weights(training, device), device, training.note, training.task
-    )
+        training.model, training.groups, course, class_weights(training, device), device, training.note, training.task,
+        MOST_ON_CPU if device.type == "cpu" and course.norm == "frozen" and isinstance(training.feed, PhotoFeed) else None,
+    )  # fmt: skip
     average = Average(training.model, names, course.average)
     restore(training.model, stepper, average, state)
     if start is None:
