@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cells import read_results
 from chart import chart
-from entrants import MODES, left_out
+from entrants import MODES, every_peer, left_out
 from photos import SETS
 from places import RESULTS, ROOT
 from summary import Facts, Row, rows
@@ -62,6 +62,10 @@ def section(cells: list[Facts], missing: dict[str, str]) -> str:
         for data, found in tables:
             n = next((facts["n"] for facts in cells if facts["data"] == data and "n" in facts), None)
             parts.append(f"{data}{f', {n} photos held out' if n else ''}:\n\n{table(found)}")
+            if absent := [
+                p.title for p in every_peer().values() if mode in p.modes and p.name not in {r.peer for r in found}
+            ]:
+                parts.append(f"Not measured yet: {', '.join(absent)}.")
     if missing:
         parts.append("Left out:\n\n" + "\n".join(f"* {name}: {reason}" for name, reason in missing.items()))
     return "\n\n".join(parts)
@@ -88,18 +92,19 @@ def table(found: list[Row]) -> str:
     """Markdown, the fastest first. Against rehead: how many times its seconds."""
     ours = next((row.wall_s for row in found if row.peer == "rehead"), None)
     lines = ["| " + " | ".join(COLUMNS) + " |", "| --- | ---: | ---: | --- |" + " ---: |" * (len(COLUMNS) - 4)]
-    lines += ["| " + " | ".join(cells_of(row, ours)) + " |" for row in found]
+    most = max(row.n_seeds for row in found)
+    lines += ["| " + " | ".join(cells_of(row, ours, most)) + " |" for row in found]
     return "\n".join(lines)
 
 
-def cells_of(row: Row, ours: float | None) -> list[str]:
+def cells_of(row: Row, ours: float | None, n_seeds: int) -> list[str]:
     trouble = row.trouble.replace("|", "/").replace("<", "&lt;")
     right = (
         f"{100 * row.right.value:.1f} % ({100 * row.right.low:.1f} to {100 * row.right.high:.1f})" if row.right else ""
     )
     first = f"{number(row.wall_s)} ({number(row.first_s)} to the first number)" if row.first_s else number(row.wall_s)
     return [
-        row.title,
+        f"{row.title} ({row.n_seeds} of {n_seeds} seeds)" if 0 < row.n_seeds < n_seeds else row.title,
         first,
         f"{number(row.wall_s / ours)} x" if row.wall_s and ours else "–",
         "; ".join(part for part in (right, trouble) if part),

@@ -149,7 +149,7 @@ def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:
 
 
 def _frozen_features(ground: Ground, recipe: Recipe) -> NDArray[np.float32]:
-    """(n, width) of the photos to learn from, before layers learn. Of whole photos on the CPU by an engine, through the store."""
+    """(n, width) of the photos to learn from, before layers learn. Of photos on the CPU by an engine, through the store."""
     from rehead.tuning.feed import PhotoFeed
     from rehead.tuning.train import logits_of
 

@@ -246,3 +246,12 @@ def _held_out(folder: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     return folder / "val"
+
+
+def test_a_row_of_fewer_seeds_than_others_says_so(bench: dict[str, ModuleType]) -> None:
+    row = bench["summary"].Row
+    many = row(peer="rehead", title="rehead", n_seeds=3, trouble="", wall_s=6.0)
+    few = row(peer="other", title="other", n_seeds=1, trouble="", wall_s=30.0)
+    lines = bench["report"].table([many, few]).splitlines()
+    assert lines[2].startswith("| rehead |")
+    assert lines[3].startswith("| other (1 of 3 seeds) |")

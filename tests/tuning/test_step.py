@@ -40,10 +40,12 @@ def batch(n: int = 8, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(n, 5, generator=generator), torch.randint(3, (n,), generator=generator)
 
 
-def stepper(model: nn.Sequential, notes: list[str] | None = None, weights: Any = None, **changes: Any) -> Stepper:
+def stepper(
+    model: nn.Sequential, notes: list[str] | None = None, weights: Any = None, most: int | None = None, **changes: Any
+) -> Stepper:
     groups = [list(model[0].parameters()), list(model[3].parameters())]
     note = (lambda text: None) if notes is None else notes.append
-    return Stepper(model, groups, replace(COURSE, **changes), weights, DEVICE, note)
+    return Stepper(model, groups, replace(COURSE, **changes), weights, DEVICE, note, most=most)
 
 
 def gradients(model: nn.Module) -> list[torch.Tensor]:
@@ -67,6 +69,23 @@ def test_a_batch_that_does_not_fit_goes_in_parts_with_the_same_gradient(changes:
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
     assert close(found[0][1], found[1][1])
     assert [note.split(" in ")[1] for note in notes] == ["2 parts from now on.", "4 parts from now on."]
+
+
+@pytest.mark.parametrize("changes", [{}, {"mixup": 0.4}, {"weights": torch.tensor([0.5, 1.0, 3.0])}])
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(changes: dict[str, Any]) -> None:
+    found = []
+    for most in (None, 3):
+        model = network()
+        torch.manual_seed(5)
+        step = stepper(model, most=most, **changes)
+        seen: list[int] = []
+        handle = model.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(len(given[0])))
+        losses = [float(step.backward(*batch(), 1.0)), float(step.backward(*batch(2, seed=1), 1.0))]
+        handle.remove()
+        found.append((losses, gradients(model), seen))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    assert close(found[0][1], found[1][1])
+    assert [found[0][2], found[1][2]] == [[8, 2], [3, 3, 2, 2]]
 
 
 def test_what_was_accumulated_before_a_batch_did_not_fit_is_kept() -> None:

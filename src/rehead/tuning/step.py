@@ -61,8 +61,6 @@ class Stepper:
         course = self._course
         x, other, kept = mixed(erased(x, course.erase), course.mixup, course.cutmix)
         before = [p.grad for p in self._parameters]
-        if self._most is not None:
-            self._n_parts = max(self._n_parts, math.ceil(len(x) / self._most))
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             try:
@@ -120,10 +118,11 @@ class Stepper:
         self, x: torch.Tensor, labels: tuple[torch.Tensor, torch.Tensor], kept: float, share: float
     ) -> torch.Tensor:
         total = torch.zeros((), device=x.device)
-        for part in torch.arange(len(x), device=x.device).tensor_split(min(self._n_parts, len(x))):
+        n_parts = max(self._n_parts, math.ceil(len(x) / (self._most or len(x))))
+        for part in torch.arange(len(x), device=x.device).tensor_split(min(n_parts, len(x))):
             of_batch = len(part) / len(x)
             with autocast(x.device):
-                loss = self._loss(self._logits(x[part] if self._n_parts > 1 else x).float(), labels, part, kept)
+                loss = self._loss(self._logits(x[part] if n_parts > 1 else x).float(), labels, part, kept)
             self._scaler.scale(loss * share * of_batch).backward()
             total = total + loss.detach() * of_batch
         return total
