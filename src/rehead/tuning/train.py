@@ -31,7 +31,7 @@ from rehead.tuning.state import WATCHED, Average, State, keep, keep_best, load_b
 from rehead.tuning.step import Stepper, autocast, free_memory, is_out_of_memory
 
 READ_LATER = {"cuda": 2}  # steps after which a loss is read: reading it waits until the device has done all before
-MOST_ON_CPU = 8  # photos that go through a whole network at once: 32 take three times the memory and no less time
+MOST_ON_CPU = 4  # photos that go through a whole network at once: 32 take three times the memory and no less time
 UNDOING = 2  # standard errors: what was asked to learn is undone where it is clearly worse
 
 
