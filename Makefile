@@ -28,7 +28,7 @@ check: .venv/dev.done
 
 bench: .venv/dev.done
 	$(BIN)/python benchmarks/main_job.py
-	$(BIN)/python benchmarks/extraction.py
+	$(BIN)/python benchmarks/limits.py
 	$(BIN)/python benchmarks/epoch.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/start.py
