@@ -33,7 +33,7 @@ def build(folder: Path, requirements: Path) -> None:
     subprocess.run([uv, "venv", "--quiet", "--python", PYTHON, str(folder)], check=True)
     install = [uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), "--link-mode", "hardlink"]
     install += ["--compile-bytecode"]  # nobody pays for that while measured
-    install += ["--refresh-package", "rehead"]  # else a wheel of older sources: uv looks at a checkout's pyproject.toml alone
+    install += ["--refresh-package", "rehead"]  # else an older wheel: of a checkout uv looks at pyproject.toml alone
     environment = {**os.environ, "REHEAD_CHECKOUT": str(ROOT)}
     subprocess.run([*install, *pip_options(), "-r", str(requirements)], check=True, env=environment)
     stamp.write_text(wanted)
