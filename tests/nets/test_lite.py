@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,8 +86,8 @@ class Command:
 @pytest.mark.parametrize("place", [0, 3])
 def test_a_file_that_would_run_something_does_not(place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    parts = [0x1950A86A20F9469CFC6C, 1001, {}, {"a": 1}]
-    parts[place] = Command()  # type: ignore[call-overload]
+    parts: list[Any] = [0x1950A86A20F9469CFC6C, 1001, {}, {"a": 1}]
+    parts[place] = Command()
     with pytest.raises(UnsafeWeights, match="could run code"):
         read_saved(named(tmp_path, b"".join(pickle.dumps(part, 2) for part in parts)))
     assert not Path("executed").exists()

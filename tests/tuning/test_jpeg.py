@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,7 +109,10 @@ def test_a_file_that_the_device_cannot_decode_after_all_goes_by_pillow() -> None
 
 def test_photos_that_cross_as_bytes_are_normalised_to_the_bits_of_floats_that_cross() -> None:
     files = [photo(seed=i) for i in range(5)]
-    pixels = lambda place, drawn: augmented("crop", files[place], SQUARE, drawn[1])  # noqa: E731
+
+    def pixels(place: int, drawn: Any) -> np.ndarray:
+        return augmented("crop", files[place], SQUARE, drawn[1])
+
     feed = PhotoFeed(
         pixels, np.arange(5), SQUARE.mean, SQUARE.std, 0, learner=HERE,
         many=lambda requests: [pixels(*request) for request in requests],

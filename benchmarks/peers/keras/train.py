@@ -36,10 +36,10 @@ class Clock(keras.callbacks.Callback):
         super().__init__()
         self.seconds = []
 
-    def on_epoch_begin(self, epoch, logs=None):  # noqa: ARG002
+    def on_epoch_begin(self, *_):
         self.start = time.perf_counter()
 
-    def on_test_begin(self, logs=None):  # noqa: ARG002
+    def on_test_begin(self, *_):
         jax.block_until_ready(
             [v.value for v in self.model.trainable_variables]
         )  # JAX runs behind; the last step must be done

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +82,7 @@ class Processes(Generic[Job]):
 
     def _here(self, jobs: Sequence[Job]) -> list[Found]:
         read = [_read(job) for job in jobs]
-        decoded = iter(self.decode([job for job in read if isinstance(job, tuple)]))  # type: ignore[misc]
+        decoded = iter(self.decode(cast("list[Job]", [job for job in read if isinstance(job, tuple)])))
         return [next(decoded) if isinstance(job, tuple) else job for job in read]
 
 
