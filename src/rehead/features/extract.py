@@ -96,7 +96,7 @@ def extract(
                     halted.set()
         finally:
             halted.set()
-            results.close()  # type: ignore[attr-defined]  # a generator: waits for the threads
+            results.close()  # waits for the threads
     check(n_known + result.done + len(result.bad))
     return result
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from rehead.bundle_facts import FACTS, MODEL
 from rehead.durable import sha256_file, write_text
@@ -106,8 +106,7 @@ class Card:
 
 def with_fit(card: Card, fit: str) -> Card:
     """The same prefix, with another way of making a picture its square."""
-    chosen: Fit = fit  # type: ignore[assignment]  # Preprocess checks it
-    return replace(card, preprocess=replace(card.preprocess, fit=chosen))
+    return replace(card, preprocess=replace(card.preprocess, fit=cast(Fit, fit)))  # which checks it
 
 
 def known_as(name: str) -> str:
