@@ -23,7 +23,7 @@ from rehead.data.memory import encoded
 from rehead.data.rows import Skip
 from rehead.data.split import fold_numbers, stratified_order
 from rehead.errors import PhotoError, RunError, SourceError, TooManyBad, counted
-from rehead.exporting.prefixes import ready_prefix
+from rehead.exporting.prefixes import int8_prefix, ready_prefix
 from rehead.features.decoders import beside
 from rehead.features.engines import Prefix, open_engine, precision_of, resolve
 from rehead.features.extract import Extracted, extract, too_many_bad
@@ -39,6 +39,8 @@ from rehead.verdict.judging import first_number
 
 FLOOR = 2  # photos of each class and side that come first, so that a small part of the photos misses none
 NOTHING_LEFT = "neither the file nor the features are there any more"
+N_COMPARED = 8  # photos on which an engine is compared with the reference
+N_COMPARED_INT8 = 32  # and 8 bits with float32: rounding differs from photo to photo
 N_FIT_SAMPLE = 400  # photos on which --fit auto is decided
 
 
@@ -53,6 +55,8 @@ def chosen_prefix(job: Job, recipe: Recipe) -> Prefix:
         cache=job.cache,
         progress=job.progress,
     )
+    if recipe.quantize is not None:
+        prefix = int8_prefix(prefix, job.cache, job.progress)
     if recipe.fit == "default":
         return prefix
     if recipe.fit != "auto":
@@ -90,7 +94,8 @@ def _best_fit(job: Job, prefix: Prefix, recipe: Recipe) -> Prefix:
 
 def open_store(cache: Path, prefix: Prefix, recipe: Recipe, view: str = PLAIN) -> Store:
     """The store of all that decides a feature's value. view: how photos are seen, see `features/views.py`."""
-    card, precision = prefix.card, precision_of(*resolve(recipe.engine, recipe.device))
+    card = prefix.card
+    precision = card.quantized or precision_of(*resolve(*recipe.extracts_by))
     decides = {
         "backbone": card.name,
         "prefix": card.identity,
@@ -128,8 +133,9 @@ def extract_missing(
     progress.advance(len(order) - len(missing))
     if not missing:
         return Extracted(gone)
-    name, device = resolve(recipe.engine, recipe.device)
-    engine = open_engine(prefix, name, device, lambda: sample_pixels(catalog, missing, prefix.card))
+    name, device = resolve(*recipe.extracts_by)
+    n_compared = N_COMPARED if prefix.original is None else N_COMPARED_INT8
+    engine = open_engine(prefix, name, device, lambda: sample_pixels(catalog, missing, prefix.card, n_compared))
     is_train = np.array([photo.side == "train" for photo in catalog.photos])
     fit = functools.partial(quick_head, catalog.task, n_outputs=catalog.n_outputs)
     anytime = Anytime(catalog.labels(), is_train, lambda x, y: fit(features=x, targets=y))
@@ -191,7 +197,7 @@ def _pooled(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(features.mean(axis=axes)) if axes else features
 
 
-def sample_pixels(catalog: Catalog, positions: list[int], card: Card, n: int = 8) -> NDArray[np.uint8]:
+def sample_pixels(catalog: Catalog, positions: list[int], card: Card, n: int = N_COMPARED) -> NDArray[np.uint8]:
     """Pixels (n, h, w, 3) of the first `n` of these photos that can be read."""
     pixels = []
     for i in positions:

@@ -1,7 +1,5 @@
 """The commands that make a model: every setting of a recipe as an option, one call, one way to show."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -100,6 +98,9 @@ def tune(
     cache_limit: Annotated[float | None, training("GB that kept activations may take. (20)")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, onnxruntime, openvino or torch. (auto)")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps. (auto)")] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: the frozen network in 8 bits, for large folders and small bundles.")
+    ] = None,
     max_bad: Annotated[
         float | None, typer.Option(help="Share of unreadable photos over which the job stops. (0.2)")
     ] = None,
@@ -147,8 +148,8 @@ def tune(
         "ema": ema, "patience": patience, "norm": norm, "augment": augment, "views": views, "mixup": mixup,
         "start_scale": start_scale,
         "cutmix": cutmix, "erase": erase, "sampling": sampling, "warm_head": warm_head, "watch": watch,
-        "cache_limit_gb": cache_limit, "engine": engine, "device": device, "max_bad": max_bad, "seed": seed,
-        "compile": compile or None,
+        "cache_limit_gb": cache_limit, "engine": engine, "device": device, "quantize": quantize,
+        "max_bad": max_bad, "seed": seed, "compile": compile or None,
     }  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}
     progress = terminal.progress_for(json=json)

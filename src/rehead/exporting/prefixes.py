@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rehead.bundle import read
 from rehead.durable import FULL, write_bytes, write_text
-from rehead.errors import BundleError, MissingExtra, WeightsUnavailable
+from rehead.errors import BackboneError, BundleError, MissingExtra, WeightsUnavailable
 from rehead.exporting.graph import export_prefix, prefix_in
 from rehead.features.engines import Prefix
 from rehead.features.room import disk_full
@@ -88,6 +90,30 @@ def ready_prefix(
     return Prefix(card, folder, network)
 
 
+def int8_prefix(prefix: Prefix, cache: Path, progress: Progress) -> Prefix:
+    """The prefix in 8 bits, from the cache or made now. Raises BackboneError for one that is in 8 bits already."""
+    if prefix.card.quantized is not None:
+        raise BackboneError(
+            what=f"The backbone {prefix.card.name} is in 8 bits already.",
+            why=f"It is {prefix.card.origin}.",
+            fix="Leave --quantize out.",
+        )
+    key = f"{prefix.folder.name}-int8"
+    folder, card = card_folder(cache, key), find_card(cache, key)
+    if card is None:
+        from rehead.exporting.quantise import quantise, views
+
+        progress.phase(f"Quantising {prefix.card.name} (once)")
+        with tempfile.TemporaryDirectory(prefix="rehead-int8-") as place:
+            made = Path(place) / "int8.onnx"
+            quantise(prefix.onnx, made, views(prefix.card.preprocess))
+            graph = made.read_bytes()
+        weights = hashlib.sha256(graph).hexdigest()
+        card = replace(prefix.card, weights=weights, quantized="int8")
+        card = _kept(cache, folder, card, lambda path: write_bytes(path, graph))
+    return Prefix(replace(card, preprocess=prefix.card.preprocess), folder, None, "onnxruntime", original=prefix)
+
+
 def _is_drawn(name: str, place: Place, arguments: dict[str, Any], cut: str) -> bool:
     """Whether the prefix is one that `nets/lite.py` makes, for which nobody needs PyTorch."""
     return known_as(name) in SIZES and place.kind == "package" and not arguments and cut == "pool"
@@ -146,6 +172,7 @@ def _of_bundle(folder: Path) -> tuple[Card, Callable[[Path], None]]:
             cut=str(about.get("cut", "pool")),
             arguments=dict(about.get("arguments", {})),
             learned=tuple(about.get("learned", ())),
+            quantized=about.get("quantized"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(

@@ -19,7 +19,7 @@ from rehead.durable import sha256_file, write_text
 from rehead.errors import ReheadError, WeightsUnavailable
 from rehead.pixels import Fit, Preprocess
 
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class Place:
 class Card:
     """A backbone's prefix. weights: SHA-256 of their file. shape: of what it gives for one photo, (width,) where `pooled`.
     parameters, macs: of the prefix; macs for one photo. origin: where the weights came from, for people. cut: the last
-    layer of the prefix. learned: the layers that were tuned before, where a bundle is the backbone."""
+    layer of the prefix. learned: the layers that were tuned before, where a bundle is the backbone. quantized: "int8" where
+    the graph computes in 8 bits; weights are then SHA-256 of the graph."""
 
     name: str
     architecture: str
@@ -76,6 +77,7 @@ class Card:
     pooled: bool = True
     arguments: Mapping[str, Any] = field(default_factory=dict)
     learned: tuple[str, ...] = ()
+    quantized: str | None = None
 
     @property
     def identity(self) -> str:

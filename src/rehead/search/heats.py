@@ -212,7 +212,7 @@ def _extracted(job: Job, order: list[int], runner: _Runner, share_s: float | Non
 
 def rate_of(catalog: Catalog, there: Sequence[int], prefix: Prefix, recipe: Recipe) -> float:
     """Photos a second, decoding included. there: photos that can be read, one at least."""
-    name, device = resolve(recipe.engine, recipe.device)
+    name, device = resolve(*recipe.extracts_by)
     timed = [catalog.photos[i] for i in there[:N_TIMED]]
     engine = open_engine(prefix, name, device, lambda: sample_pixels(catalog, list(there), prefix.card))
     return photos_per_second(engine, lambda i: prepare(catalog.read(timed[i]), prefix.card.preprocess), len(timed))

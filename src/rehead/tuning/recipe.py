@@ -74,6 +74,7 @@ class Recipe:
     tie_copies: whether near copies stand on one side, where the split is ours. precision: the share right that is wanted of
     answers that are not unsure.
     limit: photos to use at most. budget_s: seconds of extraction at most. seed: of every dice that is thrown.
+    quantize: None, or "int8": the frozen network computes in 8 bits, in extraction as in the bundle.
     compile: layers are trained by compiled code (torch.compile), which takes a minute to make.
     max_bad: the share of unreadable photos over which the job stops.
     """
@@ -121,6 +122,7 @@ class Recipe:
     max_bad: float = 0.2
     engine: str = "auto"
     device: str = "auto"
+    quantize: str | None = None
     seed: int = 0
     compile: bool = False
 
@@ -128,6 +130,7 @@ class Recipe:
         _choice("fit", self.fit, ("default", "crop", "pad", "squash", "auto"))
         _choice("engine", self.engine, ENGINES)
         _choice("device", self.device, DEVICES)
+        _choice("quantize", self.quantize, (None, "int8"))
         _choice("activation", self.activation, ("relu", "none"))
         _choice("class-weight", self.class_weight, (None, "balanced"))
         hidden_widths(self.head)
@@ -147,6 +150,8 @@ class Recipe:
                 what=f"--first {self.first} goes before --train all, not before --train {self.train}.",
                 fix="Leave --first out, or train all layers behind it.",
             )
+        if self.quantize is not None:
+            self._check_quantized()
         own = {"weights": self.weights, "backbone-arg": self.backbone_args, "cut": self.cut}
         if self.backbone == AUTO and (named := [f"--{option}" for option, value in own.items() if value]):
             raise RecipeError(
@@ -168,12 +173,30 @@ class Recipe:
                 fix="Leave --lr out, or name what learns by gradient steps: --head mlp:256, --train last:2.",
             )
 
+    def _check_quantized(self) -> None:
+        if self.train != "head":
+            raise RecipeError(
+                what=f"--quantize {self.quantize} computes a frozen network in 8 bits, and --train {self.train} changes it.",
+                why="In 8 bits nothing can be trained.",
+                fix="Leave one of the two out; `rehead export BUNDLE --to onnx-int8` makes 8 bits of what was trained.",
+            )
+        other = {"--engine": self.engine not in ("auto", "onnxruntime"), "--device": self.device not in ("auto", "cpu")}
+        if wrong := [option for option, is_other in other.items() if is_other]:
+            raise RecipeError(
+                what=f"--quantize {self.quantize} runs by ONNX Runtime on the CPU alone.", fix=f"Leave {wrong[0]} out."
+            )
+
     def to_toml(self) -> str:
         """The recipe as TOML; what is None is left out."""
         import tomli_w
 
         values = {name: value for name, value in asdict(self).items() if value is not None}
         return tomli_w.dumps({"format": FORMAT, **values})
+
+    @property
+    def extracts_by(self) -> tuple[str, str]:
+        """The engine and the device that frozen layers are asked for; 8 bits are ONNX Runtime's, on the CPU."""
+        return ("onnxruntime", "cpu") if self.quantize is not None else (self.engine, self.device)
 
     @property
     def course(self) -> Course:

@@ -52,7 +52,7 @@ gives {parts.outputs} and `features`; how a picture becomes those pixels stands 
 ## How it was made
 
 - Photos: {n_photos["train"]} to learn from, {n_photos["held_out"]} held out ({SIDES.get(verdict["side"], verdict["side"])}), {n_photos["skipped"]} skipped.
-- Backbone: {backbone["name"]} ({backbone["architecture"]}), {backbone["origin"]}, licence {backbone["licence"]}, {_what_learned(backbone["learned"])}; weights' SHA-256 `{backbone["weights"][:16]}`.
+- Backbone: {backbone["name"]} ({backbone["architecture"]}), {backbone["origin"]}, licence {backbone["licence"]}, {_what_learned(backbone["learned"])}{", in 8 bits" if backbone.get("quantized") else ""}; weights' SHA-256 `{backbone["weights"][:16]}`.
 - Head: {head_note}.
 - Picture to square: {facts["preprocess"]["fit"]}. Seed {recipe["seed"]}.
 - Made by rehead {facts["versions"]["rehead"]}.

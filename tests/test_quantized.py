@@ -1,0 +1,136 @@
+"""--quantize int8: the frozen network in 8 bits, and what is refused there."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_photos
+
+import rehead
+from rehead import bundle as bundles
+from rehead.errors import BackboneError, BundleError, EngineError, RecipeError
+from rehead.exporting.prefixes import int8_prefix, ready_prefix
+from rehead.exporting.quantise import views
+from rehead.features import engines
+from rehead.features.engines import OnnxEngine, Prefix, direction_kept
+from rehead.nets.card import Card
+from rehead.pixels import Preprocess
+from rehead.progress import Silent
+from rehead.runners import OnnxRunner
+from rehead.tuning.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def prefix(cache: Path) -> Prefix:
+    return ready_prefix("efficientnet_lite0", weights=None, arguments={}, cut="pool", cache=cache, progress=Silent())
+
+
+@pytest.fixture(scope="module")
+def quantized(prefix: Prefix, cache: Path) -> Prefix:
+    return int8_prefix(prefix, cache, Silent())
+
+
+@pytest.fixture(scope="module")
+def tuned(cache: Path, quantized: Prefix, tmp_path_factory: pytest.TempPathFactory) -> rehead.Tuned:
+    folder = tmp_path_factory.mktemp("quantized")
+    photos = make_photos(folder / "photos", {"red": 14, "blue": 14})
+    return rehead.tune(photos, cache=cache, out=folder / "run", quantize="int8", report=False)
+
+
+def test_it_is_another_network_that_looks_the_same_way(prefix: Prefix, quantized: Prefix) -> None:
+    assert quantized.card.identity != prefix.card.identity  # neither takes the other's features from the store
+    assert quantized.onnx.stat().st_size < 0.4 * prefix.onnx.stat().st_size
+    pixels = views(prefix.card.preprocess, 8)
+    ours, wanted = (OnnxEngine(one, "cpu")(pixels) for one in (quantized, prefix))
+    cosines = (ours * wanted).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert 0.95 < cosines.min() < cosines.max() < 0.9999
+
+
+def test_it_is_made_once(quantized: Prefix, prefix: Prefix, cache: Path) -> None:
+    before = quantized.onnx.stat()
+    again = int8_prefix(prefix, cache, Silent())
+    assert again.card == quantized.card == Card.from_json(quantized.card.to_json())
+    assert again.onnx.stat() == before
+
+
+def test_its_ranges_come_from_pictures_that_never_change() -> None:
+    preprocess = Preprocess(height=32, width=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+    some = views(preprocess, 6)
+    assert some.shape == (6, 32, 32, 3)
+    assert np.array_equal(some, views(preprocess, 8)[:6])
+    assert len({one.tobytes() for one in some}) == 6
+
+
+def test_the_bundle_computes_in_8_bits_and_says_so(tuned: rehead.Tuned, quantized: Prefix) -> None:
+    bundle = bundles.read(tuned.bundle)
+    assert bundle.facts["backbone"]["quantized"] == bundle.facts["recipe"]["quantize"] == "int8"
+    assert ", frozen, in 8 bits;" in (tuned.bundle / "README.md").read_text()
+    assert bundle.model.stat().st_size < 1.2 * quantized.onnx.stat().st_size
+    seen = views(bundle.preprocess, 4)
+    ours = OnnxRunner(bundle.model, 1).run(["features"], seen)[0]
+    assert np.abs(ours - OnnxEngine(quantized, "cpu")(seen)).max() < 1e-5
+    assert tomllib.loads((tuned.run / "recipe.toml").read_text())["quantize"] == "int8"
+
+
+def test_how_near_it_is_to_float32_was_measured_and_told(tuned: rehead.Tuned, quantized: Prefix) -> None:
+    kept = direction_kept(quantized)
+    assert kept is not None
+    assert 0.95 < kept < 1
+    assert f"a cosine of {kept:.3f}" in (tuned.run / "log.txt").read_text()
+
+
+def test_one_that_is_too_coarse_is_refused_before_a_feature_is_kept(
+    cache: Path, quantized: Prefix, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    photos = make_photos(tmp_path / "photos", {"green": 12, "grey": 12})
+    (quantized.folder / "agreement.json").unlink(missing_ok=True)
+    monkeypatch.setattr(engines, "LEAST_KEPT", 0.99999)
+    with pytest.raises(EngineError, match="cannot be computed in 8 bits") as caught:
+        rehead.tune(photos, cache=cache, out=tmp_path / "run", quantize="int8", report=False)
+    assert caught.value.fix == "Leave --quantize out."
+    assert direction_kept(quantized) is None
+    monkeypatch.undo()
+    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", quantize="int8", report=False)
+    assert tuned.images["from_store"] == 0
+
+
+def test_a_bundle_in_8_bits_is_a_backbone_and_is_not_rounded_twice(
+    tuned: rehead.Tuned, cache: Path, tmp_path: Path
+) -> None:
+    photos = make_photos(tmp_path / "photos", {"green": 12, "grey": 12})
+    again = rehead.tune(photos, backbone=str(tuned.bundle), cache=cache, out=tmp_path / "run", report=False)
+    assert bundles.read(again.bundle).facts["backbone"]["quantized"] == "int8"
+    with pytest.raises(BackboneError, match="is in 8 bits already"):
+        rehead.tune(
+            photos, backbone=str(tuned.bundle), quantize="int8", cache=cache, out=tmp_path / "two", report=False
+        )
+    with pytest.raises(BundleError, match="is in 8 bits already"):
+        rehead.export(tuned.bundle, "onnx-int8", cache=cache)
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        ({"train": "last:2"}, "--train last:2 changes it"),
+        ({"engine": "torch"}, "Leave --engine out"),
+        ({"device": "cuda"}, "Leave --device out"),
+        ({"quantize": "int4"}, "cannot be 'int4'"),
+    ],
+)
+def test_what_cannot_be_is_told_before_a_photo_is_read(others: dict[str, str], told: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.from_dict({"quantize": "int8", **others})
+    assert told in str(caught.value) + (caught.value.fix or "")
+
+
+@pytest.mark.realdata
+def test_ants_and_bees_are_told_apart_as_well(cache: Path, data: Path, tmp_path: Path) -> None:
+    found = [
+        rehead.tune(data / "hymenoptera", cache=cache, out=tmp_path / name, report=False, **settings)
+        for name, settings in {"float": {}, "int8": {"quantize": "int8"}}.items()
+    ]
+    in_float, in_8_bits = (one.verdict.top1 for one in found)
+    assert in_8_bits.value >= in_float.low
