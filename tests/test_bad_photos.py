@@ -109,7 +109,9 @@ def test_what_the_reading_and_the_decoding_find_bad_is_summed(cache: Path, tmp_p
         path.write_text("this is no image")
     for path in sorted(photos.glob("blue/*.png"))[:5]:
         path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(TooManyBad, match=r"10 of 30 photos cannot be read(?: so far)?, which is more than 20%"):
+    with pytest.raises(
+        TooManyBad, match=r"(?:[7-9]|10) of 30 photos cannot be read(?: so far)?, which is more than 20%"
+    ):
         rehead.tune(photos, cache=cache, out=tmp_path / "run", report=False)
     run = rehead.tune(photos, cache=cache, out=tmp_path / "run", max_bad=0.34, report=False)
     assert run.images["skipped"] == 10

@@ -34,6 +34,7 @@ from rehead.ground import (
     with_adapters,
     with_head_on,
 )
+from rehead.heap import hand_back
 from rehead.job import Job
 from rehead.nets.card import Card
 from rehead.parallel import batched, n_cores, ordered_map
@@ -84,10 +85,12 @@ def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] =
     adapters = with_adapters(ground, recipe)
     job.clock.lap("solve")
 
+    hand_back()
     state = trained(model, ground, adapters, recipe, run, record_of(ground, run, track))
     if adapters:
         adapters.merge()
     job.clock.lap("train")
+    hand_back()
     note = _told(note, ground.plan, state, recipe, len(ground.watch))
     return _solution(model, ground, extracted, first, note, run, lr=state.history[-1]["lr"])
 
@@ -145,6 +148,7 @@ def _solution(
 
     n_train, network, card = len(extracted.train), ground.backbone.network, ground.card
     export_prefix(Pooled(network).eval(), card.preprocess, run.path / BODY)
+    hand_back()
     features_of = partial(_features, model[0], ground.feed, run.path / BODY)
     shown = features_of(np.arange(n_train, n_train + len(extracted.held_out)))
     head = head_from_module(model[1], first.kind, first.activation)
@@ -239,6 +243,6 @@ def _by_network(network: Any, card: Card, pixels: NDArray[np.uint8]) -> NDArray[
     with torch.inference_mode():
         rows = [
             Pooled(network).eval()((torch.from_numpy(part).permute(0, 3, 1, 2).float() - mean) / std).numpy()
-            for part in np.array_split(pixels, max(1, len(pixels) // 8))
+            for part in np.array_split(pixels, max(1, len(pixels) // CPU_BATCH))
         ]
     return np.concatenate(rows)

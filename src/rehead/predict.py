@@ -24,7 +24,7 @@ from rehead.pixels import fit_array, fit_image, prepare
 from rehead.prediction import Prediction, prediction_of
 from rehead.runners import open_runner
 
-BATCH = 8  # photos a call; see features/engines.py
+BATCH = 4  # photos a call; see features/engines.py
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 
 

@@ -17,7 +17,6 @@ from rehead import bundle as bundles
 from rehead.begin import Wish, begun
 from rehead.bundled import with_bundle
 from rehead.data.catalog import Catalog, as_csv
-from rehead.deeper import tune_layers
 from rehead.errors import MissingExtra, ReheadError, counted, missing_extras
 from rehead.exporting.agreement import compare
 from rehead.exporting.graph import with_head
@@ -25,15 +24,13 @@ from rehead.extraction import sample_pixels
 from rehead.features.cache import cache_folder, check_writable
 from rehead.features.extract import BAD_LIST, bad_table, listed
 from rehead.frozen import tune_head
+from rehead.heap import hand_back
 from rehead.job import Job
 from rehead.progress import Clock, Progress, Silent
 from rehead.reporting.sheet import sheet
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
 from rehead.runs.outputs import write_outputs
-from rehead.search.backbone import with_best_backbone
-from rehead.search.heats import those_here
-from rehead.search.ladder import climb
 from rehead.solution import Solution
 from rehead.tuning.recipe import AUTO, Recipe
 from rehead.tuning.trackers import chosen_trackers
@@ -130,15 +127,22 @@ def tune(
         job = Job(catalog, place, progress, clock, stop)
 
         if chosen.backbone == AUTO:
+            from rehead.search.backbone import with_best_backbone
+            from rehead.search.heats import those_here
+
             chosen = with_best_backbone(job, those_here(place), chosen, run)
             run.write("recipe.toml", chosen.to_toml())
             clock.lap("race")
         if search is not None:
+            from rehead.search.ladder import climb
+
             solution, chosen = climb(job, search.on(chosen), run)
             run.write("recipe.toml", chosen.to_toml())
         elif chosen.train == "head":
             solution = tune_head(job, chosen)
         else:
+            from rehead.deeper import tune_layers
+
             solution = tune_layers(job, chosen, run, chosen_trackers(track))
         catalog, train, held_out = solution.catalog, solution.train, solution.held_out
         targets, shown = catalog.labels(train), catalog.labels(held_out)
@@ -176,6 +180,8 @@ def tune(
         written = bundles.write(
             run.path / "bundle", model=model, head=solution.head, card=card, facts=facts, pictures=pictures
         )
+        del model  # as large as the network
+        hand_back()
         pixels = sample_pixels(catalog, [*held_out, *train], solution.card, N_COMPARED)
         compare(written, pixels, solution.features(pixels), solution.head, spread=float(targets.std()))
         clock.lap("export")

@@ -18,12 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.errors import BackboneError, EngineError, MissingExtra
+from rehead.heap import hand_back
 from rehead.nets.card import Card, read_agreement, write_agreement
 from rehead.parallel import n_cores
 from rehead.runners import open_session, runtime
 
-CPU_BATCH = 8  # photos a call: one thread gains nothing from more, and activations stay near the cache
+CPU_BATCH = 4  # photos a call: ONNX Runtime is no faster with 8 on any of four networks, and holds a third more memory
 MAX_WORKERS = 16  # calls at once: each holds a batch's activations
+LEAST_KEPT = 0.95  # mean cosine of 8-bit features with those in float32
+DIRECTION = "direction kept"
 TOLERANCE = {"fp32": 1e-3, "bf16": 6e-2}  # largest difference from the reference, relative to the largest feature
 
 
@@ -44,12 +47,14 @@ class Engine(Protocol):
 @dataclass(frozen=True)
 class Prefix:
     """A prefix ready for any engine: its card, its graph as ONNX, and a way to the network itself (which loads torch), None
-    where there is no more than a graph. reference: the engine that others are compared with."""
+    where there is no more than a graph. reference: the engine that others are compared with. original: of a prefix in 8 bits,
+    the one in float32."""
 
     card: Card
     folder: Path
     network: Callable[[], Any] | None
     reference: Literal["torch", "onnxruntime"] = "torch"
+    original: Prefix | None = None
 
     @property
     def onnx(self) -> Path:
@@ -144,21 +149,52 @@ def check_engine(name: str, device: str) -> None:
 def open_engine(prefix: Prefix, name: str, device: str, pixels: Callable[[], NDArray[np.uint8]]) -> Engine:
     """The engine `name`, after it was compared with the reference on `pixels()` (n, h, w, 3), once for each version.
 
-    The largest difference is recorded beside the prefix. Raises EngineError when it is over tolerance, BackboneError when the
-    network gives no numbers.
+    The largest difference is recorded beside the prefix. A prefix in 8 bits is compared with the one in float32 besides, by the
+    direction of its features. Raises EngineError when it is over tolerance, BackboneError when the network gives no numbers.
     """
     engine = ENGINES[name](prefix, device)
     key = f"{engine.name} {engine.version} {device} {engine.precision}"
-    measured = read_agreement(prefix.folder).get(key)
-    if measured is None:
-        same = (name, device) == (prefix.reference, "cpu")
-        reference = engine if same else ENGINES[prefix.reference](prefix, "cpu")
-        seen = pixels()
-        check_numbers(prefix.card, reference(seen[: reference.batch]))
-        measured = difference(engine, reference, seen)
-        check_difference(name, engine.precision, measured)
-        write_agreement(prefix.folder, key, measured)
+    if key not in read_agreement(prefix.folder):
+        write_agreement(prefix.folder, key, _agreement(prefix, engine, (name, device), pixels()))
+        hand_back()  # what the reference took
+    if prefix.original is not None and direction_kept(prefix) is None:
+        kept = _direction_kept(engine, OnnxEngine(prefix.original, "cpu"), pixels())
+        if not kept >= LEAST_KEPT:
+            raise _too_coarse(prefix.card, kept)
+        write_agreement(prefix.folder, DIRECTION, kept)
     return engine
+
+
+def _agreement(prefix: Prefix, engine: Engine, asked: tuple[str, str], pixels: NDArray[np.uint8]) -> float:
+    """The largest difference between the engine that was asked for and the reference."""
+    is_reference = asked == (prefix.reference, "cpu")
+    reference = engine if is_reference else ENGINES[prefix.reference](prefix, "cpu")
+    check_numbers(prefix.card, reference(pixels[: reference.batch]))
+    measured = difference(engine, reference, pixels)
+    check_difference(engine.name, engine.precision, measured)
+    return measured
+
+
+def direction_kept(prefix: Prefix) -> float | None:
+    """The mean cosine between features in 8 bits and in float32 of the same photos; None where it was not measured yet."""
+    return read_agreement(prefix.folder).get(DIRECTION)
+
+
+def _direction_kept(engine: Engine, original: Engine, pixels: NDArray[np.uint8]) -> float:
+    parts = [pixels[i : i + engine.batch] for i in range(0, len(pixels), engine.batch)]
+    ours, wanted = (
+        np.concatenate([run(part) for part in parts]).reshape(len(pixels), -1) for run in (engine, original)
+    )
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(wanted, axis=1)
+    return float(((ours * wanted).sum(axis=1) / np.maximum(lengths, 1e-12)).mean())
+
+
+def _too_coarse(card: Card, kept: float) -> EngineError:
+    return EngineError(
+        what=f"The network {card.name} cannot be computed in 8 bits: its features would be others.",
+        why=f"Their mean cosine with those in float32 is {kept:.2f} on these photos; {LEAST_KEPT:g} is wanted.",
+        fix="Leave --quantize out.",
+    )
 
 
 def check_numbers(card: Card, features: NDArray[np.float32]) -> None:

@@ -15,7 +15,7 @@ from rehead.errors import EngineError
 from rehead.features.engines import Prefix
 from rehead.parallel import n_cores
 
-BATCH = {"cpu": 8, "mps": 32, "cuda": 128}
+BATCH = {"cpu": 4, "mps": 32, "cuda": 128}
 LANES = 2  # calls under way on CUDA: one is computed while the next is copied
 
 

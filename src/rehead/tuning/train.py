@@ -31,7 +31,9 @@ from rehead.tuning.state import WATCHED, Average, State, keep, keep_best, load_b
 from rehead.tuning.step import Stepper, autocast, free_memory, is_out_of_memory
 
 READ_LATER = {"cuda": 2}  # steps after which a loss is read: reading it waits until the device has done all before
-MOST_ON_CPU = 4  # photos that go through a whole network at once: 32 take three times the memory and no less time
+# Photos that go at once, on a CPU, through a whole network: 32 take three times the memory and no less time; and through layers
+# behind a cut.
+MOST_ON_CPU, MOST_BEHIND_CUT = 4, 8
 UNDOING = 2  # standard errors: what was asked to learn is undone where it is clearly worse
 
 
@@ -82,7 +84,7 @@ def train_layers(training: Training, start: State | None = None) -> State:
     set_modes(training.model, names, course.norm)
     stepper = Stepper(
         training.model, training.groups, course, class_weights(training, device), device, training.note, training.task,
-        MOST_ON_CPU if device.type == "cpu" and course.norm == "frozen" and isinstance(training.feed, PhotoFeed) else None,
+        _at_once(training.feed) if device.type == "cpu" and course.norm == "frozen" else None,
     )  # fmt: skip
     average = Average(training.model, names, course.average)
     restore(training.model, stepper, average, state)
@@ -159,8 +161,12 @@ def _epoch(
     return lr, False
 
 
+def _at_once(feed: Feed) -> int:
+    return MOST_ON_CPU if isinstance(feed, PhotoFeed) else MOST_BEHIND_CUT
+
+
 def logits_of(
-    model: nn.Module, feed: Feed, positions: NDArray[np.int64], device: str, size: int = 64
+    model: nn.Module, feed: Feed, positions: NDArray[np.int64], device: str, size: int = 16
 ) -> NDArray[np.float32]:
     """(n, n_classes) of these photos as they are, without augmentation; the model is left in the mode it had."""
     modes = {module: module.training for module in model.modules()}
