@@ -43,7 +43,7 @@ def made_up(peer: str, seed: int = 0, outcome: str = "done", **others: Any) -> d
     about = {"peer": peer, "title": peer.title(), "data": "hymenoptera", "mode": "head", "seed": seed, "epochs": 3, "lines": 7,
              "environment_bytes": 5_600_000_000, "versions": {"python": "0.0", "torch": "0.1", peer: "0.2"},
              "commit": "0000000", "date": "2000-01-01",
-             "machine": {"processor": "Imaginary", "cores": 2, "load_before": 0.0}}  # fmt: skip
+             "machine": {"processor": "Imaginary", "cores": 2, "memory_gb": 3}}  # fmt: skip
     return {**about, "outcome": outcome, "last_lines": [], **(done if outcome == "done" else {}), **others}
 
 
@@ -70,6 +70,21 @@ def test_a_block_that_does_not_begin_or_end_is_an_error(
     (tmp_path / "train.py").write_text(text)
     with pytest.raises(ValueError, match="block"):
         bench["lines"].user_lines(tmp_path / "train.py")
+
+
+def test_what_a_program_imports_is_found_wherever_it_stands(bench: dict[str, ModuleType], tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        "import os.path\nfrom a.b import c\ndef f():\n    import d, e as g\n    from . import h\n"
+    )
+    assert bench["one_cell"].imported(tmp_path / "train.py") == ["a.b", "d", "e", "os.path"]
+
+
+def test_a_cell_waits_for_the_machine_to_be_idle(bench: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = iter([(0, 0), (10, 200), (180, 400), (380, 600)])
+    monkeypatch.setattr(bench["one_cell"], "_ticks", lambda: next(seen))
+    monkeypatch.setattr(bench["one_cell"].time, "sleep", lambda _: None)
+    assert bench["one_cell"].idle() == 0.0
+    assert not list(seen)
 
 
 def test_held_out_photos_are_judged_by_their_folders_with_an_interval(
@@ -170,6 +185,7 @@ def test_a_command_that_takes_too_long_is_ended_with_all_it_began(bench: dict[st
 def test_a_row_has_medians_of_seeds_and_an_interval_that_seeds_do_not_narrow(bench: dict[str, ModuleType]) -> None:
     cells = [made_up("rehead", seed, wall_s=wall) for seed, wall in enumerate((9.0, 10.0, 50.0))]
     row = bench["summary"].rows(cells, "hymenoptera", "head")[0]
+    assert "| 3 | 10.0 (9.0 to 50) |" in bench["report"].table([row])
     assert (row.wall_s, row.epoch_s, row.predict_s, row.n_seeds) == (10.0, 5.0, 1.1, 3)
     assert (round(row.right.low, 3), round(row.right.high, 3)) == (0.888, 0.978)
 
@@ -185,7 +201,7 @@ def test_what_failed_or_cannot_be_done_is_in_the_table_with_its_words(bench: dic
     table = bench["report"].table(bench["summary"].rows(cells, "hymenoptera", "head"))
     lines = {line.split("|")[1].strip(): line for line in table.splitlines()[2:]}
     assert list(lines) == ["Half", "Rehead", "Slow", "Broken", "Late"]
-    assert "| 200 | 10.0 x | 95.0 % (88.8 to 97.8) | 5.0 | 1,000 | 30 | 7 | 5.6 | 17.0 | 1.1 |" in lines["Slow"]
+    assert "| 1 | 200 | 10.0 x | 95.0 % (88.8 to 97.8) | 5.0 | – | 1,000 | 30 | 7 | 5.6 | 17.0 | 1.1 |" in lines["Slow"]
     assert "failed: no such / thing" in lines["Broken"]
     assert "not finished in 3600 s" in lines["Late"]
     assert "1 of 2 seeds cannot: not this" in lines["Half"]
@@ -205,7 +221,7 @@ def test_the_document_changes_between_its_markers_alone_and_twice_gives_the_same
     assert once.startswith("before\n<!-- peers -->\n")
     assert once.endswith("\n<!-- /peers -->\nafter\n")
     assert "old" not in once
-    assert "2 cores of Imaginary; torch 0.1, python 0.0" in once
+    assert "2 cores of Imaginary, 3 GB; torch 0.1, python 0.0" in once
     assert ElementTree.fromstring(picture).tag.endswith("svg")
     assert subprocess.run(command, env=environment).returncode == 0
     assert (document.read_text(), (tmp_path / "peers.svg").read_text()) == (once, picture)
@@ -248,10 +264,10 @@ def _held_out(folder: Path) -> Path:
     return folder / "val"
 
 
-def test_a_row_of_fewer_seeds_than_others_says_so(bench: dict[str, ModuleType]) -> None:
+def test_a_row_says_of_how_many_seeds_it_is(bench: dict[str, ModuleType]) -> None:
     row = bench["summary"].Row
     many = row(peer="rehead", title="rehead", n_seeds=3, trouble="", wall_s=6.0)
     few = row(peer="other", title="other", n_seeds=1, trouble="", wall_s=30.0)
     lines = bench["report"].table([many, few]).splitlines()
-    assert lines[2].startswith("| rehead |")
-    assert lines[3].startswith("| other (1 of 3 seeds) |")
+    assert lines[2].startswith("| rehead | 3 |")
+    assert lines[3].startswith("| other | 1 |")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rehead.bundle import Head, softmax
+from rehead.tuning import convex
 from rehead.tuning.solve import ABSENT, PENALTIES, cross_validated, solve_linear, solve_prototype, solve_quick
 
 
@@ -280,3 +282,33 @@ def test_photos_without_a_mistake_do_not_make_a_head_surer_than_their_number_all
     assert solved.cv_log_loss is not None
     assert 1e-6 < solved.cv_log_loss < 1 / 400
     assert solved.penalty > PENALTIES[-1]
+
+
+def test_axes_that_are_kept_give_the_same_head_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels, folds = photos(n=90, width=40)
+    file, computed = tmp_path / "axes.safetensors", []
+    principal = convex._principal
+    monkeypatch.setattr(convex, "_principal", lambda *a, **k: computed.append(1) or principal(*a, **k))
+    heads = [
+        solve_linear(features, labels, 3, folds=folds, class_weight=weight, axes_in=at).head.layers[0]
+        for weight, at in [(None, None), (None, file), (None, file), ("balanced", None), ("balanced", file)]
+    ]
+    assert len(computed) == 3  # twice without a file, once to write it
+    for one, other in ((0, 1), (0, 2), (3, 4)):
+        assert all(np.array_equal(a, b) for a, b in zip(heads[one], heads[other], strict=True))
+
+
+def test_axes_of_other_photos_or_of_a_damaged_file_are_computed_again(tmp_path: Path) -> None:
+    file = tmp_path / "axes.safetensors"
+    for seed, harm in ((0, None), (1, None), (1, b""), (1, b"\xff" * 64), (1, b"cut")):
+        features, labels, folds = photos(n=60, seed=seed)
+        if harm is not None:
+            file.write_bytes(file.read_bytes()[:40] if harm == b"cut" else harm)
+        wanted = solve_linear(features, labels, 3, folds=folds).head.layers[0][0]
+        assert np.array_equal(wanted, solve_linear(features, labels, 3, folds=folds, axes_in=file).head.layers[0][0])
+
+
+def test_where_axes_cannot_be_written_the_head_is_solved_all_the_same(tmp_path: Path) -> None:
+    features, labels, folds = photos(n=60)
+    nowhere = tmp_path / "no such folder" / "axes.safetensors"
+    assert solve_linear(features, labels, 3, folds=folds, axes_in=nowhere).cv_accuracy is not None

@@ -1,7 +1,5 @@
 """The command that looks for what is wrong with photos, writes a plan, and follows it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Optional
 

@@ -1,16 +1,13 @@
 """One short function a command: types, one call, one way to show. Each imports its job inside, so help is quick."""
 
-from __future__ import annotations
-
 import json as json_module
-import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from rehead.cli import terminal
-from rehead.cli.arguments import Interrupt, as_seconds, backbone_arguments, guarded, named, not_empty
+from rehead.cli.arguments import Interrupt, as_seconds, backbone_arguments, guarded, leave, named, not_empty
 from rehead.cli.audits import audit
 from rehead.cli.exports import export
 from rehead.cli.options import Cache, Json, Layout, MaxBad, Tta, Variant, finish
@@ -267,4 +264,4 @@ def clear(
 
 def main() -> None:
     """The program: exit code 0, 1 for our mistakes, 2 for the user's, 3 for a photo that could not be predicted."""
-    sys.exit(guarded(app))
+    leave(guarded(app))

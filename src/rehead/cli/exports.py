@@ -1,7 +1,5 @@
 """`rehead export`: a bundle's model in another form, with the figures that say what it is worth."""
 
-from __future__ import annotations
-
 import json as json_module
 import shlex
 from pathlib import Path
@@ -69,7 +67,7 @@ def export(
         out_.print(f"Try it    {printable(again)}", markup=False, soft_wrap=True)
 
 
-def show_measured(measured: Measured, name: str) -> None:
+def show_measured(measured: "Measured", name: str) -> None:
     """Both forms side by side, and how far they agree."""
     console().print()
     both = measured.original, measured.variant
@@ -89,11 +87,11 @@ def show_measured(measured: Measured, name: str) -> None:
         )
 
 
-def _score(figures: Figures) -> str:
+def _score(figures: "Figures") -> str:
     return NONE if figures.score is None else narrow(figures.score)
 
 
-def _agreement(measured: Measured) -> str:
+def _agreement(measured: "Measured") -> str:
     said = [] if measured.same is None else [f"The same answer on {100 * measured.same:.1f} % of the photos."]
     what = "Numbers" if measured.same is None else "Probabilities"
     said.append(f"{what} are {measured.mean:.2g} apart on average, {measured.largest:.2g} at most.")

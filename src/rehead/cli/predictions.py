@@ -1,7 +1,5 @@
 """Predictions for any number of files, written as they come: a table, CSV or JSON lines, in constant memory."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import itertools

@@ -1,7 +1,5 @@
 """`rehead serve`: bundles behind HTTP, until it is told to end."""
 
-from __future__ import annotations
-
 import importlib.util
 import shlex
 import sys
@@ -70,7 +68,7 @@ def serve(
 
 
 def _greet(
-    address: str, models: Mapping[str, Loaded], tuned: Mapping[str, str], journal: Journal, *, is_open: bool
+    address: str, models: Mapping[str, "Loaded"], tuned: Mapping[str, str], journal: "Journal", *, is_open: bool
 ) -> None:
     """Says what is served: words for a person at a terminal, else a line of the log. tuned: by which command a model learns
     from its corrections. is_open: to whoever reaches it."""
@@ -91,7 +89,7 @@ def _greet(
         say(f"! {warning}", sys.stderr)
 
 
-def _tuned_by(loaded: Loaded, folder: Path) -> str:
+def _tuned_by(loaded: "Loaded", folder: Path) -> str:
     """The command that learns from the corrections of a model, which lie in a folder of its own."""
     return f"rehead tune {shlex.quote(str(folder))}{' --task regression' if loaded.model.task == 'regression' else ''}"
 

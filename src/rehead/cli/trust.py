@@ -1,7 +1,5 @@
 """The commands that ask how far a model can be trusted: compare two of them, see where one looks."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -54,7 +52,7 @@ def compare(
         _show(found, photos, out)
 
 
-def _show(found: Compared, photos: str, page: Optional[Path]) -> None:
+def _show(found: "Compared", photos: str, page: Optional[Path]) -> None:
     out = console()
     out.print(f"\n{printable(found.sentence)}", style="bold", markup=False)
     for name, right in zip(found.names, found.right, strict=True):
@@ -86,7 +84,7 @@ def _show(found: Compared, photos: str, page: Optional[Path]) -> None:
         say(printable(str(page)))
 
 
-def _said(said: Said) -> str:
+def _said(said: "Said") -> str:
     sure = "" if said.probability is None else f" {said.probability:.3f}"
     return f"{'right' if said.is_right else 'wrong'}: {printable(', '.join(said.named)) or '(none)'}{sure}"
 
@@ -139,7 +137,7 @@ def explain(
         _show_neighbours(model, photo, neighbours, cache)
 
 
-def _show_neighbours(model: Model, photo: Path, n: int, cache: Optional[str]) -> None:
+def _show_neighbours(model: "Model", photo: Path, n: int, cache: Optional[str]) -> None:
     try:
         with missing_extras():
             from rehead.auditing.nearest import neighbours
