@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rehead.bundle import Head, Kind
+from rehead.tuning.kept_axes import axes_of
 
 Features = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
@@ -102,15 +104,20 @@ def standard(features: Features) -> Axes:
     return Axes(mean, scale, None, np.ones(width, np.float32))
 
 
-def along_axes(features: Features, rows: Integers) -> tuple[Photos, Photos]:
+def along_axes(features: Features, rows: Integers, axes_in: Path | None = None) -> tuple[Photos, Photos]:
     """The photos `rows`, copied along their principal axes, and all photos, for parameters in the same coordinates.
+
+    axes_in: a file that the axes are kept in, see `kept_axes.py`.
 
     All photos are not turned: that is d^2 a photo, as much as hundreds of steps of two classes. A step turns the weights.
     """
     plain = standard(features)
     block = plain.standardised(features[rows])
     everyone = len(rows) == len(features)
-    axes = plain if block.shape[1] > WIDEST and not everyone else _principal(plain, block, thin=everyone)
+    axes = plain
+    if block.shape[1] <= WIDEST or everyone:
+        variance, turn = axes_of(block, axes_in, partial(_principal, block, thin=everyone), thin=everyone)
+        axes = replace(plain, turn=turn, variance=np.maximum(variance, 0))
     sample = Photos(block if axes.turn is None else block @ axes.turn, axes, "turned")
     return sample, sample if everyone else _all_photos(features, axes)
 
@@ -128,8 +135,9 @@ def parts(n: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _principal(plain: Axes, block: Array32, *, thin: bool) -> Axes:
-    """All d principal axes of the block (n, d), or if `thin` may be only those along which its photos differ.
+def _principal(block: Array32, *, thin: bool) -> tuple[Array32, Array32]:
+    """The variance along all d principal axes of the block (n, d), and these (d, r), or if `thin` may be only those along
+    which its photos differ.
 
     With fewer photos than features these come from the photos' Gram matrix, and hold the optimum: the best weights are
     a sum of photos.
@@ -146,7 +154,7 @@ def _principal(plain: Axes, block: Array32, *, thin: bool) -> Axes:
         kept = variance > 1e-10 * variance[-1]
         variance = variance[kept]
         turn = exact.T @ (mixtures[:, kept] / np.sqrt(n * variance))
-    return replace(plain, turn=turn.astype(np.float32), variance=np.maximum(variance, 0).astype(np.float32))
+    return variance.astype(np.float32), turn.astype(np.float32)
 
 
 def minimise(

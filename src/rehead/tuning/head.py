@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -59,11 +60,13 @@ def fit_head(
     recipe: Recipe,
     device: str = "cpu",
     progress: Progress | None = None,
+    axes_in: Path | None = None,
 ) -> Fitted:
-    """The head, and how it was found. features: (n, width). folds: (n,), see `split.fold_numbers`."""
+    """The head, and how it was found. features: (n, width). folds: (n,), see `split.fold_numbers`. axes_in: as in
+    `solve_linear`."""
     progress = progress or Silent()
     if recipe.head != "auto":
-        return _fit(recipe.head, features, labels, n_classes, folds, recipe, device, progress)
+        return _fit(recipe.head, features, labels, n_classes, folds, recipe, device, progress, axes_in)
     scores = {}
     for candidate in CANDIDATES:
         fit = functools.partial(_refit, candidate, n_classes, recipe, device, progress)
@@ -101,9 +104,19 @@ def soft_head(features: X, labels: Y, n_classes: int, folds: Y, class_weight: st
     return solved.head, "linear: solved under a strong penalty"
 
 
-def _fit(name: str, x: X, y: Y, n_classes: int, folds: Y, recipe: Recipe, device: str, progress: Progress) -> Fitted:
+def _fit(
+    name: str,
+    x: X,
+    y: Y,
+    n_classes: int,
+    folds: Y,
+    recipe: Recipe,
+    device: str,
+    progress: Progress,
+    axes_in: Path | None = None,
+) -> Fitted:
     if name == "linear":
-        solved = solve_linear(x, y, n_classes, folds=folds, class_weight=recipe.class_weight)
+        solved = solve_linear(x, y, n_classes, folds=folds, class_weight=recipe.class_weight, axes_in=axes_in)
         apart = None
         if solved.out_of_fold is not None and solved.rows is not None:
             apart = Apart.of(solved.rows, solved.out_of_fold)

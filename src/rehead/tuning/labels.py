@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,16 +39,17 @@ def solve_labels(
     folds: Integers,
     class_weight: str | None = None,
     penalties: Sequence[float] = PENALTIES,
+    axes_in: Path | None = None,
 ) -> SolvedLabels:
     """One logistic regression a label, each with the penalty that does best on held-out folds.
 
     features: (n, d), any float type. targets: (n, k) of 0 and 1. folds: (n,), the fold that holds a photo out, -1 for
-    none. class_weight: None, or "balanced", where photos with a label weigh as much as those without. penalties: as in
-    solve_linear. Raises ValueError if a label is on no photo or on all of them.
+    none. class_weight: None, or "balanced", where photos with a label weigh as much as those without. penalties, axes_in:
+    as in solve_linear. Raises ValueError if a label is on no photo or on all of them.
     """
     kinds = _rarest(targets)
     rows = stratified(kinds, np.bincount(kinds), SAMPLE)
-    sample, photos = along_axes(features, rows)
+    sample, photos = along_axes(features, rows, axes_in)
     fits = []
     for shown in targets.T.astype(np.int64):
         weights = _weights(shown, class_weight)

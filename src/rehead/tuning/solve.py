@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,12 +64,14 @@ def solve_linear(
     folds: Integers,
     class_weight: str | None = None,
     penalties: Sequence[float] = PENALTIES,
+    axes_in: Path | None = None,
 ) -> Solved:
     """The multinomial logistic regression whose penalty does best on held-out folds, solved to convergence.
 
     features: (n, d), any float type, left as they are; copied in float32 only under convex.COPIED_BYTES. labels: (n,),
     0..n_classes-1. folds: (n,), the fold that holds a photo out, -1 for none. class_weight: None, or "balanced", where
-    each class weighs the same. penalties: from strong to weak; one alone is taken as it is.
+    each class weighs the same. penalties: from strong to weak; one alone is taken as it is. axes_in: a file in which what
+    depends on the features alone is kept for the next head on them.
     The penalty is chosen by log-loss: accuracy is flat over decades of it, so that its best is mostly chance.
     Same input, same machine: the same head, bit for bit.
     Raises ValueError if a class has no photo, or a feature is not finite.
@@ -79,7 +82,7 @@ def solve_linear(
     by_class = len(labels) / (n_classes * n_photos) if class_weight else np.ones(n_classes)
     weights = by_class[labels].astype(np.float32)
     rows = stratified(labels, n_photos, SAMPLE)
-    sample, photos = along_axes(features, rows)
+    sample, photos = along_axes(features, rows, axes_in)
     return solve_along(sample, photos, rows, labels, n_classes, weights, folds, penalties)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,16 +55,18 @@ def fit_task(
     recipe: Recipe,
     device: str = "cpu",
     progress: Progress | None = None,
+    axes_in: Path | None = None,
 ) -> Fitted:
-    """The head for these photos. features: (n, width). targets: see `data/targets.py`. folds: see `split.fold_numbers`."""
+    """The head for these photos. features: (n, width). targets: see `data/targets.py`. folds: see `split.fold_numbers`.
+    axes_in: as in `solve_linear`."""
     if task == "classification":
-        return fit_head(features, targets, n_outputs, folds, recipe, device, progress)
+        return fit_head(features, targets, n_outputs, folds, recipe, device, progress, axes_in)
     if hidden_widths(recipe.head):
         return _mlp(task, features, targets, n_outputs, folds, recipe, device, progress or Silent())
     if task == "regression":
         ridge = solve_ridge(features, targets, folds=folds)
         return Fitted(ridge.head, f"linear: ridge regression, {ridge.note}")
-    solved = solve_labels(features, targets, folds=folds, class_weight=recipe.class_weight)
+    solved = solve_labels(features, targets, folds=folds, class_weight=recipe.class_weight, axes_in=axes_in)
     note = f"linear: a logistic regression for each label, {solved.note}"
     return Fitted(solved.head, note, chosen_thresholds(solved.out_of_fold, targets))
 
