@@ -2,7 +2,8 @@
 
 peer.toml, every key optional: `title`; `modes`, those that it can do; `environment` and `program`, other peers' folders whose
 environment, and whose train and predict, it uses; `before`, a script that runs unmeasured first, in the same cache; `refuses`,
-words by which a tool says that it cannot do a mode; `first_number`, words with which it tells a verified number while it works.
+words by which a tool says that it cannot do a mode; `first_number`, words with which it tells a first estimate while it works;
+`note`, what a reader of the tables must know of it; `charted`, false for one that is in the tables alone.
 A convert.py, where there is one, writes the weights of all in the tool's own form, once.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from places import HERE
 
 MODES = ("head", "last", "full")
-FIRST = ("rehead", "rehead-light", "rehead-warm")  # the others are in the order of the alphabet
+FIRST = ("rehead", "rehead-report", "rehead-light", "rehead-warm")  # the others are in the order of the alphabet
 LEFT_OUT = "left-out.toml"  # peers that are not measured, each with the reason
 
 
@@ -34,6 +35,8 @@ class Peer:
     convert: Path | None = None
     refuses: str | None = None
     first_number: str | None = None
+    note: str = ""
+    charted: bool = True
 
 
 def every_peer(here: Path = HERE) -> dict[str, Peer]:
@@ -51,7 +54,7 @@ def read_peer(folder: Path) -> Peer:
     own, here = settings.pop("program", folder.name), folder.parent
     environment = settings.pop("environment", folder.name)
     before = settings.pop("before", None)
-    if unknown := set(settings) - {"title", "modes", "refuses", "first_number"}:
+    if unknown := set(settings) - {"title", "modes", "refuses", "first_number", "note", "charted"}:
         raise ValueError(f"{path} has unknown keys: {', '.join(sorted(unknown))}.")
     return Peer(
         name=folder.name,
@@ -65,6 +68,8 @@ def read_peer(folder: Path) -> Peer:
         convert=converts if (converts := folder / "convert.py").is_file() else None,
         refuses=settings.get("refuses"),
         first_number=settings.get("first_number"),
+        note=settings.get("note", ""),
+        charted=settings.get("charted", True),
     )
 
 

@@ -81,7 +81,7 @@ def versions(python: Path, tools: list[str]) -> dict[str, str]:
     """The versions of Python, of `tools` and of what most of them stand on, as that interpreter finds them."""
     code = (
         "import json, platform, sys\nfrom importlib import metadata as m\n"
-        "there = {d.metadata['Name'].lower(): d.version for d in m.distributions()}\n"
+        "there = {d.metadata['Name'].lower().replace('_', '-'): d.version for d in m.distributions()}\n"
         "print(json.dumps({'python': platform.python_version(), **{n: there[n] for n in sys.argv[1:] if n in there}}))"
     )
     names = list(dict.fromkeys([*tools, *NAMED]))
@@ -93,7 +93,7 @@ def required(requirements: Path) -> list[str]:
     """The names that a requirements.txt asks for, without extras and versions."""
     lines = [line.split("#")[0].strip() for line in requirements.read_text().splitlines()]
     names = [line.replace("[", "=").replace(" ", "=").replace("@", "=").split("=")[0] for line in lines]
-    return [name.lower() for name in names if name and not name.startswith("-")]
+    return [name.lower().replace("_", "-") for name in names if name and not name.startswith("-")]
 
 
 def _digest(requirements: Path) -> str:

@@ -1,11 +1,13 @@
 """One cell of the matrix: a peer trains on a set of photos, in an empty folder, and what that cost is told.
 
 Nothing of the harness is in the environment of a peer, no model hub can be asked, and libraries choose their threads by
-themselves. Environments were compiled when they were built, and each runs once unmeasured, so that nobody pays for .pyc files.
+themselves. Environments were compiled when they were built, and what a program imports is imported once unmeasured, so that
+nobody pays for .pyc files or a cold disk. A cell begins when the machine is idle.
 """
 
 from __future__ import annotations
 
+import ast
 import datetime
 import functools
 import json
@@ -14,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from lines import user_lines
 from places import ROOT
 from watched import Watched, watch
 
+IDLE, IDLE_S = 0.1, 60.0  # a cell begins where the cores are busy less than this, or after so many seconds
 CANNOT = 3  # the exit status of a program whose tool has no such mode
 PREDICTIONS = (
     3  # timed, after one that is not, in a peer's first cell alone: another seed or set of photos changes nothing
@@ -75,7 +79,8 @@ def _run(peer: Peer, cell: Cell, bench: Bench, folder: Path) -> dict[str, Any]:
     environment, python = _environment(peer, bench, folder), str(_python(peer, bench))
     given = [str(bench.photos[cell.data]), str(bench.weights)]
     setting = [cell.mode, str(bench.epochs), str(cell.seed)]
-    _warm_up(python)
+    _warm_up(python, peer.train)
+    busy_before = idle()
     if peer.before:
         before = _watch(peer.before, [*given, "-", *setting], python, environment, folder / "before", bench.timeout_s)
         if not before.is_fine:
@@ -95,6 +100,7 @@ def _run(peer: Peer, cell: Cell, bench: Bench, folder: Path) -> dict[str, Any]:
         return {**_ended(peer, ran), "outcome": "wrong", "last_lines": [f"{type(error).__name__}: {error}"]}
     return {
         "outcome": "done",
+        "busy_before": busy_before,
         **_cost(ran),
         **right,
         "epochs_s": epochs,
@@ -167,12 +173,36 @@ def _environment(peer: Peer, bench: Bench, folder: Path) -> dict[str, str]:
 
 
 @functools.cache
-def _warm_up(python: str) -> None:
-    """Imports once what most of an environment's time to start goes to: its files are in the page cache from then on."""
-    heavy = (
-        "import importlib.util as u\nfor n in ('torch', 'timm', 'onnxruntime'):\n    u.find_spec(n) and __import__(n)"
-    )
-    subprocess.run([python, "-c", heavy], capture_output=True)
+def _warm_up(python: str, program: Path) -> None:
+    """Imports once what the program imports: the files are in the page cache from then on. A shell script is rehead's."""
+    names = imported(program) if program.suffix == ".py" else ["rehead.run", "onnx", "onnxruntime", "timm"]
+    code = "import contextlib\n" + "".join(f"with contextlib.suppress(Exception): import {name}\n" for name in names)
+    subprocess.run([python, "-c", code], capture_output=True)
+
+
+def imported(program: Path) -> list[str]:
+    """The modules that a Python program imports, anywhere in it."""
+    nodes = list(ast.walk(ast.parse(program.read_text(encoding="utf-8"))))
+    whole = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return sorted({*whole, *(node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module)})
+
+
+def idle() -> float:
+    """Waits until the cores are idle, IDLE_S at most; how busy they were in the last second, in 0..1."""
+    ends, before = time.monotonic() + IDLE_S, _ticks()
+    while True:
+        time.sleep(1)
+        now = _ticks()
+        busy = 1 - (now[0] - before[0]) / max(now[1] - before[1], 1)
+        if busy < IDLE or time.monotonic() > ends:
+            return round(busy, 3)
+        before = now
+
+
+def _ticks() -> tuple[int, int]:
+    """Of all cores since the machine started: idle or waiting for a disk, and all."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    return ticks[3] + ticks[4], sum(ticks[:8])
 
 
 def _python(peer: Peer, bench: Bench) -> Path:
@@ -193,7 +223,7 @@ def _about(peer: Peer, cell: Cell, bench: Bench) -> dict[str, Any]:
         "versions": _versions(_python(peer, bench), tuple(tools)),
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "machine": {"processor": processor(), "cores": len(os.sched_getaffinity(0)), "load_before": os.getloadavg()[0]},
+        "machine": {"processor": processor(), "cores": len(os.sched_getaffinity(0)), "memory_gb": memory_gb()},
     }
 
 
@@ -211,6 +241,10 @@ def commit() -> str:
     git = shutil.which("git")
     asked = [str(git), "rev-parse", "--short", "HEAD"]
     return subprocess.run(asked, capture_output=True, text=True, cwd=ROOT).stdout.strip() if git else ""
+
+
+def memory_gb() -> int:
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9)
 
 
 def processor() -> str:

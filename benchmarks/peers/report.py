@@ -24,12 +24,14 @@ ASKED = {
     "full": "everything learns",
 }
 COLUMNS = (
-    "peer", "seconds", "against rehead", "right of held-out photos", "s an epoch", "peak MB", "CPU s", "lines",
-    "environment GB", "artefact MB", "one prediction s",
+    "peer", "seeds", "seconds", "against rehead", "right of held-out photos", "s an epoch", "first estimate s", "peak MB",
+    "CPU s", "lines", "environment GB", "artefact MB", "one prediction s",
 )  # fmt: skip
 HOW = (
-    "Medians over the seeds. Seconds are from the shell to the end of the process, with held-out photos judged and the "
-    "artefact written. Right: the mean over the seeds, with Wilson's 95 % interval for the photos that are held out. "
+    "Medians over the seeds, of seconds the least and the most too; where a row has one seed it is one run. Seconds are from "
+    "the shell to the end of the process, with held-out photos judged and the artefact written. Right: the mean over seeds, "
+    "with Wilson's 95 % interval for the photos that are held out. First estimate: when a tool first tells, as it works, how "
+    "many of the held-out photos that it has seen by then are right. Threads are what each library chooses by itself. "
     "How all of it is measured: [benchmarks/peers/README.md](../benchmarks/peers/README.md)."
 )
 OF_ALL = ("torch", "timm", "python")
@@ -38,7 +40,10 @@ OF_ALL = ("torch", "timm", "python")
 def main(results: Path = RESULTS, document: Path = DOCUMENT) -> None:
     cells = list(read_results(results)["cells"].values())
     for mode in MODES:
-        by_data = {data: found for data in SETS if (found := rows(cells, data, mode))}
+        shown = [
+            facts for facts in cells if facts["peer"] not in {p.name for p in every_peer().values() if not p.charted}
+        ]
+        by_data = {data: found for data in SETS if (found := rows(shown, data, mode))}
         if any(row.wall_s for found in by_data.values() for row in found):
             name = "peers.svg" if mode == "head" else f"peers-{mode}.svg"
             (document.parent / name).write_text(chart(by_data, f"{mode}: {plain(ASKED[mode])}"), encoding="utf-8")
@@ -66,13 +71,15 @@ def section(cells: list[Facts], missing: dict[str, str]) -> str:
                 p.title for p in every_peer().values() if mode in p.modes and p.name not in {r.peer for r in found}
             ]:
                 parts.append(f"Not measured yet: {', '.join(absent)}.")
+    if notes := [f"* {peer.title}: {peer.note}." for peer in every_peer().values() if peer.note]:
+        parts.append("To read the tables by:\n\n" + "\n".join(notes))
     if missing:
         parts.append("Left out:\n\n" + "\n".join(f"* {name}: {reason}" for name, reason in missing.items()))
     return "\n\n".join(parts)
 
 
 def about(cells: list[Facts]) -> str:
-    machines = _list(f"{facts['machine']['cores']} cores of {facts['machine']['processor']}" for facts in cells)
+    machines = _list(machine(facts["machine"]) for facts in cells)
     epochs = _list(str(facts["epochs"]) for facts in cells)
     seeds = sorted({facts["seed"] for facts in cells})
     commits = _list(facts["commit"] for facts in cells)
@@ -88,27 +95,35 @@ def about(cells: list[Facts]) -> str:
     )
 
 
+def machine(facts: Facts) -> str:
+    memory = f", {facts['memory_gb']} GB" if "memory_gb" in facts else ""
+    return f"{facts['cores']} cores of {facts['processor']}{memory}"
+
+
 def table(found: list[Row]) -> str:
     """Markdown, the fastest first. Against rehead: how many times its seconds."""
     ours = next((row.wall_s for row in found if row.peer == "rehead"), None)
-    lines = ["| " + " | ".join(COLUMNS) + " |", "| --- | ---: | ---: | --- |" + " ---: |" * (len(COLUMNS) - 4)]
-    most = max(row.n_seeds for row in found)
-    lines += ["| " + " | ".join(cells_of(row, ours, most)) + " |" for row in found]
+    lines = ["| " + " | ".join(COLUMNS) + " |", "| --- | ---: | ---: | ---: | --- |" + " ---: |" * (len(COLUMNS) - 5)]
+    lines += ["| " + " | ".join(cells_of(row, ours)) + " |" for row in found]
     return "\n".join(lines)
 
 
-def cells_of(row: Row, ours: float | None, n_seeds: int) -> list[str]:
+def cells_of(row: Row, ours: float | None) -> list[str]:
     trouble = row.trouble.replace("|", "/").replace("<", "&lt;")
     right = (
         f"{100 * row.right.value:.1f} % ({100 * row.right.low:.1f} to {100 * row.right.high:.1f})" if row.right else ""
     )
-    first = f"{number(row.wall_s)} ({number(row.first_s)} to the first number)" if row.first_s else number(row.wall_s)
+    seconds = number(row.wall_s)
+    if row.n_seeds > 1 and row.wall_range:
+        seconds += f" ({' to '.join(map(number, row.wall_range))})"
     return [
-        f"{row.title} ({row.n_seeds} of {n_seeds} seeds)" if 0 < row.n_seeds < n_seeds else row.title,
-        first,
+        row.title,
+        str(row.n_seeds) if row.n_seeds else "–",
+        seconds,
         f"{number(row.wall_s / ours)} x" if row.wall_s and ours else "–",
         "; ".join(part for part in (right, trouble) if part),
         number(row.epoch_s),
+        number(row.first_s),
         "–" if row.peak_mb is None else f"{row.peak_mb:,.0f}",
         number(row.cpu_s),
         str(row.lines),

@@ -17,7 +17,8 @@ class Row:
     """A peer on one set of photos in one mode. Costs are medians over its seeds, None where nothing was done; the time of a
     prediction is that of all its cells.
 
-    right: the mean share over seeds, with Wilson's interval for as many photos as are held out: seeds do not narrow it.
+    wall_range: the least and the most of its seeds. right: the mean share over seeds, with Wilson's interval for as many
+    photos as are held out: seeds do not narrow it.
     trouble: what is to be told of seeds that were not done, "" where all were.
     """
 
@@ -26,6 +27,7 @@ class Row:
     n_seeds: int
     trouble: str
     wall_s: float | None = None
+    wall_range: tuple[float, float] | None = None
     first_s: float | None = None
     cpu_s: float | None = None
     peak_mb: float | None = None
@@ -63,6 +65,7 @@ def _row(peer: str, found: list[Facts], predictions: list[float]) -> Row:
         **about,
         **kept,
         **{name: statistics.median(facts[name] for facts in done) for name in ("wall_s", "cpu_s", "peak_mb")},
+        wall_range=(min(facts["wall_s"] for facts in done), max(facts["wall_s"] for facts in done)),
         first_s=statistics.median(firsts) if firsts else None,
         epoch_s=statistics.median(epochs) if epochs else None,
         predict_s=statistics.median(predictions) if predictions else None,

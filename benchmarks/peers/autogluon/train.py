@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 network = timm.create_model("tf_efficientnet_lite0", num_classes=0)
 backbone = {name: tensor for name, tensor in load_file(weights).items() if not name.startswith("classifier.")}
 network.load_state_dict(backbone)
-folder = Path("backbone")  # as AutoGluon saves a timm network itself
+folder = out / "backbone"  # which a saved predictor looks for again; as AutoGluon saves a timm network itself
 folder.mkdir()
 torch.save(backbone, folder / "pytorch_model.bin")
 config = {"architecture": "tf_efficientnet_lite0", "num_features": network.num_features}
@@ -45,7 +45,7 @@ predictor.fit(
     train_data=table("train"),  # it holds out a part of these itself, to choose the checkpoints that it averages
     hyperparameters={
         "model.names": ["timm_image"],
-        "model.timm_image.checkpoint_name": "backbone",
+        "model.timm_image.checkpoint_name": str(out / "backbone"),
         "model.timm_image.image_norm": "inception",  # mean and std of 0.5
         "optim.max_epochs": epochs,
         "env.num_workers": 2,

@@ -52,14 +52,12 @@ learn = vision_learner(
     pretrained_cfg_overlay={"file": str(WEIGHTS)},  # timm reads this file instead of downloading
 )
 if MODE == "head":
-    learn.fit_one_cycle(
-        EPOCHS
-    )  # the backbone is frozen, but for its batch normalisation, which fastai lets learn by default
+    # The backbone is frozen, but for its batch normalisation, which fastai lets learn by default.
+    learn.fit_one_cycle(EPOCHS)
 elif MODE == "last":
+    # Gradual unfreezing, as in https://docs.fast.ai/tutorial.text.html, with the rates of fine_tune.
     learn.fit_one_cycle(1)
-    learn.freeze_to(
-        -2
-    )  # gradual unfreezing, as in https://docs.fast.ai/tutorial.text.html, with the rates of fine_tune
+    learn.freeze_to(-2)
     learn.fit_one_cycle(EPOCHS, slice(1e-5, 1e-3))
 else:
     learn.fine_tune(EPOCHS)  # one frozen epoch, then EPOCHS of everything
@@ -77,7 +75,6 @@ with open(OUT / "heldout.csv", "w", newline="") as file:
     rows.writerows(
         (f.relative_to(PHOTOS / "val").as_posix(), name) for f, name in zip(dls.valid.items, named, strict=True)
     )
-(OUT / "epochs.json").write_text(
-    json.dumps(clock.seconds[-EPOCHS:])
-)  # without the frozen epoch before `last` and `full`
+# Without the frozen epoch before `last` and `full`.
+(OUT / "epochs.json").write_text(json.dumps(clock.seconds[-EPOCHS:]))
 # end

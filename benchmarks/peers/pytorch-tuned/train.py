@@ -1,7 +1,8 @@
 """The plain PyTorch loop as someone writes it who knows CPUs: the same crops and flips as the tutorial, made to be fast.
 
-Batches of 32, channels last, workers that stay (one a core), frozen layers run without gradients and keep their statistics,
-AdamW with one cycle ("PyTorch's Performance Tuning Guide", "Channels Last Memory Format"), held-out photos judged once.
+Batches of 32, channels last, workers that stay (one a core), frozen layers run without gradients, keep their statistics and
+take 8 photos at a time, which a CPU does faster than 32; AdamW with one cycle ("PyTorch's Performance Tuning Guide",
+"Channels Last Memory Format"), held-out photos judged once.
 """
 
 # for the benchmark
@@ -52,7 +53,7 @@ for _ in range(n_epochs):
     free.train()
     for inputs, labels in loader:
         with torch.no_grad():
-            features = frozen(inputs.to(memory_format=torch.channels_last))
+            features = torch.cat([frozen(part) for part in inputs.to(memory_format=torch.channels_last).split(8)])
         optimizer.zero_grad()
         functional.cross_entropy(free(features), labels).backward()
         optimizer.step()
@@ -62,7 +63,7 @@ for _ in range(n_epochs):
     # end
 network.eval()
 with torch.inference_mode():
-    batches = DataLoader(held_out, batch_size=32, num_workers=workers)
+    batches = DataLoader(held_out, batch_size=8, num_workers=workers)
     named = torch.cat([network(inputs.to(memory_format=torch.channels_last)).argmax(1) for inputs, _ in batches])
 print(f"held-out accuracy {(named == torch.tensor(held_out.targets)).float().mean():.3f}")
 artefact = out / "artefact"

@@ -3,12 +3,12 @@
 # for the benchmark
 set -e
 PHOTOS=$1 OUT=$3 MODE=$4 EPOCHS=$5 SEED=$6 HERE=$(dirname "$0")
+# end
 case $MODE in
     head) LEARNS="--train head" ;;
     last) LEARNS="--train last:2 --epochs $EPOCHS" ;;  # blocks.6, conv_head with its norm, and the head
     full) LEARNS="--train all --augment crop --epochs $EPOCHS" ;;
 esac
-# end
 rehead tune "$PHOTOS" $LEARNS --seed "$SEED" --out run --no-report
 # for the benchmark
 mv run/bundle "$OUT/artefact"

@@ -34,7 +34,7 @@ def features(folder):
     """(n, 1280) float32, and the class of each photo as a number."""
     images = ImageFolder(folder, transform)
     with torch.inference_mode():
-        parts = [(network(batch), labels) for batch, labels in DataLoader(images, batch_size=32, num_workers=2)]
+        parts = [(network(batch), labels) for batch, labels in DataLoader(images, batch_size=8, num_workers=2)]
     return torch.cat([part for part, _ in parts]).numpy(), torch.cat([labels for _, labels in parts]).numpy(), images
 
 
