@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import re
 import subprocess
@@ -19,6 +20,7 @@ from rehead.errors import (
     BackboneError,
     DiskFull,
     EngineError,
+    MissingExtra,
     RecipeError,
     RunError,
     TooManyBad,
@@ -82,6 +84,16 @@ def test_what_cannot_be_had_is_said_before_photos_are_read(
     with pytest.raises(error, match=re.escape(words)):
         rehead.tune(photos, cache=cache, out=tmp_path / "run", progress=told, **settings, report=False)
     assert not {"Listing", "Reading"} & set(told.phases)
+
+
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+def test_an_engine_that_is_not_installed_is_told_before_photos_are_listed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted, *a: None if wanted == name else found(wanted, *a))
+    with pytest.raises(MissingExtra, match=f"The engine {name}"):
+        rehead.tune(tmp_path / "no photos", engine=name, device="cpu", cache=tmp_path / "cache", out=tmp_path / "run")
 
 
 def test_weights_that_are_no_numbers_are_called_so(photos: Path, cache: Path, tmp_path: Path) -> None:

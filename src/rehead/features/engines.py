@@ -132,8 +132,9 @@ def resolve(name: str, device: str) -> tuple[str, str]:
 def check_engine(name: str, device: str) -> None:
     """Raises EngineError or MissingExtra for an engine or a device that is not here; nothing is opened."""
     name, device = resolve(name, device)
-    if name == "openvino" and importlib.util.find_spec("openvino") is None:
-        raise MissingExtra("openvino", "openvino", "The engine openvino")
+    for library, extra in (("openvino", "openvino"), ("torch", "tune")):
+        if name == library and importlib.util.find_spec(library) is None:
+            raise MissingExtra(library, extra, f"The engine {name}")
     if device == "cpu":
         return
     if name != "torch":
