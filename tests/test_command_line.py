@@ -324,3 +324,52 @@ def test_every_command_in_the_docs_has_options_that_exist(rehead: Program) -> No
         helps[name] = helps.get(name) or rehead(*name.split(), "--help", COLUMNS="200").stdout
         for option in re.findall(r"--[a-z][a-z-]*", command):
             assert option in helps[name], command
+
+
+@pytest.mark.parametrize("libraries", ["'torch'", ""])
+def test_a_process_that_ends_at_once_says_all_and_gives_its_code(libraries: str) -> None:
+    code = f"""
+import atexit, sys, threading, time, types
+from rehead.cli.arguments import leave
+sys.modules.update({{name: types.ModuleType(name) for name in [{libraries}]}})
+atexit.register(print, "registered")
+threading.Thread(target=lambda: (time.sleep(0.5), print("late", flush=True))).start() if "late" in sys.argv else None
+sys.stdout.write("said ")
+leave(3)
+"""
+    for late in ([], ["late"]):
+        done = subprocess.run([sys.executable, "-c", code, *late], capture_output=True, text=True)
+        assert done.returncode == 3
+        assert set(done.stdout.split()) == {"said", "registered", *late}
+
+
+def test_a_process_with_pytorch_is_not_taken_apart() -> None:
+    code = """
+import sys, types
+from rehead.cli.arguments import leave
+class Last:
+    def __del__(self): print("taken apart", flush=True)
+last = Last()
+if len(sys.argv) > 1: sys.modules["torch"] = types.ModuleType("torch")
+leave(0)
+"""
+    said = [subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True).stdout
+            for given in ([], ["torch"])]  # fmt: skip
+    assert said == ["taken apart\n", ""]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other C libraries have no such call")
+def test_free_memory_below_what_is_still_used_is_handed_back() -> None:
+    code = """
+import numpy as np
+from rehead.heap import hand_back
+def held(): return int(open("/proc/self/statm").read().split()[1]) * 4096
+many = [np.ones(8_000) for _ in range(2_000)]  # 128 MB in pieces
+above = [np.ones(8_000) for _ in range(20)]
+del many
+before = held()
+hand_back()
+print(before - held())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 100e6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -111,10 +113,31 @@ def test_a_bundle_in_8_bits_is_a_backbone_and_is_not_rounded_twice(
         rehead.export(tuned.bundle, "onnx-int8", cache=cache)
 
 
+def test_a_bundle_that_names_its_bits_by_a_path_is_refused(tuned: rehead.Tuned, cache: Path, tmp_path: Path) -> None:
+    hostile = tmp_path / "bundle"
+    shutil.copytree(tuned.bundle, hostile)
+    facts = json.loads((hostile / "rehead.json").read_text())
+    facts["backbone"]["quantized"] = "x/../../../../outside"
+    (hostile / "rehead.json").write_text(json.dumps(facts))
+    photos = make_photos(tmp_path / "photos", {"green": 12, "grey": 12})
+    with pytest.raises(BundleError, match="does not say what its backbone is"):
+        rehead.tune(photos, backbone=str(hostile), cache=tmp_path / "cache", out=tmp_path / "run", report=False)
+    assert not list(tmp_path.rglob("outside"))
+
+
+def test_8_bits_can_be_left_again_behind_an_earlier_run(tuned: rehead.Tuned, cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"green": 12, "grey": 12})
+    again = rehead.tune(
+        photos, from_run=tuned.run, quantize="none", cache=cache, out=tmp_path / "run", head="prototype", report=False
+    )
+    assert bundles.read(again.bundle).facts["backbone"]["quantized"] is None
+    assert set(again.classes) == {"red", "blue", "green", "grey"}
+
+
 @pytest.mark.parametrize(
     ("others", "told"),
     [
-        ({"train": "last:2"}, "--train last:2 changes it"),
+        ({"train": "last:2"}, "layers learn (--train last:2)"),
         ({"engine": "torch"}, "Leave --engine out"),
         ({"device": "cuda"}, "Leave --device out"),
         ({"quantize": "int4"}, "cannot be 'int4'"),

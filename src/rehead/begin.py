@@ -138,7 +138,7 @@ def _check(recipe: Recipe, wish: Wish, cache: Path, progress: Log) -> None:
             fix="Leave it out, or train layers too: --train last:2.",
         )
     check_bundled(recipe, searches=wish.preset == AUTO)
-    check_engine(recipe.engine, recipe.device)
+    check_engine(*recipe.extracts_by)
     if (hidden_widths(recipe.head) or recipe.head == AUTO) and importlib.util.find_spec("torch") is None:
         raise MissingExtra("torch", "tune", f"--head {recipe.head}")
     if adapters_in(recipe.train) is not None:

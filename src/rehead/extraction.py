@@ -55,7 +55,7 @@ def chosen_prefix(job: Job, recipe: Recipe) -> Prefix:
         cache=job.cache,
         progress=job.progress,
     )
-    if recipe.quantize is not None:
+    if recipe.quantize != "none":
         prefix = int8_prefix(prefix, job.cache, job.progress)
     if recipe.fit == "default":
         return prefix

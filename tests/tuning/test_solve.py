@@ -300,15 +300,19 @@ def test_axes_that_are_kept_give_the_same_head_bit_for_bit(tmp_path: Path, monke
 
 def test_axes_of_other_photos_or_of_a_damaged_file_are_computed_again(tmp_path: Path) -> None:
     file = tmp_path / "axes.safetensors"
-    for seed, harm in ((0, None), (1, None), (1, b""), (1, b"\xff" * 64), (1, b"cut")):
+    for seed, harm in ((0, None), (1, None), (1, b""), (1, b"\xff" * 64), (1, b"cut"), (1, b"flip")):
         features, labels, folds = photos(n=60, seed=seed)
         if harm is not None:
-            file.write_bytes(file.read_bytes()[:40] if harm == b"cut" else harm)
+            whole = file.read_bytes()
+            flipped = whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:]
+            file.write_bytes({b"cut": whole[:40], b"flip": flipped}.get(harm, harm))
         wanted = solve_linear(features, labels, 3, folds=folds).head.layers[0][0]
         assert np.array_equal(wanted, solve_linear(features, labels, 3, folds=folds, axes_in=file).head.layers[0][0])
 
 
 def test_where_axes_cannot_be_written_the_head_is_solved_all_the_same(tmp_path: Path) -> None:
     features, labels, folds = photos(n=60)
-    nowhere = tmp_path / "no such folder" / "axes.safetensors"
+    (tmp_path / "file").touch()
+    nowhere = tmp_path / "file" / "axes.safetensors"
     assert solve_linear(features, labels, 3, folds=folds, axes_in=nowhere).cv_accuracy is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

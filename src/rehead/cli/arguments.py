@@ -168,7 +168,7 @@ def leave(code: int) -> NoReturn:
     others = [one for one in threading.enumerate() if one is not threading.current_thread() and not one.daemon]
     if "torch" not in sys.modules or others:
         sys.exit(code)
-    atexit._run_exitfuncs()  # as the standard library does in processes that it starts
+    atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -99,7 +99,7 @@ def tune(
     engine: Annotated[str | None, typer.Option(help="auto, onnxruntime, openvino or torch. (auto)")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps. (auto)")] = None,
     quantize: Annotated[
-        str | None, typer.Option(help="int8: the frozen network in 8 bits, for large folders and small bundles.")
+        str | None, typer.Option(help="int8: the frozen network in 8 bits, for large folders and small bundles. (none)")
     ] = None,
     max_bad: Annotated[
         float | None, typer.Option(help="Share of unreadable photos over which the job stops. (0.2)")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,14 @@ from rehead.features.room import disk_full
 from rehead.nets.card import Card, Place, architecture_of, card_folder, card_key, find_card, known_as, locate
 from rehead.nets.lite import SIZES, lite_prefix
 from rehead.progress import Progress
+from rehead.runners import runtime
 
 if TYPE_CHECKING:
     from rehead.nets.backbone import Backbone
 
 BYTES_A_NUMBER = 4
+INT8 = "int8"
+METHOD = 1  # of quantising; another gives other features, and so other graphs in the cache
 
 
 def check_backbone(name: str, weights: Path | None, arguments: dict[str, Any], cut: str, cache: Path) -> None:
@@ -98,20 +102,26 @@ def int8_prefix(prefix: Prefix, cache: Path, progress: Progress) -> Prefix:
             why=f"It is {prefix.card.origin}.",
             fix="Leave --quantize out.",
         )
-    key = f"{prefix.folder.name}-int8"
+    key = f"{prefix.folder.name}-int8-{METHOD}-{runtime().__version__}"
     folder, card = card_folder(cache, key), find_card(cache, key)
     if card is None:
-        from rehead.exporting.quantise import quantise, views
-
         progress.phase(f"Quantising {prefix.card.name} (once)")
-        with tempfile.TemporaryDirectory(prefix="rehead-int8-") as place:
-            made = Path(place) / "int8.onnx"
-            quantise(prefix.onnx, made, views(prefix.card.preprocess))
-            graph = made.read_bytes()
+        with _room(cache, prefix.card):
+            graph = _in_8_bits(prefix, folder)
         weights = hashlib.sha256(graph).hexdigest()
-        card = replace(prefix.card, weights=weights, quantized="int8")
+        card = replace(prefix.card, weights=weights, quantized=INT8)
         card = _kept(cache, folder, card, lambda path: write_bytes(path, graph))
     return Prefix(replace(card, preprocess=prefix.card.preprocess), folder, None, "onnxruntime", original=prefix)
+
+
+def _in_8_bits(prefix: Prefix, folder: Path) -> bytes:
+    from rehead.exporting.quantise import quantise, views
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as place:  # on the cache's disk, where there has to be room anyway
+        made = Path(place) / "int8.onnx"
+        quantise(prefix.onnx, made, views(prefix.card.preprocess))
+        return made.read_bytes()
 
 
 def _is_drawn(name: str, place: Place, arguments: dict[str, Any], cut: str) -> bool:
@@ -143,22 +153,32 @@ def _check_torch(name: str) -> None:
 
 def _kept(cache: Path, folder: Path, card: Card, write: Callable[[Path], None]) -> Card:
     """The card, with the graph that `write` writes beside it."""
-    try:
+    with _room(cache, card):
         folder.mkdir(parents=True, exist_ok=True)
         write(folder / "prefix.onnx")
         write_text(folder / "card.json", card.to_json())
+    return card
+
+
+@contextlib.contextmanager
+def _room(cache: Path, card: Card) -> Iterator[None]:
+    """Raises DiskFull where a graph finds no room."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in FULL:
             raise
         raise disk_full(cache, BYTES_A_NUMBER * card.parameters, f"the network {card.name}") from error
-    return card
 
 
 def _of_bundle(folder: Path) -> tuple[Card, Callable[[Path], None]]:
     """The card of a bundle's prefix, and what writes its graph. Its weights are known by the graph, not by what it says."""
     bundle = read(folder)
     graph, about = prefix_in(bundle.model), bundle.facts["backbone"]
+    quantized = about.get("quantized")
     try:
+        if quantized not in (None, INT8):  # it becomes part of a folder's name
+            raise ValueError(f"quantized is {quantized!r}")
         card = Card(
             name=str(about["name"]),
             architecture=str(about["architecture"]),
@@ -172,7 +192,7 @@ def _of_bundle(folder: Path) -> tuple[Card, Callable[[Path], None]]:
             cut=str(about.get("cut", "pool")),
             arguments=dict(about.get("arguments", {})),
             learned=tuple(about.get("learned", ())),
-            quantized=about.get("quantized"),
+            quantized=quantized,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(

@@ -30,7 +30,8 @@ LEFT_OVER_S = 3600.0  # a hidden *.part folder in which nothing was written for 
 class StoreFacts:
     """One feature store. last_used: seconds since 1970. size_bytes: on disk.
 
-    cut, fit, view: the layer whose output is kept, how pictures become its input, such as "crop 224", and how they are seen.
+    cut, fit, view: the layer whose output is kept, how pictures become its input, such as "crop 224", and how they are seen,
+    with the precision where that is not float32.
     """
 
     identity: str
@@ -183,7 +184,7 @@ def _facts(folder: Path) -> StoreFacts:
         backbone=str(about.get("backbone", "unknown")),
         cut=str(about.get("cut", "")),
         fit=_fit(about.get("preprocess")),
-        view=str(about.get("view", "")),
+        view=" ".join(str(word) for name in ("view", "precision") if (word := about.get(name)) not in (None, "fp32")),
         photos=count_photos(folder),
         size_bytes=_size(folder),
         last_used=_last_used(folder, about),

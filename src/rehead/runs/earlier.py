@@ -31,7 +31,7 @@ from rehead.tuning.recipe import Recipe, load
 
 CATALOG, PHOTOS, RECIPE = "catalog.csv", "photos.json", "recipe.toml"
 KNOWN_BY = (CATALOG, PHOTOS, RECIPE)
-DECIDES_FEATURES = ("backbone", "weights", "backbone_args", "train", "cut", "fit")
+DECIDES_FEATURES = ("backbone", "weights", "backbone_args", "train", "cut", "fit", "quantize")
 OF_ONE_JOB = ("limit", "budget_s")  # how far an earlier job went is no wish for the next
 N_NAMED = 3
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rehead.durable import write_bytes
 
 NAME = "axes.safetensors"
+FORMAT = "1"  # of the file, and of what is computed
 LARGEST_BYTES = 32 << 20  # of 2,800 features a photo; a disk is not filled with more
 Array32 = NDArray[np.float32]
 Found = tuple[Array32, Array32]  # the variance along each axis (r,), the axes (d, r)
@@ -24,13 +25,11 @@ def axes_of(block: Array32, file: Path | None, compute: Callable[[], Found], *, 
     """What `compute` gives for the photos `block` (n, d), or gave for the same bytes when `file` was written. thin: whether
     there may be fewer than d axes.
 
-    A file that is damaged, or of other photos, is replaced; one that cannot be written is left out.
+    A file that is damaged, or of other photos, or of another NumPy, is replaced; one that cannot be written is left out.
     """
     if file is None or 4 * block.shape[1] ** 2 > LARGEST_BYTES:
         return compute()
-    import blake3
-
-    photos = blake3.blake3(np.ascontiguousarray(block).data.cast("B")).hexdigest() + " thin" * thin
+    photos = " ".join([_digest(block), f"numpy {np.__version__}", *["thin"] * thin])
     found = _read(file, photos)
     if found is None:
         variance, axes = compute()
@@ -44,11 +43,12 @@ def _read(file: Path, photos: str) -> Found | None:
 
     try:
         with safe_open(file, "numpy") as kept:
-            if (kept.metadata() or {}).get("photos") != photos:
-                return None
-            return kept.get_tensor("variance"), kept.get_tensor("axes")
+            said = kept.metadata() or {}
+            variance, axes = (kept.get_tensor(name) for name in ("variance", "axes"))
     except (OSError, SafetensorError):
         return None
+    is_whole = said.get("digest") == _digest(variance, axes)
+    return (variance, axes) if is_whole and (said.get("format"), said.get("photos")) == (FORMAT, photos) else None
 
 
 def _write(file: Path, photos: str, found: Found) -> None:
@@ -56,4 +56,13 @@ def _write(file: Path, photos: str, found: Found) -> None:
 
     tensors = {name: np.ascontiguousarray(one) for name, one in zip(("variance", "axes"), found, strict=True)}
     with contextlib.suppress(OSError):
-        write_bytes(file, save(tensors, {"photos": photos}))
+        write_bytes(file, save(tensors, {"format": FORMAT, "photos": photos, "digest": _digest(*tensors.values())}))
+
+
+def _digest(*arrays: Array32) -> str:
+    import blake3
+
+    whole = blake3.blake3()
+    for array in arrays:
+        whole.update(np.ascontiguousarray(array).data.cast("B"))
+    return str(whole.hexdigest())

@@ -74,7 +74,7 @@ class Recipe:
     tie_copies: whether near copies stand on one side, where the split is ours. precision: the share right that is wanted of
     answers that are not unsure.
     limit: photos to use at most. budget_s: seconds of extraction at most. seed: of every dice that is thrown.
-    quantize: None, or "int8": the frozen network computes in 8 bits, in extraction as in the bundle.
+    quantize: "none", or "int8": the frozen network computes in 8 bits, in extraction as in the bundle.
     compile: layers are trained by compiled code (torch.compile), which takes a minute to make.
     max_bad: the share of unreadable photos over which the job stops.
     """
@@ -122,7 +122,7 @@ class Recipe:
     max_bad: float = 0.2
     engine: str = "auto"
     device: str = "auto"
-    quantize: str | None = None
+    quantize: str = "none"
     seed: int = 0
     compile: bool = False
 
@@ -130,7 +130,7 @@ class Recipe:
         _choice("fit", self.fit, ("default", "crop", "pad", "squash", "auto"))
         _choice("engine", self.engine, ENGINES)
         _choice("device", self.device, DEVICES)
-        _choice("quantize", self.quantize, (None, "int8"))
+        _choice("quantize", self.quantize, ("none", "int8"))
         _choice("activation", self.activation, ("relu", "none"))
         _choice("class-weight", self.class_weight, (None, "balanced"))
         hidden_widths(self.head)
@@ -150,7 +150,7 @@ class Recipe:
                 what=f"--first {self.first} goes before --train all, not before --train {self.train}.",
                 fix="Leave --first out, or train all layers behind it.",
             )
-        if self.quantize is not None:
+        if self.quantize != "none":
             self._check_quantized()
         own = {"weights": self.weights, "backbone-arg": self.backbone_args, "cut": self.cut}
         if self.backbone == AUTO and (named := [f"--{option}" for option, value in own.items() if value]):
@@ -176,14 +176,17 @@ class Recipe:
     def _check_quantized(self) -> None:
         if self.train != "head":
             raise RecipeError(
-                what=f"--quantize {self.quantize} computes a frozen network in 8 bits, and --train {self.train} changes it.",
+                what=f"--quantize {self.quantize} is for a network that is frozen; here layers learn (--train {self.train}).",
                 why="In 8 bits nothing can be trained.",
-                fix="Leave one of the two out; `rehead export BUNDLE --to onnx-int8` makes 8 bits of what was trained.",
+                fix="Train a head alone (--train head), or pass --quantize none and make 8 bits of what was trained: "
+                "rehead export BUNDLE --to onnx-int8",
             )
         other = {"--engine": self.engine not in ("auto", "onnxruntime"), "--device": self.device not in ("auto", "cpu")}
         if wrong := [option for option, is_other in other.items() if is_other]:
             raise RecipeError(
-                what=f"--quantize {self.quantize} runs by ONNX Runtime on the CPU alone.", fix=f"Leave {wrong[0]} out."
+                what=f"--quantize {self.quantize} runs by ONNX Runtime on the CPU alone.",
+                why=f"Other engines and devices give other features in 8 bits: {' and '.join(wrong)}.",
+                fix=f"Leave {' and '.join(wrong)} out.",
             )
 
     def to_toml(self) -> str:
@@ -196,7 +199,7 @@ class Recipe:
     @property
     def extracts_by(self) -> tuple[str, str]:
         """The engine and the device that frozen layers are asked for; 8 bits are ONNX Runtime's, on the CPU."""
-        return ("onnxruntime", "cpu") if self.quantize is not None else (self.engine, self.device)
+        return ("onnxruntime", "cpu") if self.quantize != "none" else (self.engine, self.device)
 
     @property
     def course(self) -> Course:

@@ -23,7 +23,7 @@ LEAST_KEPT = 0.1  # less is no rounding any more, and nothing that a factor mend
 
 def to_int8(bundle: Bundle, folder: Path, calibration: Calibration) -> Made:
     """`int8.onnx` in `folder`. Raises MissingExtra, BundleError for a bundle whose network is in 8 bits already."""
-    if bundle.facts["backbone"].get("quantized") is not None:
+    if bundle.facts["backbone"].get("quantized"):
         raise BundleError(
             what=f"The network in {bundle.folder} is in 8 bits already.",
             why="It was tuned with --quantize int8.",
