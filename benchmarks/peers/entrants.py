@@ -1,10 +1,11 @@
 """The peers, each a folder beside this file: a program, what its environment holds, and perhaps a peer.toml.
 
 peer.toml, every key optional: `title`; `modes`, those that it can do; `environment` and `program`, other peers' folders whose
-environment, and whose train and predict, it uses; `before`, a script that runs unmeasured first, in the same cache; `refuses`,
-words by which a tool says that it cannot do a mode; `first_number`, words with which it tells a first estimate while it works;
-`note`, what a reader of the tables must know of it; `charted`, false for one that is in the tables alone.
-A convert.py, where there is one, writes the weights of all in the tool's own form, once.
+environment, and whose train and predict, it uses; `before`, a script that runs unmeasured first, in the same cache; `after`, a
+program that runs unmeasured behind it, on its folder and the one where its table is to be; `refuses`, words by which a tool says
+that it cannot do a mode; `first_number`, words with which it tells a first estimate while it works; `note`, what a reader of the
+tables must know of it; `charted`, false for one that is in the tables alone. A convert.py, where there is one, writes the weights
+of all in the tool's own form, once.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Peer:
     predict: Path
     modes: tuple[str, ...] = MODES
     before: Path | None = None
+    after: Path | None = None
     convert: Path | None = None
     refuses: str | None = None
     first_number: str | None = None
@@ -53,7 +55,7 @@ def read_peer(folder: Path) -> Peer:
     settings = tomllib.loads(path.read_text()) if path.is_file() else {}
     own, here = settings.pop("program", folder.name), folder.parent
     environment = settings.pop("environment", folder.name)
-    before = settings.pop("before", None)
+    before, after = settings.pop("before", None), settings.pop("after", None)
     if unknown := set(settings) - {"title", "modes", "refuses", "first_number", "note", "charted"}:
         raise ValueError(f"{path} has unknown keys: {', '.join(sorted(unknown))}.")
     return Peer(
@@ -65,6 +67,7 @@ def read_peer(folder: Path) -> Peer:
         predict=_program(folder, here / own, "predict"),
         modes=tuple(settings.get("modes", MODES)),
         before=folder / before if before else None,
+        after=here / own / after if after else None,
         convert=converts if (converts := folder / "convert.py").is_file() else None,
         refuses=settings.get("refuses"),
         first_number=settings.get("first_number"),

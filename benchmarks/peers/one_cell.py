@@ -91,6 +91,12 @@ def _run(peer: Peer, cell: Cell, bench: Bench, folder: Path) -> dict[str, Any]:
     ran = train(peer.train, [*given, str(out), *setting], python, environment, folder / "train", bench.timeout_s)
     if not ran.is_fine:
         return _ended(peer, ran)
+    if peer.after:
+        after = _watch(
+            peer.after, [str(folder / "train"), str(out)], python, environment, folder / "after", PREDICTION_S
+        )
+        if not after.is_fine:
+            return _ended(peer, after)
     try:
         right = judged(out / "heldout.csv", bench.photos[cell.data] / "val")
         epochs = [float(seconds) for seconds in json.loads((out / "epochs.json").read_text())]

@@ -2,10 +2,6 @@
 # is solved, verified, exported and checked anew, in a process of its own.
 # for the benchmark
 set -e
-PHOTOS=$1 OUT=$3 SEED=$6 HERE=$(dirname "$0")
+PHOTOS=$1 SEED=$6
 # end
 rehead tune "$PHOTOS" --class-weight balanced --seed "$SEED" --out run --no-report
-# for the benchmark
-mv run/bundle "$OUT/artefact"
-python "$HERE/../rehead/heldout.py" run "$OUT"
-# end

@@ -1,4 +1,7 @@
-"""What a run of rehead wrote of its held-out photos and epochs, as the benchmark wants it: heldout.csv and epochs.json."""
+"""What a run of rehead wrote of its held-out photos and epochs, as the benchmark wants it: heldout.csv and epochs.json.
+
+And its bundle as the artefact. Runs unmeasured: none of it is a user's.
+"""
 
 import csv
 import json
@@ -7,7 +10,8 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
-run, out = Path(sys.argv[1]), Path(sys.argv[2])
+run, out = Path(sys.argv[1]) / "run", Path(sys.argv[2])
+(run / "bundle").rename(out / "artefact")
 classes = json.loads((out / "artefact" / "rehead.json").read_text())["classes"]
 with (run / "catalog.csv").open(newline="") as file:
     paths = [row["path"] for row in csv.DictReader(file)]

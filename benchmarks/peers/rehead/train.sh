@@ -2,7 +2,7 @@
 # Its default backbone is tf_efficientnet_lite0 with the weights of the package that WEIGHTS was made from.
 # for the benchmark
 set -e
-PHOTOS=$1 OUT=$3 MODE=$4 EPOCHS=$5 SEED=$6 HERE=$(dirname "$0")
+PHOTOS=$1 MODE=$4 EPOCHS=$5 SEED=$6
 # end
 case $MODE in
     head) LEARNS="--train head" ;;
@@ -10,7 +10,3 @@ case $MODE in
     full) LEARNS="--train all --augment crop --epochs $EPOCHS" ;;
 esac
 rehead tune "$PHOTOS" $LEARNS --seed "$SEED" --out run --no-report
-# for the benchmark
-mv run/bundle "$OUT/artefact"
-python "$HERE/heldout.py" run "$OUT"
-# end
