@@ -1,11 +1,11 @@
 """The peers, each a folder beside this file: a program, what its environment holds, and perhaps a peer.toml.
 
-peer.toml, every key optional: `title`; `modes`, those that it can do; `environment` and `program`, other peers' folders whose
-environment, and whose train and predict, it uses; `before`, a script that runs unmeasured first, in the same cache; `after`, a
-program that runs unmeasured behind it, on its folder and the one where its table is to be; `refuses`, words by which a tool says
-that it cannot do a mode; `first_number`, words with which it tells a first estimate while it works; `note`, what a reader of the
-tables must know of it; `charted`, false for one that is in the tables alone. A convert.py, where there is one, writes the weights
-of all in the tool's own form, once.
+peer.toml, every key optional: `title`; `modes`, those that it can do; `environment` and `program`, other peers' folders
+whose environment, and whose train and predict, it uses; `before`, a script that runs unmeasured first, in the same cache;
+`after`, a program that runs unmeasured behind it, on its folder and the one where its table is to be; `refuses`, words by
+which a tool says that it cannot do a mode; `first_number`, words with which it tells a first estimate while it works;
+`note`, what a reader of the tables must know of it; `charted`, false for one that is in the tables alone. A convert.py,
+where there is one, writes the weights of all in the tool's own form, once.
 """
 
 from __future__ import annotations
