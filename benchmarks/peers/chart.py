@@ -6,14 +6,14 @@ SVG without scripts or fonts of its own; its colours follow the reader's choice 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
 from summary import Row
 
 LABELS, PANEL, GAP, ROW = 204, 256, 22, 24  # pixels
-TOP, BOTTOM, ACCURACY, BESIDE = 74, 34, 50, 40  # above and below all rows; of a panel, at its right; beside a dot
+TITLE = 580  # what the longest title takes
+TOP, BOTTOM, ACCURACY, BESIDE = 94, 34, 50, 40  # above and below all rows; of a panel, at its right; beside a dot
 STYLE = """
 .page { fill: #ffffff } .ink { fill: #1f2328 } .quiet { fill: #59636e } .grid { stroke: #d1d9e0 }
 .stem { stroke: #a5b0bb } .dot { fill: #6e7b88 } .ours.stem { stroke: #2f7d5b } .ours.dot { fill: #2f7d5b }
@@ -31,13 +31,14 @@ def chart(by_data: Mapping[str, Sequence[Row]], title: str) -> str:
     """The picture as SVG. by_data: the rows of each set of photos."""
     peers = order(by_data)
     low, high = _decades([row.wall_s for found in by_data.values() for row in found if row.wall_s])
-    width = LABELS + len(by_data) * (PANEL + GAP)
+    width = max(LABELS + len(by_data) * (PANEL + GAP), TITLE)
     height = TOP + ROW * len(peers) + BOTTOM
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">',
         f"<title>{escape(title)}: seconds to a verified number, and accuracy</title><style>{STYLE}</style>",
         f'<rect class="page" width="{width}" height="{height}"/>',
-        _text(12, 24, f"Seconds from the shell to a verified number (log axis); {title}", "ink title"),
+        _text(12, 24, f"{title[:1].upper()}{title[1:]}", "ink title"),
+        _text(12, 43, "Seconds from the shell to a verified number, log axis", "quiet small"),
     ]
     parts += [_text(LABELS - 12, _y(i), titled, f"{_ours(peer)}ink end") for i, (peer, titled) in enumerate(peers)]
     for column, (data, found) in enumerate(by_data.items()):
@@ -47,15 +48,15 @@ def chart(by_data: Mapping[str, Sequence[Row]], title: str) -> str:
 
 
 def order(by_data: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
-    """Peers with titles, the fastest first by their mean of log seconds; then those that failed everywhere.
+    """Peers with titles, the fastest first on the first photos that they were measured on; then those that failed everywhere.
 
     A peer that cannot do this is left to the table.
     """
-    seconds: dict[tuple[str, str], list[float]] = {}
+    seconds: dict[tuple[str, str], list[float]] = {}  # by photos
     for row in (row for found in by_data.values() for row in found):
         if row.wall_s or not row.trouble.startswith("cannot"):
-            seconds.setdefault((row.peer, row.title), []).extend([math.log(row.wall_s)] if row.wall_s else [])
-    return sorted(seconds, key=lambda peer: (not seconds[peer], statistics.mean(seconds[peer] or [0.0])))
+            seconds.setdefault((row.peer, row.title), []).extend([row.wall_s] if row.wall_s else [])
+    return sorted(seconds, key=lambda peer: (seconds[peer] or [math.inf])[0])
 
 
 def _panel(

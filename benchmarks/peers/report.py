@@ -45,9 +45,14 @@ def main(results: Path = RESULTS, document: Path = DOCUMENT) -> None:
         ]
         by_data = {data: found for data in SETS if (found := rows(shown, data, mode))}
         if any(row.wall_s for found in by_data.values() for row in found):
-            name = "peers.svg" if mode == "head" else f"peers-{mode}.svg"
-            (document.parent / name).write_text(chart(by_data, f"{mode}: {plain(ASKED[mode])}"), encoding="utf-8")
+            (document.parent / picture(mode)).write_text(
+                chart(by_data, f"{mode}: {plain(ASKED[mode])}"), encoding="utf-8"
+            )
     document.write_text(between(document.read_text(encoding="utf-8"), section(cells, left_out())), encoding="utf-8")
+
+
+def picture(mode: str) -> str:
+    return "peers.svg" if mode == "head" else f"peers-{mode}.svg"
 
 
 def between(text: str, written: str) -> str:
@@ -64,6 +69,8 @@ def section(cells: list[Facts], missing: dict[str, str]) -> str:
         tables = [(data, found) for data in SETS if (found := rows(cells, data, mode))]
         if tables:
             parts.append(f"### {mode.capitalize()}: {ASKED[mode]}")
+            if mode != "head" and any(row.wall_s for _, found in tables for row in found):
+                parts.append(f"![{mode.capitalize()}: seconds to a verified number]({picture(mode)})")
         for data, found in tables:
             n = next((facts["n"] for facts in cells if facts["data"] == data and "n" in facts), None)
             parts.append(f"{data}{f', {n} photos held out' if n else ''}:\n\n{table(found)}")
