@@ -268,7 +268,9 @@ def one_job(folder: Path, before: Path, n: int, *, is_stored: bool) -> dict[str,
     if is_stored:
         _fill(cache, photos)
     told = timed(["tune", str(photos), "--json", "--no-report", "--out", str(run)], cache=cache, cwd=folder)
-    assert json.loads(told["output"])["images"]["from_store"] == (n if is_stored else 0)
+    images = json.loads(told["output"])["images"]
+    assert images["used"] > 0.999 * n  # of 100,000 tinted pictures two may be the same
+    assert images["from_store"] == (images["used"] if is_stored else 0)
     disk = sum(file.stat().st_blocks * 512 for part in (cache, run) for file in part.rglob("*") if file.is_file())
     shutil.rmtree(folder)
     return {"seconds": told["seconds"], "peak_mb": told["peak_mb"], "disk_mb": disk / 1e6}
