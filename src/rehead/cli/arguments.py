@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import os
 import re
 import signal
@@ -140,8 +141,9 @@ def guarded(app: Any) -> int:
     if debug:
         sys.argv.remove("--debug")
     warnings.filterwarnings("ignore", module="PIL")  # a damaged photo is listed with its reason, once
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names may be any bytes
-    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may be any bytes
     try:
         with missing_extras():
             code = int(app(standalone_mode=False, prog_name="rehead") or 0)

@@ -185,7 +185,7 @@ class Recipe:
         if wrong := [option for option, is_other in other.items() if is_other]:
             raise RecipeError(
                 what=f"--quantize {self.quantize} runs by ONNX Runtime on the CPU alone.",
-                why=f"Other engines and devices give other features in 8 bits: {' and '.join(wrong)}.",
+                why=f"Others would give other features; what names another is {' and '.join(wrong)}.",
                 fix=f"Leave {' and '.join(wrong)} out.",
             )
 
