@@ -14,6 +14,7 @@ import hypothesis
 import numpy as np
 import pytest
 from browsing import CHROMIUM, chromium, everything, look
+from bucket import store, strict_store
 from forked import Forked
 from leaks import Held, left_since
 from PIL import Image
@@ -28,7 +29,7 @@ DATA = Path(os.environ.get("REHEAD_DATA", Path(__file__).parents[2] / "shared" /
 WEIGHTS = DATA.parent / "weights"
 
 
-__all__ = ["chromium", "everything", "look"]  # fixtures
+__all__ = ["chromium", "everything", "look", "store", "strict_store"]  # fixtures
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -41,8 +41,8 @@ class Catalog:
     others. is_gone: whether a photo cannot be read any more, which is no fault where its
     features are kept. bad: those of `skipped` that the source or the reading could not use. n_rows: what the source names,
     those included. strangers: classes or labels that only held-out photos have, which are left out, and how many each.
-    same: photos with the same bytes, those that are left out included, a group each. file: the full path of the file that
-    holds a photo's bytes and nothing else, None where there is none.
+    same: photos with the same bytes, those that are left out included, a group each. file, uri: where a photo's bytes are, see
+    `Source`.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Catalog:
     strangers: Mapping[str, int] = field(default_factory=dict)
     same: tuple[tuple[Photo, ...], ...] = ()
     file: Callable[[Photo], str | None] = lambda _: None
+    uri: Callable[[Photo], str | None] = lambda _: None
 
     def on(self, *sides: str) -> list[int]:
         """The positions of the photos on these sides."""

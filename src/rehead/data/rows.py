@@ -50,7 +50,8 @@ class Source:
     name: short, fit to name a folder. layout: a key of `sources.LAYOUTS` (for an archive, that of what was in it).
     read: the bytes of a row; raises OSError or PhotoError; may be called from several threads.
     root: the folder that the paths are relative to, None where they are not files of the user's.
-    file: the full path of the file that holds a row's bytes and nothing else, None where there is none.
+    file: the full path of the file that holds a row's bytes and nothing else, None where there is none. uri: an address at
+    which other machines too can read them, such as s3://bucket/cat/1.jpg, None where there is none.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Source:
     skipped: list[Skip]
     root: Path | None = None
     file: Callable[[Row], str | None] = lambda _: None
+    uri: Callable[[Row], str | None] = lambda _: None
 
 
 @dataclass(frozen=True, kw_only=True)

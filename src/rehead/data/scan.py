@@ -37,6 +37,9 @@ MAX_WORKERS = (
 )
 
 
+FAR_WORKERS = 16  # a store far away answers after tens of milliseconds, and many at once
+
+
 def scan(
     source: Source,
     *,
@@ -124,11 +127,12 @@ def _chunks(
     source: Source, identify: Callable[[Chunk], list[bytes | str]], cache: Path | None
 ) -> Iterator[tuple[list[Row], list[bytes | str]]]:
     """The rows, some at a time, with what `identify` says of them, by several threads; what is new is remembered."""
-    workers = min(MAX_WORKERS, max(2, n_cores()))
+    is_far = bool(source.rows) and source.uri(source.rows[0]) is not None
+    workers = FAR_WORKERS if is_far else min(MAX_WORKERS, max(2, n_cores()))
     with open_known(cache) if cache is not None else nullcontext() as known:
 
         def looked() -> Iterator[Chunk]:
-            for rows in batched(source.rows, CHUNK):
+            for rows in batched(source.rows, CHUNK // 8 if is_far else CHUNK):
                 looks = known.look([source.file(row) for row in rows]) if known else [Look(None, None)] * len(rows)
                 chunk = list(zip(rows, looks, strict=True))
                 under_way.append(chunk)
@@ -216,6 +220,7 @@ def _catalog(source: Source, photos: list[Photo], found: list[tuple[Row, bytes]]
         n_rows=len(found) + len(source.skipped),
         same=_same(photos),
         file=lambda photo: source.file(row_by_path[photo.path]) if photo.path in row_by_path else None,
+        uri=lambda photo: source.uri(row_by_path[photo.path]) if photo.path in row_by_path else None,
     )
 
 

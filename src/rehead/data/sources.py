@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rehead.data.archives import archive_stem, is_archive, unpacked
+from rehead.data.buckets import is_address, local_path, read_bucket
 from rehead.data.folders import EXAMPLES, read_folder
 from rehead.data.memory import is_hugging_face, read_dataset, read_hugging_face
 from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, short_name
@@ -40,7 +41,8 @@ def open_source(
 ) -> Source:
     """The labelled photos of `source`: their paths, labels and sides, and a way to read each.
 
-    source: a folder, a CSV or Parquet manifest, an archive of either; a tuple (paths or images, labels); a data frame
+    source: a folder, a CSV or Parquet manifest, an archive of either; the address of a folder in a bucket, s3://bucket/photos,
+        or wherever else pyarrow and fsspec read; a tuple (paths or images, labels); a data frame
         or pyarrow table; a Hugging Face data set; a sequence of (image, label); or a mapping of those by side, as
         Hugging Face's `DatasetDict`.
     layout: "auto", or a key of `LAYOUTS`. valid, test: sources whose photos all are of that side, in place of those
@@ -103,6 +105,12 @@ OF_FILES = (*OF_FOLDERS, "archive")  # what a command line can name; the others 
 
 
 def _open(source: object, layout: str, request: Request) -> Source:
+    if is_address(source):
+        address = str(source)
+        here = local_path(address)
+        if here is None:
+            return read_bucket(address, request, layout)
+        source = here
     path = _as_path(source)
     if layout != "auto" and layout not in LAYOUTS:
         known = tuple(LAYOUTS) if path is None else OF_FILES
@@ -163,6 +171,8 @@ def _in_memory(source: object) -> tuple[str, object]:
 def _as_path(source: object) -> Path | None:
     if isinstance(source, bytes):
         source = os.fsdecode(source)
+    if is_address(source):
+        return None
     return Path(source).expanduser() if isinstance(source, str | os.PathLike) else None
 
 
@@ -220,7 +230,11 @@ def _joined(main: Source, held_out: dict[str, Source]) -> Source:
         source, original = of(row)
         return source.file(original)
 
-    return replace(main, rows=rows, read=read, skipped=skipped, file=file)
+    def uri(row: Row) -> str | None:
+        source, original = of(row)
+        return source.uri(original)
+
+    return replace(main, rows=rows, read=read, skipped=skipped, file=file, uri=uri)
 
 
 def _replaced(main: Source, held_out: Iterable[str]) -> list[Skip]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rehead.data.buckets import is_address
 from rehead.data.catalog import Catalog
 from rehead.errors import RunError, SourceError
 from rehead.tuning.presets import PRESETS
@@ -98,4 +99,6 @@ def _told(value: Any) -> str:
 
 
 def _full(source: object) -> str | None:
+    if is_address(source):
+        return str(source)
     return os.path.abspath(source) if isinstance(source, (str, os.PathLike)) else None

@@ -1,0 +1,230 @@
+"""Photos in a bucket, or on any store that pyarrow or fsspec reads: s3://, gs://, hdfs://, hf://, file://.
+
+Paths below the address tell labels as in a folder (`folders.py`). A photo is known everywhere by an address of its own, so
+that other machines read it by themselves. What a store answers when it refuses is said in our words.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.request import url2pathname
+
+from rehead.data.folders import EXAMPLES, READERS, recognised
+from rehead.data.rows import Request, Row, Skip, Source, short_name
+from rehead.data.walk import is_leftover
+from rehead.durable import write_bytes
+from rehead.errors import MissingExtra, SourceError
+
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+REFUSALS = (  # what a store's answer holds -> what it means, and what to do
+    ("NO_SUCH_BUCKET", "there is no such bucket", "Check the spelling of the bucket, and its region."),
+    (
+        "ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|INVALID_SIGNATURE|403|credential|Unauthorized|401",
+        "the store does not let this machine read there",
+        "Bring credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile (AWS_PROFILE); "
+        "s3://anonymous@BUCKET for what is public.",
+    ),
+    (
+        "NETWORK_CONNECTION|resolve host|onnect|timed? ?out",
+        "the store cannot be reached",
+        "Check the network; another endpoint is named by AWS_ENDPOINT_URL.",
+    ),
+)
+
+
+def is_address(source: object) -> bool:
+    """Whether a source is named by an address such as s3://bucket/photos."""
+    return isinstance(source, str) and ADDRESS.match(source) is not None
+
+
+def local_path(address: str) -> Path | None:
+    """The path that a file:// address names, None for others."""
+    parts = urlsplit(address)
+    return Path(url2pathname(parts.path)) if parts.scheme.lower() == "file" else None
+
+
+def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
+    """The labelled photos below an address, in the order of their paths. Raises SourceError, MissingExtra."""
+    if layout not in ("auto", *READERS):
+        raise SourceError(
+            what=f"{address} is a store's address and cannot have the layout {layout!r}.",
+            why=f"Possible are auto, {', '.join(READERS)}.",
+            fix="Leave --layout out: the layout is recognised.",
+        )
+    parts = urlsplit(address)
+    prefix = parts.path.rstrip("/")
+    paths, skipped = _listed(address, request)
+    name, reading = (layout, READERS[layout](paths)) if layout != "auto" else recognised(paths, request.classes)
+    if not reading.rows:
+        raise SourceError(
+            what=f"{address} has no layout of labelled photos that is known here.",
+            why=f"It holds {len(paths)} files, such as {', '.join(paths[:3])}." if paths else "It holds no files.",
+            fix=EXAMPLES,
+        )
+
+    def uri(row: Row) -> str:
+        return urlunsplit(parts._replace(path=quote(f"{prefix}/{row.path}")))
+
+    return Source(
+        name=short_name(PurePosixPath(parts.path).name or parts.netloc),
+        layout=name,
+        rows=reading.rows,
+        read=lambda row: read_address(uri(row)),
+        skipped=[*skipped, *reading.skipped],
+        uri=uri,
+    )
+
+
+def read_address(address: str) -> bytes:
+    """The bytes at an address. Raises OSError; FileNotFoundError where there are none."""
+    parts = urlsplit(address)
+    store, path = _store(urlunsplit(parts._replace(path="")), parts.path)
+    with store.open_input_stream(path) as file:
+        return bytes(file.read())
+
+
+class Folder(Protocol):
+    """A folder on a disk or in a bucket. Names are relative to it, with "/"."""
+
+    def names(self, below: str) -> list[str]:
+        """The files in a folder of it, sorted; none where it is not there."""
+
+    def read(self, name: str) -> bytes:
+        """Raises OSError."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """The file is there whole, or as it was. Raises OSError."""
+
+
+def open_folder(address: str) -> Folder:
+    """The folder at an address or a path. Raises SourceError where it cannot be listed, MissingExtra without pyarrow."""
+    here = local_path(address) if is_address(address) else Path(address).expanduser()
+    folder: Folder = Here(here) if here is not None else There(address)
+    folder.names("")
+    return folder
+
+
+class Here:
+    """On a disk of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        if importlib.util.find_spec("pyarrow") is None:
+            raise MissingExtra("pyarrow", "parquet", str(root))
+        self._root = root
+
+    def names(self, below: str) -> list[str]:
+        folder = self._root / below
+        try:
+            found = sorted(entry.name for entry in os.scandir(folder)) if folder.exists() else []
+        except OSError as error:
+            raise refused(str(self._root), error) from error
+        return [str(PurePosixPath(below, name)) for name in found if not is_leftover(name)]
+
+    def read(self, name: str) -> bytes:
+        return (self._root / name).read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        write_bytes(self._root / name, data)
+
+
+class There:
+    """In a bucket, where a file is there when the last of it was written."""
+
+    def __init__(self, address: str) -> None:
+        self._parts = urlsplit(address)
+        self._base = urlunsplit(self._parts._replace(path=""))
+        _opened(self._base)
+
+    def names(self, below: str) -> list[str]:
+        from pyarrow.fs import FileSelector, FileType
+
+        store, path = self._at(below)
+        try:
+            found = store.get_file_info(FileSelector(path, allow_not_found=True))
+        except (OSError, ValueError) as error:
+            raise refused(urlunsplit(self._parts), error) from error
+        return sorted(str(PurePosixPath(below, one.base_name)) for one in found if one.type == FileType.File)
+
+    def read(self, name: str) -> bytes:
+        store, path = self._at(name)
+        with store.open_input_stream(path) as file:
+            return bytes(file.read())
+
+    def write(self, name: str, data: bytes) -> None:
+        store, path = self._at(name)
+        with store.open_output_stream(path) as file:
+            file.write(data)
+
+    def _at(self, name: str) -> tuple[Any, str]:
+        return _store(self._base, f"{self._parts.path.rstrip('/')}/{quote(name)}")
+
+
+def _listed(address: str, request: Request) -> tuple[list[str], list[Skip]]:
+    """The paths below an address, sorted, without hidden ones and what systems leave behind."""
+    from pyarrow.fs import FileSelector, FileType
+
+    request.progress.phase("Listing", None, "files")
+    parts = urlsplit(address)
+    try:
+        store, root = _store(urlunsplit(parts._replace(path="")), parts.path)
+        found = store.get_file_info(FileSelector(root, recursive=True))
+    except (OSError, ValueError) as error:
+        raise refused(address, error) from error
+    start = len(root.rstrip("/")) + 1
+    files = sorted(one.path[start:] for one in found if one.type == FileType.File)
+    request.progress.advance(len(files))
+    return [path for path in files if not any(map(is_leftover, path.split("/")))], []
+
+
+def _store(base: str, path: str) -> tuple[Any, str]:
+    """The file system of an address, opened once, and what it calls a path of it."""
+    store, root = _opened(base)
+    below = f"{root.rstrip('/')}/{unquote(path).lstrip('/')}"
+    return store, below.rstrip("/") if root else below.strip("/")
+
+
+@functools.cache
+def _opened(base: str) -> tuple[Any, str]:
+    """A file system by pyarrow or, of what that does not know, by fsspec. Raises SourceError, MissingExtra."""
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+    except ModuleNotFoundError as error:
+        raise MissingExtra("pyarrow", "parquet", base) from error
+    scheme = urlsplit(base).scheme
+    try:
+        store, root = FileSystem.from_uri(base)
+        return store, str(root)
+    except (ArrowException, ValueError) as error:
+        if "nrecognized filesystem" not in str(error):
+            raise refused(base, error) from error
+    try:
+        from fsspec.core import url_to_fs
+
+        store, root = url_to_fs(base)
+    except (ImportError, ValueError) as error:
+        raise SourceError(
+            what=f"Nothing here reads {scheme}:// addresses.",
+            why=f"{error}.",
+            fix="Known without more are s3://, gs://, hdfs:// and file://; others need their library of fsspec.",
+        ) from error
+    return PyFileSystem(FSSpecHandler(store)), str(root)
+
+
+def refused(address: str, error: Exception) -> SourceError:
+    """The error for what a store answered."""
+    said = " ".join(str(error).split())
+    for pattern, meaning, fix in REFUSALS:
+        if re.search(pattern, said, re.IGNORECASE):
+            return SourceError(what=f"{address} cannot be listed: {meaning}.", why=said[:300], fix=fix)
+    if isinstance(error, FileNotFoundError):
+        return SourceError(
+            what=f"There is nothing at {address}.", why=said[:300], fix="Check the spelling of the path."
+        )
+    return SourceError(what=f"{address} cannot be listed.", why=said[:300], fix="Check the address.")
