@@ -40,7 +40,7 @@ from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.features.decoders import Processes, bytes_or_file, executor
 from rehead.features.engines import Prefix, open_torch
-from rehead.features.extract import extract
+from rehead.features.extract import by_engine, extract
 from rehead.features.store import Store
 from rehead.features.views import PLAIN, stored_views
 from rehead.nets.backbone import load_backbone
@@ -168,6 +168,7 @@ def extracted(
     while isinstance(lies_in, np.ndarray):
         lies_in = lies_in.base
     told(f"{name}: pixels come from processes in {type(getattr(lies_in, 'obj', lies_in))}; mmap is the fast way")
+    positions = range(len(catalog.photos))
     for number in range(1 + options.rounds):
         begun, n = time.perf_counter(), 0
         for pixels in ordered_map(decode, batched(jobs, 128), workers=n_cores() + 4, ahead=2 * n_cores()):
@@ -176,8 +177,8 @@ def extracted(
         with Store.open(folder, f"{name}{number}", shape=prefix.card.shape, about={}) as store:
             begun = time.perf_counter()
             done = extract(
-                catalog, range(len(catalog.photos)), engine=engine, store=store, progress=Silent(), max_bad=0.2,
-                decode=decode, stop=lambda: False, on_features=lambda *_: None,
+                catalog, positions, by_engine(catalog, positions, engine, decode), store=store, progress=Silent(),
+                max_bad=0.2, stop=lambda: False, on_features=lambda *_: None,
             ).done  # fmt: skip
             rounds[1].append(done / (time.perf_counter() - begun))
         shutil.rmtree(folder / "features")

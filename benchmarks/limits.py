@@ -37,7 +37,7 @@ from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.exporting.prefixes import ready_prefix
 from rehead.features.engines import Prefix, open_engine, resolve
-from rehead.features.extract import extract
+from rehead.features.extract import by_engine, extract
 from rehead.features.store import Store
 from rehead.features.views import PLAIN, stored_views
 from rehead.parallel import batched, n_cores, ordered_map
@@ -221,8 +221,8 @@ def pipeline(prefix: Prefix, found: Found, folder: Path, options: argparse.Names
     def together() -> None:
         with Store.open(folder, f"round{time.monotonic_ns()}", shape=prefix.card.shape, about={}) as store:
             extract(
-                catalog, positions, engine=engine, store=store, progress=Silent(), max_bad=0.2,
-                decode=partial(stored_views, PLAIN, preprocess), stop=lambda: False, on_features=lambda *_: None,
+                catalog, positions, by_engine(catalog, positions, engine, partial(stored_views, PLAIN, preprocess)),
+                store=store, progress=Silent(), max_bad=0.2, stop=lambda: False, on_features=lambda *_: None,
             )  # fmt: skip
         shutil.rmtree(folder / "features")
 

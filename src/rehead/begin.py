@@ -52,6 +52,7 @@ class Wish:
     track: Sequence[str]
     settings: dict[str, Any]
     force: bool
+    ray: str | None = None
 
     def __post_init__(self) -> None:
         if self.source is None and self.resume is None:
@@ -137,6 +138,8 @@ def _check(recipe: Recipe, wish: Wish, cache: Path, progress: Log) -> None:
             what=f"--track {' '.join(wish.track)} has nothing to follow: a head alone is solved, not trained in epochs.",
             fix="Leave it out, or train layers too: --train last:2.",
         )
+    if wish.ray is not None:
+        _check_ray(recipe, wish)
     check_bundled(recipe, searches=wish.preset == AUTO)
     check_engine(*recipe.extracts_by)
     if (hidden_widths(recipe.head) or recipe.head == AUTO) and importlib.util.find_spec("torch") is None:
@@ -152,6 +155,17 @@ def _check(recipe: Recipe, wish: Wish, cache: Path, progress: Log) -> None:
         check_backbone(recipe.backbone, weights, dict(recipe.backbone_args), complete, cache)
         if recipe.train != HEAD or recipe.cut not in (None, "none", POOL):
             check_layers(recipe, cache)
+
+
+def _check_ray(recipe: Recipe, wish: Wish) -> None:
+    """Raises RecipeError for what the nodes of a cluster do not do: they compute on CPUs."""
+    if recipe.engine == "torch" or recipe.device not in ("auto", "cpu"):
+        option = "--engine torch" if recipe.engine == "torch" else f"--device {recipe.device}"
+        raise RecipeError(
+            what=f"--ray {wish.ray} and {option} do not go together yet.",
+            why="The nodes of a cluster run the network on their CPUs, by ONNX Runtime or OpenVINO.",
+            fix=f"Leave {option} out.",
+        )
 
 
 def _about(catalog: Catalog) -> str:

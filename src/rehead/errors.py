@@ -16,6 +16,7 @@ ReheadError                exit code 2: something the user can mend
 ├── StoreError             the feature store cannot be used
 │   └── DiskFull
 ├── RecipeError            a setting that is out of range or of the wrong kind
+├── ClusterError           a Ray cluster cannot be had, or its nodes differ from this machine
 ├── RunError               a run cannot start, or has nothing to stand on
 │   └── Diverged           a loss or a weight is no number any more
 ├── BundleError            a bundle is incomplete, changed or newer than this program
@@ -111,6 +112,9 @@ class DiskFull(StoreError): ...
 
 
 class RecipeError(ReheadError): ...
+
+
+class ClusterError(ReheadError): ...
 
 
 class RunError(ReheadError): ...

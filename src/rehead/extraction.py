@@ -26,7 +26,7 @@ from rehead.errors import PhotoError, RunError, SourceError, TooManyBad, counted
 from rehead.exporting.prefixes import int8_prefix, ready_prefix
 from rehead.features.decoders import beside
 from rehead.features.engines import Prefix, open_engine, precision_of, resolve
-from rehead.features.extract import Extracted, extract, too_many_bad
+from rehead.features.extract import Compute, Extracted, by_engine, extract, too_many_bad
 from rehead.features.store import Store
 from rehead.features.views import PLAIN, stored_views
 from rehead.job import Job
@@ -125,23 +125,21 @@ def extract_missing(
     view: how photos are seen; other views than "plain" are for learning only, and no number is shown of them.
     """
     catalog, progress = job.catalog, job.progress
-    absent = set(store.missing([catalog.photos[i].digest for i in order]))
+    absent = _absent(job, order, store)
     missing = [i for i in order if catalog.photos[i].digest in absent]
     gone = left_out(job, order, missing)
     missing = [i for i in missing if i not in gone]
     progress.phase("Extracting" if view == PLAIN else f"Extracting {view}", len(order))
     progress.advance(len(order) - len(missing))
     if not missing:
+        _add_shared(job, order, store)
         return Extracted(gone)
-    name, device = resolve(*recipe.extracts_by)
-    n_compared = N_COMPARED if prefix.original is None else N_COMPARED_INT8
-    engine = open_engine(prefix, name, device, lambda: sample_pixels(catalog, missing, prefix.card, n_compared))
     is_train = np.array([photo.side == "train" for photo in catalog.photos])
     fit = functools.partial(quick_head, catalog.task, n_outputs=catalog.n_outputs)
     anytime = Anytime(catalog.labels(), is_train, lambda x, y: fit(features=x, targets=y))
     ends = time.monotonic() + recipe.budget_s if recipe.budget_s is not None else None
 
-    def on_features(positions: list[int], features: Any) -> None:
+    def on_features(positions: list[int], features: NDArray[np.floating[Any]]) -> None:
         if view != PLAIN:
             return
         anytime.add(positions, _pooled(features))
@@ -151,9 +149,8 @@ def extract_missing(
     extracted = extract(
         catalog,
         missing,
-        engine=engine,
+        _compute(job, missing, prefix, recipe, view),
         store=store,
-        decode=beside(device, len(missing), functools.partial(stored_views, view, prefix.card.preprocess)),
         progress=progress,
         max_bad=recipe.max_bad,
         stop=lambda: job.ends() or (ends is not None and time.monotonic() > ends),
@@ -163,7 +160,37 @@ def extract_missing(
         n_all=catalog.n_all,
     )
     extracted.bad.update(gone)
+    _add_shared(job, order, store)
     return extracted
+
+
+def _add_shared(job: Job, order: list[int], store: Store) -> None:
+    """What this job has and those that share do not."""
+    if job.shared is not None and (n := job.shared.add(store, [job.catalog.photos[i].digest for i in order])):
+        job.progress.note(f"Features of {counted(n, 'photo')} are new in {job.shared.address}")
+
+
+def _absent(job: Job, order: list[int], store: Store) -> set[bytes]:
+    """The photos whose features the store has not, when it has those that are shared."""
+    digests = [job.catalog.photos[i].digest for i in order]
+    absent = store.missing(digests)
+    if job.shared is None or not absent:
+        return set(absent)
+    job.progress.phase("Fetching features", None)
+    if n := job.shared.fetch(store, absent):
+        job.progress.note(f"Features of {counted(n, 'photo')} were in {job.shared.address}")
+    return set(store.missing(digests))
+
+
+def _compute(job: Job, missing: list[int], prefix: Prefix, recipe: Recipe, view: str) -> Compute:
+    """Who computes the features: the engine of the recipe, once it was seen to agree with the reference, here or elsewhere."""
+    catalog, (name, device) = job.catalog, resolve(*recipe.extracts_by)
+    n_compared = N_COMPARED if prefix.original is None else N_COMPARED_INT8
+    engine = open_engine(prefix, name, device, lambda: sample_pixels(catalog, missing, prefix.card, n_compared))
+    if job.machines is not None:
+        return job.machines.compute(catalog, missing, prefix, name, view)
+    decode = beside(device, len(missing), functools.partial(stored_views, view, prefix.card.preprocess))
+    return by_engine(catalog, missing, engine, decode)
 
 
 def left_out(job: Job, order: list[int], missing: list[int]) -> dict[int, Skip]:
@@ -191,10 +218,10 @@ def _lost(labels: list[str], gone: list[Skip]) -> RunError:
     )
 
 
-def _pooled(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def _pooled(features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Features as one row a photo, for a number that is only shown: maps and tokens are averaged."""
     axes = {4: (2, 3), 3: (1,)}.get(features.ndim, ())
-    return np.asarray(features.mean(axis=axes)) if axes else features
+    return np.asarray(features.mean(axis=axes, dtype=np.float32) if axes else features, np.float32)
 
 
 def sample_pixels(catalog: Catalog, positions: list[int], card: Card, n: int = N_COMPARED) -> NDArray[np.uint8]:

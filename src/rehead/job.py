@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from rehead.data.catalog import Catalog
+from rehead.features.engines import Prefix
+from rehead.features.extract import Compute
+from rehead.features.shared import Shared
 from rehead.progress import Clock, Progress, Silent, Titled
+
+
+class Machines(Protocol):
+    """Other machines that compute features. about: who they are, such as "2 nodes, 16 cores (ray://head:10001)"."""
+
+    about: str
+
+    def compute(self, catalog: Catalog, positions: Sequence[int], prefix: Prefix, engine: str, view: str) -> Compute:
+        """Features of these photos, of which each that they cannot read is sent to them. view: see `features/views.py`."""
 
 
 @dataclass(frozen=True)
 class Job:
     """cache: the folder of exported networks and features. clock: of the whole job. stop: whether somebody asked the job to
     end with what it has. is_late: whether the time it was given is gone. Asked while photos are extracted and layers train.
+    machines: who computes features, None for this machine. shared: features that machines share, None where none are.
     """
 
     catalog: Catalog
@@ -22,6 +36,8 @@ class Job:
     clock: Clock = field(default_factory=Clock)
     stop: Callable[[], bool] = lambda: False
     is_late: Callable[[], bool] = lambda: False
+    machines: Machines | None = None
+    shared: Shared | None = None
 
     def ends(self) -> bool:
         """Whether what is under way is to end with what it has."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -23,9 +24,10 @@ from rehead.exporting.graph import with_head
 from rehead.extraction import sample_pixels
 from rehead.features.cache import cache_folder, check_writable
 from rehead.features.extract import BAD_LIST, bad_table, listed
+from rehead.features.shared import Shared
 from rehead.frozen import tune_head
 from rehead.heap import hand_back
-from rehead.job import Job
+from rehead.job import Job, Machines
 from rehead.progress import Clock, Progress, Silent
 from rehead.reporting.sheet import sheet
 from rehead.runs.folder import RunFolder
@@ -94,6 +96,8 @@ def tune(
     from_run: str | os.PathLike[str] | None = None,
     report: bool = True,
     with_neighbours: bool = False,
+    ray: str | None = None,
+    features: str | None = None,
     **settings: Any,
 ) -> Tuned:
     """A verified model from labelled photos.
@@ -113,18 +117,28 @@ def tune(
         its run is the backbone instead, as it is with backbone="path/to/bundle": then no PyTorch is needed.
     report: whether the photos are audited and a page about the run is written, report.html, when it is finished.
     with_neighbours: whether the bundle shows small pictures of photos learned from, as those most like a new one.
+    ray: a Ray cluster whose machines run the frozen network, on their CPUs: "local", "auto", "ray://host:10001", "host:6379",
+        see `rehead.cluster.connection`. What they give is kept here, and everything else happens here.
+    features: a folder, or the address of one in a bucket, of features that machines share: what is there is not computed again,
+        and what is new is added.
     settings: the fields of `Recipe`, such as backbone="efficientnet_lite0", head="linear", seed=0.
     Raises the errors of `rehead.errors`; nothing that was computed is lost.
     """
     settings, from_run = with_bundle(settings, from_run)
+    if ray is not None and resume is None:
+        settings = {"device": "cpu", **settings}
     wish = Wish(source if labels is None else (source, labels), layout, valid, test, preset=recipe, resume=resume,
-                from_run=from_run, track=track, settings=settings, force=force)  # fmt: skip
+                from_run=from_run, track=track, settings=settings, force=force, ray=ray)  # fmt: skip
     place = cache_folder(cache)
     check_writable(place)
     progress, clock = Log(progress or Silent()), Clock()
-    with RunFolder(out, force=force, resume=resume) as run, listed(place / BAD_LIST):
+    folder = RunFolder(out, force=force, resume=resume)
+    shared = Shared(features) if features is not None else None
+    with _machines(ray, progress) as machines, folder as run, listed(place / BAD_LIST):
+        if machines is not None:
+            clock.lap("connect")
         catalog, chosen, search = begun(wish, run, place, progress, clock)
-        job = Job(catalog, place, progress, clock, stop)
+        job = Job(catalog, place, progress, clock, stop, machines=machines, shared=shared)
 
         if chosen.backbone == AUTO:
             from rehead.search.backbone import with_best_backbone
@@ -196,6 +210,7 @@ def tune(
                 "images": images,
                 "head": solution.note,
                 "penalty": solution.penalty,
+                "machines": None if machines is None else machines.about,
                 "versions": versions(),
             },
         )
@@ -205,6 +220,21 @@ def tune(
         path = run.finish()
         tuned = Tuned(path, path / "bundle", verdict, chosen, catalog.classes, solution.note, seconds, images)
         return _reported(tuned, catalog, place, progress, clock) if report else tuned
+
+
+@contextlib.contextmanager
+def _machines(ray: str | None, progress: Progress) -> Iterator[Machines | None]:
+    """The machines of a Ray cluster, None where none was asked for."""
+    if ray is None:
+        yield None
+        return
+    from rehead.cluster.computing import Ray
+    from rehead.cluster.connection import connected
+
+    progress.phase("Connecting to Ray")
+    with connected(ray) as cluster:
+        progress.note(f"Ray: {cluster.about}")
+        yield Ray(cluster)
 
 
 def _pictures(solution: Solution, progress: Progress) -> tuple[dict[str, Any], bytes] | None:

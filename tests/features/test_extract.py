@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from rehead.data.sources import open_source
 from rehead.errors import StoreError
 from rehead.features import decoders
 from rehead.features import extract as extraction
-from rehead.features.extract import Extracted, extract
+from rehead.features.extract import Extracted, by_engine, extract
 from rehead.features.store import Store
 from rehead.features.views import PLAIN, stored_views
 from rehead.pixels import Preprocess
@@ -56,8 +55,9 @@ def processes() -> Iterator[None]:
 
 def extracted(catalog: Catalog, store: Store, decode: Any) -> tuple[Extracted, list[int], np.ndarray]:
     told: list[tuple[list[int], np.ndarray]] = []
+    positions = range(len(catalog.photos))
     done = extract(
-        catalog, range(len(catalog.photos)), engine=Corners(), store=store, decode=decode, progress=Silent(), max_bad=0.2,
+        catalog, positions, by_engine(catalog, positions, Corners(), decode), store=store, progress=Silent(), max_bad=0.2,
         stop=lambda: False, on_features=lambda *one: told.append(one),
     )  # fmt: skip
     return done, [i for positions, _ in told for i in positions], np.concatenate([rows for _, rows in told])
@@ -89,8 +89,8 @@ def test_what_the_thread_that_writes_cannot_write_stops_the_job(
         told: list[int] = []
         with pytest.raises(StoreError):
             extract(
-                catalog, range(40), engine=Corners(), store=store, decode=DECODE, progress=Silent(), max_bad=0.2,
-                stop=lambda: False, on_features=lambda positions, _: told.extend(positions),
+                catalog, range(40), by_engine(catalog, range(40), Corners(), DECODE), store=store, progress=Silent(),
+                max_bad=0.2, stop=lambda: False, on_features=lambda positions, _: told.extend(positions),
             )  # fmt: skip
         assert len(told) < 38  # at once, not at the end
 
@@ -107,7 +107,7 @@ def test_features_of_a_job_that_is_broken_off_are_kept(catalog: Catalog, tmp_pat
     with Store.open(tmp_path, "broken", shape=(12,), about={}) as store:
         with pytest.raises(BrokenOff):
             extract(
-                dataclasses.replace(catalog), range(40), engine=Corners(), store=store, decode=DECODE,
-                progress=Silent(), max_bad=0.2, stop=lambda: False, on_features=on_features,
+                catalog, range(40), by_engine(catalog, range(40), Corners(), DECODE), store=store, progress=Silent(),
+                max_bad=0.2, stop=lambda: False, on_features=on_features,
             )  # fmt: skip
         assert not store.missing([catalog.photos[i].digest for i in told])

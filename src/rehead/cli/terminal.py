@@ -146,6 +146,8 @@ def show_run(run: Any) -> None:
         return
     out.print(f"Head      {printable(run.head_note)}", markup=False)
     out.print(f"Time      {run.seconds['total']:.1f} s")
+    if run.machines is not None:
+        out.print(f"Ray       {printable(run.machines)}", markup=False, soft_wrap=True)
     show_verdict(run.verdict, run.photos)
 
 

@@ -128,6 +128,18 @@ def tune(
         bool,
         typer.Option("--with-neighbours", help="Show in the bundle small pictures of photos it learned from."),
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Run the frozen network on a Ray cluster: local, auto, ray://HOST:10001, or HOST:6379 on one of its nodes."
+        ),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder, or s3://bucket/features, of features that machines share: read before, added to after."
+        ),
+    ] = None,
     cache: Cache = None,
     json: Json = False,
 ) -> None:
@@ -157,7 +169,7 @@ def tune(
         tuned = run_tune(named(photos), out=out, force=force, layout=layout, valid=valid, test=test, cache=cache,
                          progress=progress, stop=stop, recipe=recipe, resume=resume,
                          track=track or (), from_run=from_run, report=report,
-                         with_neighbours=with_neighbours, **given)  # fmt: skip
+                         with_neighbours=with_neighbours, ray=ray, features=features, **given)  # fmt: skip
     finish(progress, tuned.to_dict() if json else None)
     if not json:
         terminal.show_verdict(tuned.verdict, photos)

@@ -154,7 +154,7 @@ IN_MEMORY = ...  # in place of pixels that are there; Python has but one, in eve
 def _into(name: Name | None, decode: Decode[Any], jobs: list[Any]) -> tuple[tuple[int, ...] | None, list[Any]]:
     """Runs in a process: the pixels of the jobs, into the memory. Gives their shape, and of each job where they are, why
     there are none, or None for a file that the one who asks has to read. Shape None: the pixels themselves."""
-    read = [(_bytes_of(job[0]), *job[1:]) if isinstance(job[0], File) else job for job in jobs]
+    read = [(bytes_of(job[0]), *job[1:]) if isinstance(job[0], File) else job for job in jobs]
     decoded = iter(decode([job for job in read if job[0] is not None]))
     found = [None if job[0] is None else next(decoded) for job in read]
     pixels = [one for one in found if isinstance(one, np.ndarray)]
@@ -163,7 +163,8 @@ def _into(name: Name | None, decode: Decode[Any], jobs: list[Any]) -> tuple[tupl
     return pixels[0].shape, [IN_MEMORY if isinstance(one, np.ndarray) else one for one in found]
 
 
-def _bytes_of(file: File) -> bytes | None:
+def bytes_of(file: File) -> bytes | None:
+    """The bytes of a file, None where it is not there, cannot be read, or holds others."""
     import blake3
 
     try:

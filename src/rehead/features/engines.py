@@ -71,11 +71,12 @@ class OnnxEngine:
     precision = "fp32"
     batch = CPU_BATCH
 
-    def __init__(self, prefix: Prefix, device: str) -> None:
+    def __init__(self, prefix: Prefix, device: str, cores: int | None = None) -> None:
         check_engine(self.name, device)
         self.version = str(runtime().__version__)
-        self.workers = min(n_cores(), MAX_WORKERS)
-        self._session = open_session(prefix.onnx, threads=max(1, n_cores() // self.workers))
+        cores = cores or n_cores()
+        self.workers = min(cores, MAX_WORKERS)
+        self._session = open_session(prefix.onnx, threads=max(1, cores // self.workers))
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.asarray(self._session.run(["features"], {"pixels": _filled(pixels, self.batch)})[0][: len(pixels)])
@@ -88,14 +89,15 @@ class OpenVinoEngine:
     precision = "fp32"
     batch = CPU_BATCH
 
-    def __init__(self, prefix: Prefix, device: str) -> None:
+    def __init__(self, prefix: Prefix, device: str, cores: int | None = None) -> None:
         check_engine(self.name, device)
         import openvino
 
         self.version = str(openvino.__version__).split("-")[0]
-        self.workers = min(n_cores(), MAX_WORKERS)
+        cores = cores or n_cores()
+        self.workers = min(cores, MAX_WORKERS)
         core = openvino.Core()
-        hints = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": self.workers, "INFERENCE_NUM_THREADS": n_cores()}
+        hints = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": self.workers, "INFERENCE_NUM_THREADS": cores}
         self._compiled = core.compile_model(core.read_model(prefix.onnx), "CPU", hints)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -103,14 +105,21 @@ class OpenVinoEngine:
         return np.array(request.infer({0: _filled(pixels, self.batch)})[0][: len(pixels)])
 
 
-def open_torch(prefix: Prefix, device: str) -> Engine:
-    """PyTorch: the reference, and the GPU's."""
+def open_torch(prefix: Prefix, device: str, cores: int | None = None) -> Engine:
+    """PyTorch: the reference, and the GPU's, on as many cores as it likes."""
     from rehead.features.torch_engine import TorchEngine
 
+    del cores
     return TorchEngine(prefix, device)
 
 
-ENGINES: dict[str, Callable[[Prefix, str], Engine]] = {
+class Open(Protocol):
+    """Opens an engine: a prefix on a device, by as many cores of the CPU, by default all that this process may use."""
+
+    def __call__(self, prefix: Prefix, device: str, cores: int | None = None) -> Engine: ...
+
+
+ENGINES: dict[str, Open] = {
     "onnxruntime": OnnxEngine,
     "openvino": OpenVinoEngine,
     "torch": open_torch,

@@ -1,8 +1,9 @@
 """Catalog -> decode -> engine -> store. What is in the store already is not computed again.
 
-Each thread decodes a batch and runs the engine on it, so decoding and running share the cores without waiting for each
-other, and memory holds a few batches whatever the number of photos. Another one writes, so that nobody waits for the disk.
-A bad photo is listed and skipped. The engine is handed in; which photos, in which order, and when to stop is decided above.
+Here (`by_engine`), each thread decodes a batch and runs the engine on it, so decoding and running share the cores without
+waiting for each other, and memory holds a few batches whatever the number of photos; other machines do it in their own way
+(`cluster/`). What is computed is kept by `extract`, whoever computed it: another thread writes, so that nobody waits for the
+disk. A bad photo is listed and skipped. Which photos, in which order, and when to stop is decided above.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import csv
 import io
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,26 +45,35 @@ class Extracted:
     done: int = 0
 
 
+Batch = tuple[list[int], NDArray[np.floating[Any]] | None, dict[int, Skip]]  # good positions, their features; bad ones
+
+
+class Compute(Protocol):
+    """What computes features. Laws: of each position it gives features or a reason, once, in any order; after `halted` is
+    set it begins nothing new, and gives what was under way; when it is closed, nothing of it runs any more."""
+
+    def __call__(self, halted: threading.Event) -> Generator[Batch, None, None]:
+        """Features (n, *shape) of the photos, some at a time."""
+
+
 def extract(
     catalog: Catalog,
     positions: Sequence[int],
+    compute: Compute,
     *,
-    engine: Engine,
     store: Store,
-    decode: Decode[tuple[bytes | File, bytes]],
     progress: Progress,
     max_bad: float,
     stop: Callable[[], bool],
-    on_features: Callable[[list[int], NDArray[np.float32]], None],
+    on_features: Callable[[list[int], NDArray[np.floating[Any]]], None],
     n_known: int = 0,
     bad_before: Sequence[Skip] = (),
     n_all: int = 0,
 ) -> Extracted:
-    """Features of the photos at `positions`, in this order, into the store.
+    """Features of the photos at `positions` into the store.
 
-    decode: photos' bytes and their digests -> what the engine is given of each, (h, w, 3), or why it is given nothing.
     stop: asked after each batch; once true, what is under way is finished and kept. on_features: told the positions and
-    features (n, width) of each batch, from the calling thread. n_known: good photos of the job that the store has already.
+    features (n, *shape) of each batch, from the calling thread. n_known: good photos of the job that the store has already.
     bad_before, n_all: see `check_bad`.
     Raises TooManyBad as `check_bad` does; what was computed stays in the store.
     """
@@ -73,14 +83,7 @@ def extract(
 
     result = Extracted()
     halted = threading.Event()
-
-    def work(batch: list[int]) -> tuple[list[int], NDArray[np.float32] | None, dict[int, Skip]]:
-        if halted.is_set():
-            return [], None, {}
-        good, pixels, bad = _decoded(catalog, batch, decode)
-        return good, engine(np.stack(pixels)) if good else None, bad
-
-    results = ordered_map(work, batched(positions, engine.batch), workers=engine.workers, ahead=2 * engine.workers)
+    results = compute(halted)
     with _Writer(store) as writer:
         try:
             for good, features, bad in results:
@@ -98,7 +101,31 @@ def extract(
             halted.set()
             results.close()  # waits for the threads
     check(n_known + result.done + len(result.bad))
+    result.bad = dict(sorted(result.bad.items()))  # whoever came first
     return result
+
+
+def by_engine(
+    catalog: Catalog, positions: Sequence[int], engine: Engine, decode: Decode[tuple[bytes | File, bytes]]
+) -> Compute:
+    """Features computed here, in the order of `positions`.
+
+    decode: photos' bytes and their digests -> what the engine is given of each, (h, w, 3), or why it is given nothing.
+    """
+
+    def compute(halted: threading.Event) -> Generator[Batch, None, None]:
+        def work(batch: list[int]) -> Batch:
+            return ([], None, {}) if halted.is_set() else computed(catalog, batch, engine, decode)
+
+        return ordered_map(work, batched(positions, engine.batch), workers=engine.workers, ahead=2 * engine.workers)
+
+    return compute
+
+
+def computed(catalog: Catalog, batch: list[int], engine: Engine, decode: Decode[tuple[bytes | File, bytes]]) -> Batch:
+    """Features of at most `engine.batch` photos."""
+    good, pixels, bad = _decoded(catalog, batch, decode)
+    return good, engine(np.stack(pixels)) if good else None, bad
 
 
 class _Writer:
@@ -110,11 +137,11 @@ class _Writer:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rehead")
-        self._pending: list[tuple[bytes, NDArray[np.float32]]] = []
+        self._pending: list[tuple[bytes, NDArray[Any]]] = []
         self._writing: Future[None] | None = None
         self._begun = time.monotonic()
 
-    def add(self, pairs: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
+    def add(self, pairs: Iterable[tuple[bytes, NDArray[Any]]]) -> None:
         self._pending += pairs
         if time.monotonic() - self._begun > COMMIT_EVERY_S:
             self._write()  # waits for the one before: a slow disk holds features back rather than filling the memory
@@ -148,17 +175,18 @@ def _decoded(
         try:
             read[i] = bytes_or_file(decode, catalog, photo), photo.digest
         except (PhotoError, OSError) as error:
-            bad[i] = _skip(photo, error)
+            bad[i] = skip_of(photo, error)
     for i, decoded in zip(read, decode([*read.values()]), strict=True):
         if isinstance(decoded, np.ndarray):
             pixels.append(decoded)
             good.append(i)
         else:
-            bad[i] = _skip(catalog.photos[i], decoded)
+            bad[i] = skip_of(catalog.photos[i], decoded)
     return good, pixels, bad
 
 
-def _skip(photo: Photo, error: PhotoError | OSError) -> Skip:
+def skip_of(photo: Photo, error: PhotoError | OSError) -> Skip:
+    """Why a photo is left out that cannot be read."""
     return Skip(
         photo.path, error.what if isinstance(error, PhotoError) else f"cannot be read: {error.strerror or error}"
     )

@@ -20,6 +20,7 @@ class Run:
 
     photos: what paths in the verdict are relative to, None where they are full or lead to no file. penalty: that a linear
     head alone was solved with.
+    machines: of a cluster that the job ran on, in words.
     is_running: whether a job is writing it now. can_resume: whether it was interrupted, so that `--resume` takes it up.
     """
 
@@ -33,6 +34,7 @@ class Run:
     is_running: bool
     can_resume: bool
     penalty: float | None = None
+    machines: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """The recipe's settings that are not the defaults."""
@@ -44,7 +46,13 @@ class Run:
         top1 = asdict(self.verdict.top1) if isinstance(self.verdict, Verdict) else None
         about = {"run": str(self.path), "begun": self.begun, "top1": top1, "seconds": self.seconds}
         about["task"] = self.recipe.task if self.verdict is None else self.verdict.task
-        return {**about, "is_running": self.is_running, "can_resume": self.can_resume, "recipe": asdict(self.recipe)}
+        return {
+            **about,
+            "is_running": self.is_running,
+            "can_resume": self.can_resume,
+            "machines": self.machines,
+            "recipe": asdict(self.recipe),
+        }
 
 
 def list_runs(folder: Path) -> list[Run]:
@@ -82,6 +90,7 @@ def read_run(path: Path) -> Run:
             is_running=False,
             can_resume=False,
             penalty=facts.get("penalty"),
+            machines=facts.get("machines"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(

@@ -1,0 +1,182 @@
+"""Features computed by a cluster: parts of the photos, by actors of Ray Data, which schedules, retries and holds back.
+
+An actor has some cores of a node and opens the prefix once. First each photo that is a file is named by its path, since nodes
+may share a disk with this machine; the bytes of those that a node cannot read are sent after. What comes back, in any order,
+is kept here, by `features/extract.py`; so what was computed when a job is broken off is there when it goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any
+
+from rehead.cluster.connection import Cluster
+from rehead.cluster.parts import Deaths, Shipped, Worker, read_table, table
+from rehead.data.catalog import Catalog, Photo
+from rehead.data.rows import Skip
+from rehead.errors import EngineError, PhotoError
+from rehead.features.engines import Prefix
+from rehead.features.extract import Batch, Compute, skip_of
+from rehead.parallel import batched
+
+PART = 32  # photos: half a second of a core, beside which asking for it costs little
+CORES = 4  # of an actor: each has the network in memory once
+SENT = 2_048  # photos whose bytes are on their way at once, some 200 MB
+ASKED = 4  # parts that a process outside the cluster asks for at once
+UNDER_WAY = 2  # parts for each core of an actor: the next is there when one is done
+
+
+class Ray:
+    """The machines of a cluster, as `job.Machines`."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.about = cluster.about
+
+    def compute(self, catalog: Catalog, positions: Sequence[int], prefix: Prefix, engine: str, view: str) -> Compute:
+        if engine not in ("onnxruntime", "openvino"):
+            raise EngineError(
+                what=f"The engine {engine} does not run on a Ray cluster yet; its nodes compute on their CPUs.",
+                fix="Pass --device cpu, or leave --ray out.",
+            )
+
+        def compute(halted: threading.Event) -> Generator[Batch, None, None]:
+            pool = _Pool(self._cluster, prefix, engine, view)
+            files = {i: place for i in positions if (place := _place(catalog, catalog.photos[i])) is not None}
+            sent = [i for i in positions if i not in files]
+            for batch, absent in pool.results(catalog, _named(catalog, files), halted):
+                sent += absent
+                yield batch
+            for some in batched(sent, SENT):
+                data, bad = _read(catalog, some)
+                yield [], None, bad
+                for batch, _ in pool.results(catalog, _with_bytes(catalog, data), halted):
+                    yield batch
+
+        return compute
+
+
+class _Pool:
+    """The actors: as many as the cluster has room for, each of some cores."""
+
+    def __init__(self, cluster: Cluster, prefix: Prefix, engine: str, view: str) -> None:
+        import ray
+
+        least = min(node.cores for node in cluster.nodes)
+        self._cores = min(CORES, max(1, least // 2))  # two at least on the smallest node
+        self._n = sum(node.cores // self._cores for node in cluster.nodes)
+        self._shape = prefix.card.shape
+        self._settings = {
+            "shipped": ray.put(Shipped.of(prefix)),
+            "engine": engine,
+            "cores": self._cores,
+            "view": view,
+            "deaths": ray.remote(Deaths).options(num_cpus=0, max_restarts=-1).remote(),
+        }
+
+    def results(
+        self, catalog: Catalog, parts: Iterator[Any], halted: threading.Event
+    ) -> Iterator[tuple[Batch, list[int]]]:
+        """What each part gave, and which photos it could not read."""
+        tables = list(parts)
+        if tables and not halted.is_set():
+            run = _run_there if _is_outside() else _run
+            with contextlib.closing(run(tables, self._settings, self._cores, self._n)) as found:
+                for part in found:
+                    yield read_table(part, catalog, self._shape)
+                    if halted.is_set():
+                        return
+
+
+def _is_outside() -> bool:
+    """Whether this process talks to the cluster from outside, at a ray:// address: Ray Data has to run inside."""
+    import ray
+
+    return bool(ray.util.client.ray.is_connected())
+
+
+class Inside:
+    """An actor that runs Ray Data in the cluster for a process outside, which asks for one part after the other."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._parts = _run(*arguments)
+
+    def next(self) -> Any:
+        """The next table, None after the last."""
+        return next(self._parts, None)
+
+
+def _run_there(tables: list[Any], settings: dict[str, Any], cores: int, n_actors: int) -> Generator[Any, None, None]:
+    """The same as `_run`, for a process outside the cluster."""
+    import ray
+
+    inside = ray.remote(Inside).options(num_cpus=0).remote(tables, settings, cores, n_actors)
+    try:
+        asked = deque(inside.next.remote() for _ in range(ASKED))
+        while (part := ray.get(asked.popleft())) is not None:
+            asked.append(inside.next.remote())
+            yield part
+    finally:
+        ray.kill(inside)
+
+
+def _run(tables: list[Any], settings: dict[str, Any], cores: int, n_actors: int) -> Generator[Any, None, None]:
+    """The tables that `Worker` makes of these, in any order."""
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    photos = ray.data.from_arrow(tables).map_batches(
+        Worker,
+        batch_size=None,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1,
+            max_size=min(n_actors, len(tables)),
+            initial_size=min(n_actors, len(tables)),
+            max_tasks_in_flight_per_actor=UNDER_WAY * cores,
+            max_concurrent_calls_per_actor=cores,
+            enable_true_multi_threading=True,
+        ),
+        fn_constructor_kwargs=settings,
+        num_cpus=cores,
+    )
+    yield from photos.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+def _place(catalog: Catalog, photo: Photo) -> str | None:
+    """Where a node may find a photo's bytes: at an address, or in a file."""
+    return catalog.uri(photo) or catalog.file(photo)
+
+
+def _named(catalog: Catalog, files: Mapping[int, str]) -> Iterator[Any]:
+    """Parts of photos that are files, whose nodes may read them."""
+    for part in batched(files, PART):
+        digests = [catalog.photos[i].digest for i in part]
+        yield table(part, [files[i] for i in part], digests, [None] * len(part))
+
+
+def _with_bytes(catalog: Catalog, data: Mapping[int, bytes]) -> Iterator[Any]:
+    for part in batched(data, PART):
+        digests = [catalog.photos[i].digest for i in part]
+        yield table(part, [None] * len(part), digests, [data[i] for i in part])
+
+
+def _read(catalog: Catalog, positions: Sequence[int]) -> tuple[dict[int, bytes], dict[int, Skip]]:
+    """The bytes of photos by their positions, and what could not be read."""
+    data: dict[int, bytes] = {}
+    bad: dict[int, Skip] = {}
+    for i in positions:
+        photo = catalog.photos[i]
+        try:
+            data[i] = catalog.read(photo)
+        except (PhotoError, OSError) as error:
+            bad[i] = skip_of(photo, error)
+    return data, bad

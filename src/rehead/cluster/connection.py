@@ -1,0 +1,225 @@
+"""A Ray cluster, connected to: one that is begun here, one that runs, or one far away. Its nodes are looked at first.
+
+Whoever has Ray running in this process already keeps it. Nothing is told to Ray's makers, and Ray's own lines are left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rehead.errors import ClusterError, MissingExtra, counted
+from rehead.parallel import n_cores
+
+LOCAL, AUTO = "local", "auto"
+ANSWER_S = 5.0  # for a first answer of an address, before Ray, which waits for minutes, is told of it
+ASK_S = 120.0  # for a node to say what it has: a worker is begun there, and imports
+SAME = ("rehead", "onnxruntime", "numpy", "pillow")  # what decides a feature's bits
+PORTS = {"ray": 10001, "": 6379}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of a cluster. cores: that Ray may use there."""
+
+    id: str
+    address: str
+    cores: int
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What was connected to. address: as it was asked for. nodes: with a core at least, those there were at the beginning."""
+
+    address: str
+    nodes: tuple[Node, ...]
+
+    @property
+    def about(self) -> str:
+        """'2 nodes, 16 cores (ray://head:10001)'."""
+        cores = sum(node.cores for node in self.nodes)
+        return f"{counted(len(self.nodes), 'node')}, {counted(cores, 'core')} ({self.address})"
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[Cluster]:
+    """The cluster at an address: "local", begun here and ended with the block; "auto", the one that RAY_ADDRESS names or that
+    runs here; "ray://host:10001", from outside; "host:6379", from one of its nodes.
+
+    Raises MissingExtra without Ray, and ClusterError where there is no cluster, where versions differ, or a node lacks rehead.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtra("ray", "ray", f"--ray {address}")
+    _check_answers(address)
+    with _settings(address):
+        import ray
+
+        is_ours = not ray.is_initialized()
+        if is_ours:
+            _begin(address)
+        try:
+            nodes = tuple(_nodes())
+            if not nodes:
+                raise ClusterError(
+                    what=f"The Ray cluster {address} has no node with a core to use.",
+                    fix="Add one to it: ray start --address=HEAD:6379",
+                )
+            if address != LOCAL:
+                _check_same(_asked(nodes), address)
+            yield Cluster(address, nodes)
+        finally:
+            if is_ours:
+                ray.shutdown()
+
+
+def _begin(address: str) -> None:
+    import ray
+
+    settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address == LOCAL:
+            ray.init(address="local", num_cpus=n_cores(), include_dashboard=False, **settings)
+        else:
+            ray.init(address=address, **settings)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise _cannot_connect(address, error) from error
+
+
+def _cannot_connect(address: str, error: Exception) -> ClusterError:
+    said = str(error).strip()
+    if "ersion mismatch" in said or "ersions mismatch" in said or "Changing the" in said:
+        return ClusterError(
+            what=f"The Ray cluster {address} runs another version of Ray or of Python than this machine.",
+            why=" ".join(said.split()),
+            fix="Install the cluster's versions here, or these there: pip install ray==VERSION",
+        )
+    if address == AUTO and "RAY_ADDRESS" not in os.environ:
+        return ClusterError(
+            what="No Ray cluster runs here.",
+            why="--ray auto looks for one on this machine, and in RAY_ADDRESS.",
+            fix="Name one with --ray ray://HOST:10001, begin one with `ray start --head`, or use --ray local.",
+        )
+    return ClusterError(
+        what=f"The Ray cluster {address} cannot be used.",
+        why=said.splitlines()[0] if said else type(error).__name__,
+        fix="Look whether it runs: ray status --address=HOST:6379",
+    )
+
+
+def _check_answers(address: str) -> None:
+    """Raises ClusterError where nobody listens: Ray itself tries for minutes."""
+    if address in (LOCAL, AUTO):
+        return
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    try:
+        if parts.scheme not in PORTS or not parts.hostname:
+            raise ValueError(f"{address!r} is no address of a cluster")
+        place = parts.hostname, parts.port or PORTS[parts.scheme]
+    except ValueError as error:
+        raise ClusterError(
+            what=f"--ray {address} names no cluster.",
+            why=f"{error}.",
+            fix="Write --ray local, --ray auto, --ray ray://HOST:10001 or, on one of its nodes, --ray HOST:6379.",
+        ) from error
+    try:
+        socket.create_connection(place, timeout=ANSWER_S).close()
+    except OSError as error:
+        raise ClusterError(
+            what=f"Nobody answers at {place[0]}:{place[1]}.",
+            why=f"{error.strerror or error}.",
+            fix="Look whether the cluster runs, and whether this machine may reach it. A Ray client's port is 10001.",
+        ) from error
+
+
+def _nodes() -> Iterator[Node]:
+    import ray
+
+    for node in ray.nodes():
+        cores = int(node["Resources"].get("CPU", 0)) if node["Alive"] else 0
+        if cores:
+            yield Node(node["NodeID"], node["NodeManagerAddress"], cores)
+
+
+def here() -> dict[str, str]:
+    """The versions, on the machine that runs this, of what decides a feature's bits; "" for what is not there."""
+    found = {}
+    for name in SAME:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def _asked(nodes: tuple[Node, ...]) -> dict[str, Mapping[str, str]]:
+    """The versions on each node, by its address."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    asked = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        asked[ray.remote(here).options(num_cpus=0, scheduling_strategy=there, max_retries=1).remote()] = node
+    answers: dict[str, Mapping[str, str]] = {}
+    for reference, node in asked.items():
+        try:
+            answers[node.address] = ray.get(reference, timeout=ASK_S)
+        except ray.exceptions.RayError as error:
+            if "No module named 'rehead'" in str(error):
+                answers[node.address] = {}
+                continue
+            raise ClusterError(
+                what=f"The node {node.address} of the Ray cluster does not work.",
+                why=str(error).strip().splitlines()[-1],
+                fix="Look at it with `ray status`; take it out of the cluster, or begin it anew.",
+            ) from error
+    return answers
+
+
+def _check_same(answers: Mapping[str, Mapping[str, str]], address: str) -> None:
+    """Raises ClusterError where a node has not what this machine has: features would be others there."""
+    ours = here()
+    for node, theirs in answers.items():
+        lacking = [name for name in SAME if not theirs.get(name)]
+        if lacking:
+            raise ClusterError(
+                what=f"The node {node} of the Ray cluster {address} has no {', '.join(lacking)}.",
+                fix='Install it on every node: pip install "rehead[head,ray]"',
+            )
+        if other := [name for name in SAME if theirs[name] != ours[name]]:
+            name = other[0]
+            raise ClusterError(
+                what=f"The node {node} has {name} {theirs[name]}, and this machine {ours[name]}.",
+                why="A photo's features would depend on where they are computed.",
+                fix=f"Install one version everywhere: pip install {name}=={ours[name]}",
+            )
+
+
+@contextlib.contextmanager
+def _settings(address: str) -> Iterator[None]:
+    """What Ray reads from variables, where they do not say it: no report of usage, no lines of its own between ours, and the
+    token that this machine has for clusters that ask for one. Variables are as they were when the block ends."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+    wanted = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a warning of what a later version will do
+        "RAY_BACKEND_LOG_LEVEL": "fatal",
+    }
+    if address != LOCAL and ("RAY_AUTH_TOKEN" in before or (Path.home() / ".ray" / "auth_token").is_file()):
+        wanted["RAY_AUTH_MODE"] = "token"
+    os.environ.update(wanted | before)
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name.startswith("RAY_")]:
+            del os.environ[name]
+        os.environ.update(before)

@@ -1,0 +1,189 @@
+"""What runs on a node: an engine that is opened once, and parts of the job, each some photos, one after the other.
+
+A part comes as a table, a row a photo, and goes back as one: features, or why there are none. A photo comes as its bytes or
+as the place where it is, a file or an address in a bucket, and its digest; what is not there, or holds other bytes, is told
+as absent.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rehead.data.buckets import is_address, read_address
+from rehead.data.catalog import Catalog, Photo
+from rehead.data.rows import Skip
+from rehead.errors import SourceError
+from rehead.features.decoders import File, bytes_of
+from rehead.features.engines import ENGINES, Prefix
+from rehead.features.extract import Batch, computed
+from rehead.features.store import LARGEST
+from rehead.features.views import stored_views
+from rehead.nets.card import Card
+from rehead.parallel import batched, ordered_map
+
+READERS = 8  # photos of a part that are read at once: a bucket answers after tens of milliseconds
+MOST_DEATHS = 2  # of processes on one photo, before it is left out
+ABSENT = "absent"  # the reason of a photo whose bytes are to be sent
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A prefix as it is sent to nodes: its card, and its graph as ONNX."""
+
+    card: Card
+    graph: bytes
+
+    @classmethod
+    def of(cls, prefix: Prefix) -> Shipped:
+        return cls(prefix.card, prefix.onnx.read_bytes())
+
+    def opened(self, open_by: Callable[[Prefix], Any]) -> Any:
+        """What `open_by` makes of the prefix. Its file is gone then; engines have it in memory."""
+        with tempfile.TemporaryDirectory(prefix="rehead-") as folder:
+            prefix = Prefix(self.card, Path(folder), None, "onnxruntime")
+            prefix.onnx.write_bytes(self.graph)
+            return open_by(prefix)
+
+
+class Deaths:
+    """An actor that knows what was begun and never ended: what a process had in hand when it was killed, or killed itself.
+
+    Ray begins such a part anew, for ever: this is how a photo is found on which it dies each time.
+    """
+
+    def __init__(self) -> None:
+        self._begun: Counter[str] = Counter()
+
+    def begin(self, key: str) -> int:
+        """How many times this was begun before and not ended."""
+        self._begun[key] += 1
+        return self._begun[key] - 1
+
+    def end(self, key: str) -> None:
+        del self._begun[key]
+
+
+class Worker:
+    """An actor that computes features, of several parts at once where it has several cores."""
+
+    def __init__(self, shipped: Any, engine: str, cores: int, view: str, deaths: Any) -> None:
+        """shipped: a reference to a `Shipped`. deaths: the handle of a `Deaths`."""
+        import ray
+
+        prefix: Shipped = ray.get(shipped)
+        self._deaths = deaths
+        self._engine = prefix.opened(lambda here: ENGINES[engine](here, "cpu", cores))
+        self._decode = partial(stored_views, view, prefix.card.preprocess)
+
+    def __call__(self, part: Any) -> Any:
+        """A table of position, features and reason. part: of position, path, digest and data, see `table`."""
+        columns = part.to_pydict()
+        rows = range(len(columns["position"]))
+        photos = tuple(Photo(os.fsdecode(columns["path"][i] or b""), "", "train", columns["digest"][i]) for i in rows)
+        got = ordered_map(lambda i: _bytes(photos[i], columns["data"][i]), rows, workers=READERS, ahead=2 * READERS)
+        read = {photo.digest: data for photo, data in zip(photos, got, strict=True)}
+        catalog = Catalog("part", "folders", photos, (), lambda photo: read[photo.digest] or b"")
+        found: dict[int, bytes | str] = {i: ABSENT for i in rows if read[photos[i].digest] is None}
+        there, whole = [i for i in rows if i not in found], f"part {columns['position'][0]}"
+        alone = self._begin(whole) > 0
+        for batch in batched(there, 1 if alone else self._engine.batch):
+            good, features, bad = self._alone(catalog, batch[0]) if alone else self._computed(catalog, batch)
+            found |= {i: skip.reason for i, skip in bad.items()}
+            if features is not None:
+                halves = np.clip(features, -LARGEST, LARGEST).astype("<f2")
+                found |= {i: row.tobytes() for i, row in zip(good, halves, strict=True)}
+        self._deaths.end.remote(whole)
+        return _table(columns["position"], [found[i] for i in rows])
+
+    def _begin(self, key: str) -> int:
+        import ray
+
+        try:
+            return int(ray.get(self._deaths.begin.remote(key)))
+        except ray.exceptions.RayError:  # it died itself, and knows nothing any more
+            return 0
+
+    def _alone(self, catalog: Catalog, i: int) -> Batch:
+        """One photo of a part that was not ended, which may be the one that ended it."""
+        key = catalog.photos[i].digest.hex()
+        if (n := self._begin(key)) >= MOST_DEATHS:
+            reason = f"could not be computed: the process that tried to ended, {n} times"
+            return [], None, {i: Skip(catalog.photos[i].path, reason)}
+        batch = self._computed(catalog, [i])
+        self._deaths.end.remote(key)
+        return batch
+
+    def _computed(self, catalog: Catalog, batch: list[int]) -> Batch:
+        """A photo that a defect meets costs itself alone: on a cluster nobody would see the others' end."""
+        try:
+            return computed(catalog, batch, self._engine, self._decode)
+        except Exception as error:
+            if len(batch) > 1:
+                return _joined([self._computed(catalog, [i]) for i in batch])
+            reason = f"could not be computed: {type(error).__name__}: {error}"
+            return [], None, {batch[0]: Skip(catalog.photos[batch[0]].path, reason)}
+
+
+def _joined(parts: list[Batch]) -> Batch:
+    good = [i for positions, _, _ in parts for i in positions]
+    features = [one for _, one, _ in parts if one is not None]
+    bad = {i: skip for _, _, skips in parts for i, skip in skips.items()}
+    return good, np.concatenate(features) if features else None, bad
+
+
+def _bytes(photo: Photo, data: bytes | None) -> bytes | None:
+    if data is not None:
+        return data
+    if not is_address(photo.path):
+        return bytes_of(File(photo.path, photo.digest))
+    import blake3
+
+    try:
+        data = read_address(photo.path)
+    except (OSError, SourceError):
+        return None
+    return data if blake3.blake3(data).digest() == photo.digest else None
+
+
+def table(positions: list[int], paths: list[str | None], digests: list[bytes], data: list[bytes | None]) -> Any:
+    """A part as it is sent: of each photo its position in the job, its file's path or its bytes, and its digest."""
+    import pyarrow as pa
+
+    names = [None if path is None else os.fsencode(path) for path in paths]
+    columns = {
+        "position": pa.array(positions, pa.int64()),
+        "path": pa.array(names, pa.binary()),
+        "digest": pa.array(digests, pa.binary(32)),
+        "data": pa.array(data, pa.large_binary()),
+    }
+    return pa.table(columns)
+
+
+def _table(positions: list[int], found: list[bytes | str]) -> Any:
+    import pyarrow as pa
+
+    columns = {
+        "position": pa.array(positions, pa.int64()),
+        "features": pa.array([one if isinstance(one, bytes) else None for one in found], pa.large_binary()),
+        "reason": pa.array([None if isinstance(one, bytes) else one for one in found], pa.string()),
+    }
+    return pa.table(columns)
+
+
+def read_table(part: Any, catalog: Catalog, shape: tuple[int, ...]) -> tuple[Batch, list[int]]:
+    """What a part gave, and the positions of photos that the node could not read."""
+    positions, reasons = part["position"].to_pylist(), part["reason"].to_pylist()
+    rows = {i: data for i, data in zip(positions, part["features"].to_pylist(), strict=True) if data is not None}
+    features = np.frombuffer(b"".join(rows.values()), "<f2").reshape(len(rows), *shape) if rows else None
+    told = {i: reason for i, reason in zip(positions, reasons, strict=True) if i not in rows}
+    bad = {i: Skip(catalog.photos[i].path, reason) for i, reason in told.items() if reason != ABSENT}
+    return (list(rows), features, bad), [i for i, reason in told.items() if reason == ABSENT]

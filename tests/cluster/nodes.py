@@ -1,0 +1,103 @@
+"""A cluster of simulated nodes and a job on it, in a process of its own: what Ray leaves running ends with that.
+
+python nodes.py SCENARIO PHOTOS OUT CACHE -> one JSON object on the last line
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from ray.cluster_utils import Cluster
+
+import rehead
+from rehead.cluster import computing
+from rehead.cluster.parts import Worker
+from rehead.data.catalog import Catalog
+from rehead.features.extract import Batch
+from rehead.progress import Silent
+
+
+def nodes(n: int) -> Cluster:
+    """A head without cores, and nodes with one each."""
+    settings = {"object_store_memory": 80 << 20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **settings})
+    for _ in range(n):
+        cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
+    cluster.wait_for_nodes()
+    return cluster
+
+
+class Watching(Silent):
+    """Does something once, when so many photos are extracted."""
+
+    def __init__(self, n: int, act: Callable[[], None]) -> None:
+        self._left, self._act = n, act
+        self._counts = False
+
+    def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
+        self._counts = name == "Extracting"
+
+    def advance(self, n: int = 1) -> None:
+        if self._counts and self._left > 0:
+            self._left -= n
+            if self._left <= 0:
+                self._act()
+
+
+def told(tuned: rehead.Tuned) -> dict[str, Any]:
+    return {**tuned.to_dict(), "skipped": (tuned.run / "skipped.csv").read_text()}
+
+
+def plain(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    return told(rehead.tune(photos, ray=cluster.address, report=False, **where))
+
+
+def node_killed(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    """One of the nodes dies when some photos are done."""
+    last = cluster.list_all_nodes()[-1]
+    watching = Watching(40, lambda: cluster.remove_node(last, allow_graceful=False))
+    return told(rehead.tune(photos, ray=cluster.address, report=False, progress=watching, **where))
+
+
+class Poisoned(Worker):
+    """An actor whose process ends, as by a defect in a decoder, whenever it meets one photo."""
+
+    def _computed(self, catalog: Catalog, batch: list[int]) -> Batch:
+        if any(catalog.photos[i].path.endswith(os.environ["POISON"]) for i in batch):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._computed(catalog, batch)
+
+
+def poison(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    computing.Worker = Poisoned
+    return plain(cluster, photos, **where)
+
+
+def in_memory(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    """The photos as arrays, which no node can read by itself."""
+    pairs = [(np.asarray(Image.open(path)), path.parent.name) for path in sorted(photos.glob("*/*.png"))]
+    return told(rehead.tune(pairs, ray=cluster.address, report=False, **where))
+
+
+SCENARIOS = {"plain": plain, "node_killed": node_killed, "poison": poison, "in_memory": in_memory}
+
+
+def main(scenario: str, photos: str, out: str, cache: str) -> None:
+    cluster = nodes(2)
+    try:
+        found = SCENARIOS[scenario](cluster, Path(photos), out=out, cache=cache)
+    finally:
+        cluster.shutdown()
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,287 @@
+"""The same job on a Ray cluster: the same features, head and verdict, also when a node, an actor or the driver is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bucket import Store
+from conftest import make_photos
+from safetensors.numpy import load_file
+
+from rehead.cluster.connection import SAME, _check_same, here
+from rehead.errors import ClusterError
+from rehead.features.cache import list_stores
+from rehead.features.store import Store as Features
+
+ray = pytest.importorskip("ray", reason="needs Ray: pip install 'rehead[ray]'")
+Program = Callable[..., subprocess.CompletedProcess[str]]
+NODES = Path(__file__).with_name("nodes.py")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 photos, of which one is damaged."""
+    made = make_photos(tmp_path_factory.mktemp("cluster") / "photos", {"red": 100, "blue": 100})
+    (made / "red" / "3.png").write_bytes((made / "red" / "3.png").read_bytes()[:200])
+    return made
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The run on one machine, and its cache."""
+    place = tmp_path_factory.mktemp("alone")
+    own = copied(cache, place / "cache")
+    done = program("tune", folder, "--out", place / "run", "--no-report", cache=own)
+    assert done.returncode == 0, done.stderr
+    return place / "run", own
+
+
+def copied(cache: Path, to: Path) -> Path:
+    """The exported network alone."""
+    shutil.copytree(cache / "prefixes", to / "prefixes")
+    return to
+
+
+def program(*words: Any, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rehead", *map(str, words)],
+        capture_output=True, text=True, timeout=280, env={**os.environ, "REHEAD_CACHE": str(cache), **environment},
+    )  # fmt: skip
+
+
+def on_nodes(scenario: str, folder: Path, cache: Path, tmp_path: Path, **environment: str) -> dict[str, Any]:
+    own = copied(cache, tmp_path / "cache")
+    done = subprocess.run(
+        [sys.executable, str(NODES), scenario, str(folder), str(tmp_path / "run"), str(own)],
+        capture_output=True, text=True, timeout=280, env={**os.environ, **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def features(cache: Path, run: Path) -> np.ndarray:
+    """Of the run's photos, in the order of its catalog; those that could not be read are left out."""
+    digests = [bytes.fromhex(line.split(",")[3]) for line in (run / "catalog.csv").read_text().splitlines()[1:]]
+    [folder] = (cache / "features").iterdir()
+    with Features.open(cache, folder.name, shape=(1280,), about={}) as store:
+        absent = set(store.missing(digests))
+        return store.read([digest for digest in digests if digest not in absent])
+
+
+def same(run: Path, cache: Path, alone: tuple[Path, Path]) -> None:
+    """Features, head, split and verdict are those of one machine."""
+    wanted, own = alone
+    np.testing.assert_array_equal(features(cache, run), features(own, wanted))
+    head, other = (load_file(place / "bundle" / "head.safetensors") for place in (run, wanted))
+    for name in other:
+        np.testing.assert_allclose(head[name], other[name], atol=1e-4, rtol=0)
+    assert (run / "catalog.csv").read_text() == (wanted / "catalog.csv").read_text()
+    assert (run / "skipped.csv").read_text() == (wanted / "skipped.csv").read_text()
+    verdicts = [json.loads((place / "verdict.json").read_text()) for place in (run, wanted)]
+    assert verdicts[0]["top1"] == verdicts[1]["top1"]
+    images = [json.loads((place / "run.json").read_text())["images"] for place in (run, wanted)]
+    assert images[0] == images[1]
+
+
+def test_ray_local_gives_what_one_machine_gives_and_the_run_says_so(
+    folder: Path, cache: Path, alone: tuple[Path, Path], tmp_path: Path
+) -> None:
+    own = copied(cache, tmp_path / "cache")
+    done = program("tune", folder, "--ray", "local", "--out", tmp_path / "run", "--no-report", cache=own)
+    assert done.returncode == 0, done.stderr
+    same(tmp_path / "run", own, alone)
+    assert "Ray: 1 node" in done.stderr + done.stdout
+    shown = program("runs", "show", tmp_path / "run", cache=own)
+    assert "1 node" in shown.stdout, shown.stdout + shown.stderr
+
+
+@pytest.mark.parametrize("scenario", ["plain", pytest.param("node_killed", marks=pytest.mark.slow)])
+def test_nodes_give_what_one_machine_gives(
+    scenario: str, folder: Path, cache: Path, alone: tuple[Path, Path], tmp_path: Path
+) -> None:
+    told = on_nodes(scenario, folder, cache, tmp_path)
+    assert told["images"] == {"used": 199, "skipped": 1, "from_store": 0}
+    same(tmp_path / "run", tmp_path / "cache", alone)
+
+
+@pytest.mark.slow
+def test_activations_below_layers_that_learn_are_computed_by_nodes(folder: Path, cache: Path, tmp_path: Path) -> None:
+    words = ("tune", folder, "--train", "last:2", "--epochs", "1", "--no-report", "--out")
+    for name, more in (("alone", ()), ("ray", ("--ray", "local"))):
+        done = program(*words, tmp_path / name, *more, cache=copied(cache, tmp_path / f"{name}-cache"))
+        assert done.returncode == 0, done.stderr
+    heads = [load_file(tmp_path / name / "bundle" / "head.safetensors") for name in ("alone", "ray")]
+    for name in heads[0]:
+        np.testing.assert_allclose(heads[1][name], heads[0][name], atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_photos_in_memory_are_sent_to_the_nodes(folder: Path, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "good").mkdir()
+    good = shutil.copytree(folder, tmp_path / "good" / "photos")
+    (good / "red" / "3.png").unlink()
+    told = on_nodes("in_memory", good, cache, tmp_path)
+    assert told["images"] == {"used": 199, "skipped": 0, "from_store": 0}
+    assert told["verdict"]["top1"]["value"] == 1.0
+
+
+@pytest.mark.slow
+def test_a_photo_that_always_kills_its_actor_is_skipped_like_a_bad_one(
+    folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    told = on_nodes("poison", folder, cache, tmp_path, POISON="/blue/77.png")
+    assert 'blue/77.png,"could not be computed: the process that tried to ended, 2 times"' in told["skipped"]
+    assert told["images"] == {"used": 198, "skipped": 2, "from_store": 0}
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_goes_on_where_it_was(
+    folder: Path, cache: Path, alone: tuple[Path, Path], tmp_path: Path
+) -> None:
+    own = copied(cache, tmp_path / "cache")
+    words = [
+        sys.executable,
+        "-m",
+        "rehead",
+        "tune",
+        str(folder),
+        "--ray",
+        "local",
+        "--no-report",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    with subprocess.Popen(words, env={**os.environ, "REHEAD_CACHE": str(own)}, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not any(store.photos for store in list_stores(own)):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    kept = sum(store.photos for store in list_stores(own))
+    assert 0 < kept < 199, "killed too late to say anything"
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    done = program(*words[3:], "--json", cache=own)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"]["from_store"] >= kept
+    np.testing.assert_array_equal(features(own, tmp_path / "run"), features(alone[1], alone[0]))
+    head, other = (load_file(place / "bundle" / "head.safetensors") for place in (tmp_path / "run", alone[0]))
+    for name in other:
+        np.testing.assert_allclose(head[name], other[name], atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_nodes_read_a_bucket_by_themselves(folder: Path, cache: Path, store: Store, tmp_path: Path) -> None:
+    own = copied(cache, tmp_path / "cache")
+    store.put("cluster", folder)
+    words = ("tune", "s3://cluster", "--ray", "local", "--out", tmp_path / "run", "--no-report", "--json")
+    done = program(*words, cache=own, **store.variables)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == {"used": 199, "skipped": 1, "from_store": 0}
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_cats_and_dogs_by_two_workers_are_those_of_one_machine(cache: Path, data: Path, tmp_path: Path) -> None:
+    runs = []
+    for name, more in (("alone", ()), ("ray", ("--ray", "local"))):
+        own = copied(cache, tmp_path / name / "cache")
+        done = program("tune", data / "dogscats", *more, "--out", tmp_path / name / "run", "--no-report", cache=own)
+        assert done.returncode == 0, done.stderr
+        runs.append((tmp_path / name / "run", own))
+    same(*runs[1], runs[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--ray", "ray://127.0.0.1:9"), "Nobody answers at 127.0.0.1:9."),
+        (("--ray", "http://127.0.0.1"), "names no cluster"),
+        (("--ray", "auto"), "No Ray cluster runs here."),
+        (("--ray", "local", "--engine", "torch"), "do not go together yet"),
+    ],
+)
+def test_what_cannot_be_is_said(folder: Path, cache: Path, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    done = program("tune", folder, *words, "--out", tmp_path / "run", cache=cache)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_node_with_other_versions_is_refused() -> None:
+    with pytest.raises(ClusterError, match=r"has onnxruntime 1\.0\.0, and this machine"):
+        _check_same({"10.0.0.2": {**here(), "onnxruntime": "1.0.0"}}, "ray://head:10001")
+    with pytest.raises(ClusterError, match=f"has no {', '.join(SAME)}"):
+        _check_same({"10.0.0.2": {}}, "ray://head:10001")
+    _check_same({"10.0.0.2": here()}, "ray://head:10001")
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a cluster is asked by its nodes, and from outside."""
+
+    inside: str
+    outside: str
+
+
+@contextlib.contextmanager
+def head(version: str = ray.__version__) -> Iterator[Head]:
+    """A cluster of one node, whose Ray says that it has this version."""
+    with socket.socket() as free, socket.socket() as also:
+        for one in (free, also):
+            one.bind(("127.0.0.1", 0))
+        port, client_port = free.getsockname()[1], also.getsockname()[1]
+    code = f"import ray; ray.__version__ = {version!r}; from ray.scripts.scripts import main; main()"
+    words = ["start", "--head", "--block", "--num-cpus=1", "--include-dashboard=false", "--object-store-memory=80000000",
+             f"--port={port}", f"--ray-client-server-port={client_port}"]  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    try:
+        for _ in range(600):
+            try:
+                for one in (port, client_port):
+                    socket.create_connection(("127.0.0.1", one), timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None
+                time.sleep(0.1)
+        yield Head(f"127.0.0.1:{port}", f"ray://127.0.0.1:{client_port}")
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+@pytest.mark.slow
+def test_another_version_of_ray_is_said(folder: Path, cache: Path, tmp_path: Path) -> None:
+    with head("2.1.0") as other:
+        for address in (other.inside, other.outside):
+            done = program("tune", folder, "--ray", address, "--out", tmp_path / "run", cache=cache)
+            assert done.returncode == 2, done.stderr
+            assert "another version of Ray" in done.stderr, done.stderr
+            assert "2.1.0" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_cluster_is_used_from_outside_and_from_one_of_its_nodes(
+    folder: Path, cache: Path, alone: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with head() as there:
+        for name, address in (("outside", there.outside), ("inside", there.inside)):
+            own = copied(cache, tmp_path / f"{name}-cache")
+            words = ("tune", folder, "--ray", address, "--out", tmp_path / name, "--no-report")
+            done = program(*words, cache=own)
+            assert done.returncode == 0, done.stderr
+            same(tmp_path / name, own, alone)

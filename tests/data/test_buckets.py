@@ -1,0 +1,144 @@
+"""Photos in a bucket: the job that a folder gives, and one clear sentence for each way in which a store refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bucket import Store
+from conftest import make_photos
+
+from rehead.data.sources import open_source
+from rehead.data.walk import walk
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+pytest.importorskip("moto", reason="needs moto: pip install 'moto[server]'")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Path:
+    """Photos that are in the bucket "photos" too, below "zoo/big ones"."""
+    made = make_photos(tmp_path_factory.mktemp("bucket") / "zoo", {"red": 10, "blue": 10})
+    (made / "red" / "ünïcode #1 50%.png").write_bytes((made / "red" / "0.png").read_bytes() + b"\0")
+    (made / "red" / ".hidden.png").write_bytes(b"hidden")
+    (made / "blue" / "broken.png").write_bytes(b"\x89PNG no more")
+    store.put("photos", made, "zoo/big ones/")
+    return made
+
+
+def test_a_bucket_gives_the_run_that_its_folder_gives(
+    rehead: Program, folder: Path, store: Store, tmp_path: Path
+) -> None:
+    told = []
+    for name, source in (("here", str(folder)), ("there", "s3://photos/zoo/big ones")):
+        done = rehead(
+            "tune", source, "--json", "--out", name, REHEAD_CACHE=str(tmp_path / f"{name}-cache"), **store.variables
+        )
+        assert done.returncode == 0, done.stderr
+        told.append(json.loads(done.stdout))
+    here, there = told
+    assert here["images"] == there["images"]
+    assert here["verdict"]["top1"] == there["verdict"]["top1"]
+    heads = [(tmp_path / name / "bundle" / "head.safetensors").read_bytes() for name in ("here", "there")]
+    assert heads[0] == heads[1]
+    catalogs = [(tmp_path / name / "catalog.csv").read_text() for name in ("here", "there")]
+    assert catalogs[0] == catalogs[1]
+    assert "broken.png" in (tmp_path / "there" / "skipped.csv").read_text()
+
+
+def test_a_run_on_a_bucket_is_taken_up_and_reported_from_its_address(
+    rehead: Program, folder: Path, store: Store, tmp_path: Path
+) -> None:
+    done = rehead("tune", "s3://photos/zoo/big ones", "--out", "run", "--report", **store.variables)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert json.loads((tmp_path / "run" / "photos.json").read_text())["source"] == "s3://photos/zoo/big ones"
+    done = rehead("verify", "run/bundle", "s3://photos/zoo/big ones", **store.variables)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("s3://nowhere/photos", "there is no such bucket"),
+        ("s3://photos/nothing", "There is nothing at s3://photos/nothing"),
+        ("gopher://photos/zoo", "Nothing here reads gopher:// addresses"),
+    ],
+)
+def test_what_is_not_there_is_said(rehead: Program, folder: Path, store: Store, address: str, says: str) -> None:
+    done = rehead("tune", address, **store.variables)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_keys_that_a_store_does_not_know_are_said(rehead: Program, strict_store: Store) -> None:
+    done = rehead("tune", "s3://photos/zoo", **strict_store.variables)
+    assert done.returncode == 2, done.stderr
+    assert "does not let this machine read there" in done.stderr
+
+
+def test_a_store_that_is_not_reached_is_said(rehead: Program, store: Store) -> None:
+    elsewhere = {**store.variables, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    done = rehead("tune", "s3://photos/zoo", **elsewhere)
+    assert done.returncode == 2, done.stderr
+    assert "cannot be reached" in done.stderr
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_features_that_are_shared_are_computed_once(
+    rehead: Program, folder: Path, store: Store, tmp_path: Path, place: str
+) -> None:
+    shared = "s3://photos/team features" if place == "bucket" else str(tmp_path / "team features")
+    told = []
+    for name in ("mine", "hers", "again"):
+        words = ("tune", folder, "--features", shared, "--json", "--out", name)
+        done = rehead(*words, REHEAD_CACHE=str(tmp_path / f"{name}-cache"), **store.variables)
+        assert done.returncode == 0, done.stderr
+        told.append(json.loads(done.stdout)["images"])
+        if name == "mine":
+            assert "Features of 21 photos are new in" in done.stderr
+        else:
+            assert "Features of 21 photos were in" in done.stderr
+    heads = [(tmp_path / name / "bundle" / "head.safetensors").read_bytes() for name in ("mine", "hers", "again")]
+    assert heads[0] == heads[1] == heads[2]
+    assert told[0] == told[1]
+
+
+def test_a_file_of_shared_features_that_is_damaged_is_computed_again(
+    rehead: Program, folder: Path, tmp_path: Path
+) -> None:
+    words = ("tune", folder, "--features", tmp_path / "team", "--out")
+    done = rehead(*words, "first", REHEAD_CACHE=str(tmp_path / "first-cache"))
+    assert done.returncode == 0, done.stderr
+    [part] = (tmp_path / "team").glob("*/*.parquet")
+    part.write_bytes(part.read_bytes()[:-100])
+    done = rehead(*words, "second", REHEAD_CACHE=str(tmp_path / "second-cache"))
+    assert done.returncode == 0, done.stderr
+    assert "Features of 21 photos are new in" in done.stderr
+    heads = [(tmp_path / name / "bundle" / "head.safetensors").read_bytes() for name in ("first", "second")]
+    assert heads[0] == heads[1]
+
+
+def test_a_file_address_is_the_folder(folder: Path, tmp_path: Path) -> None:
+    opened = open_source(folder.as_uri(), cache=tmp_path)
+    assert [row.path for row in opened.rows] == [path.relative_to(folder).as_posix() for path in walk(folder)]
+    assert opened.root == folder
+
+
+def test_bytes_of_a_bucket_are_those_of_the_file(
+    folder: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in store.variables.items():
+        monkeypatch.setenv(name, value)
+    opened = open_source("s3://photos/zoo/big ones", cache=tmp_path)
+    assert len(opened.rows) == 22
+    for row in opened.rows:
+        assert opened.read(row) == (folder / row.path).read_bytes()
+        assert opened.file(row) is None
+        assert str(opened.uri(row)).startswith("s3://photos/zoo/big%20ones/")
+    assert np.unique([opened.uri(row) for row in opened.rows]).size == 22
