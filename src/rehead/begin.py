@@ -16,7 +16,7 @@ from typing import Any
 from rehead.bundled import about_bundle, check_bundled
 from rehead.data.catalog import Catalog, as_csv
 from rehead.data.rows import quoted
-from rehead.data.scan import scan
+from rehead.data.scan import Readers, scan
 from rehead.data.sources import open_source
 from rehead.errors import MissingExtra, RecipeError, RunError, SourceError, counted
 from rehead.exporting.prefixes import check_backbone
@@ -71,9 +71,10 @@ class Wish:
 
 
 def begun(
-    wish: Wish, run: RunFolder, cache: Path, progress: Log, clock: Clock
+    wish: Wish, run: RunFolder, cache: Path, progress: Log, clock: Clock, readers: Readers | None = None
 ) -> tuple[Catalog, Recipe, Search | None]:
-    """The photos; what learns, and how; and where that is yet to be found, the search. The run's folder is there then."""
+    """The photos; what learns, and how; and where that is yet to be found, the search. The run's folder is there then.
+    readers: machines that read photos."""
     recipe, asked, search, earlier = _chosen(wish, run, cache)
     _check(recipe, wish, cache, progress)
     clock.lap("prepare")
@@ -97,6 +98,7 @@ def begun(
         progress=progress,
         cache=cache,
         join=partial(earlier.joined, progress=progress) if earlier else None,
+        readers=readers,
     )
     check_bad(catalog.bad, catalog.n_rows, recipe.max_bad)
     if wish.resume is not None and not wish.force:

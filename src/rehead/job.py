@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Protocol
 
 from rehead.data.catalog import Catalog
+from rehead.data.scan import Readers
 from rehead.features.engines import Prefix
 from rehead.features.extract import Compute
 from rehead.features.shared import Shared
 from rehead.progress import Clock, Progress, Silent, Titled
 
 
-class Machines(Protocol):
-    """Other machines that compute features. about: who they are, such as "2 nodes, 16 cores (ray://head:10001)"."""
+class Machines(Readers, Protocol):
+    """Other machines that read photos and compute features. about: who they are, such as "2 nodes, 16 cores (ray://head:10001)"."""
 
     about: str
 

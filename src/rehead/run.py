@@ -137,7 +137,7 @@ def tune(
     with _machines(ray, progress) as machines, folder as run, listed(place / BAD_LIST):
         if machines is not None:
             clock.lap("connect")
-        catalog, chosen, search = begun(wish, run, place, progress, clock)
+        catalog, chosen, search = begun(wish, run, place, progress, clock, machines)
         job = Job(catalog, place, progress, clock, stop, machines=machines, shared=shared)
 
         if chosen.backbone == AUTO:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ import pytest
 from bucket import Store
 from conftest import make_photos
 
+from rehead.data.catalog import Catalog
+from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.data.walk import walk
 
@@ -48,6 +52,29 @@ def test_a_bucket_gives_the_run_that_its_folder_gives(
     catalogs = [(tmp_path / name / "catalog.csv").read_text() for name in ("here", "there")]
     assert catalogs[0] == catalogs[1]
     assert "broken.png" in (tmp_path / "there" / "skipped.csv").read_text()
+
+
+def test_what_did_not_change_in_a_bucket_is_not_read_again(
+    folder: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in store.variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("rehead.data.known.RACY_S", 0.0)
+    store.put("changing", folder)
+    time.sleep(1.1)  # S3 tells times in seconds
+
+    def scanned() -> tuple[Catalog, list[str]]:
+        source, read = open_source("s3://changing", cache=tmp_path), []
+        noted = replace(source, read=lambda row: (read.append(row.path), source.read(row))[1])
+        return scan(noted, seed=0, valid_fraction=0.3, cache=tmp_path), sorted(read)
+
+    first, read = scanned()
+    assert len(read) == 22
+    second, read = scanned()
+    assert read == []
+    assert second.photos == first.photos
+    store.client().put_object(Bucket="changing", Key="red/1.png", Body=(folder / "red" / "2.png").read_bytes())
+    assert scanned()[1] == ["red/1.png"]
 
 
 def test_a_run_on_a_bucket_is_taken_up_and_reported_from_its_address(

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from rehead.cluster.connection import Cluster
-from rehead.cluster.parts import Deaths, Shipped, Worker, read_table, table
+from rehead.cluster.parts import Deaths, Shipped, Worker, identify, read_table, table
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.rows import Skip
 from rehead.errors import EngineError, PhotoError
@@ -26,6 +26,8 @@ from rehead.parallel import batched
 PART = 32  # photos: half a second of a core, beside which asking for it costs little
 CORES = 4  # of an actor: each has the network in memory once
 SENT = 2_048  # photos whose bytes are on their way at once, some 200 MB
+TASKS = 2  # of reading, a core: they wait for the store more than they compute
+MOST_TASKS = 256  # each is waited for by a thread here
 ASKED = 4  # parts that a process outside the cluster asks for at once
 UNDER_WAY = 2  # parts for each core of an actor: the next is there when one is done
 
@@ -34,8 +36,17 @@ class Ray:
     """The machines of a cluster, as `job.Machines`."""
 
     def __init__(self, cluster: Cluster) -> None:
+        import ray
+
         self._cluster = cluster
         self.about = cluster.about
+        self.at_once = min(MOST_TASKS, TASKS * sum(node.cores for node in cluster.nodes))
+        self._identify = ray.remote(identify).options(num_cpus=1 / TASKS, max_retries=-1)
+
+    def identify(self, rows: Sequence[tuple[str, str]], named: bool) -> list[bytes | str]:
+        import ray
+
+        return list(ray.get(self._identify.remote(list(rows), named)))
 
     def compute(self, catalog: Catalog, positions: Sequence[int], prefix: Prefix, engine: str, view: str) -> Compute:
         if engine not in ("onnxruntime", "openvino"):

@@ -21,6 +21,7 @@ import numpy as np
 from rehead.data.buckets import is_address, read_address
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.rows import Skip
+from rehead.data.scan import identified
 from rehead.errors import SourceError
 from rehead.features.decoders import File, bytes_of
 from rehead.features.engines import ENGINES, Prefix
@@ -52,6 +53,15 @@ class Shipped:
             prefix = Prefix(self.card, Path(folder), None, "onnxruntime")
             prefix.onnx.write_bytes(self.graph)
             return open_by(prefix)
+
+
+def identify(rows: list[tuple[str, str]], named: bool) -> list[bytes | str]:
+    """`scan.identified` of what is at each address, with its path."""
+
+    def one(row: tuple[str, str]) -> bytes | str:
+        return identified(partial(read_address, row[0]), row[1], named)
+
+    return list(ordered_map(one, rows, workers=READERS, ahead=2 * READERS))
 
 
 class Deaths:

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 from rehead.data.folders import EXAMPLES, READERS, recognised
-from rehead.data.rows import Request, Row, Skip, Source, short_name
+from rehead.data.rows import Request, Row, Source, Stamp, short_name
 from rehead.data.walk import is_leftover
 from rehead.durable import write_bytes
 from rehead.errors import MissingExtra, SourceError
@@ -59,7 +59,8 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
         )
     parts = urlsplit(address)
     prefix = parts.path.rstrip("/")
-    paths, skipped = _listed(address, request)
+    stamps = _listed(address, request)
+    paths = list(stamps)
     name, reading = (layout, READERS[layout](paths)) if layout != "auto" else recognised(paths, request.classes)
     if not reading.rows:
         raise SourceError(
@@ -76,8 +77,9 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
         layout=name,
         rows=reading.rows,
         read=lambda row: read_address(uri(row)),
-        skipped=[*skipped, *reading.skipped],
+        skipped=reading.skipped,
         uri=uri,
+        stamp=lambda row: stamps[row.path],
     )
 
 
@@ -165,8 +167,8 @@ class There:
         return _store(self._base, f"{self._parts.path.rstrip('/')}/{quote(name)}")
 
 
-def _listed(address: str, request: Request) -> tuple[list[str], list[Skip]]:
-    """The paths below an address, sorted, without hidden ones and what systems leave behind."""
+def _listed(address: str, request: Request) -> dict[str, Stamp | None]:
+    """The paths below an address, sorted, without hidden ones and what systems leave behind; of each its stamp."""
     from pyarrow.fs import FileSelector, FileType
 
     request.progress.phase("Listing", None, "files")
@@ -177,9 +179,16 @@ def _listed(address: str, request: Request) -> tuple[list[str], list[Skip]]:
     except (OSError, ValueError) as error:
         raise refused(address, error) from error
     start = len(root.rstrip("/")) + 1
-    files = sorted(one.path[start:] for one in found if one.type == FileType.File)
+    files = {one.path[start:]: _stamp(one) for one in found if one.type == FileType.File}
     request.progress.advance(len(files))
-    return [path for path in files if not any(map(is_leftover, path.split("/")))], []
+    return {path: files[path] for path in sorted(files) if not any(map(is_leftover, path.split("/")))}
+
+
+def _stamp(found: Any) -> Stamp | None:
+    """Of what a store lists, where it says how large it is and when it changed."""
+    if found.size is None or found.mtime_ns is None:
+        return None
+    return int(found.size), int(found.mtime_ns), int(found.mtime_ns)
 
 
 def _store(base: str, path: str) -> tuple[Any, str]:

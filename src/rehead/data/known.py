@@ -1,4 +1,4 @@
-"""Digests of files that were read before, so that a second job reads no photo just to know which one it is.
+"""Digests of files, and of what is at addresses, that were read before: a second job reads none just to know which it is.
 
 As in git's index, a file counts as the same while its path, size and times of change are the same; one that was changed
 less than RACY_S before it was looked at is not remembered, since it could change again within one tick of a disk's clock.
@@ -15,12 +15,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rehead.data.rows import Stamp
+
 FILE = "files-1.sqlite"  # the number is that of the table's format
 RACY_S = 2.0  # the coarsest clock of a file system in use, FAT's
 MAX_ASKED = 500  # at once; some builds of SQLite allow 999
 WAIT_S = 5.0  # for another job that writes
-
-Stamp = tuple[int, int, int]  # bytes; nanoseconds since 1970 of the last change of the content, and of anything
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,19 @@ class Known:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def look(self, files: Sequence[str | None]) -> list[Look]:
-        """What is known of each file; None is no file, and nothing is known of it."""
+    def look(self, files: Sequence[tuple[str, Stamp | None] | None]) -> list[Look]:
+        """What is known of each file or address, by its name and stamp; of None nothing is known.
+
+        What changed so lately that it may change again without another time is not remembered.
+        """
         racy_ns = time.time_ns() - int(RACY_S * 1e9)
-        stamps = {file: stamp for file in files if file is not None and (stamp := _stamp(file, racy_ns))}
-        known = self._rows([_key(file) for file in stamps])
-        looks: dict[str | None, Look] = {}
-        for file, stamp in stamps.items():
-            row = known.get(_key(file))
-            looks[file] = Look(stamp, row[3] if row and row[:3] == stamp else None)
-        return [looks.get(file, Look(None, None)) for file in files]
+        stamps = {file[0]: file[1] for file in files if file and file[1] and max(file[1][1:]) <= racy_ns}
+        known = self._rows([_key(name) for name in stamps])
+        looks: dict[str, Look] = {}
+        for name, stamp in stamps.items():
+            row = known.get(_key(name))
+            looks[name] = Look(stamp, row[3] if row and row[:3] == stamp else None)
+        return [looks.get(file[0], Look(None, None)) if file else Look(None, None) for file in files]
 
     def remember(self, files: Sequence[tuple[str, Stamp, bytes]]) -> None:
         """Keeps (path, its stamp before it was read, its digest)."""
@@ -88,14 +91,13 @@ def open_known(cache: Path) -> Iterator[Known | None]:
         yield Known(connection)
 
 
-def _stamp(file: str, racy_ns: int) -> Stamp | None:
-    """None where a file is not there, or changed so lately that it may change again without another time."""
+def stamp_of(file: str) -> Stamp | None:
+    """None where a file is not there."""
     try:
         status = os.stat(file)
     except OSError:
         return None
-    stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return None if max(stamp[1:]) > racy_ns else stamp
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _key(path: str) -> bytes:

@@ -20,6 +20,9 @@ from rehead.progress import Progress, Silent
 SIDE_BY_NAME = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
 
 
+Stamp = tuple[int, int, int]  # bytes; nanoseconds since 1970 of the last change of the content, and of anything
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One file that should be a labelled photo.
@@ -51,7 +54,8 @@ class Source:
     read: the bytes of a row; raises OSError or PhotoError; may be called from several threads.
     root: the folder that the paths are relative to, None where they are not files of the user's.
     file: the full path of the file that holds a row's bytes and nothing else, None where there is none. uri: an address at
-    which other machines too can read them, such as s3://bucket/cat/1.jpg, None where there is none.
+    which other machines too can read them, such as s3://bucket/cat/1.jpg, None where there is none. stamp: what changes when
+    they do at that address, None where its store does not say.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Source:
     root: Path | None = None
     file: Callable[[Row], str | None] = lambda _: None
     uri: Callable[[Row], str | None] = lambda _: None
+    stamp: Callable[[Row], Stamp | None] = lambda _: None
 
 
 @dataclass(frozen=True, kw_only=True)

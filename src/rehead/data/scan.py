@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import cast
+from typing import Protocol, cast
 
 import blake3
 
@@ -21,8 +21,8 @@ from rehead.bundle_facts import Task
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.checks import checked_split
 from rehead.data.folders import PICTURE_NAMES
-from rehead.data.known import Look, Stamp, open_known
-from rehead.data.rows import Row, Skip, Source, bounded
+from rehead.data.known import Look, open_known, stamp_of
+from rehead.data.rows import Row, Skip, Source, Stamp, bounded
 from rehead.data.split import HELD_OUT_SIDES, side_of, split_keys
 from rehead.data.targets import classes_of, label_for, task_of
 from rehead.errors import PhotoError, SourceError
@@ -35,9 +35,17 @@ REMEMBERED = 10_000  # files that are written into the index at once
 MAX_WORKERS = (
     4  # a slow disk answers several at once; on one that does not wait, more than the cores took twice the time
 )
-
-
 FAR_WORKERS = 16  # a store far away answers after tens of milliseconds, and many at once
+FAR_CHUNK = 32  # addresses that a thread, or a machine, reads at a time: its answer comes within seconds
+
+
+class Readers(Protocol):
+    """Machines that read what has an address. at_once: how many calls they take."""
+
+    at_once: int
+
+    def identify(self, rows: Sequence[tuple[str, str]], named: bool) -> list[bytes | str]:
+        """`identified` of each (address, path)."""
 
 
 def scan(
@@ -50,15 +58,17 @@ def scan(
     cache: Path | None = None,
     join: Callable[[Catalog], Catalog] | None = None,
     is_learned: bool = True,
+    readers: Readers | None = None,
 ) -> Catalog:
     """The catalog of a source, each class with photos to learn from and photos held out.
 
     task: what its labels are; "auto" where they tell it, see `targets.task_of`. cache: the folder of the index of files
     that were read before; None: all are read. join: adds photos that are known already, before that is checked.
-    is_learned: whether classes are to be learned and verified; else any photos will do.
+    is_learned: whether classes are to be learned and verified; else any photos will do. readers: machines that read what has an
+    address, in place of this one.
     Raises SourceError when nothing can be read and SplitError when no honest split can be made.
     """
-    found = _identified(source, progress or Silent(), cache)
+    found = _identified(source, progress or Silent(), cache, readers)
     kind = task_of((row.label for row, _ in found), source.layout) if task == "auto" else cast(Task, task)
     found = _labelled(source, found, kind)
     ours = not any(row.side for row, _ in found)
@@ -80,13 +90,22 @@ def scan_held_out(source: Source, progress: Progress | None = None, task: Task =
     return replace(_catalog(source, photos, wanted, ours=False, task=task), leaks=())
 
 
-def _identified(source: Source, progress: Progress, cache: Path | None = None) -> list[tuple[Row, bytes]]:
+def _identified(
+    source: Source, progress: Progress, cache: Path | None = None, readers: Readers | None = None
+) -> list[tuple[Row, bytes]]:
     """The rows that are photos, with their digests; others are added to `source.skipped` when somebody would miss them."""
     progress.phase("Reading", len(source.rows), "files")
     named = source.layout not in ("folders", "split", "flat")  # a list of photos says of each that it is one
     found: list[tuple[Row, bytes]] = []
     identify = functools.partial(_identify, source, named)
-    for rows, results in _chunks(source, identify, cache):
+    how = At(identify, min(MAX_WORKERS, max(2, n_cores())), CHUNK)
+    if source.rows and source.uri(source.rows[0]) is not None:
+        how = replace(how, at_once=FAR_WORKERS, chunk=FAR_CHUNK)
+        if readers is not None:
+            how = replace(
+                how, identify=functools.partial(_identify_there, source, named, readers), at_once=readers.at_once
+            )
+    for rows, results in _chunks(source, how, cache):
         for row, result in zip(rows, results, strict=True):
             if isinstance(result, bytes):
                 found.append((row, result))
@@ -123,28 +142,33 @@ def _labelled(source: Source, found: list[tuple[Row, bytes]], task: Task, fix: s
 Chunk = list[tuple[Row, Look]]
 
 
-def _chunks(
-    source: Source, identify: Callable[[Chunk], list[bytes | str]], cache: Path | None
-) -> Iterator[tuple[list[Row], list[bytes | str]]]:
-    """The rows, some at a time, with what `identify` says of them, by several threads; what is new is remembered."""
-    is_far = bool(source.rows) and source.uri(source.rows[0]) is not None
-    workers = FAR_WORKERS if is_far else min(MAX_WORKERS, max(2, n_cores()))
+@dataclass(frozen=True)
+class At:
+    """How rows are read: by what, so many chunks at once, of so many rows."""
+
+    identify: Callable[[Chunk], list[bytes | str]]
+    at_once: int
+    chunk: int
+
+
+def _chunks(source: Source, how: At, cache: Path | None) -> Iterator[tuple[list[Row], list[bytes | str]]]:
+    """The rows, some at a time, with what is said of them, by several threads; what is new is remembered."""
     with open_known(cache) if cache is not None else nullcontext() as known:
 
         def looked() -> Iterator[Chunk]:
-            for rows in batched(source.rows, CHUNK // 8 if is_far else CHUNK):
-                looks = known.look([source.file(row) for row in rows]) if known else [Look(None, None)] * len(rows)
+            for rows in batched(source.rows, how.chunk):
+                looks = known.look([_stamped(source, row) for row in rows]) if known else [Look(None, None)] * len(rows)
                 chunk = list(zip(rows, looks, strict=True))
                 under_way.append(chunk)
                 yield chunk
 
         under_way: deque[Chunk] = deque()
         new: list[tuple[str, Stamp, bytes]] = []
-        for results in ordered_map(identify, looked(), workers=workers, ahead=4 * workers):
+        for results in ordered_map(how.identify, looked(), workers=how.at_once, ahead=4 * how.at_once):
             chunk = under_way.popleft()
             for (row, look), result in zip(chunk, results, strict=True):
                 if look.stamp and look.digest is None and isinstance(result, bytes):
-                    new.append((str(source.file(row)), look.stamp, result))
+                    new.append((str(_place(source, row)), look.stamp, result))
             if known and len(new) >= REMEMBERED:
                 known.remember(new)
                 new.clear()
@@ -153,21 +177,43 @@ def _chunks(
             known.remember(new)
 
 
+def _place(source: Source, row: Row) -> str | None:
+    """The file or the address of a row."""
+    return source.file(row) or source.uri(row)
+
+
+def _stamped(source: Source, row: Row) -> tuple[str, Stamp | None] | None:
+    """The same, and what changes when it does."""
+    if (file := source.file(row)) is not None:
+        return file, stamp_of(file)
+    uri = source.uri(row)
+    return None if uri is None else (uri, source.stamp(row))
+
+
 def _identify(source: Source, named: bool, chunk: Chunk) -> list[bytes | str]:
     """For each row its digest, or the reason why it is no photo ("" when nobody would expect one)."""
-    return [look.digest or _digest_or_reason(source, named, row) for row, look in chunk]
+    return [look.digest or identified(functools.partial(source.read, row), row.path, named) for row, look in chunk]
 
 
-def _digest_or_reason(source: Source, named: bool, row: Row) -> bytes | str:
+def _identify_there(source: Source, named: bool, readers: Readers, chunk: Chunk) -> list[bytes | str]:
+    """The same by other machines, of those that are not known."""
+    unknown = [(str(_place(source, row)), row.path) for row, look in chunk if look.digest is None]
+    told = iter(readers.identify(unknown, named) if unknown else [])
+    return [look.digest or next(told) for _, look in chunk]
+
+
+def identified(read: Callable[[], bytes], path: str, named: bool) -> bytes | str:
+    """The digest of what is read, or the reason why it is no photo ("" when nobody would expect one). named: whether a list
+    says that it is one."""
     try:
-        data = source.read(row)
+        data = read()
     except FileNotFoundError:
         return "is not there"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     except PhotoError as error:
         return error.what
-    expected = named or PurePath(row.path).suffix.lower() in PICTURE_NAMES
+    expected = named or PurePath(path).suffix.lower() in PICTURE_NAMES
     if not data:
         return "is empty (0 bytes)" if expected else ""
     if not is_image(data[:64]):

@@ -18,7 +18,7 @@ from rehead.data.archives import archive_stem, is_archive, unpacked
 from rehead.data.buckets import is_address, local_path, read_bucket
 from rehead.data.folders import EXAMPLES, read_folder
 from rehead.data.memory import is_hugging_face, read_dataset, read_hugging_face
-from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, short_name
+from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, Stamp, short_name
 from rehead.data.tables import TABLE_NAMES, read_lists, read_manifest, read_table
 from rehead.data.targets import SEPARATOR
 from rehead.data.walk import walk
@@ -234,7 +234,11 @@ def _joined(main: Source, held_out: dict[str, Source]) -> Source:
         source, original = of(row)
         return source.uri(original)
 
-    return replace(main, rows=rows, read=read, skipped=skipped, file=file, uri=uri)
+    def stamp(row: Row) -> Stamp | None:
+        source, original = of(row)
+        return source.stamp(original)
+
+    return replace(main, rows=rows, read=read, skipped=skipped, file=file, uri=uri, stamp=stamp)
 
 
 def _replaced(main: Source, held_out: Iterable[str]) -> list[Skip]:
