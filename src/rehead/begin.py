@@ -20,7 +20,7 @@ from rehead.data.scan import Readers, scan
 from rehead.data.sources import open_source
 from rehead.errors import MissingExtra, RecipeError, RunError, SourceError, counted
 from rehead.exporting.prefixes import check_backbone
-from rehead.features.engines import check_engine
+from rehead.features.engines import check_engine, resolve
 from rehead.features.extract import check_bad
 from rehead.ground import check_layers
 from rehead.progress import Clock
@@ -160,13 +160,14 @@ def _check(recipe: Recipe, wish: Wish, cache: Path, progress: Log) -> None:
 
 
 def _check_ray(recipe: Recipe, wish: Wish) -> None:
-    """Raises RecipeError for what the nodes of a cluster do not do: they compute on CPUs."""
-    if recipe.engine == "torch" or recipe.device not in ("auto", "cpu"):
-        option = "--engine torch" if recipe.engine == "torch" else f"--device {recipe.device}"
+    """Raises RecipeError where the nodes of a cluster would compute by something else than their CPUs."""
+    name, _ = resolve(*recipe.extracts_by)
+    if name == "torch":
         raise RecipeError(
-            what=f"--ray {wish.ray} and {option} do not go together yet.",
+            what=f"--ray {wish.ray} and the engine torch do not go together yet.",
             why="The nodes of a cluster run the network on their CPUs, by ONNX Runtime or OpenVINO.",
-            fix=f"Leave {option} out.",
+            fix="Pass --engine onnxruntime"
+            + (" --force: the run that is taken up began with another." if wish.resume is not None else "."),
         )
 
 

@@ -22,7 +22,7 @@ from rehead.data.catalog import Catalog, Photo
 from rehead.data.memory import encoded
 from rehead.data.rows import Skip
 from rehead.data.split import fold_numbers, stratified_order
-from rehead.errors import PhotoError, RunError, SourceError, TooManyBad, counted
+from rehead.errors import PhotoError, RunError, SourceError, StoreError, TooManyBad, counted
 from rehead.exporting.prefixes import int8_prefix, ready_prefix
 from rehead.features.decoders import beside
 from rehead.features.engines import Prefix, open_engine, precision_of, resolve
@@ -165,8 +165,15 @@ def extract_missing(
 
 
 def _add_shared(job: Job, order: list[int], store: Store) -> None:
-    """What this job has and those that share do not."""
-    if job.shared is not None and (n := job.shared.add(store, [job.catalog.photos[i].digest for i in order])):
+    """What this job has and those that share do not. Where it may not be added, the job goes on with what it has."""
+    if job.shared is None:
+        return
+    try:
+        n = job.shared.add(store, [job.catalog.photos[i].digest for i in order])
+    except (StoreError, SourceError) as error:
+        job.progress.note(f"{error.what} {error.fix}")
+        return
+    if n:
         job.progress.note(f"Features of {counted(n, 'photo')} are new in {job.shared.address}")
 
 

@@ -126,7 +126,7 @@ def tune(
     """
     settings, from_run = with_bundle(settings, from_run)
     if ray is not None and resume is None:
-        settings = {"device": "cpu", **settings}
+        settings = {"engine": "onnxruntime", **settings}  # the store is then that of CPUs, wherever layers learn
     wish = Wish(source if labels is None else (source, labels), layout, valid, test, preset=recipe, resume=resume,
                 from_run=from_run, track=track, settings=settings, force=force, ray=ray)  # fmt: skip
     place = cache_folder(cache)

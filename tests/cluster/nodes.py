@@ -87,7 +87,31 @@ def in_memory(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
     return told(rehead.tune(pairs, ray=cluster.address, report=False, **where))
 
 
-SCENARIOS = {"plain": plain, "node_killed": node_killed, "poison": poison, "in_memory": in_memory}
+def bucket(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    """Photos that nodes read by themselves: this process reads none but those that the engine is compared on."""
+
+    def nothing(catalog: Catalog, positions: list[int], halted: object) -> Any:
+        assert not positions, "nodes could not read by themselves"
+        return iter(())
+
+    computing._read = nothing
+    return told(rehead.tune(os.environ["ADDRESS"], ray=cluster.address, report=False, **where))
+
+
+def elsewhere(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    """Photos on a disk that nodes do not share: they find none at the path they are told."""
+    computing._place = lambda catalog, photo: f"/nowhere/{photo.path}"
+    return plain(cluster, photos, **where)
+
+
+SCENARIOS = {
+    "plain": plain,
+    "node_killed": node_killed,
+    "poison": poison,
+    "in_memory": in_memory,
+    "bucket": bucket,
+    "elsewhere": elsewhere,
+}
 
 
 def main(scenario: str, photos: str, out: str, cache: str) -> None:

@@ -71,10 +71,10 @@ def test_what_did_not_change_in_a_bucket_is_not_read_again(
     first, read = scanned()
     assert len(read) == 22
     second, read = scanned()
-    assert read == []
+    assert read == ["blue/broken.png"]  # 12 bytes are no photo, and of what is none nothing is remembered
     assert second.photos == first.photos
-    store.client().put_object(Bucket="changing", Key="red/1.png", Body=(folder / "red" / "2.png").read_bytes())
-    assert scanned()[1] == ["red/1.png"]
+    store.client().put_object(Bucket="changing", Key="red/1.png", Body=(folder / "red" / "2.png").read_bytes() + b"0")
+    assert scanned()[1] == ["blue/broken.png", "red/1.png"]
 
 
 def test_a_run_on_a_bucket_is_taken_up_and_reported_from_its_address(
@@ -94,6 +94,9 @@ def test_a_run_on_a_bucket_is_taken_up_and_reported_from_its_address(
         ("s3://nowhere/photos", "there is no such bucket"),
         ("s3://photos/nothing", "There is nothing at s3://photos/nothing"),
         ("gopher://photos/zoo", "Nothing here reads gopher:// addresses"),
+        ("s3://key:secret@photos/zoo", "holds a secret"),
+        ("s3://photos[/zoo", "is no address"),
+        ("file://photos/zoo", "names no file of this machine"),
     ],
 )
 def test_what_is_not_there_is_said(rehead: Program, folder: Path, store: Store, address: str, says: str) -> None:
@@ -101,6 +104,7 @@ def test_what_is_not_there_is_said(rehead: Program, folder: Path, store: Store, 
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+    assert "key:secret" not in done.stderr
 
 
 def test_keys_that_a_store_does_not_know_are_said(rehead: Program, strict_store: Store) -> None:
@@ -136,6 +140,18 @@ def test_features_that_are_shared_are_computed_once(
     assert told[0] == told[1]
 
 
+def test_shared_features_that_may_not_be_added_cost_a_line(
+    rehead: Program, folder: Path, store: Store, tmp_path: Path
+) -> None:
+    done = rehead("tune", folder, "--features", "s3://nobodys/features", "--out", "run", **store.variables)
+    assert done.returncode == 2  # nothing can be listed there: said before anything is computed
+    assert "there is no such bucket" in done.stderr
+    (tmp_path / "team").write_text("a file")
+    done = rehead("tune", folder, "--features", tmp_path / "team" / "deeper", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    assert "Features cannot be written to" in done.stderr
+
+
 def test_a_file_of_shared_features_that_is_damaged_is_computed_again(
     rehead: Program, folder: Path, tmp_path: Path
 ) -> None:
@@ -162,7 +178,7 @@ def test_bytes_of_a_bucket_are_those_of_the_file(
 ) -> None:
     for name, value in store.variables.items():
         monkeypatch.setenv(name, value)
-    opened = open_source("s3://photos/zoo/big ones", cache=tmp_path)
+    opened = open_source("s3://photos/zoo/big%20ones", cache=tmp_path)
     assert len(opened.rows) == 22
     for row in opened.rows:
         assert opened.read(row) == (folder / row.path).read_bytes()

@@ -15,17 +15,18 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from rehead.cluster.connection import Cluster
-from rehead.cluster.parts import Deaths, Shipped, Worker, identify, read_table, table
+from rehead.cluster.parts import Desk, Shipped, Worker, identify, read_table, table
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.rows import Skip
-from rehead.errors import EngineError, PhotoError
+from rehead.errors import ClusterError, EngineError, PhotoError
 from rehead.features.engines import Prefix
 from rehead.features.extract import Batch, Compute, skip_of
-from rehead.parallel import batched
+from rehead.parallel import batched, ordered_map
 
 PART = 32  # photos: half a second of a core, beside which asking for it costs little
 CORES = 4  # of an actor: each has the network in memory once
-SENT = 2_048  # photos whose bytes are on their way at once, some 200 MB
+SENT_BYTES = 512 << 20  # of photos on their way at once: each time actors begin anew, which takes seconds
+READERS = 8  # threads that read them
 TASKS = 2  # of reading, a core: they wait for the store more than they compute
 MOST_TASKS = 256  # each is waited for by a thread here
 ASKED = 4  # parts that a process outside the cluster asks for at once
@@ -43,10 +44,11 @@ class Ray:
         self.at_once = min(MOST_TASKS, TASKS * sum(node.cores for node in cluster.nodes))
         self._identify = ray.remote(identify).options(num_cpus=1 / TASKS, max_retries=-1)
 
-    def identify(self, rows: Sequence[tuple[str, str]], named: bool) -> list[bytes | str]:
+    def identify(self, rows: Sequence[tuple[str, str]], named: bool) -> list[bytes | str | None]:
         import ray
 
-        return list(ray.get(self._identify.remote(list(rows), named)))
+        with _in_words():
+            return list(ray.get(self._identify.remote(list(rows), named)))
 
     def compute(self, catalog: Catalog, positions: Sequence[int], prefix: Prefix, engine: str, view: str) -> Compute:
         if engine not in ("onnxruntime", "openvino"):
@@ -62,8 +64,7 @@ class Ray:
             for batch, absent in pool.results(catalog, _named(catalog, files), halted):
                 sent += absent
                 yield batch
-            for some in batched(sent, SENT):
-                data, bad = _read(catalog, some)
+            for data, bad in _read(catalog, sent, halted):
                 yield [], None, bad
                 for batch, _ in pool.results(catalog, _with_bytes(catalog, data), halted):
                     yield batch
@@ -75,18 +76,16 @@ class _Pool:
     """The actors: as many as the cluster has room for, each of some cores."""
 
     def __init__(self, cluster: Cluster, prefix: Prefix, engine: str, view: str) -> None:
-        import ray
 
-        least = min(node.cores for node in cluster.nodes)
-        self._cores = min(CORES, max(1, least // 2))  # two at least on the smallest node
+        usual = sorted(node.cores for node in cluster.nodes)[len(cluster.nodes) // 2]
+        self._cores = min(CORES, max(1, usual // 2))  # two at least on the usual node; smaller ones may have none
         self._n = sum(node.cores // self._cores for node in cluster.nodes)
         self._shape = prefix.card.shape
         self._settings = {
-            "shipped": ray.put(Shipped.of(prefix)),
+            "desk": _desk(Shipped.of(prefix)),
             "engine": engine,
             "cores": self._cores,
             "view": view,
-            "deaths": ray.remote(Deaths).options(num_cpus=0, max_restarts=-1).remote(),
         }
 
     def results(
@@ -96,11 +95,39 @@ class _Pool:
         tables = list(parts)
         if tables and not halted.is_set():
             run = _run_there if _is_outside() else _run
-            with contextlib.closing(run(tables, self._settings, self._cores, self._n)) as found:
+            with _in_words(), contextlib.closing(run(tables, self._settings, self._cores, self._n)) as found:
                 for part in found:
                     yield read_table(part, catalog, self._shape)
                     if halted.is_set():
                         return
+
+
+def _desk(shipped: Shipped) -> Any:
+    """The actor that workers ask, on the node that the driver is on, or is connected to: they live and die together."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    desk = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote()
+    ray.get(desk.keep.remote(shipped))
+    return desk
+
+
+@contextlib.contextmanager
+def _in_words() -> Iterator[None]:
+    """What ends Ray's work for good is said in our words."""
+    import ray
+
+    try:
+        yield
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        told = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        named = [line for line in told if type(getattr(error, "cause", error)).__name__ in line]
+        raise ClusterError(
+            what="The Ray cluster gave up on the work.",
+            why=[*told[:1], *named][-1][:300],
+            fix="Look at it with `ray status`, and run the command again: what had arrived is kept.",
+        ) from error
 
 
 def _is_outside() -> bool:
@@ -180,14 +207,30 @@ def _with_bytes(catalog: Catalog, data: Mapping[int, bytes]) -> Iterator[Any]:
         yield table(part, [None] * len(part), digests, [data[i] for i in part])
 
 
-def _read(catalog: Catalog, positions: Sequence[int]) -> tuple[dict[int, bytes], dict[int, Skip]]:
-    """The bytes of photos by their positions, and what could not be read."""
+def _read(
+    catalog: Catalog, positions: Sequence[int], halted: threading.Event
+) -> Iterator[tuple[dict[int, bytes], dict[int, Skip]]]:
+    """The bytes of photos by their positions, and what could not be read; as many at a time as memory is given to."""
+
+    def read(i: int) -> bytes | Skip:
+        try:
+            return catalog.read(catalog.photos[i])
+        except (PhotoError, OSError) as error:
+            return skip_of(catalog.photos[i], error)
+
     data: dict[int, bytes] = {}
     bad: dict[int, Skip] = {}
-    for i in positions:
-        photo = catalog.photos[i]
-        try:
-            data[i] = catalog.read(photo)
-        except (PhotoError, OSError) as error:
-            bad[i] = skip_of(photo, error)
-    return data, bad
+    n_bytes = 0
+    with contextlib.closing(ordered_map(read, positions, workers=READERS, ahead=2 * READERS)) as found:
+        for i, got in zip(positions, found, strict=True):
+            if isinstance(got, Skip):
+                bad[i] = got
+            else:
+                data[i], n_bytes = got, n_bytes + len(got)
+            if halted.is_set():
+                return
+            if n_bytes >= SENT_BYTES:
+                yield data, bad
+                data, bad, n_bytes = {}, {}, 0
+    if data or bad:
+        yield data, bad

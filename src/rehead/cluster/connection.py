@@ -10,10 +10,10 @@ import importlib.util
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +24,7 @@ LOCAL, AUTO = "local", "auto"
 ANSWER_S = 5.0  # for a first answer of an address, before Ray, which waits for minutes, is told of it
 ASK_S = 120.0  # for a node to say what it has: a worker is begun there, and imports
 SAME = ("rehead", "onnxruntime", "numpy", "pillow")  # what decides a feature's bits
+BESIDE = ("openvino", "pillow-heif")  # the same, where this machine has them
 PORTS = {"ray": 10001, "": 6379}
 
 
@@ -60,7 +61,7 @@ def connected(address: str) -> Iterator[Cluster]:
     if importlib.util.find_spec("ray") is None:
         raise MissingExtra("ray", "ray", f"--ray {address}")
     _check_answers(address)
-    with _settings(address):
+    with _settings():
         import ray
 
         is_ours = not ray.is_initialized()
@@ -73,9 +74,9 @@ def connected(address: str) -> Iterator[Cluster]:
                     what=f"The Ray cluster {address} has no node with a core to use.",
                     fix="Add one to it: ray start --address=HEAD:6379",
                 )
-            if address != LOCAL:
+            if address != LOCAL or not is_ours:
                 _check_same(_asked(nodes), address)
-            yield Cluster(address, nodes)
+            yield Cluster(address if is_ours else "the Ray that this program began", nodes)
         finally:
             if is_ours:
                 ray.shutdown()
@@ -85,12 +86,11 @@ def _begin(address: str) -> None:
     import ray
 
     settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    where = {"num_cpus": n_cores(), "include_dashboard": False} if address == LOCAL else {}
     try:
-        if address == LOCAL:
-            ray.init(address="local", num_cpus=n_cores(), include_dashboard=False, **settings)
-        else:
-            ray.init(address=address, **settings)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        with _hushed():
+            ray.init(address=address, **where, **settings)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise _cannot_connect(address, error) from error
 
 
@@ -102,6 +102,12 @@ def _cannot_connect(address: str, error: Exception) -> ClusterError:
             why=" ".join(said.split()),
             fix="Install the cluster's versions here, or these there: pip install ray==VERSION",
         )
+    if "uthenticat" in said or "token" in said.lower():
+        return ClusterError(
+            what=f"The Ray cluster {address} wants a token that this machine has not.",
+            why=said.splitlines()[0],
+            fix="Bring the cluster's: `ray get-auth-token` there; here RAY_AUTH_MODE=token, and it in RAY_AUTH_TOKEN.",
+        )
     if address == AUTO and "RAY_ADDRESS" not in os.environ:
         return ClusterError(
             what="No Ray cluster runs here.",
@@ -111,7 +117,8 @@ def _cannot_connect(address: str, error: Exception) -> ClusterError:
     return ClusterError(
         what=f"The Ray cluster {address} cannot be used.",
         why=said.splitlines()[0] if said else type(error).__name__,
-        fix="Look whether it runs: ray status --address=HOST:6379",
+        fix="Look whether it runs: ray status --address=HOST:6379"
+        + ("" if "RAY_AUTH_MODE" in os.environ else "; if it asks for a token, set RAY_AUTH_MODE=token."),
     )
 
 
@@ -152,7 +159,7 @@ def _nodes() -> Iterator[Node]:
 def here() -> dict[str, str]:
     """The versions, on the machine that runs this, of what decides a feature's bits; "" for what is not there."""
     found = {}
-    for name in SAME:
+    for name in (*SAME, *BESIDE):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -189,13 +196,13 @@ def _check_same(answers: Mapping[str, Mapping[str, str]], address: str) -> None:
     """Raises ClusterError where a node has not what this machine has: features would be others there."""
     ours = here()
     for node, theirs in answers.items():
-        lacking = [name for name in SAME if not theirs.get(name)]
+        lacking = [name for name in (*SAME, *BESIDE) if ours[name] and not theirs.get(name)]
         if lacking:
             raise ClusterError(
                 what=f"The node {node} of the Ray cluster {address} has no {', '.join(lacking)}.",
-                fix='Install it on every node: pip install "rehead[head,ray]"',
+                fix=f"Install on every node what is here: pip install {' '.join(lacking)}",
             )
-        if other := [name for name in SAME if theirs[name] != ours[name]]:
+        if other := [name for name in (*SAME, *BESIDE) if theirs[name] != ours[name]]:
             name = other[0]
             raise ClusterError(
                 what=f"The node {node} has {name} {theirs[name]}, and this machine {ours[name]}.",
@@ -205,17 +212,33 @@ def _check_same(answers: Mapping[str, Mapping[str, str]], address: str) -> None:
 
 
 @contextlib.contextmanager
-def _settings(address: str) -> Iterator[None]:
-    """What Ray reads from variables, where they do not say it: no report of usage, no lines of its own between ours, and the
-    token that this machine has for clusters that ask for one. Variables are as they were when the block ends."""
+def _hushed() -> Iterator[None]:
+    """Nothing is written to standard error. Ray's C++ code writes there by itself, from then on by the level that it was begun
+    with, and says in a line that it does; it warns of how Ray Data begins its actors."""
+    if "RAY_BACKEND_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+@contextlib.contextmanager
+def _settings() -> Iterator[None]:
+    """What Ray reads from variables, where they do not say it: no report of usage, and no lines of its own between ours.
+    Variables are as they were when the block ends."""
     before = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
     wanted = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a warning of what a later version will do
-        "RAY_BACKEND_LOG_LEVEL": "fatal",
     }
-    if address != LOCAL and ("RAY_AUTH_TOKEN" in before or (Path.home() / ".ray" / "auth_token").is_file()):
-        wanted["RAY_AUTH_MODE"] = "token"
     os.environ.update(wanted | before)
     try:
         yield

@@ -7,10 +7,12 @@ as absent.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,7 @@ from rehead.data.buckets import is_address, read_address
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.rows import Skip
 from rehead.data.scan import identified
-from rehead.errors import SourceError
+from rehead.errors import ReheadError
 from rehead.features.decoders import File, bytes_of
 from rehead.features.engines import ENGINES, Prefix
 from rehead.features.extract import Batch, computed
@@ -55,23 +57,33 @@ class Shipped:
             return open_by(prefix)
 
 
-def identify(rows: list[tuple[str, str]], named: bool) -> list[bytes | str]:
-    """`scan.identified` of what is at each address, with its path."""
+def identify(rows: list[tuple[str, str]], named: bool) -> list[bytes | str | None]:
+    """`scan.identified` of what is at each address, with its path; None where this node has no way to it."""
 
-    def one(row: tuple[str, str]) -> bytes | str:
-        return identified(partial(read_address, row[0]), row[1], named)
+    def one(row: tuple[str, str]) -> bytes | str | None:
+        try:
+            return identified(partial(read_address, row[0]), row[1], named)
+        except ReheadError:
+            return None
 
     return list(ordered_map(one, rows, workers=READERS, ahead=2 * READERS))
 
 
-class Deaths:
-    """An actor that knows what was begun and never ended: what a process had in hand when it was killed, or killed itself.
-
-    Ray begins such a part anew, for ever: this is how a photo is found on which it dies each time.
+class Desk:
+    """An actor beside the driver that the workers ask: for the prefix, and for what was begun and never ended, which a process
+    had in hand when it was killed, or killed itself. Ray begins such a part anew, for ever: so the photo is found on which it
+    dies each time.
     """
 
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()
+        self._shipped: Shipped | None = None
+
+    def keep(self, shipped: Shipped) -> None:
+        self._shipped = shipped
+
+    def prefix(self) -> Shipped | None:
+        return self._shipped
 
     def begin(self, key: str) -> int:
         """How many times this was begun before and not ended."""
@@ -82,15 +94,49 @@ class Deaths:
         del self._begun[key]
 
 
+class Turns:
+    """Threads that work together, or one of them alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._n_together, self._is_alone = 0, False
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_alone)
+            self._n_together += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._n_together -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_alone)
+            self._is_alone = True
+            self._changed.wait_for(lambda: not self._n_together)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_alone = False
+                self._changed.notify_all()
+
+
 class Worker:
     """An actor that computes features, of several parts at once where it has several cores."""
 
-    def __init__(self, shipped: Any, engine: str, cores: int, view: str, deaths: Any) -> None:
-        """shipped: a reference to a `Shipped`. deaths: the handle of a `Deaths`."""
+    def __init__(self, desk: Any, engine: str, cores: int, view: str) -> None:
+        """desk: the handle of a `Desk`."""
         import ray
 
-        prefix: Shipped = ray.get(shipped)
-        self._deaths = deaths
+        prefix: Shipped = ray.get(desk.prefix.remote())
+        self._desk = desk
+        self._turns = Turns()
         self._engine = prefix.opened(lambda here: ENGINES[engine](here, "cpu", cores))
         self._decode = partial(stored_views, view, prefix.card.preprocess)
 
@@ -106,21 +152,23 @@ class Worker:
         there, whole = [i for i in rows if i not in found], f"part {columns['position'][0]}"
         alone = self._begin(whole) > 0
         for batch in batched(there, 1 if alone else self._engine.batch):
-            good, features, bad = self._alone(catalog, batch[0]) if alone else self._computed(catalog, batch)
+            if alone:
+                with self._turns.alone():  # else a part beside it would be taken for what ended the process
+                    good, features, bad = self._alone(catalog, batch[0])
+            else:
+                with self._turns.together():
+                    good, features, bad = self._computed(catalog, batch)
             found |= {i: skip.reason for i, skip in bad.items()}
             if features is not None:
                 halves = np.clip(features, -LARGEST, LARGEST).astype("<f2")
                 found |= {i: row.tobytes() for i, row in zip(good, halves, strict=True)}
-        self._deaths.end.remote(whole)
+        self._desk.end.remote(whole)
         return _table(columns["position"], [found[i] for i in rows])
 
     def _begin(self, key: str) -> int:
         import ray
 
-        try:
-            return int(ray.get(self._deaths.begin.remote(key)))
-        except ray.exceptions.RayError:  # it died itself, and knows nothing any more
-            return 0
+        return int(ray.get(self._desk.begin.remote(key)))
 
     def _alone(self, catalog: Catalog, i: int) -> Batch:
         """One photo of a part that was not ended, which may be the one that ended it."""
@@ -129,7 +177,7 @@ class Worker:
             reason = f"could not be computed: the process that tried to ended, {n} times"
             return [], None, {i: Skip(catalog.photos[i].path, reason)}
         batch = self._computed(catalog, [i])
-        self._deaths.end.remote(key)
+        self._desk.end.remote(key)
         return batch
 
     def _computed(self, catalog: Catalog, batch: list[int]) -> Batch:
@@ -159,7 +207,7 @@ def _bytes(photo: Photo, data: bytes | None) -> bytes | None:
 
     try:
         data = read_address(photo.path)
-    except (OSError, SourceError):
+    except (OSError, ReheadError):
         return None
     return data if blake3.blake3(data).digest() == photo.digest else None
 

@@ -12,7 +12,7 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 from rehead.data.folders import EXAMPLES, READERS, recognised
@@ -23,19 +23,29 @@ from rehead.errors import MissingExtra, SourceError
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 REFUSALS = (  # what a store's answer holds -> what it means, and what to do
-    ("NO_SUCH_BUCKET", "there is no such bucket", "Check the spelling of the bucket, and its region."),
     (
-        "ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|INVALID_SIGNATURE|403|credential|Unauthorized|401",
-        "the store does not let this machine read there",
-        "Bring credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile (AWS_PROFILE); "
-        "s3://anonymous@BUCKET for what is public.",
+        r"NO_SUCH_BUCKET|Bucket '.*' not found|bucket does not exist",
+        "there is no such bucket",
+        "Check the spelling of the bucket, and its region.",
     ),
     (
-        "NETWORK_CONNECTION|resolve host|onnect|timed? ?out",
+        r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|INVALID_SIGNATURE|HTTP (status|response code:?) 40[13]"
+        r"|\bcredentials\b|UNAUTHENTICATED|PERMISSION_DENIED|Unauthorized",
+        "the store does not let this machine read there",
+        "{keys}",
+    ),
+    (
+        r"NETWORK_CONNECTION|could ?n[o']t (resolve|connect)|failed to connect|timed ?out|UNAVAILABLE",
         "the store cannot be reached",
-        "Check the network; another endpoint is named by AWS_ENDPOINT_URL.",
+        "Check the network, and the address of the store where it is one of your own ({endpoint}).",
     ),
 )
+KEYS = {
+    "s3": "Bring credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile (AWS_PROFILE); "
+    "s3://anonymous@BUCKET for what is public.",
+    "gs": "Bring credentials: GOOGLE_APPLICATION_CREDENTIALS; gs://anonymous@BUCKET for what is public.",
+}
+ENDPOINTS = {"s3": "AWS_ENDPOINT_URL"}
 
 
 def is_address(source: object) -> bool:
@@ -44,9 +54,33 @@ def is_address(source: object) -> bool:
 
 
 def local_path(address: str) -> Path | None:
-    """The path that a file:// address names, None for others."""
-    parts = urlsplit(address)
-    return Path(url2pathname(parts.path)) if parts.scheme.lower() == "file" else None
+    """The path that a file:// address names, None for others. Raises SourceError where it is not one of this machine."""
+    parts = split(address)
+    if parts.scheme.lower() != "file":
+        return None
+    if parts.netloc not in ("", "localhost") or not parts.path:
+        raise SourceError(
+            what=f"{address} names no file of this machine.",
+            why=f"What stands behind the two strokes is a machine's name, {parts.netloc!r}." if parts.netloc else "",
+            fix="Write the full path with three: file:///full/path, or without file:// as it is.",
+        )
+    return Path(url2pathname(parts.path))
+
+
+def split(address: str) -> SplitResult:
+    """The parts of an address; a "#" belongs to its path. Raises SourceError for what is none, and for one with a secret in it:
+    addresses are written into runs."""
+    try:
+        parts = urlsplit(address.replace("#", "%23"))
+        has_secret = bool(parts.password)
+    except ValueError as error:
+        raise SourceError(what=f"{address} is no address.", why=f"{error}.", fix="Check its spelling.") from error
+    if has_secret:
+        raise SourceError(
+            what=f"An address of {parts.hostname} holds a secret, which would be written into the run.",
+            fix=KEYS.get(parts.scheme.lower(), "Bring credentials as its library takes them from the environment."),
+        )
+    return parts
 
 
 def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
@@ -57,8 +91,8 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
             why=f"Possible are auto, {', '.join(READERS)}.",
             fix="Leave --layout out: the layout is recognised.",
         )
-    parts = urlsplit(address)
-    prefix = parts.path.rstrip("/")
+    parts = split(address)
+    prefix = unquote(parts.path).rstrip("/")
     stamps = _listed(address, request)
     paths = list(stamps)
     name, reading = (layout, READERS[layout](paths)) if layout != "auto" else recognised(paths, request.classes)
@@ -73,7 +107,7 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
         return urlunsplit(parts._replace(path=quote(f"{prefix}/{row.path}")))
 
     return Source(
-        name=short_name(PurePosixPath(parts.path).name or parts.netloc),
+        name=short_name(PurePosixPath(prefix).name or parts.netloc.rpartition("@")[2]),
         layout=name,
         rows=reading.rows,
         read=lambda row: read_address(uri(row)),
@@ -85,7 +119,7 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
 
 def read_address(address: str) -> bytes:
     """The bytes at an address. Raises OSError; FileNotFoundError where there are none."""
-    parts = urlsplit(address)
+    parts = split(address)
     store, path = _store(urlunsplit(parts._replace(path="")), parts.path)
     with store.open_input_stream(path) as file:
         return bytes(file.read())
@@ -97,18 +131,18 @@ class Folder(Protocol):
     def names(self, below: str) -> list[str]:
         """The files in a folder of it, sorted; none where it is not there."""
 
-    def read(self, name: str) -> bytes:
-        """Raises OSError."""
+    def open(self, name: str) -> Any:
+        """A file for pyarrow, of which a part may be read. Raises OSError."""
 
     def write(self, name: str, data: bytes) -> None:
-        """The file is there whole, or as it was. Raises OSError."""
+        """The file is there when this is done. Raises OSError."""
 
 
 def open_folder(address: str) -> Folder:
     """The folder at an address or a path. Raises SourceError where it cannot be listed, MissingExtra without pyarrow."""
     here = local_path(address) if is_address(address) else Path(address).expanduser()
     folder: Folder = Here(here) if here is not None else There(address)
-    folder.names("")
+    folder.names("")  # which says what is wrong with it
     return folder
 
 
@@ -128,35 +162,35 @@ class Here:
             raise refused(str(self._root), error) from error
         return [str(PurePosixPath(below, name)) for name in found if not is_leftover(name)]
 
-    def read(self, name: str) -> bytes:
-        return (self._root / name).read_bytes()
+    def open(self, name: str) -> Any:
+        return (self._root / name).open("rb")
 
     def write(self, name: str, data: bytes) -> None:
         write_bytes(self._root / name, data)
 
 
 class There:
-    """In a bucket, where a file is there when the last of it was written."""
+    """In a bucket."""
 
     def __init__(self, address: str) -> None:
-        self._parts = urlsplit(address)
+        self._parts = split(address)
         self._base = urlunsplit(self._parts._replace(path=""))
-        _opened(self._base)
 
     def names(self, below: str) -> list[str]:
         from pyarrow.fs import FileSelector, FileType
 
-        store, path = self._at(below)
         try:
+            store, path = self._at(below)
+            if not below and "/" in path and store.get_file_info(path.partition("/")[0]).type == FileType.NotFound:
+                raise OSError(f"Bucket '{path.partition('/')[0]}' not found")
             found = store.get_file_info(FileSelector(path, allow_not_found=True))
         except (OSError, ValueError) as error:
             raise refused(urlunsplit(self._parts), error) from error
         return sorted(str(PurePosixPath(below, one.base_name)) for one in found if one.type == FileType.File)
 
-    def read(self, name: str) -> bytes:
+    def open(self, name: str) -> Any:
         store, path = self._at(name)
-        with store.open_input_stream(path) as file:
-            return bytes(file.read())
+        return store.open_input_file(path)
 
     def write(self, name: str, data: bytes) -> None:
         store, path = self._at(name)
@@ -172,7 +206,7 @@ def _listed(address: str, request: Request) -> dict[str, Stamp | None]:
     from pyarrow.fs import FileSelector, FileType
 
     request.progress.phase("Listing", None, "files")
-    parts = urlsplit(address)
+    parts = split(address)
     try:
         store, root = _store(urlunsplit(parts._replace(path="")), parts.path)
         found = store.get_file_info(FileSelector(root, recursive=True))
@@ -210,8 +244,8 @@ def _opened(base: str) -> tuple[Any, str]:
     try:
         store, root = FileSystem.from_uri(base)
         return store, str(root)
-    except (ArrowException, ValueError) as error:
-        if "nrecognized filesystem" not in str(error):
+    except (ArrowException, OSError, ValueError, ImportError) as error:
+        if "nrecognized filesystem" not in str(error) and not isinstance(error, ImportError):
             raise refused(base, error) from error
     try:
         from fsspec.core import url_to_fs
@@ -228,9 +262,11 @@ def _opened(base: str) -> tuple[Any, str]:
 
 def refused(address: str, error: Exception) -> SourceError:
     """The error for what a store answered."""
-    said = " ".join(str(error).split())
+    said, scheme = " ".join(str(error).split()), urlsplit(address).scheme.lower()
+    keys = KEYS.get(scheme, "Bring credentials as its library takes them from the environment.")
     for pattern, meaning, fix in REFUSALS:
         if re.search(pattern, said, re.IGNORECASE):
+            fix = fix.format(keys=keys, endpoint=ENDPOINTS.get(scheme, "an endpoint"))
             return SourceError(what=f"{address} cannot be listed: {meaning}.", why=said[:300], fix=fix)
     if isinstance(error, FileNotFoundError):
         return SourceError(

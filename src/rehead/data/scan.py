@@ -44,8 +44,8 @@ class Readers(Protocol):
 
     at_once: int
 
-    def identify(self, rows: Sequence[tuple[str, str]], named: bool) -> list[bytes | str]:
-        """`identified` of each (address, path)."""
+    def identify(self, rows: Sequence[tuple[str, str]], named: bool) -> list[bytes | str | None]:
+        """`identified` of each (address, path); None of one that they have no way to."""
 
 
 def scan(
@@ -99,7 +99,7 @@ def _identified(
     found: list[tuple[Row, bytes]] = []
     identify = functools.partial(_identify, source, named)
     how = At(identify, min(MAX_WORKERS, max(2, n_cores())), CHUNK)
-    if source.rows and source.uri(source.rows[0]) is not None:
+    if any(source.uri(row) is not None for row in source.rows):
         how = replace(how, at_once=FAR_WORKERS, chunk=FAR_CHUNK)
         if readers is not None:
             how = replace(
@@ -196,10 +196,15 @@ def _identify(source: Source, named: bool, chunk: Chunk) -> list[bytes | str]:
 
 
 def _identify_there(source: Source, named: bool, readers: Readers, chunk: Chunk) -> list[bytes | str]:
-    """The same by other machines, of those that are not known."""
-    unknown = [(str(_place(source, row)), row.path) for row, look in chunk if look.digest is None]
-    told = iter(readers.identify(unknown, named) if unknown else [])
-    return [look.digest or next(told) for _, look in chunk]
+    """The same by other machines, of those that have an address and are not known."""
+    uris = {
+        n: uri for n, (row, look) in enumerate(chunk) if look.digest is None and (uri := source.uri(row)) is not None
+    }
+    asked = [(uri, chunk[n][0].path) for n, uri in uris.items()]
+    told = dict(zip(uris, readers.identify(asked, named), strict=True)) if asked else {}
+    here = [n for n in range(len(chunk)) if told.get(n) is None]
+    found = told | dict(zip(here, _identify(source, named, [chunk[n] for n in here]), strict=True))
+    return [one for n in range(len(chunk)) if (one := found[n]) is not None]
 
 
 def identified(read: Callable[[], bytes], path: str, named: bool) -> bytes | str:

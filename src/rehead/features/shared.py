@@ -3,23 +3,25 @@
     ADDRESS/<identity of the store>/part-<of what it holds>.parquet    digest: 32 bytes; features: little-endian float16
 
 A job fetches what it lacks into its own store before it computes anything, and adds what is new when it has computed. A file
-is there whole or not at all and never changes, so any number of jobs may add at once; the worst is that two add the same. One
-that cannot be read is passed over: its photos are computed again, and added in another.
+never changes, so any number of jobs may add at once; the worst is that two add the same. One that cannot be read, or holds what
+are no features, is passed over: its photos are computed again, and added in another.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rehead.data.buckets import Folder, open_folder
 from rehead.errors import StoreError
 from rehead.features.store import Store
 from rehead.parallel import batched
 
-ROWS = 8_192  # photos a file: 21 MB of 1,280 features each
+FILE_BYTES = 32 << 20  # of features: 12,000 photos of 1,280 each
 
 
 class Shared:
@@ -31,14 +33,16 @@ class Shared:
             raise StoreError(what="--features has an empty name.", fix="Name a folder or a bucket, or leave it out.")
         self.address = address
         self._folder: Folder = open_folder(address)
+        self._known: dict[str, set[bytes]] = {}  # what is in each file, which never changes
 
     def fetch(self, store: Store, digests: Sequence[bytes]) -> int:
         """Puts into the store what is here of these photos, and gives their number."""
         wanted, n = set(digests), 0
         for name in self._names(store) if wanted else ():
-            rows = self._read(name)
-            found = {digest: row for digest, row in rows if digest in wanted}
-            store.put((digest, np.frombuffer(row, "<f2").reshape(store.shape)) for digest, row in found.items())
+            if not wanted & self._digests(name):
+                continue
+            found = {digest: row for digest, row in self._rows(name, store.shape) if digest in wanted}
+            store.put(found.items())
             wanted -= found.keys()
             n += len(found)
             if not wanted:
@@ -46,30 +50,42 @@ class Shared:
         return n
 
     def add(self, store: Store, digests: Sequence[bytes]) -> int:
-        """Adds what the store has of these photos and is not here, and gives their number."""
-        there = {digest for name in self._names(store) for digest, _ in self._read(name, features=False)}
+        """Adds what the store has of these photos and is not here, and gives their number. Raises StoreError."""
+        there: set[bytes] = set().union(*(self._digests(name) for name in self._names(store)))
         absent = set(store.missing(digests)) | there
         new = [digest for digest in dict.fromkeys(digests) if digest not in absent]
-        for part in batched(new, ROWS):
+        for part in batched(new, max(1, FILE_BYTES // (2 * math.prod(store.shape)))):
             self._write(store, part)
         return len(new)
 
     def _names(self, store: Store) -> list[str]:
         return [name for name in self._folder.names(store.folder.name) if name.endswith(".parquet")]
 
-    def _read(self, name: str, *, features: bool = True) -> Iterator[tuple[bytes, bytes]]:
-        """Digests and features of a file; nothing of one that is damaged."""
+    def _digests(self, name: str) -> set[bytes]:
+        """The photos in a file."""
+        if name not in self._known:
+            self._known[name] = set(self._column(name, "digest"))
+        return self._known[name]
+
+    def _rows(self, name: str, shape: tuple[int, ...]) -> Iterator[tuple[bytes, NDArray[np.float16]]]:
+        """Digests and features of a file, of those that are some."""
+        for digest, row in zip(self._column(name, "digest"), self._column(name, "features"), strict=False):
+            if not isinstance(row, bytes) or len(row) != 2 * math.prod(shape):
+                continue
+            values = np.frombuffer(row, "<f2").reshape(shape)
+            if np.isfinite(values).all():
+                yield digest, values
+
+    def _column(self, name: str, column: str) -> list[Any]:
+        """A column of a file, of which no more is read; nothing of one that is damaged."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(
-                pa.BufferReader(self._folder.read(name)), columns=["digest", "features"][: 1 + features]
-            )
+            with self._folder.open(name) as file:
+                return list(pq.read_table(file, columns=[column])[column].to_pylist())
         except (pa.ArrowException, OSError, KeyError):
-            return
-        rows = table["features"].to_pylist() if features else [b""] * len(table)
-        yield from zip(table["digest"].to_pylist(), rows, strict=True)
+            return []
 
     def _write(self, store: Store, digests: list[bytes]) -> None:
         import blake3
@@ -87,9 +103,10 @@ class Shared:
         name = f"{store.folder.name}/part-{blake3.blake3(b''.join(digests)).hexdigest()[:32]}.parquet"
         try:
             self._folder.write(name, sink.getvalue().to_pybytes())
-        except OSError as error:
+        except (pa.ArrowException, OSError) as error:
             raise StoreError(
                 what=f"Features cannot be written to {self.address}.",
                 why=" ".join(str(error).split())[:300],
-                fix="Name a folder or bucket that you may write to with --features, or leave it out: they are kept here too.",
+                fix="They are kept here.",
             ) from error
+        self._known[name] = set(digests)
