@@ -80,6 +80,20 @@ def test_what_is_missing_is_said_with_what_to_install(command: list[str], tmp_pa
     assert f'pip install "rehead[{"tune" if command == ["backbones"] else "head"}]"' in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        (["s3://bucket/photos"], "parquet"),
+        ([".", "--features", "s3://b/f"], "parquet"),
+        ([".", "--ray", "local"], "ray"),
+    ],
+)
+def test_what_buckets_and_clusters_need_is_said(words: list[str], extra: str, tmp_path: Path) -> None:
+    done = light("head", "tune", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f'pip install "rehead[{extra}]"' in done.stderr, done.stderr
+
+
 @pytest.fixture
 def server(bundle: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     with socket.socket() as free:

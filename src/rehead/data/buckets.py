@@ -177,10 +177,10 @@ class There:
         self._base = urlunsplit(self._parts._replace(path=""))
 
     def names(self, below: str) -> list[str]:
-        from pyarrow.fs import FileSelector, FileType
-
         try:
             store, path = self._at(below)
+            from pyarrow.fs import FileSelector, FileType  # which is there: the store was opened by it
+
             if not below and "/" in path and store.get_file_info(path.partition("/")[0]).type == FileType.NotFound:
                 raise OSError(f"Bucket '{path.partition('/')[0]}' not found")
             found = store.get_file_info(FileSelector(path, allow_not_found=True))
@@ -203,12 +203,12 @@ class There:
 
 def _listed(address: str, request: Request) -> dict[str, Stamp | None]:
     """The paths below an address, sorted, without hidden ones and what systems leave behind; of each its stamp."""
-    from pyarrow.fs import FileSelector, FileType
-
     request.progress.phase("Listing", None, "files")
     parts = split(address)
     try:
         store, root = _store(urlunsplit(parts._replace(path="")), parts.path)
+        from pyarrow.fs import FileSelector, FileType  # which is there: the store was opened by it
+
         found = store.get_file_info(FileSelector(root, recursive=True))
     except (OSError, ValueError) as error:
         raise refused(address, error) from error
