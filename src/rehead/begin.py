@@ -58,6 +58,14 @@ class Wish:
         if self.source is None and self.resume is None:
             raise SourceError(what="No photos are named.", fix="Name a folder of labelled photos: rehead tune photos/")
         chosen_trackers(self.track)
+        device = self.settings.get("device", "auto")
+        if self.ray is not None and (device not in ("auto", "cpu") or self.settings.get("engine") == "torch"):
+            option = "--engine torch" if device in ("auto", "cpu") else f"--device {device}"
+            raise RecipeError(
+                what=f"--ray {self.ray} and {option} do not go together yet.",
+                why="The nodes of a cluster run the network on their CPUs, by ONNX Runtime or OpenVINO.",
+                fix=f"Leave {option} out, or --ray.",
+            )
         if self.resume is not None and self.from_run is not None:
             raise RunError(
                 what="--from begins a new run, and --resume goes on with one.",

@@ -171,7 +171,7 @@ def _add_shared(job: Job, order: list[int], store: Store) -> None:
     try:
         n = job.shared.add(store, [job.catalog.photos[i].digest for i in order])
     except (StoreError, SourceError) as error:
-        job.progress.note(f"{error.what} {error.fix}")
+        job.progress.note(f"{error.what} {error.why} {error.fix}")
         return
     if n:
         job.progress.note(f"Features of {counted(n, 'photo')} are new in {job.shared.address}")

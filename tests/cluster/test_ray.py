@@ -219,6 +219,7 @@ def test_cats_and_dogs_by_two_workers_are_those_of_one_machine(cache: Path, data
         (("--ray", "http://127.0.0.1"), "names no cluster"),
         (("--ray", "auto"), "No Ray cluster runs here."),
         (("--ray", "local", "--engine", "torch"), "do not go together yet"),
+        (("--ray", "local", "--device", "cuda"), "do not go together yet"),
     ],
 )
 def test_what_cannot_be_is_said(folder: Path, cache: Path, tmp_path: Path, words: tuple[str, ...], says: str) -> None:

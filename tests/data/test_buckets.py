@@ -96,6 +96,7 @@ def test_a_run_on_a_bucket_is_taken_up_and_reported_from_its_address(
         ("gopher://photos/zoo", "Nothing here reads gopher:// addresses"),
         ("s3://key:secret@photos/zoo", "holds a secret"),
         ("s3://photos[/zoo", "is no address"),
+        ("s3://", "names no bucket"),
         ("file://photos/zoo", "names no file of this machine"),
     ],
 )
@@ -152,14 +153,16 @@ def test_shared_features_that_may_not_be_added_cost_a_line(
     assert "Features cannot be written to" in done.stderr
 
 
+@pytest.mark.parametrize("how", ["cut off", "a bit"])
 def test_a_file_of_shared_features_that_is_damaged_is_computed_again(
-    rehead: Program, folder: Path, tmp_path: Path
+    rehead: Program, folder: Path, tmp_path: Path, how: str
 ) -> None:
     words = ("tune", folder, "--features", tmp_path / "team", "--out")
     done = rehead(*words, "first", REHEAD_CACHE=str(tmp_path / "first-cache"))
     assert done.returncode == 0, done.stderr
     [part] = (tmp_path / "team").glob("*/*.parquet")
-    part.write_bytes(part.read_bytes()[:-100])
+    data = part.read_bytes()
+    part.write_bytes(data[:20_000] + bytes([data[20_000] ^ 1]) + data[20_001:] if how == "a bit" else data[:-100])
     done = rehead(*words, "second", REHEAD_CACHE=str(tmp_path / "second-cache"))
     assert done.returncode == 0, done.stderr
     assert "Features of 21 photos are new in" in done.stderr

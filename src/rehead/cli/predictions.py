@@ -15,8 +15,9 @@ from rehead.bundle_facts import Task
 from rehead.cli.arguments import as_bytes, output_failed
 from rehead.cli.named import Named, found
 from rehead.cli.tables import as_unicode, printable
+from rehead.data.buckets import is_address
 from rehead.durable import FULL, replaced_file
-from rehead.errors import DiskFull, PhotoError, RecipeError, ReheadError, nearest
+from rehead.errors import DiskFull, PhotoError, RecipeError, ReheadError, SourceError, nearest
 from rehead.predict import load
 from rehead.prediction import Prediction
 
@@ -33,6 +34,11 @@ def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: P
     if form not in WRITERS:
         raise RecipeError(
             what=f"--format cannot be {form!r}.", why=f"One of: {', '.join(WRITERS)}.", fix=nearest(form, WRITERS)
+        )
+    if addresses := [pattern for pattern in patterns if is_address(pattern)]:
+        raise SourceError(
+            what=f"rehead predict reads files, and {addresses[0]} is the address of a store.",
+            fix="Copy the photos first. Labelled ones are verified where they are: rehead verify BUNDLE s3://bucket/photos",
         )
     model = load(bundle, variant=variant)
     rows, again = itertools.tee(found(patterns) if out is None else _spared(found(patterns), bundle, out))

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
@@ -30,6 +32,7 @@ READERS = 8  # threads that read them
 TASKS = 2  # of reading, a core: they wait for the store more than they compute
 MOST_TASKS = 256  # each is waited for by a thread here
 ASKED = 4  # parts that a process outside the cluster asks for at once
+DRAINED_S = 10.0  # for what is under way when the job is to end; of very many parts not all come back
 UNDER_WAY = 2  # parts for each core of an actor: the next is there when one is done
 
 
@@ -96,9 +99,13 @@ class _Pool:
         if tables and not halted.is_set():
             run = _run_there if _is_outside() else _run
             with _in_words(), contextlib.closing(run(tables, self._settings, self._cores, self._n)) as found:
+                ends = math.inf
                 for part in found:
                     yield read_table(part, catalog, self._shape)
-                    if halted.is_set():
+                    if halted.is_set() and ends == math.inf:
+                        self._settings["desk"].halt.remote()  # parts that wait come back empty, those under way whole
+                        ends = time.monotonic() + DRAINED_S
+                    if time.monotonic() > ends:
                         return
 
 

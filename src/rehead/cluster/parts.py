@@ -78,6 +78,7 @@ class Desk:
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()
         self._shipped: Shipped | None = None
+        self._halted = False
 
     def keep(self, shipped: Shipped) -> None:
         self._shipped = shipped
@@ -85,8 +86,14 @@ class Desk:
     def prefix(self) -> Shipped | None:
         return self._shipped
 
+    def halt(self) -> None:
+        """From now on nothing is begun."""
+        self._halted = True
+
     def begin(self, key: str) -> int:
-        """How many times this was begun before and not ended."""
+        """How many times this was begun before and not ended; -1 where nothing is to be begun any more."""
+        if self._halted:
+            return -1
         self._begun[key] += 1
         return self._begun[key] - 1
 
@@ -142,6 +149,10 @@ class Worker:
 
     def __call__(self, part: Any) -> Any:
         """A table of position, features and reason. part: of position, path, digest and data, see `table`."""
+        whole = f"part {part['position'][0]}"
+        n_before = self._begin(whole)
+        if n_before < 0:
+            return _table([], [])
         columns = part.to_pydict()
         rows = range(len(columns["position"]))
         photos = tuple(Photo(os.fsdecode(columns["path"][i] or b""), "", "train", columns["digest"][i]) for i in rows)
@@ -149,8 +160,7 @@ class Worker:
         read = {photo.digest: data for photo, data in zip(photos, got, strict=True)}
         catalog = Catalog("part", "folders", photos, (), lambda photo: read[photo.digest] or b"")
         found: dict[int, bytes | str] = {i: ABSENT for i in rows if read[photos[i].digest] is None}
-        there, whole = [i for i in rows if i not in found], f"part {columns['position'][0]}"
-        alone = self._begin(whole) > 0
+        there, alone = [i for i in rows if i not in found], n_before > 0
         for batch in batched(there, 1 if alone else self._engine.batch):
             if alone:
                 with self._turns.alone():  # else a part beside it would be taken for what ended the process

@@ -75,6 +75,10 @@ def split(address: str) -> SplitResult:
         has_secret = bool(parts.password)
     except ValueError as error:
         raise SourceError(what=f"{address} is no address.", why=f"{error}.", fix="Check its spelling.") from error
+    if not parts.hostname and parts.scheme.lower() in KEYS:
+        raise SourceError(
+            what=f"{address} names no bucket.", fix=f"Write {parts.scheme}://BUCKET/FOLDER, or {parts.scheme}://BUCKET."
+        )
     if has_secret:
         raise SourceError(
             what=f"An address of {parts.hostname} holds a secret, which would be written into the run.",
@@ -141,6 +145,8 @@ class Folder(Protocol):
 def open_folder(address: str) -> Folder:
     """The folder at an address or a path. Raises SourceError where it cannot be listed, MissingExtra without pyarrow."""
     here = local_path(address) if is_address(address) else Path(address).expanduser()
+    if here is not None and here.is_file():
+        raise SourceError(what=f"{here} is a file, not a folder.", fix="Name a folder.")
     folder: Folder = Here(here) if here is not None else There(address)
     folder.names("")  # which says what is wrong with it
     return folder

@@ -50,7 +50,7 @@ Batch = tuple[list[int], NDArray[np.floating[Any]] | None, dict[int, Skip]]  # g
 
 class Compute(Protocol):
     """What computes features. Laws: of each position it gives features or a reason, once, in any order; after `halted` is
-    set it begins nothing new, and gives what was under way here; when it is closed, nothing of it runs any more."""
+    set it begins nothing new, and gives what was under way, if it comes soon; when it is closed, nothing of it runs."""
 
     def __call__(self, halted: threading.Event) -> Generator[Batch, None, None]:
         """Features (n, *shape) of the photos, some at a time."""

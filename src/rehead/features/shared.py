@@ -41,7 +41,9 @@ class Shared:
         for name in self._names(store) if wanted else ():
             if not wanted & self._digests(name):
                 continue
-            found = {digest: row for digest, row in self._rows(name, store.shape) if digest in wanted}
+            rows = dict(self._rows(name, store.shape))
+            self._known[name] = set(rows)  # what is damaged counts as absent, and is added again
+            found = {digest: row for digest, row in rows.items() if digest in wanted}
             store.put(found.items())
             wanted -= found.keys()
             n += len(found)
@@ -83,7 +85,8 @@ class Shared:
 
         try:
             with self._folder.open(name) as file:
-                return list(pq.read_table(file, columns=[column])[column].to_pylist())
+                table = pq.read_table(file, columns=[column], page_checksum_verification=True)
+                return list(table[column].to_pylist())
         except (pa.ArrowException, OSError, KeyError):
             return []
 
@@ -99,7 +102,7 @@ class Shared:
             "features": pa.array([row.tobytes() for row in rows], kind),
         }
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), sink, compression="none", use_dictionary=False)
+        pq.write_table(pa.table(columns), sink, compression="none", use_dictionary=False, write_page_checksum=True)
         name = f"{store.folder.name}/part-{blake3.blake3(b''.join(digests)).hexdigest()[:32]}.parquet"
         try:
             self._folder.write(name, sink.getvalue().to_pybytes())
