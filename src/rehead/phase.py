@@ -56,6 +56,7 @@ def trained(
         progress=record.advance,
         note=progress.note,
         stop=ground.job.ends,
+        norms=ground.backbone.chain.normed(),
     )
     if recipe.first is not None or (recipe.train == "all" and recipe.lr is None and recipe.warm_head):
         training = replace(training, course=_gentle(training.course, len(training.learn), progress))

@@ -17,7 +17,7 @@ from typing import Any
 from torch import fx, nn
 
 from rehead.errors import BackboneError, UnknownLayer, nearest
-from rehead.nets.graph import Node, as_module, crossing, measured, traced
+from rehead.nets.graph import Node, Normed, as_module, crossing, measured, normed, traced
 
 STEM, POOL, HEAD = "stem", "pool", "head"
 DEEPEST = 4  # of the names that are looked for: `stages.2.blocks.5`
@@ -177,6 +177,10 @@ class Chain:
                 why=f"The layers are, in order: {', '.join(layer.name for layer in self.layers)}.",
             )
         return self.piece(before, end)
+
+    def normed(self) -> list[Normed]:
+        """Convolutions with the norms behind them, where nothing else reads what the convolution gives."""
+        return normed(self.network, self._graph)
 
     def _begin(self, which: int | str) -> int:
         """The place before a layer; positions out of range are the first or the end, as in any slice of Python's."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import operator
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
@@ -82,6 +83,30 @@ def crossing(nodes: list[Node], place: int) -> list[Node]:
         and node.number is None
         and any(user in behind or user.op == "output" for user in node.fx.users)
     ]
+
+
+Normed = tuple[nn.Conv2d, nn.BatchNorm2d]
+
+
+def normed(network: nn.Module, graph: fx.Graph) -> list[Normed]:
+    """Convolutions without a bias whose output is read by a norm alone, one that scales and shifts and keeps statistics; each
+    with that norm, each used once."""
+    n_uses = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    pairs = []
+    for node in graph.nodes:
+        before = node.args[0] if node.op == "call_module" and node.args else None
+        if isinstance(before, fx.Node) and before.op == "call_module" and len(before.users) == 1:
+            convolution, norm = network.get_submodule(str(before.target)), network.get_submodule(str(node.target))
+            is_bare = isinstance(convolution, nn.Conv2d) and convolution.bias is None
+            is_whole = type(norm).__name__ in ("BatchNorm2d", "BatchNormAct2d") and "running_var" in norm.state_dict()
+            if (
+                n_uses[before.target] == n_uses[node.target] == 1
+                and is_bare
+                and is_whole
+                and len([*norm.parameters()]) == 2
+            ):
+                pairs.append((convolution, cast("nn.BatchNorm2d", norm)))
+    return pairs
 
 
 class _Probe(fx.Interpreter):  # type: ignore[misc]

@@ -84,8 +84,9 @@ class PhotoFeed:
         self.labels, self._pixels, self._seed, self._many = labels, pixels, seed, many
         self._device, self._jpegs, self._learner = device, jpegs, learner or torch.device("cpu")
         self._copying = torch.cuda.Stream(self._learner) if self._learner.type == "cuda" else None
-        self._mean = torch.tensor(mean).reshape(1, 3, 1, 1) * 255
-        self._std = torch.tensor(std).reshape(1, 3, 1, 1) * 255
+        # where they are needed from the beginning: each copy to a device would wait for all that was asked of it before
+        self._mean = torch.tensor(mean).reshape(1, 3, 1, 1).to(self._learner) * 255
+        self._std = torch.tensor(std).reshape(1, 3, 1, 1).to(self._learner) * 255
 
     def batches(self, order: NDArray[np.int64], epoch: int, size: int, first: int) -> Iterator[Pair]:
         chosen = order[first * size :].tolist()
@@ -147,7 +148,7 @@ class PhotoFeed:
         return there.permute(0, 3, 1, 2).float()
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
-        return (images - self._mean.to(images.device)) / self._std.to(images.device)
+        return (images - self._mean) / self._std
 
 
 def ahead(batches: Iterator[Pair], device: torch.device) -> Iterator[Pair]:

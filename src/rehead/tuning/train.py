@@ -22,9 +22,11 @@ from torch import nn
 from rehead.bundle_facts import Task
 from rehead.data.split import seed_for
 from rehead.errors import Defect, RunError
+from rehead.nets.graph import Normed
 from rehead.tuning.checks import check_loss, sound
 from rehead.tuning.course import Course, lr_at
 from rehead.tuning.feed import Feed, PhotoFeed, ahead
+from rehead.tuning.folding import folded
 from rehead.tuning.losses import each_loss, weights_of
 from rehead.tuning.modes import set_modes
 from rehead.tuning.state import WATCHED, Average, State, keep, keep_best, load_best, restore
@@ -45,7 +47,8 @@ class Training:
     watch: positions in the feed that decide which epoch is kept; none: the last. report: told each epoch's facts. save:
     told the state whenever `due` says so, and at the end of each epoch. progress: told how many photos are done, and how
     it stands. note: told what happened on the way. stop: asked after each batch; once true the epoch ends there and is
-    the last. task: what the feed's labels are; numbers are standardised.
+    the last. task: what the feed's labels are; numbers are standardised. norms: behind which convolution each stands, see
+    `folding.py`.
     """
 
     model: nn.Module
@@ -63,6 +66,7 @@ class Training:
     note: Callable[[str], None]
     stop: Callable[[], bool] = lambda: False
     task: Task = "classification"
+    norms: Sequence[Normed] = ()
 
 
 def train_layers(training: Training, start: State | None = None) -> State:
@@ -96,7 +100,8 @@ def train_layers(training: Training, start: State | None = None) -> State:
     for epoch in range(state.epoch, course.epochs):
         begun = time.monotonic()
         set_modes(training.model, names, course.norm)
-        lr, stopped = _epoch(training, names, stepper, average, state, epoch)
+        with folded(training.model, training.norms if course.norm == "frozen" and not course.compile else ()):
+            lr, stopped = _epoch(training, names, stepper, average, state, epoch)
         with average.used():
             facts, faults, losses = _watch(training, state, lr, time.monotonic() - begun, epoch)
             best = state.tensors.get(WATCHED)
