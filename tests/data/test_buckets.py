@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -10,6 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 from bucket import Store
 from conftest import make_photos
@@ -18,6 +22,7 @@ from rehead.data.catalog import Catalog
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.data.walk import walk
+from rehead.errors import SourceError
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 pytest.importorskip("moto", reason="needs moto: pip install 'moto[server]'")
@@ -86,6 +91,73 @@ def test_a_run_on_a_bucket_is_taken_up_and_reported_from_its_address(
     assert json.loads((tmp_path / "run" / "photos.json").read_text())["source"] == "s3://photos/zoo/big ones"
     done = rehead("verify", "run/bundle", "s3://photos/zoo/big ones", **store.variables)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_manifest_in_a_bucket_and_one_of_addresses_give_what_a_local_one_gives(
+    suffix: str, folder: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in store.variables.items():
+        monkeypatch.setenv(name, value)
+    names = sorted(str(path.relative_to(folder)) for path in folder.glob("*/[0-9]*.png"))
+    rows = [(name, name.split("/")[0], "valid" if "3" in name else "train") for name in [*names, "red/gone.png"]]
+
+    def written(to: Path, begin: str) -> Path:
+        table = pyarrow.table(
+            {
+                "path": [begin + name for name, _, _ in rows],
+                "label": [label for _, label, _ in rows],
+                "split": [side for *_, side in rows],
+            }
+        )
+        if suffix == "csv":
+            pyarrow.csv.write_csv(table, to)
+        else:
+            pyarrow.parquet.write_table(table, to)
+        return to
+
+    local = written(folder / f"table.{suffix}", "")
+    store.client().upload_file(str(local), "photos", f"zoo/big ones/table.{suffix}")
+    found = []
+    for source in (
+        local,
+        f"s3://photos/zoo/big ones/table.{suffix}",
+        written(tmp_path / f"of-addresses.{suffix}", "s3://photos/zoo/big%20ones/"),
+    ):
+        opened = open_source(source, cache=tmp_path)
+        catalog = scan(opened, seed=0, valid_fraction=0.2, cache=tmp_path)
+        photos = [
+            (photo.path.rpartition("ones/")[2], photo.label, photo.side, photo.digest) for photo in catalog.photos
+        ]
+        skipped = [(skip.path.rpartition("ones/")[2], skip.reason) for skip in (*opened.skipped, *catalog.skipped)]
+        found.append(photos)
+        assert [path for path, _ in dict(skipped).items()] == ["red/gone.png"]
+        if source is not local:
+            assert all(opened.uri(row) for row in opened.rows)
+    local.unlink()
+    assert len(found[0]) == 20
+    assert found[0] == found[1] == found[2]
+    assert not list(tmp_path.glob("fetched-*"))
+
+
+def test_an_archive_in_a_bucket_gives_what_its_folder_gives(folder: Path, store: Store, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in store.variables.items():
+            patch.setenv(name, value)
+        made = shutil.make_archive(str(tmp_path / "zoo"), "tar", folder.parent, "zoo")
+        store.client().upload_file(made, "photos", "archives/zoo.tar")
+        opened = open_source("s3://photos/archives/zoo.tar", cache=tmp_path)
+        assert len(opened.rows) == 22
+        assert opened.name == "zoo"
+        with pytest.raises(SourceError, match="There is nothing at s3:"):
+            open_source("s3://photos/archives/none.tar", cache=tmp_path)
+
+
+def test_a_table_may_not_hold_a_secret(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\ns3://key:secret@photos/1.jpg,a\n")
+    with pytest.raises(SourceError, match="holds a secret"):
+        open_source(table, cache=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from rehead.bundle_facts import Task
 from rehead.cli.arguments import as_bytes, output_failed
 from rehead.cli.named import Named, found
 from rehead.cli.tables import as_unicode, printable
-from rehead.data.buckets import is_address
+from rehead.data.addresses import is_address
 from rehead.durable import FULL, replaced_file
 from rehead.errors import DiskFull, PhotoError, RecipeError, ReheadError, SourceError, nearest
 from rehead.predict import load

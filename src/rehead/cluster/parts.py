@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from rehead.data.buckets import is_address, read_address
+from rehead.data.addresses import is_address, read_address
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.rows import Skip
 from rehead.data.scan import identified

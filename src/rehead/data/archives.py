@@ -21,7 +21,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any, cast
 
 from rehead.data.limits import Limits, Meter
@@ -40,7 +40,7 @@ BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAE
 MAX_HEADER = 16 * BLOCK  # bytes read at once; tarfile reads long names whole, as long as their header claims
 
 
-def is_archive(path: Path) -> bool:
+def is_archive(path: PurePath) -> bool:
     """Whether a file's name is one of an archive that can be unpacked here."""
     return bool(ARCHIVE_NAME.search(path.name))
 

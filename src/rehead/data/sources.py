@@ -11,15 +11,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
+from rehead.data.addresses import fetched, is_address, local_path, split
 from rehead.data.archives import archive_stem, is_archive, unpacked
-from rehead.data.buckets import is_address, local_path, read_bucket
+from rehead.data.buckets import read_bucket
 from rehead.data.folders import EXAMPLES, read_folder
 from rehead.data.memory import is_hugging_face, read_dataset, read_hugging_face
 from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, Stamp, short_name
-from rehead.data.tables import TABLE_NAMES, read_lists, read_manifest, read_table
+from rehead.data.tables import TABLE_NAMES, read_lists, read_manifest, read_manifest_of, read_table
 from rehead.data.targets import SEPARATOR
 from rehead.data.walk import walk
 from rehead.errors import SourceError, counted, nearest
@@ -41,8 +43,8 @@ def open_source(
 ) -> Source:
     """The labelled photos of `source`: their paths, labels and sides, and a way to read each.
 
-    source: a folder, a CSV or Parquet manifest, an archive of either; the address of a folder in a bucket, s3://bucket/photos,
-        or wherever else pyarrow and fsspec read; a tuple (paths or images, labels); a data frame
+    source: a folder, a CSV or Parquet manifest, an archive of either; the address of one of these in a bucket, such as
+        s3://bucket/photos, or wherever else pyarrow and fsspec read; a tuple (paths or images, labels); a data frame
         or pyarrow table; a Hugging Face data set; a sequence of (image, label); or a mapping of those by side, as
         Hugging Face's `DatasetDict`.
     layout: "auto", or a key of `LAYOUTS`. valid, test: sources whose photos all are of that side, in place of those
@@ -81,11 +83,11 @@ def open_source(
     return _joined(main, {side: _open(other, "auto", expected) for side, other in held_out.items()})
 
 
-def read_archive(source: str | Path, request: Request, layout: str = "auto") -> Source:
-    """What an archive holds, read as a folder."""
+def read_archive(source: str | Path, request: Request, layout: str = "auto", shown: str = "") -> Source:
+    """What an archive holds, read as a folder. shown: what errors call it."""
     archive = Path(source)
     folder = unpacked(archive, request.cache, progress=request.progress)
-    found = read_folder(folder, replace(request, besides=(), confined=True, shown=str(archive)), layout)
+    found = read_folder(folder, replace(request, besides=(), confined=True, shown=shown or str(archive)), layout)
     return replace(found, name=short_name(archive_stem(archive)), root=None)
 
 
@@ -109,7 +111,7 @@ def _open(source: object, layout: str, request: Request) -> Source:
         address = str(source)
         here = local_path(address)
         if here is None:
-            return read_bucket(address, request, layout)
+            return _open_address(address, layout, request)
         source = here
     path = _as_path(source)
     if layout != "auto" and layout not in LAYOUTS:
@@ -143,7 +145,19 @@ def _open(source: object, layout: str, request: Request) -> Source:
     )
 
 
-def _check_layout(path: Path, kind: str, layout: str, possible: tuple[str, ...]) -> None:
+def _open_address(address: str, layout: str, request: Request) -> Source:
+    name = PurePosixPath(unquote(split(address).path))
+    if name.suffix.lower() in TABLE_NAMES:
+        _check_layout(address, "a manifest", layout, ("manifest",))
+        return read_manifest_of(address, request)
+    if is_archive(name):
+        _check_layout(address, "a file", layout, OF_FILES)
+        with fetched(address, request) as path:
+            return read_archive(path, request, "auto" if layout == "archive" else layout, shown=address)
+    return read_bucket(address, request, layout)
+
+
+def _check_layout(path: Path | str, kind: str, layout: str, possible: tuple[str, ...]) -> None:
     if layout not in ("auto", *possible):
         raise SourceError(
             what=f"{path} is {kind} and cannot have the layout {layout!r}.",

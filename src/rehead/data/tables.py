@@ -1,7 +1,8 @@
 """Tables that name photos and their labels: CSV and Parquet manifests, data frames, lists.
 
-The columns are path, label, and where wanted split and group. Paths are relative to the manifest's folder, or to the
-working folder for tables in memory. What a photo holds is left to others; that a file is there is looked at here.
+The columns are path, label, and where wanted split and group. Paths are relative to the manifest's folder, on a disk or in a
+bucket, or to the working folder for tables in memory; or they are addresses. What a photo holds is left to others; that it is
+there is looked at by `places.py`.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import codecs
 import csv
 import os
 import shlex
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rehead.data.addresses import fetched
+from rehead.data.places import Below, Files, Place
 from rehead.data.rows import (
     SIDE_BY_NAME,
     Request,
@@ -23,11 +25,9 @@ from rehead.data.rows import (
     Skip,
     Source,
     bounded,
-    file_below,
     is_nothing,
     label_of,
     quoted,
-    reader_below,
     short_name,
 )
 from rehead.errors import MissingExtra, SourceError, UnsafeArchive, nearest
@@ -57,7 +57,15 @@ def read_manifest(source: str | Path, request: Request) -> Source:
     """The rows of a CSV or Parquet manifest, in its order. Raises SourceError, MissingExtra."""
     path = Path(source)
     lines = _parquet_lines(path) if path.suffix.lower() in PARQUET_NAMES else _csv_lines(path)
-    return _source(short_name(path.stem), "manifest", lines, path.absolute().parent, str(path), request)
+    place = Files(path.absolute().parent, request.confined)
+    return _source(short_name(path.stem), "manifest", lines, place, str(path), request)
+
+
+def read_manifest_of(address: str, request: Request) -> Source:
+    """The rows of a CSV or Parquet manifest in a bucket. Paths are relative to its folder there, or addresses."""
+    with fetched(address, request) as path:
+        lines = list(_parquet_lines(path) if path.suffix.lower() in PARQUET_NAMES else _csv_lines(path))
+    return _source(short_name(path.stem), "manifest", lines, Below(address, request), address, request)
 
 
 def read_table(source: Any, request: Request) -> Source:
@@ -66,15 +74,14 @@ def read_table(source: Any, request: Request) -> Source:
     fix = "The table needs the columns path and label and, where wanted, split and group."
     place = _places(names, "The table", fix)
     columns = {name: _values(source[names[i]]) for name, i in place.items()}
-    return _source("table", "table", _lines(columns, 0), Path.cwd(), "the table", request)
+    return _source("table", "table", _lines(columns, 0), Files(Path.cwd()), "the table", request)
 
 
 def read_lists(source: tuple[Sequence[Any], Sequence[Any]], request: Request) -> Source:
     """The rows of two lists, paths and labels."""
     paths, labels = source
-    return _source(
-        "photos", "lists", _lines({"path": paths, "label": labels}, 0), Path.cwd(), "the list of paths", request
-    )
+    lines = _lines({"path": paths, "label": labels}, 0)
+    return _source("photos", "lists", lines, Files(Path.cwd()), "the list of paths", request)
 
 
 def find_manifest(folder: Path, paths: Sequence[str]) -> str:
@@ -93,7 +100,7 @@ def _is_manifest(path: Path) -> bool:
     return True
 
 
-def _source(name: str, layout: str, lines: Iterable[Line], root: Path, what: str, request: Request) -> Source:
+def _source(name: str, layout: str, lines: Iterable[Line], place: Place, what: str, request: Request) -> Source:
     is_file = layout == "manifest"
     unit = "line" if is_file else "position"
     first_word = what if is_file else what[0].upper() + what[1:]
@@ -105,7 +112,7 @@ def _source(name: str, layout: str, lines: Iterable[Line], root: Path, what: str
         request.task == "auto" and any(";" in label_of(line.label) for line in lines)
     )
     for line in lines:
-        path = _path(line, root, request.confined)
+        path = _path(line, Path(place.shown), request.confined)
         if not path:
             skipped.append(Skip(f"{unit} {line.number} of {what}", "has no path"))
             continue
@@ -117,7 +124,7 @@ def _source(name: str, layout: str, lines: Iterable[Line], root: Path, what: str
                 fix="Keep one line for each photo." if is_file else "Name each photo once.",
             )
         side, group = _side(line, first_word, unit), label_of(line.group) or None
-        reason = _missing(os.path.join(root, path)) or ("" if may_be_none or label_of(line.label) else "has no label")
+        reason = place.missing(path) or ("" if may_be_none or label_of(line.label) else "has no label")
         if reason:
             skipped.append(_skip(path, reason, line.number))
         else:
@@ -127,12 +134,12 @@ def _source(name: str, layout: str, lines: Iterable[Line], root: Path, what: str
         raise SourceError(
             what=f"Nothing in {what} can be used.",
             why=why,
-            fix=_how_to_mend(root, is_file, skipped),
+            fix=_how_to_mend(place.shown, is_file, skipped),
         )
-    return Source(name, layout, rows, reader_below(str(root)), skipped, root, file_below(str(root)))
+    return place.source(name, layout, rows, skipped)
 
 
-def _how_to_mend(root: Path, is_file: bool, skipped: Sequence[Skip]) -> str:
+def _how_to_mend(root: str, is_file: bool, skipped: Sequence[Skip]) -> str:
     if skipped:
         where = "in" if is_file else "from the current folder,"
         return f"Its paths are looked for {where} {root}."
@@ -166,16 +173,6 @@ def _side(line: Line, what: str, unit: str) -> str | None:
             fix=nearest(name, SIDE_BY_NAME),
         )
     return SIDE_BY_NAME.get(name)
-
-
-def _missing(path: str) -> str:
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        return "is not there"
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        return f"cannot be found: {getattr(error, 'strerror', None) or error}"
-    return "" if stat.S_ISREG(mode) else "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
 
 
 def _csv_lines(path: Path) -> Iterator[Line]:

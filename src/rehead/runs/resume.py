@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rehead.data.buckets import is_address
+from rehead.data.addresses import is_address
 from rehead.data.catalog import Catalog
 from rehead.errors import RunError, SourceError
 from rehead.tuning.presets import PRESETS

@@ -1,0 +1,267 @@
+"""Files in a bucket, or on any store that pyarrow or fsspec reads: s3://, gs://, hdfs://, hf://, file://.
+
+What is at an address is listed, read, fetched and written here, and what a store answers when it refuses said in our words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
+from urllib.request import url2pathname
+
+from rehead.data.rows import Request, Stamp
+from rehead.data.walk import is_leftover
+from rehead.durable import write_bytes
+from rehead.errors import MissingExtra, SourceError
+
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+REFUSALS = (  # what a store's answer holds -> what it means, and what to do
+    (
+        r"NO_SUCH_BUCKET|Bucket '.*' not found|bucket does not exist",
+        "there is no such bucket",
+        "Check the spelling of the bucket, and its region.",
+    ),
+    (
+        r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|INVALID_SIGNATURE|HTTP (status|response code:?) 40[13]"
+        r"|\bcredentials\b|UNAUTHENTICATED|PERMISSION_DENIED|Unauthorized",
+        "the store does not let this machine read there",
+        "{keys}",
+    ),
+    (
+        r"NETWORK_CONNECTION|could ?n[o']t (resolve|connect)|failed to connect|timed ?out|UNAVAILABLE",
+        "the store cannot be reached",
+        "Check the network, and the address of the store where it is one of your own ({endpoint}).",
+    ),
+)
+KEYS = {
+    "s3": "Bring credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile (AWS_PROFILE); "
+    "s3://anonymous@BUCKET for what is public.",
+    "gs": "Bring credentials: GOOGLE_APPLICATION_CREDENTIALS; gs://anonymous@BUCKET for what is public.",
+}
+ENDPOINTS = {"s3": "AWS_ENDPOINT_URL"}
+FETCHED_AT_ONCE = 4 << 20  # bytes
+
+
+def is_address(source: object) -> bool:
+    """Whether a source is named by an address such as s3://bucket/photos."""
+    return isinstance(source, str) and ADDRESS.match(source) is not None
+
+
+def local_path(address: str) -> Path | None:
+    """The path that a file:// address names, None for others. Raises SourceError where it is not one of this machine."""
+    parts = split(address)
+    if parts.scheme.lower() != "file":
+        return None
+    if parts.netloc not in ("", "localhost") or not parts.path:
+        raise SourceError(
+            what=f"{address} names no file of this machine.",
+            why=f"What stands behind the two strokes is a machine's name, {parts.netloc!r}." if parts.netloc else "",
+            fix="Write the full path with three: file:///full/path, or without file:// as it is.",
+        )
+    return Path(url2pathname(parts.path))
+
+
+def split(address: str) -> SplitResult:
+    """The parts of an address; a "#" belongs to its path. Raises SourceError for what is none, and for one with a secret in it:
+    addresses are written into runs."""
+    try:
+        parts = urlsplit(address.replace("#", "%23"))
+        has_secret = bool(parts.password)
+    except ValueError as error:
+        raise SourceError(what=f"{address} is no address.", why=f"{error}.", fix="Check its spelling.") from error
+    if not parts.hostname and parts.scheme.lower() in KEYS:
+        raise SourceError(
+            what=f"{address} names no bucket.", fix=f"Write {parts.scheme}://BUCKET/FOLDER, or {parts.scheme}://BUCKET."
+        )
+    if has_secret:
+        raise SourceError(
+            what=f"An address of {parts.hostname} holds a secret, which would be written into the run.",
+            fix=KEYS.get(parts.scheme.lower(), "Bring credentials as its library takes them from the environment."),
+        )
+    return parts
+
+
+def read_address(address: str) -> bytes:
+    """The bytes at an address. Raises OSError; FileNotFoundError where there are none."""
+    parts = split(address)
+    store, path = _store(urlunsplit(parts._replace(path="")), parts.path)
+    with store.open_input_stream(path) as file:
+        return bytes(file.read())
+
+
+class Folder(Protocol):
+    """A folder on a disk or in a bucket. Names are relative to it, with "/"."""
+
+    def names(self, below: str) -> list[str]:
+        """The files in a folder of it, sorted; none where it is not there."""
+
+    def open(self, name: str) -> Any:
+        """A file for pyarrow, of which a part may be read. Raises OSError."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """The file is there when this is done. Raises OSError."""
+
+
+def open_folder(address: str) -> Folder:
+    """The folder at an address or a path. Raises SourceError where it cannot be listed, MissingExtra without pyarrow."""
+    here = local_path(address) if is_address(address) else Path(address).expanduser()
+    if here is not None and here.is_file():
+        raise SourceError(what=f"{here} is a file, not a folder.", fix="Name a folder.")
+    folder: Folder = Here(here) if here is not None else There(address)
+    folder.names("")  # which says what is wrong with it
+    return folder
+
+
+class Here:
+    """On a disk of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        if importlib.util.find_spec("pyarrow") is None:
+            raise MissingExtra("pyarrow", "parquet", str(root))
+        self._root = root
+
+    def names(self, below: str) -> list[str]:
+        folder = self._root / below
+        try:
+            found = sorted(entry.name for entry in os.scandir(folder)) if folder.exists() else []
+        except OSError as error:
+            raise refused(str(self._root), error) from error
+        return [str(PurePosixPath(below, name)) for name in found if not is_leftover(name)]
+
+    def open(self, name: str) -> Any:
+        return (self._root / name).open("rb")
+
+    def write(self, name: str, data: bytes) -> None:
+        write_bytes(self._root / name, data)
+
+
+class There:
+    """In a bucket."""
+
+    def __init__(self, address: str) -> None:
+        self._parts = split(address)
+        self._base = urlunsplit(self._parts._replace(path=""))
+
+    def names(self, below: str) -> list[str]:
+        try:
+            store, path = self._at(below)
+            from pyarrow.fs import FileSelector, FileType  # which is there: the store was opened by it
+
+            if not below and "/" in path and store.get_file_info(path.partition("/")[0]).type == FileType.NotFound:
+                raise OSError(f"Bucket '{path.partition('/')[0]}' not found")
+            found = store.get_file_info(FileSelector(path, allow_not_found=True))
+        except (OSError, ValueError) as error:
+            raise refused(urlunsplit(self._parts), error) from error
+        return sorted(str(PurePosixPath(below, one.base_name)) for one in found if one.type == FileType.File)
+
+    def open(self, name: str) -> Any:
+        store, path = self._at(name)
+        return store.open_input_file(path)
+
+    def write(self, name: str, data: bytes) -> None:
+        store, path = self._at(name)
+        with store.open_output_stream(path) as file:
+            file.write(data)
+
+    def _at(self, name: str) -> tuple[Any, str]:
+        return _store(self._base, f"{self._parts.path.rstrip('/')}/{quote(name)}")
+
+
+@contextlib.contextmanager
+def fetched(address: str, request: Request) -> Iterator[Path]:
+    """The file at an address, on a disk of this machine for a while. Raises SourceError where there is none."""
+    request.progress.phase("Fetching", None, "files")
+    parts = split(address)
+    request.cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fetched-", dir=request.cache) as folder:
+        path = Path(folder, PurePosixPath(unquote(parts.path)).name)
+        try:
+            store, name = _store(urlunsplit(parts._replace(path="")), parts.path)
+            with store.open_input_stream(name) as there, path.open("wb") as here:
+                shutil.copyfileobj(there, here, FETCHED_AT_ONCE)
+        except (OSError, ValueError) as error:
+            raise refused(address, error) from error
+        yield path
+
+
+def listed(address: str, request: Request) -> dict[str, Stamp | None]:
+    """The paths below an address, sorted, without hidden ones and what systems leave behind; of each its stamp."""
+    request.progress.phase("Listing", None, "files")
+    parts = split(address)
+    try:
+        store, root = _store(urlunsplit(parts._replace(path="")), parts.path)
+        from pyarrow.fs import FileSelector, FileType  # which is there: the store was opened by it
+
+        found = store.get_file_info(FileSelector(root, recursive=True))
+    except (OSError, ValueError) as error:
+        raise refused(address, error) from error
+    start = len(root.rstrip("/")) + 1
+    files = {one.path[start:]: _stamp(one) for one in found if one.type == FileType.File}
+    request.progress.advance(len(files))
+    return {path: files[path] for path in sorted(files) if not any(map(is_leftover, path.split("/")))}
+
+
+def _stamp(found: Any) -> Stamp | None:
+    """Of what a store lists, where it says how large it is and when it changed."""
+    if found.size is None or found.mtime_ns is None:
+        return None
+    return int(found.size), int(found.mtime_ns), int(found.mtime_ns)
+
+
+def _store(base: str, path: str) -> tuple[Any, str]:
+    """The file system of an address, opened once, and what it calls a path of it."""
+    store, root = _opened(base)
+    below = f"{root.rstrip('/')}/{unquote(path).lstrip('/')}"
+    return store, below.rstrip("/") if root else below.strip("/")
+
+
+@functools.cache
+def _opened(base: str) -> tuple[Any, str]:
+    """A file system by pyarrow or, of what that does not know, by fsspec. Raises SourceError, MissingExtra."""
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+    except ModuleNotFoundError as error:
+        raise MissingExtra("pyarrow", "parquet", base) from error
+    scheme = urlsplit(base).scheme
+    try:
+        store, root = FileSystem.from_uri(base)
+        return store, str(root)
+    except (ArrowException, OSError, ValueError, ImportError) as error:
+        if "nrecognized filesystem" not in str(error) and not isinstance(error, ImportError):
+            raise refused(base, error) from error
+    try:
+        from fsspec.core import url_to_fs
+
+        store, root = url_to_fs(base)
+    except (ImportError, ValueError) as error:
+        raise SourceError(
+            what=f"Nothing here reads {scheme}:// addresses.",
+            why=f"{error}.",
+            fix="Known without more are s3://, gs://, hdfs:// and file://; others need their library of fsspec.",
+        ) from error
+    return PyFileSystem(FSSpecHandler(store)), str(root)
+
+
+def refused(address: str, error: Exception) -> SourceError:
+    """The error for what a store answered."""
+    said, scheme = " ".join(str(error).split()), urlsplit(address).scheme.lower()
+    keys = KEYS.get(scheme, "Bring credentials as its library takes them from the environment.")
+    for pattern, meaning, fix in REFUSALS:
+        if re.search(pattern, said, re.IGNORECASE):
+            fix = fix.format(keys=keys, endpoint=ENDPOINTS.get(scheme, "an endpoint"))
+            return SourceError(what=f"{address} cannot be listed: {meaning}.", why=said[:300], fix=fix)
+    if isinstance(error, FileNotFoundError):
+        return SourceError(
+            what=f"There is nothing at {address}.", why=said[:300], fix="Check the spelling of the path."
+        )
+    return SourceError(what=f"{address} cannot be listed.", why=said[:300], fix="Check the address.")

@@ -1,0 +1,95 @@
+"""Where the photos that a table names are: in files below a folder, below an address, or each at an address of its own."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from rehead.data.addresses import is_address, listed, read_address, split
+from rehead.data.rows import Request, Row, Skip, Source, Stamp, file_below, reader_below
+
+
+class Place(Protocol):
+    """What the paths of a table are relative to. shown: what errors call it."""
+
+    @property
+    def shown(self) -> str: ...
+
+    def missing(self, path: str) -> str:
+        """Why there is no photo at a path, "" where there may be one. Raises SourceError for an address that may not be."""
+
+    def source(self, name: str, layout: str, rows: list[Row], skipped: list[Skip]) -> Source:
+        """The source of these rows."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files below a folder of this machine; addresses are what they are, unless all have to lie below the folder."""
+
+    root: Path
+    confined: bool = False
+
+    @property
+    def shown(self) -> str:
+        return str(self.root)
+
+    def missing(self, path: str) -> str:
+        if self._is_elsewhere(path):
+            return _unlisted(path)
+        try:
+            mode = os.stat(os.path.join(self.root, path)).st_mode
+        except FileNotFoundError:
+            return "is not there"
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            return f"cannot be found: {getattr(error, 'strerror', None) or error}"
+        return "" if stat.S_ISREG(mode) else "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
+
+    def source(self, name: str, layout: str, rows: list[Row], skipped: list[Skip]) -> Source:
+        read, file = reader_below(str(self.root)), file_below(str(self.root))
+        if not any(self._is_elsewhere(row.path) for row in rows):
+            return Source(name, layout, rows, read, skipped, self.root, file)
+        return Source(
+            name, layout, rows, lambda row: read_address(row.path) if self._is_elsewhere(row.path) else read(row), skipped,
+            self.root, lambda row: None if self._is_elsewhere(row.path) else file(row),
+            lambda row: row.path if self._is_elsewhere(row.path) else None,
+        )  # fmt: skip
+
+    def _is_elsewhere(self, path: str) -> bool:
+        return not self.confined and is_address(path)
+
+
+class Below:
+    """Photos below the folder in a bucket that a table lies in, which is listed; others at addresses of their own."""
+
+    def __init__(self, table: str, request: Request) -> None:
+        parts = split(table)
+        self._folder = parts._replace(path=parts.path.rpartition("/")[0])
+        self.shown = urlunsplit(self._folder)
+        self._stamps: dict[str, Stamp | None] = listed(self.shown, request)
+
+    def missing(self, path: str) -> str:
+        if is_address(path):
+            return _unlisted(path)
+        return "" if os.path.normpath(path) in self._stamps else "is not there"
+
+    def source(self, name: str, layout: str, rows: list[Row], skipped: list[Skip]) -> Source:
+        return Source(
+            name, layout, rows, lambda row: read_address(self._uri(row)), skipped, uri=self._uri,
+            stamp=lambda row: self._stamps.get(os.path.normpath(row.path)),
+        )  # fmt: skip
+
+    def _uri(self, row: Row) -> str:
+        if is_address(row.path):
+            return row.path
+        folder = unquote(self._folder.path).rstrip("/")
+        return urlunsplit(self._folder._replace(path=quote(f"{folder}/{os.path.normpath(row.path)}")))
+
+
+def _unlisted(address: str) -> str:
+    """Whether something is there is seen when it is read."""
+    split(address)
+    return "" if urlsplit(address).path.strip("/") else "names no photo"
