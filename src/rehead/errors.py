@@ -131,6 +131,9 @@ class Diverged(RunError):
         )
         self.lr = lr
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return Diverged, (self.what, self.lr, self.fix)
+
 
 class BundleError(ReheadError): ...
 

@@ -5,7 +5,9 @@ The training itself is `deeper.py`'s.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +41,8 @@ N_ADAPT = 1_024  # photos on which norms take their statistics: tens of thousand
 @dataclass(frozen=True)
 class Ground:
     """What a training stands on. body: the layers from the cut on, with pooled features at the end. learn, watch: places
-    in the feed, which holds the train photos first. scale: of numbers that are learned."""
+    in the feed, which holds the train photos first. feeds: the same feed for another device, elsewhere. scale: of
+    numbers that are learned."""
 
     job: Job
     backbone: Backbone
@@ -47,6 +50,7 @@ class Ground:
     card: Card
     body: Any
     feed: Feed
+    feeds: Callable[[str], Feed]
     train: list[int]
     learn: NDArray[np.int64]
     watch: NDArray[np.int64]
@@ -117,9 +121,10 @@ def ground_of(job: Job, recipe: Recipe, backbone: Backbone, plan: Plan, extracte
         sizes = [card.preprocess]
     scale = Scale.of(job.catalog.labels(extracted.train)) if job.catalog.task == "regression" else None
     device = resolve("torch", recipe.device)[1]
-    feed = feed_of(extracted, job.catalog, recipe, card, sizes, scale, device)
+    feeds = partial(feed_of, extracted, job.catalog, recipe, card, sizes, scale)
+    feed = feeds(device)
     body.to(device, memory_format=layout_for(torch.device(device)))
-    return Ground(job, backbone, plan, card, body, feed, extracted.train, learn, watch, scale, device)
+    return Ground(job, backbone, plan, card, body, feed, feeds, extracted.train, learn, watch, scale, device)
 
 
 def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rehead.data.catalog import Catalog
 from rehead.data.scan import Readers
@@ -13,6 +13,11 @@ from rehead.features.engines import Prefix
 from rehead.features.extract import Compute
 from rehead.features.shared import Shared
 from rehead.progress import Clock, Progress, Silent, Titled
+
+if TYPE_CHECKING:
+    from rehead.tuning.feed import Feed
+    from rehead.tuning.state import State
+    from rehead.tuning.train import Training
 
 
 class Machines(Readers, Protocol):
@@ -23,12 +28,23 @@ class Machines(Readers, Protocol):
     def compute(self, catalog: Catalog, positions: Sequence[int], prefix: Prefix, engine: str, view: str) -> Compute:
         """Features of these photos, of which each that they cannot read is sent to them. view: see `features/views.py`."""
 
+    def train(
+        self,
+        training: Training,
+        start: State | None,
+        feeds: Callable[[str], Feed],
+        begin: Callable[[State | None], None],
+    ) -> State:
+        """`train_layers` by these machines. feeds: a feed, by the device that learns. begin: told the checkpoint that they
+        begin from, each time they do."""
+
 
 @dataclass(frozen=True)
 class Job:
     """cache: the folder of exported networks and features. clock: of the whole job. stop: whether somebody asked the job to
     end with what it has. is_late: whether the time it was given is gone. Asked while photos are extracted and layers train.
-    machines: who computes features, None for this machine. shared: features that machines share, None where none are.
+    machines: who computes features and trains layers, None for this machine. shared: features that machines share, None where
+    none are.
     """
 
     catalog: Catalog

@@ -62,11 +62,17 @@ def trained(
         training = replace(training, course=_gentle(training.course, len(training.learn), progress))
     if recipe.lr == AUTO:
         training = replace(training, course=replace(training.course, lr=_found_rate(training, record, progress)))
-    course = training.course
-    n_done = state.epoch * len(ground.learn) + state.step * course.batch_size if state else 0
-    progress.phase("Training", course.epochs * len(ground.learn) - n_done)
-    record.begin(course, state.history if state else [])
+    course, machines = training.course, ground.job.machines
+
+    def begin(state: State | None) -> None:
+        n_done = state.epoch * len(ground.learn) + state.step * course.batch_size if state else 0
+        progress.phase("Training", course.epochs * len(ground.learn) - n_done)
+        record.begin(course, state.history if state else [])
+
     try:
+        if machines is not None and course.norm == "frozen":
+            return machines.train(training, state, ground.feeds, begin)
+        begin(state)
         return train_layers(training, state)
     except Diverged as error:
         again = f"rehead tune --resume {run.path} --lr {course.lr / 10:g} --force"

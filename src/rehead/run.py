@@ -117,8 +117,8 @@ def tune(
         its run is the backbone instead, as it is with backbone="path/to/bundle": then no PyTorch is needed.
     report: whether the photos are audited and a page about the run is written, report.html, when it is finished.
     with_neighbours: whether the bundle shows small pictures of photos learned from, as those most like a new one.
-    ray: a Ray cluster whose machines run the frozen network, on their CPUs: "local", "auto", "ray://host:10001", "host:6379",
-        see `rehead.cluster.connection`. What they give is kept here, and everything else happens here.
+    ray: a Ray cluster whose machines run the frozen network, on their CPUs, and train layers: "local", "auto",
+        "ray://host:10001", "host:6379", see `rehead.cluster.connection`. What they give is kept here, where heads are solved.
     features: a folder, or the address of one in a bucket, of features that machines share: what is there is not computed again,
         and what is new is added.
     settings: the fields of `Recipe`, such as backbone="efficientnet_lite0", head="linear", seed=0.

@@ -5,6 +5,7 @@ python nodes.py SCENARIO PHOTOS OUT CACHE -> one JSON object on the last line
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from PIL import Image
 from ray.cluster_utils import Cluster
 
@@ -36,14 +38,18 @@ def nodes(n: int) -> Cluster:
 
 
 class Watching(Silent):
-    """Does something once, when so many photos are extracted."""
+    """Does something once, when so many photos are extracted, or learned from."""
 
-    def __init__(self, n: int, act: Callable[[], None]) -> None:
-        self._left, self._act = n, act
+    def __init__(self, n: int, act: Callable[[], None], phase: str = "Extracting") -> None:
+        self._left, self._act, self._phase = n, act, phase
         self._counts = False
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
-        self._counts = name == "Extracting"
+        self._counts = name == self._phase
 
     def advance(self, n: int = 1) -> None:
         if self._counts and self._left > 0:
@@ -104,7 +110,47 @@ def elsewhere(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
     return plain(cluster, photos, **where)
 
 
+LEARNS: dict[str, Any] = json.loads(os.environ.get("LEARNS", "{}"))  # settings of a training
+
+
+def learns(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    """Layers learn on both nodes."""
+    watching = Watching(1 << 30, lambda: None)
+    found = told(rehead.tune(photos, ray=cluster.address, progress=watching, **LEARNS, **where))
+    return {**found, "notes": watching.notes}
+
+
+def learner_killed(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    """One of the processes that learn dies in the third epoch."""
+
+    def kill() -> None:
+        everyone = [process for process in psutil.Process().children(recursive=True) if _learns(process)]
+        assert len(everyone) == 2
+        everyone[-1].kill()
+
+    watching = Watching(340, kill, "Training")
+    found = told(rehead.tune(photos, ray=cluster.address, progress=watching, **LEARNS, **where))
+    return {**found, "notes": watching.notes}
+
+
+def _learns(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return "TrainWorker" in " ".join(process.cmdline())
+    return False
+
+
+def learning_node_killed(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    """One of the nodes dies in the third epoch, for good."""
+    last = cluster.list_all_nodes()[-1]
+    watching = Watching(340, lambda: cluster.remove_node(last, allow_graceful=False), "Training")
+    found = told(rehead.tune(photos, ray=cluster.address, progress=watching, **LEARNS, **where))
+    return {**found, "notes": watching.notes}
+
+
 SCENARIOS = {
+    "learns": learns,
+    "learner_killed": learner_killed,
+    "learning_node_killed": learning_node_killed,
     "plain": plain,
     "node_killed": node_killed,
     "poison": poison,

@@ -131,7 +131,7 @@ def tune(
     ray: Annotated[
         str | None,
         typer.Option(
-            help="Run the frozen network on a Ray cluster: local, auto, ray://HOST:10001, or HOST:6379 on one of its nodes."
+            help="Do the job on a Ray cluster: local, auto, ray://HOST:10001, or HOST:6379 on one of its nodes."
         ),
     ] = None,
     features: Annotated[

@@ -13,8 +13,8 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rehead.cluster.connection import Cluster
 from rehead.cluster.parts import Desk, Shipped, Worker, identify, read_table, table
@@ -24,6 +24,11 @@ from rehead.errors import ClusterError, EngineError, PhotoError
 from rehead.features.engines import Prefix
 from rehead.features.extract import Batch, Compute, skip_of
 from rehead.parallel import batched, ordered_map
+
+if TYPE_CHECKING:
+    from rehead.tuning.feed import Feed
+    from rehead.tuning.state import State
+    from rehead.tuning.train import Training
 
 PART = 32  # photos: half a second of a core, beside which asking for it costs little
 CORES = 4  # of an actor: each has the network in memory once
@@ -73,6 +78,18 @@ class Ray:
                     yield batch
 
         return compute
+
+    def train(
+        self,
+        training: Training,
+        start: State | None,
+        feeds: Callable[[str], Feed],
+        begin: Callable[[State | None], None],
+    ) -> State:
+        from rehead.cluster.training import train
+
+        with _in_words():
+            return train(self._cluster, training, start, feeds, begin)
 
 
 class _Pool:

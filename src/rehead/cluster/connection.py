@@ -30,11 +30,12 @@ PORTS = {"ray": 10001, "": 6379}
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of a cluster. cores: that Ray may use there."""
+    """A machine of a cluster. cores, gpus: that Ray may use there."""
 
     id: str
     address: str
     cores: int
+    gpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _nodes() -> Iterator[Node]:
     for node in ray.nodes():
         cores = int(node["Resources"].get("CPU", 0)) if node["Alive"] else 0
         if cores:
-            yield Node(node["NodeID"], node["NodeManagerAddress"], cores)
+            yield Node(node["NodeID"], node["NodeManagerAddress"], cores, int(node["Resources"].get("GPU", 0)))
 
 
 def here() -> dict[str, str]:

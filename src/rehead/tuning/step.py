@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,6 +17,9 @@ from rehead.bundle_facts import Task
 from rehead.tuning.course import Course
 from rehead.tuning.losses import loss_of
 from rehead.tuning.mixing import erased, mixed
+
+if TYPE_CHECKING:
+    from rehead.tuning.together import Together
 
 NO_DECAY_NDIM = 1  # norms' weights and all biases have one dimension
 
@@ -76,6 +79,10 @@ class Stepper:
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
         return loss
+
+    def add(self, together: Together) -> None:
+        """The gradients become their sums over all processes."""
+        together.add([p.grad for p in self._parameters if p.grad is not None])
 
     def step(self, lr: float) -> None:
         """Moves the parameters by the gradient that was added up, and forgets it."""

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from rehead.tuning.losses import each_loss, weights_of
 from rehead.tuning.modes import set_modes
 from rehead.tuning.state import WATCHED, Average, State, keep, keep_best, load_best, restore
 from rehead.tuning.step import Stepper, autocast, free_memory, is_out_of_memory
+from rehead.tuning.together import Alone, Shared, Together, share
 
 READ_LATER = {"cuda": 2}  # steps after which a loss is read: reading it waits until the device has done all before
 # Photos that go at once, on a CPU, through a whole network, where 32 take three times the memory and no less time; and through
@@ -48,7 +49,8 @@ class Training:
     told the state whenever `due` says so, and at the end of each epoch. progress: told how many photos are done, and how
     it stands. note: told what happened on the way. stop: asked after each batch; once true the epoch ends there and is
     the last. task: what the feed's labels are; numbers are standardised. norms: behind which convolution each stands, see
-    `folding.py`.
+    `folding.py`. together: the processes that train, which all have the same of everything else; what one of them is told,
+    and says of stopping and saving, holds for all.
     """
 
     model: nn.Module
@@ -67,6 +69,7 @@ class Training:
     stop: Callable[[], bool] = lambda: False
     task: Task = "classification"
     norms: Sequence[Normed] = ()
+    together: Together = field(default_factory=Alone)
 
 
 def train_layers(training: Training, start: State | None = None) -> State:
@@ -114,9 +117,14 @@ def train_layers(training: Training, start: State | None = None) -> State:
         training.save(sound(keep(training.model, names, stepper, average, state), lr))
         if stopped or (course.patience and epoch + 1 - state.best_epoch >= course.patience):
             break
-    load_best(training.model, state)
-    training.model.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
+    end(training.model, state)
     return state
+
+
+def end(model: nn.Module, state: State) -> None:
+    """Leaves a model on the CPU, in eval mode, with the weights that are kept."""
+    model.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
+    load_best(model, state)
 
 
 def _epoch(
@@ -140,31 +148,46 @@ def _epoch(
             so_far = state.loss_sum / state.n_seen
             training.progress(n, f"epoch {epoch + 1} of {course.epochs}, loss {so_far:.3f}, lr {lr:.1e}")
 
-    batches = ahead(training.feed.batches(order_of(training, epoch), epoch, course.batch_size, first), device)
-    for number, (x, y) in enumerate(batches, first):
+    shared = Shared(training.feed, training.together)
+    order = order_of(training, epoch)
+    for number, (x, y) in enumerate(ahead(shared.batches(order, epoch, course.batch_size, first), device), first):
         lr = lr_at(course, epoch * n_steps + number // course.accumulate, n_steps * course.epochs)
         is_whole = (number + 1) % course.accumulate == 0 or number + 1 == n_batches
-        with dice(course.seed, device, "step", epoch, number):
-            share = len(x) / (course.batch_size * course.accumulate)
-            loss = stepper.backward(x, y, share)
-        unread.append((number, len(x), lr, loss))
+        n = min(course.batch_size, len(order) - number * course.batch_size)
+        with dice(
+            course.seed, device, "step", epoch, number, *([training.together.rank] if training.together.n > 1 else [])
+        ):
+            loss = stepper.backward(x, y, shared.n_of(n) / (course.batch_size * course.accumulate))
+        loss, is_stopped, is_due = _agreed(training, loss * shared.n_of(n) / n)
+        unread.append((number, n, lr, loss))
         read(READ_LATER.get(device.type, 0))
         if is_whole:
+            stepper.add(training.together)
             if is_checked:
                 stepper.step(lr)
             else:
                 is_checked = _checked_step(training, names, stepper, lr)
             average.update()
         state.step = number + 1
-        if training.stop():
+        if is_stopped:
             read()
             training.note(f"Stopped after {number + 1} of {n_batches} batches of epoch {epoch + 1}.")
             return lr, True
-        if is_whole and training.due():  # gradients of half a step are not kept
+        if is_whole and is_due:  # gradients of half a step are not kept
             read()
             training.save(sound(keep(training.model, names, stepper, average, state), lr))
     read()
     return lr, False
+
+
+def _agreed(training: Training, loss: torch.Tensor) -> tuple[torch.Tensor, bool, bool]:
+    """The loss of a whole batch, from this process's part of it; whether training is to stop, and a checkpoint is due."""
+    stops, is_due = training.stop(), training.due()
+    if training.together.n == 1:
+        return loss, stops, is_due
+    told = torch.stack([loss.detach().float(), loss.new_tensor(stops).float(), loss.new_tensor(is_due).float()])
+    training.together.add([told])
+    return told[0], bool(told[1] > 0), bool(told[2] > 0)
 
 
 def _at_once(feed: Feed) -> int:
@@ -257,7 +280,10 @@ def _judged(training: Training) -> tuple[torch.Tensor, torch.Tensor]:
 
     Whether training is undone is decided by the first: smoothed labels raise the loss of a head that was sure and right.
     """
-    logits = torch.from_numpy(logits_of(training.model, training.feed, training.watch, training.device))
+    together, watch = training.together, training.watch
+    mine = share(watch, together) if len(watch) >= together.n else watch
+    rows = logits_of(training.model, training.feed, mine, training.device)
+    logits = torch.from_numpy(rows if mine is watch else together.gathered(rows))
     labels = torch.from_numpy(training.feed.labels[training.watch])
     losses = each_loss(training.task, logits, labels)
     return ((logits.argmax(1) != labels).float() if training.task == "classification" else losses), losses

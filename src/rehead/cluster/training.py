@@ -1,0 +1,251 @@
+"""Layers trained by a cluster: Ray Train's processes, each on a share of every batch.
+
+Ray Train places the processes, joins them (Gloo on CPUs, NCCL on GPUs), and begins them anew when one of them or its node
+dies, as many as there is room for then. They go on from the last checkpoint, which an actor beside the driver hands on: the
+driver keeps it in the run, as a training on one machine does. So nodes need no disk that they share for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from rehead.cluster.connection import Cluster
+from rehead.errors import ClusterError, ReheadError
+
+if TYPE_CHECKING:
+    from rehead.tuning.feed import Feed
+    from rehead.tuning.state import State
+    from rehead.tuning.train import Training
+
+MOST_DEATHS = 8  # of processes in one training, before it is given up
+ASK_S = 0.5  # between two looks at what the processes have said, or at whether they are to stop
+SAVED_EVERY_S = 60.0  # at most this much training is lost with a process
+
+
+class Log:
+    """An actor beside the driver: what the first process says, the last checkpoint, and whether all are to stop."""
+
+    def __init__(self, state: State | None) -> None:
+        self._said: list[tuple[Any, ...]] = []
+        self._state, self._halted = state, False
+        self.error: ReheadError | OSError | None = None
+        self.is_over = False
+
+    def say(self, *what: Any) -> None:
+        self._said.append(what)
+
+    def save(self, state: State) -> None:
+        """A checkpoint; before it everything was said that it holds."""
+        self._state = state
+        self._said.append(("save", state))
+
+    def taken(self) -> list[tuple[Any, ...]]:
+        """What was said since this was asked last."""
+        said, self._said = self._said, []
+        return said
+
+    def state(self) -> State | None:
+        return self._state
+
+    def end(self, state: State | None = None, error: ReheadError | OSError | None = None) -> None:
+        """Training is over: it ended with a state, or with what cannot be mended by beginning anew."""
+        self._state, self.error, self.is_over = state or self._state, error, True
+
+    def ended(self) -> tuple[bool, State | None, ReheadError | OSError | None]:
+        return self.is_over, self._state, self.error
+
+    def halt(self) -> None:
+        self._halted = True
+
+    def halted(self) -> bool:
+        return self._halted
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many processes a cluster has room for, and what each of them is given."""
+
+    n: int
+    cores: int
+    gpus: int
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> Room:
+        """A process for each GPU where there are any, else one for each node, with as many cores as the usual node has."""
+        if n := sum(node.gpus for node in cluster.nodes):
+            return cls(n, 1, 1)
+        usual = sorted(node.cores for node in cluster.nodes)[len(cluster.nodes) // 2]
+        return cls(sum(node.cores // usual for node in cluster.nodes), usual, 0)
+
+
+class Trainer:
+    """An actor that runs Ray Train, which cannot be run from outside a cluster."""
+
+    def fit(self, room: Room, settings: dict[str, Any]) -> None:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        for name in ("ray.train", "ray.data"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with tempfile.TemporaryDirectory(prefix="rehead-") as folder:
+            TorchTrainer(
+                learn,
+                train_loop_config=settings,
+                scaling_config=ScalingConfig(
+                    num_workers=(1, room.n),
+                    use_gpu=room.gpus > 0,
+                    resources_per_worker={"CPU": room.cores} | ({"GPU": room.gpus} if room.gpus else {}),
+                ),
+                run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=MOST_DEATHS)),
+            ).fit()
+
+
+def learn(settings: dict[str, Any]) -> None:
+    """Runs in each process: the training, from the last checkpoint on."""
+    import ray.train
+    from ray.train.torch import get_device
+
+    from rehead.tuning.together import Group
+    from rehead.tuning.train import train_layers
+
+    log, context = settings["log"], ray.train.get_context()
+    together = Group(context.get_world_rank(), context.get_world_size())
+    is_first = together.rank == 0
+    is_over, state, _ = together.first_says(ray.get(log.ended.remote()) if is_first else None)
+    if is_over:
+        return
+    training, feeds = ray.get(settings["training"][0])
+    device = get_device().type
+    talk = _Talk(log) if is_first else _Silence()
+    training = replace(
+        training, device=device, feed=feeds(device), together=together, report=talk.report, save=talk.save, due=talk.due,
+        progress=talk.progress, note=talk.note, stop=talk.stop,
+    )  # fmt: skip
+    if is_first:
+        log.say.remote("begin", state, together.n)
+    try:
+        done = train_layers(training, state)
+    except (ReheadError, OSError) as error:
+        ray.get(log.end.remote(error=error))
+        raise
+    if is_first:
+        ray.get(log.end.remote(done))
+
+
+class _Talk:
+    """What the first process tells the driver, and asks it."""
+
+    def __init__(self, log: Any) -> None:
+        self._log, self._halted = log, False
+        self._saved = self._asked = time.monotonic()
+
+    def report(self, facts: dict[str, Any]) -> None:
+        self._log.say.remote("report", facts)
+
+    def progress(self, n: int, text: str) -> None:
+        self._log.say.remote("progress", n, text)
+
+    def note(self, text: str) -> None:
+        self._log.say.remote("note", text)
+
+    def save(self, state: State) -> None:
+        import ray
+
+        ray.get(self._log.save.remote(state))
+        self._saved = time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self._saved > SAVED_EVERY_S
+
+    def stop(self) -> bool:
+        import ray
+
+        if not self._halted and time.monotonic() - self._asked > ASK_S:
+            self._halted, self._asked = bool(ray.get(self._log.halted.remote())), time.monotonic()
+        return self._halted
+
+
+class _Silence:
+    """What the other processes tell: nothing."""
+
+    def report(self, *_: Any) -> None:
+        return
+
+    save = note = progress = report
+
+    def due(self) -> bool:
+        return False
+
+    stop = due
+
+
+def train(
+    cluster: Cluster, training: Training, start: State | None, feeds: Callable[[str], Feed], begin: Callable[..., None]
+) -> State:
+    """`train_layers` by the cluster: the model has the weights that are kept when it ends. feeds: by the device of a process
+    its feed. begin: told the checkpoint that the processes go on from, or None, each time they begin.
+
+    Raises what `train_layers` raises, ClusterError where a node cannot read a photo, and Ray's errors where the cluster gives
+    up.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from rehead.tuning.train import end
+
+    room = Room.of(cluster)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    log = ray.remote(Log).options(num_cpus=0, scheduling_strategy=here).remote(start)
+    trainer = ray.remote(Trainer).options(num_cpus=0, scheduling_strategy=here).remote()
+    alone: Any = dict.fromkeys(("feed", "report", "save", "due", "progress", "note", "stop"))
+    model = training.model.to("cpu")
+    shipped = ray.put((replace(training, model=model, **alone), feeds))
+    try:
+        fitting = trainer.fit.remote(room, {"log": log, "training": [shipped]})
+        done: list[Any] = []
+        while not done:
+            done, _ = ray.wait([fitting], timeout=ASK_S)
+            for what in ray.get(log.taken.remote()):
+                _told(training, begin, *what)
+            if training.stop():
+                log.halt.remote()
+        ended: tuple[bool, State | None, ReheadError | OSError | None] = ray.get(log.ended.remote())
+        is_over, state, error = ended
+        if isinstance(error, OSError):
+            raise ClusterError(
+                what="A node cannot read a photo that layers learn from.",
+                why=f"{error.strerror}: {error.filename}" if error.strerror else str(error),
+                fix="Put them on a disk that the nodes share, or into a bucket; or learn from kept activations: --train last:2",
+            )
+        if error is not None:
+            raise error
+        ray.get(fitting)  # raises what Ray says
+        assert is_over
+        assert state is not None
+        end(training.model, state)
+        return state
+    finally:
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.kill(trainer)
+            ray.kill(log)
+
+
+def _told(training: Training, begin: Callable[..., None], what: str, *facts: Any) -> None:
+    if what == "begin":
+        state, n = facts
+        training.note(f"{n} processes learn together" if n > 1 else "One process learns")
+        begin(state)
+    else:
+        said: dict[str, Callable[..., None]] = {
+            "report": training.report,
+            "save": training.save,
+            "progress": training.progress,
+            "note": training.note,
+        }
+        said[what](*facts)

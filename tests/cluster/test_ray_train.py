@@ -1,0 +1,69 @@
+"""Layers learn on a Ray cluster as they do on one machine, also when a process or its node dies on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_photos
+from test_ray import copied, on_nodes
+
+import rehead
+
+SETTINGS: dict[str, Any] = {"train": "last:1", "epochs": 4, "batch_size": 16, "augment": "none", "report": False}
+LONG = SETTINGS | {"epochs": 40}  # long enough to be killed on the way
+
+pytestmark = pytest.mark.slow  # Ray Train takes 20 s to begin on two cores
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("learn") / "photos", {"red": 100, "blue": 100})
+
+
+def epochs(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def same(run: Path, alone: Path) -> None:
+    """Each epoch once, with the losses of one machine; the same verdict."""
+    ours, theirs = epochs(run), epochs(alone)
+    assert [facts["epoch"] for facts in ours] == [facts["epoch"] for facts in theirs]
+    for facts, wanted in zip(ours, theirs, strict=True):
+        assert facts["loss"] == pytest.approx(wanted["loss"], abs=1e-3)
+        assert facts["watch_loss"] == pytest.approx(wanted["watch_loss"], abs=1e-2)
+    verdicts = [json.loads((place / "verdict.json").read_text()) for place in (run, alone)]
+    assert verdicts[0]["top1"] == verdicts[1]["top1"]
+    assert verdicts[0]["confusion"] == verdicts[1]["confusion"]
+    assert (run / "catalog.csv").read_text() == (alone / "catalog.csv").read_text()
+
+
+def test_two_nodes_learn_what_one_machine_learns(photos: Path, cache: Path, tmp_path: Path) -> None:
+    rehead.tune(photos, cache=copied(cache, tmp_path / "own"), out=tmp_path / "alone", **SETTINGS)
+    told = on_nodes("learns", photos, cache, tmp_path, LEARNS=json.dumps(SETTINGS))
+    assert "2 processes learn together" in told["notes"]
+    same(tmp_path / "run", tmp_path / "alone")
+    for ours, wanted in zip(epochs(tmp_path / "run"), epochs(tmp_path / "alone"), strict=True):
+        assert ours["loss"] == pytest.approx(wanted["loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("scenario", ["learner_killed", "learning_node_killed"])
+def test_what_was_learned_is_kept_when_a_process_or_its_node_dies(
+    scenario: str, photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    rehead.tune(photos, cache=copied(cache, tmp_path / "own"), out=tmp_path / "alone", **LONG)
+    told = on_nodes(scenario, photos, cache, tmp_path, LEARNS=json.dumps(LONG))
+    begun = [note for note in told["notes"] if "learn together" in note or note == "One process learns"]
+    assert len(begun) > 1, told["notes"]
+    assert (begun[-1] == "One process learns") == (scenario == "learning_node_killed")
+    same(tmp_path / "run", tmp_path / "alone")
+
+
+def test_all_layers_learn_from_photos_that_nodes_read(photos: Path, cache: Path, tmp_path: Path) -> None:
+    settings = SETTINGS | {"train": "all", "epochs": 1, "augment": "crop"}
+    told = on_nodes("learns", photos, cache, tmp_path, LEARNS=json.dumps(settings))
+    assert "2 processes learn together" in told["notes"]
+    assert told["verdict"]["top1"]["value"] == 1.0
+    assert len(epochs(tmp_path / "run")) == 1
