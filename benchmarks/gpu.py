@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from measured import DATA, REHEAD, ROOT, report
+from measured import REHEAD, ROOT, copies, report
 from safetensors.torch import save_file
 
 from rehead.data.catalog import Catalog
@@ -89,16 +89,6 @@ def earlier() -> dict[str, Any]:
 
 def told(what: str) -> None:
     print(f"{time.perf_counter() - BEGUN:6.1f} s  {what}", flush=True)
-
-
-def copies(folder: Path, n: int) -> Path:
-    """`n` photos in class folders, no two of the same bytes: a JPEG file may have bytes behind its end."""
-    files = sorted((DATA / "dogscats").glob("*/*.jpg"), key=lambda file: (file.name.split(".")[1], file))
-    for i in range(n):
-        file = files[i % len(files)]
-        (folder / file.parent.name).mkdir(parents=True, exist_ok=True)
-        (folder / file.parent.name / f"{i}.jpg").write_bytes(file.read_bytes() + i.to_bytes(4, "big"))
-    return folder
 
 
 def measured(name: str, catalog: Catalog, photos: Path, folder: Path, options: argparse.Namespace) -> Any:
