@@ -39,6 +39,7 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/variants.py
 	$(BIN)/python benchmarks/cluster.py
+	$(BIN)/python benchmarks/cost.py
 
 # Other tools on the same photos, each in an environment of its own in .peers/; hours. One that is stopped goes on.
 bench-peers: .venv/dev.done

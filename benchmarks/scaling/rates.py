@@ -1,0 +1,161 @@
+"""Rates that no other script measures: what the machine that begins a job can take, and what each photo costs it.
+
+driver    photos/s that a job takes back from Ray whose workers compute nothing: parts are handed out, features come back,
+          are read and put into the store. All on this machine's cores, workers included; beside it what the process that began
+          the job could take at most, since it is one process of Python: photos for each second of its CPU. Before anything
+          is computed all parts are handed to Ray, which is told by jobs of few and of many parts
+identify  photos/s that are read and given a digest by tasks of Ray, from files
+lists     bytes of a photo in the memory of the process that begins the job, and its seconds for a photo, from the list of files
+          to the parts for a cluster; nothing is read
+solve     seconds of the head by the number of photos: random features that tell two classes apart
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measured import copies
+
+from rehead.data.catalog import Catalog, Photo
+from rehead.data.rows import Row, Source
+from rehead.data.scan import scan
+from rehead.progress import Silent
+from scaling.cases import in_process
+
+BACKBONE = "efficientnet_lite0"
+FEW_PARTS, N_PARTS = 100, 1_500  # handed out and taken back
+N_PHOTOS = 1_399  # all cats and dogs
+N_ROWS = (100_000, 300_000)  # whose memory is compared
+N_SOLVED = (10_000, 30_000, 100_000)
+WIDTH = 1280
+PICTURE = b"\xff\xd8\xff\xe0"  # how a JPEG file begins
+
+
+def measure(folder: Path) -> Iterator[tuple[str, Any]]:
+    """Facts, each as soon as it is there."""
+    photos = copies(folder / "photos", N_PHOTOS)
+    sizes = [path.stat().st_size for path in photos.glob("*/*.jpg")]
+    yield "bytes of a photo", round(sum(sizes) / len(sizes))
+    few, many = (in_process("lists", [str(n)]) for n in N_ROWS)
+    yield "lists, a photo", {what: (many[what] - few[what]) / (N_ROWS[1] - N_ROWS[0]) for what in few}
+    yield "driver, few parts", in_process("driver", [str(folder / "driver-few"), str(FEW_PARTS)])
+    yield "driver", in_process("driver", [str(folder / "driver"), str(N_PARTS)])
+    yield "identify, photos/s", in_process("identify", [str(photos)])
+    yield "solve, s", in_process("solve", [])
+
+
+def lists(n: str) -> dict[str, float]:
+    """Peak bytes and seconds of this process until it has the catalog of `n` photos and their parts."""
+    from rehead.cluster.computing import _named
+    from rehead.extraction import job_order
+    from rehead.tuning.recipe import Recipe
+
+    address, begun = "s3://bucket/photos/", time.monotonic()
+    rows = [Row(f"{'ab'[i % 2]}/{i:012d}.jpg", "ab"[i % 2]) for i in range(int(n))]
+    source = Source(
+        "made-up",
+        "folders",
+        rows,
+        read=lambda row: PICTURE + row.path.encode(),
+        skipped=[],
+        uri=lambda row: address + row.path,
+    )
+    catalog = scan(source, seed=0, valid_fraction=0.2)
+    order = job_order(catalog, Recipe())
+    files = {i: address + catalog.photos[i].path for i in order}
+    parts = list(_named(catalog, files))
+    assert sum(len(part) for part in parts) == int(n)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"bytes": peak, "s": time.monotonic() - begun}
+
+
+def driver(folder: str, n_parts: str = str(N_PARTS)) -> dict[str, float]:
+    """Photos/s between the first part that comes back and the last, and for each second of CPU of this process; and the seconds
+    before the first."""
+    from rehead.cluster import computing
+    from rehead.cluster.connection import connected
+    from rehead.exporting.prefixes import ready_prefix
+    from rehead.features.extract import extract
+    from rehead.features.store import Store
+    from scaling import idle
+
+    cache = Path(folder)
+    prefix = ready_prefix(BACKBONE, weights=None, arguments={}, cut="pool", cache=cache, progress=Silent())
+    n = int(n_parts) * computing.PART
+    photos = tuple(Photo(f"a/{i:012d}.jpg", "ab"[i % 2], "train", i.to_bytes(32, "big")) for i in range(n))
+    catalog = Catalog("made-up", "folders", photos, ("a", "b"), lambda _: PICTURE, file=lambda photo: f"/{photo.path}")
+    computing.Worker = idle.IdleWorker
+    came: list[tuple[float, float, int]] = []
+    with connected("local") as cluster, Store.open(cache, "driver", shape=prefix.card.shape, about={}) as store:
+        begun = time.monotonic()
+        compute = computing.Ray(cluster).compute(catalog, range(n), prefix, "onnxruntime", "plain")
+        done = extract(
+            catalog, range(n), compute, store=store, progress=Silent(), max_bad=0.0, stop=lambda: False,
+            on_features=lambda positions, _: came.append((time.monotonic(), time.process_time(), len(positions))),
+        ).done  # fmt: skip
+    assert done == n
+    (first, first_cpu, first_n), (last, last_cpu, _) = came[0], came[-1]
+    return {
+        "photos/s": (n - first_n) / (last - first),
+        "photos for a second of CPU": (n - first_n) / (last_cpu - first_cpu),
+        "to the first, s": first - begun,
+        "photos": n,
+        "bytes that come back, a photo": idle.answer([0] * computing.PART, prefix.card.shape).nbytes / computing.PART,
+    }
+
+
+def identify(photos: str) -> float:
+    """Photos/s of tasks on all cores, once Ray runs and its processes are there."""
+    import ray
+
+    from rehead.cluster import computing
+    from rehead.cluster.connection import connected
+    from rehead.data.scan import FAR_CHUNK
+    from rehead.parallel import batched, ordered_map
+    from scaling.idle import identify_files
+
+    paths = sorted(Path(photos).glob("*/*.jpg"))
+    rows = [(str(path), f"{path.parent.name}/{path.name}") for path in paths]
+    with connected("local") as cluster:
+        machines = computing.Ray(cluster)
+        machines._identify = ray.remote(identify_files).options(num_cpus=1 / computing.TASKS)
+        for _ in range(2):  # the first begins the processes
+            begun = time.monotonic()
+            found = ordered_map(
+                lambda part: machines.identify(part, True), batched(rows, FAR_CHUNK),
+                workers=machines.at_once, ahead=4 * machines.at_once,
+            )  # fmt: skip
+            assert all(isinstance(one, bytes) for part in found for one in part)
+            took = time.monotonic() - begun
+    return len(rows) / took
+
+
+def solve() -> dict[int, float]:
+    """Seconds by photos, most often the second time: the first loads libraries."""
+    from rehead.data.split import fold_numbers
+    from rehead.tuning.recipe import Recipe
+    from rehead.tuning.tasks import fit_task
+
+    random, took = np.random.default_rng(0), {}
+    means = random.normal(0, 0.25, (2, WIDTH)).astype(np.float32)
+    for n in (1_000, *N_SOLVED):
+        labels = np.arange(n) % 2
+        features = random.standard_normal((n, WIDTH), np.float32) + means[labels]
+        keys = [i.to_bytes(32, "big") for i in range(n)]
+        folds = fold_numbers(keys, labels, n_folds=Recipe().folds, seed=0)
+        begun = time.monotonic()
+        fit_task("classification", features, labels, 2, folds, Recipe(), "cpu", Silent())
+        took[n] = time.monotonic() - begun
+    return {n: took[n] for n in N_SOLVED}
+
+
+def one(what: str, words: list[str]) -> str:
+    """What `cases.in_process` asked for, as JSON."""
+    jobs: dict[str, Any] = {"lists": lists, "driver": driver, "identify": identify, "solve": solve}
+    return json.dumps(jobs[what](*words))
