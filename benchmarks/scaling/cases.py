@@ -32,7 +32,7 @@ STORE_BYTES = 160 << 20  # of objects on each simulated node
 SIZES = (400, 1_399, 3_000)
 WHERE = ("alone", "local", "1x1", "1x2", "2x1")  # nodes x cores
 FAR_S = 0.15  # that each read of a photo takes longer where they are "far"
-CASES = (("far", 400), *((where, n) for where in WHERE for n in SIZES if (where, n) != ("1x1", 3_000)))
+CASES = (("far", 400), ("far", 1_399), *((where, n) for where in WHERE for n in SIZES if (where, n) != ("1x1", 3_000)))
 
 
 class Watched(Silent):

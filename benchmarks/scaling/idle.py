@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rehead.cluster.parts import READERS, Worker, _table
+from rehead.cluster.parts import Worker, _table
+from rehead.data.far import AT_ONCE
 from rehead.data.scan import identified
 from rehead.parallel import ordered_map
 
@@ -33,9 +34,9 @@ def answer(positions: list[int], shape: tuple[int, ...]) -> Any:
     return _table(positions, [bytes(2 * math.prod(shape))] * len(positions))
 
 
-def identify_files(rows: list[tuple[str, str]], named: bool) -> list[bytes | str | None]:
-    """As `parts.identify` does it, of files of this machine."""
+def identify_files(rows: list[tuple[str, str]]) -> list[bytes | str | None]:
+    """As `scan.identified_at` does it, of files of this machine."""
     read = ordered_map(
-        lambda row: identified(Path(row[0]).read_bytes, row[1], named), rows, workers=READERS, ahead=2 * READERS
+        lambda row: identified(Path(row[0]).read_bytes, row[1], True), rows, workers=AT_ONCE, ahead=2 * AT_ONCE
     )
     return list(read)

@@ -112,11 +112,9 @@ def driver(folder: str, n_parts: str = str(N_PARTS)) -> dict[str, float]:
 
 def identify(photos: str) -> float:
     """Photos/s of tasks on all cores, once Ray runs and its processes are there."""
-    import ray
-
     from rehead.cluster import computing
     from rehead.cluster.connection import connected
-    from rehead.data.scan import FAR_CHUNK
+    from rehead.data import far
     from rehead.parallel import batched, ordered_map
     from scaling.idle import identify_files
 
@@ -124,11 +122,10 @@ def identify(photos: str) -> float:
     rows = [(str(path), f"{path.parent.name}/{path.name}") for path in paths]
     with connected("local") as cluster:
         machines = computing.Ray(cluster)
-        machines._identify = ray.remote(identify_files).options(num_cpus=1 / computing.TASKS)
         for _ in range(2):  # the first begins the processes
             begun = time.monotonic()
             found = ordered_map(
-                lambda part: machines.identify(part, True), batched(rows, FAR_CHUNK),
+                lambda part: machines.each(identify_files, part), batched(rows, far.CHUNK),
                 workers=machines.at_once, ahead=4 * machines.at_once,
             )  # fmt: skip
             assert all(isinstance(one, bytes) for part in found for one in part)

@@ -4,9 +4,9 @@
     list      pages of the bucket's list, one after the other; then the driver makes its own lists
     read      every photo is fetched and given a digest, on all nodes
     begin     parts are handed to Ray, actors begin
-    extract   each core has a part: it waits for its photos, fetches them, decodes them and runs the network. Features go back
-              to the driver, one part after the other, and onto its disk
-    look      near copies are looked for, on the driver alone, a photo on each core at a time
+    extract   each core of a node has a part: it waits for its photos, fetches them, decodes them and runs the network. One
+              machine fetches photos ahead. Features go back to the driver, one part after the other, and onto its disk
+    look      every photo is fetched once more and looked at for near copies, on all nodes; files by the driver alone
     solve     the head, on the driver
     rest      the verdict, the bundle
 
@@ -27,12 +27,12 @@ import simpy
 
 PART = 32  # photos, as `cluster/computing.py` has it, and the two that follow
 TASKS, MOST_TASKS = 2, 256  # of reading, a core and in all
-READERS = 8  # of a part at once, as `cluster/parts.py` has it
-FAR_WORKERS = 16  # of reading on one machine, as `data/scan.py` has it
+READERS = 8  # of a part at once, as `data/far.py` has it
+FAR_A_CORE, MOST_FAR = 16, 512  # photos that one machine waits for at once, as there
 MAX_WORKERS = 16  # of the engine on one machine, as `features/engines.py` has it
 FEEDERS = 4  # threads beyond the cores that feed a GPU, as `features/torch_engine.py` has it
 BATCH = 4  # photos, of the engine where there is no cluster
-MOST_LANES = 16  # that are simulated; each stands for some cores that work alike
+MOST_LANES = 32  # that are simulated; each stands for some cores that work alike
 MOST_PARTS = 20_000  # that are simulated as they are
 PARTS_A_LANE = 40  # where parts are made larger
 SINGLE = ("requests_s", "device_s", "back_bytes", "driver_s", "disk_s")  # what there is one of
@@ -54,6 +54,11 @@ class Place:
     @property
     def lanes(self) -> int:
         return self.nodes * self.cores
+
+    @property
+    def far(self) -> int:
+        """Photos in a bucket that one machine waits for at once."""
+        return min(MOST_FAR, FAR_A_CORE * self.cores)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,20 +122,22 @@ def simulate(n: int, place: Place, costs: Costs) -> Outcome:
     alone("connect", connect_s=costs.connect_s)
     alone("list", listed_s=n * costs.listed_s, lists_s=n * costs.lists_s)
     reads = READERS if place.by_ray else 1
-    calls = min(MOST_TASKS, TASKS * place.lanes) if place.by_ray else FAR_WORKERS
+    calls = min(MOST_TASKS, TASKS * place.lanes) if place.by_ray else place.far
     read = _Phase(n, place, costs, {"identify_s": costs.identify_s}, calls=calls, reads_at_once=reads, goes_back=False)
     outcome.seconds["read"], outcome.busy["read"] = read.run()
     alone("begin", begin_s=costs.begin_s, handed_s=n * costs.handed_s)
     calls = place.lanes if place.by_ray else place.cores + FEEDERS if place.devices else min(place.cores, MAX_WORKERS)
     network_s = costs.network_s * min(1, calls / place.lanes)  # a call has all cores that are its own
     work = {"decode_s": costs.decode_s, "network_s": network_s}
-    extract = _Phase(n, place, costs, work, calls=calls, reads_at_once=reads)
+    is_ahead = costs.wait_s > 0 and not place.by_ray
+    extract = _Phase(n, place, costs, work, calls=calls, reads_at_once=reads, is_ahead=is_ahead)
     outcome.seconds["extract"], outcome.busy["extract"] = extract.run()
     outcome.photos = extract.done
-    here = replace(place, nodes=1, cores=place.host_cores or place.cores, by_ray=False)
-    look = {"look_s": costs.look_s}
-    looked = _Phase(n if costs.look_s else 0, here, costs, look, calls=here.cores, reads_at_once=1, goes_back=False)
-    alone("look", look_s=looked.run()[0])
+    there = place if costs.wait_s else replace(place, nodes=1, cores=place.host_cores or place.cores, by_ray=False)
+    calls = there.cores if not costs.wait_s else min(MOST_TASKS, TASKS * there.lanes) if there.by_ray else there.far
+    work = {"look_s": costs.look_s}
+    looked = _Phase(n if costs.look_s else 0, there, costs, work, calls=calls, reads_at_once=reads, goes_back=False)
+    outcome.seconds["look"], outcome.busy["look"] = looked.run()
     alone("solve", solve_s=n * costs.solve_s)
     alone("rest", rest_s=costs.rest_s)
     return outcome
@@ -149,8 +156,10 @@ class _Phase:
         reads_at_once: int,
         calls: int,
         goes_back: bool = True,
+        is_ahead: bool = False,
     ) -> None:
-        """calls: that are under way at once."""
+        """calls: that are under way at once. is_ahead: whether photos are fetched by threads of their own, before they are
+        asked for."""
         self.env = simpy.Environment()
         self._n, self._place, self._costs, self._work = n, place, costs, work
         self._reads, self._goes_back = reads_at_once, goes_back
@@ -165,30 +174,49 @@ class _Phase:
         self._links = [simpy.Resource(self.env, 1) for _ in range(self._lanes)]
         self._busy: Counter[str] = Counter()
         self._left = n
+        held = max(4 * place.far, self._part * self._lanes)
+        self._fetched = simpy.Container(self.env, capacity=max(held, 1)) if is_ahead else None
         self.done = 0
 
     def run(self) -> tuple[float, dict[str, float]]:
         """Seconds, and those in which each resource was busy."""
         for lane in range(self._lanes):
             self.env.process(self._lane(lane))
+            if self._fetched is not None:
+                self.env.process(self._ahead(lane, self._n // self._lanes + (lane < self._n % self._lanes)))
         self.env.run()
         assert self.done == self._n
         return self.env.now, {name: seconds for name, seconds in self._busy.items() if seconds > ALMOST}
 
+    def _ahead(self, lane: int, n: int) -> Generator[Any, Any, None]:
+        """A share of the photos, fetched by a share of the threads that do nothing else."""
+        assert self._fetched is not None
+        while n:
+            some = min(self._part, n)
+            n -= some
+            yield from self._fetch(lane, some, self._place.far / self._lanes)
+            yield self._fetched.put(some)
+
+    def _fetch(self, lane: int, n: int, at_once: float) -> Generator[Any, Any, None]:
+        """`n` photos, so many at once."""
+        costs, place = self._costs, self._place
+        link_s = 8 * costs.photo_bytes / (place.gbit_s * 1e9) / (place.nodes / self._lanes)
+        yield from self._one("requests_s", n * costs.requests_s)
+        yield from self._held("photo_bytes", self._links[lane], n * link_s, self._lanes)
+        if costs.wait_s:
+            seconds = n * costs.wait_s / at_once
+            self._busy["wait_s"] += seconds / self._lanes
+            yield self.env.timeout(seconds)
+
     def _lane(self, lane: int) -> Generator[Any, Any, None]:
-        costs, place, k = self._costs, self._place, self._calls_a_lane
-        link_s = (
-            8 * costs.photo_bytes / (place.gbit_s * 1e9) / (place.nodes / self._lanes) if costs.photo_bytes else 0.0
-        )
+        k = self._calls_a_lane
         while self._left:
             n = min(self._part, self._left)
             self._left -= n
-            yield from self._one("requests_s", n * costs.requests_s)
-            yield from self._held("photo_bytes", self._links[lane], n * link_s, self._lanes)
-            if costs.wait_s:
-                waits = n / self._reads
-                self._busy["wait_s"] += waits * costs.wait_s / k / self._lanes
-                yield self.env.timeout(waits * costs.wait_s / k)
+            if self._fetched is None:
+                yield from self._fetch(lane, n, self._reads * k)
+            else:
+                yield self._fetched.get(n)
             for name, seconds in self._work.items():
                 yield from self._held(name, self._cores, n * seconds / k, self._cores.capacity)
             self.env.process(self._back(n))

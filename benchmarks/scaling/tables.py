@@ -27,7 +27,7 @@ HELD_UP_BY = {
     "wait_s": "waiting for the bucket", "requests_s": "the bucket's requests", "photo_bytes": "links to the bucket",
     "begin_s": "beginning", "handed_s": "handing out parts", "decode_s": "decoding", "network_s": "the network on CPUs",
     "device_s": "the network on the GPU", "back_bytes": "the driver's link", "driver_s": "features through the driver",
-    "disk_s": "features on disk", "look_s": "near copies, by the driver", "solve_s": "solving", "rest_s": "the rest",
+    "disk_s": "features on disk", "look_s": "near copies", "solve_s": "solving", "rest_s": "the rest",
 }  # fmt: skip
 STEP_NAMES = ("today", "without it", "without both", "without the three", "without the four")
 STEPS = len(STEP_NAMES)

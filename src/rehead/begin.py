@@ -15,8 +15,9 @@ from typing import Any
 
 from rehead.bundled import about_bundle, check_bundled
 from rehead.data.catalog import Catalog, as_csv
+from rehead.data.far import Readers
 from rehead.data.rows import quoted
-from rehead.data.scan import Readers, scan
+from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import MissingExtra, RecipeError, RunError, SourceError, counted
 from rehead.exporting.prefixes import check_backbone

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from rehead.data.catalog import Catalog
-from rehead.data.scan import Readers
+from rehead.data.far import Readers
 from rehead.features.engines import Prefix
 from rehead.features.extract import Compute
 from rehead.features.shared import Shared

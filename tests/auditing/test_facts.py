@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import blake3
 import numpy as np
 import pytest
 from conftest import noise
@@ -15,6 +18,7 @@ from PIL import Image, ImageFilter, ImageOps
 from rehead.auditing.facts import Facts, facts_of
 from rehead.auditing.hashes import MAX_BITS
 from rehead.auditing.kept import FILE, facts_of_photos
+from rehead.data.catalog import Photo
 from rehead.errors import PhotoError
 
 
@@ -96,3 +100,44 @@ def test_a_photo_that_is_gone_or_damaged_is_told_with_its_reason(tmp_path: Path)
     found, bad = facts_of_photos(replace(catalog_of("ab"), read=read), [0, 1], tmp_path)
     assert (found, bad[0].reason) == ({}, "is not there any more")
     assert bad[1].path == "1.jpg"
+
+
+class Machines:
+    """Other machines, which are this one."""
+
+    at_once = 2
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def each(self, work: Callable[[list[Any]], list[Any]], rows: Sequence[Any]) -> list[Any]:
+        self.asked += len(rows)
+        return work(list(rows))
+
+
+def test_machines_look_at_what_has_an_address_and_this_one_at_what_they_cannot_read() -> None:
+    pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'rehead[parquet]'")
+    fsspec = pytest.importorskip("fsspec", reason="needs fsspec")
+    data = [encoded(shapes(i)) for i in range(3)] + [b"GIF89a nothing more"]
+    plain = catalog_of("aabb")
+    photos = tuple(
+        replace(photo, digest=blake3.blake3(one).digest()) for photo, one in zip(plain.photos, data, strict=True)
+    )
+    store = fsspec.filesystem("memory")
+    for photo, one in zip(photos, [*data[:2], data[0], data[3]], strict=True):  # of one, other bytes than were seen
+        store.pipe(f"/looked/{photo.path}", one)
+    read: list[str] = []
+
+    def read_here(photo: Photo) -> bytes:
+        read.append(photo.path)
+        return data[int(photo.path.partition(".")[0])]
+
+    catalog = replace(plain, photos=photos, read=read_here, uri=lambda photo: f"memory://looked/{photo.path}")
+    machines = Machines()
+    found, bad = facts_of_photos(catalog, range(4), None, readers=machines)
+    assert machines.asked == 4
+    assert read == [photos[2].path]
+    assert {i: facts.hash for i, facts in found.items()} == {i: facts_of(data[i]).hash for i in range(3)}
+    assert list(bad) == [3]
+    alone, also_bad = facts_of_photos(catalog, range(4), None)
+    assert (alone, also_bad) == (found, bad)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import make_photos
 
-from rehead.data.catalog import Catalog
+from rehead.data.catalog import Catalog, Photo
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import StoreError
@@ -111,3 +114,38 @@ def test_features_of_a_job_that_is_broken_off_are_kept(catalog: Catalog, tmp_pat
                 max_bad=0.2, stop=lambda: False, on_features=on_features,
             )  # fmt: skip
         assert not store.missing([catalog.photos[i].digest for i in told])
+
+
+def test_photos_far_away_are_read_ahead_and_give_the_same(catalog: Catalog, tmp_path: Path) -> None:
+    under_way, most, lock = 0, 0, threading.Lock()
+
+    def late(photo: Photo) -> bytes:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.05)
+        with lock:
+            under_way -= 1
+        return catalog.read(photo)
+
+    there = replace(catalog, read=late, file=lambda _: None, uri=lambda photo: f"far://photos/{photo.path}")
+    found = []
+    for name, photos in (("near", catalog), ("far", there)):
+        with Store.open(tmp_path / name, "corners", shape=(12,), about={}) as store:
+            done, positions, features = extracted(photos, store, DECODE)
+        found.append((done.done, {i: skip.reason for i, skip in done.bad.items()}, positions, features.tobytes()))
+    assert found[0] == found[1]
+    assert most > 2 * Corners.workers
+
+
+def test_nothing_is_read_any_more_once_it_is_to_end(catalog: Catalog) -> None:
+    read: list[str] = []
+    there = replace(
+        catalog, read=lambda photo: (read.append(photo.path), catalog.read(photo))[1], uri=lambda photo: photo.path
+    )
+    halted = threading.Event()
+    halted.set()
+    batches = list(by_engine(there, range(40), Corners(), DECODE)(halted))
+    assert read == []
+    assert all(features is None for _, features, _ in batches)

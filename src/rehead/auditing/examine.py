@@ -65,7 +65,7 @@ def examine(job: Job, run: Finished, positions: list[int], features: NDArray[np.
     """
     catalog, verdict = job.catalog, run.run.verdict
     assert verdict is not None
-    facts, unseen = facts_of_photos(catalog, positions, job.cache, job.progress)
+    facts, unseen = facts_of_photos(catalog, positions, job.cache, job.progress, job.machines)
     job.progress.phase("Comparing", len(positions))
     found = alike(positions, features, facts, told=job.progress.advance)
     held_out = _spread(positions, run.outputs.held_out, run.outputs.logits)

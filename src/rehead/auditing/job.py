@@ -105,7 +105,7 @@ def look_at(job: Job, recipe: Recipe) -> Looked:
         positions = in_store(catalog, order, store)
         features = store.read([digests[i] for i in positions])
     features = features.reshape(len(positions), math.prod(features.shape[1:]))
-    facts, unseen = facts_of_photos(catalog, positions, job.cache, progress)
+    facts, unseen = facts_of_photos(catalog, positions, job.cache, progress, job.machines)
     progress.phase("Comparing", len(positions))
     found = alike(positions, features, facts, told=progress.advance)
     return Looked(positions, features, facts, found, [*extracted.bad.values(), *unseen.values()])

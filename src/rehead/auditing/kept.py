@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from rehead.auditing.facts import Facts, facts_of
+from rehead.data import far
+from rehead.data.addresses import read_address
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Skip
-from rehead.errors import PhotoError
+from rehead.errors import PhotoError, ReheadError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.progress import Progress, Silent
 
@@ -30,11 +32,15 @@ REMEMBERED = 1_000  # photos that are written at once
 
 
 def facts_of_photos(
-    catalog: Catalog, positions: Sequence[int], cache: Path | None, progress: Progress | None = None
+    catalog: Catalog,
+    positions: Sequence[int],
+    cache: Path | None,
+    progress: Progress | None = None,
+    readers: far.Readers | None = None,
 ) -> tuple[dict[int, Facts], dict[int, Skip]]:
     """The facts of the photos at these positions, and the reason for each that cannot be had.
 
-    cache: the folder where they are kept, None: nowhere.
+    cache: the folder where they are kept, None: nowhere. readers: machines that look at what has an address.
     """
     progress = progress or Silent()
     progress.phase("Looking at", len(positions))
@@ -46,8 +52,12 @@ def facts_of_photos(
         missing = [i for i in positions if i not in found]
         bad: dict[int, Skip] = {}
         new: list[tuple[bytes, Facts]] = []
-        look = functools.partial(_looked_at, catalog)
-        for chunk in ordered_map(look, batched(missing, CHUNK), workers=n_cores(), ahead=4 * n_cores()):
+        look, at_once, n = functools.partial(_looked_at, catalog), n_cores(), CHUNK
+        if any(catalog.uri(catalog.photos[i]) is not None for i in missing):
+            at_once, n = far.n_readers(), far.FEW
+            if readers is not None:
+                look, at_once, n = functools.partial(_looked_there, catalog, readers), readers.at_once, far.CHUNK
+        for chunk in ordered_map(look, batched(missing, n), workers=at_once, ahead=4 * at_once):
             for i, facts in chunk:
                 if isinstance(facts, Skip):
                     bad[i] = facts
@@ -64,6 +74,33 @@ def facts_of_photos(
 
 def _looked_at(catalog: Catalog, positions: Sequence[int]) -> list[tuple[int, Facts | Skip]]:
     return [(i, _facts_or_reason(catalog, i)) for i in positions]
+
+
+def _looked_there(catalog: Catalog, readers: far.Readers, positions: Sequence[int]) -> list[tuple[int, Facts | Skip]]:
+    """The same by other machines, of photos that have an address."""
+    rows = {i: (uri, photo.digest) for i in positions if (uri := catalog.uri(photo := catalog.photos[i])) is not None}
+    told = dict(zip(rows, readers.each(facts_at, [*rows.values()]), strict=True)) if rows else {}
+    found = {i: Skip(catalog.photos[i].path, one) if isinstance(one, str) else one for i, one in told.items()}
+    return [(i, found.get(i) or _facts_or_reason(catalog, i)) for i in positions]
+
+
+def facts_at(rows: list[tuple[str, bytes]]) -> list[Facts | str | None]:
+    """The facts of what is at each address, or why there are none; None where this machine has no way to it, or where other
+    bytes are than those of the digest beside it."""
+
+    import blake3
+
+    def one(row: tuple[str, bytes]) -> Facts | str | None:
+        try:
+            data = read_address(row[0])
+        except (OSError, ReheadError):
+            return None
+        try:
+            return facts_of(data) if blake3.blake3(data).digest() == row[1] else None
+        except PhotoError as error:
+            return error.what
+
+    return list(ordered_map(one, rows, workers=far.AT_ONCE, ahead=2 * far.AT_ONCE))
 
 
 def _facts_or_reason(catalog: Catalog, position: int) -> Facts | Skip:

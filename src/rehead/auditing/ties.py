@@ -19,7 +19,7 @@ def tied(job: Job, positions: Sequence[int]) -> Job:
     catalog = job.catalog
     if not catalog.ours:
         return job
-    facts, _ = facts_of_photos(catalog, positions, job.cache, job.progress)
+    facts, _ = facts_of_photos(catalog, positions, job.cache, job.progress, job.machines)
     moved, n = tied_sides(catalog, near_copies(positions, facts))
     if n:
         job.progress.note(f"{counted(n, 'held-out photo')} went to the training side, where near copies are.")

@@ -14,10 +14,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rehead.cluster.connection import Cluster
-from rehead.cluster.parts import Desk, Shipped, Worker, identify, read_table, table
+from rehead.cluster.parts import Desk, Shipped, Worker, read_table, table
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.rows import Skip
 from rehead.errors import ClusterError, EngineError, PhotoError
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from rehead.tuning.feed import Feed
     from rehead.tuning.state import State
     from rehead.tuning.train import Training
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 PART = 32  # photos: half a second of a core, beside which asking for it costs little
 CORES = 4  # of an actor: each has the network in memory once
@@ -50,13 +53,13 @@ class Ray:
         self._cluster = cluster
         self.about = cluster.about
         self.at_once = min(MOST_TASKS, TASKS * sum(node.cores for node in cluster.nodes))
-        self._identify = ray.remote(identify).options(num_cpus=1 / TASKS, max_retries=-1)
+        self._each = ray.remote(_each).options(num_cpus=1 / TASKS, max_retries=-1)
 
-    def identify(self, rows: Sequence[tuple[str, str]], named: bool) -> list[bytes | str | None]:
+    def each(self, work: Callable[[list[R]], list[T]], rows: Sequence[R]) -> list[T]:
         import ray
 
         with _in_words():
-            return list(ray.get(self._identify.remote(list(rows), named)))
+            return list(ray.get(self._each.remote(work, list(rows))))
 
     def compute(self, catalog: Catalog, positions: Sequence[int], prefix: Prefix, engine: str, view: str) -> Compute:
         if engine not in ("onnxruntime", "openvino"):
@@ -90,6 +93,10 @@ class Ray:
 
         with _in_words():
             return train(self._cluster, training, start, feeds, begin)
+
+
+def _each(work: Callable[[list[R]], list[T]], rows: list[R]) -> list[T]:
+    return work(rows)
 
 
 class _Pool:

@@ -22,8 +22,8 @@ import numpy as np
 
 from rehead.data.addresses import is_address, read_address
 from rehead.data.catalog import Catalog, Photo
+from rehead.data.far import AT_ONCE
 from rehead.data.rows import Skip
-from rehead.data.scan import identified
 from rehead.errors import ReheadError
 from rehead.features.decoders import File, bytes_of
 from rehead.features.engines import ENGINES, Prefix
@@ -33,7 +33,6 @@ from rehead.features.views import stored_views
 from rehead.nets.card import Card
 from rehead.parallel import batched, ordered_map
 
-READERS = 8  # photos of a part that are read at once: a bucket answers after tens of milliseconds
 MOST_DEATHS = 2  # of processes on one photo, before it is left out
 ABSENT = "absent"  # the reason of a photo whose bytes are to be sent
 
@@ -55,18 +54,6 @@ class Shipped:
             prefix = Prefix(self.card, Path(folder), None, "onnxruntime")
             prefix.onnx.write_bytes(self.graph)
             return open_by(prefix)
-
-
-def identify(rows: list[tuple[str, str]], named: bool) -> list[bytes | str | None]:
-    """`scan.identified` of what is at each address, with its path; None where this node has no way to it."""
-
-    def one(row: tuple[str, str]) -> bytes | str | None:
-        try:
-            return identified(partial(read_address, row[0]), row[1], named)
-        except ReheadError:
-            return None
-
-    return list(ordered_map(one, rows, workers=READERS, ahead=2 * READERS))
 
 
 class Desk:
@@ -156,7 +143,7 @@ class Worker:
         columns = part.to_pydict()
         rows = range(len(columns["position"]))
         photos = tuple(Photo(os.fsdecode(columns["path"][i] or b""), "", "train", columns["digest"][i]) for i in rows)
-        got = ordered_map(lambda i: _bytes(photos[i], columns["data"][i]), rows, workers=READERS, ahead=2 * READERS)
+        got = ordered_map(lambda i: _bytes(photos[i], columns["data"][i]), rows, workers=AT_ONCE, ahead=2 * AT_ONCE)
         read = {photo.digest: data for photo, data in zip(photos, got, strict=True)}
         catalog = Catalog("part", "folders", photos, (), lambda photo: read[photo.digest] or b"")
         found: dict[int, bytes | str] = {i: ABSENT for i in rows if read[photos[i].digest] is None}
@@ -193,7 +180,7 @@ class Worker:
     def _computed(self, catalog: Catalog, batch: list[int]) -> Batch:
         """A photo that a defect meets costs itself alone: on a cluster nobody would see the others' end."""
         try:
-            return computed(catalog, batch, self._engine, self._decode)
+            return computed(catalog, dict.fromkeys(batch), self._engine, self._decode)
         except Exception as error:
             if len(batch) > 1:
                 return _joined([self._computed(catalog, [i]) for i in batch])

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
+from rehead.data.far import n_readers
 from rehead.data.rows import Request, Stamp
 from rehead.data.walk import is_leftover
 from rehead.durable import write_bytes
@@ -228,11 +229,13 @@ def _store(base: str, path: str) -> tuple[Any, str]:
 def _opened(base: str) -> tuple[Any, str]:
     """A file system by pyarrow or, of what that does not know, by fsspec. Raises SourceError, MissingExtra."""
     try:
+        import pyarrow
         from pyarrow import ArrowException
         from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
     except ModuleNotFoundError as error:
         raise MissingExtra("pyarrow", "parquet", base) from error
     scheme = urlsplit(base).scheme
+    pyarrow.set_io_thread_count(max(pyarrow.io_thread_count(), n_readers()))  # as many connections has a store's client
     try:
         store, root = FileSystem.from_uri(base)
         return store, str(root)

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Protocol, cast
+from typing import cast
 
 import blake3
 
 from rehead.bundle_facts import Task
+from rehead.data import far
+from rehead.data.addresses import read_address
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.checks import checked_split
 from rehead.data.folders import PICTURE_NAMES
@@ -25,7 +27,7 @@ from rehead.data.known import Look, open_known, stamp_of
 from rehead.data.rows import Row, Skip, Source, Stamp, bounded
 from rehead.data.split import HELD_OUT_SIDES, side_of, split_keys
 from rehead.data.targets import classes_of, label_for, task_of
-from rehead.errors import PhotoError, SourceError
+from rehead.errors import PhotoError, ReheadError, SourceError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import is_image
 from rehead.progress import Progress, Silent
@@ -35,17 +37,6 @@ REMEMBERED = 10_000  # files that are written into the index at once
 MAX_WORKERS = (
     4  # a slow disk answers several at once; on one that does not wait, more than the cores took twice the time
 )
-FAR_WORKERS = 16  # a store far away answers after tens of milliseconds, and many at once
-FAR_CHUNK = 32  # addresses that a thread, or a machine, reads at a time: its answer comes within seconds
-
-
-class Readers(Protocol):
-    """Machines that read what has an address. at_once: how many calls they take."""
-
-    at_once: int
-
-    def identify(self, rows: Sequence[tuple[str, str]], named: bool) -> list[bytes | str | None]:
-        """`identified` of each (address, path); None of one that they have no way to."""
 
 
 def scan(
@@ -58,7 +49,7 @@ def scan(
     cache: Path | None = None,
     join: Callable[[Catalog], Catalog] | None = None,
     is_learned: bool = True,
-    readers: Readers | None = None,
+    readers: far.Readers | None = None,
 ) -> Catalog:
     """The catalog of a source, each class with photos to learn from and photos held out.
 
@@ -91,7 +82,7 @@ def scan_held_out(source: Source, progress: Progress | None = None, task: Task =
 
 
 def _identified(
-    source: Source, progress: Progress, cache: Path | None = None, readers: Readers | None = None
+    source: Source, progress: Progress, cache: Path | None = None, readers: far.Readers | None = None
 ) -> list[tuple[Row, bytes]]:
     """The rows that are photos, with their digests; others are added to `source.skipped` when somebody would miss them."""
     progress.phase("Reading", len(source.rows), "files")
@@ -100,11 +91,10 @@ def _identified(
     identify = functools.partial(_identify, source, named)
     how = At(identify, min(MAX_WORKERS, max(2, n_cores())), CHUNK)
     if any(source.uri(row) is not None for row in source.rows):
-        how = replace(how, at_once=FAR_WORKERS, chunk=FAR_CHUNK)
+        how = replace(how, at_once=far.n_readers(), chunk=far.FEW)
         if readers is not None:
-            how = replace(
-                how, identify=functools.partial(_identify_there, source, named, readers), at_once=readers.at_once
-            )
+            there = functools.partial(_identify_there, source, named, readers)
+            how = At(there, readers.at_once, far.CHUNK)
     for rows, results in _chunks(source, how, cache):
         for row, result in zip(rows, results, strict=True):
             if isinstance(result, bytes):
@@ -195,13 +185,13 @@ def _identify(source: Source, named: bool, chunk: Chunk) -> list[bytes | str]:
     return [look.digest or identified(functools.partial(source.read, row), row.path, named) for row, look in chunk]
 
 
-def _identify_there(source: Source, named: bool, readers: Readers, chunk: Chunk) -> list[bytes | str]:
+def _identify_there(source: Source, named: bool, readers: far.Readers, chunk: Chunk) -> list[bytes | str]:
     """The same by other machines, of those that have an address and are not known."""
     uris = {
         n: uri for n, (row, look) in enumerate(chunk) if look.digest is None and (uri := source.uri(row)) is not None
     }
     asked = [(uri, chunk[n][0].path) for n, uri in uris.items()]
-    told = dict(zip(uris, readers.identify(asked, named), strict=True)) if asked else {}
+    told = dict(zip(uris, readers.each(functools.partial(identified_at, named), asked), strict=True)) if asked else {}
     here = [n for n in range(len(chunk)) if told.get(n) is None]
     found = told | dict(zip(here, _identify(source, named, [chunk[n] for n in here]), strict=True))
     return [one for n in range(len(chunk)) if (one := found[n]) is not None]
@@ -224,6 +214,18 @@ def identified(read: Callable[[], bytes], path: str, named: bool) -> bytes | str
     if not is_image(data[:64]):
         return "is not an image that can be read" if expected else ""
     return blake3.blake3(data).digest()
+
+
+def identified_at(named: bool, rows: list[tuple[str, str]]) -> list[bytes | str | None]:
+    """The same of what is at each address, with its path; None where this machine has no way to it."""
+
+    def one(row: tuple[str, str]) -> bytes | str | None:
+        try:
+            return identified(functools.partial(read_address, row[0]), row[1], named)
+        except ReheadError:
+            return None
+
+    return list(ordered_map(one, rows, workers=far.AT_ONCE, ahead=2 * far.AT_ONCE))
 
 
 def _with_sides(found: list[tuple[Row, bytes]], ours: bool, seed: int, valid_fraction: float) -> list[Photo]:

@@ -13,7 +13,7 @@ import csv
 import io
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rehead.data import far
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.rows import Skip, bounded
 from rehead.durable import write_text
@@ -45,6 +46,8 @@ class Extracted:
     done: int = 0
 
 
+Given = bytes | PhotoError | OSError | None
+Read = tuple[int, Given]
 Batch = tuple[list[int], NDArray[np.floating[Any]] | None, dict[int, Skip]]  # good positions, their features; bad ones
 
 
@@ -114,18 +117,36 @@ def by_engine(
     """
 
     def compute(halted: threading.Event) -> Generator[Batch, None, None]:
-        def work(batch: list[int]) -> Batch:
-            return ([], None, {}) if halted.is_set() else computed(catalog, batch, engine, decode)
+        def read(i: int) -> Read:
+            return i, None if halted.is_set() or catalog.uri(catalog.photos[i]) is None else _bytes(catalog, i)
 
-        return ordered_map(work, batched(positions, engine.batch), workers=engine.workers, ahead=2 * engine.workers)
+        def work(batch: list[Read]) -> Batch:
+            return ([], None, {}) if halted.is_set() else computed(catalog, dict(batch), engine, decode)
+
+        is_far = any(catalog.uri(catalog.photos[i]) is not None for i in positions)
+        photos: Iterable[Read] = ((i, None) for i in positions)
+        ahead = ordered_map(read, positions, workers=far.n_readers(), ahead=4 * far.n_readers()) if is_far else None
+        with contextlib.closing(ahead) if ahead else contextlib.nullcontext():
+            batches = batched(ahead or photos, engine.batch)
+            yield from ordered_map(work, batches, workers=engine.workers, ahead=2 * engine.workers)
 
     return compute
 
 
-def computed(catalog: Catalog, batch: list[int], engine: Engine, decode: Decode[tuple[bytes | File, bytes]]) -> Batch:
-    """Features of at most `engine.batch` photos."""
+def computed(
+    catalog: Catalog, batch: Mapping[int, Given], engine: Engine, decode: Decode[tuple[bytes | File, bytes]]
+) -> Batch:
+    """Features of at most `engine.batch` photos. batch: by position a photo's bytes, or why there are none, where it was read
+    ahead."""
     good, pixels, bad = _decoded(catalog, batch, decode)
     return good, engine(np.stack(pixels)) if good else None, bad
+
+
+def _bytes(catalog: Catalog, i: int) -> bytes | PhotoError | OSError:
+    try:
+        return catalog.read(catalog.photos[i])
+    except (PhotoError, OSError) as error:
+        return error
 
 
 class _Writer:
@@ -166,16 +187,20 @@ class _Writer:
 
 
 def _decoded(
-    catalog: Catalog, batch: list[int], decode: Decode[tuple[bytes | File, bytes]]
+    catalog: Catalog, batch: Mapping[int, Given], decode: Decode[tuple[bytes | File, bytes]]
 ) -> tuple[list[int], list[NDArray[np.uint8]], dict[int, Skip]]:
     read: dict[int, tuple[bytes | File, bytes]] = {}
     good, pixels, bad = [], [], {}
-    for i in batch:
+    for i, given in batch.items():
         photo = catalog.photos[i]
         try:
-            read[i] = bytes_or_file(decode, catalog, photo), photo.digest
+            data = bytes_or_file(decode, catalog, photo) if given is None else given
         except (PhotoError, OSError) as error:
-            bad[i] = skip_of(photo, error)
+            data = error
+        if isinstance(data, bytes | File):
+            read[i] = data, photo.digest
+        else:
+            bad[i] = skip_of(photo, data)
     for i, decoded in zip(read, decode([*read.values()]), strict=True):
         if isinstance(decoded, np.ndarray):
             pixels.append(decoded)

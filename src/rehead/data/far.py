@@ -1,0 +1,30 @@
+"""What lies at addresses: a store far away answers after tens of milliseconds, and many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from rehead.parallel import n_cores
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+A_CORE, MOST = 16, 512  # photos that are waited for at once: a core works on 60 a second, a bucket answers after 150 ms
+FEW = 4  # addresses that a thread here reads, one after the other: with more, few photos would keep few threads busy
+CHUNK = 32  # addresses that another machine is given at a time: its answer comes within seconds
+AT_ONCE = 8  # of a chunk that a machine reads at once
+
+
+class Readers(Protocol):
+    """Machines that read what has an address. at_once: how many calls they take."""
+
+    at_once: int
+
+    def each(self, work: Callable[[list[R]], list[T]], rows: Sequence[R]) -> list[T]:
+        """work(rows), done by one of them. work: a function of a module, or a partial of one."""
+
+
+def n_readers() -> int:
+    """The threads that read here; they do little but wait."""
+    return min(MOST, A_CORE * n_cores())
