@@ -34,7 +34,7 @@ FEEDERS = 4  # threads beyond the cores that feed a GPU, as `features/torch_engi
 BATCH = 4  # photos, of the engine where there is no cluster
 MOST_LANES = 32  # that are simulated; each stands for some cores that work alike
 MOST_PARTS = 20_000  # that are simulated as they are
-PARTS_A_LANE = 40  # where parts are made larger
+PARTS_A_LANE = 20  # where parts are made larger
 SINGLE = ("requests_s", "device_s", "back_bytes", "driver_s", "disk_s")  # what there is one of
 ALMOST = 1e-9
 

@@ -111,7 +111,8 @@ def test_ray_local_gives_what_one_machine_gives_and_the_run_says_so(
     assert "1 node" in shown.stdout, shown.stdout + shown.stderr
 
 
-@pytest.mark.parametrize("scenario", ["plain", pytest.param("node_killed", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["plain", "node_killed"])
 def test_nodes_give_what_one_machine_gives(
     scenario: str, folder: Path, cache: Path, alone: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -82,6 +82,7 @@ def test_what_did_not_change_in_a_bucket_is_not_read_again(
     assert scanned()[1] == ["blue/broken.png", "red/1.png"]
 
 
+@pytest.mark.slow
 def test_a_run_on_a_bucket_is_taken_up_and_reported_from_its_address(
     rehead: Program, folder: Path, store: Store, tmp_path: Path
 ) -> None:
@@ -193,7 +194,7 @@ def test_a_store_that_is_not_reached_is_said(rehead: Program, store: Store) -> N
     assert "cannot be reached" in done.stderr
 
 
-@pytest.mark.parametrize("place", ["folder", "bucket"])
+@pytest.mark.parametrize("place", [pytest.param("folder", marks=pytest.mark.slow), "bucket"])
 def test_features_that_are_shared_are_computed_once(
     rehead: Program, folder: Path, store: Store, tmp_path: Path, place: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -230,7 +231,7 @@ def test_it_is_asked_over_http(tmp_path: Path) -> None:
         assert service.ask("DELETE", "/v1/feedback/..%2F..%2Fx").status in (404, 405, 422)
         assert service.ask("DELETE", f"/v1/feedback/{kept.json['digest']}").status == 204
         assert service.ask("DELETE", f"/v1/feedback/{kept.json['digest']}").status == 404
-        assert not any("bee" in json.dumps(line) for line in service.said)  # labels are nobody's business
+        assert not any(re.search(r"\bbee\b", json.dumps(line)) for line in service.said)  # labels are nobody's business
 
 
 def test_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,19 +75,19 @@ class Below:
     def missing(self, path: str) -> str:
         if is_address(path):
             return _unlisted(path)
-        return "" if os.path.normpath(path) in self._stamps else "is not there"
+        return "" if posixpath.normpath(path) in self._stamps else "is not there"
 
     def source(self, name: str, layout: str, rows: list[Row], skipped: list[Skip]) -> Source:
         return Source(
             name, layout, rows, lambda row: read_address(self._uri(row)), skipped, uri=self._uri,
-            stamp=lambda row: self._stamps.get(os.path.normpath(row.path)),
+            stamp=lambda row: self._stamps.get(posixpath.normpath(row.path)),
         )  # fmt: skip
 
     def _uri(self, row: Row) -> str:
         if is_address(row.path):
             return row.path
         folder = unquote(self._folder.path).rstrip("/")
-        return urlunsplit(self._folder._replace(path=quote(f"{folder}/{os.path.normpath(row.path)}")))
+        return urlunsplit(self._folder._replace(path=quote(f"{folder}/{posixpath.normpath(row.path)}")))
 
 
 def _unlisted(address: str) -> str:
