@@ -97,7 +97,7 @@ def normed(network: nn.Module, graph: fx.Graph) -> list[Normed]:
         before = node.args[0] if node.op == "call_module" and node.args else None
         if isinstance(before, fx.Node) and before.op == "call_module" and len(before.users) == 1:
             convolution, norm = network.get_submodule(str(before.target)), network.get_submodule(str(node.target))
-            is_bare = isinstance(convolution, nn.Conv2d) and convolution.bias is None
+            is_bare = type(convolution).__name__ in ("Conv2d", "Conv2dSame") and convolution.bias is None
             is_whole = type(norm).__name__ in ("BatchNorm2d", "BatchNormAct2d") and "running_var" in norm.state_dict()
             if (
                 n_uses[before.target] == n_uses[node.target] == 1
