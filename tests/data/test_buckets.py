@@ -154,9 +154,37 @@ def test_an_archive_in_a_bucket_gives_what_its_folder_gives(folder: Path, store:
             open_source("s3://photos/archives/none.tar", cache=tmp_path)
 
 
-def test_a_table_may_not_hold_a_secret(tmp_path: Path) -> None:
+def test_a_line_that_no_store_gives_costs_itself_alone(
+    folder: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in store.variables.items():
+        monkeypatch.setenv(name, value)
+    store.client().upload_file(str(folder / "red" / "7.png"), "photos", "zoo/what?.png")
+    good = [f"s3://photos/zoo/big ones/{label}/{i}.png" for label in ("red", "blue") for i in range(7)]
+    bad = ["s3://no-such-bucket/1.png", "nosuch://photos/1.png", "s3://photos/zoo/gone.png", "s3:///1.png"]
+    lines = [f"{path},{path.split('/')[-2]}" for path in good] + [
+        "s3://photos/zoo/what?.png,red",
+        *(f"{path},red" for path in bad),
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label", *lines]))
+    catalog = scan(open_source(tmp_path / "table.csv", cache=tmp_path), seed=0, valid_fraction=0.3)
+    assert {photo.path for photo in catalog.photos} == {*good, "s3://photos/zoo/what?.png"}
+    [asked] = [photo for photo in catalog.photos if "what?" in photo.path]
+    assert catalog.read(asked) == (folder / "red" / "7.png").read_bytes()
+    told = {skip.path: skip.reason for skip in catalog.skipped}
+    assert told.keys() == set(bad)
+    for path, words in zip(
+        bad, ("is not there", "Nothing here reads nosuch://", "is not there", "names no bucket"), strict=True
+    ):
+        assert words in told[path], told
+
+
+@pytest.mark.parametrize(
+    "address", ["s3://key:secret@photos/1.jpg", "https://photos.example/1.jpg?X-Amz-Signature=5ec"]
+)
+def test_a_table_may_not_hold_a_secret(address: str, tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
-    table.write_text("path,label\ns3://key:secret@photos/1.jpg,a\n")
+    table.write_text(f"path,label\n{address},a\n")
     with pytest.raises(SourceError, match="holds a secret"):
         open_source(table, cache=tmp_path)
 

@@ -22,7 +22,7 @@ from rehead.data.far import n_readers
 from rehead.data.rows import Request, Stamp
 from rehead.data.walk import is_leftover
 from rehead.durable import write_bytes
-from rehead.errors import MissingExtra, SourceError
+from rehead.errors import MissingExtra, PhotoError, ReheadError, SourceError
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 REFUSALS = (  # what a store's answer holds -> what it means, and what to do
@@ -50,6 +50,10 @@ KEYS = {
 }
 ENDPOINTS = {"s3": "AWS_ENDPOINT_URL"}
 FETCHED_AT_ONCE = 4 << 20  # bytes
+WEB = ("http", "https")  # where a question belongs to what is asked for
+SIGNED = re.compile(
+    r"(^|&)(x-amz-\w+|x-goog-\w+|awsaccesskeyid|signature|sig|\w*token|\w*secret\w*|\w*key)=", re.IGNORECASE
+)
 
 
 def is_address(source: object) -> bool:
@@ -72,17 +76,23 @@ def local_path(address: str) -> Path | None:
 
 
 def split(address: str) -> SplitResult:
-    """The parts of an address; a "#" belongs to its path. Raises SourceError for what is none, and for one with a secret in it:
-    addresses are written into runs."""
-    try:
-        parts = urlsplit(address.replace("#", "%23"))
-        has_secret = bool(parts.password)
-    except ValueError as error:
-        raise SourceError(what=f"{address} is no address.", why=f"{error}.", fix="Check its spelling.") from error
+    """The parts of an address; a "#" belongs to its path. Raises SourceError for what is none, or holds a secret."""
+    parts = without_secret(address)
     if not parts.hostname and parts.scheme.lower() in KEYS:
         raise SourceError(
             what=f"{address} names no bucket.", fix=f"Write {parts.scheme}://BUCKET/FOLDER, or {parts.scheme}://BUCKET."
         )
+    return parts
+
+
+def without_secret(address: str) -> SplitResult:
+    """The parts of an address. Raises SourceError where one of them is a password or a signature: addresses are written into
+    runs, and into lists of what could not be read."""
+    try:
+        parts = urlsplit(address.replace("#", "%23"))
+        has_secret = bool(parts.password) or SIGNED.search(parts.query) is not None
+    except ValueError as error:
+        raise SourceError(what=f"{address} is no address.", why=f"{error}.", fix="Check its spelling.") from error
     if has_secret:
         raise SourceError(
             what=f"An address of {parts.hostname} holds a secret, which would be written into the run.",
@@ -94,9 +104,21 @@ def split(address: str) -> SplitResult:
 def read_address(address: str) -> bytes:
     """The bytes at an address. Raises OSError; FileNotFoundError where there are none."""
     parts = split(address)
-    store, path = _store(urlunsplit(parts._replace(path="")), parts.path)
-    with store.open_input_stream(path) as file:
+    asked = f"?{parts.query}" if parts.scheme.lower() in WEB and parts.query else ""
+    base = parts._replace(path="", query="") if asked else parts._replace(path="")
+    store, path = _store(urlunsplit(base), parts.path)
+    with store.open_input_stream(path + asked) as file:
         return bytes(file.read())
+
+
+def photo_at(address: str) -> bytes:
+    """The same of a photo: a store that is not known, or refuses, costs this one alone. Raises PhotoError, OSError."""
+    try:
+        return read_address(address)
+    except PhotoError:
+        raise
+    except ReheadError as error:
+        raise PhotoError(what=f"cannot be read: {error.what}") from error
 
 
 class Folder(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from urllib.parse import quote, unquote, urlunsplit
 
-from rehead.data.addresses import listed, read_address, split
+from rehead.data.addresses import listed, photo_at, split
 from rehead.data.folders import EXAMPLES, READERS, recognised
 from rehead.data.rows import Request, Row, Source, short_name
 from rehead.errors import SourceError
@@ -41,7 +41,7 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
         name=short_name(PurePosixPath(prefix).name or parts.netloc.rpartition("@")[2]),
         layout=name,
         rows=reading.rows,
-        read=lambda row: read_address(uri(row)),
+        read=lambda row: photo_at(uri(row)),
         skipped=reading.skipped,
         uri=uri,
         stamp=lambda row: stamps[row.path],

@@ -6,12 +6,14 @@ import os
 import posixpath
 import stat
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlunsplit
 
-from rehead.data.addresses import is_address, listed, read_address, split
+from rehead.data.addresses import WEB, is_address, listed, photo_at, split, without_secret
 from rehead.data.rows import Request, Row, Skip, Source, Stamp, file_below, reader_below
+from rehead.errors import SourceError
 
 
 class Place(Protocol):
@@ -21,7 +23,7 @@ class Place(Protocol):
     def shown(self) -> str: ...
 
     def missing(self, path: str) -> str:
-        """Why there is no photo at a path, "" where there may be one. Raises SourceError for an address that may not be."""
+        """Why there is no photo at a path, "" where there may be one. Raises SourceError for an address with a secret."""
 
     def source(self, name: str, layout: str, rows: list[Row], skipped: list[Skip]) -> Source:
         """The source of these rows."""
@@ -54,9 +56,9 @@ class Files:
         if not any(self._is_elsewhere(row.path) for row in rows):
             return Source(name, layout, rows, read, skipped, self.root, file)
         return Source(
-            name, layout, rows, lambda row: read_address(row.path) if self._is_elsewhere(row.path) else read(row), skipped,
+            name, layout, rows, lambda row: photo_at(_uri(row.path)) if self._is_elsewhere(row.path) else read(row), skipped,
             self.root, lambda row: None if self._is_elsewhere(row.path) else file(row),
-            lambda row: row.path if self._is_elsewhere(row.path) else None,
+            lambda row: _uri(row.path) if self._is_elsewhere(row.path) else None,
         )  # fmt: skip
 
     def _is_elsewhere(self, path: str) -> bool:
@@ -64,13 +66,18 @@ class Files:
 
 
 class Below:
-    """Photos below the folder in a bucket that a table lies in, which is listed; others at addresses of their own."""
+    """Photos below the folder in a bucket that a table lies in, which is listed when the first is asked for; others at
+    addresses of their own."""
 
     def __init__(self, table: str, request: Request) -> None:
         parts = split(table)
         self._folder = parts._replace(path=parts.path.rpartition("/")[0])
         self.shown = urlunsplit(self._folder)
-        self._stamps: dict[str, Stamp | None] = listed(self.shown, request)
+        self._request = request
+
+    @cached_property
+    def _stamps(self) -> dict[str, Stamp | None]:
+        return listed(self.shown, self._request)
 
     def missing(self, path: str) -> str:
         if is_address(path):
@@ -79,18 +86,26 @@ class Below:
 
     def source(self, name: str, layout: str, rows: list[Row], skipped: list[Skip]) -> Source:
         return Source(
-            name, layout, rows, lambda row: read_address(self._uri(row)), skipped, uri=self._uri,
-            stamp=lambda row: self._stamps.get(posixpath.normpath(row.path)),
+            name, layout, rows, lambda row: photo_at(self._uri(row)), skipped, uri=self._uri,
+            stamp=lambda row: None if is_address(row.path) else self._stamps.get(posixpath.normpath(row.path)),
         )  # fmt: skip
 
     def _uri(self, row: Row) -> str:
         if is_address(row.path):
-            return row.path
+            return _uri(row.path)
         folder = unquote(self._folder.path).rstrip("/")
         return urlunsplit(self._folder._replace(path=quote(f"{folder}/{posixpath.normpath(row.path)}")))
 
 
 def _unlisted(address: str) -> str:
     """Whether something is there is seen when it is read."""
-    split(address)
-    return "" if urlsplit(address).path.strip("/") else "names no photo"
+    without_secret(address)
+    try:
+        return "" if split(_uri(address)).path.strip("/") else "names no photo"
+    except SourceError as error:
+        return f"cannot be read: {error.what}"
+
+
+def _uri(address: str) -> str:
+    """The address of a line: a "?" belongs to a photo's name, but where it asks a web server."""
+    return address if address.lower().startswith(tuple(f"{name}:" for name in WEB)) else address.replace("?", "%3F")

@@ -56,7 +56,7 @@ class Line:
 def read_manifest(source: str | Path, request: Request) -> Source:
     """The rows of a CSV or Parquet manifest, in its order. Raises SourceError, MissingExtra."""
     path = Path(source)
-    lines = _parquet_lines(path) if path.suffix.lower() in PARQUET_NAMES else _csv_lines(path)
+    lines = _parquet_lines(path, str(path)) if path.suffix.lower() in PARQUET_NAMES else _csv_lines(path, str(path))
     place = Files(path.absolute().parent, request.confined)
     return _source(short_name(path.stem), "manifest", lines, place, str(path), request)
 
@@ -64,7 +64,8 @@ def read_manifest(source: str | Path, request: Request) -> Source:
 def read_manifest_of(address: str, request: Request) -> Source:
     """The rows of a CSV or Parquet manifest in a bucket. Paths are relative to its folder there, or addresses."""
     with fetched(address, request) as path:
-        lines = list(_parquet_lines(path) if path.suffix.lower() in PARQUET_NAMES else _csv_lines(path))
+        read = _parquet_lines if path.suffix.lower() in PARQUET_NAMES else _csv_lines
+        lines = list(read(path, address))
     return _source(short_name(path.stem), "manifest", lines, Below(address, request), address, request)
 
 
@@ -94,7 +95,8 @@ def find_manifest(folder: Path, paths: Sequence[str]) -> str:
 def _is_manifest(path: Path) -> bool:
     try:
         is_parquet = path.suffix.lower() in PARQUET_NAMES
-        _places(_parquet_file(path).schema_arrow.names if is_parquet else _csv_header(path), str(path))
+        what = str(path)
+        _places(_parquet_file(path, what).schema_arrow.names if is_parquet else _csv_header(path, what), what)
     except (SourceError, MissingExtra, OSError, csv.Error):
         return False
     return True
@@ -175,9 +177,10 @@ def _side(line: Line, what: str, unit: str) -> str | None:
     return SIDE_BY_NAME.get(name)
 
 
-def _csv_lines(path: Path) -> Iterator[Line]:
-    header = _csv_header(path)
-    place = _places(header, str(path))
+def _csv_lines(path: Path, what: str) -> Iterator[Line]:
+    """The lines of a file, which errors call `what`."""
+    header = _csv_header(path, what)
+    place = _places(header, what)
     try:
         with path.open(newline="", encoding=_encoding(path), errors="surrogateescape") as file:
             reader = csv.reader(file, delimiter=_delimiter(file.readline()))
@@ -186,39 +189,39 @@ def _csv_lines(path: Path) -> Iterator[Line]:
             for cells in reader:
                 if len(cells) > len(header):
                     raise SourceError(
-                        what=f"Line {reader.line_num} of {path} has {len(cells)} cells for {len(header)} columns.",
+                        what=f"Line {reader.line_num} of {what} has {len(cells)} cells for {len(header)} columns.",
                         fix='A path or label that holds the separator must be quoted: "cat, black.jpg".',
                     )
                 if any(cells):
                     cells += [""] * (len(header) - len(cells))
                     line = Line(reader.line_num, **{name: cells[i] for name, i in place.items()})
-                    _check_text(line, path)
+                    _check_text(line, what)
                     yield line
     except (csv.Error, UnicodeError) as error:
-        raise SourceError(what=f"{path} is not a CSV file.", why=f"{error}.") from error
+        raise SourceError(what=f"{what} is not a CSV file.", why=f"{error}.") from error
 
 
-def _check_text(line: Line, path: Path) -> None:
+def _check_text(line: Line, what: str) -> None:
     """Raises SourceError for a label, split or group with bytes that are no UTF-8. A path may hold any: it names a file."""
     for column in COLUMNS[1:]:
         text = getattr(line, column) or ""
         if any("\udc80" <= character <= "\udcff" for character in text):
-            shell = shlex.quote(str(path))
+            shell = shlex.quote(what)
             raise SourceError(
-                what=f"Line {line.number} of {path} has the {column} {quoted(label_of(text))}, which is not UTF-8.",
+                what=f"Line {line.number} of {what} has the {column} {quoted(label_of(text))}, which is not UTF-8.",
                 why="The file may have been saved as Windows-1252 or Latin-1.",
                 fix=f"Save it as UTF-8 (in Excel: CSV UTF-8), or: iconv -f WINDOWS-1252 -t UTF-8 {shell} > utf8.csv",
             )
 
 
-def _csv_header(path: Path) -> list[str]:
+def _csv_header(path: Path, what: str) -> list[str]:
     try:
         with path.open(newline="", encoding=_encoding(path), errors="surrogateescape") as file:
             first = file.readline(HEADER_BYTES)
     except OSError as error:
-        raise SourceError(what=f"{path} cannot be read.", why=f"{error.strerror}.") from error
+        raise SourceError(what=f"{what} cannot be read.", why=f"{error.strerror}.") from error
     except UnicodeError as error:
-        raise SourceError(what=f"{path} is not a CSV file.", why=f"{error}.") from error
+        raise SourceError(what=f"{what} is not a CSV file.", why=f"{error}.") from error
     return next(csv.reader([first], delimiter=_delimiter(first)), [])
 
 
@@ -260,15 +263,15 @@ def _places(header: Sequence[str], what: str, fix: str = NAMES_COLUMNS) -> dict[
     return place
 
 
-def _parquet_lines(path: Path) -> Iterator[Line]:
-    file = _parquet_file(path)
+def _parquet_lines(path: Path, what: str) -> Iterator[Line]:
+    file = _parquet_file(path, what)
     names = file.schema_arrow.names
-    place = _places(names, str(path))
+    place = _places(names, what)
     table = file.read(columns=[names[i] for i in place.values()])
     yield from _lines({name: _values(table[names[i]]) for name, i in place.items()}, 1)
 
 
-def _parquet_file(path: Path) -> Any:
+def _parquet_file(path: Path, what: str) -> Any:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -277,7 +280,7 @@ def _parquet_file(path: Path) -> Any:
     try:
         return pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise SourceError(what=f"{path} is not a Parquet file that can be read.", why=f"{error}") from error
+        raise SourceError(what=f"{what} is not a Parquet file that can be read.", why=f"{error}") from error
 
 
 def _values(column: Any) -> list[Any]:
