@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -16,10 +17,10 @@ from typing import Any
 
 from rehead.auditing.facts import Facts, facts_of
 from rehead.data import far
-from rehead.data.addresses import read_address
+from rehead.data.addresses import photo_at
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Skip
-from rehead.errors import PhotoError, ReheadError
+from rehead.errors import PhotoError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.progress import Progress, Silent
 
@@ -29,6 +30,7 @@ WAIT_S = 5.0  # for another job that writes
 CHUNK = 16  # photos a thread decodes at a time
 NAMES = tuple(field.name for field in fields(Facts))
 REMEMBERED = 1_000  # photos that are written at once
+DECODING = threading.BoundedSemaphore(n_cores())  # many threads wait for bytes; decoded ones take megabytes each
 
 
 def facts_of_photos(
@@ -86,17 +88,22 @@ def _looked_there(catalog: Catalog, readers: far.Readers, positions: Sequence[in
 
 def facts_at(rows: list[tuple[str, bytes]]) -> list[Facts | str | None]:
     """The facts of what is at each address, or why there are none; None where this machine has no way to it, or where other
-    bytes are than those of the digest beside it."""
+    bytes are than those of the digest beside it. One photo is decoded at a time."""
 
     import blake3
 
+    alone = threading.Lock()
+
     def one(row: tuple[str, bytes]) -> Facts | str | None:
         try:
-            data = read_address(row[0])
-        except (OSError, ReheadError):
+            data = photo_at(row[0])
+        except (OSError, PhotoError):
+            return None
+        if blake3.blake3(data).digest() != row[1]:
             return None
         try:
-            return facts_of(data) if blake3.blake3(data).digest() == row[1] else None
+            with alone:
+                return facts_of(data)
         except PhotoError as error:
             return error.what
 
@@ -106,7 +113,9 @@ def facts_at(rows: list[tuple[str, bytes]]) -> list[Facts | str | None]:
 def _facts_or_reason(catalog: Catalog, position: int) -> Facts | Skip:
     photo = catalog.photos[position]
     try:
-        return facts_of(catalog.read(photo))
+        data = catalog.read(photo)
+        with DECODING:
+            return facts_of(data)
     except PhotoError as error:
         return Skip(photo.path, error.what)
     except FileNotFoundError:

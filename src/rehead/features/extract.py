@@ -35,6 +35,7 @@ from rehead.progress import Progress
 
 BAD_LIST = "skipped.csv"  # in the cache: a job that is stopped leaves no run to put it into
 N_NAMED = 3
+AHEAD_BYTES = 512 << 20  # of photos at addresses that wait; each thread that reads may hold one more
 COMMIT_EVERY_S = 1.0  # at most this much work is lost by SIGKILL; a commit costs a flush of the disk
 
 
@@ -117,20 +118,47 @@ def by_engine(
     """
 
     def compute(halted: threading.Event) -> Generator[Batch, None, None]:
+        held = _Held()
+
         def read(i: int) -> Read:
-            return i, None if halted.is_set() or catalog.uri(catalog.photos[i]) is None else _bytes(catalog, i)
+            if halted.is_set() or catalog.uri(catalog.photos[i]) is None:
+                return i, None
+            return i, held.added(_bytes(catalog, i))
 
         def work(batch: list[Read]) -> Batch:
             return ([], None, {}) if halted.is_set() else computed(catalog, dict(batch), engine, decode)
 
         is_far = any(catalog.uri(catalog.photos[i]) is not None for i in positions)
         photos: Iterable[Read] = ((i, None) for i in positions)
-        ahead = ordered_map(read, positions, workers=far.n_readers(), ahead=4 * far.n_readers()) if is_far else None
+        n = far.n_readers()
+        ahead = ordered_map(read, positions, workers=n, ahead=4 * n, is_full=held.is_full) if is_far else None
         with contextlib.closing(ahead) if ahead else contextlib.nullcontext():
-            batches = batched(ahead or photos, engine.batch)
+            batches = batched(map(held.taken, ahead) if ahead else photos, engine.batch)
             yield from ordered_map(work, batches, workers=engine.workers, ahead=2 * engine.workers)
 
     return compute
+
+
+class _Held:
+    """The bytes of photos that were read ahead and wait to be taken."""
+
+    def __init__(self) -> None:
+        self._n_bytes, self._lock = 0, threading.Lock()
+
+    def added(self, given: Given) -> Given:
+        self._add(given, 1)
+        return given
+
+    def taken(self, photo: Read) -> Read:
+        self._add(photo[1], -1)
+        return photo
+
+    def is_full(self) -> bool:
+        return self._n_bytes > AHEAD_BYTES
+
+    def _add(self, given: Given, sign: int) -> None:
+        with self._lock:
+            self._n_bytes += sign * len(given) if isinstance(given, bytes) else 0
 
 
 def computed(
