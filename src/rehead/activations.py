@@ -129,7 +129,9 @@ def feed_of(
         data = catalog.read(catalog.photos[photos[place]])
         return jpeg_of(recipe.augment, data, sizes[min(epoch, len(sizes) - 1)], seed)
 
-    learner = torch.device(device) if device == "cuda" else None  # what crosses to others is copied at once anyway
+    learner = (
+        torch.device(device) if torch.device(device).type == "cuda" else None
+    )  # what crosses to others is copied at once anyway
     alone: Decode[Any] = functools.partial(augmented_each, recipe.augment)
     decode = beside(device, len(photos), alone)
     if decode is not alone:

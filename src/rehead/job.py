@@ -28,15 +28,19 @@ class Machines(Readers, Protocol):
     def compute(self, catalog: Catalog, positions: Sequence[int], prefix: Prefix, engine: str, view: str) -> Compute:
         """Features of these photos, of which each that they cannot read is sent to them. view: see `features/views.py`."""
 
+    def check_learning(self) -> None:
+        """Raises ClusterError where layers could not learn on one of these machines as they do here."""
+
     def train(
         self,
         training: Training,
         start: State | None,
         feeds: Callable[[str], Feed],
         begin: Callable[[State | None], None],
+        device: str,
     ) -> State:
         """`train_layers` by these machines. feeds: a feed, by the device that learns. begin: told the checkpoint that they
-        begin from, each time they do."""
+        begin from, each time they do. device: of the machines, as it was asked for: "auto" or "cpu"."""
 
 
 @dataclass(frozen=True)

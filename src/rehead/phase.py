@@ -71,7 +71,7 @@ def trained(
 
     try:
         if machines is not None and course.norm == "frozen":
-            return machines.train(training, state, ground.feeds, begin)
+            return machines.train(training, state, ground.feeds, begin, recipe.device)
         begin(state)
         return train_layers(training, state)
     except Diverged as error:

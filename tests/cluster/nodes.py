@@ -10,20 +10,24 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+import ray
 from PIL import Image
 from ray.cluster_utils import Cluster
 
 import rehead
 from rehead.auditing import kept
-from rehead.cluster import computing
+from rehead.cluster import computing, training
+from rehead.cluster.connection import connected
 from rehead.cluster.parts import Worker
 from rehead.data.catalog import Catalog
+from rehead.errors import ClusterError
 from rehead.features.extract import Batch
 from rehead.progress import Silent
 
@@ -45,12 +49,15 @@ class Watching(Silent):
         self._left, self._act, self._phase = n, act, phase
         self._counts = False
         self.notes: list[str] = []
+        self.on_phase: tuple[str, Callable[[], None]] = ("", lambda: None)  # does something once, when a phase begins
 
     def note(self, text: str) -> None:
         self.notes.append(text)
 
     def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
         self._counts = name == self._phase
+        if name == self.on_phase[0]:
+            self.on_phase[1]()
 
     def advance(self, n: int = 1) -> None:
         if self._counts and self._left > 0:
@@ -152,7 +159,44 @@ def learning_node_killed(cluster: Cluster, photos: Path, **where: Any) -> dict[s
     return {**found, "notes": watching.notes}
 
 
+def deadly(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    """A row on which the process that looks at it ends each time."""
+    with connected(cluster.address) as found:
+        return {"said": computing.Ray(found).each(_dies_of_four, [3, 4, 5])}
+
+
+def _dies_of_four(rows: list[int]) -> list[str]:
+    if 4 in rows:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [f"{row} is fine" for row in rows]
+
+
+def without_room(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    """Others have taken all cores when layers are to learn, and after a while somebody asks for the end."""
+    held: list[Any] = []
+    asked: list[float] = []
+
+    def take() -> None:
+        held.extend(ray.remote(Watching).options(num_cpus=1).remote(0, None) for _ in range(2))
+        ray.get([one.note.remote("") for one in held])
+        asked.append(time.monotonic() + 5)
+
+    progress = Watching(1 << 30, lambda: None)
+    progress.on_phase = ("Solving the head", take)
+    training.ROOM_S = 1.0
+    try:
+        rehead.tune(
+            photos, ray=cluster.address, progress=progress, stop=lambda: bool(asked) and time.monotonic() > asked[0],
+            **LEARNS, **where,
+        )  # fmt: skip
+    except ClusterError as error:
+        return {"said": str(error), "notes": progress.notes, "seconds": time.monotonic() - asked[0]}
+    raise AssertionError("layers learned")
+
+
 SCENARIOS = {
+    "deadly": deadly,
+    "without_room": without_room,
     "learns": learns,
     "learner_killed": learner_killed,
     "learning_node_killed": learning_node_killed,

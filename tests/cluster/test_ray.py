@@ -22,7 +22,7 @@ from bucket import Store
 from conftest import make_photos
 from safetensors.numpy import load_file
 
-from rehead.cluster.connection import SAME, _check_same, here
+from rehead.cluster.connection import LEARNING, SAME, compare, versions
 from rehead.errors import ClusterError
 from rehead.features.cache import list_stores
 from rehead.features.store import Store as Features
@@ -231,12 +231,21 @@ def test_what_cannot_be_is_said(folder: Path, cache: Path, tmp_path: Path, words
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
+def test_a_row_that_ends_each_process_costs_itself_alone(folder: Path, cache: Path, tmp_path: Path) -> None:
+    said = on_nodes("deadly", folder, cache, tmp_path)["said"]
+    assert said == ["3 is fine", "could not be looked at: the process that tried to ended, 2 times", "5 is fine"]
+
+
 def test_a_node_with_other_versions_is_refused() -> None:
+    ours = versions((*SAME, *LEARNING))
     with pytest.raises(ClusterError, match=r"has onnxruntime 1\.0\.0, and this machine"):
-        _check_same({"10.0.0.2": {**here(), "onnxruntime": "1.0.0"}}, "ray://head:10001")
-    with pytest.raises(ClusterError, match=f"has no {', '.join(SAME)}"):
-        _check_same({"10.0.0.2": {}}, "ray://head:10001")
-    _check_same({"10.0.0.2": here()}, "ray://head:10001")
+        compare("ray://head:10001", {"10.0.0.2": {**ours, "onnxruntime": "1.0.0"}}, ours)
+    with pytest.raises(ClusterError, match="has no torch"):
+        compare("ray://head:10001", {"10.0.0.2": {**ours, "torch": ""}}, ours)
+    with pytest.raises(ClusterError, match=f"has no {', '.join((*SAME, *LEARNING))}"):
+        compare("ray://head:10001", {"10.0.0.2": {}}, ours)
+    compare("ray://head:10001", {"10.0.0.2": ours}, ours)
 
 
 @dataclass(frozen=True)

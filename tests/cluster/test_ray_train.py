@@ -67,3 +67,11 @@ def test_all_layers_learn_from_photos_that_nodes_read(photos: Path, cache: Path,
     assert "2 processes learn together" in told["notes"]
     assert told["verdict"]["top1"]["value"] == 1.0
     assert len(epochs(tmp_path / "run")) == 1
+
+
+def test_what_has_no_room_to_begin_is_told_and_can_be_ended(photos: Path, cache: Path, tmp_path: Path) -> None:
+    told = on_nodes("without_room", photos, cache, tmp_path, LEARNS=json.dumps(SETTINGS))
+    assert "was to end before the cluster had begun" in told["said"]
+    assert "waited for 1 core of one node" in told["said"]
+    assert any("no room for 1 core" in note for note in told["notes"]), told["notes"]
+    assert told["seconds"] < 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,6 +45,13 @@ class Thread:
     def gathered(self, rows: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate(self._exchanged(rows))
 
+    def same(self, tensors: Sequence[torch.Tensor]) -> None:
+        for tensor, first in zip(tensors, self._exchanged([tensor.clone() for tensor in tensors])[0], strict=True):
+            tensor.copy_(first)
+
+    def first_says(self, what: bool) -> bool:
+        return bool(self._exchanged(what)[0])
+
     def _exchanged(self, what: Any) -> list[Any]:
         self.room.told[self.rank] = what
         self.room.barrier.wait(20)
@@ -53,10 +60,15 @@ class Thread:
         return found
 
 
-def trained(together: Together, course: Any = COURSE, **changes: Any) -> tuple[dict[str, torch.Tensor], list[Any]]:
+def trained(
+    together: Together, course: Any = COURSE, mistaken: bool = False, **changes: Any
+) -> tuple[dict[str, torch.Tensor], list[Any]]:
+    """mistaken: whether the photos that are watched have each the other's label."""
     random = np.random.default_rng(0)
     labels = np.arange(N + 10) % 2
     maps = (random.normal(size=(N + 10, 3, 6, 6)) + labels[:, None, None, None]).astype(np.float16)
+    if mistaken:
+        labels[N:] = 1 - labels[N:]
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     for i, parameter in enumerate(model.parameters()):
         parameter.data = torch.from_numpy(np.random.default_rng(i).normal(0, 0.3, parameter.shape)).float()
@@ -70,10 +82,13 @@ def trained(together: Together, course: Any = COURSE, **changes: Any) -> tuple[d
     return dict(model.state_dict()), state.history
 
 
-def by_threads(n: int, course: Any = COURSE, **changes: Any) -> list[tuple[dict[str, torch.Tensor], list[Any]]]:
+def by_threads(
+    n: int, course: Any = COURSE, of: Callable[[int], dict[str, Any]] = lambda rank: {}, **changes: Any
+) -> list[tuple[dict[str, torch.Tensor], list[Any]]]:
+    """of: by the rank of a process what it alone has."""
     room = Room(threading.Barrier(n), {})
     with ThreadPoolExecutor(n) as pool:
-        running = [pool.submit(trained, Thread(rank, n, room), course, **changes) for rank in range(n)]
+        running = [pool.submit(trained, Thread(rank, n, room), course, **changes, **of(rank)) for rank in range(n)]
         return [one.result() for one in running]
 
 
@@ -102,6 +117,15 @@ def test_what_one_says_of_stopping_and_saving_holds_for_all() -> None:
     )
     assert [len(history) for _, history in told] == [1, 1]
     assert sorted(saved) == [0, 0, 0, 0, 1, 1, 2, 2]  # the beginning, two steps, and the end of the epoch, by each
+
+
+def test_the_first_decides_when_patience_is_at_its_end() -> None:
+    """The other takes each photo that is watched for one of the other class: what is better is worse for it."""
+    course = replace(COURSE, epochs=12, patience=2, lr=0.05)
+    n_alone = [len(trained(Alone(), course, mistaken)[1]) for mistaken in (False, True)]
+    assert n_alone[1] < n_alone[0]
+    told = by_threads(2, course, lambda rank: {"mistaken": rank == 1})
+    assert [len(history) for _, history in told] == [n_alone[0]] * 2
 
 
 def test_shares_of_a_batch_are_the_batch() -> None:

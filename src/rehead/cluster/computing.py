@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rehead.cluster.connection import Cluster
-from rehead.cluster.parts import Desk, Shipped, Worker, read_table, table
+from rehead.cluster.connection import LEARNING, Cluster, check_same
+from rehead.cluster.parts import MOST_DEATHS, Desk, Shipped, Worker, read_table, table
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.rows import Skip
 from rehead.errors import ClusterError, EngineError, PhotoError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+ON_NODES = ("onnxruntime", "openvino")  # the engines that nodes have
 PART = 32  # photos: half a second of a core, beside which asking for it costs little
 CORES = 4  # of an actor: each has the network in memory once
 SENT_BYTES = 512 << 20  # of photos on their way at once: each time actors begin anew, which takes seconds
@@ -53,16 +54,26 @@ class Ray:
         self._cluster = cluster
         self.about = cluster.about
         self.at_once = min(MOST_TASKS, TASKS * sum(node.cores for node in cluster.nodes))
-        self._each = ray.remote(_each).options(num_cpus=1 / TASKS, max_retries=-1)
+        self._each = ray.remote(_each).options(num_cpus=1 / TASKS, max_retries=MOST_DEATHS - 1)
 
-    def each(self, work: Callable[[list[R]], list[T]], rows: Sequence[R]) -> list[T]:
+    def each(self, work: Callable[[list[R]], list[T]], rows: Sequence[R]) -> list[T | str]:
         import ray
 
         with _in_words():
-            return list(ray.get(self._each.remote(work, list(rows))))
+            try:
+                return list(ray.get(self._each.remote(work, list(rows))))
+            except (
+                ray.exceptions.WorkerCrashedError,
+                ray.exceptions.OutOfMemoryError,
+                ray.exceptions.NodeDiedError,
+            ):
+                if len(rows) == 1:
+                    return [f"could not be looked at: the process that tried to ended, {MOST_DEATHS} times"]
+        middle = len(rows) // 2  # the row on which it ends is found by halves
+        return [*self.each(work, rows[:middle]), *self.each(work, rows[middle:])]
 
     def compute(self, catalog: Catalog, positions: Sequence[int], prefix: Prefix, engine: str, view: str) -> Compute:
-        if engine not in ("onnxruntime", "openvino"):
+        if engine not in ON_NODES:
             raise EngineError(
                 what=f"The engine {engine} does not run on a Ray cluster yet; its nodes compute on their CPUs.",
                 fix="Pass --device cpu, or leave --ray out.",
@@ -82,17 +93,21 @@ class Ray:
 
         return compute
 
+    def check_learning(self) -> None:
+        check_same(self._cluster, LEARNING)
+
     def train(
         self,
         training: Training,
         start: State | None,
         feeds: Callable[[str], Feed],
         begin: Callable[[State | None], None],
+        device: str,
     ) -> State:
         from rehead.cluster.training import train
 
         with _in_words():
-            return train(self._cluster, training, start, feeds, begin)
+            return train(self._cluster, training, start, feeds, begin, device)
 
 
 def _each(work: Callable[[list[R]], list[T]], rows: list[R]) -> list[T]:

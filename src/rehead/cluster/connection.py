@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -25,6 +25,7 @@ ANSWER_S = 5.0  # for a first answer of an address, before Ray, which waits for 
 ASK_S = 120.0  # for a node to say what it has: a worker is begun there, and imports
 SAME = ("rehead", "onnxruntime", "numpy", "pillow")  # what decides a feature's bits
 BESIDE = ("openvino", "pillow-heif")  # the same, where this machine has them
+LEARNING = ("torch", "timm")  # what decides what layers learn, besides
 PORTS = {"ray": 10001, "": 6379}
 
 
@@ -75,9 +76,9 @@ def connected(address: str) -> Iterator[Cluster]:
                     what=f"The Ray cluster {address} has no node with a core to use.",
                     fix="Add one to it: ray start --address=HEAD:6379",
                 )
-            if address != LOCAL or not is_ours:
-                _check_same(_asked(nodes), address)
-            yield Cluster(address if is_ours else "the Ray that this program began", nodes)
+            cluster = Cluster(address if is_ours else "the Ray that this program began", nodes)
+            check_same(cluster, (*SAME, *BESIDE))
+            yield cluster
         finally:
             if is_ours:
                 ray.shutdown()
@@ -157,18 +158,18 @@ def _nodes() -> Iterator[Node]:
             yield Node(node["NodeID"], node["NodeManagerAddress"], cores, int(node["Resources"].get("GPU", 0)))
 
 
-def here() -> dict[str, str]:
-    """The versions, on the machine that runs this, of what decides a feature's bits; "" for what is not there."""
+def versions(names: Sequence[str]) -> dict[str, str]:
+    """Of these libraries on the machine that runs this, "" for what is not there. How one was built is left out of it."""
     found = {}
-    for name in (*SAME, *BESIDE):
+    for name in names:
         try:
-            found[name] = metadata.version(name)
+            found[name] = metadata.version(name).partition("+")[0]
         except metadata.PackageNotFoundError:
             found[name] = ""
     return found
 
 
-def _asked(nodes: tuple[Node, ...]) -> dict[str, Mapping[str, str]]:
+def _asked(nodes: tuple[Node, ...], names: Sequence[str]) -> dict[str, Mapping[str, str]]:
     """The versions on each node, by its address."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -176,7 +177,8 @@ def _asked(nodes: tuple[Node, ...]) -> dict[str, Mapping[str, str]]:
     asked = {}
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        asked[ray.remote(here).options(num_cpus=0, scheduling_strategy=there, max_retries=1).remote()] = node
+        asking = ray.remote(versions).options(num_cpus=0, scheduling_strategy=there, max_retries=1)
+        asked[asking.remote(names)] = node
     answers: dict[str, Mapping[str, str]] = {}
     for reference, node in asked.items():
         try:
@@ -193,21 +195,27 @@ def _asked(nodes: tuple[Node, ...]) -> dict[str, Mapping[str, str]]:
     return answers
 
 
-def _check_same(answers: Mapping[str, Mapping[str, str]], address: str) -> None:
-    """Raises ClusterError where a node has not what this machine has: features would be others there."""
-    ours = here()
+def check_same(cluster: Cluster, names: Sequence[str]) -> None:
+    """Raises ClusterError where a node has not these libraries as this machine has them."""
+    if cluster.address != LOCAL:
+        compare(cluster.address, _asked(cluster.nodes, names), versions(names))
+
+
+def compare(address: str, answers: Mapping[str, Mapping[str, str]], ours: Mapping[str, str]) -> None:
+    """Raises ClusterError where a node has not the versions that this machine has: what it computes would be something else."""
+    names = [name for name in ours if ours[name]]
     for node, theirs in answers.items():
-        lacking = [name for name in (*SAME, *BESIDE) if ours[name] and not theirs.get(name)]
+        lacking = [name for name in names if not theirs.get(name)]
         if lacking:
             raise ClusterError(
                 what=f"The node {node} of the Ray cluster {address} has no {', '.join(lacking)}.",
                 fix=f"Install on every node what is here: pip install {' '.join(lacking)}",
             )
-        if other := [name for name in (*SAME, *BESIDE) if theirs[name] != ours[name]]:
+        if other := [name for name in names if theirs[name] != ours[name]]:
             name = other[0]
             raise ClusterError(
                 what=f"The node {node} has {name} {theirs[name]}, and this machine {ours[name]}.",
-                why="A photo's features would depend on where they are computed.",
+                why="What is computed would depend on where it is.",
                 fix=f"Install one version everywhere: pip install {name}=={ours[name]}",
             )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rehead.cluster.connection import Cluster
-from rehead.errors import ClusterError, ReheadError
+from rehead.errors import ClusterError, ReheadError, counted
 
 if TYPE_CHECKING:
     from rehead.tuning.feed import Feed
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from rehead.tuning.train import Training
 
 MOST_DEATHS = 8  # of processes in one training, before it is given up
+ROOM_S = 60.0  # without room for a process, after which it is told what is waited for
+HALTED_S = (
+    120.0  # for a batch and a checkpoint, when training is to end; where nothing has begun, nothing is waited for
+)
+FINAL = (FileNotFoundError, PermissionError)  # beginning anew does not help
 ASK_S = 0.5  # between two looks at what the processes have said, or at whether they are to stop
 SAVED_EVERY_S = 60.0  # at most this much training is lost with a process
 
@@ -41,9 +47,9 @@ class Log:
         self._said.append(what)
 
     def save(self, state: State) -> None:
-        """A checkpoint; before it everything was said that it holds."""
+        """A checkpoint; before it everything was said that it holds. The one before need not be kept any more."""
         self._state = state
-        self._said.append(("save", state))
+        self._said = [*(what for what in self._said if what[0] != "save"), ("save", state)]
 
     def taken(self) -> list[tuple[Any, ...]]:
         """What was said since this was asked last."""
@@ -76,12 +82,18 @@ class Room:
     gpus: int
 
     @classmethod
-    def of(cls, cluster: Cluster) -> Room:
-        """A process for each GPU where there are any, else one for each node, with as many cores as the usual node has."""
-        if n := sum(node.gpus for node in cluster.nodes):
+    def of(cls, cluster: Cluster, device: str) -> Room:
+        """A process for each GPU where there are any and the device is "auto"; else one for each node, with as many cores as
+        the usual node has."""
+        if device == "auto" and (n := sum(node.gpus for node in cluster.nodes)):
             return cls(n, 1, 1)
         usual = sorted(node.cores for node in cluster.nodes)[len(cluster.nodes) // 2]
         return cls(sum(node.cores // usual for node in cluster.nodes), usual, 0)
+
+    @property
+    def about(self) -> str:
+        """What one process is given: '1 GPU', '4 cores of one node'."""
+        return counted(self.gpus, "GPU") if self.gpus else f"{counted(self.cores, 'core')} of one node"
 
 
 class Trainer:
@@ -109,29 +121,32 @@ class Trainer:
 def learn(settings: dict[str, Any]) -> None:
     """Runs in each process: the training, from the last checkpoint on."""
     import ray.train
+    import torch
     from ray.train.torch import get_device
 
     from rehead.tuning.together import Group
     from rehead.tuning.train import train_layers
 
-    log, context = settings["log"], ray.train.get_context()
+    log, context, place = settings["log"], ray.train.get_context(), get_device()
+    if place.type == "cuda":
+        torch.cuda.set_device(place)  # a process may see all GPUs of its node
     together = Group(context.get_world_rank(), context.get_world_size())
     is_first = together.rank == 0
     is_over, state, _ = together.first_says(ray.get(log.ended.remote()) if is_first else None)
     if is_over:
         return
     training, feeds = ray.get(settings["training"][0])
-    device = get_device().type
+    device = str(place)
     talk = _Talk(log) if is_first else _Silence()
     training = replace(
         training, device=device, feed=feeds(device), together=together, report=talk.report, save=talk.save, due=talk.due,
         progress=talk.progress, note=talk.note, stop=talk.stop,
     )  # fmt: skip
     if is_first:
-        log.say.remote("begin", state, together.n)
+        log.say.remote("begin", state, together.n, place.type)
     try:
         done = train_layers(training, state)
-    except (ReheadError, OSError) as error:
+    except (ReheadError, *FINAL) as error:
         ray.get(log.end.remote(error=error))
         raise
     if is_first:
@@ -186,20 +201,26 @@ class _Silence:
 
 
 def train(
-    cluster: Cluster, training: Training, start: State | None, feeds: Callable[[str], Feed], begin: Callable[..., None]
+    cluster: Cluster,
+    training: Training,
+    start: State | None,
+    feeds: Callable[[str], Feed],
+    begin: Callable[..., None],
+    device: str,
 ) -> State:
     """`train_layers` by the cluster: the model has the weights that are kept when it ends. feeds: by the device of a process
-    its feed. begin: told the checkpoint that the processes go on from, or None, each time they begin.
+    its feed. begin: told the checkpoint that the processes go on from, or None, each time they begin. device: of the nodes,
+    "auto" or "cpu".
 
-    Raises what `train_layers` raises, ClusterError where a node cannot read a photo, and Ray's errors where the cluster gives
-    up.
+    Raises what `train_layers` raises, ClusterError where a node cannot read a photo, or none has room before training is to
+    end, and Ray's errors where the cluster gives up.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from rehead.tuning.train import end
 
-    room = Room.of(cluster)
+    room = Room.of(cluster, device)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     log = ray.remote(Log).options(num_cpus=0, scheduling_strategy=here).remote(start)
     trainer = ray.remote(Trainer).options(num_cpus=0, scheduling_strategy=here).remote()
@@ -208,13 +229,7 @@ def train(
     shipped = ray.put((replace(training, model=model, **alone), feeds))
     try:
         fitting = trainer.fit.remote(room, {"log": log, "training": [shipped]})
-        done: list[Any] = []
-        while not done:
-            done, _ = ray.wait([fitting], timeout=ASK_S)
-            for what in ray.get(log.taken.remote()):
-                _told(training, begin, *what)
-            if training.stop():
-                log.halt.remote()
+        has_begun = _follow(fitting, log, room, training, begin)
         ended: tuple[bool, State | None, ReheadError | OSError | None] = ray.get(log.ended.remote())
         is_over, state, error = ended
         if isinstance(error, OSError):
@@ -225,8 +240,15 @@ def train(
             )
         if error is not None:
             raise error
-        ray.get(fitting)  # raises what Ray says
-        assert is_over
+        if has_begun:
+            ray.get(fitting)  # raises what Ray says
+            assert is_over
+        elif state is None:
+            raise ClusterError(
+                what="Training was to end before the cluster had begun with it.",
+                why=f"It waited for {room.about}.",
+                fix="Look at what the cluster does with `ray status`, or leave --ray out.",
+            )
         assert state is not None
         end(training.model, state)
         return state
@@ -236,10 +258,33 @@ def train(
             ray.kill(log)
 
 
+def _follow(fitting: Any, log: Any, room: Room, training: Training, begin: Callable[..., None]) -> bool:
+    """Passes on what is said until training is over. Whether it is: False where it was to end, and no process did so."""
+    import ray
+
+    asked, ends, is_learning = time.monotonic(), math.inf, False
+    done: list[Any] = []
+    while not done:
+        done, _ = ray.wait([fitting], timeout=ASK_S)
+        for what in ray.get(log.taken.remote()):
+            is_learning = True
+            _told(training, begin, *what)
+        if training.stop() and ends == math.inf:
+            log.halt.remote()
+            ends = time.monotonic() + (HALTED_S if is_learning else 0)
+        if not is_learning and time.monotonic() - asked > ROOM_S:
+            training.note(f"The cluster has had no room for {room.about} yet; training waits for it")
+            asked = math.inf
+        if time.monotonic() > ends and not done:
+            return False
+    return True
+
+
 def _told(training: Training, begin: Callable[..., None], what: str, *facts: Any) -> None:
     if what == "begin":
-        state, n = facts
-        training.note(f"{n} processes learn together" if n > 1 else "One process learns")
+        state, n, kind = facts
+        where = "" if kind == "cpu" else ", each on a GPU" if n > 1 else " on a GPU"
+        training.note((f"{n} processes learn together" if n > 1 else "One process learns") + where)
         begin(state)
     else:
         said: dict[str, Callable[..., None]] = {

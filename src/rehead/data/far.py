@@ -21,8 +21,9 @@ class Readers(Protocol):
 
     at_once: int
 
-    def each(self, work: Callable[[list[R]], list[T]], rows: Sequence[R]) -> list[T]:
-        """work(rows), done by one of them. work: a function of a module, or a partial of one."""
+    def each(self, work: Callable[[list[R]], list[T]], rows: Sequence[R]) -> list[T | str]:
+        """work(rows), done by one of them; why there is nothing of a row on which each process that tried ended. work: a
+        function of a module, or a partial of one."""
 
 
 def n_readers() -> int:

@@ -31,7 +31,8 @@ def folded(model: nn.Module, pairs: Sequence[Normed]) -> Iterator[None]:
         yield
         return
     fold = _Fold(pairs)
-    hooks = model.register_forward_pre_hook(fold.begin), model.register_forward_hook(fold.end)
+    hooks = model.register_forward_pre_hook(fold.begin), model.register_forward_hook(fold.end, always_call=True)
+    own = {module: vars(module)["forward"] for module in chain.from_iterable(pairs) if "forward" in vars(module)}
     try:
         for place, (convolution, norm) in enumerate(pairs):
             _replace(convolution, fold.instead(place, convolution))
@@ -42,6 +43,8 @@ def folded(model: nn.Module, pairs: Sequence[Normed]) -> Iterator[None]:
             hook.remove()
         for module in chain.from_iterable(pairs):
             vars(module).pop("forward", None)
+        for module, forward in own.items():
+            _replace(module, forward)
 
 
 class _Fold:

@@ -1,12 +1,13 @@
 """Several processes that train one model, each on a share of every batch, and what they tell each other.
 
 Gradients of shares are added up before each step, so a step is that of the whole batch, up to rounding, whatever the number
-of processes (data-parallel training with summed gradients). All take the same steps from the same weights and stay alike.
+of processes (data-parallel training with summed gradients). All take the same steps from the same weights; on unlike
+processors the last bits may differ, so each epoch begins with the weights of the first, which decides when it was the last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,6 +34,12 @@ class Together(Protocol):
     def gathered(self, rows: NDArray[Any]) -> NDArray[Any]:
         """The rows of all processes, in the order of their ranks."""
 
+    def same(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Each of these becomes what it is in the first process."""
+
+    def first_says(self, what: bool) -> bool:
+        """What the first process says."""
+
 
 @dataclass(frozen=True)
 class Alone:
@@ -47,6 +54,12 @@ class Alone:
     def gathered(self, rows: NDArray[Any]) -> NDArray[Any]:
         return rows
 
+    def same(self, tensors: Sequence[torch.Tensor]) -> None:
+        del tensors
+
+    def first_says(self, what: bool) -> bool:
+        return what
+
 
 @dataclass(frozen=True)
 class Group:
@@ -56,12 +69,10 @@ class Group:
     n: int
 
     def add(self, tensors: Sequence[torch.Tensor]) -> None:
-        if not tensors:
-            return
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        distributed.all_reduce(flat)
-        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-            tensor.copy_(part.reshape(tensor.shape))
+        self._flat(tensors, distributed.all_reduce)
+
+    def same(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._flat(tensors, lambda flat: distributed.broadcast(flat, 0))
 
     def gathered(self, rows: NDArray[Any]) -> NDArray[Any]:
         found: list[Any] = [None] * self.n
@@ -73,6 +84,15 @@ class Group:
         said = [what]
         distributed.broadcast_object_list(said)
         return said[0]
+
+    def _flat(self, tensors: Sequence[torch.Tensor], told: Callable[[torch.Tensor], Any]) -> None:
+        """These, of one kind, are told as one."""
+        if not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        told(flat)
+        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.reshape(tensor.shape))
 
 
 def share(items: NDArray[np.int64], together: Together) -> NDArray[np.int64]:

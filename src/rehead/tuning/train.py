@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from rehead.tuning.state import WATCHED, Average, State, keep, keep_best, load_b
 from rehead.tuning.step import Stepper, autocast, free_memory, is_out_of_memory
 from rehead.tuning.together import Alone, Shared, Together, share
 
+Told: TypeAlias = bool | torch.Tensor
 READ_LATER = {"cuda": 2}  # steps after which a loss is read: reading it waits until the device has done all before
 # Photos that go at once, on a CPU, through a whole network, where 32 take three times the memory and no less time; and through
 # layers behind a cut, where 32 take 60 MB more and no less time.
@@ -103,6 +104,8 @@ def train_layers(training: Training, start: State | None = None) -> State:
     for epoch in range(state.epoch, course.epochs):
         begun = time.monotonic()
         set_modes(training.model, names, course.norm)
+        with torch.no_grad():
+            training.together.same([p for name, p in training.model.named_parameters() if name in names])
         with folded(training.model, training.norms if course.norm == "frozen" and not course.compile else ()):
             lr, stopped = _epoch(training, names, stepper, average, state, epoch)
         with average.used():
@@ -115,7 +118,8 @@ def train_layers(training: Training, start: State | None = None) -> State:
         state.epoch, state.step, state.loss_sum, state.n_seen = epoch + 1, 0, 0.0, 0
         training.report(facts)
         training.save(sound(keep(training.model, names, stepper, average, state), lr))
-        if stopped or (course.patience and epoch + 1 - state.best_epoch >= course.patience):
+        has_settled = course.patience is not None and epoch + 1 - state.best_epoch >= course.patience
+        if training.together.first_says(stopped or has_settled):
             break
     end(training.model, state)
     return state
@@ -136,17 +140,20 @@ def _epoch(
     first = min(state.step, n_batches - 1)  # a checkpoint may be of smaller batches
     n_steps = math.ceil(n_batches / course.accumulate)
     is_checked = epoch > 0 or first > 0
-    unread: list[tuple[int, int, float, torch.Tensor]] = []
+    unread: list[tuple[int, int, float, torch.Tensor, Told, Told]] = []
 
-    def read(later: int = 0) -> None:
-        """The losses of all steps but so many of the last."""
+    def read(later: int = 0) -> tuple[bool, bool]:
+        """The losses of all steps but so many of the last; whether it was said there to stop, and that a checkpoint is due."""
+        stops = is_due = False
         while len(unread) > later:
-            number, n, lr, loss = unread.pop(0)
+            number, n, lr, loss, stops_there, is_due_there = unread.pop(0)
+            stops, is_due = stops or bool(stops_there), is_due or bool(is_due_there)
             mean = float(loss)
             check_loss(mean, f"in epoch {epoch + 1}, batch {number + 1}", lr)
             state.loss_sum, state.n_seen = state.loss_sum + mean * n, state.n_seen + n
             so_far = state.loss_sum / state.n_seen
             training.progress(n, f"epoch {epoch + 1} of {course.epochs}, loss {so_far:.3f}, lr {lr:.1e}")
+        return stops, is_due
 
     shared = Shared(training.feed, training.together)
     order = order_of(training, epoch)
@@ -158,9 +165,8 @@ def _epoch(
             course.seed, device, "step", epoch, number, *([training.together.rank] if training.together.n > 1 else [])
         ):
             loss = stepper.backward(x, y, shared.n_of(n) / (course.batch_size * course.accumulate))
-        loss, is_stopped, is_due = _agreed(training, loss * shared.n_of(n) / n)
-        unread.append((number, n, lr, loss))
-        read(READ_LATER.get(device.type, 0))
+        unread.append((number, n, lr, *_agreed(training, loss * shared.n_of(n) / n)))
+        is_stopped, is_due = read(READ_LATER.get(device.type, 0))
         if is_whole:
             stepper.add(training.together)
             if is_checked:
@@ -176,18 +182,21 @@ def _epoch(
         if is_whole and is_due:  # gradients of half a step are not kept
             read()
             training.save(sound(keep(training.model, names, stepper, average, state), lr))
-    read()
-    return lr, False
+    return lr, read()[0]
 
 
-def _agreed(training: Training, loss: torch.Tensor) -> tuple[torch.Tensor, bool, bool]:
-    """The loss of a whole batch, from this process's part of it; whether training is to stop, and a checkpoint is due."""
+def _agreed(training: Training, loss: torch.Tensor) -> tuple[torch.Tensor, Told, Told]:
+    """The loss of a whole batch, from this process's part of it; whether training is to stop, and a checkpoint is due. Of
+    several processes they are read no sooner than the loss: that waits for the device."""
     stops, is_due = training.stop(), training.due()
     if training.together.n == 1:
         return loss, stops, is_due
-    told = torch.stack([loss.detach().float(), loss.new_tensor(stops).float(), loss.new_tensor(is_due).float()])
+    told = loss.detach().float().new_zeros(3)
+    told[0] = loss.detach()
+    told[1:2].fill_(stops)
+    told[2:].fill_(is_due)
     training.together.add([told])
-    return told[0], bool(told[1] > 0), bool(told[2] > 0)
+    return told[0], told[1] > 0, told[2] > 0
 
 
 def _at_once(feed: Feed) -> int:
