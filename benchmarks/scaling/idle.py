@@ -8,7 +8,7 @@ from typing import Any
 
 from rehead.cluster.parts import Worker, _table
 from rehead.data.far import AT_ONCE
-from rehead.data.scan import identified
+from rehead.data.reading import identified
 from rehead.parallel import ordered_map
 
 
@@ -35,7 +35,7 @@ def answer(positions: list[int], shape: tuple[int, ...]) -> Any:
 
 
 def identify_files(rows: list[tuple[str, str]]) -> list[bytes | str | None]:
-    """As `scan.identified_at` does it, of files of this machine."""
+    """As `reading.identified_at` does it, of files of this machine."""
     read = ordered_map(
         lambda row: identified(Path(row[0]).read_bytes, row[1], True), rows, workers=AT_ONCE, ahead=2 * AT_ONCE
     )

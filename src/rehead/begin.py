@@ -91,7 +91,8 @@ def begun(
         clock.add(run.kept_seconds())
     given = asked if wish.source is None else Asked(wish.source, wish.layout, wish.valid, wish.test)
     opened = open_source(
-        given.source, layout=given.layout, valid=given.valid, test=given.test, cache=cache, task=recipe.task, progress=progress
+        given.source, layout=given.layout, valid=given.valid, test=given.test, cache=cache, task=recipe.task,
+        max_bad=recipe.max_bad, readers=readers, progress=progress,
     )  # fmt: skip
     run.create(opened.name, recipe.backbone)
     progress.begin(run.path)

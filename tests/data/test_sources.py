@@ -404,7 +404,7 @@ def test_an_archive_without_files_is_called_by_its_own_name(tmp_path: Path) -> N
 def test_an_unknown_layout_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="Did you mean 'folders'") as caught:
         opened(fill(tmp_path / "photos", "cat/1.jpg"), tmp_path, layout="folder")
-    assert caught.value.why == "There are auto, folders, split, flat, manifest, archive."
+    assert caught.value.why == "There are auto, folders, split, flat, manifest, webdataset, archive."
     with pytest.raises(SourceError, match="Did you mean 'dataset'") as caught:
         opened([(b"", "cat")], tmp_path, layout="datasets")
     assert all(name in caught.value.why for name in LAYOUTS)

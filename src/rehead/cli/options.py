@@ -9,7 +9,9 @@ import typer
 
 Cache = Annotated[Optional[str], typer.Option("--cache", help="Where features are kept. (env: REHEAD_CACHE)")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Layout = Annotated[str, typer.Option(help="folders, split, flat, manifest or archive; recognised when left out.")]
+Layout = Annotated[
+    str, typer.Option(help="folders, split, flat, manifest, webdataset or archive; recognised when left out.")
+]
 Tta = Annotated[
     bool, typer.Option("--tta", help="See each photo and its mirror image: a little surer, twice the time.")
 ]

@@ -51,6 +51,7 @@ KEYS = {
 ENDPOINTS = {"s3": "AWS_ENDPOINT_URL"}
 FETCHED_AT_ONCE = 4 << 20  # bytes
 WEB = ("http", "https")  # where a question belongs to what is asked for
+PART, PLACE = "part+", "#bytes="  # before the address of a file, and behind it, where some of its bytes are meant
 SIGNED = re.compile(
     r"(^|&)(x-amz-\w+|x-goog-\w+|awsaccesskeyid|signature|sig|\w*token|\w*secret\w*|\w*key)=", re.IGNORECASE
 )
@@ -102,13 +103,39 @@ def without_secret(address: str) -> SplitResult:
 
 
 def read_address(address: str) -> bytes:
-    """The bytes at an address. Raises OSError; FileNotFoundError where there are none."""
-    parts = split(address)
-    asked = f"?{parts.query}" if parts.scheme.lower() in WEB and parts.query else ""
-    base = parts._replace(path="", query="") if asked else parts._replace(path="")
-    store, path = _store(urlunsplit(base), parts.path)
-    with store.open_input_stream(path + asked) as file:
+    """The bytes at an address, or at one of `part_of`. Raises OSError; FileNotFoundError where there are none."""
+    if address.startswith(PART):
+        whole, _, place = address.removeprefix(PART).rpartition(PLACE)
+        start, size = map(int, place.split("-"))
+        store, path = _store_of(whole)
+        with store.open_input_file(path) as file:
+            file.seek(start)
+            return bytes(file.read(size))
+    with open_address(address) as file:
         return bytes(file.read())
+
+
+def open_address(address: str) -> Any:
+    """What is at an address, to be read from its begin. Raises OSError; FileNotFoundError where there is nothing."""
+    store, path = _store_of(address)
+    return store.open_input_stream(path)
+
+
+def part_of(address: str, start: int, size: int) -> str:
+    """The address of some bytes of a file."""
+    return f"{PART}{address}{PLACE}{start}-{size}"
+
+
+def stamp_at(address: str) -> Stamp | None:
+    """What changes when the file at an address does. Raises SourceError where there is none."""
+    try:
+        store, path = _store_of(address)
+        found = store.get_file_info(path)
+        if not found.is_file:
+            raise FileNotFoundError(path)
+    except (OSError, ValueError) as error:
+        raise refused(address, error) from error
+    return _stamp(found)
 
 
 def photo_at(address: str) -> bytes:
@@ -238,6 +265,15 @@ def _stamp(found: Any) -> Stamp | None:
     if found.size is None or found.mtime_ns is None:
         return None
     return int(found.size), int(found.mtime_ns), int(found.mtime_ns)
+
+
+def _store_of(address: str) -> tuple[Any, str]:
+    """The file system of a file's address, and what it calls the file."""
+    parts = split(address)
+    if parts.scheme.lower() in WEB:
+        store, path = _store(urlunsplit(parts._replace(path="", query="")), parts.path)
+        return store, f"{path}?{parts.query}" if parts.query else path
+    return _store(urlunsplit(parts._replace(path="")), parts.path)
 
 
 def _store(base: str, path: str) -> tuple[Any, str]:

@@ -11,21 +11,24 @@ from urllib.parse import quote, unquote, urlunsplit
 from rehead.data.addresses import listed, photo_at, split
 from rehead.data.folders import EXAMPLES, READERS, recognised
 from rehead.data.rows import Request, Row, Source, short_name
+from rehead.data.shards import are_shards, read_shards
 from rehead.errors import SourceError
 
 
 def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
     """The labelled photos below an address, in the order of their paths. Raises SourceError, MissingExtra."""
-    if layout not in ("auto", *READERS):
+    if layout not in ("auto", *READERS, "webdataset"):
         raise SourceError(
             what=f"{address} is a store's address and cannot have the layout {layout!r}.",
-            why=f"Possible are auto, {', '.join(READERS)}.",
+            why=f"Possible are auto, {', '.join(READERS)}, webdataset.",
             fix="Leave --layout out: the layout is recognised.",
         )
     parts = split(address)
     prefix = unquote(parts.path).rstrip("/")
     stamps = listed(address, request)
     paths = list(stamps)
+    if layout == "webdataset" or (layout == "auto" and are_shards(paths)):
+        return read_shards(address, request, stamps)
     name, reading = (layout, READERS[layout](paths)) if layout != "auto" else recognised(paths, request.classes)
     if not reading.rows:
         raise SourceError(

@@ -18,6 +18,7 @@ from pathlib import Path, PurePath
 
 from rehead.data.corrections import check_one_model
 from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, file_below, label_of, reader_below, short_name
+from rehead.data.shards import are_shards, read_shards
 from rehead.data.tables import find_manifest, read_manifest
 from rehead.data.walk import files_below
 from rehead.errors import SourceError, counted
@@ -45,7 +46,8 @@ MIN_OF_A_NAME = 2  # names that stand once each are no classes
 
 EXAMPLES = (
     "Layouts: folders photos/cat/1.jpg; split photos/train/cat/1.jpg with photos/valid/cat/2.jpg; "
-    "flat photos/cat.1.jpg; a CSV or Parquet manifest with path,label. --layout forces one."
+    "flat photos/cat.1.jpg; a CSV or Parquet manifest with path,label; "
+    "WebDataset shards photos/train-0000.tar. --layout forces one."
 )
 
 
@@ -63,7 +65,7 @@ class Reading:
 def read_folder(source: str | Path, request: Request, layout: str = "auto") -> Source:
     """The labelled files below a folder, in the order of their paths.
 
-    layout: "auto", or one of "folders", "split", "flat", "manifest". Raises SourceError when nothing fits.
+    layout: "auto", or one of "folders", "split", "flat", "manifest", "webdataset". Raises SourceError when nothing fits.
     """
     folder = Path(source)
     skipped: list[Skip] = []
@@ -72,6 +74,8 @@ def read_folder(source: str | Path, request: Request, layout: str = "auto") -> S
     if not paths:
         raise _empty(shown, skipped)
     check_one_model(folder, shown)
+    if layout == "webdataset" or (layout == "auto" and are_shards(paths)):
+        return read_shards(folder, request, dict.fromkeys(paths))
     if layout in ("auto", "manifest"):
         manifest = find_manifest(folder, paths)
         if manifest:

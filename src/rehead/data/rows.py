@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rehead.data.far import Readers
 from rehead.progress import Progress, Silent
 
 SIDE_BY_NAME = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
@@ -55,7 +56,8 @@ class Source:
     root: the folder that the paths are relative to, None where they are not files of the user's.
     file: the full path of the file that holds a row's bytes and nothing else, None where there is none. uri: an address at
     which other machines too can read them, such as s3://bucket/cat/1.jpg, None where there is none. stamp: what changes when
-    they do at that address, None where its store does not say.
+    they do at that address, None where its store does not say. digest: the BLAKE3 of a row that is an image, where its reader
+    has read it all.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Source:
     file: Callable[[Row], str | None] = lambda _: None
     uri: Callable[[Row], str | None] = lambda _: None
     stamp: Callable[[Row], Stamp | None] = lambda _: None
+    digest: Callable[[Row], bytes | None] = lambda _: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,8 @@ class Request:
     cache: where archives are unpacked. classes: the labels that are expected, empty when anything is. besides: folders
     that are read for another side and no part of this source. confined: no path may lead out of the source's folder.
     task: what labels are, see `targets.py`, or "auto"; where there are several a photo, none is a label too. shown: what
-    errors call the folder where it is none of the user's.
+    errors call the folder where it is none of the user's. max_bad: the share of shards that may be broken. readers: machines
+    that read what has an address.
     """
 
     cache: Path
@@ -85,6 +89,8 @@ class Request:
     confined: bool = False
     task: str = "auto"
     shown: str = ""
+    max_bad: float = 0.2
+    readers: Readers | None = None
     progress: Progress = field(default_factory=Silent)
 
 

@@ -6,6 +6,7 @@ content judged: that is the catalog's.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -15,16 +16,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from rehead.data.addresses import fetched, is_address, local_path, split
+from rehead.data.addresses import fetched, is_address, local_path, open_address, split
 from rehead.data.archives import archive_stem, is_archive, unpacked
 from rehead.data.buckets import read_bucket
+from rehead.data.far import Readers
 from rehead.data.folders import EXAMPLES, read_folder
 from rehead.data.memory import is_hugging_face, read_dataset, read_hugging_face
 from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, Stamp, short_name
+from rehead.data.shards import begins_like_one, is_shard, read_shards
 from rehead.data.tables import TABLE_NAMES, read_lists, read_manifest, read_manifest_of, read_table
 from rehead.data.targets import SEPARATOR
 from rehead.data.walk import walk
-from rehead.errors import SourceError, counted, nearest
+from rehead.errors import ReheadError, SourceError, counted, nearest
 from rehead.progress import Progress, Silent
 
 __all__ = ["LAYOUTS", "Row", "Skip", "Source", "open_source", "walk"]
@@ -39,18 +42,21 @@ def open_source(
     cache: Path,
     classes: Iterable[str] = (),
     task: str = "auto",
+    max_bad: float = 0.2,
+    readers: Readers | None = None,
     progress: Progress | None = None,
 ) -> Source:
     """The labelled photos of `source`: their paths, labels and sides, and a way to read each.
 
-    source: a folder, a CSV or Parquet manifest, an archive of either; the address of one of these in a bucket, such as
-        s3://bucket/photos, or wherever else pyarrow and fsspec read; a tuple (paths or images, labels); a data frame
-        or pyarrow table; a Hugging Face data set; a sequence of (image, label); or a mapping of those by side, as
-        Hugging Face's `DatasetDict`.
+    source: a folder, a CSV or Parquet manifest, an archive of either, WebDataset shards; the address of one of these in a
+        bucket, such as s3://bucket/photos, or wherever else pyarrow and fsspec read; a tuple (paths or images, labels); a
+        data frame or pyarrow table; a Hugging Face data set; a sequence of (image, label); or a mapping of those by side,
+        as Hugging Face's `DatasetDict`.
     layout: "auto", or a key of `LAYOUTS`. valid, test: sources whose photos all are of that side, in place of those
         that `source` itself has there; what else has no side is then of the training side. cache: where archives are
         unpacked. classes: labels to expect, if known.
-    task: what labels are, see `targets.py`; "auto" where they tell it.
+    task: what labels are, see `targets.py`; "auto" where they tell it. max_bad: the share of shards that may be broken.
+    readers: machines that go through shards in a bucket, in place of this one.
     Raises SourceError, UnsafeArchive, MissingExtra.
     """
     if any(isinstance(other, str) and not other.strip() for other in (source, valid, test)):
@@ -67,6 +73,8 @@ def open_source(
         classes=frozenset(classes),
         besides=tuple(path for other in held_out.values() if (path := _as_path(other)) and path.is_dir()),
         task=task,
+        max_bad=max_bad,
+        readers=readers,
         progress=progress or Silent(),
     )
     _check_apart(source, request.besides)
@@ -97,12 +105,13 @@ LAYOUTS: dict[str, Callable[[Any, Request], Source]] = {
     "flat": partial(read_folder, layout="flat"),
     "manifest": read_manifest,
     "archive": read_archive,
+    "webdataset": read_shards,
     "lists": read_lists,
     "table": read_table,
     "dataset": read_dataset,
     "huggingface": read_hugging_face,
 }
-OF_FOLDERS = ("folders", "split", "flat", "manifest")
+OF_FOLDERS = ("folders", "split", "flat", "manifest", "webdataset")
 OF_FILES = (*OF_FOLDERS, "archive")  # what a command line can name; the others are of what is in memory
 
 
@@ -135,6 +144,8 @@ def _open(source: object, layout: str, request: Request) -> Source:
         _check_layout(path, "a manifest", layout, ("manifest",))
         return read_manifest(path, request)
     _check_layout(path, "a file", layout, OF_FILES)
+    if is_shard(path.name) and (layout == "webdataset" or (layout == "auto" and _begins_like_a_shard(path.open))):
+        return read_shards(path, request)
     if is_archive(path):
         return read_archive(path, request, "auto" if layout == "archive" else layout)
     if layout in ("manifest", "archive"):
@@ -152,9 +163,18 @@ def _open_address(address: str, layout: str, request: Request) -> Source:
         return read_manifest_of(address, request)
     if is_archive(name):
         _check_layout(address, "a file", layout, OF_FILES)
+        is_one = layout == "auto" and _begins_like_a_shard(lambda _: open_address(address))
+        if is_shard(name.name) and (layout == "webdataset" or is_one):
+            return read_shards(address, request)
         with fetched(address, request) as path:
             return read_archive(path, request, "auto" if layout == "archive" else layout, shown=address)
     return read_bucket(address, request, layout)
+
+
+def _begins_like_a_shard(opened: Callable[[str], Any]) -> bool:
+    with contextlib.suppress(OSError, ReheadError), opened("rb") as stream:
+        return begins_like_one(stream)
+    return False
 
 
 def _check_layout(path: Path | str, kind: str, layout: str, possible: tuple[str, ...]) -> None:
@@ -252,7 +272,11 @@ def _joined(main: Source, held_out: dict[str, Source]) -> Source:
         source, original = of(row)
         return source.stamp(original)
 
-    return replace(main, rows=rows, read=read, skipped=skipped, file=file, uri=uri, stamp=stamp)
+    def digest(row: Row) -> bytes | None:
+        source, original = of(row)
+        return source.digest(original)
+
+    return replace(main, rows=rows, read=read, skipped=skipped, file=file, uri=uri, stamp=stamp, digest=digest)
 
 
 def _replaced(main: Source, held_out: Iterable[str]) -> list[Skip]:

@@ -28,7 +28,7 @@ def task_of(labels: Iterable[str], layout: str) -> Task:
 
     Names of folders and files are classes. Elsewhere a ";" in any label makes them several a photo. Numbers are numbers
     when one has a fraction, or when there are more than MANY_NUMBERS different ones with gaps between them: whole numbers
-    from 0 or 1 on without a gap are classes. Everything else is a class.
+    from 0 or 1 on without a gap are classes, as all whole numbers in shards are. Everything else is a class.
     """
     different = set(labels)
     if layout in CLASS_LAYOUTS:
@@ -41,7 +41,8 @@ def task_of(labels: Iterable[str], layout: str) -> Task:
     if not all(number.is_integer() for number in numbers):
         return "regression"
     is_gapless = min(numbers) in (0, 1) and max(numbers) - min(numbers) + 1 == len(numbers)
-    return "classification" if is_gapless or len(numbers) <= MANY_NUMBERS else "regression"
+    is_few = len(numbers) <= MANY_NUMBERS
+    return "classification" if is_gapless or is_few or layout == "webdataset" else "regression"
 
 
 def label_for(task: Task, text: str) -> str:

@@ -99,10 +99,12 @@ def list_stores(cache: Path) -> list[StoreFacts]:
 
 
 def other_bytes(cache: Path) -> int:
-    """Bytes of exported networks, unpacked archives, and what killed jobs left over."""
+    """Bytes of exported networks, unpacked archives, indices of shards, and what killed jobs left over."""
     parts = [folder for folder in _folders(cache / "features") if _is_part(folder)]
     index = sum(path.stat().st_size for path in cache.glob("*.sqlite*"))
-    return index + sum(_size(folder) for folder in [cache / "prefixes", cache / "archives", *parts])
+    return index + sum(
+        _size(folder) for folder in [*(cache / name for name in ("prefixes", "archives", "shards")), *parts]
+    )
 
 
 def clear(cache: Path, *, backbone: str | None = None, older_than_s: float | None = None) -> Cleared:
@@ -164,7 +166,7 @@ def _cannot_remove(folder: Path, error: OSError) -> StoreError:
 
 
 def _matching(cache: Path, backbone: str | None, older_than_s: float | None) -> Iterator[Path]:
-    rooms = ["features", "prefixes"] + (["archives"] if backbone is None else [])
+    rooms = ["features", "prefixes"] + (["archives", "shards"] if backbone is None else [])
     for folder in (folder for room in rooms for folder in _folders(cache / room)):
         about = _about(folder)
         name = str(about.get("backbone") or about.get("name") or "")

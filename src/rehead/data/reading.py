@@ -1,0 +1,159 @@
+"""The rows of a source, read once: which of them are photos, and the digest of each.
+
+By several threads here, or by other machines where rows have addresses. What an earlier job read, and did not change since, is
+known (`known.py`). A row is a photo if its content says so; nothing is decoded.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+
+import blake3
+
+from rehead.data import far
+from rehead.data.addresses import read_address
+from rehead.data.folders import PICTURE_NAMES
+from rehead.data.known import Look, open_known, stamp_of
+from rehead.data.rows import Row, Skip, Source, Stamp
+from rehead.errors import PhotoError, ReheadError
+from rehead.parallel import batched, n_cores, ordered_map
+from rehead.pixels import is_image
+from rehead.progress import Progress
+
+CHUNK = 128  # files a thread reads at a time; more makes the bar jump, fewer costs switching
+REMEMBERED = 10_000  # files that are written into the index at once
+MAX_WORKERS = (
+    4  # a slow disk answers several at once; on one that does not wait, more than the cores took twice the time
+)
+
+
+def photos_of(
+    source: Source, progress: Progress, cache: Path | None = None, readers: far.Readers | None = None
+) -> list[tuple[Row, bytes]]:
+    """The rows that are photos, with their digests; others are added to `source.skipped` when somebody would miss them."""
+    progress.phase("Reading", len(source.rows), "files")
+    named = source.layout not in ("folders", "split", "flat")  # a list of photos says of each that it is one
+    found: list[tuple[Row, bytes]] = []
+    identify = functools.partial(_identify, source, named)
+    how = At(identify, min(MAX_WORKERS, max(2, n_cores())), CHUNK)
+    if any(source.uri(row) is not None for row in source.rows):
+        how = replace(how, at_once=far.n_readers(), chunk=far.FEW)
+        if readers is not None:
+            there = functools.partial(_identify_there, source, named, readers)
+            how = At(there, readers.at_once, far.CHUNK)
+    for rows, results in _chunks(source, how, cache):
+        for row, result in zip(rows, results, strict=True):
+            if isinstance(result, bytes):
+                found.append((row, result))
+            elif result:
+                source.skipped.append(Skip(row.path, result))
+        progress.advance(len(rows))
+    return found
+
+
+Chunk = list[tuple[Row, Look]]
+
+
+@dataclass(frozen=True)
+class At:
+    """How rows are read: by what, so many chunks at once, of so many rows."""
+
+    identify: Callable[[Chunk], list[bytes | str]]
+    at_once: int
+    chunk: int
+
+
+def _chunks(source: Source, how: At, cache: Path | None) -> Iterator[tuple[list[Row], list[bytes | str]]]:
+    """The rows, some at a time, with what is said of them, by several threads; what is new is remembered."""
+    with open_known(cache) if cache is not None else nullcontext() as known:
+
+        def looked() -> Iterator[Chunk]:
+            for rows in batched(source.rows, how.chunk):
+                looks = known.look([_stamped(source, row) for row in rows]) if known else [Look(None, None)] * len(rows)
+                looks = [
+                    look if (read := source.digest(row)) is None else Look(None, read)
+                    for row, look in zip(rows, looks, strict=True)
+                ]
+                chunk = list(zip(rows, looks, strict=True))
+                under_way.append(chunk)
+                yield chunk
+
+        under_way: deque[Chunk] = deque()
+        new: list[tuple[str, Stamp, bytes]] = []
+        for results in ordered_map(how.identify, looked(), workers=how.at_once, ahead=4 * how.at_once):
+            chunk = under_way.popleft()
+            for (row, look), result in zip(chunk, results, strict=True):
+                if look.stamp and look.digest is None and isinstance(result, bytes):
+                    new.append((str(_place(source, row)), look.stamp, result))
+            if known and len(new) >= REMEMBERED:
+                known.remember(new)
+                new.clear()
+            yield [row for row, _ in chunk], results
+        if known:
+            known.remember(new)
+
+
+def _place(source: Source, row: Row) -> str | None:
+    """The file or the address of a row."""
+    return source.file(row) or source.uri(row)
+
+
+def _stamped(source: Source, row: Row) -> tuple[str, Stamp | None] | None:
+    """The same, and what changes when it does."""
+    if (file := source.file(row)) is not None:
+        return file, stamp_of(file)
+    uri = source.uri(row)
+    return None if uri is None else (uri, source.stamp(row))
+
+
+def _identify(source: Source, named: bool, chunk: Chunk) -> list[bytes | str]:
+    """For each row its digest, or the reason why it is no photo ("" when nobody would expect one)."""
+    return [look.digest or identified(functools.partial(source.read, row), row.path, named) for row, look in chunk]
+
+
+def _identify_there(source: Source, named: bool, readers: far.Readers, chunk: Chunk) -> list[bytes | str]:
+    """The same by other machines, of those that have an address and are not known."""
+    uris = {
+        n: uri for n, (row, look) in enumerate(chunk) if look.digest is None and (uri := source.uri(row)) is not None
+    }
+    asked = [(uri, chunk[n][0].path) for n, uri in uris.items()]
+    told = dict(zip(uris, readers.each(functools.partial(identified_at, named), asked), strict=True)) if asked else {}
+    here = [n for n in range(len(chunk)) if told.get(n) is None]
+    found = told | dict(zip(here, _identify(source, named, [chunk[n] for n in here]), strict=True))
+    return [one for n in range(len(chunk)) if (one := found[n]) is not None]
+
+
+def identified(read: Callable[[], bytes], path: str, named: bool) -> bytes | str:
+    """The digest of what is read, or the reason why it is no photo ("" when nobody would expect one). named: whether a list
+    says that it is one."""
+    try:
+        data = read()
+    except FileNotFoundError:
+        return "is not there"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    except PhotoError as error:
+        return error.what
+    expected = named or PurePath(path).suffix.lower() in PICTURE_NAMES
+    if not data:
+        return "is empty (0 bytes)" if expected else ""
+    if not is_image(data[:64]):
+        return "is not an image that can be read" if expected else ""
+    return blake3.blake3(data).digest()
+
+
+def identified_at(named: bool, rows: list[tuple[str, str]]) -> list[bytes | str | None]:
+    """The same of what is at each address, with its path; None where this machine has no way to it."""
+
+    def one(row: tuple[str, str]) -> bytes | str | None:
+        try:
+            return identified(functools.partial(read_address, row[0]), row[1], named)
+        except ReheadError:
+            return None
+
+    return list(ordered_map(one, rows, workers=far.AT_ONCE, ahead=2 * far.AT_ONCE))

@@ -1,0 +1,412 @@
+"""WebDataset shards: tar files of samples, each a photo and, under the same name, what it shows.
+
+    train-0000.tar    000017.jpg  000017.cls    the class: a number or a name
+                      000018.jpg  000018.json   {"label": "cat"}
+
+Shards stay as they are. Each is gone through once, from its begin to its end, by this machine or by others, and remembered by
+an index: where its photos begin, their labels and digests. From then on a photo is read from its place.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+from urllib.parse import quote, unquote, urlunsplit
+
+from rehead.data import far
+from rehead.data.addresses import is_address, listed, open_address, part_of, photo_at, split, stamp_at
+from rehead.data.archives import BROKEN, MAX_HEADER, TAR_BLOCK
+from rehead.data.known import stamp_of
+from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, Stamp, label_of, short_name
+from rehead.data.walk import files_below
+from rehead.durable import write_text
+from rehead.errors import PhotoError, ReheadError, SourceError, TooManyBad, counted
+from rehead.parallel import n_cores, ordered_map
+from rehead.pixels import is_image
+
+NAME = re.compile(r"\.tar$", re.IGNORECASE)
+PICTURES = {"jpg", "jpeg", "png", "webp", "avif", "gif", "tif", "tiff", "bmp", "heic", "heif"}
+SAYS = ("cls", "label", "json", "txt")  # what a sample may be labelled by; the first that is there
+FIELDS = ("label", "class", "class_name", "category")  # the same of a JSON object
+MOST_SAID = 1 << 20  # bytes of one of them
+LONGEST = 200  # characters of a label; a longer text tells of a photo, and names no class
+NAMES = "classnames.txt"  # beside shards: the names of classes 0, 1, ..., a line each
+PIECE = 1 << 20  # bytes read at once
+INDEX, FORMAT = "shards", 1  # where indices are in the cache, a folder for each of shards; what they are written as
+AN_END = "has no end mark: what stood behind is lost"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A photo in a shard: where its bytes are, and their BLAKE3 digest in hexadecimal."""
+
+    name: str
+    start: int
+    size: int
+    label: str
+    digest: str
+
+
+@dataclass
+class Index:
+    """What a shard holds. skipped: names and reasons. broken: why it could not be read to its end."""
+
+    photos: list[Member] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    broken: str = ""
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file's name is one of a tar file that is not compressed."""
+    return bool(NAME.search(name))
+
+
+def are_shards(paths: Sequence[str]) -> bool:
+    """Whether these files are shards, and perhaps something that tells of them; no photos."""
+    return any(map(is_shard, paths)) and not any(PurePosixPath(path).suffix[1:].lower() in PICTURES for path in paths)
+
+
+def begins_like_one(stream: IO[bytes]) -> bool:
+    """Whether the first sample of a tar file is a photo with its class beside it, as only shards have it."""
+    with suppress(OSError):
+        found = indexed(stream, first=True)
+        return bool(found.photos and found.photos[0].label)
+    return False
+
+
+def read_shards(source: str | Path, request: Request, files: Mapping[str, Stamp | None] | None = None) -> Source:
+    """The labelled photos of shards: a tar file, or those of a folder, on a disk or at an address.
+
+    files: those of the folder by their paths, where they are known; at an address with their stamps. Raises SourceError where
+    there are no photos with labels, TooManyBad where more shards than `request.max_bad` allows cannot be read.
+    """
+    place = _Bucket(str(source), request, files) if is_address(source) else _Disk(Path(source), files)
+    found: dict[str, Member] = {}
+    rows, skipped, broken = [], [], []
+    for shard, index in _indices(place, request):
+        side = _side(shard)
+        if index.broken:
+            broken.append(Skip(shard, index.broken))
+        skipped += [Skip(f"{shard}/{name}", reason) for name, reason in index.skipped]
+        for member in index.photos:
+            path = f"{shard}/{member.name}"
+            if path in found:
+                skipped.append(Skip(path, "stands twice in its shard"))
+            else:
+                found[path] = member
+                rows.append(Row(path, member.label, side))
+    if len(broken) > request.max_bad * len(place.shards):
+        raise _too_many(place, broken)
+    if not rows:
+        raise _nothing(place, [*broken, *skipped])
+    sides = {row.side for row in rows}
+    if not (sides & {"valid", "test"} and sides & {"train", None}):  # a single side is no split
+        rows = [replace(row, side=None) for row in rows]
+    rows = _named(rows, place.names())
+
+    def shard_of(row: Row) -> str:
+        return row.path[: -len(found[row.path].name) - 1]
+
+    return Source(
+        name=place.name,
+        layout="webdataset",
+        rows=rows,
+        read=lambda row: place.read(shard_of(row), found[row.path]),
+        skipped=[*broken, *skipped],
+        uri=lambda row: place.uri(shard_of(row), found[row.path]),
+        stamp=lambda row: place.shards[shard_of(row)],
+        digest=lambda row: bytes.fromhex(found[row.path].digest),
+    )
+
+
+class _Disk:
+    """Shards of a folder of this machine. shards: by their paths in it their stamps."""
+
+    def __init__(self, given: Path, files: Mapping[str, Stamp | None] | None) -> None:
+        self.shown, self.name = str(given), short_name(NAME.sub("", given.resolve().name))
+        self._root = given.absolute().parent if given.is_file() else given.absolute()
+        if files is None:
+            files = dict.fromkeys([given.name] if given.is_file() else files_below(given, []))
+        self.shards = {name: stamp_of(str(self._root / name)) for name in files if is_shard(name)}
+
+    def open(self, shard: str) -> IO[bytes]:
+        return (self._root / shard).open("rb", buffering=0)
+
+    def key(self, shard: str) -> str:
+        return str(self._root / shard)
+
+    def read(self, shard: str, member: Member) -> bytes:
+        with (self._root / shard).open("rb") as file:
+            file.seek(member.start)
+            return file.read(member.size)
+
+    def uri(self, shard: str, member: Member) -> None:
+        del shard, member
+
+    def names(self) -> list[str]:
+        path = self._root / NAMES
+        return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+class _Bucket:
+    """Shards below an address."""
+
+    def __init__(self, address: str, request: Request, files: Mapping[str, Stamp | None] | None) -> None:
+        self.shown, self._folder = address, split(address)
+        path = PurePosixPath(unquote(self._folder.path))
+        self.name = short_name(NAME.sub("", path.name) or self._folder.netloc.rpartition("@")[2])
+        if is_shard(path.name):
+            self._folder = self._folder._replace(path=quote(str(path.parent)))
+            files = {path.name: stamp_at(address)}
+        elif files is None:
+            files = listed(address, request)
+        self.shards = {name: stamp for name, stamp in files.items() if is_shard(name)}
+
+    def open(self, shard: str) -> IO[bytes]:
+        return cast(IO[bytes], open_address(self.key(shard)))
+
+    def key(self, shard: str) -> str:
+        path = f"{unquote(self._folder.path).rstrip('/')}/{shard}"
+        return urlunsplit(self._folder._replace(path=quote(path)))
+
+    def read(self, shard: str, member: Member) -> bytes:
+        return photo_at(self.uri(shard, member))
+
+    def uri(self, shard: str, member: Member) -> str:
+        return part_of(self.key(shard), member.start, member.size)
+
+    def names(self) -> list[str]:
+        with suppress(OSError, PhotoError):
+            return photo_at(self.key(NAMES)).decode("utf-8", "replace").splitlines()
+        return []
+
+
+def _indices(place: _Disk | _Bucket, request: Request) -> Iterator[tuple[str, Index]]:
+    """The shards of a place, in order, and what each holds."""
+    request.progress.phase("Reading", len(place.shards), "shards")
+    readers = request.readers if isinstance(place, _Bucket) else None
+    at_once = readers.at_once if readers else 2 * n_cores()
+
+    def index_of(shard: str) -> Index:
+        kept = _kept_in(request.cache, place.key(shard), place.shards[shard])
+        if (index := _read_index(kept)) is None:
+            index = _there(readers, place.key(shard)) if readers else None
+            index = index or _index_here(functools.partial(place.open, shard))
+            if kept is not None and not index.broken:
+                with suppress(OSError):
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    write_text(kept, json.dumps(astuple(index)))
+        return index
+
+    found = ordered_map(index_of, place.shards, workers=at_once, ahead=2 * at_once)
+    for shard, index in zip(place.shards, found, strict=True):
+        request.progress.advance()
+        yield shard, index
+
+
+def _there(readers: far.Readers, address: str) -> Index | None:
+    """The index made by another machine, None where it has no way to the shard."""
+    [told] = readers.each(indexed_at, [address])
+    return Index(broken=told) if isinstance(told, str) else told
+
+
+def indexed_at(addresses: list[str]) -> list[Index | str | None]:
+    """What the shard at each address holds, None where this machine has no way to it."""
+
+    def one(address: str) -> Index | None:
+        try:
+            return _index_here(lambda: cast(IO[bytes], open_address(address)))
+        except ReheadError:
+            return None
+
+    return [one(address) for address in addresses]
+
+
+def _index_here(opened: Callable[[], IO[bytes]]) -> Index:
+    try:
+        with opened() as stream:
+            return indexed(stream)
+    except FileNotFoundError:
+        return Index(broken="is not there")
+    except OSError as error:
+        return Index(broken=f"cannot be read: {error.strerror or error}")
+
+
+def _kept_in(cache: Path, key: str, stamp: Stamp | None) -> Path | None:
+    """The file of a shard's index; None where nobody says when the shard changes."""
+    import blake3
+
+    if stamp is None:
+        return None
+
+    def named(*what: object) -> str:
+        return blake3.blake3(repr((FORMAT, *what)).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+    return cache / INDEX / named(key.rpartition("/")[0]) / f"{named(key, stamp)}.json"
+
+
+def _read_index(kept: Path | None) -> Index | None:
+    """None where there is none, or it is damaged."""
+    if kept is None:
+        return None
+    try:
+        photos, skipped, broken = json.loads(kept.read_text(encoding="utf-8"))
+        return Index([Member(*one) for one in photos], [(name, reason) for name, reason in skipped], broken)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+class _Forward:
+    """A stream that goes forwards alone, as `tarfile` reads one: of what was read the end is kept, for a step back. Refuses to
+    read much at once."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._held, self._start, self._at = b"", 0, 0
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, to: int) -> None:
+        if to < self._start:
+            raise tarfile.ReadError("its parts do not follow each other")
+        self._at = to
+
+    def read(self, size: int) -> bytes:
+        if size > MAX_HEADER:
+            raise tarfile.ReadError(f"a header claims {size:,} bytes")
+        parts: list[bytes] = []
+        while size > 0:
+            place = self._at - self._start
+            here = self._held[place : place + size]
+            if not here:
+                new = self._stream.read(PIECE)
+                if not new:
+                    break
+                tail = self._held[-TAR_BLOCK:]
+                self._start += len(self._held) - len(tail)
+                self._held = tail + new
+                continue
+            parts.append(here)
+            self._at, size = self._at + len(here), size - len(here)
+        return b"".join(parts)
+
+
+@dataclass
+class _Sample:
+    """The files of one name. photo: all of it but the label. why: what is wrong with the photo."""
+
+    photo: Member | None = None
+    why: str = ""
+    says: dict[str, bytes] = field(default_factory=dict)
+
+    def into(self, index: Index) -> None:
+        if self.photo is None:
+            return
+        label = "" if self.why else _label(self.says)
+        if label:
+            index.photos.append(replace(self.photo, label=label))
+        else:
+            why = self.why or f"has no label: no .{', .'.join(SAYS[:-1])} or .{SAYS[-1]} beside it names one"
+            index.skipped.append((self.photo.name, why))
+
+
+def indexed(stream: IO[bytes], first: bool = False) -> Index:
+    """What a shard holds. first: of its first sample alone. Raises OSError."""
+    index, sample, key = Index(), _Sample(), ""
+    forward = _Forward(stream)
+    try:
+        with tarfile.open(fileobj=cast(Any, forward), mode="r:") as file:
+            while (member := file.next()) is not None:
+                cast(Any, file).members.clear()  # else all of them stay in memory
+                if not member.isreg() or member.issparse():
+                    continue
+                folder, slash, name = member.name.rpartition("/")
+                stem, _, ending = name.partition(".")
+                if f"{folder}{slash}{stem}" != key:
+                    sample.into(index)
+                    if first and key:
+                        return index
+                    sample, key = _Sample(), f"{folder}{slash}{stem}"
+                _take(sample, member, ending.lower(), cast(IO[bytes], file.extractfile(member)))
+            sample.into(index)
+            forward.seek(file.offset)
+            if not forward.read(TAR_BLOCK):
+                index.broken = AN_END
+    except BROKEN as error:
+        index.broken = f"is truncated or broken: {error or type(error).__name__}"
+    return index
+
+
+def _take(sample: _Sample, member: tarfile.TarInfo, ending: str, content: IO[bytes]) -> None:
+    import blake3
+
+    if ending in SAYS:
+        sample.says[ending] = content.read(MOST_SAID)
+    elif ending in PICTURES and sample.photo is None:
+        hasher, head = blake3.blake3(), b""
+        while piece := content.read(PIECE):
+            hasher.update(piece)
+            head = head or piece[:64]
+        if not is_image(head):
+            sample.why = "is not an image that can be read" if head else "is empty (0 bytes)"
+        sample.photo = Member(member.name, member.offset_data, member.size, "", hasher.hexdigest())
+
+
+def _label(says: Mapping[str, bytes]) -> str:
+    """What the files of a sample say that its photo shows, "" for nothing."""
+    for ending in SAYS:
+        text = says.get(ending, b"").decode("utf-8", "replace").strip()
+        if ending == "json" and text:
+            text = _field(text)
+        if text and len(text) <= LONGEST and "\n" not in text:
+            return label_of(text)
+    return ""
+
+
+def _field(text: str) -> str:
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return ""
+    if isinstance(said, dict):
+        said = next((said[name] for name in FIELDS if said.get(name) is not None), None)
+    return label_of(said) if isinstance(said, str | int | float | list) and not isinstance(said, bool) else ""
+
+
+def _side(shard: str) -> str | None:
+    """The side that a word of a shard's name, or of a folder's above it, is the name of: train-0000.tar, val/3.tar."""
+    return next((SIDE_BY_NAME[word] for word in re.split(r"\W|_", shard.lower()) if word in SIDE_BY_NAME), None)
+
+
+def _named(rows: list[Row], names: Sequence[str]) -> list[Row]:
+    """The rows with the names of classes in place of their numbers, where all are numbers of one."""
+    names = [label_of(name) for name in names]
+    if not all(row.label.isdecimal() and int(row.label) < len(names) and names[int(row.label)] for row in rows):
+        return rows
+    return [replace(row, label=names[int(row.label)]) for row in rows]
+
+
+def _too_many(place: _Disk | _Bucket, broken: Sequence[Skip]) -> TooManyBad:
+    error = TooManyBad(
+        what=f"{len(broken)} of {counted(len(place.shards), 'shard')} in {place.shown} cannot be read to the end.",
+        why="; ".join(f"{skip.path} {skip.reason}" for skip in broken[:3]) + ".",
+        fix="Copy them again, or allow more with --max-bad.",
+    )
+    error.skips = broken
+    return error
+
+
+def _nothing(place: _Disk | _Bucket, skipped: Sequence[Skip]) -> SourceError:
+    return SourceError(
+        what=f"{place.shown} has no shard with a photo and its label.",
+        why="; ".join(f"{skip.path} {skip.reason}" for skip in skipped[:3]),
+        fix="A sample is a photo and, under the same name, a .cls, .json or .txt: 000017.jpg with 000017.cls.",
+    )
