@@ -15,10 +15,10 @@ from rehead.parallel import ordered_map
 class IdleWorker(Worker):
     """Opens the network as the others do, and gives zeros."""
 
-    def __init__(self, desk: Any, engine: str, cores: int, view: str) -> None:
+    def __init__(self, desk: Any, engine: str, device: str, cores: int, view: str) -> None:
         import ray
 
-        super().__init__(desk, engine, cores, view)
+        super().__init__(desk, engine, device, cores, view)
         self._shape = ray.get(desk.prefix.remote()).card.shape
 
     def __call__(self, part: Any) -> Any:

@@ -52,7 +52,7 @@ def measure(folder: Path) -> Iterator[tuple[str, Any]]:
 
 def lists(n: str) -> dict[str, float]:
     """Peak bytes and seconds of this process until it has the catalog of `n` photos and their parts."""
-    from rehead.cluster.computing import _named
+    from rehead.cluster.computing import PART, _named
     from rehead.extraction import job_order
     from rehead.tuning.recipe import Recipe
 
@@ -69,7 +69,7 @@ def lists(n: str) -> dict[str, float]:
     catalog = scan(source, seed=0, valid_fraction=0.2)
     order = job_order(catalog, Recipe())
     files = {i: address + catalog.photos[i].path for i in order}
-    parts = list(_named(catalog, files))
+    parts = list(_named(catalog, files, PART))
     assert sum(len(part) for part in parts) == int(n)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"bytes": peak, "s": time.monotonic() - begun}
@@ -94,7 +94,7 @@ def driver(folder: str, n_parts: str = str(N_PARTS)) -> dict[str, float]:
     came: list[tuple[float, float, int]] = []
     with connected("local") as cluster, Store.open(cache, "driver", shape=prefix.card.shape, about={}) as store:
         begun = time.monotonic()
-        compute = computing.Ray(cluster).compute(catalog, range(n), prefix, "onnxruntime", "plain")
+        compute = computing.Ray(cluster).compute(catalog, range(n), prefix, "onnxruntime", "cpu", "plain")
         done = extract(
             catalog, range(n), compute, store=store, progress=Silent(), max_bad=0.0, stop=lambda: False,
             on_features=lambda positions, _: came.append((time.monotonic(), time.process_time(), len(positions))),

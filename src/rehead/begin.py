@@ -15,7 +15,6 @@ from typing import Any
 
 from rehead.bundled import about_bundle, check_bundled
 from rehead.data.catalog import Catalog, as_csv
-from rehead.data.far import Readers
 from rehead.data.rows import quoted
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
@@ -24,6 +23,7 @@ from rehead.exporting.prefixes import check_backbone
 from rehead.features.engines import check_engine, resolve
 from rehead.features.extract import check_bad
 from rehead.ground import check_layers
+from rehead.job import Machines
 from rehead.progress import Clock
 from rehead.runs.earlier import Earlier, read_earlier
 from rehead.runs.folder import RunFolder
@@ -59,14 +59,6 @@ class Wish:
         if self.source is None and self.resume is None:
             raise SourceError(what="No photos are named.", fix="Name a folder of labelled photos: rehead tune photos/")
         chosen_trackers(self.track)
-        device = self.settings.get("device", "auto")
-        if self.ray is not None and (device not in ("auto", "cpu") or self.settings.get("engine") == "torch"):
-            option = "--engine torch" if device in ("auto", "cpu") else f"--device {device}"
-            raise RecipeError(
-                what=f"--ray {self.ray} and {option} do not go together yet.",
-                why="The nodes of a cluster run the network on their CPUs, by ONNX Runtime or OpenVINO.",
-                fix=f"Leave {option} out, or --ray.",
-            )
         if self.resume is not None and self.from_run is not None:
             raise RunError(
                 what="--from begins a new run, and --resume goes on with one.",
@@ -80,19 +72,22 @@ class Wish:
 
 
 def begun(
-    wish: Wish, run: RunFolder, cache: Path, progress: Log, clock: Clock, readers: Readers | None = None
+    wish: Wish, run: RunFolder, cache: Path, progress: Log, clock: Clock, machines: Machines | None = None
 ) -> tuple[Catalog, Recipe, Search | None]:
     """The photos; what learns, and how; and where that is yet to be found, the search. The run's folder is there then.
-    readers: machines that read photos."""
+    machines: who reads photos and computes, None for this one."""
     recipe, asked, search, earlier = _chosen(wish, run, cache)
     _check(recipe, wish, cache, progress)
+    if machines is not None:
+        learns = recipe.train != HEAD or search is not None
+        machines.check(recipe.device, with_torch=learns or resolve(*recipe.extracts_by)[0] == "torch")
     clock.lap("prepare")
     if wish.resume is not None:
         clock.add(run.kept_seconds())
     given = asked if wish.source is None else Asked(wish.source, wish.layout, wish.valid, wish.test)
     opened = open_source(
         given.source, layout=given.layout, valid=given.valid, test=given.test, cache=cache, task=recipe.task,
-        max_bad=recipe.max_bad, readers=readers, progress=progress,
+        max_bad=recipe.max_bad, readers=machines, progress=progress,
     )  # fmt: skip
     run.create(opened.name, recipe.backbone)
     progress.begin(run.path)
@@ -108,7 +103,7 @@ def begun(
         progress=progress,
         cache=cache,
         join=partial(earlier.joined, progress=progress) if earlier else None,
-        readers=readers,
+        readers=machines,
     )
     check_bad(catalog.bad, catalog.n_rows, recipe.max_bad)
     if wish.resume is not None and not wish.force:
@@ -153,7 +148,8 @@ def _check(recipe: Recipe, wish: Wish, cache: Path, progress: Log) -> None:
     if wish.ray is not None:
         _check_ray(recipe, wish)
     check_bundled(recipe, searches=wish.preset == AUTO)
-    check_engine(*recipe.extracts_by)
+    engine, device = resolve(*recipe.extracts_by)
+    check_engine(engine, "cpu" if wish.ray is not None and engine == "torch" else device)
     if (hidden_widths(recipe.head) or recipe.head == AUTO) and importlib.util.find_spec("torch") is None:
         raise MissingExtra("torch", "tune", f"--head {recipe.head}")
     if adapters_in(recipe.train) is not None:
@@ -170,13 +166,25 @@ def _check(recipe: Recipe, wish: Wish, cache: Path, progress: Log) -> None:
 
 
 def _check_ray(recipe: Recipe, wish: Wish) -> None:
-    """Raises RecipeError where the nodes of a cluster would compute by something else than their CPUs."""
-    name, _ = resolve(*recipe.extracts_by)
-    if name == "torch":
+    """Raises RecipeError where the recipe does not say by which of their devices the nodes of a cluster are to compute."""
+    engine, device = recipe.extracts_by
+    if device == "mps":
         raise RecipeError(
-            what=f"--ray {wish.ray} and the engine torch do not go together yet.",
-            why="The nodes of a cluster run the network on their CPUs, by ONNX Runtime or OpenVINO.",
-            fix="Pass --engine onnxruntime"
+            what=f"--ray {wish.ray} and --device mps do not go together.",
+            why="Nodes of a cluster have CPUs, and may have NVIDIA's GPUs.",
+            fix="Pass --device cpu or --device cuda.",
+        )
+    if recipe.backbone == AUTO and device == "cuda":
+        raise RecipeError(
+            what=f"--ray {wish.ray}, --device cuda and --backbone auto do not go together.",
+            why="Backbones are timed on this machine, which says nothing of the nodes' GPUs.",
+            fix="Name the backbone, or leave --device out.",
+        )
+    if device == "auto" and engine in ("auto", "torch"):
+        raise RecipeError(
+            what=f"--ray {wish.ray} with the engine {engine} needs the device of the nodes.",
+            why="Features of GPUs are others than those of CPUs, and this machine need not have what nodes have.",
+            fix="Pass --device cuda, --device cpu, or --engine onnxruntime"
             + (" --force: the run that is taken up began with another." if wish.resume is not None else "."),
         )
 

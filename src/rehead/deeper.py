@@ -62,8 +62,6 @@ def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] =
 
     track: names of trackers that follow the training.
     """
-    if job.machines is not None:
-        job.machines.check_learning()
     recipe = with_decided_fit(job, recipe)
     if recipe.tie_copies:
         job = tied(job, job_order(job.catalog, recipe))

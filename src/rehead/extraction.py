@@ -193,9 +193,10 @@ def _compute(job: Job, missing: list[int], prefix: Prefix, recipe: Recipe, view:
     """Who computes the features: the engine of the recipe, once it was seen to agree with the reference, here or elsewhere."""
     catalog, (name, device) = job.catalog, resolve(*recipe.extracts_by)
     n_compared = N_COMPARED if prefix.original is None else N_COMPARED_INT8
-    engine = open_engine(prefix, name, device, lambda: sample_pixels(catalog, missing, prefix.card, n_compared))
+    there = job.machines.engine if job.machines is not None and name == "torch" else None  # who has the device
+    engine = open_engine(prefix, name, device, lambda: sample_pixels(catalog, missing, prefix.card, n_compared), there)
     if job.machines is not None:
-        return job.machines.compute(catalog, missing, prefix, name, view)
+        return job.machines.compute(catalog, missing, prefix, name, device, view)
     decode = beside(device, len(missing), functools.partial(stored_views, view, prefix.card.preprocess))
     return by_engine(catalog, missing, engine, decode)
 

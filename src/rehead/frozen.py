@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from rehead.auditing.ties import tied
 from rehead.exporting.agreement import in_batches
 from rehead.extraction import chosen_prefix, extract_missing, folds_of, in_store, job_order, open_store, photos_there
-from rehead.features.engines import OnnxEngine, Prefix, direction_kept, resolve
+from rehead.features.engines import OnnxEngine, Prefix, direction_kept
 from rehead.job import Job
 from rehead.solution import Solution
 from rehead.tuning.familiar import bank_rows, far, fit_familiar
@@ -39,7 +39,7 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
         progress.phase("Solving the head")
         features = store.read([catalog.photos[i].digest for i in train])
         labels, folds = catalog.labels(train), folds_of(catalog, train, recipe)
-        device = resolve("torch", recipe.device)[1]
+        device = job.device(recipe.device)
         fitted = fit_task(
             catalog.task, features, labels, catalog.n_outputs, folds, recipe, device, progress, store.folder / AXES
         )

@@ -18,7 +18,6 @@ from rehead.activations import Extracted, feed_of, slices
 from rehead.bundle import Head
 from rehead.errors import BackboneError
 from rehead.extraction import chosen_prefix, extract_missing, folds_of, job_order, open_store
-from rehead.features.engines import resolve
 from rehead.job import Job
 from rehead.nets.card import Card, with_fit
 from rehead.tuning.grow import grown, takes
@@ -120,7 +119,7 @@ def ground_of(job: Job, recipe: Recipe, backbone: Backbone, plan: Plan, extracte
         )
         sizes = [card.preprocess]
     scale = Scale.of(job.catalog.labels(extracted.train)) if job.catalog.task == "regression" else None
-    device = resolve("torch", recipe.device)[1]
+    device = job.device(recipe.device)
     feeds = partial(feed_of, extracted, job.catalog, recipe, card, sizes, scale)
     feed = feeds(device)
     body.to(device, memory_format=layout_for(torch.device(device)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rehead.data.catalog import Catalog
 from rehead.data.far import Readers
-from rehead.features.engines import Prefix
+from rehead.features.engines import Engine, Prefix, resolve
 from rehead.features.extract import Compute
 from rehead.features.shared import Shared
 from rehead.progress import Clock, Progress, Silent, Titled
@@ -21,15 +21,21 @@ if TYPE_CHECKING:
 
 
 class Machines(Readers, Protocol):
-    """Other machines that read photos and compute features. about: who they are, such as "2 nodes, 16 cores (ray://head:10001)"."""
+    """Other machines that read photos and compute features. about: who they are, such as "2 nodes, 16 cores (ray://head:10001)".
+    Devices are theirs: "cpu", "cuda", or "auto" for the best that they have."""
 
     about: str
 
-    def compute(self, catalog: Catalog, positions: Sequence[int], prefix: Prefix, engine: str, view: str) -> Compute:
-        """Features of these photos, of which each that they cannot read is sent to them. view: see `features/views.py`."""
+    def check(self, device: str, with_torch: bool) -> None:
+        """Raises ClusterError where they have no such device, or would do with PyTorch what this machine would not."""
 
-    def check_learning(self) -> None:
-        """Raises ClusterError where layers could not learn on one of these machines as they do here."""
+    def engine(self, prefix: Prefix, device: str, cores: int | None = None) -> Engine:
+        """PyTorch on one of these machines, for a few photos."""
+
+    def compute(
+        self, catalog: Catalog, positions: Sequence[int], prefix: Prefix, engine: str, device: str, view: str
+    ) -> Compute:
+        """Features of these photos, of which each that they cannot read is sent to them. view: see `features/views.py`."""
 
     def train(
         self,
@@ -40,7 +46,7 @@ class Machines(Readers, Protocol):
         device: str,
     ) -> State:
         """`train_layers` by these machines. feeds: a feed, by the device that learns. begin: told the checkpoint that they
-        begin from, each time they do. device: of the machines, as it was asked for: "auto" or "cpu"."""
+        begin from, each time they do."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,11 @@ class Job:
     def ends(self) -> bool:
         """Whether what is under way is to end with what it has."""
         return self.stop() or self.is_late()
+
+    def device(self, asked: str) -> str:
+        """The device of this machine that PyTorch is to use. asked: that of the recipe, which is other machines' where there
+        are any."""
+        return resolve("torch", "auto" if self.machines is not None and asked != "cpu" else asked)[1]
 
     def served(self) -> Job:
         """The same, where a wish to stop that was made by now is fulfilled: what comes next is done whole."""

@@ -71,6 +71,7 @@ def trained(
 
     try:
         if machines is not None and course.norm == "frozen":
+            progress.phase("Waiting for the cluster to begin")
             return machines.train(training, state, ground.feeds, begin, recipe.device)
         begin(state)
         return train_layers(training, state)

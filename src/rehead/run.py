@@ -125,7 +125,7 @@ def tune(
     Raises the errors of `rehead.errors`; nothing that was computed is lost.
     """
     settings, from_run = with_bundle(settings, from_run)
-    if ray is not None and resume is None:
+    if ray is not None and resume is None and settings.get("device", "auto") in ("auto", "cpu"):
         settings = {"engine": "onnxruntime", **settings}  # the store is then that of CPUs, wherever layers learn
     wish = Wish(source if labels is None else (source, labels), layout, valid, test, preset=recipe, resume=resume,
                 from_run=from_run, track=track, settings=settings, force=force, ray=ray)  # fmt: skip

@@ -28,6 +28,7 @@ from rehead.cluster.connection import connected
 from rehead.cluster.parts import Worker
 from rehead.data.catalog import Catalog
 from rehead.errors import ClusterError
+from rehead.features import engines
 from rehead.features.extract import Batch
 from rehead.progress import Silent
 
@@ -72,6 +73,16 @@ def told(tuned: rehead.Tuned) -> dict[str, Any]:
 
 def plain(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
     return told(rehead.tune(photos, ray=cluster.address, report=False, **where))
+
+
+def by_torch(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    """The network by PyTorch, on the nodes alone: this process never opens it."""
+    engines.ENGINES["torch"] = never
+    return told(rehead.tune(photos, ray=cluster.address, report=False, engine="torch", device="cpu", **where))
+
+
+def never(*_: Any) -> Any:
+    raise AssertionError("this process opened the network")
 
 
 def node_killed(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
@@ -195,6 +206,7 @@ def without_room(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]
 
 
 SCENARIOS = {
+    "by_torch": by_torch,
     "deadly": deadly,
     "without_room": without_room,
     "learns": learns,

@@ -219,8 +219,10 @@ def test_cats_and_dogs_by_two_workers_are_those_of_one_machine(cache: Path, data
         (("--ray", "ray://127.0.0.1:9"), "Nobody answers at 127.0.0.1:9."),
         (("--ray", "http://127.0.0.1"), "names no cluster"),
         (("--ray", "auto"), "No Ray cluster runs here."),
-        (("--ray", "local", "--engine", "torch"), "do not go together yet"),
-        (("--ray", "local", "--device", "cuda"), "do not go together yet"),
+        (("--ray", "local", "--engine", "torch"), "needs the device of the nodes"),
+        (("--ray", "local", "--device", "cuda"), "has no GPU"),
+        (("--ray", "local", "--device", "mps"), "do not go together"),
+        (("--ray", "local", "--device", "cuda", "--backbone", "auto"), "do not go together"),
     ],
 )
 def test_what_cannot_be_is_said(folder: Path, cache: Path, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
@@ -229,6 +231,20 @@ def test_what_cannot_be_is_said(folder: Path, cache: Path, tmp_path: Path, words
     assert says in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_nodes_run_the_network_by_pytorch_as_one_machine_does(folder: Path, cache: Path, tmp_path: Path) -> None:
+    """On CPUs: on a GPU it is the same way, but for the device's name."""
+    own = copied(cache, tmp_path / "alone-cache")
+    settings = ("--engine", "torch", "--device", "cpu", "--no-report")
+    done = program("tune", folder, *settings, "--out", tmp_path / "alone", cache=own)
+    assert done.returncode == 0, done.stderr
+    on_nodes("by_torch", folder, cache, tmp_path)
+    ours, wanted = features(tmp_path / "cache", tmp_path / "run"), features(own, tmp_path / "alone")
+    np.testing.assert_allclose(ours, wanted, atol=2e-3 * np.abs(wanted).max())
+    verdicts = [json.loads((place / "verdict.json").read_text()) for place in (tmp_path / "run", tmp_path / "alone")]
+    assert verdicts[0]["confusion"] == verdicts[1]["confusion"]
 
 
 @pytest.mark.slow

@@ -16,12 +16,15 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rehead.cluster.connection import LEARNING, Cluster, check_same
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.cluster.connection import LEARNING, Cluster, Room, check_same, versions
 from rehead.cluster.parts import MOST_DEATHS, Desk, Shipped, Worker, read_table, table
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.rows import Skip
-from rehead.errors import ClusterError, EngineError, PhotoError
-from rehead.features.engines import Prefix
+from rehead.errors import ClusterError, PhotoError
+from rehead.features.engines import ENGINES, Engine, Prefix, precision_of
 from rehead.features.extract import Batch, Compute, skip_of
 from rehead.parallel import batched, ordered_map
 
@@ -33,9 +36,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-ON_NODES = ("onnxruntime", "openvino")  # the engines that nodes have
 PART = 32  # photos: half a second of a core, beside which asking for it costs little
 CORES = 4  # of an actor: each has the network in memory once
+PART_OF_GPU = 128  # photos, which one call computes
+BESIDE_GPU = 16  # cores of an actor at most that decode for its GPU
 SENT_BYTES = 512 << 20  # of photos on their way at once: each time actors begin anew, which takes seconds
 READERS = 8  # threads that read them
 TASKS = 2  # of reading, a core: they wait for the store more than they compute
@@ -72,29 +76,36 @@ class Ray:
         middle = len(rows) // 2  # the row on which it ends is found by halves
         return [*self.each(work, rows[:middle]), *self.each(work, rows[middle:])]
 
-    def compute(self, catalog: Catalog, positions: Sequence[int], prefix: Prefix, engine: str, view: str) -> Compute:
-        if engine not in ON_NODES:
-            raise EngineError(
-                what=f"The engine {engine} does not run on a Ray cluster yet; its nodes compute on their CPUs.",
-                fix="Pass --device cpu, or leave --ray out.",
+    def check(self, device: str, with_torch: bool) -> None:
+        if device == "cuda" and not any(node.gpus for node in self._cluster.nodes):
+            raise ClusterError(
+                what=f"The Ray cluster {self._cluster.address} has no GPU.",
+                why="Ray counts those that it was told of, or found, when a node began.",
+                fix="Begin nodes with `ray start --num-gpus=N`, or pass --device cpu.",
             )
+        if with_torch:
+            check_same(self._cluster, LEARNING)
 
+    def engine(self, prefix: Prefix, device: str, cores: int | None = None) -> Engine:
+        del cores
+        return _There(prefix, device)
+
+    def compute(
+        self, catalog: Catalog, positions: Sequence[int], prefix: Prefix, engine: str, device: str, view: str
+    ) -> Compute:
         def compute(halted: threading.Event) -> Generator[Batch, None, None]:
-            pool = _Pool(self._cluster, prefix, engine, view)
+            pool = _Pool(self._cluster, prefix, engine, device, view)
             files = {i: place for i in positions if (place := _place(catalog, catalog.photos[i])) is not None}
             sent = [i for i in positions if i not in files]
-            for batch, absent in pool.results(catalog, _named(catalog, files), halted):
+            for batch, absent in pool.results(catalog, _named(catalog, files, pool.part), halted):
                 sent += absent
                 yield batch
             for data, bad in _read(catalog, sent, halted):
                 yield [], None, bad
-                for batch, _ in pool.results(catalog, _with_bytes(catalog, data), halted):
+                for batch, _ in pool.results(catalog, _with_bytes(catalog, data, pool.part), halted):
                     yield batch
 
         return compute
-
-    def check_learning(self) -> None:
-        check_same(self._cluster, LEARNING)
 
     def train(
         self,
@@ -110,23 +121,57 @@ class Ray:
             return train(self._cluster, training, start, feeds, begin, device)
 
 
+class _There:
+    """PyTorch on a node. Each call opens the network anew."""
+
+    name = "torch"
+    workers = 1
+
+    def __init__(self, prefix: Prefix, device: str) -> None:
+        import ray
+
+        from rehead.features.torch_engine import BATCH
+
+        self.version, self.precision = versions(("torch",))["torch"], precision_of("torch", device)
+        self.batch, self._device = BATCH[device], device
+        self._shipped = Shipped.of(prefix, self.name)
+        self._run = ray.remote(_run_once).options(num_cpus=1, num_gpus=int(device == "cuda"), max_retries=1)
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        import ray
+
+        with _in_words():
+            return np.asarray(ray.get(self._run.remote(self._shipped, self.name, self._device, pixels)))
+
+
+def _run_once(shipped: Shipped, engine: str, device: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    opened: Engine = shipped.opened(lambda here: ENGINES[engine](here, device, 1))
+    return opened(pixels)
+
+
 def _each(work: Callable[[list[R]], list[T]], rows: list[R]) -> list[T]:
     return work(rows)
 
 
 class _Pool:
-    """The actors: as many as the cluster has room for, each of some cores."""
+    """The actors: as many as the cluster has room for, each of some cores, or of a GPU and cores beside it. part: photos that
+    one is given at a time."""
 
-    def __init__(self, cluster: Cluster, prefix: Prefix, engine: str, view: str) -> None:
-
-        usual = sorted(node.cores for node in cluster.nodes)[len(cluster.nodes) // 2]
-        self._cores = min(CORES, max(1, usual // 2))  # two at least on the usual node; smaller ones may have none
-        self._n = sum(node.cores // self._cores for node in cluster.nodes)
+    def __init__(self, cluster: Cluster, prefix: Prefix, engine: str, device: str, view: str) -> None:
+        if device == "cuda":
+            beside = [node.cores // node.gpus for node in cluster.nodes if node.gpus]
+            self._room = Room(sum(node.gpus for node in cluster.nodes), max(1, min(BESIDE_GPU, *beside)), 1)
+        else:
+            usual = sorted(node.cores for node in cluster.nodes)[len(cluster.nodes) // 2]
+            cores = min(CORES, max(1, usual // 2))  # two at least on the usual node; smaller ones may have none
+            self._room = Room(sum(node.cores // cores for node in cluster.nodes), cores, 0)
+        self.part = PART_OF_GPU if device == "cuda" else PART
         self._shape = prefix.card.shape
         self._settings = {
-            "desk": _desk(Shipped.of(prefix)),
+            "desk": _desk(Shipped.of(prefix, engine)),
             "engine": engine,
-            "cores": self._cores,
+            "device": device,
+            "cores": self._room.cores,
             "view": view,
         }
 
@@ -137,7 +182,7 @@ class _Pool:
         tables = list(parts)
         if tables and not halted.is_set():
             run = _run_there if _is_outside() else _run
-            with _in_words(), contextlib.closing(run(tables, self._settings, self._cores, self._n)) as found:
+            with _in_words(), contextlib.closing(run(tables, self._settings, self._room)) as found:
                 ends = math.inf
                 for part in found:
                     yield read_table(part, catalog, self._shape)
@@ -194,11 +239,11 @@ class Inside:
         return next(self._parts, None)
 
 
-def _run_there(tables: list[Any], settings: dict[str, Any], cores: int, n_actors: int) -> Generator[Any, None, None]:
+def _run_there(tables: list[Any], settings: dict[str, Any], room: Room) -> Generator[Any, None, None]:
     """The same as `_run`, for a process outside the cluster."""
     import ray
 
-    inside = ray.remote(Inside).options(num_cpus=0).remote(tables, settings, cores, n_actors)
+    inside = ray.remote(Inside).options(num_cpus=0).remote(tables, settings, room)
     try:
         asked = deque(inside.next.remote() for _ in range(ASKED))
         while (part := ray.get(asked.popleft())) is not None:
@@ -208,7 +253,7 @@ def _run_there(tables: list[Any], settings: dict[str, Any], cores: int, n_actors
         ray.kill(inside)
 
 
-def _run(tables: list[Any], settings: dict[str, Any], cores: int, n_actors: int) -> Generator[Any, None, None]:
+def _run(tables: list[Any], settings: dict[str, Any], room: Room) -> Generator[Any, None, None]:
     """The tables that `Worker` makes of these, in any order."""
     import ray.data
 
@@ -223,14 +268,15 @@ def _run(tables: list[Any], settings: dict[str, Any], cores: int, n_actors: int)
         zero_copy_batch=True,
         compute=ray.data.ActorPoolStrategy(
             min_size=1,
-            max_size=min(n_actors, len(tables)),
-            initial_size=min(n_actors, len(tables)),
-            max_tasks_in_flight_per_actor=UNDER_WAY * cores,
-            max_concurrent_calls_per_actor=cores,
+            max_size=min(room.n, len(tables)),
+            initial_size=min(room.n, len(tables)),
+            max_tasks_in_flight_per_actor=UNDER_WAY * room.cores,
+            max_concurrent_calls_per_actor=room.cores,
             enable_true_multi_threading=True,
         ),
         fn_constructor_kwargs=settings,
-        num_cpus=cores,
+        num_cpus=room.cores,
+        num_gpus=room.gpus or None,
     )
     yield from photos.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
@@ -240,15 +286,15 @@ def _place(catalog: Catalog, photo: Photo) -> str | None:
     return catalog.uri(photo) or catalog.file(photo)
 
 
-def _named(catalog: Catalog, files: Mapping[int, str]) -> Iterator[Any]:
+def _named(catalog: Catalog, files: Mapping[int, str], size: int) -> Iterator[Any]:
     """Parts of photos that are files, whose nodes may read them."""
-    for part in batched(files, PART):
+    for part in batched(files, size):
         digests = [catalog.photos[i].digest for i in part]
         yield table(part, [files[i] for i in part], digests, [None] * len(part))
 
 
-def _with_bytes(catalog: Catalog, data: Mapping[int, bytes]) -> Iterator[Any]:
-    for part in batched(data, PART):
+def _with_bytes(catalog: Catalog, data: Mapping[int, bytes], size: int) -> Iterator[Any]:
+    for part in batched(data, size):
         digests = [catalog.photos[i].digest for i in part]
         yield table(part, [None] * len(part), digests, [data[i] for i in part])
 

@@ -53,6 +53,20 @@ class Cluster:
         return f"{counted(len(self.nodes), 'node')}, {counted(cores, 'core')} ({self.address})"
 
 
+@dataclass(frozen=True)
+class Room:
+    """How many processes a cluster has room for, and what each of them is given."""
+
+    n: int
+    cores: int
+    gpus: int
+
+    @property
+    def about(self) -> str:
+        """What one process is given: '1 GPU', '4 cores of one node'."""
+        return counted(self.gpus, "GPU") if self.gpus else f"{counted(self.cores, 'core')} of one node"
+
+
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[Cluster]:
     """The cluster at an address: "local", begun here and ended with the block; "auto", the one that RAY_ADDRESS names or that

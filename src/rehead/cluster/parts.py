@@ -39,21 +39,32 @@ ABSENT = "absent"  # the reason of a photo whose bytes are to be sent
 
 @dataclass(frozen=True)
 class Shipped:
-    """A prefix as it is sent to nodes: its card, and its graph as ONNX."""
+    """A prefix as it is sent to nodes: its card, and its graph as ONNX or the network itself, pickled: what a cluster runs is
+    code of whoever uses it anyway."""
 
     card: Card
-    graph: bytes
+    graph: bytes = b""
+    network: bytes = b""
 
     @classmethod
-    def of(cls, prefix: Prefix) -> Shipped:
-        return cls(prefix.card, prefix.onnx.read_bytes())
+    def of(cls, prefix: Prefix, engine: str) -> Shipped:
+        if engine != "torch" or prefix.network is None:
+            return cls(prefix.card, prefix.onnx.read_bytes())
+        from ray import cloudpickle
+
+        return cls(prefix.card, network=cloudpickle.dumps(prefix.network().cpu()))
 
     def opened(self, open_by: Callable[[Prefix], Any]) -> Any:
         """What `open_by` makes of the prefix. Its file is gone then; engines have it in memory."""
         with tempfile.TemporaryDirectory(prefix="rehead-") as folder:
-            prefix = Prefix(self.card, Path(folder), None, "onnxruntime")
+            prefix = Prefix(self.card, Path(folder), self._network if self.network else None, "onnxruntime")
             prefix.onnx.write_bytes(self.graph)
             return open_by(prefix)
+
+    def _network(self) -> Any:
+        from ray import cloudpickle
+
+        return cloudpickle.loads(self.network)
 
 
 class Desk:
@@ -124,14 +135,14 @@ class Turns:
 class Worker:
     """An actor that computes features, of several parts at once where it has several cores."""
 
-    def __init__(self, desk: Any, engine: str, cores: int, view: str) -> None:
+    def __init__(self, desk: Any, engine: str, device: str, cores: int, view: str) -> None:
         """desk: the handle of a `Desk`."""
         import ray
 
         prefix: Shipped = ray.get(desk.prefix.remote())
         self._desk = desk
         self._turns = Turns()
-        self._engine = prefix.opened(lambda here: ENGINES[engine](here, "cpu", cores))
+        self._engine = prefix.opened(lambda here: ENGINES[engine](here, device, cores))
         self._decode = partial(stored_views, view, prefix.card.preprocess)
 
     def __call__(self, part: Any) -> Any:

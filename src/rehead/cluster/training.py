@@ -13,11 +13,11 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rehead.cluster.connection import Cluster
-from rehead.errors import ClusterError, ReheadError, counted
+from rehead.cluster.connection import Cluster, Room
+from rehead.errors import ClusterError, ReheadError
 
 if TYPE_CHECKING:
     from rehead.tuning.feed import Feed
@@ -73,27 +73,13 @@ class Log:
         return self._halted
 
 
-@dataclass(frozen=True)
-class Room:
-    """How many processes a cluster has room for, and what each of them is given."""
-
-    n: int
-    cores: int
-    gpus: int
-
-    @classmethod
-    def of(cls, cluster: Cluster, device: str) -> Room:
-        """A process for each GPU where there are any and the device is "auto"; else one for each node, with as many cores as
-        the usual node has."""
-        if device == "auto" and (n := sum(node.gpus for node in cluster.nodes)):
-            return cls(n, 1, 1)
-        usual = sorted(node.cores for node in cluster.nodes)[len(cluster.nodes) // 2]
-        return cls(sum(node.cores // usual for node in cluster.nodes), usual, 0)
-
-    @property
-    def about(self) -> str:
-        """What one process is given: '1 GPU', '4 cores of one node'."""
-        return counted(self.gpus, "GPU") if self.gpus else f"{counted(self.cores, 'core')} of one node"
+def room_of(cluster: Cluster, device: str) -> Room:
+    """A process for each GPU where there are any and the device is not "cpu"; else one for each node, with as many cores as the
+    usual node has."""
+    if device != "cpu" and (n := sum(node.gpus for node in cluster.nodes)):
+        return Room(n, 1, 1)
+    usual = sorted(node.cores for node in cluster.nodes)[len(cluster.nodes) // 2]
+    return Room(sum(node.cores // usual for node in cluster.nodes), usual, 0)
 
 
 class Trainer:
@@ -209,8 +195,7 @@ def train(
     device: str,
 ) -> State:
     """`train_layers` by the cluster: the model has the weights that are kept when it ends. feeds: by the device of a process
-    its feed. begin: told the checkpoint that the processes go on from, or None, each time they begin. device: of the nodes,
-    "auto" or "cpu".
+    its feed. begin: told the checkpoint that the processes go on from, or None, each time they begin. device: of the nodes.
 
     Raises what `train_layers` raises, ClusterError where a node cannot read a photo, or none has room before training is to
     end, and Ray's errors where the cluster gives up.
@@ -220,7 +205,7 @@ def train(
 
     from rehead.tuning.train import end
 
-    room = Room.of(cluster, device)
+    room = room_of(cluster, device)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     log = ray.remote(Log).options(num_cpus=0, scheduling_strategy=here).remote(start)
     trainer = ray.remote(Trainer).options(num_cpus=0, scheduling_strategy=here).remote()

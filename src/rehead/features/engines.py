@@ -158,13 +158,16 @@ def check_engine(name: str, device: str) -> None:
     check_device(device)
 
 
-def open_engine(prefix: Prefix, name: str, device: str, pixels: Callable[[], NDArray[np.uint8]]) -> Engine:
+def open_engine(
+    prefix: Prefix, name: str, device: str, pixels: Callable[[], NDArray[np.uint8]], opened: Open | None = None
+) -> Engine:
     """The engine `name`, after it was compared with the reference on `pixels()` (n, h, w, 3), once for each version.
 
+    opened: opens it elsewhere, where another machine has the device.
     The largest difference is recorded beside the prefix. A prefix in 8 bits is compared with the one in float32 besides, by the
     direction of its features. Raises EngineError when it is over tolerance, BackboneError when the network gives no numbers.
     """
-    engine = ENGINES[name](prefix, device)
+    engine = (opened or ENGINES[name])(prefix, device)
     key = f"{engine.name} {engine.version} {device} {engine.precision}"
     measured = read_agreement(prefix.folder)
     is_known = key in measured and (prefix.original is None or DIRECTION in measured)

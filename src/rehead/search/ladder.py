@@ -18,7 +18,6 @@ import numpy as np
 from rehead.deeper import tune_layers
 from rehead.errors import BackboneError, EngineError, RecipeError, RunError, StoreError
 from rehead.extraction import chosen_prefix
-from rehead.features.engines import resolve
 from rehead.features.rate import seconds_to_decode
 from rehead.frozen import tune_head
 from rehead.ground import stages_of
@@ -204,7 +203,7 @@ def _ahead(job: Job, recipe: Recipe, seen: Solution) -> Forecast:
     pace = Pace(
         network_s=1 / rate_of(catalog, seen.train, prefix, recipe),
         decode_s=seconds_to_decode(lambda i: prepare(catalog.read(photos[i]), net.preprocess), len(photos)),
-        step_s=step_seconds(body, shape, recipe.course.batch_size, resolve("torch", recipe.device)[1]),
+        step_s=step_seconds(body, shape, recipe.course.batch_size, job.device(recipe.device)),
     )
     job.progress.note(
         f"A photo takes {1000 * pace.network_s:.0f} ms on the engine, {1000 * pace.step_s:.0f} ms in a step of training"
