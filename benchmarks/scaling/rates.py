@@ -52,7 +52,8 @@ def measure(folder: Path) -> Iterator[tuple[str, Any]]:
 
 def lists(n: str) -> dict[str, float]:
     """Peak bytes and seconds of this process until it has the catalog of `n` photos and their parts."""
-    from rehead.cluster.computing import PART, _named
+    from rehead.cluster.computing import _named
+    from rehead.cluster.pool import PART
     from rehead.extraction import job_order
     from rehead.tuning.recipe import Recipe
 
@@ -78,7 +79,7 @@ def lists(n: str) -> dict[str, float]:
 def driver(folder: str, n_parts: str = str(N_PARTS)) -> dict[str, float]:
     """Photos/s between the first part that comes back and the last, and for each second of CPU of this process; and the seconds
     before the first."""
-    from rehead.cluster import computing
+    from rehead.cluster import computing, pool
     from rehead.cluster.connection import connected
     from rehead.exporting.prefixes import ready_prefix
     from rehead.features.extract import extract
@@ -87,10 +88,10 @@ def driver(folder: str, n_parts: str = str(N_PARTS)) -> dict[str, float]:
 
     cache = Path(folder)
     prefix = ready_prefix(BACKBONE, weights=None, arguments={}, cut="pool", cache=cache, progress=Silent())
-    n = int(n_parts) * computing.PART
+    n = int(n_parts) * pool.PART
     photos = tuple(Photo(f"a/{i:012d}.jpg", "ab"[i % 2], "train", i.to_bytes(32, "big")) for i in range(n))
     catalog = Catalog("made-up", "folders", photos, ("a", "b"), lambda _: PICTURE, file=lambda photo: f"/{photo.path}")
-    computing.Worker = idle.IdleWorker
+    pool.Worker = idle.IdleWorker
     came: list[tuple[float, float, int]] = []
     with connected("local") as cluster, Store.open(cache, "driver", shape=prefix.card.shape, about={}) as store:
         begun = time.monotonic()
@@ -106,7 +107,7 @@ def driver(folder: str, n_parts: str = str(N_PARTS)) -> dict[str, float]:
         "photos for a second of CPU": (n - first_n) / (last_cpu - first_cpu),
         "to the first, s": first - begun,
         "photos": n,
-        "bytes that come back, a photo": idle.answer([0] * computing.PART, prefix.card.shape).nbytes / computing.PART,
+        "bytes that come back, a photo": idle.answer([0] * pool.PART, prefix.card.shape).nbytes / pool.PART,
     }
 
 

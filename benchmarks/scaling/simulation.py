@@ -25,7 +25,7 @@ from typing import Any
 
 import simpy
 
-PART = 32  # photos, as `cluster/computing.py` has it, and the two that follow
+PART = 32  # photos, as `cluster/pool.py` has it, and `computing.py` the two that follow
 TASKS, MOST_TASKS = 2, 256  # of reading, a core and in all
 READERS = 8  # of a part at once, as `data/far.py` has it
 FAR_A_CORE, MOST_FAR = 16, 512  # photos that one machine waits for at once, as there

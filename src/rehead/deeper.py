@@ -183,7 +183,7 @@ def _features(body: Any, feed: Any, graph: Path, positions: NDArray[np.int64]) -
     """(n, width) of photos of the feed as they are: by the tuned layers from what is stored of them, or, where the photos
     themselves are what goes in, by the whole network's graph: ONNX Runtime takes a fifth of PyTorch's time."""
     from rehead.tuning.feed import PhotoFeed
-    from rehead.tuning.train import logits_of
+    from rehead.tuning.watching import logits_of
 
     if not isinstance(feed, PhotoFeed) or not len(positions):
         return logits_of(body, feed, positions, "cpu")
@@ -213,7 +213,7 @@ def _apart(
 
 def _thresholds(ground: Ground, model: Any) -> tuple[float, ...]:
     """Of several labels a photo: chosen on the watched photos of the training side, from which the layers did not learn."""
-    from rehead.tuning.train import logits_of
+    from rehead.tuning.watching import logits_of
 
     catalog = ground.job.catalog
     if catalog.task != "multilabel":

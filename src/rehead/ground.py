@@ -131,7 +131,7 @@ def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:
     from rehead.nets.heads import head_from_module, mlp_module
     from rehead.tuning.modes import adapt_norms
     from rehead.tuning.recipe import hidden_widths
-    from rehead.tuning.train import logits_of
+    from rehead.tuning.watching import logits_of
 
     catalog, hidden = ground.job.catalog, hidden_widths(recipe.head)
     task, n_outputs = catalog.task, catalog.n_outputs
@@ -155,7 +155,7 @@ def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:
 def _frozen_features(ground: Ground, recipe: Recipe) -> NDArray[np.float32]:
     """(n, width) of the photos to learn from, before layers learn. Of photos on the CPU by an engine, through the store."""
     from rehead.tuning.feed import PhotoFeed
-    from rehead.tuning.train import logits_of
+    from rehead.tuning.watching import logits_of
 
     if ground.device != "cpu" or recipe.norm == "adapt" or not isinstance(ground.feed, PhotoFeed):
         return logits_of(ground.body, ground.feed, np.arange(len(ground.train)), ground.device)

@@ -32,12 +32,12 @@ def bench() -> Iterator[dict[str, ModuleType]]:
 
 
 def test_the_simulation_has_the_numbers_of_the_code(bench: dict[str, ModuleType]) -> None:
-    from rehead.cluster import computing
+    from rehead.cluster import computing, pool
     from rehead.data import far
     from rehead.features import engines, torch_engine
 
     sim = bench["simulation"]
-    assert (sim.PART, sim.TASKS, sim.MOST_TASKS) == (computing.PART, computing.TASKS, computing.MOST_TASKS)
+    assert (sim.PART, sim.TASKS, sim.MOST_TASKS) == (pool.PART, computing.TASKS, computing.MOST_TASKS)
     assert (sim.READERS, sim.FAR_A_CORE, sim.MOST_FAR) == (far.AT_ONCE, far.A_CORE, far.MOST)
     assert engines.MAX_WORKERS == sim.MAX_WORKERS
     assert 2 * torch_engine.LANES == sim.FEEDERS

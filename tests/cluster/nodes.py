@@ -23,7 +23,7 @@ from ray.cluster_utils import Cluster
 
 import rehead
 from rehead.auditing import kept
-from rehead.cluster import computing, training
+from rehead.cluster import computing, pool, training
 from rehead.cluster.connection import connected
 from rehead.cluster.parts import Worker
 from rehead.data.catalog import Catalog
@@ -102,7 +102,7 @@ class Poisoned(Worker):
 
 
 def poison(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
-    computing.Worker = Poisoned
+    pool.Worker = Poisoned
     return plain(cluster, photos, **where)
 
 

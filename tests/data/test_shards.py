@@ -14,6 +14,7 @@ import pytest
 from bucket import Store
 from conftest import make_photos
 
+from rehead.data import samples as samples_of
 from rehead.data import shards
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
@@ -139,7 +140,7 @@ def test_a_shard_that_was_cut_between_two_photos_is_told(photos: Path, tmp_path:
         end = archive.getmembers()[-2].offset
     (place / "2.tar").write_bytes((place / "2.tar").read_bytes()[:end])
     opened = open_source(place, cache=tmp_path / "cache")
-    assert [(skip.path, skip.reason) for skip in opened.skipped] == [("2.tar", shards.AN_END)]
+    assert [(skip.path, skip.reason) for skip in opened.skipped] == [("2.tar", samples_of.AN_END)]
     assert len(opened.rows) == 39
 
 

@@ -19,7 +19,8 @@ from rehead.tuning.feed import PhotoFeed, StoredFeed
 from rehead.tuning.layers import Stage, layers_that_learn, names_in
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.state import State
-from rehead.tuning.train import Training, logits_of, train_layers
+from rehead.tuning.train import Training, train_layers
+from rehead.tuning.watching import is_worse, logits_of
 
 COURSE = replace(Recipe().course, epochs=3, batch_size=8)
 
@@ -145,16 +146,15 @@ def test_the_last_epoch_that_is_not_clearly_worse_is_kept() -> None:
 
 
 def test_epochs_that_cannot_be_told_apart_count_as_equal() -> None:
-    from rehead.tuning.train import _is_worse
 
     best = torch.rand(400, generator=torch.Generator().manual_seed(0))
     noise = torch.randn(400, generator=torch.Generator().manual_seed(1))
     noise -= noise.mean()
-    assert not _is_worse(best + noise + 0.02, best)
-    assert _is_worse(best + noise + 0.1, best)
-    assert not _is_worse(best - 0.1, best)
-    assert not _is_worse(torch.empty(0), torch.empty(0))
-    assert not _is_worse(best, None)
+    assert not is_worse(best + noise + 0.02, best)
+    assert is_worse(best + noise + 0.1, best)
+    assert not is_worse(best - 0.1, best)
+    assert not is_worse(torch.empty(0), torch.empty(0))
+    assert not is_worse(best, None)
 
 
 def test_training_ends_early_without_a_gain_and_when_it_is_stopped() -> None:

@@ -8,19 +8,16 @@ is kept here, by `features/extract.py`; so what was computed when a job is broke
 from __future__ import annotations
 
 import contextlib
-import logging
-import math
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.cluster.connection import LEARNING, Cluster, Room, check_same, versions
-from rehead.cluster.parts import MOST_DEATHS, Desk, Shipped, Worker, read_table, table
+from rehead.cluster.connection import LEARNING, Cluster, check_same, in_words, versions
+from rehead.cluster.parts import MOST_DEATHS, Shipped, table
+from rehead.cluster.pool import Pool
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.rows import Skip
 from rehead.errors import ClusterError, PhotoError
@@ -36,17 +33,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-PART = 32  # photos: half a second of a core, beside which asking for it costs little
-CORES = 4  # of an actor: each has the network in memory once
-PART_OF_GPU = 128  # photos, which one call computes
-BESIDE_GPU = 16  # cores of an actor at most that decode for its GPU
 SENT_BYTES = 512 << 20  # of photos on their way at once: each time actors begin anew, which takes seconds
 READERS = 8  # threads that read them
 TASKS = 2  # of reading, a core: they wait for the store more than they compute
 MOST_TASKS = 256  # each is waited for by a thread here
-ASKED = 4  # parts that a process outside the cluster asks for at once
-DRAINED_S = 10.0  # for what is under way when the job is to end; of very many parts not all come back
-UNDER_WAY = 2  # parts for each core of an actor: the next is there when one is done
 
 
 class Ray:
@@ -63,7 +53,7 @@ class Ray:
     def each(self, work: Callable[[list[R]], list[T]], rows: Sequence[R]) -> list[T | str]:
         import ray
 
-        with _in_words():
+        with in_words():
             try:
                 return list(ray.get(self._each.remote(work, list(rows))))
             except (
@@ -94,7 +84,7 @@ class Ray:
         self, catalog: Catalog, positions: Sequence[int], prefix: Prefix, engine: str, device: str, view: str
     ) -> Compute:
         def compute(halted: threading.Event) -> Generator[Batch, None, None]:
-            pool = _Pool(self._cluster, prefix, engine, device, view)
+            pool = Pool(self._cluster, prefix, engine, device, view)
             files = {i: place for i in positions if (place := _place(catalog, catalog.photos[i])) is not None}
             sent = [i for i in positions if i not in files]
             for batch, absent in pool.results(catalog, _named(catalog, files, pool.part), halted):
@@ -117,7 +107,7 @@ class Ray:
     ) -> State:
         from rehead.cluster.training import train
 
-        with _in_words():
+        with in_words():
             return train(self._cluster, training, start, feeds, begin, device)
 
 
@@ -140,7 +130,7 @@ class _There:
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         import ray
 
-        with _in_words():
+        with in_words():
             return np.asarray(ray.get(self._run.remote(self._shipped, self.name, self._device, pixels)))
 
 
@@ -151,134 +141,6 @@ def _run_once(shipped: Shipped, engine: str, device: str, pixels: NDArray[np.uin
 
 def _each(work: Callable[[list[R]], list[T]], rows: list[R]) -> list[T]:
     return work(rows)
-
-
-class _Pool:
-    """The actors: as many as the cluster has room for, each of some cores, or of a GPU and cores beside it. part: photos that
-    one is given at a time."""
-
-    def __init__(self, cluster: Cluster, prefix: Prefix, engine: str, device: str, view: str) -> None:
-        if device == "cuda":
-            beside = [node.cores // node.gpus for node in cluster.nodes if node.gpus]
-            self._room = Room(sum(node.gpus for node in cluster.nodes), max(1, min(BESIDE_GPU, *beside)), 1)
-        else:
-            usual = sorted(node.cores for node in cluster.nodes)[len(cluster.nodes) // 2]
-            cores = min(CORES, max(1, usual // 2))  # two at least on the usual node; smaller ones may have none
-            self._room = Room(sum(node.cores // cores for node in cluster.nodes), cores, 0)
-        self.part = PART_OF_GPU if device == "cuda" else PART
-        self._shape = prefix.card.shape
-        self._settings = {
-            "desk": _desk(Shipped.of(prefix, engine)),
-            "engine": engine,
-            "device": device,
-            "cores": self._room.cores,
-            "view": view,
-        }
-
-    def results(
-        self, catalog: Catalog, parts: Iterator[Any], halted: threading.Event
-    ) -> Iterator[tuple[Batch, list[int]]]:
-        """What each part gave, and which photos it could not read."""
-        tables = list(parts)
-        if tables and not halted.is_set():
-            run = _run_there if _is_outside() else _run
-            with _in_words(), contextlib.closing(run(tables, self._settings, self._room)) as found:
-                ends = math.inf
-                for part in found:
-                    yield read_table(part, catalog, self._shape)
-                    if halted.is_set() and ends == math.inf:
-                        self._settings["desk"].halt.remote()  # parts that wait come back empty, those under way whole
-                        ends = time.monotonic() + DRAINED_S
-                    if time.monotonic() > ends:
-                        return
-
-
-def _desk(shipped: Shipped) -> Any:
-    """The actor that workers ask, on the node that the driver is on, or is connected to: they live and die together."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    desk = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote()
-    ray.get(desk.keep.remote(shipped))
-    return desk
-
-
-@contextlib.contextmanager
-def _in_words() -> Iterator[None]:
-    """What ends Ray's work for good is said in our words."""
-    import ray
-
-    try:
-        yield
-    except (ray.exceptions.RayError, ConnectionError) as error:
-        told = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        named = [line for line in told if type(getattr(error, "cause", error)).__name__ in line]
-        raise ClusterError(
-            what="The Ray cluster gave up on the work.",
-            why=[*told[:1], *named][-1][:300],
-            fix="Look at it with `ray status`, and run the command again: what had arrived is kept.",
-        ) from error
-
-
-def _is_outside() -> bool:
-    """Whether this process talks to the cluster from outside, at a ray:// address: Ray Data has to run inside."""
-    import ray
-
-    return bool(ray.util.client.ray.is_connected())
-
-
-class Inside:
-    """An actor that runs Ray Data in the cluster for a process outside, which asks for one part after the other."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self._parts = _run(*arguments)
-
-    def next(self) -> Any:
-        """The next table, None after the last."""
-        return next(self._parts, None)
-
-
-def _run_there(tables: list[Any], settings: dict[str, Any], room: Room) -> Generator[Any, None, None]:
-    """The same as `_run`, for a process outside the cluster."""
-    import ray
-
-    inside = ray.remote(Inside).options(num_cpus=0).remote(tables, settings, room)
-    try:
-        asked = deque(inside.next.remote() for _ in range(ASKED))
-        while (part := ray.get(asked.popleft())) is not None:
-            asked.append(inside.next.remote())
-            yield part
-    finally:
-        ray.kill(inside)
-
-
-def _run(tables: list[Any], settings: dict[str, Any], room: Room) -> Generator[Any, None, None]:
-    """The tables that `Worker` makes of these, in any order."""
-    import ray.data
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    photos = ray.data.from_arrow(tables).map_batches(
-        Worker,
-        batch_size=None,
-        batch_format="pyarrow",
-        zero_copy_batch=True,
-        compute=ray.data.ActorPoolStrategy(
-            min_size=1,
-            max_size=min(room.n, len(tables)),
-            initial_size=min(room.n, len(tables)),
-            max_tasks_in_flight_per_actor=UNDER_WAY * room.cores,
-            max_concurrent_calls_per_actor=room.cores,
-            enable_true_multi_threading=True,
-        ),
-        fn_constructor_kwargs=settings,
-        num_cpus=room.cores,
-        num_gpus=room.gpus or None,
-    )
-    yield from photos.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
 def _place(catalog: Catalog, photo: Photo) -> str | None:

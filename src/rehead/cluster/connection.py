@@ -235,6 +235,23 @@ def compare(address: str, answers: Mapping[str, Mapping[str, str]], ours: Mappin
 
 
 @contextlib.contextmanager
+def in_words() -> Iterator[None]:
+    """What ends Ray's work for good is said in our words."""
+    import ray
+
+    try:
+        yield
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        told = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        named = [line for line in told if type(getattr(error, "cause", error)).__name__ in line]
+        raise ClusterError(
+            what="The Ray cluster gave up on the work.",
+            why=[*told[:1], *named][-1][:300],
+            fix="Look at it with `ray status`, and run the command again: what had arrived is kept.",
+        ) from error
+
+
+@contextlib.contextmanager
 def _hushed() -> Iterator[None]:
     """Nothing is written to standard error. Ray's C++ code writes there by itself, from then on by the level that it was begun
     with, and says in a line that it does; it warns of how Ray Data begins its actors."""

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
-import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
-from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 from rehead.data.far import n_readers
 from rehead.data.rows import Request, Stamp
 from rehead.data.walk import is_leftover
-from rehead.durable import write_bytes
 from rehead.errors import MissingExtra, PhotoError, ReheadError, SourceError
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -148,84 +145,6 @@ def photo_at(address: str) -> bytes:
         raise PhotoError(what=f"cannot be read: {error.what}") from error
 
 
-class Folder(Protocol):
-    """A folder on a disk or in a bucket. Names are relative to it, with "/"."""
-
-    def names(self, below: str) -> list[str]:
-        """The files in a folder of it, sorted; none where it is not there."""
-
-    def open(self, name: str) -> Any:
-        """A file for pyarrow, of which a part may be read. Raises OSError."""
-
-    def write(self, name: str, data: bytes) -> None:
-        """The file is there when this is done. Raises OSError."""
-
-
-def open_folder(address: str) -> Folder:
-    """The folder at an address or a path. Raises SourceError where it cannot be listed, MissingExtra without pyarrow."""
-    here = local_path(address) if is_address(address) else Path(address).expanduser()
-    if here is not None and here.is_file():
-        raise SourceError(what=f"{here} is a file, not a folder.", fix="Name a folder.")
-    folder: Folder = Here(here) if here is not None else There(address)
-    folder.names("")  # which says what is wrong with it
-    return folder
-
-
-class Here:
-    """On a disk of this machine."""
-
-    def __init__(self, root: Path) -> None:
-        if importlib.util.find_spec("pyarrow") is None:
-            raise MissingExtra("pyarrow", "parquet", str(root))
-        self._root = root
-
-    def names(self, below: str) -> list[str]:
-        folder = self._root / below
-        try:
-            found = sorted(entry.name for entry in os.scandir(folder)) if folder.exists() else []
-        except OSError as error:
-            raise refused(str(self._root), error) from error
-        return [str(PurePosixPath(below, name)) for name in found if not is_leftover(name)]
-
-    def open(self, name: str) -> Any:
-        return (self._root / name).open("rb")
-
-    def write(self, name: str, data: bytes) -> None:
-        write_bytes(self._root / name, data)
-
-
-class There:
-    """In a bucket."""
-
-    def __init__(self, address: str) -> None:
-        self._parts = split(address)
-        self._base = urlunsplit(self._parts._replace(path=""))
-
-    def names(self, below: str) -> list[str]:
-        try:
-            store, path = self._at(below)
-            from pyarrow.fs import FileSelector, FileType  # which is there: the store was opened by it
-
-            if not below and "/" in path and store.get_file_info(path.partition("/")[0]).type == FileType.NotFound:
-                raise OSError(f"Bucket '{path.partition('/')[0]}' not found")
-            found = store.get_file_info(FileSelector(path, allow_not_found=True))
-        except (OSError, ValueError) as error:
-            raise refused(urlunsplit(self._parts), error) from error
-        return sorted(str(PurePosixPath(below, one.base_name)) for one in found if one.type == FileType.File)
-
-    def open(self, name: str) -> Any:
-        store, path = self._at(name)
-        return store.open_input_file(path)
-
-    def write(self, name: str, data: bytes) -> None:
-        store, path = self._at(name)
-        with store.open_output_stream(path) as file:
-            file.write(data)
-
-    def _at(self, name: str) -> tuple[Any, str]:
-        return _store(self._base, f"{self._parts.path.rstrip('/')}/{quote(name)}")
-
-
 @contextlib.contextmanager
 def fetched(address: str, request: Request) -> Iterator[Path]:
     """The file at an address, on a disk of this machine for a while. Raises SourceError where there is none."""
@@ -235,7 +154,7 @@ def fetched(address: str, request: Request) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="fetched-", dir=request.cache) as folder:
         path = Path(folder, PurePosixPath(unquote(parts.path)).name)
         try:
-            store, name = _store(urlunsplit(parts._replace(path="")), parts.path)
+            store, name = store_at(urlunsplit(parts._replace(path="")), parts.path)
             with store.open_input_stream(name) as there, path.open("wb") as here:
                 shutil.copyfileobj(there, here, FETCHED_AT_ONCE)
         except (OSError, ValueError) as error:
@@ -248,7 +167,7 @@ def listed(address: str, request: Request) -> dict[str, Stamp | None]:
     request.progress.phase("Listing", None, "files")
     parts = split(address)
     try:
-        store, root = _store(urlunsplit(parts._replace(path="")), parts.path)
+        store, root = store_at(urlunsplit(parts._replace(path="")), parts.path)
         from pyarrow.fs import FileSelector, FileType  # which is there: the store was opened by it
 
         found = store.get_file_info(FileSelector(root, recursive=True))
@@ -271,12 +190,12 @@ def _store_of(address: str) -> tuple[Any, str]:
     """The file system of a file's address, and what it calls the file."""
     parts = split(address)
     if parts.scheme.lower() in WEB:
-        store, path = _store(urlunsplit(parts._replace(path="", query="")), parts.path)
+        store, path = store_at(urlunsplit(parts._replace(path="", query="")), parts.path)
         return store, f"{path}?{parts.query}" if parts.query else path
-    return _store(urlunsplit(parts._replace(path="")), parts.path)
+    return store_at(urlunsplit(parts._replace(path="")), parts.path)
 
 
-def _store(base: str, path: str) -> tuple[Any, str]:
+def store_at(base: str, path: str) -> tuple[Any, str]:
     """The file system of an address, opened once, and what it calls a path of it."""
     store, root = _opened(base)
     below = f"{root.rstrip('/')}/{unquote(path).lstrip('/')}"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.data.addresses import Folder, open_folder
+from rehead.data.remote import Folder, open_folder
 from rehead.errors import StoreError
 from rehead.features.store import Store
 from rehead.parallel import batched

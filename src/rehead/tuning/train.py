@@ -27,18 +27,18 @@ from rehead.tuning.checks import check_loss, sound
 from rehead.tuning.course import Course, lr_at
 from rehead.tuning.feed import Feed, PhotoFeed, ahead
 from rehead.tuning.folding import folded
-from rehead.tuning.losses import each_loss, weights_of
+from rehead.tuning.losses import weights_of
 from rehead.tuning.modes import set_modes
 from rehead.tuning.state import WATCHED, Average, State, keep, keep_best, load_best, restore
-from rehead.tuning.step import Stepper, autocast, free_memory, is_out_of_memory
-from rehead.tuning.together import Alone, Shared, Together, share
+from rehead.tuning.step import Stepper
+from rehead.tuning.together import Alone, Shared, Together
+from rehead.tuning.watching import is_worse, judged, watched
 
 Told: TypeAlias = bool | torch.Tensor
 READ_LATER = {"cuda": 2}  # steps after which a loss is read: reading it waits until the device has done all before
 # Photos that go at once, on a CPU, through a whole network, where 32 take three times the memory and no less time; and through
 # layers behind a cut, where 32 take 60 MB more and no less time.
 MOST_ON_CPU, MOST_BEHIND_CUT = 4, 8
-JUDGED, JUDGED_ON_CPU = 64, 16  # photos that are judged at once
 UNDOING = 2  # standard errors: what was asked to learn is undone where it is clearly worse
 
 
@@ -99,7 +99,7 @@ def train_layers(training: Training, start: State | None = None) -> State:
     restore(training.model, stepper, average, state)
     if start is None:
         if len(training.watch) > 1:  # what was there before may be what is kept, or a bad rate would ship worse
-            keep_best(training.model, names, _judged(training)[0], state)
+            keep_best(training.model, names, judged(training)[0], state)
         training.save(keep(training.model, names, stepper, average, state))
     for epoch in range(state.epoch, course.epochs):
         begun = time.monotonic()
@@ -109,9 +109,9 @@ def train_layers(training: Training, start: State | None = None) -> State:
         with folded(training.model, training.norms if course.norm == "frozen" and not course.compile else ()):
             lr, stopped = _epoch(training, names, stepper, average, state, epoch)
         with average.used():
-            facts, faults, losses = _watch(training, state, lr, time.monotonic() - begun, epoch)
+            facts, faults, losses = watched(training, state, lr, time.monotonic() - begun, epoch)
             best = state.tensors.get(WATCHED)
-            if not (_is_worse(losses, best) if state.best_epoch else _is_worse(faults, best, UNDOING)):
+            if not (is_worse(losses, best) if state.best_epoch else is_worse(faults, best, UNDOING)):
                 state.best_epoch = epoch + 1
                 keep_best(training.model, names, losses, state)
         state.history.append(facts)
@@ -203,29 +203,6 @@ def _at_once(feed: Feed) -> int:
     return MOST_ON_CPU if isinstance(feed, PhotoFeed) else MOST_BEHIND_CUT
 
 
-def logits_of(
-    model: nn.Module, feed: Feed, positions: NDArray[np.int64], device: str, size: int | None = None
-) -> NDArray[np.float32]:
-    """(n, n_classes) of these photos as they are, without augmentation; the model is left in the mode it had."""
-    size = size or (JUDGED_ON_CPU if device == "cpu" else JUDGED)
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.inference_mode(), autocast(torch.device(device)):
-            rows = [model(x.to(device)).float().cpu().numpy() for x in feed.plain(positions, size)]
-    except RuntimeError as error:
-        if not is_out_of_memory(error) or size == 1:
-            raise
-        rows = []
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    if rows:
-        return np.concatenate(rows)
-    free_memory(torch.device(device))
-    return logits_of(model, feed, positions, device, size // 2)
-
-
 def learning_names(training: Training) -> set[str]:
     """The names of the parameters that learn."""
     wanted = {id(p) for group in training.groups for p in group}
@@ -264,51 +241,6 @@ def dice(seed: int, device: torch.device, *place: str | int) -> Iterator[None]:
         yield
     if of_apple is not None:
         torch.mps.set_rng_state(of_apple)
-
-
-def _watch(
-    training: Training, state: State, lr: float, seconds: float, epoch: int
-) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
-    """The facts of an epoch: loss while learning, and on the watched photos loss and, of classes, how many are right. And
-    what `_judged` gives of them."""
-    faults = losses = torch.empty(0)
-    facts: dict[str, Any] = {"epoch": epoch + 1, "loss": state.loss_sum / max(1, state.n_seen), "lr": lr}
-    facts |= {"seconds": round(seconds, 3), "images_per_s": round(state.n_seen / max(seconds, 1e-9), 1)}
-    if len(training.watch):
-        faults, losses = _judged(training)
-        check_loss(float(losses.mean()), f"on the watched photos after epoch {epoch + 1}", lr)
-        facts |= {"watch_loss": float(losses.mean()), "watch_n": len(losses)}
-        if training.task == "classification":
-            facts["watch_right"] = len(faults) - int(faults.sum())
-    return facts, faults, losses
-
-
-def _judged(training: Training) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each watched photo, (n,): 1 where its class is not the one that is named, and the loss; of other labels the loss
-    twice.
-
-    Whether training is undone is decided by the first: smoothed labels raise the loss of a head that was sure and right.
-    """
-    together, watch = training.together, training.watch
-    mine = share(watch, together) if len(watch) >= together.n else watch
-    rows = logits_of(training.model, training.feed, mine, training.device)
-    logits = torch.from_numpy(rows if mine is watch else together.gathered(rows))
-    labels = torch.from_numpy(training.feed.labels[training.watch])
-    losses = each_loss(training.task, logits, labels)
-    return ((logits.argmax(1) != labels).float() if training.task == "classification" else losses), losses
-
-
-def _is_worse(losses: torch.Tensor, best: torch.Tensor | None, n_errors: float = 1) -> bool:
-    """Whether an epoch is worse on the watched photos than the best by more than so many standard errors of the difference.
-
-    Of epochs that cannot be told apart the later one is kept, after Breiman's rule (1984): with a falling rate it has the
-    better weights, and the least of a few noisy losses is mostly luck. With less than two watched photos, and where they
-    are others than those of the best epoch, the last is kept.
-    """
-    if best is None or len(losses) < 2 or len(losses) != len(best):  # one has no standard error
-        return False
-    difference = losses - best
-    return bool(difference.mean() > n_errors * difference.std() / math.sqrt(len(losses)))
 
 
 def _checked_step(training: Training, names: set[str], stepper: Stepper, lr: float) -> bool:

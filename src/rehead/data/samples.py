@@ -1,0 +1,159 @@
+"""The samples of a WebDataset shard, gone through once: a photo each, and what files of the same name say that it shows."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import IO, Any, cast
+
+from rehead.data.archives import BROKEN, MAX_HEADER, TAR_BLOCK
+from rehead.data.rows import label_of
+from rehead.pixels import is_image
+
+PICTURES = {"jpg", "jpeg", "png", "webp", "avif", "gif", "tif", "tiff", "bmp", "heic", "heif"}
+SAYS = ("cls", "label", "json", "txt")  # what a sample may be labelled by; the first that is there
+FIELDS = ("label", "class", "class_name", "category")  # the same of a JSON object
+MOST_SAID = 1 << 20  # bytes of one of them
+LONGEST = 200  # characters of a label; a longer text tells of a photo, and names no class
+PIECE = 1 << 20  # bytes read at once
+AN_END = "has no end mark: what stood behind is lost"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A photo in a shard: where its bytes are, and their BLAKE3 digest in hexadecimal."""
+
+    name: str
+    start: int
+    size: int
+    label: str
+    digest: str
+
+
+@dataclass
+class Index:
+    """What a shard holds. skipped: names and reasons. broken: why it could not be read to its end."""
+
+    photos: list[Member] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    broken: str = ""
+
+
+class _Forward:
+    """A stream that goes forwards alone, as `tarfile` reads one: of what was read the end is kept, for a step back. Refuses to
+    read much at once."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._held, self._start, self._at = b"", 0, 0
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, to: int) -> None:
+        if to < self._start:
+            raise tarfile.ReadError("its parts do not follow each other")
+        self._at = to
+
+    def read(self, size: int) -> bytes:
+        if size > MAX_HEADER:
+            raise tarfile.ReadError(f"a header claims {size:,} bytes")
+        parts: list[bytes] = []
+        while size > 0:
+            place = self._at - self._start
+            here = self._held[place : place + size]
+            if not here:
+                new = self._stream.read(PIECE)
+                if not new:
+                    break
+                tail = self._held[-TAR_BLOCK:]
+                self._start += len(self._held) - len(tail)
+                self._held = tail + new
+                continue
+            parts.append(here)
+            self._at, size = self._at + len(here), size - len(here)
+        return b"".join(parts)
+
+
+@dataclass
+class _Sample:
+    """The files of one name. photo: all of it but the label. why: what is wrong with the photo."""
+
+    photo: Member | None = None
+    why: str = ""
+    says: dict[str, bytes] = field(default_factory=dict)
+
+    def into(self, index: Index) -> None:
+        if self.photo is None:
+            return
+        label = "" if self.why else _label(self.says)
+        if label:
+            index.photos.append(replace(self.photo, label=label))
+        else:
+            why = self.why or f"has no label: no .{', .'.join(SAYS[:-1])} or .{SAYS[-1]} beside it names one"
+            index.skipped.append((self.photo.name, why))
+
+
+def indexed(stream: IO[bytes], first: bool = False) -> Index:
+    """What a shard holds. first: of its first sample alone. Raises OSError."""
+    index, sample, key = Index(), _Sample(), ""
+    forward = _Forward(stream)
+    try:
+        with tarfile.open(fileobj=cast(Any, forward), mode="r:") as file:
+            while (member := file.next()) is not None:
+                cast(Any, file).members.clear()  # else all of them stay in memory
+                if not member.isreg() or member.issparse():
+                    continue
+                folder, slash, name = member.name.rpartition("/")
+                stem, _, ending = name.partition(".")
+                if f"{folder}{slash}{stem}" != key:
+                    sample.into(index)
+                    if first and key:
+                        return index
+                    sample, key = _Sample(), f"{folder}{slash}{stem}"
+                _take(sample, member, ending.lower(), cast(IO[bytes], file.extractfile(member)))
+            sample.into(index)
+            forward.seek(file.offset)
+            if not forward.read(TAR_BLOCK):
+                index.broken = AN_END
+    except BROKEN as error:
+        index.broken = f"is truncated or broken: {error or type(error).__name__}"
+    return index
+
+
+def _take(sample: _Sample, member: tarfile.TarInfo, ending: str, content: IO[bytes]) -> None:
+    import blake3
+
+    if ending in SAYS:
+        sample.says[ending] = content.read(MOST_SAID)
+    elif ending in PICTURES and sample.photo is None:
+        hasher, head = blake3.blake3(), b""
+        while piece := content.read(PIECE):
+            hasher.update(piece)
+            head = head or piece[:64]
+        if not is_image(head):
+            sample.why = "is not an image that can be read" if head else "is empty (0 bytes)"
+        sample.photo = Member(member.name, member.offset_data, member.size, "", hasher.hexdigest())
+
+
+def _label(says: Mapping[str, bytes]) -> str:
+    """What the files of a sample say that its photo shows, "" for nothing."""
+    for ending in SAYS:
+        text = says.get(ending, b"").decode("utf-8", "replace").strip()
+        if ending == "json" and text:
+            text = _field(text)
+        if text and len(text) <= LONGEST and "\n" not in text:
+            return label_of(text)
+    return ""
+
+
+def _field(text: str) -> str:
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return ""
+    if isinstance(said, dict):
+        said = next((said[name] for name in FIELDS if said.get(name) is not None), None)
+    return label_of(said) if isinstance(said, str | int | float | list) and not isinstance(said, bool) else ""

@@ -1,0 +1,91 @@
+"""What a training says of photos that it does not learn from: their logits, and whether an epoch is worse than the best."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from rehead.tuning.checks import check_loss
+from rehead.tuning.feed import Feed
+from rehead.tuning.losses import each_loss
+from rehead.tuning.state import State
+from rehead.tuning.step import autocast, free_memory, is_out_of_memory
+from rehead.tuning.together import share
+
+if TYPE_CHECKING:
+    from rehead.tuning.train import Training
+
+JUDGED, JUDGED_ON_CPU = 64, 16  # photos that are judged at once
+
+
+def logits_of(
+    model: nn.Module, feed: Feed, positions: NDArray[np.int64], device: str, size: int | None = None
+) -> NDArray[np.float32]:
+    """(n, n_classes) of these photos as they are, without augmentation; the model is left in the mode it had."""
+    size = size or (JUDGED_ON_CPU if device == "cpu" else JUDGED)
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.inference_mode(), autocast(torch.device(device)):
+            rows = [model(x.to(device)).float().cpu().numpy() for x in feed.plain(positions, size)]
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or size == 1:
+            raise
+        rows = []
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if rows:
+        return np.concatenate(rows)
+    free_memory(torch.device(device))
+    return logits_of(model, feed, positions, device, size // 2)
+
+
+def watched(
+    training: Training, state: State, lr: float, seconds: float, epoch: int
+) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
+    """The facts of an epoch: loss while learning, and on the watched photos loss and, of classes, how many are right. And
+    what `judged` gives of them."""
+    faults = losses = torch.empty(0)
+    facts: dict[str, Any] = {"epoch": epoch + 1, "loss": state.loss_sum / max(1, state.n_seen), "lr": lr}
+    facts |= {"seconds": round(seconds, 3), "images_per_s": round(state.n_seen / max(seconds, 1e-9), 1)}
+    if len(training.watch):
+        faults, losses = judged(training)
+        check_loss(float(losses.mean()), f"on the watched photos after epoch {epoch + 1}", lr)
+        facts |= {"watch_loss": float(losses.mean()), "watch_n": len(losses)}
+        if training.task == "classification":
+            facts["watch_right"] = len(faults) - int(faults.sum())
+    return facts, faults, losses
+
+
+def judged(training: Training) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each watched photo, (n,): 1 where its class is not the one that is named, and the loss; of other labels the loss
+    twice.
+
+    Whether training is undone is decided by the first: smoothed labels raise the loss of a head that was sure and right.
+    """
+    together, watch = training.together, training.watch
+    mine = share(watch, together) if len(watch) >= together.n else watch
+    rows = logits_of(training.model, training.feed, mine, training.device)
+    logits = torch.from_numpy(rows if mine is watch else together.gathered(rows))
+    labels = torch.from_numpy(training.feed.labels[training.watch])
+    losses = each_loss(training.task, logits, labels)
+    return ((logits.argmax(1) != labels).float() if training.task == "classification" else losses), losses
+
+
+def is_worse(losses: torch.Tensor, best: torch.Tensor | None, n_errors: float = 1) -> bool:
+    """Whether an epoch is worse on the watched photos than the best by more than so many standard errors of the difference.
+
+    Of epochs that cannot be told apart the later one is kept, after Breiman's rule (1984): with a falling rate it has the
+    better weights, and the least of a few noisy losses is mostly luck. With less than two watched photos, and where they
+    are others than those of the best epoch, the last is kept.
+    """
+    if best is None or len(losses) < 2 or len(losses) != len(best):  # one has no standard error
+        return False
+    difference = losses - best
+    return bool(difference.mean() > n_errors * difference.std() / math.sqrt(len(losses)))
