@@ -2,7 +2,7 @@
 
     ADDRESS/<identity of the store>/part-<of what it holds>.parquet    digest: 32 bytes; features: little-endian float16
 
-A job fetches what it lacks into its own store before it computes anything, and adds what is new when it has computed. A file
+A job fetches what it lacks into its own store before it computes anything, and adds what is new as it computes. A file
 never changes, so any number of jobs may add at once; the worst is that two add the same. One that cannot be read, or holds what
 are no features, is passed over: its photos are computed again, and added in another.
 """
@@ -22,6 +22,11 @@ from rehead.features.store import Store
 from rehead.parallel import batched
 
 FILE_BYTES = 32 << 20  # of features: 12,000 photos of 1,280 each
+
+
+def a_file(shape: tuple[int, ...]) -> int:
+    """The photos whose features make a file, where there are so many."""
+    return max(1, FILE_BYTES // (2 * math.prod(shape)))
 
 
 class Shared:
@@ -56,7 +61,7 @@ class Shared:
         there: set[bytes] = set().union(*(self._digests(name) for name in self._names(store)))
         absent = set(store.missing(digests)) | there
         new = [digest for digest in dict.fromkeys(digests) if digest not in absent]
-        for part in batched(new, max(1, FILE_BYTES // (2 * math.prod(store.shape)))):
+        for part in batched(new, a_file(store.shape)):
             self._write(store, part)
         return len(new)
 

@@ -1,0 +1,58 @@
+"""What a job takes from features that machines share, and what it adds to them: a file as soon as one is full, the rest at
+its end. A machine that is lost on the way costs others at most a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rehead.errors import SourceError, StoreError, counted
+from rehead.features.shared import a_file
+from rehead.features.store import Store
+from rehead.job import Job
+
+
+class Sharing:
+    """Between the job's store and those that share, where there are any. Where nothing may be added, which is told once, the
+    job goes on with what it has."""
+
+    def __init__(self, job: Job, order: Sequence[int], store: Store) -> None:
+        self._job, self._store = job, store
+        self._digests = [job.catalog.photos[i].digest for i in order]
+        self._came: list[bytes] = []
+        self._n_added, self._may_add = 0, job.shared is not None
+
+    def absent(self) -> set[bytes]:
+        """The photos whose features the store has not, when it has those that are shared."""
+        absent, progress = self._store.missing(self._digests), self._job.progress
+        if self._job.shared is None or not absent:
+            return set(absent)
+        progress.phase("Fetching features", None)
+        if n := self._job.shared.fetch(self._store, absent):
+            progress.note(f"Features of {counted(n, 'photo')} were in {self._job.shared.address}")
+        return set(self._store.missing(self._digests))
+
+    def came(self, positions: Sequence[int]) -> None:
+        """Features of these photos were computed; those that are written into the store by now may be added."""
+        if not self._may_add:
+            return
+        self._came += [self._job.catalog.photos[i].digest for i in positions]
+        if len(self._came) >= a_file(self._store.shape):
+            self._add(self._came)
+            self._came = []
+
+    def end(self) -> None:
+        """Adds all that those who share have not."""
+        self._add(self._digests)
+        if self._n_added and self._job.shared is not None:
+            self._job.progress.note(
+                f"Features of {counted(self._n_added, 'photo')} are new in {self._job.shared.address}"
+            )
+
+    def _add(self, digests: Sequence[bytes]) -> None:
+        if not self._may_add or self._job.shared is None:
+            return
+        try:
+            self._n_added += self._job.shared.add(self._store, digests)
+        except (StoreError, SourceError) as error:
+            self._may_add = False
+            self._job.progress.note(f"{error.what} {error.why} {error.fix}")
