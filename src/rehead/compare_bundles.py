@@ -109,7 +109,9 @@ def compare(
     models = load(first), load(second)
     shared = _shared(models, folders)
     task = models[0].task
-    opened = open_source(source, layout=layout, cache=place, classes=shared, task=task, progress=progress)
+    opened = open_source(
+        source, layout=layout, cache=place, classes=shared, task=task, max_bad=max_bad, progress=progress
+    )
     catalog = replace(scan_held_out(opened, progress, task), classes=shared)
     progress.note(about(opened, catalog))
     rows = [i for i, photo in enumerate(catalog.photos) if set(catalog.names(photo)) <= set(shared)]

@@ -73,7 +73,9 @@ def verify(
     begun, progress = time.monotonic(), progress or Silent()
     place = cache_folder(cache)
     model = load(bundle, variant=variant)
-    opened = open_source(source, layout=layout, cache=place, classes=model.classes, task=model.task, progress=progress)
+    opened = open_source(
+        source, layout=layout, cache=place, classes=model.classes, task=model.task, max_bad=max_bad, progress=progress
+    )
     catalog = scan_held_out(opened, progress, model.task)
     progress.note(about(opened, catalog))
     known, unknown = _known(catalog, model)

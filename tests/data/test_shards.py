@@ -14,7 +14,6 @@ import pytest
 from bucket import Store
 from conftest import make_photos
 
-from rehead.data import samples as samples_of
 from rehead.data import shards
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
@@ -89,6 +88,8 @@ def test_what_is_no_labelled_photo_is_told(photos: Path, tmp_path: Path) -> None
             ("text.jpg", b"no photo"), ("text.cls", b"7"),
             ("told.png", png), ("told.txt", b"a long tale " * 30),
             ("odd.png", png), ("odd.json", b"{"),
+            ("nested.png", png), ("nested.json", b"[" * 500_000),
+            ("IMG.2.png", png), ("IMG.2.cls", b"7"),
             ("deep/good.png", png), ("deep/good.cls", "caf\u00e9".encode()),
             ("good.png", png), ("good.cls", b"8"),
             ("alone.cls", b"7"),
@@ -99,9 +100,9 @@ def test_what_is_no_labelled_photo_is_told(photos: Path, tmp_path: Path) -> None
         ("s.tar/good.png", "7"), ("s.tar/list.png", "a;b"), ("s.tar/deep/good.png", "caf\u00e9"),
     ]  # fmt: skip
     told = {skip.path: skip.reason for skip in opened.skipped}
-    assert told.keys() == {f"s.tar/{name}.png" for name in ("bare", "empty", "told", "odd", "good")} | {
-        "s.tar/text.jpg"
-    }
+    assert told.keys() == {
+        f"s.tar/{name}.png" for name in ("bare", "empty", "told", "odd", "nested", "IMG.2", "good")
+    } | {"s.tar/text.jpg"}
     assert "has no label" in told["s.tar/bare.png"]
     assert told["s.tar/empty.png"] == "is empty (0 bytes)"
     assert told["s.tar/text.jpg"] == "is not an image that can be read"
@@ -110,7 +111,7 @@ def test_what_is_no_labelled_photo_is_told(photos: Path, tmp_path: Path) -> None
 
 def test_names_of_shards_tell_sides(photos: Path, tmp_path: Path) -> None:
     made = samples(photos, SAYS["txt"])
-    opened = open_source(sharded(tmp_path / "a", made, ["train/0.tar", "train/1.tar", "x-val-0.tar"]), cache=tmp_path)
+    opened = open_source(sharded(tmp_path / "a", made, ["train/0.tar", "train/1.tar", "x-val01.tar"]), cache=tmp_path)
     assert {row.side for row in opened.rows if "val" in row.path} == {"valid"}
     assert {row.side for row in opened.rows if "train" in row.path} == {"train"}
     opened = open_source(sharded(tmp_path / "b", made, ["train-0.tar", "train-1.tar"]), cache=tmp_path)
@@ -134,14 +135,18 @@ def test_a_broken_shard_costs_itself_alone_and_too_many_stop_the_job(photos: Pat
     assert len(open_source(place, cache=tmp_path / "cache", max_bad=0.3).rows) == 28 + n_left
 
 
-def test_a_shard_that_was_cut_between_two_photos_is_told(photos: Path, tmp_path: Path) -> None:
+def test_a_shard_that_was_cut_or_damaged_between_two_photos_is_told(photos: Path, tmp_path: Path) -> None:
     place = sharded(tmp_path / "zoo", samples(photos, SAYS["txt"]), [f"{n}.tar" for n in range(5)])
     with tarfile.open(place / "2.tar") as archive:
         end = archive.getmembers()[-2].offset
-    (place / "2.tar").write_bytes((place / "2.tar").read_bytes()[:end])
-    opened = open_source(place, cache=tmp_path / "cache")
-    assert [(skip.path, skip.reason) for skip in opened.skipped] == [("2.tar", samples_of.AN_END)]
-    assert len(opened.rows) == 39
+    whole = (place / "2.tar").read_bytes()
+    damaged = whole[:end] + b"\xff" * 512 + whole[end + 512 :]
+    for data in (whole[:end], whole[: end + 100], damaged):
+        (place / "2.tar").write_bytes(data)
+        opened = open_source(place, cache=tmp_path / "cache")
+        assert [skip.path for skip in opened.skipped] == ["2.tar"]
+        assert "what stood behind is lost" in opened.skipped[0].reason
+        assert len(opened.rows) == 39
 
 
 def test_a_shard_is_gone_through_once_until_it_changes(
@@ -151,6 +156,7 @@ def test_a_shard_is_gone_through_once_until_it_changes(
     place = sharded(tmp_path / "zoo", made, ["0.tar", "1.tar"])
     read: list[Any] = []
     indexed = shards.indexed
+    monkeypatch.setattr(shards, "RACY_S", 0)
     monkeypatch.setattr(shards, "indexed", lambda stream, **how: read.append(1) or indexed(stream, **how))
     first = open_source(place, cache=tmp_path / "cache")
     assert len(read) == 2
@@ -173,6 +179,33 @@ def test_an_archive_of_class_folders_is_none(photos: Path, tmp_path: Path) -> No
     assert open_source(made, cache=tmp_path).layout == "folders"
     one = tar(tmp_path / "one.tar", [file for sample in samples(photos, SAYS["cls"]) for file in sample])
     assert open_source(one, cache=tmp_path).layout == "webdataset"
+
+
+def test_an_archive_of_class_folders_with_texts_beside_photos_is_none(photos: Path, tmp_path: Path) -> None:
+    files = [
+        (f"{path.parent.name}/{path.stem}.{ending}", data)
+        for path in sorted(photos.glob("*/*.png"))
+        for ending, data in (("png", path.read_bytes()), ("txt", b"0 0.5 0.5 0.2 0.3"))
+    ]
+    assert open_source(tar(tmp_path / "boxes.tar", files), cache=tmp_path).layout == "folders"
+
+
+def test_a_tar_file_among_photos_or_beside_a_table_is_no_shard(photos: Path, tmp_path: Path) -> None:
+    mixed = Path(shutil.copytree(photos, tmp_path / "mixed"))
+    tar(mixed / "backup.tar", [("1.png", b"x"), ("1.cls", b"1")])
+    for path in mixed.glob("*/*.png"):
+        path.rename(path.with_suffix(""))  # a name's ending decides nothing
+    assert open_source(mixed, cache=tmp_path).layout == "folders"
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "t.csv").write_text(f"path,label\n{photos}/red/0.png,red\n{photos}/blue/0.png,blue\n")
+    tar(tmp_path / "table" / "backup.tar", [("1.png", b"x"), ("1.cls", b"1")])
+    assert open_source(tmp_path / "table", cache=tmp_path).layout == "manifest"
+
+
+def test_names_of_classes_may_stand_twice_and_be_no_utf8(photos: Path, tmp_path: Path) -> None:
+    place = sharded(tmp_path / "zoo", samples(photos, SAYS["cls"]), ["0.tar"])
+    (place / "classnames.txt").write_bytes(b"\xef\xbb\xbfcr\xffne\ncr\xffne\n")
+    assert {row.label for row in open_source(place, cache=tmp_path).rows} == {"cr\ufffdne (0)", "cr\ufffdne (1)"}
 
 
 def test_a_header_that_claims_very_much_is_not_believed(photos: Path, tmp_path: Path) -> None:
@@ -214,6 +247,7 @@ def test_shards_in_a_bucket_are_read_in_parts_and_gone_through_by_other_machines
     (place / "classnames.txt").write_text("blue\nred\n")
     store.put("shards", place, "a zoo/")
     machines = Machines()
+    monkeypatch.setattr(shards, "RACY_S", -5)
     opened = open_source("s3://shards/a zoo", cache=tmp_path / "cache", readers=machines)
     assert sorted(machines.asked) == ["s3://shards/a%20zoo/train%20%231.tar", "s3://shards/a%20zoo/train-0.tar"]
     here = open_source(place, cache=tmp_path / "own")

@@ -59,7 +59,7 @@ def apply_plan(
     lines = read_plan(Path(plan))
     place, progress = cache_folder(cache), progress or Silent()
     check_writable(place)
-    opened = open_source(source, layout=layout, valid=valid, test=test, cache=place, progress=progress)
+    opened = open_source(source, layout=layout, valid=valid, test=test, cache=place, max_bad=1.0, progress=progress)
     target = check_free(Path(out) if out is not None else Path(f"{opened.name}-audited.csv"), "out", force)
     if opened.root is None:
         raise SourceError(

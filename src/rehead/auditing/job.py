@@ -52,7 +52,8 @@ def audit(
     place, progress = cache_folder(cache), progress or Silent()
     check_writable(place)
     given = source if labels is None else (source, labels)
-    opened = open_source(given, layout=layout, valid=valid, test=test, cache=place, task=recipe.task, progress=progress)
+    opened = open_source(given, layout=layout, valid=valid, test=test, cache=place, task=recipe.task,
+                         max_bad=recipe.max_bad, progress=progress)  # fmt: skip
     catalog = scan(
         opened,
         seed=recipe.seed,

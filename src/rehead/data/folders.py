@@ -74,14 +74,15 @@ def read_folder(source: str | Path, request: Request, layout: str = "auto") -> S
     if not paths:
         raise _empty(shown, skipped)
     check_one_model(folder, shown)
-    if layout == "webdataset" or (layout == "auto" and are_shards(paths)):
-        return read_shards(folder, request, dict.fromkeys(paths))
     if layout in ("auto", "manifest"):
         manifest = find_manifest(folder, paths)
         if manifest:
             return replace(read_manifest(folder / manifest, request), name=short_name(folder.resolve().name))
         if layout == "manifest":
             raise SourceError(what=f"{shown} has no CSV or Parquet file with the columns path,label.", fix=EXAMPLES)
+    if layout == "webdataset" or (layout == "auto" and are_shards(paths)):
+        found = read_shards(folder, request, dict.fromkeys(paths))
+        return replace(found, skipped=[*skipped, *found.skipped])
     name, reading = recognised(paths, request.classes) if layout == "auto" else (layout, _forced(layout, paths))
     if not reading.rows:
         raise _unrecognised(shown, paths, layout)

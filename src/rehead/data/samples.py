@@ -17,8 +17,8 @@ SAYS = ("cls", "label", "json", "txt")  # what a sample may be labelled by; the 
 FIELDS = ("label", "class", "class_name", "category")  # the same of a JSON object
 MOST_SAID = 1 << 20  # bytes of one of them
 LONGEST = 200  # characters of a label; a longer text tells of a photo, and names no class
-PIECE = 1 << 20  # bytes read at once
-AN_END = "has no end mark: what stood behind is lost"
+PIECE = 8 << 20  # bytes read at once: of a bucket each is a request
+FAR_ENOUGH = 64 << 20  # bytes, within which the first sample is looked for
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,14 @@ class _Forward:
         return self._at
 
     def seek(self, to: int) -> None:
+        """Raises tarfile.ReadError for a place before what is kept."""
         if to < self._start:
             raise tarfile.ReadError("its parts do not follow each other")
         self._at = to
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int, at: int | None = None) -> bytes:
+        if at is not None:
+            self.seek(at)
         if size > MAX_HEADER:
             raise tarfile.ReadError(f"a header claims {size:,} bytes")
         parts: list[bytes] = []
@@ -79,14 +82,34 @@ class _Forward:
 
 @dataclass
 class _Sample:
-    """The files of one name. photo: all of it but the label. why: what is wrong with the photo."""
+    """The files of one name. photo: all of it but the label. why: what is wrong with the photo. others: pictures that are none,
+    such as a mask beside it, or a link."""
 
     photo: Member | None = None
     why: str = ""
     says: dict[str, bytes] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
+
+    def take(self, member: tarfile.TarInfo, ending: str, content: IO[bytes]) -> None:
+        import blake3
+
+        if ending in SAYS:
+            self.says[ending] = content.read(MOST_SAID)
+        elif ending in PICTURES and self.photo is None:
+            hasher, head = blake3.blake3(), b""
+            while piece := content.read(PIECE):
+                hasher.update(piece)
+                head = head or piece[:64]
+            if not is_image(head):
+                self.why = "is not an image that can be read" if head else "is empty (0 bytes)"
+            self.photo = Member(member.name, member.offset_data, member.size, "", hasher.hexdigest())
+        elif ending.rpartition(".")[2] in PICTURES:
+            self.others.append(member.name)
 
     def into(self, index: Index) -> None:
         if self.photo is None:
+            why = "is no file NAME.jpg of its own: a link, or a name with other dots"
+            index.skipped += [(name, why) for name in self.others]
             return
         label = "" if self.why else _label(self.says)
         if label:
@@ -97,45 +120,36 @@ class _Sample:
 
 
 def indexed(stream: IO[bytes], first: bool = False) -> Index:
-    """What a shard holds. first: of its first sample alone. Raises OSError."""
+    """What a shard holds. first: of its first sample alone, and of what it says no loose text."""
     index, sample, key = Index(), _Sample(), ""
     forward = _Forward(stream)
     try:
         with tarfile.open(fileobj=cast(Any, forward), mode="r:") as file:
             while (member := file.next()) is not None:
                 cast(Any, file).members.clear()  # else all of them stay in memory
-                if not member.isreg() or member.issparse():
-                    continue
+                if first and (member.offset > FAR_ENOUGH or index.photos or index.skipped):
+                    return index
                 folder, slash, name = member.name.rpartition("/")
                 stem, _, ending = name.partition(".")
                 if f"{folder}{slash}{stem}" != key:
                     sample.into(index)
-                    if first and key:
-                        return index
                     sample, key = _Sample(), f"{folder}{slash}{stem}"
-                _take(sample, member, ending.lower(), cast(IO[bytes], file.extractfile(member)))
-            sample.into(index)
-            forward.seek(file.offset)
-            if not forward.read(TAR_BLOCK):
-                index.broken = AN_END
+                if member.islnk() or member.issparse():
+                    sample.others.append(member.name)
+                elif member.isreg() and not (first and ending == "txt"):
+                    sample.take(member, ending.lower(), cast(IO[bytes], file.extractfile(member)))
+            block = forward.read(
+                TAR_BLOCK, file.offset
+            )  # zeros, where the shard has an end; else a header that is none
+            if len(block) < TAR_BLOCK or any(block):
+                index.broken = "is damaged or cut off: what stood behind is lost"
+    except OSError as error:
+        index.broken = f"cannot be read to its end: {error.strerror or error}"
     except BROKEN as error:
         index.broken = f"is truncated or broken: {error or type(error).__name__}"
+    if not index.broken or _label(sample.says):
+        sample.into(index)
     return index
-
-
-def _take(sample: _Sample, member: tarfile.TarInfo, ending: str, content: IO[bytes]) -> None:
-    import blake3
-
-    if ending in SAYS:
-        sample.says[ending] = content.read(MOST_SAID)
-    elif ending in PICTURES and sample.photo is None:
-        hasher, head = blake3.blake3(), b""
-        while piece := content.read(PIECE):
-            hasher.update(piece)
-            head = head or piece[:64]
-        if not is_image(head):
-            sample.why = "is not an image that can be read" if head else "is empty (0 bytes)"
-        sample.photo = Member(member.name, member.offset_data, member.size, "", hasher.hexdigest())
 
 
 def _label(says: Mapping[str, bytes]) -> str:
@@ -152,7 +166,7 @@ def _label(says: Mapping[str, bytes]) -> str:
 def _field(text: str) -> str:
     try:
         said = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     if isinstance(said, dict):
         said = next((said[name] for name in FIELDS if said.get(name) is not None), None)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, replace
@@ -21,17 +22,28 @@ from urllib.parse import quote, unquote, urlunsplit
 
 from rehead.data import far
 from rehead.data.addresses import is_address, listed, open_address, part_of, photo_at, split, stamp_at
-from rehead.data.known import stamp_of
+from rehead.data.known import RACY_S, stamp_of
 from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, Stamp, label_of, short_name
-from rehead.data.samples import PICTURES, Index, Member, indexed
+from rehead.data.samples import Index, Member, indexed
 from rehead.data.walk import files_below
 from rehead.durable import write_text
 from rehead.errors import PhotoError, ReheadError, SourceError, TooManyBad, counted
 from rehead.parallel import n_cores, ordered_map
 
 NAME = re.compile(r"\.tar$", re.IGNORECASE)
+BESIDE = {
+    ".txt",
+    ".json",
+    ".md",
+    ".idx",
+    ".index",
+    ".csv",
+    ".tsv",
+    ".yaml",
+    ".yml",
+}  # endings of what may lie beside shards
 NAMES = "classnames.txt"  # beside shards: the names of classes 0, 1, ..., a line each
-INDEX, FORMAT = "shards", 1  # where indices are in the cache, a folder for each of shards; what they are written as
+INDEX, FORMAT = "shards", 2  # where indices are in the cache, a folder for each of shards; what they are written as
 
 
 def is_shard(name: str) -> bool:
@@ -40,12 +52,13 @@ def is_shard(name: str) -> bool:
 
 
 def are_shards(paths: Sequence[str]) -> bool:
-    """Whether these files are shards, and perhaps something that tells of them; no photos."""
-    return any(map(is_shard, paths)) and not any(PurePosixPath(path).suffix[1:].lower() in PICTURES for path in paths)
+    """Whether these files are shards, and perhaps some that tell of them: nothing that may be a photo."""
+    others = {PurePosixPath(path).suffix.lower() for path in paths if not is_shard(path)}
+    return others <= BESIDE and any(map(is_shard, paths))
 
 
 def begins_like_one(stream: IO[bytes]) -> bool:
-    """Whether the first sample of a tar file is a photo with its class beside it, as only shards have it."""
+    """Whether the first sample of a tar file is a photo with a .cls, or a .json that names a label, as only shards have it."""
     with suppress(OSError):
         found = indexed(stream, first=True)
         return bool(found.photos and found.photos[0].label)
@@ -122,8 +135,9 @@ class _Disk:
         del shard, member
 
     def names(self) -> list[str]:
-        path = self._root / NAMES
-        return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        with suppress(OSError):
+            return (self._root / NAMES).read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        return []
 
 
 class _Bucket:
@@ -155,7 +169,7 @@ class _Bucket:
 
     def names(self) -> list[str]:
         with suppress(OSError, PhotoError):
-            return photo_at(self.key(NAMES)).decode("utf-8", "replace").splitlines()
+            return photo_at(self.key(NAMES)).decode("utf-8-sig", "replace").splitlines()
         return []
 
 
@@ -214,7 +228,7 @@ def _kept_in(cache: Path, key: str, stamp: Stamp | None) -> Path | None:
     """The file of a shard's index; None where nobody says when the shard changes."""
     import blake3
 
-    if stamp is None:
+    if stamp is None or max(stamp[1:]) > time.time_ns() - int(RACY_S * 1e9):  # which may change again unseen
         return None
 
     def named(*what: object) -> str:
@@ -236,12 +250,16 @@ def _read_index(kept: Path | None) -> Index | None:
 
 def _side(shard: str) -> str | None:
     """The side that a word of a shard's name, or of a folder's above it, is the name of: train-0000.tar, val/3.tar."""
-    return next((SIDE_BY_NAME[word] for word in re.split(r"\W|_", shard.lower()) if word in SIDE_BY_NAME), None)
+    words = (word.rstrip("0123456789") for word in re.split(r"\W|_", shard.lower()))
+    return next((SIDE_BY_NAME[word] for word in words if word in SIDE_BY_NAME), None)
 
 
 def _named(rows: list[Row], names: Sequence[str]) -> list[Row]:
     """The rows with the names of classes in place of their numbers, where all are numbers of one."""
     names = [label_of(name) for name in names]
+    names = [
+        f"{name} ({n})" if names.count(name) > 1 else name for n, name in enumerate(names)
+    ]  # ImageNet has two cranes
     if not all(row.label.isdecimal() and int(row.label) < len(names) and names[int(row.label)] for row in rows):
         return rows
     return [replace(row, label=names[int(row.label)]) for row in rows]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -136,6 +137,12 @@ def _open(source: object, layout: str, request: Request) -> Source:
             raise SourceError(what=f"The layout {layout!r} was asked for, but what was passed has {kind!r}.")
         return LAYOUTS[kind](source, request)
     if not path.exists():
+        if (almost := re.match(r"([a-z][a-z0-9+.-]+):/?([^/].*)", str(source), re.IGNORECASE)) and os.sep == "/":
+            raise SourceError(
+                what=f"There is no folder {source}.",
+                why="An address has two strokes behind its colon.",
+                fix=f"Write {almost[1]}://{almost[2]} if that is meant.",
+            )
         return read_folder(path, request)  # which says so
     if path.is_dir():
         _check_layout(path, "a folder", layout, OF_FOLDERS)
@@ -144,7 +151,7 @@ def _open(source: object, layout: str, request: Request) -> Source:
         _check_layout(path, "a manifest", layout, ("manifest",))
         return read_manifest(path, request)
     _check_layout(path, "a file", layout, OF_FILES)
-    if is_shard(path.name) and (layout == "webdataset" or (layout == "auto" and _begins_like_a_shard(path.open))):
+    if _is_one_shard(path.name, layout, lambda: path.open("rb")):
         return read_shards(path, request)
     if is_archive(path):
         return read_archive(path, request, "auto" if layout == "archive" else layout)
@@ -163,16 +170,18 @@ def _open_address(address: str, layout: str, request: Request) -> Source:
         return read_manifest_of(address, request)
     if is_archive(name):
         _check_layout(address, "a file", layout, OF_FILES)
-        is_one = layout == "auto" and _begins_like_a_shard(lambda _: open_address(address))
-        if is_shard(name.name) and (layout == "webdataset" or is_one):
+        if _is_one_shard(name.name, layout, lambda: open_address(address)):
             return read_shards(address, request)
         with fetched(address, request) as path:
             return read_archive(path, request, "auto" if layout == "archive" else layout, shown=address)
     return read_bucket(address, request, layout)
 
 
-def _begins_like_a_shard(opened: Callable[[str], Any]) -> bool:
-    with contextlib.suppress(OSError, ReheadError), opened("rb") as stream:
+def _is_one_shard(name: str, layout: str, opened: Callable[[], Any]) -> bool:
+    """Whether a file is to be read as a shard: it was asked for, or it begins like one."""
+    if not is_shard(name) or layout != "auto":
+        return is_shard(name) and layout == "webdataset"
+    with contextlib.suppress(OSError, ReheadError), opened() as stream:
         return begins_like_one(stream)
     return False
 

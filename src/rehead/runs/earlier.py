@@ -212,7 +212,9 @@ def _listed(run: Path, cache: Path) -> dict[str, Callable[[], bytes]]:
         place = _place(Path(pending), asked)
         if asked.source is not None:
             try:
-                opened = open_source(asked.source, layout=asked.layout, valid=asked.valid, test=asked.test, cache=cache)
+                opened = open_source(
+                    asked.source, layout=asked.layout, valid=asked.valid, test=asked.test, cache=cache, max_bad=1.0
+                )
             except ReheadError:  # it is gone, and all that was in it
                 pass
             else:

@@ -61,7 +61,9 @@ def race(
             check_name(entrant.name)
     log = Log(progress or Silent())
     with RunFolder(out, force=force) as run, listed(place / BAD_LIST):
-        opened = open_source(source, layout=layout, valid=valid, test=test, cache=place, progress=log)
+        opened = open_source(
+            source, layout=layout, valid=valid, test=test, cache=place, max_bad=recipe.max_bad, progress=log
+        )
         run.create(opened.name, "race")
         log.begin(run.path)
         catalog = scan(opened, seed=recipe.seed, valid_fraction=recipe.valid_fraction, progress=log)

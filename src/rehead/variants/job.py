@@ -90,7 +90,7 @@ def export(
     name, make = _form(to)
     whole = bundles.read(Path(bundle))
     _check_place(whole, None if out is None else Path(out))
-    shown = photos_of(whole, photos, layout, None if cache is None else Path(cache), progress)
+    shown = photos_of(whole, photos, layout, None if cache is None else Path(cache), progress, max_bad)
 
     def calibration() -> NDArray[np.uint8]:
         pixels = calibration_photos(shown, whole.preprocess, N_CALIBRATION, progress)

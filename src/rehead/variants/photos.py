@@ -43,7 +43,12 @@ class Photos:
 
 
 def photos_of(
-    bundle: Bundle, named: object | None, layout: str, cache: Path | str | None, progress: Progress
+    bundle: Bundle,
+    named: object | None,
+    layout: str,
+    cache: Path | str | None,
+    progress: Progress,
+    max_bad: float = 0.2,
 ) -> Photos:
     """Those of the bundle's run, or with `named` those of any source that `rehead tune` takes, split as the run would have.
 
@@ -63,7 +68,7 @@ def photos_of(
         learn, held_out = finished.outputs.train.tolist(), finished.outputs.held_out.tolist()
         _check_there(catalog, held_out, bundle.folder)
     else:
-        catalog = _named(bundle, named, layout, place, progress)
+        catalog = _named(bundle, named, layout, place, max_bad, progress)
         learn, held_out = catalog.on("train"), catalog.on(catalog.held_out_side)
     if not learn or not held_out:
         raise SourceError(
@@ -119,9 +124,11 @@ def _check_there(catalog: Catalog, rows: list[int], bundle: Path) -> None:
         )
 
 
-def _named(bundle: Bundle, named: object, layout: str, place: Path, progress: Progress) -> Catalog:
+def _named(bundle: Bundle, named: object, layout: str, place: Path, max_bad: float, progress: Progress) -> Catalog:
     """Photos of the classes that the bundle knows; a photo stands on the side where the run would have put it."""
-    source = open_source(named, layout=layout, cache=place, classes=bundle.classes, task=bundle.task, progress=progress)
+    source = open_source(
+        named, layout=layout, cache=place, classes=bundle.classes, task=bundle.task, max_bad=max_bad, progress=progress
+    )
     recipe = bundle.facts["recipe"]
     catalog = scan(
         source,
