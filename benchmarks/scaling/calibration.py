@@ -16,6 +16,7 @@ from typing import Any
 
 from measured import ROOT
 
+from rehead.data.addresses import LISTS
 from scaling.cases import FAR_S
 from scaling.simulation import PART, Costs, Place, simulate
 
@@ -118,7 +119,7 @@ def costs_at_scale(facts: dict[str, Any], prices: dict[str, Any], by_device: boo
         lists_s=facts["lists, a photo"]["s"],
         handed_s=(second["to the first, s"] - first["to the first, s"]) / (second["photos"] - first["photos"]),
         solve_s=(many_s - few_s) / (int(many) - int(few)),
-        listed_s=bucket["first_byte_s"] / bucket["page"],
+        listed_s=bucket["first_byte_s"] / bucket["page"] / min(LISTS, prices["job"]["class_folders"]),
         wait_s=bucket["first_byte_s"],
         requests_s=1 / (bucket["gets_s"] * prices["job"]["class_folders"]),
         photo_bytes=prices["job"].get("bytes_of_a_photo", facts["bytes of a photo"]),

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from measured import ROOT, copies
 
@@ -144,8 +145,5 @@ def late() -> Iterator[None]:
 
         return replace(source, read=read, file=lambda _: None, uri=lambda row: f"far://photos/{row.path}")
 
-    begin.open_source = open_far  # type: ignore[assignment]
-    try:
+    with patch.object(begin, "open_source", open_far):
         yield
-    finally:
-        begin.open_source = opened

@@ -2,11 +2,11 @@
 
     connect   Ray is begun or reached
     list      pages of the bucket's list, one after the other; then the driver makes its own lists
-    read      every photo is fetched and given a digest, on all nodes
+    read      every photo is fetched and given a digest, on all nodes; one in a bucket is looked at for near copies then
     begin     parts are handed to Ray, actors begin
     extract   each core of a node has a part: it waits for its photos, fetches them, decodes them and runs the network. One
               machine fetches photos ahead. Features go back to the driver, one part after the other, and onto its disk
-    look      every photo is fetched once more and looked at for near copies, on all nodes; files by the driver alone
+    look      photos that are files are looked at for near copies, by the driver alone
     solve     the head, on the driver
     rest      the verdict, the bundle
 
@@ -123,7 +123,8 @@ def simulate(n: int, place: Place, costs: Costs) -> Outcome:
     alone("list", listed_s=n * costs.listed_s, lists_s=n * costs.lists_s)
     reads = READERS if place.by_ray else 1
     calls = min(MOST_TASKS, TASKS * place.lanes) if place.by_ray else place.far
-    read = _Phase(n, place, costs, {"identify_s": costs.identify_s}, calls=calls, reads_at_once=reads, goes_back=False)
+    work = {"identify_s": costs.identify_s} | ({"look_s": costs.look_s} if costs.wait_s else {})
+    read = _Phase(n, place, costs, work, calls=calls, reads_at_once=reads, goes_back=False)
     outcome.seconds["read"], outcome.busy["read"] = read.run()
     alone("begin", begin_s=costs.begin_s, handed_s=n * costs.handed_s)
     calls = place.lanes if place.by_ray else place.cores + FEEDERS if place.devices else min(place.cores, MAX_WORKERS)
@@ -133,10 +134,9 @@ def simulate(n: int, place: Place, costs: Costs) -> Outcome:
     extract = _Phase(n, place, costs, work, calls=calls, reads_at_once=reads, is_ahead=is_ahead)
     outcome.seconds["extract"], outcome.busy["extract"] = extract.run()
     outcome.photos = extract.done
-    there = place if costs.wait_s else replace(place, nodes=1, cores=place.host_cores or place.cores, by_ray=False)
-    calls = there.cores if not costs.wait_s else min(MOST_TASKS, TASKS * there.lanes) if there.by_ray else there.far
-    work = {"look_s": costs.look_s}
-    looked = _Phase(n if costs.look_s else 0, there, costs, work, calls=calls, reads_at_once=reads, goes_back=False)
+    here = replace(place, nodes=1, cores=place.host_cores or place.cores, by_ray=False)
+    n_looked = n if costs.look_s and not costs.wait_s else 0
+    looked = _Phase(n_looked, here, costs, {"look_s": costs.look_s}, calls=here.cores, reads_at_once=1, goes_back=False)
     outcome.seconds["look"], outcome.busy["look"] = looked.run()
     alone("solve", solve_s=n * costs.solve_s)
     alone("rest", rest_s=costs.rest_s)

@@ -32,7 +32,7 @@ HELD_UP_BY = {
 STEP_NAMES = ("today", "without it", "without both", "without the three", "without the four")
 STEPS = len(STEP_NAMES)
 MONTH_S = 30 * 24 * 3600
-READS = 3  # of each photo: its digest, its features, near copies
+READS = 2  # of each photo: its digest with what near copies are told by, and its features
 COLUMNS = (
     "machines",
     "time",

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rehead.auditing.kept import Kept
 from rehead.bundled import about_bundle, check_bundled
 from rehead.data.catalog import Catalog, as_csv
 from rehead.data.rows import quoted
@@ -104,6 +105,7 @@ def begun(
         cache=cache,
         join=partial(earlier.joined, progress=progress) if earlier else None,
         readers=machines,
+        besides=Kept(cache) if recipe.tie_copies else None,
     )
     check_bad(catalog.bad, catalog.n_rows, recipe.max_bad)
     if wish.resume is not None and not wish.force:
@@ -132,6 +134,8 @@ def _chosen(wish: Wish, run: RunFolder, cache: Path) -> tuple[Recipe, Asked, Sea
         recipe = search.recipe(LADDER[0])
     elif earlier is not None:
         recipe = earlier.recipe_with(wish.preset, wish.settings)
+        if wish.ray is not None and recipe.engine == AUTO and recipe.device in (AUTO, "cpu"):
+            recipe = replace(recipe, engine="onnxruntime")
     else:
         recipe = Recipe.from_preset(wish.preset, wish.settings)
     asked = Asked.of(wish.source, wish.layout, wish.valid, wish.test, earlier.run if earlier else None)
@@ -174,11 +178,12 @@ def _check_ray(recipe: Recipe, wish: Wish) -> None:
             why="Nodes of a cluster have CPUs, and may have NVIDIA's GPUs.",
             fix="Pass --device cpu or --device cuda.",
         )
-    if recipe.backbone == AUTO and device == "cuda":
+    if device == "cuda" and AUTO in (recipe.backbone, wish.preset):
+        searched = "--backbone auto" if recipe.backbone == AUTO else "--recipe auto"
         raise RecipeError(
-            what=f"--ray {wish.ray}, --device cuda and --backbone auto do not go together.",
-            why="Backbones are timed on this machine, which says nothing of the nodes' GPUs.",
-            fix="Name the backbone, or leave --device out.",
+            what=f"--ray {wish.ray}, --device cuda and {searched} do not go together.",
+            why="What is tried is timed on this machine, which says nothing of the nodes' GPUs.",
+            fix=f"Leave {searched} out, or --device.",
         )
     if device == "auto" and engine in ("auto", "torch"):
         raise RecipeError(

@@ -6,7 +6,9 @@ verified. How a batch is decoded and run is left to `features/extract.py`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import os
 import time
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ from rehead.data.catalog import Catalog, Photo
 from rehead.data.memory import encoded
 from rehead.data.rows import Skip
 from rehead.data.split import fold_numbers, stratified_order
-from rehead.errors import PhotoError, RunError, SourceError, StoreError, TooManyBad, counted
+from rehead.errors import PhotoError, RunError, SourceError, TooManyBad, counted
 from rehead.exporting.prefixes import int8_prefix, ready_prefix
 from rehead.features.decoders import beside
 from rehead.features.engines import Prefix, open_engine, precision_of, resolve
@@ -31,7 +33,9 @@ from rehead.features.store import Store
 from rehead.features.views import PLAIN, stored_views
 from rehead.job import Job
 from rehead.nets.card import Card, with_fit
+from rehead.parallel import ordered_map
 from rehead.pixels import FITS, prepare
+from rehead.sharing import Sharing
 from rehead.tuning.anytime import Anytime
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.tasks import cv_loss, quick_head
@@ -125,14 +129,15 @@ def extract_missing(
     view: how photos are seen; other views than "plain" are for learning only, and no number is shown of them.
     """
     catalog, progress = job.catalog, job.progress
-    absent = _absent(job, order, store)
+    sharing = Sharing(job, order, store)
+    absent = sharing.absent()
     missing = [i for i in order if catalog.photos[i].digest in absent]
     gone = left_out(job, order, missing)
     missing = [i for i in missing if i not in gone]
     progress.phase("Extracting" if view == PLAIN else f"Extracting {view}", len(order))
     progress.advance(len(order) - len(missing))
     if not missing:
-        _add_shared(job, order, store)
+        sharing.end()
         return Extracted(gone)
     is_train = np.array([photo.side == "train" for photo in catalog.photos])
     fit = functools.partial(quick_head, catalog.task, n_outputs=catalog.n_outputs)
@@ -140,6 +145,7 @@ def extract_missing(
     ends = time.monotonic() + recipe.budget_s if recipe.budget_s is not None else None
 
     def on_features(positions: list[int], features: NDArray[np.floating[Any]]) -> None:
+        sharing.came(positions)
         if view != PLAIN:
             return
         anytime.add(positions, _pooled(features))
@@ -160,33 +166,8 @@ def extract_missing(
         n_all=catalog.n_all,
     )
     extracted.bad.update(gone)
-    _add_shared(job, order, store)
+    sharing.end()
     return extracted
-
-
-def _add_shared(job: Job, order: list[int], store: Store) -> None:
-    """What this job has and those that share do not. Where it may not be added, the job goes on with what it has."""
-    if job.shared is None:
-        return
-    try:
-        n = job.shared.add(store, [job.catalog.photos[i].digest for i in order])
-    except (StoreError, SourceError) as error:
-        job.progress.note(f"{error.what} {error.why} {error.fix}")
-        return
-    if n:
-        job.progress.note(f"Features of {counted(n, 'photo')} are new in {job.shared.address}")
-
-
-def _absent(job: Job, order: list[int], store: Store) -> set[bytes]:
-    """The photos whose features the store has not, when it has those that are shared."""
-    digests = [job.catalog.photos[i].digest for i in order]
-    absent = store.missing(digests)
-    if job.shared is None or not absent:
-        return set(absent)
-    job.progress.phase("Fetching features", None)
-    if n := job.shared.fetch(store, absent):
-        job.progress.note(f"Features of {counted(n, 'photo')} were in {job.shared.address}")
-    return set(store.missing(digests))
 
 
 def _compute(job: Job, missing: list[int], prefix: Prefix, recipe: Recipe, view: str) -> Compute:
@@ -234,14 +215,16 @@ def _pooled(features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 
 def sample_pixels(catalog: Catalog, positions: list[int], card: Card, n: int = N_COMPARED) -> NDArray[np.uint8]:
     """Pixels (n, h, w, 3) of the first `n` of these photos that can be read."""
-    pixels = []
-    for i in positions:
+
+    def read(i: int) -> NDArray[np.uint8] | None:
         try:
-            pixels.append(prepare(catalog.read(catalog.photos[i]), card.preprocess))
+            return prepare(catalog.read(catalog.photos[i]), card.preprocess)
         except (PhotoError, OSError):
-            continue
-        if len(pixels) == n:
-            break
+            return None
+
+    at_once = n if any(catalog.uri(catalog.photos[i]) is not None for i in positions[:1]) else 1
+    with contextlib.closing(ordered_map(read, positions, workers=at_once, ahead=at_once)) as found:
+        pixels = list(itertools.islice((one for one in found if one is not None), n))
     if not pixels:
         raise too_many_bad([], len(positions), 0)
     return np.stack(pixels)

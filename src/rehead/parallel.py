@@ -23,15 +23,9 @@ def n_cores() -> int:
 
 
 def ordered_map(
-    function: Callable[[T], R],
-    items: Iterable[T],
-    *,
-    workers: int,
-    ahead: int,
-    is_full: Callable[[], bool] | None = None,
+    function: Callable[[T], R], items: Iterable[T], *, workers: int, ahead: int
 ) -> Generator[R, None, None]:
     """function(item) for every item, in the order of the items; at most `ahead` are under way or waiting to be taken.
-    is_full: whether so much waits that nothing more is begun; until it is known how much comes, that is one for each worker.
 
     An exception of `function` is raised where its result would have come. When the caller stops early, items that have
     not begun are dropped and those under way are waited for.
@@ -40,11 +34,10 @@ def ordered_map(
     waiting: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="rehead")
     try:
-        waiting.extend(pool.submit(function, item) for item in islice(source, ahead if is_full is None else workers))
+        waiting.extend(pool.submit(function, item) for item in islice(source, ahead))
         while waiting:
             result = waiting.popleft().result()
-            n = 0 if waiting and is_full is not None and is_full() else min(2, ahead - len(waiting))
-            waiting.extend(pool.submit(function, item) for item in islice(source, n))
+            waiting.extend(pool.submit(function, item) for item in islice(source, 1))
             yield result
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

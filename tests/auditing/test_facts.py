@@ -17,8 +17,10 @@ from PIL import Image, ImageFilter, ImageOps
 
 from rehead.auditing.facts import Facts, facts_of
 from rehead.auditing.hashes import MAX_BITS
-from rehead.auditing.kept import FILE, facts_of_photos
+from rehead.auditing.kept import FILE, Kept, facts_of_photos
 from rehead.data.catalog import Photo
+from rehead.data.rows import Row, Source
+from rehead.data.scan import scan
 from rehead.errors import PhotoError
 
 
@@ -141,3 +143,39 @@ def test_machines_look_at_what_has_an_address_and_this_one_at_what_they_cannot_r
     assert list(bad) == [3]
     alone, also_bad = facts_of_photos(catalog, range(4), None)
     assert (alone, also_bad) == (found, bad)
+
+
+def test_facts_taken_when_a_photo_at_an_address_is_read_need_no_second_reading(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'rehead[parquet]'")
+    fsspec = pytest.importorskip("fsspec", reason="needs fsspec")
+    store = fsspec.filesystem("memory")
+    names = [f"{label}/{i}.jpg" for label in "ab" for i in range(4)]
+    for i, name in enumerate(names):
+        store.pipe(f"/besides/{name}", encoded(shapes(i)))
+    read: list[str] = []
+
+    def photo_at(row: Row) -> bytes:
+        read.append(row.path)
+        return bytes(store.cat(f"/besides/{row.path}"))
+
+    source = Source(
+        "far",
+        "folders",
+        [Row(name, name[0]) for name in names],
+        photo_at,
+        [],
+        uri=lambda row: f"memory://besides/{row.path}",
+    )
+    for readers, n_here in ((None, 8), (Machines(), 0)):
+        cache = tmp_path / str(n_here)
+        cache.mkdir()
+        read.clear()
+        catalog = scan(source, seed=0, valid_fraction=0.3, besides=Kept(cache), readers=readers, is_learned=False)
+        assert len(read) == n_here
+        found, bad = facts_of_photos(catalog, range(8), cache, readers=readers)
+        assert len(read) == n_here
+        assert readers is None or readers.asked == 8
+        assert not bad
+        assert {i: facts.hash for i, facts in found.items()} == {
+            i: facts_of(catalog.read(photo)).hash for i, photo in enumerate(catalog.photos)
+        }

@@ -139,6 +139,31 @@ def test_photos_far_away_are_read_ahead_and_give_the_same(catalog: Catalog, tmp_
     assert most > 2 * Corners.workers
 
 
+def test_while_one_photo_is_slow_no_more_are_held_than_there_is_room_for(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(catalog.read(catalog.photos[1]))
+    monkeypatch.setattr("rehead.features.extract.AHEAD_BYTES", 3 * size)
+    monkeypatch.setattr("rehead.data.far.n_readers", lambda: 4)
+    begun: list[str] = []
+    n_begun_meanwhile = 0
+
+    def late(photo: Photo) -> bytes:
+        nonlocal n_begun_meanwhile
+        begun.append(photo.path)
+        if photo is catalog.photos[0]:
+            time.sleep(1)
+            n_begun_meanwhile = len(begun)
+        return catalog.read(photo)
+
+    there = replace(catalog, read=late, file=lambda _: None, uri=lambda photo: f"far://photos/{photo.path}")
+    assert len(catalog.photos) > 16
+    with Store.open(tmp_path / "store", "corners", shape=(12,), about={}) as store:
+        done, _, _ = extracted(there, store, DECODE)
+    assert done.done + len(done.bad) == len(catalog.photos)
+    assert 4 < n_begun_meanwhile <= 12
+
+
 def test_nothing_is_read_any_more_once_it_is_to_end(catalog: Catalog) -> None:
     read: list[str] = []
     there = replace(

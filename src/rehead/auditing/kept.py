@@ -10,7 +10,7 @@ import functools
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,28 @@ WAIT_S = 5.0  # for another job that writes
 CHUNK = 16  # photos a thread decodes at a time
 NAMES = tuple(field.name for field in fields(Facts))
 REMEMBERED = 1_000  # photos that are written at once
-DECODING = threading.BoundedSemaphore(n_cores())  # many threads wait for bytes; decoded ones take megabytes each
+
+
+class Kept:
+    """The facts as `far.Besides`: taken when a photo at an address is read, they need no second reading."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+
+    @property
+    def look(self) -> Callable[[bytes], Facts | None]:
+        return facts_or_none
+
+    def keep(self, found: Sequence[tuple[bytes, Any]]) -> None:
+        with _open(self._cache) as connection:
+            _remember(connection, found)
+
+
+def facts_or_none(data: bytes) -> Facts | None:
+    try:
+        return facts_of(data)
+    except PhotoError:
+        return None
 
 
 def facts_of_photos(
@@ -114,7 +135,7 @@ def _facts_or_reason(catalog: Catalog, position: int) -> Facts | Skip:
     photo = catalog.photos[position]
     try:
         data = catalog.read(photo)
-        with DECODING:
+        with far.DECODING:
             return facts_of(data)
     except PhotoError as error:
         return Skip(photo.path, error.what)

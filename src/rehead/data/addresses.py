@@ -20,6 +20,7 @@ from rehead.data.far import n_readers
 from rehead.data.rows import Request, Stamp
 from rehead.data.walk import is_leftover
 from rehead.errors import MissingExtra, PhotoError, ReheadError, SourceError
+from rehead.parallel import ordered_map
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 REFUSALS = (  # what a store's answer holds -> what it means, and what to do
@@ -47,6 +48,11 @@ KEYS = {
 }
 ENDPOINTS = {"s3": "AWS_ENDPOINT_URL"}
 FETCHED_AT_ONCE = 4 << 20  # bytes
+LISTS, LEVELS, CROWDED = (
+    16,
+    2,
+    1_000,
+)  # lists at once; levels of folders that are told apart; folders in one that are not
 WEB = ("http", "https")  # where a question belongs to what is asked for
 PART, PLACE = "part+", "#bytes="  # before the address of a file, and behind it, where some of its bytes are meant
 SIGNED = re.compile(
@@ -88,34 +94,57 @@ def without_secret(address: str) -> SplitResult:
     runs, and into lists of what could not be read."""
     try:
         parts = urlsplit(address.replace("#", "%23"))
-        has_secret = bool(parts.password) or SIGNED.search(parts.query) is not None
+        host = parts.hostname
     except ValueError as error:
-        raise SourceError(what=f"{address} is no address.", why=f"{error}.", fix="Check its spelling.") from error
-    if has_secret:
+        shown = re.sub(r"//[^/@]*@", "//...@", address)
+        raise SourceError(what=f"{shown} is no address.", why=f"{error}.", fix="Check its spelling.") from error
+    if holds_secret(address):
         raise SourceError(
-            what=f"An address of {parts.hostname} holds a secret, which would be written into the run.",
+            what=f"An address of {host} holds a secret, which would be written into the run.",
             fix=KEYS.get(parts.scheme.lower(), "Bring credentials as its library takes them from the environment."),
         )
     return parts
 
 
+def holds_secret(address: str) -> bool:
+    """Whether a password or a signature is part of it; of what is no address, whether it may be."""
+    try:
+        parts = urlsplit(address.replace("#", "%23"))
+        return bool(parts.password) or SIGNED.search(parts.query) is not None
+    except ValueError:
+        return SIGNED.search(address.partition("?")[2]) is not None
+
+
 def read_address(address: str) -> bytes:
     """The bytes at an address, or at one of `part_of`. Raises OSError; FileNotFoundError where there are none."""
-    if address.startswith(PART):
-        whole, _, place = address.removeprefix(PART).rpartition(PLACE)
-        start, size = map(int, place.split("-"))
-        store, path = _store_of(whole)
-        with store.open_input_file(path) as file:
-            file.seek(start)
-            return bytes(file.read(size))
-    with open_address(address) as file:
-        return bytes(file.read())
+    with _as_os_error():
+        if address.startswith(PART):
+            whole, _, place = address.removeprefix(PART).rpartition(PLACE)
+            start, size = map(int, place.split("-"))
+            store, path = _store_of(whole)
+            with store.open_input_file(path) as file:
+                file.seek(start)
+                return bytes(file.read(size))
+        with open_address(address) as file:
+            return bytes(file.read())
 
 
 def open_address(address: str) -> Any:
     """What is at an address, to be read from its begin. Raises OSError; FileNotFoundError where there is nothing."""
-    store, path = _store_of(address)
-    return store.open_input_stream(path)
+    with _as_os_error():
+        store, path = _store_of(address)
+        return store.open_input_stream(path)
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    """What libraries of stores raise, each its own, becomes an OSError."""
+    try:
+        yield
+    except (OSError, ReheadError):
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def part_of(address: str, start: int, size: int) -> str:
@@ -131,7 +160,7 @@ def stamp_at(address: str) -> Stamp | None:
         if not found.is_file:
             raise FileNotFoundError(path)
     except (OSError, ValueError) as error:
-        raise refused(address, error) from error
+        raise refused(address, error, "read") from error
     return _stamp(found)
 
 
@@ -168,15 +197,42 @@ def listed(address: str, request: Request) -> dict[str, Stamp | None]:
     parts = split(address)
     try:
         store, root = store_at(urlunsplit(parts._replace(path="")), parts.path)
-        from pyarrow.fs import FileSelector, FileType  # which is there: the store was opened by it
-
-        found = store.get_file_info(FileSelector(root, recursive=True))
+        start = len(root.rstrip("/")) + 1
+        files: dict[str, Stamp | None] = {}
+        for some in _lists(store, root):
+            files |= {one.path[start:]: _stamp(one) for one in some}
+            request.progress.advance(len(some))
     except (OSError, ValueError) as error:
         raise refused(address, error) from error
-    start = len(root.rstrip("/")) + 1
-    files = {one.path[start:]: _stamp(one) for one in found if one.type == FileType.File}
-    request.progress.advance(len(files))
     return {path: files[path] for path in sorted(files) if not any(map(is_leftover, path.split("/")))}
+
+
+def _lists(store: Any, root: str) -> Iterator[list[Any]]:
+    """The files below a folder of a store, some at a time. A store gives a list by pages, one after the other: so the folders
+    of the first levels are listed beside each other; those that hold very many folders each as one list."""
+    from pyarrow.fs import FileSelector, FileType  # which is there: the store was opened by it
+
+    def at(folder: str, whole: bool) -> list[Any]:
+        return [*store.get_file_info(FileSelector(folder, recursive=whole))]
+
+    def each(folders: list[str], whole: bool) -> Iterator[list[Any]]:
+        return ordered_map(functools.partial(at, whole=whole), folders, workers=LISTS, ahead=2 * LISTS)
+
+    folders, crowded = [root], []
+    for _ in range(LEVELS):
+        inner: list[str] = []
+        for folder, found in zip(folders, each(folders, False), strict=True):
+            below = [one.path for one in found if one.type == FileType.Directory and not is_leftover(one.base_name)]
+            if len(below) > CROWDED:
+                crowded.append(folder)
+            else:
+                inner += below
+                yield [one for one in found if one.type == FileType.File]
+        folders = inner
+        if len(folders) >= LISTS:
+            break
+    for found in each([*crowded, *folders], True):
+        yield [one for one in found if one.type == FileType.File]
 
 
 def _stamp(found: Any) -> Stamp | None:
@@ -190,7 +246,8 @@ def _store_of(address: str) -> tuple[Any, str]:
     """The file system of a file's address, and what it calls the file."""
     parts = split(address)
     if parts.scheme.lower() in WEB:
-        store, path = store_at(urlunsplit(parts._replace(path="", query="")), parts.path)
+        literal = parts.path.replace("%", "%25")  # a web server is asked for what is written
+        store, path = store_at(urlunsplit(parts._replace(path="", query="")), literal)
         return store, f"{path}?{parts.query}" if parts.query else path
     return store_at(urlunsplit(parts._replace(path="")), parts.path)
 
@@ -232,16 +289,16 @@ def _opened(base: str) -> tuple[Any, str]:
     return PyFileSystem(FSSpecHandler(store)), str(root)
 
 
-def refused(address: str, error: Exception) -> SourceError:
-    """The error for what a store answered."""
+def refused(address: str, error: Exception, asked: str = "listed") -> SourceError:
+    """The error for what a store answered. asked: what was to be done there."""
     said, scheme = " ".join(str(error).split()), urlsplit(address).scheme.lower()
     keys = KEYS.get(scheme, "Bring credentials as its library takes them from the environment.")
     for pattern, meaning, fix in REFUSALS:
         if re.search(pattern, said, re.IGNORECASE):
             fix = fix.format(keys=keys, endpoint=ENDPOINTS.get(scheme, "an endpoint"))
-            return SourceError(what=f"{address} cannot be listed: {meaning}.", why=said[:300], fix=fix)
+            return SourceError(what=f"{address} cannot be {asked}: {meaning}.", why=said[:300], fix=fix)
     if isinstance(error, FileNotFoundError):
         return SourceError(
             what=f"There is nothing at {address}.", why=said[:300], fix="Check the spelling of the path."
         )
-    return SourceError(what=f"{address} cannot be listed.", why=said[:300], fix="Check the address.")
+    return SourceError(what=f"{address} cannot be {asked}.", why=said[:300], fix="Check the address.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from rehead.parallel import n_cores
 
@@ -14,6 +15,22 @@ A_CORE, MOST = 16, 512  # photos that are waited for at once: a core works on 60
 FEW = 4  # addresses that a thread here reads, one after the other: with more, few photos would keep few threads busy
 CHUNK = 32  # addresses that another machine is given at a time: its answer comes within seconds
 AT_ONCE = 8  # of a chunk that a machine reads at once
+
+
+DECODING = threading.BoundedSemaphore(n_cores())  # many threads wait for bytes; decoded ones take megabytes each
+
+
+class Besides(Protocol):
+    """What a job will want of a photo besides its digest: taken when it is read, it costs no second reading.
+
+    look: by a photo's bytes what that is, None where it cannot be had; a function of a module, which other machines call too.
+    """
+
+    @property
+    def look(self) -> Callable[[bytes], Any]: ...
+
+    def keep(self, found: Sequence[tuple[bytes, Any]]) -> None:
+        """What was found of photos, by their digests."""
 
 
 class Readers(Protocol):

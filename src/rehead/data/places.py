@@ -8,10 +8,10 @@ import stat
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote, unquote, urlunsplit
 
-from rehead.data.addresses import WEB, is_address, listed, photo_at, split, without_secret
+from rehead.data.addresses import WEB, holds_secret, is_address, listed, photo_at, split, without_secret
 from rehead.data.rows import Request, Row, Skip, Source, Stamp, file_below, reader_below
 from rehead.errors import SourceError
 
@@ -73,10 +73,15 @@ class Below:
         parts = split(table)
         self._folder = parts._replace(path=parts.path.rpartition("/")[0])
         self.shown = urlunsplit(self._folder)
-        self._request = request
+        self._request: Request | None = request
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As it is sent to other machines, which list nothing, and have no terminal."""
+        return {**vars(self), "_request": None}
 
     @cached_property
     def _stamps(self) -> dict[str, Stamp | None]:
+        assert self._request is not None
         return listed(self.shown, self._request)
 
     def missing(self, path: str) -> str:
@@ -99,7 +104,8 @@ class Below:
 
 def _unlisted(address: str) -> str:
     """Whether something is there is seen when it is read."""
-    without_secret(address)
+    if holds_secret(address):
+        without_secret(address)  # which says so
     try:
         return "" if split(_uri(address)).path.strip("/") else "names no photo"
     except SourceError as error:

@@ -7,11 +7,13 @@ known (`known.py`). A row is a photo if its content says so; nothing is decoded.
 from __future__ import annotations
 
 import functools
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 import blake3
 
@@ -26,33 +28,48 @@ from rehead.pixels import is_image
 from rehead.progress import Progress
 
 CHUNK = 128  # files a thread reads at a time; more makes the bar jump, fewer costs switching
-REMEMBERED = 10_000  # files that are written into the index at once
+REMEMBERED, SEEN = 10_000, 1_000  # files that are written into the index, and photos that are kept, at once
 MAX_WORKERS = (
     4  # a slow disk answers several at once; on one that does not wait, more than the cores took twice the time
 )
 
 
+Seen = tuple[bytes, Any]  # a digest, and what else was wanted of a photo
+
+
 def photos_of(
-    source: Source, progress: Progress, cache: Path | None = None, readers: far.Readers | None = None
+    source: Source,
+    progress: Progress,
+    cache: Path | None = None,
+    readers: far.Readers | None = None,
+    besides: far.Besides | None = None,
 ) -> list[tuple[Row, bytes]]:
-    """The rows that are photos, with their digests; others are added to `source.skipped` when somebody would miss them."""
+    """The rows that are photos, with their digests; others are added to `source.skipped` when somebody would miss them.
+
+    besides: what else is wanted of photos; it is taken of those that have an address and are read.
+    """
     progress.phase("Reading", len(source.rows), "files")
     named = source.layout not in ("folders", "split", "flat")  # a list of photos says of each that it is one
     found: list[tuple[Row, bytes]] = []
-    identify = functools.partial(_identify, source, named)
-    how = At(identify, min(MAX_WORKERS, max(2, n_cores())), CHUNK)
+    how = At(functools.partial(_identify, source, named, None), min(MAX_WORKERS, max(2, n_cores())), CHUNK)
     if any(source.uri(row) is not None for row in source.rows):
-        how = replace(how, at_once=far.n_readers(), chunk=far.FEW)
+        look = besides.look if besides else None
+        how = At(functools.partial(_identify, source, named, look), far.n_readers(), far.FEW)
         if readers is not None:
-            there = functools.partial(_identify_there, source, named, readers)
-            how = At(there, readers.at_once, far.CHUNK)
-    for rows, results in _chunks(source, how, cache):
+            how = At(functools.partial(_identify_there, source, named, look, readers), readers.at_once, far.CHUNK)
+    seen: list[Seen] = []
+    for rows, results in _chunks(source, how, cache, seen):
+        if besides and len(seen) >= SEEN:
+            besides.keep(seen)
+            seen.clear()
         for row, result in zip(rows, results, strict=True):
             if isinstance(result, bytes):
                 found.append((row, result))
             elif result:
                 source.skipped.append(Skip(row.path, result))
         progress.advance(len(rows))
+    if besides:
+        besides.keep(seen)
     return found
 
 
@@ -63,13 +80,16 @@ Chunk = list[tuple[Row, Look]]
 class At:
     """How rows are read: by what, so many chunks at once, of so many rows."""
 
-    identify: Callable[[Chunk], list[bytes | str]]
+    identify: Callable[[Chunk], list[bytes | str | Seen]]
     at_once: int
     chunk: int
 
 
-def _chunks(source: Source, how: At, cache: Path | None) -> Iterator[tuple[list[Row], list[bytes | str]]]:
-    """The rows, some at a time, with what is said of them, by several threads; what is new is remembered."""
+def _chunks(
+    source: Source, how: At, cache: Path | None, seen: list[Seen]
+) -> Iterator[tuple[list[Row], list[bytes | str]]]:
+    """The rows, some at a time, with what is said of them, by several threads; what is new is remembered. seen: is given what
+    else was found of photos."""
     with open_known(cache) if cache is not None else nullcontext() as known:
 
         def looked() -> Iterator[Chunk]:
@@ -85,8 +105,10 @@ def _chunks(source: Source, how: At, cache: Path | None) -> Iterator[tuple[list[
 
         under_way: deque[Chunk] = deque()
         new: list[tuple[str, Stamp, bytes]] = []
-        for results in ordered_map(how.identify, looked(), workers=how.at_once, ahead=4 * how.at_once):
+        for told in ordered_map(how.identify, looked(), workers=how.at_once, ahead=4 * how.at_once):
             chunk = under_way.popleft()
+            seen += [one for one in told if isinstance(one, tuple)]
+            results = [one[0] if isinstance(one, tuple) else one for one in told]
             for (row, look), result in zip(chunk, results, strict=True):
                 if look.stamp and look.digest is None and isinstance(result, bytes):
                     new.append((str(_place(source, row)), look.stamp, result))
@@ -111,26 +133,41 @@ def _stamped(source: Source, row: Row) -> tuple[str, Stamp | None] | None:
     return None if uri is None else (uri, source.stamp(row))
 
 
-def _identify(source: Source, named: bool, chunk: Chunk) -> list[bytes | str]:
-    """For each row its digest, or the reason why it is no photo ("" when nobody would expect one)."""
-    return [look.digest or identified(functools.partial(source.read, row), row.path, named) for row, look in chunk]
+def _identify(
+    source: Source, named: bool, look: Callable[[bytes], Any] | None, chunk: Chunk
+) -> list[bytes | str | Seen]:
+    """For each row its digest, and what else is wanted, or the reason why it is no photo ("" when nobody would expect one)."""
+
+    def decoded(data: bytes) -> Any:
+        with far.DECODING:
+            return look(data) if look else None
+
+    return [
+        known.digest or identified(functools.partial(source.read, row), row.path, named, look and decoded)
+        for row, known in chunk
+    ]
 
 
-def _identify_there(source: Source, named: bool, readers: far.Readers, chunk: Chunk) -> list[bytes | str]:
+def _identify_there(
+    source: Source, named: bool, look: Callable[[bytes], Any] | None, readers: far.Readers, chunk: Chunk
+) -> list[bytes | str | Seen]:
     """The same by other machines, of those that have an address and are not known."""
     uris = {
-        n: uri for n, (row, look) in enumerate(chunk) if look.digest is None and (uri := source.uri(row)) is not None
+        n: uri for n, (row, known) in enumerate(chunk) if known.digest is None and (uri := source.uri(row)) is not None
     }
     asked = [(uri, chunk[n][0].path) for n, uri in uris.items()]
-    told = dict(zip(uris, readers.each(functools.partial(identified_at, named), asked), strict=True)) if asked else {}
+    work = functools.partial(identified_at, named, look)
+    told = dict(zip(uris, readers.each(work, asked), strict=True)) if asked else {}
     here = [n for n in range(len(chunk)) if told.get(n) is None]
-    found = told | dict(zip(here, _identify(source, named, [chunk[n] for n in here]), strict=True))
+    found = told | dict(zip(here, _identify(source, named, look, [chunk[n] for n in here]), strict=True))
     return [one for n in range(len(chunk)) if (one := found[n]) is not None]
 
 
-def identified(read: Callable[[], bytes], path: str, named: bool) -> bytes | str:
+def identified(
+    read: Callable[[], bytes], path: str, named: bool, look: Callable[[bytes], Any] | None = None
+) -> bytes | str | Seen:
     """The digest of what is read, or the reason why it is no photo ("" when nobody would expect one). named: whether a list
-    says that it is one."""
+    says that it is one. look: gives what else is wanted of its bytes, None where it cannot."""
     try:
         data = read()
     except FileNotFoundError:
@@ -144,15 +181,25 @@ def identified(read: Callable[[], bytes], path: str, named: bool) -> bytes | str
         return "is empty (0 bytes)" if expected else ""
     if not is_image(data[:64]):
         return "is not an image that can be read" if expected else ""
-    return blake3.blake3(data).digest()
+    digest = blake3.blake3(data).digest()
+    seen = look(data) if look else None
+    return digest if seen is None else (digest, seen)
 
 
-def identified_at(named: bool, rows: list[tuple[str, str]]) -> list[bytes | str | None]:
-    """The same of what is at each address, with its path; None where this machine has no way to it."""
+def identified_at(
+    named: bool, look: Callable[[bytes], Any] | None, rows: list[tuple[str, str]]
+) -> list[bytes | str | Seen | None]:
+    """The same of what is at each address, with its path; None where this machine has no way to it. One photo is looked at at
+    a time."""
+    alone = threading.Lock()
 
-    def one(row: tuple[str, str]) -> bytes | str | None:
+    def decoded(data: bytes) -> Any:
+        with alone:
+            return look(data) if look else None
+
+    def one(row: tuple[str, str]) -> bytes | str | Seen | None:
         try:
-            return identified(functools.partial(read_address, row[0]), row[1], named)
+            return identified(functools.partial(read_address, row[0]), row[1], named, look and decoded)
         except ReheadError:
             return None
 

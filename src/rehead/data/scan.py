@@ -34,16 +34,17 @@ def scan(
     join: Callable[[Catalog], Catalog] | None = None,
     is_learned: bool = True,
     readers: far.Readers | None = None,
+    besides: far.Besides | None = None,
 ) -> Catalog:
     """The catalog of a source, each class with photos to learn from and photos held out.
 
     task: what its labels are; "auto" where they tell it, see `targets.task_of`. cache: the folder of the index of files
     that were read before; None: all are read. join: adds photos that are known already, before that is checked.
     is_learned: whether classes are to be learned and verified; else any photos will do. readers: machines that read what has an
-    address, in place of this one.
+    address, in place of this one. besides: what else is wanted of photos that have an address, see `far.Besides`.
     Raises SourceError when nothing can be read and SplitError when no honest split can be made.
     """
-    found = _identified(source, progress or Silent(), cache, readers)
+    found = _identified(source, progress or Silent(), cache, readers, besides)
     kind = task_of((row.label for row, _ in found), source.layout) if task == "auto" else cast(Task, task)
     found = _labelled(source, found, kind)
     ours = not any(row.side for row, _ in found)
@@ -66,10 +67,14 @@ def scan_held_out(source: Source, progress: Progress | None = None, task: Task =
 
 
 def _identified(
-    source: Source, progress: Progress, cache: Path | None = None, readers: far.Readers | None = None
+    source: Source,
+    progress: Progress,
+    cache: Path | None = None,
+    readers: far.Readers | None = None,
+    besides: far.Besides | None = None,
 ) -> list[tuple[Row, bytes]]:
     """The rows that are photos, with their digests. Raises SourceError where there are none."""
-    if found := photos_of(source, progress, cache, readers):
+    if found := photos_of(source, progress, cache, readers, besides):
         return found
     raise _nothing(source)
 

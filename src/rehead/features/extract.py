@@ -36,6 +36,7 @@ from rehead.progress import Progress
 BAD_LIST = "skipped.csv"  # in the cache: a job that is stopped leaves no run to put it into
 N_NAMED = 3
 AHEAD_BYTES = 512 << 20  # of photos at addresses that wait; each thread that reads may hold one more
+HALTED_S = 0.5  # until one that waits for room sees that nothing is to be read any more
 COMMIT_EVERY_S = 1.0  # at most this much work is lost by SIGKILL; a commit costs a flush of the disk
 
 
@@ -118,10 +119,11 @@ def by_engine(
     """
 
     def compute(halted: threading.Event) -> Generator[Batch, None, None]:
-        held = _Held()
+        held = _Held(halted)
 
-        def read(i: int) -> Read:
-            if halted.is_set() or catalog.uri(catalog.photos[i]) is None:
+        def read(numbered: tuple[int, int]) -> Read:
+            number, i = numbered
+            if catalog.uri(catalog.photos[i]) is None or not held.may_read(number):
                 return i, None
             return i, held.added(_bytes(catalog, i))
 
@@ -131,7 +133,7 @@ def by_engine(
         is_far = any(catalog.uri(catalog.photos[i]) is not None for i in positions)
         photos: Iterable[Read] = ((i, None) for i in positions)
         n = far.n_readers()
-        ahead = ordered_map(read, positions, workers=n, ahead=4 * n, is_full=held.is_full) if is_far else None
+        ahead = ordered_map(read, enumerate(positions), workers=n, ahead=4 * n) if is_far else None
         with contextlib.closing(ahead) if ahead else contextlib.nullcontext():
             batches = batched(map(held.taken, ahead) if ahead else photos, engine.batch)
             yield from ordered_map(work, batches, workers=engine.workers, ahead=2 * engine.workers)
@@ -140,25 +142,35 @@ def by_engine(
 
 
 class _Held:
-    """The bytes of photos that were read ahead and wait to be taken."""
+    """The bytes of photos that were read ahead and wait to be taken, in order. While they are many, only the photo that is
+    waited for is read."""
 
-    def __init__(self) -> None:
-        self._n_bytes, self._lock = 0, threading.Lock()
+    def __init__(self, halted: threading.Event) -> None:
+        self._halted, self._changed = halted, threading.Condition()
+        self._n_bytes, self._n_taken = 0, 0
+
+    def may_read(self, number: int) -> bool:
+        """Waits until there is room for this photo; False when nothing is to be read any more."""
+        with self._changed:
+            while not self._halted.is_set() and self._n_bytes > AHEAD_BYTES and number > self._n_taken:
+                self._changed.wait(HALTED_S)
+        return not self._halted.is_set()
 
     def added(self, given: Given) -> Given:
-        self._add(given, 1)
+        with self._changed:
+            self._n_bytes += _size(given)
         return given
 
     def taken(self, photo: Read) -> Read:
-        self._add(photo[1], -1)
+        with self._changed:
+            self._n_bytes -= _size(photo[1])
+            self._n_taken += 1
+            self._changed.notify_all()
         return photo
 
-    def is_full(self) -> bool:
-        return self._n_bytes > AHEAD_BYTES
 
-    def _add(self, given: Given, sign: int) -> None:
-        with self._lock:
-            self._n_bytes += sign * len(given) if isinstance(given, bytes) else 0
+def _size(given: Given) -> int:
+    return len(given) if isinstance(given, bytes) else 0
 
 
 def computed(
