@@ -117,7 +117,7 @@ def tune(
         its run is the backbone instead, as it is with backbone="path/to/bundle": then no PyTorch is needed.
     report: whether the photos are audited and a page about the run is written, report.html, when it is finished.
     with_neighbours: whether the bundle shows small pictures of photos learned from, as those most like a new one.
-    ray: a Ray cluster whose machines run the frozen network, on their CPUs, and train layers: "local", "auto",
+    ray: a Ray cluster whose machines run the frozen network and train layers: "local", "auto",
         "ray://host:10001", "host:6379", see `rehead.cluster.connection`. What they give is kept here, where heads are solved.
     features: a folder, or the address of one in a bucket, of features that machines share: what is there is not computed again,
         and what is new is added.
@@ -125,7 +125,7 @@ def tune(
     Raises the errors of `rehead.errors`; nothing that was computed is lost.
     """
     settings, from_run = with_bundle(settings, from_run)
-    if ray is not None and resume is None and settings.get("device", "auto") in ("auto", "cpu"):
+    if ray is not None and resume is None and from_run is None and settings.get("device", "auto") in ("auto", "cpu"):
         settings = {"engine": "onnxruntime", **settings}  # the store is then that of CPUs, wherever layers learn
     wish = Wish(source if labels is None else (source, labels), layout, valid, test, preset=recipe, resume=resume,
                 from_run=from_run, track=track, settings=settings, force=force, ray=ray)  # fmt: skip

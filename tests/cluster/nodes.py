@@ -22,6 +22,7 @@ from PIL import Image
 from ray.cluster_utils import Cluster
 
 import rehead
+from rehead import ground
 from rehead.auditing import kept
 from rehead.cluster import computing, pool, training
 from rehead.cluster.connection import connected
@@ -133,6 +134,7 @@ def elsewhere(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
     return plain(cluster, photos, **where)
 
 
+FEED_OF, DRIVER = ground.feed_of, os.getpid()
 LEARNS: dict[str, Any] = json.loads(os.environ.get("LEARNS", "{}"))  # settings of a training
 
 
@@ -205,7 +207,24 @@ def without_room(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]
     raise AssertionError("layers learned")
 
 
+def defect(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    """Training that fails on nodes in the same way each time."""
+    ground.feed_of = _feed_of_a_node
+    try:
+        rehead.tune(photos, ray=cluster.address, **LEARNS, **where)
+    except ClusterError as error:
+        return {"said": str(error)}
+    raise AssertionError("layers learned")
+
+
+def _feed_of_a_node(*arguments: Any) -> Any:
+    if os.getpid() != DRIVER:
+        raise RuntimeError("a defect")
+    return FEED_OF(*arguments)
+
+
 SCENARIOS = {
+    "defect": defect,
     "by_torch": by_torch,
     "deadly": deadly,
     "without_room": without_room,

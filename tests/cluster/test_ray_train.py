@@ -75,3 +75,9 @@ def test_what_has_no_room_to_begin_is_told_and_can_be_ended(photos: Path, cache:
     assert "waited for 1 core of one node" in told["said"]
     assert any("no room for 1 core" in note for note in told["notes"]), told["notes"]
     assert told["seconds"] < 10
+
+
+def test_a_defect_is_not_begun_anew_for_ever(photos: Path, cache: Path, tmp_path: Path) -> None:
+    said = on_nodes("defect", photos, cache, tmp_path, LEARNS=json.dumps(SETTINGS))["said"]
+    assert "failed 3 times in the same way" in said
+    assert "RuntimeError: a defect" in said

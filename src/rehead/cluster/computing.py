@@ -36,6 +36,7 @@ R = TypeVar("R")
 SENT_BYTES = 512 << 20  # of photos on their way at once: each time actors begin anew, which takes seconds
 READERS = 8  # threads that read them
 TASKS = 2  # of reading, a core: they wait for the store more than they compute
+ROOM_S = 600.0  # for a node to have room for the network, before anything is computed
 MOST_TASKS = 256  # each is waited for by a thread here
 
 
@@ -131,7 +132,15 @@ class _There:
         import ray
 
         with in_words():
-            return np.asarray(ray.get(self._run.remote(self._shipped, self.name, self._device, pixels)))
+            running = self._run.remote(self._shipped, self.name, self._device, pixels)
+            try:
+                return np.asarray(ray.get(running, timeout=ROOM_S))
+            except ray.exceptions.GetTimeoutError as error:
+                raise ClusterError(
+                    what=f"No node of the Ray cluster ran the network on a few photos within {ROOM_S / 60:.0f} minutes.",
+                    why=f"Others may have all of its {'GPUs' if self._device == 'cuda' else 'cores'}.",
+                    fix="Look at what the cluster does with `ray status`.",
+                ) from error
 
 
 def _run_once(shipped: Shipped, engine: str, device: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

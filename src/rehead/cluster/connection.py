@@ -278,6 +278,7 @@ def _settings() -> Iterator[None]:
     wanted = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a warning of what a later version will do
+        "RAY_task_oom_retries": "2",  # of a cluster begun here; else what takes all memory is begun anew for ever
     }
     os.environ.update(wanted | before)
     try:

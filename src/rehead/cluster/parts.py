@@ -193,10 +193,21 @@ class Worker:
         try:
             return computed(catalog, dict.fromkeys(batch), self._engine, self._decode)
         except Exception as error:
+            _check_of_device(error)
             if len(batch) > 1:
                 return _joined([self._computed(catalog, [i]) for i in batch])
             reason = f"could not be computed: {type(error).__name__}: {error}"
             return [], None, {batch[0]: Skip(catalog.photos[batch[0]].path, reason)}
+
+
+def _check_of_device(error: Exception) -> None:
+    """A GPU's fault is none of the photos. What has no room in its memory ends the job; after any other the process is of no
+    use any more, and ends itself: Ray begins another."""
+    name = type(error).__name__
+    if name == "OutOfMemoryError":
+        raise error
+    if name == "AcceleratorError" or "CUDA error" in str(error):
+        os._exit(1)
 
 
 def _joined(parts: list[Batch]) -> Batch:

@@ -12,6 +12,7 @@ import logging
 import math
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -26,10 +27,9 @@ if TYPE_CHECKING:
 
 MOST_DEATHS = 8  # of processes in one training, before it is given up
 ROOM_S = 60.0  # without room for a process, after which it is told what is waited for
-HALTED_S = (
-    120.0  # for a batch and a checkpoint, when training is to end; where nothing has begun, nothing is waited for
-)
+HALTED_S = 600.0  # of silence at most, when training is to end: for a batch, photos that are watched, and a checkpoint
 FINAL = (FileNotFoundError, PermissionError)  # beginning anew does not help
+SAME_FAULTS = 3  # the same error so often is a defect, which beginning anew does not mend
 ASK_S = 0.5  # between two looks at what the processes have said, or at whether they are to stop
 SAVED_EVERY_S = 60.0  # at most this much training is lost with a process
 
@@ -40,6 +40,7 @@ class Log:
     def __init__(self, state: State | None) -> None:
         self._said: list[tuple[Any, ...]] = []
         self._state, self._halted = state, False
+        self._faults: Counter[tuple[int, str]] = Counter()
         self.error: ReheadError | OSError | None = None
         self.is_over = False
 
@@ -65,6 +66,11 @@ class Log:
 
     def ended(self) -> tuple[bool, State | None, ReheadError | OSError | None]:
         return self.is_over, self._state, self.error
+
+    def failed(self, rank: int, why: str) -> int:
+        """How often this process failed with the same words, or the one that was there before it."""
+        self._faults[rank, why] += 1
+        return self._faults[rank, why]
 
     def halt(self) -> None:
         self._halted = True
@@ -121,19 +127,31 @@ def learn(settings: dict[str, Any]) -> None:
     is_over, state, _ = together.first_says(ray.get(log.ended.remote()) if is_first else None)
     if is_over:
         return
+    if is_first:
+        log.say.remote("here")
     training, feeds = ray.get(settings["training"][0])
     device = str(place)
     talk = _Talk(log) if is_first else _Silence()
-    training = replace(
-        training, device=device, feed=feeds(device), together=together, report=talk.report, save=talk.save, due=talk.due,
-        progress=talk.progress, note=talk.note, stop=talk.stop,
-    )  # fmt: skip
-    if is_first:
-        log.say.remote("begin", state, together.n, place.type)
     try:
+        training = replace(
+            training, device=device, feed=feeds(device), together=together, report=talk.report, save=talk.save,
+            due=talk.due, progress=talk.progress, note=talk.note, stop=talk.stop,
+        )  # fmt: skip
+        if is_first:
+            log.say.remote("begin", state, together.n, place.type)
         done = train_layers(training, state)
     except (ReheadError, *FINAL) as error:
         ray.get(log.end.remote(error=error))
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        if ray.get(log.failed.remote(together.rank, why)) >= SAME_FAULTS:
+            ended = ClusterError(
+                what=f"Training failed {SAME_FAULTS} times in the same way.",
+                why=why[:300],
+                fix="The last checkpoint is kept. Without --ray the traceback can be seen: --debug.",
+            )
+            ray.get(log.end.remote(error=ended))
         raise
     if is_first:
         ray.get(log.end.remote(done))
@@ -228,11 +246,11 @@ def train(
         if has_begun:
             ray.get(fitting)  # raises what Ray says
             assert is_over
-        elif state is None:
+        elif state is None or not state.history:
             raise ClusterError(
                 what="Training was to end before the cluster had begun with it.",
                 why=f"It waited for {room.about}.",
-                fix="Look at what the cluster does with `ray status`, or leave --ray out.",
+                fix="Look at what the cluster does with `ray status`; go on with --resume, or leave --ray out.",
             )
         assert state is not None
         end(training.model, state)
@@ -247,17 +265,18 @@ def _follow(fitting: Any, log: Any, room: Room, training: Training, begin: Calla
     """Passes on what is said until training is over. Whether it is: False where it was to end, and no process did so."""
     import ray
 
-    asked, ends, is_learning = time.monotonic(), math.inf, False
+    asked, ends, is_there = time.monotonic(), math.inf, False
     done: list[Any] = []
     while not done:
         done, _ = ray.wait([fitting], timeout=ASK_S)
-        for what in ray.get(log.taken.remote()):
-            is_learning = True
+        said = ray.get(log.taken.remote())
+        for what in said:
+            is_there = True
             _told(training, begin, *what)
-        if training.stop() and ends == math.inf:
+        if training.stop() and (ends == math.inf or said):
             log.halt.remote()
-            ends = time.monotonic() + (HALTED_S if is_learning else 0)
-        if not is_learning and time.monotonic() - asked > ROOM_S:
+            ends = time.monotonic() + (HALTED_S if is_there else 0)
+        if not is_there and time.monotonic() - asked > ROOM_S:
             training.note(f"The cluster has had no room for {room.about} yet; training waits for it")
             asked = math.inf
         if time.monotonic() > ends and not done:
@@ -266,6 +285,8 @@ def _follow(fitting: Any, log: Any, room: Room, training: Training, begin: Calla
 
 
 def _told(training: Training, begin: Callable[..., None], what: str, *facts: Any) -> None:
+    if what == "here":
+        return
     if what == "begin":
         state, n, kind = facts
         where = "" if kind == "cpu" else ", each on a GPU" if n > 1 else " on a GPU"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rehead.deeper import tune_layers
-from rehead.errors import BackboneError, EngineError, RecipeError, RunError, StoreError
+from rehead.errors import BackboneError, ClusterError, EngineError, RecipeError, RunError, StoreError
 from rehead.extraction import chosen_prefix
 from rehead.features.rate import seconds_to_decode
 from rehead.frozen import tune_head
@@ -131,7 +131,7 @@ class _Climb:
             self.job.progress.note(f"{name}: {recipe.course.epochs} epochs, {about}")
             begun = time.monotonic()
             solution = tune_layers(job, recipe, part)
-        except (BackboneError, EngineError, RecipeError, RunError, StoreError) as error:
+        except (BackboneError, ClusterError, EngineError, RecipeError, RunError, StoreError) as error:
             seconds = round(time.monotonic() - begun, 1)
             self.tell(Try(name=name, seconds=seconds, why=f"Failed, so {kept.name} is kept: {error.what}"))
             return None

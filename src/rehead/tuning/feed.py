@@ -163,7 +163,12 @@ def ahead(batches: Iterator[Pair], device: torch.device) -> Iterator[Pair]:
         return
     copying = torch.cuda.Stream(device)
     waiting: Pair | None = None
-    for pair in ordered_map(lambda _: _pinned(next(batches, None)), itertools.count(), workers=1, ahead=2):
+
+    def pinned(_: int) -> Pair | None:
+        with torch.cuda.device(device):  # of this thread
+            return _pinned(next(batches, None))
+
+    for pair in ordered_map(pinned, itertools.count(), workers=1, ahead=2):
         if pair is None:
             break
         with torch.cuda.stream(copying):

@@ -180,8 +180,10 @@ def _epoch(
             training.note(f"Stopped after {number + 1} of {n_batches} batches of epoch {epoch + 1}.")
             return lr, True
         if is_whole and is_due:  # gradients of half a step are not kept
-            read()
+            is_stopped = read()[0]
             training.save(sound(keep(training.model, names, stepper, average, state), lr))
+            if is_stopped:
+                return lr, True
     return lr, read()[0]
 
 
