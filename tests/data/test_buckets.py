@@ -251,6 +251,7 @@ def test_a_table_may_not_hold_a_secret(address: str, tmp_path: Path) -> None:
         ("s3://nowhere/photos", "there is no such bucket"),
         ("s3://photos/nothing", "There is nothing at s3://photos/nothing"),
         ("s3:/photos/zoo", "Write s3://photos/zoo"),
+        ("file:/photos/zoo", "Write file:///photos/zoo"),
         ("gopher://photos/zoo", "Nothing here reads gopher:// addresses"),
         ("s3://key:secret@photos/zoo", "holds a secret"),
         ("s3://photos[/zoo", "is no address"),

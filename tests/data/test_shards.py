@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import shutil
@@ -19,6 +20,7 @@ from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import SourceError, TooManyBad
 from rehead.features.cache import clear, other_bytes
+from rehead.progress import Silent
 
 Files = Sequence[tuple[str, bytes]]
 
@@ -93,6 +95,7 @@ def test_what_is_no_labelled_photo_is_told(photos: Path, tmp_path: Path) -> None
             ("deep/good.png", png), ("deep/good.cls", "caf\u00e9".encode()),
             ("good.png", png), ("good.cls", b"8"),
             ("alone.cls", b"7"),
+            ("latin.png", png), ("latin.cls", b"caf\xe9"),
         ],
     )  # fmt: skip
     opened = open_source(place, layout="webdataset", cache=tmp_path)
@@ -101,12 +104,42 @@ def test_what_is_no_labelled_photo_is_told(photos: Path, tmp_path: Path) -> None
     ]  # fmt: skip
     told = {skip.path: skip.reason for skip in opened.skipped}
     assert told.keys() == {
-        f"s.tar/{name}.png" for name in ("bare", "empty", "told", "odd", "nested", "IMG.2", "good")
+        f"s.tar/{name}.png" for name in ("bare", "empty", "told", "odd", "nested", "IMG.2", "good", "latin")
     } | {"s.tar/text.jpg"}
     assert "has no label" in told["s.tar/bare.png"]
+    assert told["s.tar/odd.png"] == "has a .json beside it that names no label"
     assert told["s.tar/empty.png"] == "is empty (0 bytes)"
     assert told["s.tar/text.jpg"] == "is not an image that can be read"
     assert "twice" in told["s.tar/good.png"]
+
+
+def test_the_files_of_a_sample_need_not_follow_each_other(photos: Path, tmp_path: Path) -> None:
+    made = samples(photos, SAYS["cls"])
+    files = [(f"./{name}", data) for sample in made for name, data in sorted(sample)]
+    apart = tar(tmp_path / "apart" / "0.tar", sorted(files, key=lambda file: (file[0].endswith("cls"), file[0][::-1])))
+    follow = tar(tmp_path / "follow" / "0.tar", files)
+    found = [open_source(place.parent, cache=tmp_path) for place in (apart, follow)]
+    assert {(row.path, row.label, found[0].digest(row)) for row in found[0].rows} == {
+        (row.path, row.label, found[1].digest(row)) for row in found[1].rows
+    }
+    assert len(found[0].rows) == 40
+
+
+def test_what_may_lie_beside_shards(photos: Path, tmp_path: Path) -> None:
+    place = sharded(tmp_path / "zoo", samples(photos, SAYS["txt"]), ["0.tar", "1.tar"])
+    (place / "README").write_text("shards")
+    (place / "0.idx").write_text("0")
+    assert open_source(place, cache=tmp_path).layout == "webdataset"
+    (place / "stray.jpg").write_bytes((photos / "red" / "0.png").read_bytes())
+    with pytest.raises(SourceError, match="--layout webdataset reads these alone"):
+        open_source(place, cache=tmp_path)
+    packed = tmp_path / "packed" / "0.tar"
+    packed.parent.mkdir()
+    packed.write_bytes(gzip.compress((place / "0.tar").read_bytes()))
+    with pytest.raises(TooManyBad, match="compressed, which shards may not be"):
+        open_source(packed.parent, cache=tmp_path)
+    with pytest.raises(SourceError, match="is no shard"):
+        open_source(packed.rename(tmp_path / "0.tar.gz"), layout="webdataset", cache=tmp_path)
 
 
 def test_names_of_shards_tell_sides(photos: Path, tmp_path: Path) -> None:
@@ -206,6 +239,18 @@ def test_names_of_classes_may_stand_twice_and_be_no_utf8(photos: Path, tmp_path:
     place = sharded(tmp_path / "zoo", samples(photos, SAYS["cls"]), ["0.tar"])
     (place / "classnames.txt").write_bytes(b"\xef\xbb\xbfcr\xffne\ncr\xffne\n")
     assert {row.label for row in open_source(place, cache=tmp_path).rows} == {"cr\ufffdne (0)", "cr\ufffdne (1)"}
+    (place / "classnames.txt").write_text("crane\n")
+    told = Told()
+    assert {row.label for row in open_source(place, cache=tmp_path, progress=told).rows} == {"0", "1"}
+    assert "classnames.txt is left out" in told.notes[0]
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def test_a_header_that_claims_very_much_is_not_believed(photos: Path, tmp_path: Path) -> None:

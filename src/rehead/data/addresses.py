@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -48,6 +50,7 @@ KEYS = {
 }
 ENDPOINTS = {"s3": "AWS_ENDPOINT_URL"}
 FETCHED_AT_ONCE = 4 << 20  # bytes
+REFUSED_S = 30.0  # for which a store that could not be had is not asked again
 LISTS, LEVELS, CROWDED = (
     16,
     2,
@@ -56,13 +59,22 @@ LISTS, LEVELS, CROWDED = (
 WEB = ("http", "https")  # where a question belongs to what is asked for
 PART, PLACE = "part+", "#bytes="  # before the address of a file, and behind it, where some of its bytes are meant
 SIGNED = re.compile(
-    r"(^|&)(x-amz-\w+|x-goog-\w+|awsaccesskeyid|signature|sig|\w*token|\w*secret\w*|\w*key)=", re.IGNORECASE
+    r"(^|&)(policy|key-pair-id|x-amz-\w+|x-goog-\w+|awsaccesskeyid|signature|sig|\w*token|\w*secret\w*|\w*key)=",
+    re.IGNORECASE,
 )
 
 
 def is_address(source: object) -> bool:
     """Whether a source is named by an address such as s3://bucket/photos."""
     return isinstance(source, str) and ADDRESS.match(source) is not None
+
+
+def mended(name: str) -> str:
+    """The address that a name with a stroke too few was meant for: s3:/photos, file:/photos; "" for any other."""
+    found = re.fullmatch(r"([a-z][a-z0-9+.-]+):/?([^/].*)", name, re.IGNORECASE) if os.sep == "/" else None
+    if found is None:
+        return ""
+    return f"file:///{found[2]}" if found[1].lower() == "file" else f"{found[1]}://{found[2]}"
 
 
 def local_path(address: str) -> Path | None:
@@ -110,7 +122,8 @@ def holds_secret(address: str) -> bool:
     """Whether a password or a signature is part of it; of what is no address, whether it may be."""
     try:
         parts = urlsplit(address.replace("#", "%23"))
-        return bool(parts.password) or SIGNED.search(parts.query) is not None
+        is_token = bool(parts.username) and parts.scheme.lower() in WEB  # elsewhere it is a name, such as anonymous
+        return bool(parts.password) or is_token or SIGNED.search(parts.query) is not None
     except ValueError:
         return SIGNED.search(address.partition("?")[2]) is not None
 
@@ -171,7 +184,7 @@ def photo_at(address: str) -> bytes:
     except PhotoError:
         raise
     except ReheadError as error:
-        raise PhotoError(what=f"cannot be read: {error.what}") from error
+        raise PhotoError(what=f"cannot be read: {error.what} {error.fix}".rstrip()) from error
 
 
 @contextlib.contextmanager
@@ -244,6 +257,10 @@ def _stamp(found: Any) -> Stamp | None:
 
 def _store_of(address: str) -> tuple[Any, str]:
     """The file system of a file's address, and what it calls the file."""
+    if (here := local_path(address)) is not None:
+        from pyarrow.fs import LocalFileSystem
+
+        return LocalFileSystem(), str(here)
     parts = split(address)
     if parts.scheme.lower() in WEB:
         literal = parts.path.replace("%", "%25")  # a web server is asked for what is written
@@ -259,9 +276,24 @@ def store_at(base: str, path: str) -> tuple[Any, str]:
     return store, below.rstrip("/") if root else below.strip("/")
 
 
-@functools.cache
 def _opened(base: str) -> tuple[Any, str]:
-    """A file system by pyarrow or, of what that does not know, by fsspec. Raises SourceError, MissingExtra."""
+    """A file system by pyarrow or, of what that does not know, by fsspec. Raises SourceError, MissingExtra; what was said once
+    of a store that cannot be had is said again for a while, without asking it: else each photo of a table would wait for it."""
+    at, error = _refused.get(base, (0.0, None))
+    if error is not None and time.monotonic() - at < REFUSED_S:
+        raise error
+    try:
+        return _open(base)
+    except ReheadError as new:
+        _refused[base] = time.monotonic(), new
+        raise
+
+
+_refused: dict[str, tuple[float, ReheadError]] = {}
+
+
+@functools.cache
+def _open(base: str) -> tuple[Any, str]:
     try:
         import pyarrow
         from pyarrow import ArrowException

@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 
 from rehead.data.corrections import check_one_model
 from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, file_below, label_of, reader_below, short_name
-from rehead.data.shards import are_shards, read_shards
+from rehead.data.shards import are_shards, is_shard, read_shards
 from rehead.data.tables import find_manifest, read_manifest
 from rehead.data.walk import files_below
 from rehead.errors import SourceError, counted
@@ -86,6 +86,10 @@ def read_folder(source: str | Path, request: Request, layout: str = "auto") -> S
     name, reading = recognised(paths, request.classes) if layout == "auto" else (layout, _forced(layout, paths))
     if not reading.rows:
         raise _unrecognised(shown, paths, layout)
+    if n := sum(map(is_shard, paths)):
+        request.progress.note(
+            f"{counted(n, 'tar file')} beside the photos {'is' if n == 1 else 'are'} no photos, and left out"
+        )
     return Source(
         name=short_name(folder.resolve().name),
         layout=name,
@@ -296,6 +300,10 @@ def _unrecognised(folder: str, paths: Sequence[str], layout: str) -> SourceError
             fix=f"Leave --layout out, or pass --layout {fitting}.",
         )
     what = f"{folder} has no layout of labelled photos that is known here."
+    if n := sum(map(is_shard, paths)):
+        why += f"; {counted(n, 'shard')} of WebDataset may be among them: --layout webdataset reads these alone"
+    elif any(path.lower().endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")) for path in paths):
+        why += "; shards of WebDataset may not be compressed"
     if layout != "auto":
         what = f"{folder} does not have the layout {layout!r}."
     return SourceError(what=what, why=f"{why}; no label can be told from folders or names.", fix=EXAMPLES)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 from urllib.parse import quote, urlunsplit
 
-from rehead.data.addresses import is_address, local_path, refused, split, store_at
+from rehead.data.addresses import is_address, local_path, mended, refused, split, store_at
 from rehead.data.walk import is_leftover
 from rehead.durable import write_bytes
 from rehead.errors import MissingExtra, SourceError
@@ -30,6 +30,12 @@ class Folder(Protocol):
 def open_folder(address: str) -> Folder:
     """The folder at an address or a path. Raises SourceError where it cannot be listed, MissingExtra without pyarrow."""
     here = local_path(address) if is_address(address) else Path(address).expanduser()
+    if here is not None and not here.exists() and (meant := mended(address)):
+        raise SourceError(
+            what=f"There is no folder {address}.",
+            why="An address has two strokes behind its colon.",
+            fix=f"Write {meant} if that is meant.",
+        )
     if here is not None and here.is_file():
         raise SourceError(what=f"{here} is a file, not a folder.", fix="Name a folder.")
     folder: Folder = Here(here) if here is not None else There(address)

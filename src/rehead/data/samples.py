@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import IO, Any, cast
 
-from rehead.data.archives import BROKEN, MAX_HEADER, TAR_BLOCK
+from rehead.data.archives import BROKEN, COMPRESSED, MAX_HEADER, TAR_BLOCK
 from rehead.data.rows import label_of
 from rehead.pixels import is_image
 
@@ -47,7 +46,7 @@ class _Forward:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
-        self._held, self._start, self._at = b"", 0, 0
+        self._held, self._start, self._at, self.beginning = b"", 0, 0, b""
 
     def tell(self) -> int:
         return self._at
@@ -71,6 +70,7 @@ class _Forward:
                 new = self._stream.read(PIECE)
                 if not new:
                     break
+                self.beginning = self.beginning or new[:TAR_BLOCK]
                 tail = self._held[-TAR_BLOCK:]
                 self._start += len(self._held) - len(tail)
                 self._held = tail + new
@@ -82,19 +82,21 @@ class _Forward:
 
 @dataclass
 class _Sample:
-    """The files of one name. photo: all of it but the label. why: what is wrong with the photo. others: pictures that are none,
+    """The files of one name. photo: all of it but the label. why: what is wrong with the photo. says: by their endings the
+    labels that files beside it name, "" for none. others: pictures that are none,
     such as a mask beside it, or a link."""
 
     photo: Member | None = None
     why: str = ""
-    says: dict[str, bytes] = field(default_factory=dict)
+    says: dict[str, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
+    is_twice: bool = False
 
     def take(self, member: tarfile.TarInfo, ending: str, content: IO[bytes]) -> None:
         import blake3
 
         if ending in SAYS:
-            self.says[ending] = content.read(MOST_SAID)
+            self.says.setdefault(ending, _said(ending, content.read(MOST_SAID)))
         elif ending in PICTURES and self.photo is None:
             hasher, head = blake3.blake3(), b""
             while piece := content.read(PIECE):
@@ -103,6 +105,8 @@ class _Sample:
             if not is_image(head):
                 self.why = "is not an image that can be read" if head else "is empty (0 bytes)"
             self.photo = Member(member.name, member.offset_data, member.size, "", hasher.hexdigest())
+        elif self.photo is not None and member.name == self.photo.name:
+            self.is_twice = True
         elif ending.rpartition(".")[2] in PICTURES:
             self.others.append(member.name)
 
@@ -111,56 +115,65 @@ class _Sample:
             why = "is no file NAME.jpg of its own: a link, or a name with other dots"
             index.skipped += [(name, why) for name in self.others]
             return
-        label = "" if self.why else _label(self.says)
+        if self.is_twice:
+            index.skipped.append((self.photo.name, "stands twice in its shard: the first was taken"))
+        label = "" if self.why else next((self.says[ending] for ending in SAYS if self.says.get(ending)), "")
         if label:
             index.photos.append(replace(self.photo, label=label))
+        elif self.says and not self.why:
+            index.skipped.append((self.photo.name, f"has a .{next(iter(self.says))} beside it that names no label"))
         else:
             why = self.why or f"has no label: no .{', .'.join(SAYS[:-1])} or .{SAYS[-1]} beside it names one"
             index.skipped.append((self.photo.name, why))
 
 
 def indexed(stream: IO[bytes], first: bool = False) -> Index:
-    """What a shard holds. first: of its first sample alone, and of what it says no loose text."""
-    index, sample, key = Index(), _Sample(), ""
+    """What a shard holds. The files of a sample need not follow each other. first: of its first sample alone, and of what it
+    says no loose text."""
+    index, samples = Index(), dict[str, _Sample]()
     forward = _Forward(stream)
     try:
         with tarfile.open(fileobj=cast(Any, forward), mode="r:") as file:
             while (member := file.next()) is not None:
                 cast(Any, file).members.clear()  # else all of them stay in memory
-                if first and (member.offset > FAR_ENOUGH or index.photos or index.skipped):
-                    return index
+                if not (member.isreg() or member.islnk()):
+                    continue
                 folder, slash, name = member.name.rpartition("/")
                 stem, _, ending = name.partition(".")
-                if f"{folder}{slash}{stem}" != key:
-                    sample.into(index)
-                    sample, key = _Sample(), f"{folder}{slash}{stem}"
+                key = f"{folder}{slash}{stem}"
+                if first and samples and (member.offset > FAR_ENOUGH or key not in samples):
+                    break
+                sample = samples.setdefault(key, _Sample())
                 if member.islnk() or member.issparse():
                     sample.others.append(member.name)
-                elif member.isreg() and not (first and ending == "txt"):
+                elif not (first and ending == "txt"):
                     sample.take(member, ending.lower(), cast(IO[bytes], file.extractfile(member)))
-            block = forward.read(
-                TAR_BLOCK, file.offset
-            )  # zeros, where the shard has an end; else a header that is none
-            if len(block) < TAR_BLOCK or any(block):
+            block = b"" if first else forward.read(TAR_BLOCK, file.offset)
+            if not first and (
+                len(block) < TAR_BLOCK or any(block)
+            ):  # an end is zeros; else it is a header that is none
                 index.broken = "is damaged or cut off: what stood behind is lost"
     except OSError as error:
         index.broken = f"cannot be read to its end: {error.strerror or error}"
     except BROKEN as error:
-        index.broken = f"is truncated or broken: {error or type(error).__name__}"
-    if not index.broken or _label(sample.says):
+        why = f"{error or type(error).__name__}".rstrip(".")
+        index.broken = f"is truncated or broken: {why}"
+        if forward.beginning[:2] in COMPRESSED:
+            index.broken = "is compressed, which shards may not be: unpack it first"
+    for sample in samples.values():
         sample.into(index)
     return index
 
 
-def _label(says: Mapping[str, bytes]) -> str:
-    """What the files of a sample say that its photo shows, "" for nothing."""
-    for ending in SAYS:
-        text = says.get(ending, b"").decode("utf-8", "replace").strip()
-        if ending == "json" and text:
-            text = _field(text)
-        if text and len(text) <= LONGEST and "\n" not in text:
-            return label_of(text)
-    return ""
+def _said(ending: str, data: bytes) -> str:
+    """The label that a file beside a photo names, "" for none."""
+    try:
+        text = data.decode("utf-8").strip()
+    except UnicodeDecodeError:  # two names in another encoding could become one
+        return ""
+    if ending == "json" and text:
+        text = _field(text)
+    return label_of(text) if len(text) <= LONGEST and text.isprintable() else ""
 
 
 def _field(text: str) -> str:

@@ -29,21 +29,29 @@ from rehead.data.walk import files_below
 from rehead.durable import write_text
 from rehead.errors import PhotoError, ReheadError, SourceError, TooManyBad, counted
 from rehead.parallel import n_cores, ordered_map
+from rehead.progress import Progress
 
 NAME = re.compile(r"\.tar$", re.IGNORECASE)
-BESIDE = {
-    ".txt",
-    ".json",
-    ".md",
-    ".idx",
-    ".index",
-    ".csv",
-    ".tsv",
-    ".yaml",
-    ".yml",
-}  # endings of what may lie beside shards
+BESIDE = frozenset(  # endings of what may lie beside shards
+    [
+        ".txt",
+        ".json",
+        ".jsonl",
+        ".md",
+        ".idx",
+        ".index",
+        ".csv",
+        ".tsv",
+        ".yaml",
+        ".yml",
+        ".sha256",
+        ".md5",
+        ".log",
+        ".parquet",
+    ]
+)
 NAMES = "classnames.txt"  # beside shards: the names of classes 0, 1, ..., a line each
-INDEX, FORMAT = "shards", 2  # where indices are in the cache, a folder for each of shards; what they are written as
+INDEX, FORMAT = "shards", 3  # where indices are in the cache, a folder for each of shards; what they are written as
 
 
 def is_shard(name: str) -> bool:
@@ -53,8 +61,9 @@ def is_shard(name: str) -> bool:
 
 def are_shards(paths: Sequence[str]) -> bool:
     """Whether these files are shards, and perhaps some that tell of them: nothing that may be a photo."""
-    others = {PurePosixPath(path).suffix.lower() for path in paths if not is_shard(path)}
-    return others <= BESIDE and any(map(is_shard, paths))
+    others = (PurePosixPath(path) for path in paths if not is_shard(path))
+    may_be = (path.suffix.lower() in BESIDE or (not path.suffix and path.name.isupper()) for path in others)  # README
+    return any(map(is_shard, paths)) and all(may_be)
 
 
 def begins_like_one(stream: IO[bytes]) -> bool:
@@ -81,11 +90,8 @@ def read_shards(source: str | Path, request: Request, files: Mapping[str, Stamp 
         skipped += [Skip(f"{shard}/{name}", reason) for name, reason in index.skipped]
         for member in index.photos:
             path = f"{shard}/{member.name}"
-            if path in found:
-                skipped.append(Skip(path, "stands twice in its shard"))
-            else:
-                found[path] = member
-                rows.append(Row(path, member.label, side))
+            found[path] = member
+            rows.append(Row(path, member.label, side))
     if len(broken) > request.max_bad * len(place.shards):
         raise _too_many(place, broken)
     if not rows:
@@ -93,7 +99,7 @@ def read_shards(source: str | Path, request: Request, files: Mapping[str, Stamp 
     sides = {row.side for row in rows}
     if not (sides & {"valid", "test"} and sides & {"train", None}):  # a single side is no split
         rows = [replace(row, side=None) for row in rows]
-    rows = _named(rows, place.names())
+    rows = _named(rows, place.names(), request.progress)
 
     def shard_of(row: Row) -> str:
         return row.path[: -len(found[row.path].name) - 1]
@@ -254,13 +260,19 @@ def _side(shard: str) -> str | None:
     return next((SIDE_BY_NAME[word] for word in words if word in SIDE_BY_NAME), None)
 
 
-def _named(rows: list[Row], names: Sequence[str]) -> list[Row]:
-    """The rows with the names of classes in place of their numbers, where all are numbers of one."""
+def _named(rows: list[Row], names: Sequence[str], progress: Progress) -> list[Row]:
+    """The rows with the names of classes in place of their numbers, where all are numbers of one; else that is told."""
     names = [label_of(name) for name in names]
+    if not names:
+        return rows
     names = [
-        f"{name} ({n})" if names.count(name) > 1 else name for n, name in enumerate(names)
+        f"{name} ({n})" if name and names.count(name) > 1 else name for n, name in enumerate(names)
     ]  # ImageNet has two cranes
-    if not all(row.label.isdecimal() and int(row.label) < len(names) and names[int(row.label)] for row in rows):
+    fits = (row.label.isdecimal() and int(row.label) < len(names) and names[int(row.label)] for row in rows)
+    if not all(fits):
+        progress.note(
+            f"{NAMES} is left out: of its {len(names)} lines, the first of which names class 0, some class has none"
+        )
         return rows
     return [replace(row, label=names[int(row.label)]) for row in rows]
 
@@ -269,7 +281,7 @@ def _too_many(place: _Disk | _Bucket, broken: Sequence[Skip]) -> TooManyBad:
     error = TooManyBad(
         what=f"{len(broken)} of {counted(len(place.shards), 'shard')} in {place.shown} cannot be read to the end.",
         why="; ".join(f"{skip.path} {skip.reason}" for skip in broken[:3]) + ".",
-        fix="Copy them again, or allow more with --max-bad.",
+        fix="Mend what is said of them, or copy them again; or allow more with --max-bad.",
     )
     error.skips = broken
     return error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -17,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from rehead.data.addresses import fetched, is_address, local_path, open_address, split
+from rehead.data.addresses import fetched, is_address, local_path, mended, open_address, split
 from rehead.data.archives import archive_stem, is_archive, unpacked
 from rehead.data.buckets import read_bucket
 from rehead.data.far import Readers
@@ -137,11 +136,11 @@ def _open(source: object, layout: str, request: Request) -> Source:
             raise SourceError(what=f"The layout {layout!r} was asked for, but what was passed has {kind!r}.")
         return LAYOUTS[kind](source, request)
     if not path.exists():
-        if (almost := re.match(r"([a-z][a-z0-9+.-]+):/?([^/].*)", str(source), re.IGNORECASE)) and os.sep == "/":
+        if meant := mended(str(source)):
             raise SourceError(
                 what=f"There is no folder {source}.",
                 why="An address has two strokes behind its colon.",
-                fix=f"Write {almost[1]}://{almost[2]} if that is meant.",
+                fix=f"Write {meant} if that is meant.",
             )
         return read_folder(path, request)  # which says so
     if path.is_dir():
@@ -154,6 +153,7 @@ def _open(source: object, layout: str, request: Request) -> Source:
     if _is_one_shard(path.name, layout, lambda: path.open("rb")):
         return read_shards(path, request)
     if is_archive(path):
+        _check_shard(str(path), layout)
         return read_archive(path, request, "auto" if layout == "archive" else layout)
     if layout in ("manifest", "archive"):
         return LAYOUTS[layout](path, request)
@@ -172,6 +172,7 @@ def _open_address(address: str, layout: str, request: Request) -> Source:
         _check_layout(address, "a file", layout, OF_FILES)
         if _is_one_shard(name.name, layout, lambda: open_address(address)):
             return read_shards(address, request)
+        _check_shard(address, layout)
         with fetched(address, request) as path:
             return read_archive(path, request, "auto" if layout == "archive" else layout, shown=address)
     return read_bucket(address, request, layout)
@@ -184,6 +185,15 @@ def _is_one_shard(name: str, layout: str, opened: Callable[[], Any]) -> bool:
     with contextlib.suppress(OSError, ReheadError), opened() as stream:
         return begins_like_one(stream)
     return False
+
+
+def _check_shard(name: str, layout: str) -> None:
+    if layout == "webdataset":
+        raise SourceError(
+            what=f"{name} is no shard.",
+            why="A photo is read from its place, so a shard is a .tar that is not compressed.",
+            fix="Unpack it (gunzip), and name the .tar, or a folder of them.",
+        )
 
 
 def _check_layout(path: Path | str, kind: str, layout: str, possible: tuple[str, ...]) -> None:
