@@ -64,7 +64,7 @@ def apply_plan(
     if opened.root is None:
         raise SourceError(
             what=f"The photos of {opened.name} are no files that a manifest could name.",
-            fix="Bring them into a folder, each class in one of its own, and name that: of shards, an unpacked copy.",
+            fix="Unpack the archive into a folder, and name that; photos of shards into a folder for each class.",
         )
     catalog = scan(opened, seed=0, valid_fraction=0.2, progress=progress, cache=place, is_learned=False)
     photos = {photo.path: photo for photo in (*catalog.photos, *(p for group in catalog.same for p in group))}
