@@ -748,3 +748,16 @@ def test_corrections_of_several_models_are_not_taken_for_classes(tmp_path: Path)
         open_source(tmp_path / "feedback", cache=tmp_path)
     assert f"rehead tune {tmp_path / 'feedback' / 'pets'}" in error.value.fix
     assert len(open_source(tmp_path / "feedback" / "pets", cache=tmp_path).rows) == 4
+
+
+def test_a_run_among_the_photos_is_left_out(tmp_path: Path) -> None:
+    photos = fill(tmp_path / "photos", "cat/1.jpg", "dog/1.jpg", "runs/a/recipe.toml", "runs/a/bundle/neighbours.jpg")
+    (photos / "runs" / "a" / "catalog.csv").write_text("path,label\n../../cat/1.jpg,cat\n")
+    (photos / "b").mkdir()
+    (photos / "b" / "recipe.toml").write_text("")
+    (photos / "b" / "catalog.csv").write_text("path,label\ngone.jpg,cat\n")
+    source = opened(photos, tmp_path)
+    assert [row.path for row in source.rows] == ["cat/1.jpg", "dog/1.jpg"]
+    assert [(skip.path, skip.reason) for skip in source.skipped] == [
+        ("b", "is a run of rehead"), ("runs/a", "is a run of rehead")
+    ]  # fmt: skip

@@ -41,6 +41,7 @@ CAMERA_NAMES = {
 }
 NUMBERED_SIDE = re.compile(rf"({'|'.join(SIDE_BY_NAME)})\d*", re.IGNORECASE)  # Kaggle's test1
 TRAILING_NUMBER = re.compile(r"[\s_\-(]*\d+\)?$")
+RUN = "recipe.toml"  # which a folder has that is a run: what it holds are no photos of its own
 LISTED_AT_ONCE = 1000  # files between two steps of the progress display
 MIN_OF_A_NAME = 2  # names that stand once each are no classes
 
@@ -204,7 +205,9 @@ def _listed(folder: Path, skipped: list[Skip], request: Request) -> list[str]:
         paths.append(path)
         if len(paths) % LISTED_AT_ONCE == 0:
             request.progress.advance(LISTED_AT_ONCE)
-    return paths
+    runs = {place for path in paths for place, _, name in [path.rpartition("/")] if place and name == RUN}
+    skipped += [Skip(run, "is a run of rehead") for run in sorted(runs)]
+    return [path for path in paths if not runs or not any(path.startswith(f"{run}/") for run in runs)]
 
 
 def _fits(classes: frozenset[str], reading: Reading) -> bool:
