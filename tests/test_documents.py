@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.request
 from collections.abc import Callable
@@ -60,6 +62,13 @@ def desk(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ages = [f"{row.partition(',')[0]},{20 + i}" for i, row in enumerate(rows)]
     (tmp_path / "ages.csv").write_text("\n".join(["path,label", *ages]))
     shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "photos")
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "train-0000.tar", "w") as shard:
+        for number, path in enumerate(sorted((tmp_path / "photos").glob("*/*"))):
+            shard.add(path, f"{number:06d}{path.suffix}")
+            label = tarfile.TarInfo(f"{number:06d}.cls")
+            label.size = len(path.parent.name)
+            shard.addfile(label, io.BytesIO(path.parent.name.encode()))
     weights = dict(timm.create_model("resnet18").state_dict())
     save_file(weights, tmp_path / "resnet18.safetensors")
     torch.save(weights, tmp_path / "resnet18.pth")
@@ -108,7 +117,7 @@ def test_nothing_that_the_documents_show_is_missing_from_the_test() -> None:
     made = "dogscats photos later_photos new_photos more_photos new data train holiday/*.jpg cat.0.jpg named.csv photos.csv"
     known = {
         *made.split(),
-        *["photos.zip", "plan.csv", "ages.csv", "resnet18.safetensors", "up_to_layer3.safetensors", "m.pth"],
+        *["shards", "photos.zip", "plan.csv", "ages.csv", "resnet18.safetensors", "up_to_layer3.safetensors", "m.pth"],
     }
     known |= {"efficientnet_lite0,resnet18=resnet18.pth", "colleague/bundle"}
     for command in shown():
