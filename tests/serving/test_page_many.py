@@ -25,8 +25,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def service(made: Path) -> Iterator[Here]:
-    """One that takes 12 photos at a time, where the page sends 24."""
-    with here({"colours": made}, limits=Limits(queue=12)) as running:
+    """One with room for one request of the page, which sends three at a time: it is busy, however slow the page is."""
+    with here({"colours": made}, limits=Limits(queue=8)) as running:
         yield running
 
 
