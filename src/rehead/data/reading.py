@@ -21,8 +21,8 @@ from rehead.data import far
 from rehead.data.addresses import read_address
 from rehead.data.folders import PICTURE_NAMES
 from rehead.data.known import Look, open_known, stamp_of
-from rehead.data.rows import Row, Skip, Source, Stamp
-from rehead.errors import PhotoError, ReheadError
+from rehead.data.rows import Row, Skip, Source, Stamp, bounded
+from rehead.errors import PhotoError, ReheadError, SourceError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import is_image
 from rehead.progress import Progress
@@ -46,7 +46,8 @@ def photos_of(
 ) -> list[tuple[Row, bytes]]:
     """The rows that are photos, with their digests; others are added to `source.skipped` when somebody would miss them.
 
-    besides: what else is wanted of photos; it is taken of those that have an address and are read.
+    besides: what else is wanted of photos; it is taken of those that have an address and are read. Raises SourceError where
+    there are none.
     """
     progress.phase("Reading", len(source.rows), "files")
     named = source.layout not in ("folders", "split", "flat")  # a list of photos says of each that it is one
@@ -70,6 +71,8 @@ def photos_of(
         progress.advance(len(rows))
     if besides:
         besides.keep(seen)
+    if not found:
+        raise _nothing(source)
     return found
 
 
@@ -204,3 +207,12 @@ def identified_at(
             return None
 
     return list(ordered_map(one, rows, workers=far.AT_ONCE, ahead=2 * far.AT_ONCE))
+
+
+def _nothing(source: Source) -> SourceError:
+    reasons = "; ".join(f"{bounded(skip.path)} {skip.reason}" for skip in source.skipped[:3])
+    return SourceError(
+        what=f"{source.name} has no photo that can be read.",
+        why=reasons or f"{len(source.rows)} files were looked at, none of them an image.",
+        fix="Pass a folder with one folder of photos for each class.",
+    )

@@ -44,7 +44,7 @@ def scan(
     address, in place of this one. besides: what else is wanted of photos that have an address, see `far.Besides`.
     Raises SourceError when nothing can be read and SplitError when no honest split can be made.
     """
-    found = _identified(source, progress or Silent(), cache, readers, besides)
+    found = photos_of(source, progress or Silent(), cache, readers, besides)
     kind = task_of((row.label for row, _ in found), source.layout) if task == "auto" else cast(Task, task)
     found = _labelled(source, found, kind)
     ours = not any(row.side for row, _ in found)
@@ -59,24 +59,11 @@ def scan_held_out(source: Source, progress: Progress | None = None, task: Task =
     fix = "The bundle gives a number: verify it on a table path,label whose labels are numbers." * (
         task == "regression"
     )
-    found = _labelled(source, _identified(source, progress or Silent()), task, fix)
+    found = _labelled(source, photos_of(source, progress or Silent()), task, fix)
     has_sides = any(row.side in HELD_OUT_SIDES for row, _ in found)
     wanted = [(row, digest) for row, digest in found if not has_sides or row.side in HELD_OUT_SIDES]
     photos = [Photo(row.path, row.label, "test", digest, row.group) for row, digest in wanted]
     return replace(_catalog(source, photos, wanted, ours=False, task=task), leaks=())
-
-
-def _identified(
-    source: Source,
-    progress: Progress,
-    cache: Path | None = None,
-    readers: far.Readers | None = None,
-    besides: far.Besides | None = None,
-) -> list[tuple[Row, bytes]]:
-    """The rows that are photos, with their digests. Raises SourceError where there are none."""
-    if found := photos_of(source, progress, cache, readers, besides):
-        return found
-    raise _nothing(source)
 
 
 def _labelled(source: Source, found: list[tuple[Row, bytes]], task: Task, fix: str = "") -> list[tuple[Row, bytes]]:
@@ -168,12 +155,3 @@ def _same(photos: list[Photo]) -> tuple[tuple[Photo, ...], ...]:
     for photo in photos:
         groups[photo.digest].append(photo)
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
-
-
-def _nothing(source: Source) -> SourceError:
-    reasons = "; ".join(f"{bounded(skip.path)} {skip.reason}" for skip in source.skipped[:3])
-    return SourceError(
-        what=f"{source.name} has no photo that can be read.",
-        why=reasons or f"{len(source.rows)} files were looked at, none of them an image.",
-        fix="Pass a folder with one folder of photos for each class.",
-    )
