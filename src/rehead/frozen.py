@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ from rehead.auditing.ties import tied
 from rehead.exporting.agreement import in_batches
 from rehead.extraction import chosen_prefix, extract_missing, folds_of, in_store, job_order, open_store, photos_there
 from rehead.features.engines import OnnxEngine, Prefix, direction_kept
-from rehead.job import Job
+from rehead.job import Job, trained_dense
 from rehead.solution import Solution
 from rehead.tuning.familiar import bank_rows, far, fit_familiar
 from rehead.tuning.kept_axes import NAME as AXES
@@ -41,8 +43,9 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
         labels, folds = catalog.labels(train), folds_of(catalog, train, recipe)
         device = job.device(recipe.device)
         fitted = fit_task(
-            catalog.task, features, labels, catalog.n_outputs, folds, recipe, device, progress, store.folder / AXES
-        )
+            catalog.task, features, labels, catalog.n_outputs, folds, recipe, device, progress, store.folder / AXES,
+            by=partial(trained_dense, job, recipe.device),
+        )  # fmt: skip
         familiar = fit_familiar(features, seed=recipe.seed)
         job.clock.lap("solve")
 

@@ -18,7 +18,7 @@ from rehead.activations import Extracted, feed_of, slices
 from rehead.bundle import Head
 from rehead.errors import BackboneError
 from rehead.extraction import chosen_prefix, extract_missing, folds_of, job_order, open_store
-from rehead.job import Job
+from rehead.job import Job, trained_dense
 from rehead.nets.card import Card, with_fit
 from rehead.tuning.grow import grown, takes
 from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in, names_in
@@ -144,7 +144,8 @@ def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:
         labels, folds = feed.labels[: len(ground.train)], folds_of(catalog, ground.train, recipe)
         if not hidden:
             return first_head(task, pooled, labels, n_outputs, folds, recipe)
-        fitted = fit_task(task, pooled, labels, n_outputs, folds, recipe, device, ground.job.progress)
+        by = partial(trained_dense, ground.job, recipe.device)
+        fitted = fit_task(task, pooled, labels, n_outputs, folds, recipe, device, ground.job.progress, by=by)
         return fitted.head, fitted.note
     width = logits_of(body, feed, np.arange(1), device).shape[1]
     module = mlp_module(width, hidden, n_outputs, recipe.activation, seed=recipe.seed)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from rehead.data.catalog import Catalog
 from rehead.data.far import Readers
+from rehead.errors import ClusterError
 from rehead.features.engines import Engine, Prefix, resolve
 from rehead.features.extract import Compute
 from rehead.features.shared import Shared
@@ -49,6 +51,11 @@ class Machines(Readers, Protocol):
         begin from, each time they do."""
 
 
+WORTH_BEGINNING = (
+    5e12  # multiplications of a training: two minutes of two cores, beside which a cluster's 20 s are little
+)
+
+
 @dataclass(frozen=True)
 class Job:
     """cache: the folder of exported networks and features. clock: of the whole job. stop: whether somebody asked the job to
@@ -82,3 +89,24 @@ class Job:
     def titled(self, title: str) -> Job:
         """The same, where what is told begins with a title."""
         return replace(self, progress=Titled(title, self.progress))
+
+
+def trained_dense(job: Job, device: str, training: Training) -> State:
+    """`train_layers` for dense layers on features, by the job's machines where that is worth their beginning and they have what
+    it takes. device: that of the recipe."""
+    from rehead.tuning.train import train_layers
+
+    n_weights = sum(parameter.numel() for parameter in training.model.parameters())
+    if job.machines is None or 3 * n_weights * len(training.learn) * training.course.epochs < WORTH_BEGINNING:
+        return train_layers(training)
+    try:
+        job.machines.check(device, with_torch=True)
+    except ClusterError as error:
+        job.progress.note(f"The head learns here: {error.what}")
+        return train_layers(training)
+    return job.machines.train(training, None, partial(_as_it_is, training.feed), lambda _: None, device)
+
+
+def _as_it_is(feed: Feed, _: str) -> Feed:
+    """Features are the same for every device."""
+    return feed

@@ -22,7 +22,7 @@ from PIL import Image
 from ray.cluster_utils import Cluster
 
 import rehead
-from rehead import ground
+from rehead import ground, job
 from rehead.auditing import kept
 from rehead.cluster import computing, pool, training
 from rehead.cluster.connection import connected
@@ -55,6 +55,12 @@ class Watching(Silent):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def status(self, text: str) -> None:
+        """Acts once a line begins as the phase is called, if that is what was waited for."""
+        if text.startswith(self._phase) and self._left > 0:
+            self._left = 0
+            self._act()
 
     def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
         self._counts = name == self._phase
@@ -172,6 +178,19 @@ def learning_node_killed(cluster: Cluster, photos: Path, **where: Any) -> dict[s
     return {**found, "notes": watching.notes}
 
 
+def dense(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    """Dense layers on features learn on both nodes, and one process of theirs dies after two epochs, if it is to."""
+
+    def kill() -> None:
+        [*_, last] = [process for process in psutil.Process().children(recursive=True) if _learns(process)]
+        last.kill()
+
+    job.WORTH_BEGINNING = 0
+    watching = Watching(1, kill if "KILL" in os.environ else lambda: None, "MLP epoch 2 of")
+    found = told(rehead.tune(photos, ray=cluster.address, progress=watching, **LEARNS, **where))
+    return {**found, "notes": watching.notes}
+
+
 def deadly(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
     """A row on which the process that looks at it ends each time."""
     with connected(cluster.address) as found:
@@ -227,6 +246,7 @@ SCENARIOS = {
     "defect": defect,
     "by_torch": by_torch,
     "deadly": deadly,
+    "dense": dense,
     "without_room": without_room,
     "learns": learns,
     "learner_killed": learner_killed,

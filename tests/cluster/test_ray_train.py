@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import make_photos
+from safetensors.numpy import load_file
 from test_ray import copied, on_nodes
 
 import rehead
@@ -59,6 +61,21 @@ def test_what_was_learned_is_kept_when_a_process_or_its_node_dies(
     assert len(begun) > 1, told["notes"]
     assert (begun[-1] == "One process learns") == (scenario == "learning_node_killed")
     same(tmp_path / "run", tmp_path / "alone")
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_head_of_dense_layers_learns_on_nodes_what_it_learns_on_one_machine(
+    dies: bool, photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    settings = {"head": "mlp:2000,500", "epochs": 12, "batch_size": 4, "lr": 1e-4, "report": False}
+    alone = rehead.tune(photos, cache=copied(cache, tmp_path / "own"), out=tmp_path / "alone", **settings)
+    how = {"LEARNS": json.dumps(settings)} | ({"KILL": "1"} if dies else {})
+    told = on_nodes("dense", photos, cache, tmp_path, **how)
+    assert told["notes"].count("2 processes learn together") == 1 + dies, told["notes"]
+    assert alone.head_note in (tmp_path / "run" / "run.json").read_text()
+    heads = [load_file(tmp_path / run / "bundle" / "head.safetensors") for run in ("run", "alone")]
+    for name, wanted in heads[1].items():  # of features that hardly vary in drawn photos, weights are in the thousands
+        np.testing.assert_allclose(heads[0][name], wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
 
 
 def test_all_layers_learn_from_photos_that_nodes_read(photos: Path, cache: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from rehead.bundle import Head
 from rehead.progress import Progress, Silent
 from rehead.tuning.recipe import LR, Recipe, hidden_widths
 from rehead.tuning.solve import cross_validated, solve_linear, solve_prototype
+
+if TYPE_CHECKING:
+    from rehead.tuning.mlp import By
 
 
 @dataclass(frozen=True)
@@ -61,19 +64,20 @@ def fit_head(
     device: str = "cpu",
     progress: Progress | None = None,
     axes_in: Path | None = None,
+    by: By | None = None,
 ) -> Fitted:
     """The head, and how it was found. features: (n, width). folds: (n,), see `split.fold_numbers`. axes_in: as in
-    `solve_linear`."""
+    `solve_linear`. by: who trains an MLP, None for this process; those that only folds ask for it trains anyway."""
     progress = progress or Silent()
     if recipe.head != "auto":
-        return _fit(recipe.head, features, labels, n_classes, folds, recipe, device, progress, axes_in)
+        return _fit(recipe.head, features, labels, n_classes, folds, recipe, device, progress, axes_in, by)
     scores = {}
     for candidate in CANDIDATES:
         fit = functools.partial(_refit, candidate, n_classes, recipe, device, progress)
         scores[candidate] = _accuracy(features, labels, n_classes, folds, fit)
         progress.note(f"Head {candidate}: {scores[candidate]:.1%} right by {recipe.folds}-fold on the training side")
     best = max(scores, key=lambda name: scores[name])  # the first, and simplest, of equals
-    fitted = _fit(best, features, labels, n_classes, folds, recipe, device, progress)
+    fitted = _fit(best, features, labels, n_classes, folds, recipe, device, progress, by=by)
     return replace(fitted, note=f"{fitted.note}; the best of {', '.join(CANDIDATES)} by {recipe.folds}-fold")
 
 
@@ -114,6 +118,7 @@ def _fit(
     device: str,
     progress: Progress,
     axes_in: Path | None = None,
+    by: By | None = None,
 ) -> Fitted:
     if name == "linear":
         solved = solve_linear(x, y, n_classes, folds=folds, class_weight=recipe.class_weight, axes_in=axes_in)
@@ -130,7 +135,7 @@ def _fit(
     from rehead.tuning.mlp import train_mlp
 
     head, note, watch = train_mlp(
-        x, y, n_classes, hidden=hidden_widths(name), device=device, progress=progress, **mlp_settings(recipe)
+        x, y, n_classes, hidden=hidden_widths(name), device=device, progress=progress, by=by, **mlp_settings(recipe)
     )
     return Fitted(head, note, apart=Apart(watch, head.logits(x[watch])) if len(watch) else None)
 

@@ -1,34 +1,63 @@
-"""The MLP head: dense layers trained on stored pooled features, with Adam on the loss of what is learned."""
+"""The MLP head: dense layers trained on stored pooled features, with Adam on the loss of what is learned.
+
+The steps are `train.py`'s, so they may be taken here, or by several processes that share every batch.
+"""
 
 from __future__ import annotations
 
-import copy
-import itertools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from rehead.bundle import Activation, Head
 from rehead.bundle_facts import Task
 from rehead.data.split import seed_for
 from rehead.nets.heads import head_from_module, mlp_module
 from rehead.progress import Progress
-from rehead.tuning.losses import loss_of, weights_of
-from rehead.tuning.lr_range import RangeTest, range_lines, range_test
-from rehead.tuning.recipe import AUTO
+from rehead.tuning.convex import Axes, standard
+from rehead.tuning.course import Course
+from rehead.tuning.feed import Pair
+from rehead.tuning.lr_range import range_lines
+from rehead.tuning.range_test import find_rate
+from rehead.tuning.recipe import AUTO, LR
 from rehead.tuning.scale import Scale
+from rehead.tuning.state import State
+from rehead.tuning.train import Training, train_layers
+
+By: TypeAlias = Callable[[Training], State]  # who takes the steps: `train_layers`, or something that does the same
 
 STOP_SHARE = 0.1  # of the training photos decide when to stop; the held-out side is never looked at
 PATIENCE = 8  # epochs without a better loss on that slice
 MIN_SLICE = 10  # photos; with fewer, all epochs are run on all photos
 
 
+class FeatureFeed:
+    """Features (n, width) as an MLP takes them, standardised as they are taken: of many that lie on a disk no more than a
+    batch is in memory. labels: (n,) or (n, k)."""
+
+    def __init__(self, features: NDArray[np.floating[Any]], labels: NDArray[Any], axes: Axes) -> None:
+        self.labels, self._features, self._axes = labels, features, axes
+
+    def batches(self, order: NDArray[np.int64], epoch: int, size: int, first: int) -> Iterator[Pair]:
+        del epoch
+        for start in range(first * size, len(order), size):
+            chosen = order[start : start + size]
+            yield self._of(chosen), torch.from_numpy(self.labels[chosen])
+
+    def plain(self, positions: NDArray[np.int64], size: int) -> Iterator[torch.Tensor]:
+        for start in range(0, len(positions), size):
+            yield self._of(positions[start : start + size])
+
+    def _of(self, chosen: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(self._axes.standardised(self._features[chosen]))
+
+
 def train_mlp(
-    features: NDArray[np.float32],
+    features: NDArray[np.floating[Any]],
     labels: NDArray[Any],
     n_classes: int,
     *,
@@ -42,83 +71,66 @@ def train_mlp(
     device: str,
     progress: Progress,
     task: Task = "classification",
+    by: By | None = None,
 ) -> tuple[Head, str, NDArray[np.int64]]:
     """A head of dense layers `hidden` wide, a few words on it, and the photos that said which epoch is kept (none where all
     were learned from). features: (n, width).
 
     labels: what is learned, see `data/targets.py`. n_classes: outputs of the head, 1 for a number. lr: a rate, or "auto"
     for one that a range test finds. Features and numbers are standardised; the head that comes back takes features as
-    they are, and gives numbers as they are.
+    they are, and gives numbers as they are. by: who takes the steps, None for this process.
     """
     scale_back = Scale.of(labels) if task == "regression" else None
     labels = scale_back.standardised(labels) if scale_back else labels
-    mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-    scale = np.where(scale > 1e-6, scale, 1.0)
-    x = torch.from_numpy(((features - mean) / scale).astype(np.float32)).to(device)
-    y = torch.from_numpy(labels).to(device)
-    learn, watch = _slices(labels if task == "classification" else np.zeros(len(labels)), seed, device)
-    module = mlp_module(features.shape[1], hidden, n_classes, activation, seed=seed_for(seed, "mlp")).to(device)
+    axes = standard(features)
+    learn, watch = _slices(labels if task == "classification" else np.zeros(len(labels)), seed)
+    module = mlp_module(features.shape[1], hidden, n_classes, activation, seed=seed_for(seed, "mlp"))
     if scale_back:  # begin at the mean: what few photos do not say would stay as random as the first weights
         torch.nn.init.zeros_(module[-1].weight)
-    weights = weights_of(task, labels, n_classes, class_weight, device)
+
+    def report(facts: dict[str, Any]) -> None:
+        loss = facts.get("watch_loss", facts["loss"])
+        progress.status(f"MLP epoch {facts['epoch']} of {epochs}, loss {loss:.3f}")
+
+    training = Training(
+        model=module,
+        groups=[list(module.parameters())],
+        feed=FeatureFeed(features, labels, axes),
+        course=_course(epochs, batch_size, LR if lr == AUTO else float(lr), class_weight, seed),
+        learn=learn,
+        watch=watch,
+        n_classes=n_classes,
+        task=task,
+        device=device,
+        report=report,
+        save=lambda _: None,
+        due=lambda: False,
+        progress=lambda *_: None,
+        note=progress.note,
+    )
     if lr == AUTO:
-        test = _range_test(module, (x, y), learn, lambda z, t: loss_of(task, z, t, weights), batch_size, seed)
+        test = find_rate(training, lambda _: None)
         for line in range_lines(test):
             progress.note(line)
-        lr = test.lr
-    optimizer = torch.optim.Adam(module.parameters(), lr=float(lr))
-    best, best_loss, best_epoch, n_epochs = copy.deepcopy(module.state_dict()), float("inf"), 0, 0
-    for epoch in range(1, epochs + 1):
-        n_epochs = epoch
-        module.train()
-        for batch in _shuffled(learn, batch_size, seed_for(seed, "shuffle", epoch)):
-            optimizer.zero_grad(set_to_none=True)
-            loss_of(task, module(x[batch]), y[batch], weights).backward()
-            optimizer.step()
-        module.eval()
-        with torch.inference_mode():
-            loss = float(loss_of(task, module(x[watch]), y[watch], weights))
-        progress.status(f"MLP epoch {epoch} of {epochs}, loss {loss:.3f}")
-        if loss < best_loss:
-            best, best_loss, best_epoch = copy.deepcopy(module.state_dict()), loss, epoch
-        elif epoch - best_epoch >= PATIENCE:
-            break
-    module.load_state_dict(best)
-    head = _on_raw(head_from_module(module.cpu(), "mlp", activation), mean, scale)
+        training = replace(training, course=replace(training.course, lr=test.lr))
+    state = (by or train_layers)(training)
+    head = _on_raw(head_from_module(module, "mlp", activation), axes)
     head = scale_back.on(head) if scale_back else head
+    kept = f"epoch {state.best_epoch} of {state.epoch} kept by a slice of the training side"
     widths = ", ".join(map(str, hidden))
-    note = f"mlp: {widths} hidden, Adam, epoch {best_epoch} of {n_epochs} kept by a slice of the training side"
-    apart = watch.cpu().numpy() if len(watch) < len(labels) else np.empty(0, np.int64)
-    return head, note, apart
+    note = f"mlp: {widths} hidden, Adam, {kept if len(watch) else f'{state.epoch} epochs'}"
+    return head, note, watch
 
 
-def _range_test(
-    module: nn.Module,
-    data: tuple[torch.Tensor, torch.Tensor],
-    learn: torch.Tensor,
-    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    batch_size: int,
-    seed: int,
-) -> RangeTest:
-    """Taken by a copy: the module stays as it is."""
-    twin, (x, y) = copy.deepcopy(module), data
-    optimizer = torch.optim.Adam(twin.parameters())
-    epochs = (_shuffled(learn, batch_size, seed_for(seed, "range", epoch)) for epoch in itertools.count())
-    batches = itertools.chain.from_iterable(epochs)
-
-    def try_rate(_number: int, rate: float) -> float:
-        batch = next(batches)
-        optimizer.param_groups[0]["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(twin(x[batch]), y[batch])
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
-
-    return range_test(try_rate, lambda _: None)
+def _course(epochs: int, batch_size: int, lr: float, class_weight: str | None, seed: int) -> Course:
+    return Course(
+        epochs=epochs, batch_size=batch_size, lr=lr, class_weight=class_weight, seed=seed, patience=PATIENCE, tolerance=0,
+        optimizer="adam", schedule="constant", weight_decay=0.0, layer_decay=1.0, label_smoothing=0.0, clip=None, accumulate=1,
+        average=None, norm="frozen", mixup=0.0, cutmix=0.0, erase=0.0, sampling="plain",
+    )  # fmt: skip
 
 
-def _slices(labels: NDArray[Any], seed: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _slices(labels: NDArray[Any], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Photos to learn from, and photos that decide when to stop, of every class that has enough."""
     order = np.random.default_rng(seed_for(seed, "slice")).permutation(len(labels))
     watched = []
@@ -126,21 +138,13 @@ def _slices(labels: NDArray[Any], seed: int, device: str) -> tuple[torch.Tensor,
         members = order[labels[order] == label]
         watched.append(members[: int(len(members) * STOP_SHARE)])
     watch = np.sort(np.concatenate(watched))
-    if len(watch) < MIN_SLICE:
-        everything = torch.arange(len(labels), device=device)
-        return everything, everything
-    learn = np.setdiff1d(np.arange(len(labels)), watch)
-    return torch.from_numpy(learn).to(device), torch.from_numpy(watch).to(device)
+    everything = np.arange(len(labels))
+    return (everything, watch[:0]) if len(watch) < MIN_SLICE else (np.setdiff1d(everything, watch), watch)
 
 
-def _shuffled(positions: torch.Tensor, batch_size: int, seed: int) -> list[torch.Tensor]:
-    order = torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed)).to(positions.device)
-    return list(positions[order].split(batch_size))
-
-
-def _on_raw(head: Head, mean: NDArray[np.float64], scale: NDArray[np.float64]) -> Head:
+def _on_raw(head: Head, axes: Axes) -> Head:
     """The head with the standardisation folded into its first layer."""
     weight, bias = head.layers[0]
-    folded = weight.astype(np.float64) / scale
-    first = (folded.astype(np.float32), (bias - folded @ mean).astype(np.float32))
+    folded = weight.astype(np.float64) * axes.scale
+    first = (folded.astype(np.float32), (bias - folded @ axes.mean.astype(np.float64)).astype(np.float32))
     return Head(head.kind, (first, *head.layers[1:]), head.activation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from rehead.tuning.labels import chosen_thresholds, solve_labels
 from rehead.tuning.recipe import AUTO, Recipe, hidden_widths
 from rehead.tuning.ridge import solve_quick_ridge, solve_ridge
 from rehead.tuning.solve import cross_validated, solve_linear, solve_quick
+
+if TYPE_CHECKING:
+    from rehead.tuning.mlp import By
 
 WORDS: dict[Task, str] = {
     "classification": "one class a photo",
@@ -56,13 +59,14 @@ def fit_task(
     device: str = "cpu",
     progress: Progress | None = None,
     axes_in: Path | None = None,
+    by: By | None = None,
 ) -> Fitted:
     """The head for these photos. features: (n, width). targets: see `data/targets.py`. folds: see `split.fold_numbers`.
-    axes_in: as in `solve_linear`."""
+    axes_in: as in `solve_linear`. by: as in `fit_head`."""
     if task == "classification":
-        return fit_head(features, targets, n_outputs, folds, recipe, device, progress, axes_in)
+        return fit_head(features, targets, n_outputs, folds, recipe, device, progress, axes_in, by)
     if hidden_widths(recipe.head):
-        return _mlp(task, features, targets, n_outputs, folds, recipe, device, progress or Silent())
+        return _mlp(task, features, targets, n_outputs, folds, recipe, device, progress or Silent(), by)
     if task == "regression":
         ridge = solve_ridge(features, targets, folds=folds)
         return Fitted(ridge.head, f"linear: ridge regression, {ridge.note}")
@@ -103,15 +107,25 @@ def cv_loss(task: Task, features: X, targets: Any, n_outputs: int, folds: Y) -> 
     return (np.inf, "") if loss is None else (loss, f"{right}log-loss {loss:.3f}")
 
 
-def _mlp(task: Task, x: X, y: Any, n_outputs: int, folds: Y, recipe: Recipe, device: str, progress: Progress) -> Fitted:
+def _mlp(
+    task: Task,
+    x: X,
+    y: Any,
+    n_outputs: int,
+    folds: Y,
+    recipe: Recipe,
+    device: str,
+    progress: Progress,
+    by: By | None,
+) -> Fitted:
     from rehead.tuning.mlp import train_mlp
 
-    def fit(x: X, y: Any) -> tuple[Head, str]:
+    def fit(x: X, y: Any, by: By | None = None) -> tuple[Head, str]:
         head, note, _ = train_mlp(x, y, n_outputs, hidden=hidden_widths(recipe.head), device=device, progress=progress,
-                                  task=task, **mlp_settings(recipe))  # fmt: skip
+                                  task=task, by=by, **mlp_settings(recipe))  # fmt: skip
         return head, note
 
-    head, note = fit(x, y)
+    head, note = fit(x, y, by)
     return Fitted(
         head, note, _thresholds(x, y, n_outputs, folds, lambda x, y: fit(x, y)[0]) if task == "multilabel" else ()
     )

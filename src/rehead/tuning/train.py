@@ -25,7 +25,7 @@ from rehead.errors import Defect, RunError
 from rehead.nets.graph import Normed
 from rehead.tuning.checks import check_loss, sound
 from rehead.tuning.course import Course, lr_at
-from rehead.tuning.feed import Feed, PhotoFeed, ahead
+from rehead.tuning.feed import Feed, PhotoFeed, StoredFeed, ahead
 from rehead.tuning.folding import folded
 from rehead.tuning.losses import weights_of
 from rehead.tuning.modes import set_modes
@@ -37,8 +37,8 @@ from rehead.tuning.watching import is_worse, judged, watched
 Told: TypeAlias = bool | torch.Tensor
 READ_LATER = {"cuda": 2}  # steps after which a loss is read: reading it waits until the device has done all before
 # Photos that go at once, on a CPU, through a whole network, where 32 take three times the memory and no less time; and through
-# layers behind a cut, where 32 take 60 MB more and no less time.
-MOST_ON_CPU, MOST_BEHIND_CUT = 4, 8
+# layers behind a cut, where 32 take 60 MB more and no less time. Dense layers alone take all.
+MOST_ON_CPU: dict[type, int] = {PhotoFeed: 4, StoredFeed: 8}
 UNDOING = 2  # standard errors: what was asked to learn is undone where it is clearly worse
 
 
@@ -111,7 +111,7 @@ def train_layers(training: Training, start: State | None = None) -> State:
         with average.used():
             facts, faults, losses = watched(training, state, lr, time.monotonic() - begun, epoch)
             best = state.tensors.get(WATCHED)
-            if not (is_worse(losses, best) if state.best_epoch else is_worse(faults, best, UNDOING)):
+            if not (is_worse(losses, best, course.tolerance) if state.best_epoch else is_worse(faults, best, UNDOING)):
                 state.best_epoch = epoch + 1
                 keep_best(training.model, names, losses, state)
         state.history.append(facts)
@@ -201,8 +201,8 @@ def _agreed(training: Training, loss: torch.Tensor) -> tuple[torch.Tensor, Told,
     return told[0], told[1] > 0, told[2] > 0
 
 
-def _at_once(feed: Feed) -> int:
-    return MOST_ON_CPU if isinstance(feed, PhotoFeed) else MOST_BEHIND_CUT
+def _at_once(feed: Feed) -> int | None:
+    return next((most for kind, most in MOST_ON_CPU.items() if isinstance(feed, kind)), None)
 
 
 def learning_names(training: Training) -> set[str]:
