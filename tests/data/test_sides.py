@@ -158,3 +158,14 @@ def test_classes_that_only_held_out_photos_have_are_counted(tmp_path: Path) -> N
     source = open_source(photos, valid=other, cache=tmp_path / "cache")
     catalog = scan(source, seed=0, valid_fraction=0.2)
     assert (catalog.classes, catalog.strangers) == (("blue", "red"), {"green": 3})
+
+
+def test_held_out_photos_under_other_names_are_told_apart_from_none(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 6, "blue": 6})
+    held = make_photos(tmp_path / "held", {"green": 6, "grey": 6})
+    (held / "green").rename(held / "Red")
+    (held / "grey").rename(held / "Blue")
+    with pytest.raises(SplitError) as told:
+        scan(open_source(photos, test=held, cache=tmp_path / "cache"), seed=0, valid_fraction=0.2)
+    assert told.value.what == "No held-out photo has a class that is learned, so nothing could be verified."
+    assert told.value.why == "Held out are 'Blue', 'Red'; learned are 'blue', 'red'."

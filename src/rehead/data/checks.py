@@ -16,6 +16,8 @@ from rehead.errors import SplitError, counted
 if TYPE_CHECKING:
     from rehead.data.catalog import Catalog
 
+N_NAMED = 5  # classes in an error
+
 
 def checked_split(catalog: Catalog) -> Catalog:
     """The catalog without classes that only held-out photos have. Raises SplitError when a class cannot be split."""
@@ -23,6 +25,8 @@ def checked_split(catalog: Catalog) -> Catalog:
     catalog = _without_strangers(catalog)
     _check_differ(catalog)
     if not catalog.on(catalog.held_out_side):
+        if catalog.strangers:
+            raise _all_are_strangers(catalog)
         raise SplitError(
             what="No photo is held out, so nothing could be verified.",
             why=_why_none_is_held_out(catalog),
@@ -31,6 +35,16 @@ def checked_split(catalog: Catalog) -> Catalog:
     if catalog.ours and catalog.task != "regression":
         _check_every_class(catalog)
     return catalog
+
+
+def _all_are_strangers(catalog: Catalog) -> SplitError:
+    kind = "class" if catalog.task == "classification" else "label"
+    theirs, ours = (", ".join(map(quoted, sorted(names)[:N_NAMED])) for names in (catalog.strangers, catalog.classes))
+    return SplitError(
+        what=f"No held-out photo has a {kind} that is learned, so nothing could be verified.",
+        why=f"Held out are {theirs}; learned are {ours}.",
+        fix="Give both sides the same names, letter by letter: the folder's, or those in the table.",
+    )
 
 
 def _check_learned(catalog: Catalog) -> None:
