@@ -1,0 +1,114 @@
+"""An MLP head learns from features wherever they lie, by whoever takes the steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rehead import job as jobs
+from rehead.bundle import Head
+from rehead.errors import ClusterError
+from rehead.job import Job, trained_dense
+from rehead.progress import Silent
+from rehead.tuning.mlp import train_mlp
+from rehead.tuning.train import train_layers
+
+SETTINGS: dict[str, Any] = {
+    "hidden": (16,), "epochs": 12, "batch_size": 8, "lr": 1e-2, "activation": "relu", "class_weight": "balanced", "seed": 3,
+    "device": "cpu", "progress": Silent(),
+}  # fmt: skip
+
+
+def photos(n: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Features that float16 holds, of two classes that no plane parts, and one feature that never varies."""
+    random = np.random.default_rng(0)
+    features = random.normal(3, 2, (n, 6)).astype(np.float16).astype(np.float32)
+    features[:, 5] = 7
+    return features, ((features[:, 0] > 3) ^ (features[:, 1] > 3)).astype(np.int64)
+
+
+def same(one: Head, other: Head) -> bool:
+    return all(
+        np.array_equal(a, b) for x, y in zip(one.layers, other.layers, strict=True) for a, b in zip(x, y, strict=True)
+    )
+
+
+def test_it_parts_what_no_plane_parts_on_features_as_they_are() -> None:
+    features, labels = photos(600)
+    head, note, watch = train_mlp(features[:400], labels[:400], 2, **SETTINGS | {"epochs": 40})
+    right = (head.logits(features[400:]).argmax(1) == labels[400:]).mean()
+    assert right > 0.9, note
+    assert len(watch) == sum(int(n * 0.1) for n in np.bincount(labels[:400]))
+
+
+def test_features_on_a_disk_give_the_same_bits(tmp_path: Path) -> None:
+    features, labels = photos()
+    mapped = np.memmap(tmp_path / "features", np.float16, "w+", shape=features.shape)
+    mapped[:] = features
+    assert same(train_mlp(features, labels, 2, **SETTINGS)[0], train_mlp(mapped, labels, 2, **SETTINGS)[0])
+
+
+def test_the_epoch_of_least_loss_is_kept() -> None:
+    features, labels = photos()
+    told: list[dict[str, Any]] = []
+
+    def by(training: Any) -> Any:
+        training = replace(training, report=lambda facts: told.append(facts))
+        return train_layers(training)
+
+    _, note, _ = train_mlp(features, labels, 2, **SETTINGS | {"by": by, "lr": 0.05, "epochs": 30})
+    losses = [facts["watch_loss"] for facts in told]
+    assert f"epoch {1 + int(np.argmin(losses))} of {len(losses)} kept" in note
+
+
+def test_a_few_photos_learn_all_epochs() -> None:
+    features, labels = photos(20)
+    _, note, watch = train_mlp(features, labels, 2, **SETTINGS)
+    assert note == "mlp: 16 hidden, Adam, 12 epochs"
+    assert not len(watch)
+
+
+class Machines:
+    """A cluster that trains as this machine does, and says so; it may refuse."""
+
+    def __init__(self, refuses: bool = False) -> None:
+        self.refuses, self.devices = refuses, []
+
+    def check(self, device: str, with_torch: bool) -> None:
+        assert with_torch
+        if self.refuses:
+            raise ClusterError(what="The node 10.0.0.7 has no torch.")
+
+    def train(self, training: Any, start: Any, feeds: Any, begin: Any, device: str) -> Any:
+        self.devices.append(device)
+        assert start is None
+        begin(None)
+        return train_layers(replace(training, feed=feeds(device)))
+
+
+@pytest.mark.parametrize(
+    ("machines", "least", "devices", "notes"),
+    [
+        (Machines(), 0, ["auto"], []),
+        (Machines(), 1e12, [], []),
+        (Machines(refuses=True), 0, [], ["The head learns here: The node 10.0.0.7 has no torch."]),
+        (None, 0, [], []),
+    ],
+)
+def test_other_machines_take_the_steps_where_that_is_worth_it_and_they_can(
+    machines: Any, least: float, devices: list[str], notes: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(jobs, "WORTH_BEGINNING", least)
+    told: list[str] = []
+    progress: Any = SimpleNamespace(note=told.append)
+    job = Job(None, tmp_path, progress, machines=machines)  # type: ignore[arg-type]
+    features, labels = photos()
+    found = train_mlp(features, labels, 2, by=lambda training: trained_dense(job, "auto", training), **SETTINGS)
+    assert same(found[0], train_mlp(features, labels, 2, **SETTINGS)[0])
+    assert (machines.devices if machines else []) == devices
+    assert told == notes
