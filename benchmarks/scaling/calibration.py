@@ -17,8 +17,8 @@ from typing import Any
 from measured import ROOT
 
 from rehead.data.addresses import LISTS
-from scaling.cases import FAR_S
-from scaling.simulation import PART, Costs, Place, simulate
+from scaling.idle import FAR_S
+from scaling.simulation import Costs, Place, part_of, simulate
 
 CALIBRATED = 1_399  # photos of the cases that costs are taken from
 TAKEN_FROM = (("alone", CALIBRATED), ("local", CALIBRATED), ("1x1", CALIBRATED))
@@ -55,7 +55,7 @@ def place_of(where: str) -> Place:
     """Where a case ran."""
     if where in ("alone", "far", "local"):
         return Place(cores=HOST_CORES, host_cores=HOST_CORES, by_ray=where == "local")
-    nodes, cores = map(int, where.split("x"))
+    nodes, cores = map(int, where.removesuffix(" far").split("x"))
     return Place(nodes=nodes, cores=cores, host_cores=HOST_CORES)
 
 
@@ -70,7 +70,7 @@ def costs_of(case: Case) -> Costs:
         look_s=HOST_CORES * case["look"] / n,
         solve_s=case["solve"] / n,
         connect_s=case["connect"],
-        begin_s=max(0.0, case["first"] - (PART * core_s if place.by_ray else 0.0)),
+        begin_s=max(0.0, case["first"] - (part_of(n, place.lanes) * core_s if place.by_ray else 0.0)),
         rest_s=case["seconds"] - phases,
     )
 
@@ -81,6 +81,7 @@ def predicted(runs: list[Case]) -> list[dict[str, Any]]:
     costs = {where: costs_of(cases[where, n]) for where, n in TAKEN_FROM}
     two = replace(costs["local"], connect_s=costs["1x1"].connect_s)
     costs |= {"1x2": two, "2x1": two, "far": replace(costs["alone"], wait_s=FAR_S)}
+    costs["1x2 far"] = replace(two, wait_s=FAR_S)
     rows = []
     for (where, n), case in cases.items():
         if (where, n) in TAKEN_FROM:
@@ -117,7 +118,7 @@ def costs_at_scale(facts: dict[str, Any], prices: dict[str, Any], by_device: boo
         look_s=alone.look_s,
         driver_s=1 / second["photos for a second of CPU"],
         lists_s=facts["lists, a photo"]["s"],
-        handed_s=(second["to the first, s"] - first["to the first, s"]) / (second["photos"] - first["photos"]),
+        handed_s=max(0.0, second["to the first, s"] - first["to the first, s"]) / (second["photos"] - first["photos"]),
         solve_s=(many_s - few_s) / (int(many) - int(few)),
         listed_s=bucket["first_byte_s"] / bucket["page"] / min(LISTS, prices["job"]["class_folders"]),
         wait_s=bucket["first_byte_s"],

@@ -25,15 +25,21 @@ from measured import ROOT, copies
 
 import rehead
 from rehead import begin
+from rehead.cluster import pool
+from rehead.data import reading
 from rehead.data.rows import Row, Source
 from rehead.progress import Silent
+from scaling import idle
 
 LONGEST_S = 240  # of a job: one that hangs ends the script
 STORE_BYTES = 160 << 20  # of objects on each simulated node
 SIZES = (400, 1_399, 3_000)
 WHERE = ("alone", "local", "1x1", "1x2", "2x1")  # nodes x cores
-FAR_S = 0.15  # that each read of a photo takes longer where they are "far"
-CASES = (("far", 400), ("far", 1_399), *((where, n) for where in WHERE for n in SIZES if (where, n) != ("1x1", 3_000)))
+FAR = ("far", "1x2 far")  # each read of a photo takes longer
+CASES = (
+    *((where, n) for where in FAR for n in SIZES[:2]),
+    *((where, n) for where in WHERE for n in SIZES if (where, n) != ("1x1", 3_000)),
+)
 
 
 class Watched(Silent):
@@ -110,9 +116,10 @@ def case(where: str, photos: str, cache: str, out: str) -> dict[str, float]:
 @contextlib.contextmanager
 def at(where: str) -> Iterator[dict[str, Any]]:
     """The settings of a job there."""
-    if where == "far":
-        with late():
-            yield {}
+    where, _, far = where.rpartition(" ") if where in FAR else (where, "", "")
+    if far:
+        with late(by_nodes=bool(where)), at(where or "alone") as settings:
+            yield settings
         return
     if where in ("alone", "local"):
         yield {} if where == "alone" else {"ray": "local"}
@@ -132,7 +139,7 @@ def at(where: str) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def late() -> Iterator[None]:
+def late(by_nodes: bool) -> Iterator[None]:
     """Photos are opened as those of a bucket are, each at an address of its own, and every read answers late."""
     opened = begin.open_source
 
@@ -140,10 +147,17 @@ def late() -> Iterator[None]:
         source = opened(*arguments, **settings)
 
         def read(row: Row) -> bytes:
-            time.sleep(FAR_S)
+            time.sleep(idle.FAR_S)
             return source.read(row)
 
-        return replace(source, read=read, file=lambda _: None, uri=lambda row: f"far://photos/{row.path}")
+        def uri(row: Row) -> str:
+            return f"file://{source.file(row)}" if by_nodes else f"far://photos/{row.path}"
 
-    with patch.object(begin, "open_source", open_far):
+        return replace(source, read=read, file=lambda _: None, uri=uri)
+
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(patch.object(begin, "open_source", open_far))
+        if by_nodes:
+            patches.enter_context(patch.object(pool, "Worker", idle.LateWorker))
+            patches.enter_context(patch.object(reading, "identified_at", idle.identified_late))
         yield

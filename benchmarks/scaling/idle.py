@@ -1,12 +1,17 @@
-"""What nodes are given in place of the work: computing nothing, and reading files; what is left is what driver and Ray cost."""
+"""What nodes are given in place of the work: computing nothing, and reading files; what is left is what driver and Ray
+cost. And what they are given so that each read of an address answers late."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rehead.cluster import parts
 from rehead.cluster.parts import Worker, _table
+from rehead.data import addresses, reading
 from rehead.data.far import AT_ONCE
 from rehead.data.reading import identified
 from rehead.parallel import ordered_map
@@ -40,3 +45,25 @@ def identify_files(rows: list[tuple[str, str]]) -> list[bytes | str | None]:
         lambda row: identified(Path(row[0]).read_bytes, row[1], True), rows, workers=AT_ONCE, ahead=2 * AT_ONCE
     )
     return list(read)
+
+
+FAR_S = 0.15  # that each read of a photo takes longer where they are far
+
+
+class LateWorker(Worker):
+    """Photos answer late."""
+
+    def __init__(self, **settings: Any) -> None:
+        parts.read_address = read_late
+        super().__init__(**settings)
+
+
+def read_late(address: str) -> bytes:
+    time.sleep(FAR_S)
+    return addresses.read_address(address)
+
+
+def identified_late(named: bool, look: Callable[[bytes], Any] | None, rows: list[tuple[str, str]]) -> list[Any]:
+    """`reading.identified_at` on a node, where photos answer late."""
+    reading.read_address = read_late
+    return reading.identified_at(named, look, rows)

@@ -25,13 +25,15 @@ from measured import copies
 from rehead.data.catalog import Catalog, Photo
 from rehead.data.rows import Row, Source
 from rehead.data.scan import scan
+from rehead.parallel import batched, n_cores
 from rehead.progress import Silent
 from scaling.cases import in_process
 
 BACKBONE = "efficientnet_lite0"
-FEW_PARTS, N_PARTS = 100, 1_500  # handed out and taken back
+N_FEW, N_MANY = 20_000, 160_000  # photos that are handed out and taken back, in the largest parts
 N_PHOTOS = 1_399  # all cats and dogs
 N_ROWS = (100_000, 300_000)  # whose memory is compared
+N_HANDED = 20_000  # photos whose parts are in memory at once, as `computing.HANDED` is of jobs of many millions
 N_SOLVED = (10_000, 30_000, 100_000)
 WIDTH = 1280
 PICTURE = b"\xff\xd8\xff\xe0"  # how a JPEG file begins
@@ -44,8 +46,8 @@ def measure(folder: Path) -> Iterator[tuple[str, Any]]:
     yield "bytes of a photo", round(sum(sizes) / len(sizes))
     few, many = (in_process("lists", [str(n)]) for n in N_ROWS)
     yield "lists, a photo", {what: (many[what] - few[what]) / (N_ROWS[1] - N_ROWS[0]) for what in few}
-    yield "driver, few parts", in_process("driver", [str(folder / "driver-few"), str(FEW_PARTS)])
-    yield "driver", in_process("driver", [str(folder / "driver"), str(N_PARTS)])
+    yield "driver, few parts", in_process("driver", [str(folder / "driver-few"), str(N_FEW)])
+    yield "driver", in_process("driver", [str(folder / "driver"), str(N_MANY)])
     yield "identify, photos/s", in_process("identify", [str(photos)])
     yield "solve, s", in_process("solve", [])
 
@@ -53,12 +55,13 @@ def measure(folder: Path) -> Iterator[tuple[str, Any]]:
 def lists(n: str) -> dict[str, float]:
     """Peak bytes and seconds of this process until it has the catalog of `n` photos and their parts."""
     from rehead.cluster.computing import _named
-    from rehead.cluster.pool import PART
+    from rehead.cluster.pool import MOST
     from rehead.extraction import job_order
     from rehead.tuning.recipe import Recipe
 
     address, begun = "s3://bucket/photos/", time.monotonic()
-    rows = [Row(f"{'ab'[i % 2]}/{i:012d}.jpg", "ab"[i % 2]) for i in range(int(n))]
+    stamps = {f"{'ab'[i % 2]}/{i:012d}.jpg": (20_000 + i, 10**18 + i, 10**18 + i) for i in range(int(n))}
+    rows = [Row(path, path[0]) for path in stamps]
     source = Source(
         "made-up",
         "folders",
@@ -66,17 +69,20 @@ def lists(n: str) -> dict[str, float]:
         read=lambda row: PICTURE + row.path.encode(),
         skipped=[],
         uri=lambda row: address + row.path,
+        stamp=lambda row: stamps[row.path],
     )
     catalog = scan(source, seed=0, valid_fraction=0.2)
     order = job_order(catalog, Recipe())
-    files = {i: address + catalog.photos[i].path for i in order}
-    parts = list(_named(catalog, files, PART))
-    assert sum(len(part) for part in parts) == int(n)
+    n_handed = 0
+    for some in batched(order, N_HANDED):
+        parts = list(_named(catalog, {i: address + catalog.photos[i].path for i in some}, MOST))
+        n_handed += sum(len(part) for part in parts)
+    assert n_handed == int(n)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"bytes": peak, "s": time.monotonic() - begun}
 
 
-def driver(folder: str, n_parts: str = str(N_PARTS)) -> dict[str, float]:
+def driver(folder: str, n_photos: str = str(N_MANY)) -> dict[str, float]:
     """Photos/s between the first part that comes back and the last, and for each second of CPU of this process; and the seconds
     before the first."""
     from rehead.cluster import computing, pool
@@ -88,7 +94,8 @@ def driver(folder: str, n_parts: str = str(N_PARTS)) -> dict[str, float]:
 
     cache = Path(folder)
     prefix = ready_prefix(BACKBONE, weights=None, arguments={}, cut="pool", cache=cache, progress=Silent())
-    n = int(n_parts) * pool.PART
+    n = int(n_photos)
+    assert pool.part_of(n, n_cores()) == pool.MOST
     photos = tuple(Photo(f"a/{i:012d}.jpg", "ab"[i % 2], "train", i.to_bytes(32, "big")) for i in range(n))
     catalog = Catalog("made-up", "folders", photos, ("a", "b"), lambda _: PICTURE, file=lambda photo: f"/{photo.path}")
     pool.Worker = idle.IdleWorker
@@ -107,7 +114,7 @@ def driver(folder: str, n_parts: str = str(N_PARTS)) -> dict[str, float]:
         "photos for a second of CPU": (n - first_n) / (last_cpu - first_cpu),
         "to the first, s": first - begun,
         "photos": n,
-        "bytes that come back, a photo": idle.answer([0] * pool.PART, prefix.card.shape).nbytes / pool.PART,
+        "bytes that come back, a photo": idle.answer([0] * pool.MOST, prefix.card.shape).nbytes / pool.MOST,
     }
 
 
@@ -116,7 +123,7 @@ def identify(photos: str) -> float:
     from rehead.cluster import computing
     from rehead.cluster.connection import connected
     from rehead.data import far
-    from rehead.parallel import batched, ordered_map
+    from rehead.parallel import ordered_map
     from scaling.idle import identify_files
 
     paths = sorted(Path(photos).glob("*/*.jpg"))

@@ -4,8 +4,9 @@
     list      pages of the bucket's list, one after the other; then the driver makes its own lists
     read      every photo is fetched and given a digest, on all nodes; one in a bucket is looked at for near copies then
     begin     parts are handed to Ray, actors begin
-    extract   each core of a node has a part: it waits for its photos, fetches them, decodes them and runs the network. One
-              machine fetches photos ahead. Features go back to the driver, one part after the other, and onto its disk
+    extract   each core of a node has a part: it waits for the first of its photos, then it decodes photos and runs the network
+              while others are fetched. One machine fetches photos ahead. Features go back to the driver, one part after the
+              other, and onto its disk
     look      photos that are files are looked at for near copies, by the driver alone
     solve     the head, on the driver
     rest      the verdict, the bundle
@@ -25,9 +26,13 @@ from typing import Any
 
 import simpy
 
-PART = 32  # photos, as `cluster/pool.py` has it, and `computing.py` the two that follow
+LEAST, MOST, PARTS_A_CORE = (
+    32,
+    256,
+    32,
+)  # photos of a part, as `cluster/pool.py` has it, and `computing.py` the two that follow
 TASKS, MOST_TASKS = 2, 256  # of reading, a core and in all
-READERS = 8  # of a part at once, as `data/far.py` has it
+READERS, CHUNK = 16, 32  # photos that a core reads at once, and those of a task of reading, as `data/far.py` has it
 FAR_A_CORE, MOST_FAR = 16, 512  # photos that one machine waits for at once, as there
 MAX_WORKERS = 16  # of the engine on one machine, as `features/engines.py` has it
 FEEDERS = 4  # threads beyond the cores that feed a GPU, as `features/torch_engine.py` has it
@@ -112,6 +117,11 @@ class Outcome:
         return found.most_common(1)[0][0]
 
 
+def part_of(n: int, cores: int) -> int:
+    """The photos of a part, of `n` on so many cores."""
+    return min(MOST, max(LEAST, n // (PARTS_A_CORE * max(1, cores))))
+
+
 def simulate(n: int, place: Place, costs: Costs) -> Outcome:
     """A job of `n` photos."""
     outcome = Outcome()
@@ -123,20 +133,26 @@ def simulate(n: int, place: Place, costs: Costs) -> Outcome:
     alone("list", listed_s=n * costs.listed_s, lists_s=n * costs.lists_s)
     reads = READERS if place.by_ray else 1
     calls = min(MOST_TASKS, TASKS * place.lanes) if place.by_ray else place.far
-    work = {"identify_s": costs.identify_s} | ({"look_s": costs.look_s} if costs.wait_s else {})
-    read = _Phase(n, place, costs, work, calls=calls, reads_at_once=reads, goes_back=False)
+    is_far = bool(costs.wait_s or costs.photo_bytes)
+    work = {"identify_s": costs.identify_s} | ({"look_s": costs.look_s} if is_far else {})
+    part = CHUNK if place.by_ray else BATCH
+    read = _Phase(n, place, costs, work, calls=calls, reads_at_once=reads, part=part, goes_back=False)
     outcome.seconds["read"], outcome.busy["read"] = read.run()
     alone("begin", begin_s=costs.begin_s, handed_s=n * costs.handed_s)
     calls = place.lanes if place.by_ray else place.cores + FEEDERS if place.devices else min(place.cores, MAX_WORKERS)
     network_s = costs.network_s * min(1, calls / place.lanes)  # a call has all cores that are its own
     work = {"decode_s": costs.decode_s, "network_s": network_s}
-    is_ahead = costs.wait_s > 0 and not place.by_ray
-    extract = _Phase(n, place, costs, work, calls=calls, reads_at_once=reads, is_ahead=is_ahead)
+    is_ahead, part = costs.wait_s > 0 and not place.by_ray, part_of(n, place.lanes) if place.by_ray else BATCH
+    extract = _Phase(
+        n, place, costs, work, calls=calls, reads_at_once=reads, part=part, is_ahead=is_ahead, is_beside=place.by_ray
+    )
     outcome.seconds["extract"], outcome.busy["extract"] = extract.run()
     outcome.photos = extract.done
     here = replace(place, nodes=1, cores=place.host_cores or place.cores, by_ray=False)
-    n_looked = n if costs.look_s and not costs.wait_s else 0
-    looked = _Phase(n_looked, here, costs, {"look_s": costs.look_s}, calls=here.cores, reads_at_once=1, goes_back=False)
+    n_looked = n if costs.look_s and not is_far else 0
+    looked = _Phase(
+        n_looked, here, costs, {"look_s": costs.look_s}, calls=here.cores, reads_at_once=1, part=BATCH, goes_back=False
+    )
     outcome.seconds["look"], outcome.busy["look"] = looked.run()
     alone("solve", solve_s=n * costs.solve_s)
     alone("rest", rest_s=costs.rest_s)
@@ -155,17 +171,20 @@ class _Phase:
         *,
         reads_at_once: int,
         calls: int,
+        part: int = CHUNK,
         goes_back: bool = True,
         is_ahead: bool = False,
+        is_beside: bool = False,
     ) -> None:
-        """calls: that are under way at once. is_ahead: whether photos are fetched by threads of their own, before they are
-        asked for."""
+        """calls: that are under way at once. part: photos of one. is_ahead: whether photos are fetched by threads of their own,
+        before they are asked for. is_beside: whether those of a part are fetched while others of it are worked on."""
         self.env = simpy.Environment()
         self._n, self._place, self._costs, self._work = n, place, costs, work
         self._reads, self._goes_back = reads_at_once, goes_back
         self._lanes = min(calls, MOST_LANES)
         self._calls_a_lane = calls / self._lanes
-        self._part = PART if place.by_ray else BATCH
+        self._part = self._real_part = part
+        self._beside_s = sum(work.values()) if is_beside else 0.0
         if calls > MOST_LANES or n > MOST_PARTS * self._part:
             self._part = max(self._part, math.ceil(n / (self._lanes * PARTS_A_LANE)))
         of = min(self._lanes, max(1, round(self._lanes * place.lanes / calls)))
@@ -205,6 +224,10 @@ class _Phase:
         yield from self._held("photo_bytes", self._links[lane], n * link_s, self._lanes)
         if costs.wait_s:
             seconds = n * costs.wait_s / at_once
+            if self._beside_s:
+                each = n / self._calls_a_lane
+                n_parts = max(1.0, each / self._real_part)
+                seconds = n_parts * costs.wait_s + max(0.0, seconds - each * self._beside_s)
             self._busy["wait_s"] += seconds / self._lanes
             yield self.env.timeout(seconds)
 

@@ -17,6 +17,7 @@ DOCUMENT = ROOT / "docs" / "scale.md"
 WORDS = {
     "alone": "one process",
     "far": "one process, each read 150 ms late",
+    "1x2 far": "1 node of 2 cores, each read 150 ms late",
     "local": "`--ray local`",
     "1x1": "1 node of 1 core",
     "1x2": "1 node of 2 cores",
@@ -196,7 +197,7 @@ def what_is_taken(facts: dict[str, Any], prices: dict[str, Any]) -> str:
         ("bytes of a photo", f"{costs.photo_bytes:,.0f}", f"{ours}: the cats and dogs"),
         ("the driver's lists", f"{ms(costs.lists_s)}, {lists_bytes:,.0f} bytes", f"{ours}: between 100,000 and 300,000 photos"),
         ("its digest", f"{ms(costs.identify_s)} of a core", f"{ours}: files, by Ray on two cores"),
-        ("handing it to Ray", f"{ms(costs.handed_s)} of the driver", f"{ours}: parts of 3,200 and 48,000 photos"),
+        ("handing it to Ray", f"{ms(costs.handed_s)} of the driver", f"{ours}: jobs of 20,000 and 160,000 photos"),
         ("decoding", f"{ms(costs.decode_s)} of a core", "`limits.py`, and what `cluster.py` keeps of it"),
         ("EfficientNet-Lite0", f"{ms(costs.network_s)} of a core", "the same"),
         ("decoding for a GPU", f"{ms(by_device.decode_s)} of a core", "`gpu.py`: extraction on 16 cores"),

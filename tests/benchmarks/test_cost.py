@@ -37,8 +37,13 @@ def test_the_simulation_has_the_numbers_of_the_code(bench: dict[str, ModuleType]
     from rehead.features import engines, torch_engine
 
     sim = bench["simulation"]
-    assert (sim.PART, sim.TASKS, sim.MOST_TASKS) == (pool.PART, computing.TASKS, computing.MOST_TASKS)
-    assert (sim.READERS, sim.FAR_A_CORE, sim.MOST_FAR) == (far.AT_ONCE, far.A_CORE, far.MOST)
+    assert (sim.LEAST, sim.MOST, sim.PARTS_A_CORE) == (pool.LEAST, pool.MOST, pool.PARTS_A_CORE)
+    for n, cores in ((0, 1), (1_399, 2), (10_000, 2), (1_000_000, 64), (10**8, 1)):
+        assert sim.part_of(n, cores) == pool.part_of(n, cores)
+    assert [pool.part_of(n, 4) for n in (1, 4_096, 8_192, 10**9)] == [pool.LEAST, pool.LEAST, 64, pool.MOST]
+    assert (sim.TASKS, sim.MOST_TASKS) == (computing.TASKS, computing.MOST_TASKS)
+    assert (sim.READERS, sim.CHUNK) == (far.AT_ONCE, far.CHUNK)
+    assert (sim.FAR_A_CORE, sim.MOST_FAR) == (far.A_CORE, far.MOST)
     assert engines.MAX_WORKERS == sim.MAX_WORKERS
     assert 2 * torch_engine.LANES == sim.FEEDERS
 
@@ -102,7 +107,7 @@ def test_what_takes_no_time_any_more_holds_nothing_up(bench: dict[str, ModuleTyp
 def test_the_cases_that_were_measured_are_told_within_a_fifth(bench: dict[str, ModuleType]) -> None:
     calibration = bench["calibration"]
     found = calibration.predicted(calibration.results("cost")["cases"])
-    assert {row["where"] for row in found} == {"alone", "far", "local", "1x1", "1x2", "2x1"}
+    assert {row["where"] for row in found} == {"alone", "far", "1x2 far", "local", "1x1", "1x2", "2x1"}
     assert not {(row["where"], row["photos"]) for row in found} & {*calibration.TAKEN_FROM}
     assert [row for row in found if abs(row["error"]) > 0.2] == []
 

@@ -102,7 +102,7 @@ def node_killed(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
 class Poisoned(Worker):
     """An actor whose process ends, as by a defect in a decoder, whenever it meets one photo."""
 
-    def _computed(self, catalog: Catalog, batch: list[int]) -> Batch:
+    def _computed(self, catalog: Catalog, batch: dict[int, bytes]) -> Batch:
         if any(catalog.photos[i].path.endswith(os.environ["POISON"]) for i in batch):
             os.kill(os.getpid(), signal.SIGKILL)
         return super()._computed(catalog, batch)

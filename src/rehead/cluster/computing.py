@@ -34,6 +34,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 SENT_BYTES = 512 << 20  # of photos on their way at once: each time actors begin anew, which takes seconds
+HANDED = 4_000_000  # photos that are handed to Ray at once: it holds their parts in memory, and begins actors each time
 READERS = 8  # threads that read them
 TASKS = 2  # of reading, a core: they wait for the store more than they compute
 ROOM_S = 600.0  # for a node to have room for the network, before anything is computed
@@ -85,15 +86,17 @@ class Ray:
         self, catalog: Catalog, positions: Sequence[int], prefix: Prefix, engine: str, device: str, view: str
     ) -> Compute:
         def compute(halted: threading.Event) -> Generator[Batch, None, None]:
-            pool = Pool(self._cluster, prefix, engine, device, view)
-            files = {i: place for i in positions if (place := _place(catalog, catalog.photos[i])) is not None}
-            sent = [i for i in positions if i not in files]
-            for batch, absent in pool.results(catalog, _named(catalog, files, pool.part), halted):
-                sent += absent
-                yield batch
+            pool = Pool(self._cluster, prefix, engine, device, view, len(positions))
+            sent: list[int] = []
+            for some in batched(positions, HANDED):
+                files = {i: place for i in some if (place := _place(catalog, catalog.photos[i])) is not None}
+                sent += [i for i in some if i not in files]
+                for batch, absent in pool.results(catalog, _named(catalog, files, pool.part), halted):
+                    sent += absent
+                    yield batch
             for data, bad in _read(catalog, sent, halted):
                 yield [], None, bad
-                for batch, _ in pool.results(catalog, _with_bytes(catalog, data, pool.part), halted):
+                for batch, _ in pool.results(catalog, _with_bytes(catalog, data, pool.sent), halted):
                     yield batch
 
         return compute

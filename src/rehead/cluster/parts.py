@@ -2,7 +2,7 @@
 
 A part comes as a table, a row a photo, and goes back as one: features, or why there are none. A photo comes as its bytes or
 as the place where it is, a file or an address in a bucket, and its digest; what is not there, or holds other bytes, is told
-as absent.
+as absent. Some are read while others are computed, so that a core does not wait for a bucket.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from rehead.nets.card import Card
 from rehead.parallel import batched, ordered_map
 
 MOST_DEATHS = 2  # of processes on one photo, before it is left out
+AHEAD = 2 * AT_ONCE  # photos of a part that were read and wait, or are on their way
+ASKED_EVERY = 32  # photos, after which a worker asks whether the job is to end
 ABSENT = "absent"  # the reason of a photo whose bytes are to be sent
 
 
@@ -87,6 +89,9 @@ class Desk:
     def halt(self) -> None:
         """From now on nothing is begun."""
         self._halted = True
+
+    def is_halted(self) -> bool:
+        return self._halted
 
     def begin(self, key: str) -> int:
         """How many times this was begun before and not ended; -1 where nothing is to be begun any more."""
@@ -146,58 +151,77 @@ class Worker:
         self._decode = partial(stored_views, view, prefix.card.preprocess)
 
     def __call__(self, part: Any) -> Any:
-        """A table of position, features and reason. part: of position, path, digest and data, see `table`."""
-        whole = f"part {part['position'][0]}"
-        n_before = self._begin(whole)
-        if n_before < 0:
-            return _table([], [])
+        """A table of position, features and reason. part: of position, path, digest and data, see `table`. Of one that is under
+        way when the job is to end, what is done comes back."""
         columns = part.to_pydict()
-        rows = range(len(columns["position"]))
-        photos = tuple(Photo(os.fsdecode(columns["path"][i] or b""), "", "train", columns["digest"][i]) for i in rows)
-        got = ordered_map(lambda i: _bytes(photos[i], columns["data"][i]), rows, workers=AT_ONCE, ahead=2 * AT_ONCE)
-        read = {photo.digest: data for photo, data in zip(photos, got, strict=True)}
-        catalog = Catalog("part", "folders", photos, (), lambda photo: read[photo.digest] or b"")
-        found: dict[int, bytes | str] = {i: ABSENT for i in rows if read[photos[i].digest] is None}
-        there, alone = [i for i in rows if i not in found], n_before > 0
-        for batch in batched(there, 1 if alone else self._engine.batch):
-            if alone:
-                with self._turns.alone():  # else a part beside it would be taken for what ended the process
-                    good, features, bad = self._alone(catalog, batch[0])
-            else:
-                with self._turns.together():
-                    good, features, bad = self._computed(catalog, batch)
-            found |= {i: skip.reason for i, skip in bad.items()}
-            if features is not None:
-                halves = np.clip(features, -LARGEST, LARGEST).astype("<f2")
-                found |= {i: row.tobytes() for i, row in zip(good, halves, strict=True)}
+        positions, data = columns["position"], columns["data"]
+        whole = f"part {positions[0]}"
+        if (n_before := self._begin(whole)) < 0:
+            return _table([], [])
+        names = (os.fsdecode(path or b"") for path in columns["path"])
+        photos = tuple(Photo(name, "", "train", digest) for name, digest in zip(names, columns["digest"], strict=True))
+        catalog = Catalog("part", "folders", photos, (), lambda _: b"")
+        found: dict[int, bytes | str] = {}
+        size = 1 if n_before else self._engine.batch
+        with contextlib.closing(
+            ordered_map(lambda i: (i, _bytes(photos[i], data[i])), range(len(photos)), workers=AT_ONCE, ahead=AHEAD)
+        ) as read:
+            for number, batch in enumerate(batched(read, size)):
+                if number and number * size % ASKED_EVERY < size and self._is_halted():
+                    break
+                found |= {i: ABSENT for i, there in batch if there is None}
+                found |= self._found(catalog, {i: there for i, there in batch if there is not None}, n_before > 0)
         self._desk.end.remote(whole)
-        return _table(columns["position"], [found[i] for i in rows])
+        return _table([positions[i] for i in found], list(found.values()))
+
+    def _found(self, catalog: Catalog, batch: dict[int, bytes], alone: bool) -> dict[int, bytes | str]:
+        """The features of each, or why there are none."""
+        if not batch:
+            return {}
+        if alone:
+            with self._turns.alone():  # else a part beside it would be taken for what ended the process
+                good, features, bad = self._alone(catalog, batch)
+        else:
+            with self._turns.together():
+                good, features, bad = self._computed(catalog, batch)
+        found: dict[int, bytes | str] = {i: skip.reason for i, skip in bad.items()}
+        if features is not None:
+            halves = np.clip(features, -LARGEST, LARGEST).astype("<f2")
+            found |= {i: row.tobytes() for i, row in zip(good, halves, strict=True)}
+        return found
 
     def _begin(self, key: str) -> int:
         import ray
 
         return int(ray.get(self._desk.begin.remote(key)))
 
-    def _alone(self, catalog: Catalog, i: int) -> Batch:
+    def _is_halted(self) -> bool:
+        import ray
+
+        return bool(ray.get(self._desk.is_halted.remote()))
+
+    def _alone(self, catalog: Catalog, photo: dict[int, bytes]) -> Batch:
         """One photo of a part that was not ended, which may be the one that ended it."""
+        [i] = photo
         key = catalog.photos[i].digest.hex()
         if (n := self._begin(key)) >= MOST_DEATHS:
             reason = f"could not be computed: the process that tried to ended, {n} times"
             return [], None, {i: Skip(catalog.photos[i].path, reason)}
-        batch = self._computed(catalog, [i])
+        batch = self._computed(catalog, photo)
         self._desk.end.remote(key)
         return batch
 
-    def _computed(self, catalog: Catalog, batch: list[int]) -> Batch:
+    def _computed(self, catalog: Catalog, batch: dict[int, bytes]) -> Batch:
         """A photo that a defect meets costs itself alone: on a cluster nobody would see the others' end."""
         try:
-            return computed(catalog, dict.fromkeys(batch), self._engine, self._decode)
+            return computed(catalog, batch, self._engine, self._decode)
         except Exception as error:
             _check_of_device(error)
             if len(batch) > 1:
-                return _joined([self._computed(catalog, [i]) for i in batch])
+                return _joined([self._computed(catalog, {i: data}) for i, data in batch.items()])
+            [i] = batch
             reason = f"could not be computed: {type(error).__name__}: {error}"
-            return [], None, {batch[0]: Skip(catalog.photos[batch[0]].path, reason)}
+            return [], None, {i: Skip(catalog.photos[i].path, reason)}
 
 
 def _check_of_device(error: Exception) -> None:

@@ -17,7 +17,9 @@ from rehead.data.catalog import Catalog
 from rehead.features.engines import Prefix
 from rehead.features.extract import Batch
 
-PART = 32  # photos: half a second of a core, beside which asking for it costs little
+# Photos of a part: of the least a core takes half a second, beside which handing them out costs little; of many photos the
+# process that hands them out has more to do than each core, and parts are larger, as long as each core has many of them.
+LEAST, MOST, PARTS_A_CORE = 32, 256, 32
 CORES = 4  # of an actor: each has the network in memory once
 PART_OF_GPU = 128  # photos, which one call computes
 BESIDE_GPU = 16  # cores of an actor at most that decode for its GPU
@@ -28,9 +30,10 @@ UNDER_WAY = 2  # parts for each core of an actor: the next is there when one is 
 
 class Pool:
     """The actors: as many as the cluster has room for, each of some cores, or of a GPU and cores beside it. part: photos that
-    one is given at a time."""
+    one is given at a time, of those that it reads itself; sent: of others, whose bytes come with them."""
 
-    def __init__(self, cluster: Cluster, prefix: Prefix, engine: str, device: str, view: str) -> None:
+    def __init__(self, cluster: Cluster, prefix: Prefix, engine: str, device: str, view: str, n: int) -> None:
+        """n: photos there are."""
         if device == "cuda":
             beside = [node.cores // node.gpus for node in cluster.nodes if node.gpus]
             self._room = Room(sum(node.gpus for node in cluster.nodes), max(1, min(BESIDE_GPU, *beside)), 1)
@@ -38,7 +41,8 @@ class Pool:
             usual = sorted(node.cores for node in cluster.nodes)[len(cluster.nodes) // 2]
             cores = min(CORES, max(1, usual // 2))  # two at least on the usual node; smaller ones may have none
             self._room = Room(sum(node.cores // cores for node in cluster.nodes), cores, 0)
-        self.part = PART_OF_GPU if device == "cuda" else PART
+        self.sent = PART_OF_GPU if device == "cuda" else LEAST
+        self.part = PART_OF_GPU if device == "cuda" else part_of(n, self._room.n * self._room.cores)
         self._shape = prefix.card.shape
         self._settings = {
             "desk": _desk(Shipped.of(prefix, engine)),
@@ -64,6 +68,11 @@ class Pool:
                         ends = time.monotonic() + DRAINED_S
                     if time.monotonic() > ends:
                         return
+
+
+def part_of(n: int, cores: int) -> int:
+    """The photos of a part, of `n` on so many cores."""
+    return min(MOST, max(LEAST, n // (PARTS_A_CORE * max(1, cores))))
 
 
 def _desk(shipped: Shipped) -> Any:
