@@ -313,6 +313,8 @@ def _open(base: str) -> tuple[Any, str]:
 
         store, root = url_to_fs(base)
     except (ImportError, ValueError) as error:
+        if scheme in WEB and isinstance(error, ImportError):
+            raise MissingExtra("aiohttp", "web", f"What is at {scheme}:// addresses") from error
         raise SourceError(
             what=f"Nothing here reads {scheme}:// addresses.",
             why=f"{error}.",

@@ -72,7 +72,7 @@ def photos_of(
     if besides:
         besides.keep(seen)
     if not found:
-        raise _nothing(source)
+        raise _nothing(source, named)
     return found
 
 
@@ -209,10 +209,13 @@ def identified_at(
     return list(ordered_map(one, rows, workers=far.AT_ONCE, ahead=2 * far.AT_ONCE))
 
 
-def _nothing(source: Source) -> SourceError:
-    reasons = "; ".join(f"{bounded(skip.path)} {skip.reason}" for skip in source.skipped[:3])
+def _nothing(source: Source, named: bool) -> SourceError:
+    reasons = list(dict.fromkeys(skip.reason for skip in source.skipped))
+    why = "; ".join(f"{bounded(skip.path)} {skip.reason}" for skip in source.skipped[:3])
+    if len(reasons) == 1 and len(source.skipped) > 1:
+        why = f"Each of {len(source.skipped)}, such as {bounded(source.skipped[0].path)}, {reasons[0]}"
     return SourceError(
         what=f"{source.name} has no photo that can be read.",
-        why=reasons or f"{len(source.rows)} files were looked at, none of them an image.",
-        fix="Pass a folder with one folder of photos for each class.",
+        why=why or f"{len(source.rows)} files were looked at, none of them an image.",
+        fix="Mend what the list names." if named else "Pass a folder with one folder of photos for each class.",
     )

@@ -1,0 +1,78 @@
+"""A table of photos on the web: each is read from where it is."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import blake3
+import pytest
+from conftest import make_photos
+
+import rehead
+from rehead.data.scan import scan
+from rehead.data.sources import open_source
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return make_photos(tmp_path / "photos", {"red": 24, "blue": 24})
+
+
+@pytest.fixture
+def web(photos: Path) -> Iterator[str]:
+    """The address of the photos."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(photos)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def table(photos: Path, web: str, tmp_path: Path) -> Path:
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.glob("*/*.png"))
+    lines = [f"{web}/{name},{name.partition('/')[0]}" for name in names]
+    path = tmp_path / "urls.csv"
+    path.write_text("\n".join(["path,label", *lines]) + "\n")
+    return path
+
+
+def test_photos_on_the_web_become_a_model(table: Path, photos: Path, cache: Path, tmp_path: Path) -> None:
+    tuned = rehead.tune(table, cache=cache, out=tmp_path / "run", report=False)
+    assert tuned.images == {"used": 48, "skipped": 0, "from_store": 0}
+    digests = {blake3.blake3(path.read_bytes()).hexdigest() for path in photos.glob("*/*.png")}
+    assert {line.split(",")[3] for line in (tmp_path / "run" / "catalog.csv").read_text().splitlines()[1:]} == digests
+
+
+def test_one_that_is_not_there_and_one_that_is_no_photo_cost_themselves(table: Path, web: str, tmp_path: Path) -> None:
+    with table.open("a") as file:
+        file.write(f"{web}/red/none.png,red\n{web}/,red\n")
+    catalog = scan(open_source(table, cache=tmp_path / "cache"), seed=0, valid_fraction=0.2)
+    assert len(catalog.photos) == 48
+    told = {skip.path.removeprefix(web): skip.reason for skip in catalog.bad}
+    assert told == {"/red/none.png": "is not there", "/": "names no photo"}
+
+
+def test_without_its_library_the_error_says_what_to_install(table: Path, tmp_path: Path) -> None:
+    code = "import sys; sys.modules['aiohttp'] = None; from rehead.cli.commands import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "tune", str(table), "--cache", str(tmp_path / "cache")],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    told = " ".join(done.stderr.split())
+    assert "Each of 48, such as http://127.0.0.1:" in told
+    assert "needs the library 'aiohttp', which is not installed" in told
+    assert 'pip install "rehead[web]"' in told
+    assert "Mend what the list names." in told
