@@ -94,7 +94,7 @@ def driver(folder: str, n_photos: str = str(N_MANY)) -> dict[str, float]:
 
     cache = Path(folder)
     prefix = ready_prefix(BACKBONE, weights=None, arguments={}, cut="pool", cache=cache, progress=Silent())
-    n = int(n_photos)
+    n = max(int(n_photos), pool.MOST * pool.PARTS_A_CORE * n_cores())
     assert pool.part_of(n, n_cores()) == pool.MOST
     photos = tuple(Photo(f"a/{i:012d}.jpg", "ab"[i % 2], "train", i.to_bytes(32, "big")) for i in range(n))
     catalog = Catalog("made-up", "folders", photos, ("a", "b"), lambda _: PICTURE, file=lambda photo: f"/{photo.path}")

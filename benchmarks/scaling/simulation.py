@@ -3,7 +3,7 @@
     connect   Ray is begun or reached
     list      pages of the bucket's list, one after the other; then the driver makes its own lists
     read      every photo is fetched and given a digest, on all nodes; one in a bucket is looked at for near copies then
-    begin     parts are handed to Ray, actors begin
+    begin     parts are handed to Ray, actors begin; anew for each four million photos
     extract   each core of a node has a part: it waits for the first of its photos, then it decodes photos and runs the network
               while others are fetched. One machine fetches photos ahead. Features go back to the driver, one part after the
               other, and onto its disk
@@ -26,12 +26,9 @@ from typing import Any
 
 import simpy
 
-LEAST, MOST, PARTS_A_CORE = (
-    32,
-    256,
-    32,
-)  # photos of a part, as `cluster/pool.py` has it, and `computing.py` the two that follow
-TASKS, MOST_TASKS = 2, 256  # of reading, a core and in all
+LEAST, MOST, PARTS_A_CORE = 32, 256, 32  # photos of a part, as `cluster/pool.py` has it
+HANDED = 4_000_000  # photos that Ray is handed at once, as `cluster/computing.py` has it
+TASKS, MOST_TASKS = 2, 256  # of reading, a core and in all, as there
 READERS, CHUNK = 16, 32  # photos that a core reads at once, and those of a task of reading, as `data/far.py` has it
 FAR_A_CORE, MOST_FAR = 16, 512  # photos that one machine waits for at once, as there
 MAX_WORKERS = 16  # of the engine on one machine, as `features/engines.py` has it
@@ -138,7 +135,8 @@ def simulate(n: int, place: Place, costs: Costs) -> Outcome:
     part = CHUNK if place.by_ray else BATCH
     read = _Phase(n, place, costs, work, calls=calls, reads_at_once=reads, part=part, goes_back=False)
     outcome.seconds["read"], outcome.busy["read"] = read.run()
-    alone("begin", begin_s=costs.begin_s, handed_s=n * costs.handed_s)
+    times = math.ceil(n / HANDED) if place.by_ray else 1
+    alone("begin", begin_s=times * costs.begin_s, handed_s=n * costs.handed_s)
     calls = place.lanes if place.by_ray else place.cores + FEEDERS if place.devices else min(place.cores, MAX_WORKERS)
     network_s = costs.network_s * min(1, calls / place.lanes)  # a call has all cores that are its own
     work = {"decode_s": costs.decode_s, "network_s": network_s}

@@ -188,6 +188,7 @@ def what_is_taken(facts: dict[str, Any], prices: dict[str, Any]) -> str:
     costs = costs_at_scale(facts, prices)
     by_device = costs_at_scale(facts, prices, by_device=True)
     driver, lists_bytes = facts["driver"], facts["lists, a photo"]["bytes"]
+    handed = f"{ms(costs.handed_s)} of the driver" if costs.handed_s else "too little to be seen"
     most, shared = driver["photos for a second of CPU"], driver["photos/s"]
     ours, list_of = "`cost.py`", "a vendor's list, see `prices.toml`"
     taken = (
@@ -197,7 +198,7 @@ def what_is_taken(facts: dict[str, Any], prices: dict[str, Any]) -> str:
         ("bytes of a photo", f"{costs.photo_bytes:,.0f}", f"{ours}: the cats and dogs"),
         ("the driver's lists", f"{ms(costs.lists_s)}, {lists_bytes:,.0f} bytes", f"{ours}: between 100,000 and 300,000 photos"),
         ("its digest", f"{ms(costs.identify_s)} of a core", f"{ours}: files, by Ray on two cores"),
-        ("handing it to Ray", f"{ms(costs.handed_s)} of the driver", f"{ours}: jobs of 20,000 and 160,000 photos"),
+        ("handing it to Ray", handed, f"{ours}: jobs of 20,000 and 160,000 photos"),
         ("decoding", f"{ms(costs.decode_s)} of a core", "`limits.py`, and what `cluster.py` keeps of it"),
         ("EfficientNet-Lite0", f"{ms(costs.network_s)} of a core", "the same"),
         ("decoding for a GPU", f"{ms(by_device.decode_s)} of a core", "`gpu.py`: extraction on 16 cores"),

@@ -51,9 +51,8 @@ class Machines(Readers, Protocol):
         begin from, each time they do."""
 
 
-WORTH_BEGINNING = (
-    5e12  # multiplications of a training: two minutes of two cores, beside which a cluster's 20 s are little
-)
+WORTH_BEGINNING = 5e12  # multiplications of a training: two minutes of two cores; a cluster takes 20 s to begin
+LEAST_SHARED = 256  # photos of a batch: with fewer, processes on CPUs send gradients for longer than they compute them
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,8 @@ def trained_dense(job: Job, device: str, training: Training) -> State:
     it takes. device: that of the recipe."""
     from rehead.tuning.train import train_layers
 
-    n_weights = sum(parameter.numel() for parameter in training.model.parameters())
-    if job.machines is None or 3 * n_weights * len(training.learn) * training.course.epochs < WORTH_BEGINNING:
+    training = replace(training, stop=job.served().stop)
+    if job.machines is None or not _is_worth_it(training, device):
         return train_layers(training)
     try:
         job.machines.check(device, with_torch=True)
@@ -105,6 +104,18 @@ def trained_dense(job: Job, device: str, training: Training) -> State:
         job.progress.note(f"The head learns here: {error.what}")
         return train_layers(training)
     return job.machines.train(training, None, partial(_as_it_is, training.feed), lambda _: None, device)
+
+
+def _is_worth_it(training: Training, device: str) -> bool:
+    """Whether a cluster is worth its beginning. device: of its nodes."""
+    from rehead.tuning.mlp import FeatureFeed
+
+    course, feed = training.course, training.feed
+    n_weights = sum(parameter.numel() for parameter in training.model.parameters())
+    is_long = 3 * n_weights * len(training.learn) * course.epochs >= WORTH_BEGINNING
+    is_faster_there = training.device == "cpu" and (device == "cuda" or course.batch_size >= LEAST_SHARED)
+    stays = isinstance(feed, FeatureFeed) and feed.is_on_disk  # it would have to fit into the memory of each
+    return is_long and is_faster_there and not stays
 
 
 def _as_it_is(feed: Feed, _: str) -> Feed:

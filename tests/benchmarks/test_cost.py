@@ -41,7 +41,7 @@ def test_the_simulation_has_the_numbers_of_the_code(bench: dict[str, ModuleType]
     for n, cores in ((0, 1), (1_399, 2), (10_000, 2), (1_000_000, 64), (10**8, 1)):
         assert sim.part_of(n, cores) == pool.part_of(n, cores)
     assert [pool.part_of(n, 4) for n in (1, 4_096, 8_192, 10**9)] == [pool.LEAST, pool.LEAST, 64, pool.MOST]
-    assert (sim.TASKS, sim.MOST_TASKS) == (computing.TASKS, computing.MOST_TASKS)
+    assert (sim.TASKS, sim.MOST_TASKS, sim.HANDED) == (computing.TASKS, computing.MOST_TASKS, computing.HANDED)
     assert (sim.READERS, sim.CHUNK) == (far.AT_ONCE, far.CHUNK)
     assert (sim.FAR_A_CORE, sim.MOST_FAR) == (far.A_CORE, far.MOST)
     assert engines.MAX_WORKERS == sim.MAX_WORKERS

@@ -185,7 +185,7 @@ def dense(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
         [*_, last] = [process for process in psutil.Process().children(recursive=True) if _learns(process)]
         last.kill()
 
-    job.WORTH_BEGINNING = 0
+    job.WORTH_BEGINNING = job.LEAST_SHARED = 0
     watching = Watching(1, kill if "KILL" in os.environ else lambda: None, "MLP epoch 2 of")
     found = told(rehead.tune(photos, ray=cluster.address, progress=watching, **LEARNS, **where))
     return {**found, "notes": watching.notes}

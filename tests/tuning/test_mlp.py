@@ -66,6 +66,23 @@ def test_the_epoch_of_least_loss_is_kept() -> None:
     assert f"epoch {1 + int(np.argmin(losses))} of {len(losses)} kept" in note
 
 
+def test_weights_of_classes_count_where_the_epoch_is_chosen_too() -> None:
+    random = np.random.default_rng(1)
+    features = random.normal(0, 1, (1_000, 40)).astype(np.float32)
+    labels = (features[:, 0] + features[:, 1] + random.normal(0, 0.7, 1_000) > 2.6).astype(np.int64)
+    settings = SETTINGS | {"hidden": (64,), "epochs": 40, "batch_size": 64, "lr": 1e-3}
+    told: dict[str | None, list[float]] = {}
+    for weight in (None, "balanced"):
+        losses = told.setdefault(weight, [])
+
+        def by(training: Any, losses: list[float] = losses) -> Any:
+            return train_layers(replace(training, report=lambda facts: losses.append(facts["watch_loss"])))
+
+        train_mlp(features, labels, 2, **settings | {"class_weight": weight, "by": by})
+    assert told["balanced"][0] > 1.5 * told[None][0]  # the rare class counts as much as the other
+    assert len(told["balanced"]) < 40  # it ends where the rare class is learned by heart
+
+
 def test_a_few_photos_learn_all_epochs() -> None:
     features, labels = photos(20)
     _, note, watch = train_mlp(features, labels, 2, **SETTINGS)
@@ -104,6 +121,7 @@ def test_other_machines_take_the_steps_where_that_is_worth_it_and_they_can(
     machines: Any, least: float, devices: list[str], notes: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(jobs, "WORTH_BEGINNING", least)
+    monkeypatch.setattr(jobs, "LEAST_SHARED", 8)
     told: list[str] = []
     progress: Any = SimpleNamespace(note=told.append)
     job = Job(None, tmp_path, progress, machines=machines)  # type: ignore[arg-type]

@@ -89,6 +89,8 @@ class Ray:
             pool = Pool(self._cluster, prefix, engine, device, view, len(positions))
             sent: list[int] = []
             for some in batched(positions, HANDED):
+                if halted.is_set():
+                    return
                 files = {i: place for i in some if (place := _place(catalog, catalog.photos[i])) is not None}
                 sent += [i for i in some if i not in files]
                 for batch, absent in pool.results(catalog, _named(catalog, files, pool.part), halted):

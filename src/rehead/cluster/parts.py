@@ -2,7 +2,7 @@
 
 A part comes as a table, a row a photo, and goes back as one: features, or why there are none. A photo comes as its bytes or
 as the place where it is, a file or an address in a bucket, and its digest; what is not there, or holds other bytes, is told
-as absent. Some are read while others are computed, so that a core does not wait for a bucket.
+as absent. On CPUs some are read while others are computed, so that a core does not wait for a bucket.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Pool:
         self, catalog: Catalog, parts: Iterator[Any], halted: threading.Event
     ) -> Iterator[tuple[Batch, list[int]]]:
         """What each part gave, and which photos it could not read."""
-        tables = list(parts)
+        tables = [] if halted.is_set() else list(parts)
         if tables and not halted.is_set():
             run = _run_there if _is_outside() else _run
             with in_words(), contextlib.closing(run(tables, self._settings, self._room)) as found:
@@ -64,7 +64,9 @@ class Pool:
                 for part in found:
                     yield read_table(part, catalog, self._shape)
                     if halted.is_set() and ends == math.inf:
-                        self._settings["desk"].halt.remote()  # parts that wait come back empty, those under way whole
+                        self._settings[
+                            "desk"
+                        ].halt.remote()  # parts that wait come back empty, others with what is done
                         ends = time.monotonic() + DRAINED_S
                     if time.monotonic() > ends:
                         return

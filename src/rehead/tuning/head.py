@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from rehead.bundle import Head
+from rehead.errors import Diverged
 from rehead.progress import Progress, Silent
 from rehead.tuning.recipe import LR, Recipe, hidden_widths
 from rehead.tuning.solve import cross_validated, solve_linear, solve_prototype
@@ -74,7 +75,11 @@ def fit_head(
     scores = {}
     for candidate in CANDIDATES:
         fit = functools.partial(_refit, candidate, n_classes, recipe, device, progress)
-        scores[candidate] = _accuracy(features, labels, n_classes, folds, fit)
+        try:
+            scores[candidate] = _accuracy(features, labels, n_classes, folds, fit)
+        except Diverged as error:
+            progress.note(f"Head {candidate} is left out: {error.what}")
+            continue
         progress.note(f"Head {candidate}: {scores[candidate]:.1%} right by {recipe.folds}-fold on the training side")
     best = max(scores, key=lambda name: scores[name])  # the first, and simplest, of equals
     fitted = _fit(best, features, labels, n_classes, folds, recipe, device, progress, by=by)

@@ -40,13 +40,16 @@ def loss_of(
     return F.binary_cross_entropy_with_logits(outputs, targets, each)
 
 
-def each_loss(task: Task, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The loss of each photo, (n,), without weights and smoothing; of labels the mean over them."""
+def each_loss(
+    task: Task, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The loss of each photo, (n,), without smoothing; of labels the mean over them. weights: of `weights_of`."""
     if task == "classification":
-        return F.cross_entropy(outputs, targets, reduction="none")
+        return F.cross_entropy(outputs, targets, weights, reduction="none")
     if task == "regression":
         return F.mse_loss(outputs[:, 0], targets, reduction="none")
-    return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").mean(dim=1)
+    each = None if weights is None else torch.where(targets > 0.5, weights[1], weights[0])
+    return F.binary_cross_entropy_with_logits(outputs, targets, each, reduction="none").mean(dim=1)
 
 
 def weights_of(

@@ -31,16 +31,18 @@ from rehead.tuning.train import Training, train_layers
 By: TypeAlias = Callable[[Training], State]  # who takes the steps: `train_layers`, or something that does the same
 
 STOP_SHARE = 0.1  # of the training photos decide when to stop; the held-out side is never looked at
-PATIENCE = 8  # epochs without a better loss on that slice
+PATIENCE = 8  # epochs that are worse on that slice than the best
 MIN_SLICE = 10  # photos; with fewer, all epochs are run on all photos
 
 
 class FeatureFeed:
-    """Features (n, width) as an MLP takes them, standardised as they are taken: of many that lie on a disk no more than a
-    batch is in memory. labels: (n,) or (n, k)."""
+    """Features (n, width) as an MLP takes them, standardised. Of those that lie on a disk no more than a batch is in memory.
+    labels: (n,) or (n, k)."""
 
     def __init__(self, features: NDArray[np.floating[Any]], labels: NDArray[Any], axes: Axes) -> None:
-        self.labels, self._features, self._axes = labels, features, axes
+        self.labels, self.is_on_disk = labels, isinstance(features, np.memmap)
+        self._axes = axes
+        self._features = features if self.is_on_disk else axes.standardised(features)
 
     def batches(self, order: NDArray[np.int64], epoch: int, size: int, first: int) -> Iterator[Pair]:
         del epoch
@@ -53,7 +55,8 @@ class FeatureFeed:
             yield self._of(positions[start : start + size])
 
     def _of(self, chosen: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(self._axes.standardised(self._features[chosen]))
+        rows = self._features[chosen]
+        return torch.from_numpy(self._axes.standardised(rows) if self.is_on_disk else rows)
 
 
 def train_mlp(

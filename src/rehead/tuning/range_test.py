@@ -12,7 +12,8 @@ from rehead.tuning.feed import Pair
 from rehead.tuning.lr_range import RangeTest, range_test
 from rehead.tuning.modes import set_modes
 from rehead.tuning.step import Stepper
-from rehead.tuning.train import Training, class_weights, dice, layout_for, learning_names, order_of
+from rehead.tuning.train import Training, dice, layout_for, learning_names, order_of
+from rehead.tuning.watching import class_weights
 
 
 def find_rate(training: Training, advance: Callable[[int], None]) -> RangeTest:

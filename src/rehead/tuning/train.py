@@ -27,12 +27,11 @@ from rehead.tuning.checks import check_loss, sound
 from rehead.tuning.course import Course, lr_at
 from rehead.tuning.feed import Feed, PhotoFeed, StoredFeed, ahead
 from rehead.tuning.folding import folded
-from rehead.tuning.losses import weights_of
 from rehead.tuning.modes import set_modes
 from rehead.tuning.state import WATCHED, Average, State, keep, keep_best, load_best, restore
 from rehead.tuning.step import Stepper
 from rehead.tuning.together import Alone, Shared, Together
-from rehead.tuning.watching import is_worse, judged, watched
+from rehead.tuning.watching import class_weights, is_worse, judged, watched
 
 Told: TypeAlias = bool | torch.Tensor
 READ_LATER = {"cuda": 2}  # steps after which a loss is read: reading it waits until the device has done all before
@@ -101,6 +100,7 @@ def train_layers(training: Training, start: State | None = None) -> State:
         if len(training.watch) > 1:  # what was there before may be what is kept, or a bad rate would ship worse
             keep_best(training.model, names, judged(training)[0], state)
         training.save(keep(training.model, names, stepper, average, state))
+    undoing = UNDOING if course.tolerance else 0
     for epoch in range(state.epoch, course.epochs):
         begun = time.monotonic()
         set_modes(training.model, names, course.norm)
@@ -111,7 +111,7 @@ def train_layers(training: Training, start: State | None = None) -> State:
         with average.used():
             facts, faults, losses = watched(training, state, lr, time.monotonic() - begun, epoch)
             best = state.tensors.get(WATCHED)
-            if not (is_worse(losses, best, course.tolerance) if state.best_epoch else is_worse(faults, best, UNDOING)):
+            if not (is_worse(losses, best, course.tolerance) if state.best_epoch else is_worse(faults, best, undoing)):
                 state.best_epoch = epoch + 1
                 keep_best(training.model, names, losses, state)
         state.history.append(facts)
@@ -225,13 +225,6 @@ def order_of(training: Training, epoch: int) -> NDArray[np.int64]:
     counts = np.bincount(labels, minlength=training.n_classes)
     chances = 1 / counts[labels]
     return random.choice(training.learn, len(training.learn), p=chances / chances.sum())
-
-
-def class_weights(training: Training, device: torch.device) -> torch.Tensor | None:
-    """With which each class counts as much in all, their mean over the photos being 1; None where not asked."""
-    return weights_of(
-        training.task, training.feed.labels[training.learn], training.n_classes, training.course.class_weight, device
-    )
 
 
 @contextmanager

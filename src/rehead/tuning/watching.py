@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rehead.tuning.checks import check_loss
-from rehead.tuning.feed import Feed
-from rehead.tuning.losses import each_loss
+from rehead.tuning.feed import Feed, PhotoFeed, StoredFeed
+from rehead.tuning.losses import each_loss, weights_of
 from rehead.tuning.state import State
 from rehead.tuning.step import autocast, free_memory, is_out_of_memory
 from rehead.tuning.together import share
@@ -20,7 +20,7 @@ from rehead.tuning.together import share
 if TYPE_CHECKING:
     from rehead.tuning.train import Training
 
-JUDGED, JUDGED_ON_CPU = 64, 16  # photos that are judged at once
+JUDGED, JUDGED_ON_CPU, JUDGED_ROWS = 64, 16, 1_024  # photos that are judged at once; rows of features
 
 
 def logits_of(
@@ -64,18 +64,26 @@ def watched(
 
 
 def judged(training: Training) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each watched photo, (n,): 1 where its class is not the one that is named, and the loss; of other labels the loss
-    twice.
+    """Of each watched photo, (n,): 1 where its class is not the one that is named, and the loss, weighted as what is learned;
+    of other labels the loss twice.
 
     Whether training is undone is decided by the first: smoothed labels raise the loss of a head that was sure and right.
     """
     together, watch = training.together, training.watch
     mine = share(watch, together) if len(watch) >= together.n else watch
-    rows = logits_of(training.model, training.feed, mine, training.device)
+    size = None if isinstance(training.feed, PhotoFeed | StoredFeed) else JUDGED_ROWS
+    rows = logits_of(training.model, training.feed, mine, training.device, size)
     logits = torch.from_numpy(rows if mine is watch else together.gathered(rows))
     labels = torch.from_numpy(training.feed.labels[training.watch])
-    losses = each_loss(training.task, logits, labels)
+    losses = each_loss(training.task, logits, labels, class_weights(training, "cpu"))
     return ((logits.argmax(1) != labels).float() if training.task == "classification" else losses), losses
+
+
+def class_weights(training: Training, device: torch.device | str) -> torch.Tensor | None:
+    """With which each class counts as much in all, their mean over the photos being 1; None where not asked."""
+    return weights_of(
+        training.task, training.feed.labels[training.learn], training.n_classes, training.course.class_weight, device
+    )
 
 
 def is_worse(losses: torch.Tensor, best: torch.Tensor | None, n_errors: float = 1) -> bool:
