@@ -83,6 +83,14 @@ def test_weights_of_classes_count_where_the_epoch_is_chosen_too() -> None:
     assert len(told["balanced"]) < 40  # it ends where the rare class is learned by heart
 
 
+def test_random_numbers_are_never_what_is_kept_though_nothing_can_be_learned() -> None:
+    features, labels = photos()
+    for seed in range(8):
+        random = np.random.default_rng(seed).permutation(labels)
+        _, note, _ = train_mlp(features, random, 2, **SETTINGS | {"seed": seed, "lr": 0.1, "epochs": 3})
+        assert "epoch 0" not in note
+
+
 def test_a_few_photos_learn_all_epochs() -> None:
     features, labels = photos(20)
     _, note, watch = train_mlp(features, labels, 2, **SETTINGS)

@@ -64,9 +64,8 @@ class Pool:
                 for part in found:
                     yield read_table(part, catalog, self._shape)
                     if halted.is_set() and ends == math.inf:
-                        self._settings[
-                            "desk"
-                        ].halt.remote()  # parts that wait come back empty, others with what is done
+                        # parts that wait come back empty, others with what is done
+                        self._settings["desk"].halt.remote()
                         ends = time.monotonic() + DRAINED_S
                     if time.monotonic() > ends:
                         return

@@ -128,8 +128,8 @@ def train_mlp(
 def _course(epochs: int, batch_size: int, lr: float, class_weight: str | None, seed: int) -> Course:
     return Course(
         epochs=epochs, batch_size=batch_size, lr=lr, class_weight=class_weight, seed=seed, patience=PATIENCE, tolerance=0,
-        optimizer="adam", schedule="constant", weight_decay=0.0, layer_decay=1.0, label_smoothing=0.0, clip=None, accumulate=1,
-        average=None, norm="frozen", mixup=0.0, cutmix=0.0, erase=0.0, sampling="plain",
+        from_random=True, optimizer="adam", schedule="constant", weight_decay=0.0, layer_decay=1.0, label_smoothing=0.0,
+        clip=None, accumulate=1, average=None, norm="frozen", mixup=0.0, cutmix=0.0, erase=0.0, sampling="plain",
     )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ class Training:
 def train_layers(training: Training, start: State | None = None) -> State:
     """Trains the model in place and leaves it in eval mode on the CPU with the best weights, or the last without a watch.
 
-    Where every epoch is worse than what was there before, the best weights are those from before.
+    Where every epoch is worse than what was there before, the best weights are those from before, unless those were random.
 
     Raises Diverged when the loss is not a number; the checkpoint of the last good step stays; the first is written
     before any step. Raises Defect when other parameters changed than those that were to learn, RunError when the checkpoint
@@ -97,10 +97,11 @@ def train_layers(training: Training, start: State | None = None) -> State:
     average = Average(training.model, names, course.average)
     restore(training.model, stepper, average, state)
     if start is None:
-        if len(training.watch) > 1:  # what was there before may be what is kept, or a bad rate would ship worse
+        if (
+            len(training.watch) > 1 and not course.from_random
+        ):  # what was there before may be what is kept, or a bad rate would ship worse
             keep_best(training.model, names, judged(training)[0], state)
         training.save(keep(training.model, names, stepper, average, state))
-    undoing = UNDOING if course.tolerance else 0
     for epoch in range(state.epoch, course.epochs):
         begun = time.monotonic()
         set_modes(training.model, names, course.norm)
@@ -111,7 +112,7 @@ def train_layers(training: Training, start: State | None = None) -> State:
         with average.used():
             facts, faults, losses = watched(training, state, lr, time.monotonic() - begun, epoch)
             best = state.tensors.get(WATCHED)
-            if not (is_worse(losses, best, course.tolerance) if state.best_epoch else is_worse(faults, best, undoing)):
+            if not (is_worse(losses, best, course.tolerance) if state.best_epoch else is_worse(faults, best, UNDOING)):
                 state.best_epoch = epoch + 1
                 keep_best(training.model, names, losses, state)
         state.history.append(facts)
