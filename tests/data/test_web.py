@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import socket
 import subprocess
 import sys
 import threading
@@ -15,11 +16,17 @@ import pytest
 from conftest import make_photos
 
 import rehead
+from rehead.data import addresses
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 
+ASKED: list[str] = []  # what the server was asked for
+
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_request(self, *_: object) -> None:
+        ASKED.append(self.requestline)
+
     def log_message(self, *_: object) -> None:
         return
 
@@ -58,10 +65,21 @@ def test_photos_on_the_web_become_a_model(table: Path, photos: Path, cache: Path
 def test_one_that_is_not_there_and_one_that_is_no_photo_cost_themselves(table: Path, web: str, tmp_path: Path) -> None:
     with table.open("a") as file:
         file.write(f"{web}/red/none.png,red\n{web}/,red\n")
+        file.write("http://127.0.0.1:9/red/down.png,red\nhttps://nowhere.invalid/1.png,red\n")
+    ASKED.clear()
     catalog = scan(open_source(table, cache=tmp_path / "cache"), seed=0, valid_fraction=0.2)
     assert len(catalog.photos) == 48
+    assert len(ASKED) == 49  # one request each
     told = {skip.path.removeprefix(web): skip.reason for skip in catalog.bad}
+    assert "onnect" in told.pop("http://127.0.0.1:9/red/down.png")
+    assert told.pop("https://nowhere.invalid/1.png").startswith("cannot be read: ")
     assert told == {"/red/none.png": "is not there", "/": "names no photo"}
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "WEB_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(OSError, match=r"did not answer within 0.5 s"):
+        addresses.read_address(f"http://127.0.0.1:{silent.getsockname()[1]}/1.jpg")
 
 
 def test_without_its_library_the_error_says_what_to_install(table: Path, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ KEYS = {
 }
 ENDPOINTS = {"s3": "AWS_ENDPOINT_URL"}
 FETCHED_AT_ONCE = 4 << 20  # bytes
+WEB_S = 20.0  # without a byte of a server, after which a photo of the web is given up
 REFUSED_S = 30.0  # for which a store that could not be had is not asked again
 LISTS, LEVELS, CROWDED = (
     16,
@@ -138,6 +139,12 @@ def read_address(address: str) -> bytes:
             with store.open_input_file(path) as file:
                 file.seek(start)
                 return bytes(file.read(size))
+        if urlsplit(address).scheme.lower() in WEB:  # one request, and what went wrong by its name
+            store, path = _store_of(address)
+            try:
+                return bytes(store.handler.fs.cat_file(path))
+            except TimeoutError as error:
+                raise OSError(f"its server did not answer within {WEB_S:g} s") from error
         with open_address(address) as file:
             return bytes(file.read())
 
@@ -311,7 +318,7 @@ def _open(base: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
 
-        store, root = url_to_fs(base)
+        store, root = url_to_fs(base, **_patience(scheme))
     except (ImportError, ValueError) as error:
         if scheme in WEB and isinstance(error, ImportError):
             raise MissingExtra("aiohttp", "web", f"What is at {scheme}:// addresses") from error
@@ -321,6 +328,15 @@ def _open(base: str) -> tuple[Any, str]:
             fix="Known without more are s3://, gs://, hdfs:// and file://; others need their library of fsspec.",
         ) from error
     return PyFileSystem(FSSpecHandler(store)), str(root)
+
+
+def _patience(scheme: str) -> dict[str, Any]:
+    """For how long a server of the web is waited for."""
+    if scheme not in WEB:
+        return {}
+    from aiohttp import ClientTimeout
+
+    return {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=WEB_S, sock_read=WEB_S)}}
 
 
 def refused(address: str, error: Exception, asked: str = "listed") -> SourceError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from rehead.tuning.recipe import Recipe
 from rehead.tuning.solve import solve_linear, solve_prototype
 
 FRACTIONS = ((0.1, 3), (0.2, 3), (0.4, 2), (0.7, 1))  # of the photos, and on how many parts of that size
+MOST_EPOCHS = 40  # of an MLP on a part, as many as it has where nothing is asked for
 FEWEST_A_CLASS = 3  # photos, in the smallest part; larger parts are tried where there are fewer
 Right = NDArray[np.bool_]
 
@@ -68,6 +70,7 @@ def _fit_of(n_classes: int, recipe: Recipe, head: Head, penalty: float | None, n
         if head.kind == "linear" and penalty is not None:
             own = [penalty * n_all / len(y)]
             return solve_linear(x, y, n_classes, folds=none, class_weight=recipe.class_weight, penalties=own).head
-        return fit_head(x, y, n_classes, none, recipe).head
+        few = replace(recipe, epochs=min(recipe.epochs or MOST_EPOCHS, MOST_EPOCHS))
+        return fit_head(x, y, n_classes, none, few).head
 
     return fit
