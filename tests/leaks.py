@@ -17,6 +17,7 @@ KEPT_RUNNING = (
     "tqdm_monitor",
     "ThreadPoolExecutor-",
     "fsspecIO",
+    "asyncio_",
 )  # of tqdm, of OpenVINO, of fsspec; our own threads are called rehead
 TRACKER = "resource_tracker"  # Python's own child, which lives as long as the process
 
