@@ -13,12 +13,8 @@ GRACE_S = 2.0  # for threads and processes that were told to end and are about t
 OF_LIBRARIES = ("KMP_", "TORCH", "TRITON", "PYTEST_")  # set once, when a library is imported; pytest's own
 OF_SYSTEM = ("/dev/", "/proc/", "/sys/")
 KEPT_OPEN = ("/.onnxruntime/", "/site-packages/")  # a database of ONNX Runtime's own; fonts of matplotlib
-KEPT_RUNNING = (
-    "tqdm_monitor",
-    "ThreadPoolExecutor-",
-    "fsspecIO",
-    "asyncio_",
-)  # of tqdm, of OpenVINO, of fsspec; our own threads are called rehead
+# Of tqdm, of OpenVINO, of fsspec and what asks for names of hosts under it; our own threads are called rehead.
+KEPT_RUNNING = ("tqdm_monitor", "ThreadPoolExecutor-", "fsspecIO", "asyncio_")
 TRACKER = "resource_tracker"  # Python's own child, which lives as long as the process
 
 
