@@ -16,7 +16,7 @@ from typing import Any
 
 from measured import ROOT
 
-from rehead.data.addresses import LISTS
+from rehead.data.listing import LISTS
 from scaling.idle import FAR_S
 from scaling.simulation import Costs, Place, part_of, simulate
 

@@ -22,8 +22,10 @@ from typing import Any
 import numpy as np
 from measured import copies
 
-from rehead.data.catalog import Catalog, Photo
-from rehead.data.rows import Row, Source
+from rehead.data.catalog import Catalog
+from rehead.data.folders import recognised
+from rehead.data.listing import Listing
+from rehead.data.rows import Photo, Source
 from rehead.data.scan import scan
 from rehead.parallel import batched, n_cores
 from rehead.progress import Silent
@@ -60,12 +62,14 @@ def lists(n: str) -> dict[str, float]:
     from rehead.tuning.recipe import Recipe
 
     address, begun = "s3://bucket/photos/", time.monotonic()
-    stamps = {f"{'ab'[i % 2]}/{i:012d}.jpg": (20_000 + i, 10**18 + i, 10**18 + i) for i in range(int(n))}
-    rows = [Row(path, path[0]) for path in stamps]
+    stamps = Listing()
+    for i in range(int(n)):
+        stamps.add(f"{'ab'[2 * i // int(n)]}/{i:012d}.jpg", (20_000 + i, 10**18 + i, 10**18 + i))
+    layout, reading = recognised(stamps.paths)
     source = Source(
         "made-up",
-        "folders",
-        rows,
+        layout,
+        reading.rows,
         read=lambda row: PICTURE + row.path.encode(),
         skipped=[],
         uri=lambda row: address + row.path,

@@ -57,8 +57,8 @@ def at_the_cut(job: Job, recipe: Recipe, plan: Plan) -> Extracted:
     if plan.cut is None:
         bad = _unreadable(job, order, recipe)
         good = sorted(i for i in order if i not in bad)
-        train = [i for i in good if catalog.photos[i].side == "train"]
-        held_out = [i for i in good if catalog.photos[i].side == catalog.held_out_side]
+        train = catalog.among(good, "train")
+        held_out = catalog.among(good, catalog.held_out_side)
         return Extracted(train, held_out, [], None, bad, 0)
     weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
     prefix = ready_prefix(
@@ -77,7 +77,7 @@ def at_the_cut(job: Job, recipe: Recipe, plan: Plan) -> Extracted:
     for view in view_names(recipe.augment, recipe.views):
         with open_store(job.cache, prefix, recipe, view) as store:
             if view == PLAIN:
-                n_stored = len(order) - len(store.missing([catalog.photos[i].digest for i in order]))
+                n_stored = int(store.has(catalog.digests(order)).sum())
                 bad = extract_missing(job, order, prefix, recipe, store).bad
                 train, held_out = photos_there(catalog, order, store)
                 views.append(_read(store, catalog, [*train, *held_out]))
@@ -160,7 +160,7 @@ def slices(catalog: Catalog, train: list[int], recipe: Recipe) -> tuple[NDArray[
     if n_folds < 2:
         return everything, everything[:0]
     keys = catalog.keys()
-    folds = fold_numbers([keys[i] for i in train], catalog.strata[train], n_folds=n_folds, seed=recipe.seed)
+    folds = fold_numbers((keys[i] for i in train), catalog.strata[train], n_folds=n_folds, seed=recipe.seed)
     return everything[folds != 0], everything[folds == 0]
 
 
@@ -190,4 +190,4 @@ def _unreadable(job: Job, order: list[int], recipe: Recipe) -> dict[int, Skip]:
 
 
 def _read(store: Store, catalog: Catalog, positions: list[int]) -> NDArray[np.float16]:
-    return store.read([catalog.photos[i].digest for i in positions], dtype=np.float16)
+    return store.read(catalog.digests(positions), dtype=np.float16)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.bundle import sigmoid, softmax
-from rehead.data.catalog import Catalog, Photo
-from rehead.data.rows import Skip
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Photo, Skip
 from rehead.data.scan import scan_held_out
 from rehead.data.sources import open_source
 from rehead.errors import BundleError, SourceError, counted
@@ -146,7 +146,7 @@ def compare(
 
 def _strata(catalog: Catalog, rows: list[int]) -> NDArray[np.int64]:
     """Which photos have the same labels, (n,)."""
-    return np.unique([catalog.photos[i].label for i in rows], return_inverse=True)[1].astype(np.int64)
+    return np.unique(catalog.columns.labels.numbers()[rows], return_inverse=True)[1].astype(np.int64)
 
 
 def _shared(models: tuple[Model, Model], folders: tuple[Path, Path]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import shutil
 import stat
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rehead.errors import RunError
@@ -35,16 +35,22 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """`path` holds `data`, also after a power cut. Raises OSError, NoRoom on a full disk; then `path` is as it was."""
+def write_bytes(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """`path` holds `data`, also after a power cut. Raises OSError, NoRoom on a full disk; then `path` is as it was.
+
+    data: all of it, or one piece after the other.
+    """
+    n_bytes = 0
     try:
-        with replaced_file(path) as temporary:
-            temporary.write_bytes(data)
+        with replaced_file(path) as temporary, temporary.open("wb") as file:
+            for piece in [data] if isinstance(data, bytes) else data:
+                n_bytes += len(piece)
+                file.write(piece)
     except OSError as error:
         if error.errno not in FULL:
             raise
         full = NoRoom(error.errno, error.strerror, str(path))
-        full.needed_bytes = len(data)
+        full.needed_bytes = n_bytes
         raise full from error
 
 
@@ -60,9 +66,10 @@ def write_asked(path: Path, text: str) -> None:
         ) from error
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str | Iterable[str]) -> None:
     """The same for UTF-8 text; what is not valid Unicode in a file's name is kept (surrogateescape)."""
-    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+    pieces = [text] if isinstance(text, str) else text
+    write_bytes(path, (piece.encode("utf-8", "surrogateescape") for piece in pieces))
 
 
 @contextlib.contextmanager

@@ -20,9 +20,9 @@ import blake3
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.data.catalog import Catalog, Photo
+from rehead.data.catalog import Catalog
 from rehead.data.memory import encoded
-from rehead.data.rows import Skip
+from rehead.data.rows import Photo, Skip
 from rehead.data.split import fold_numbers, stratified_order
 from rehead.errors import PhotoError, RunError, SourceError, TooManyBad, counted
 from rehead.exporting.prefixes import int8_prefix, ready_prefix
@@ -81,7 +81,7 @@ def _best_fit(job: Job, prefix: Prefix, recipe: Recipe) -> Prefix:
     Log-loss tells more than accuracy does on a few hundred photos, where one photo decides between accuracies.
     """
     catalog = job.catalog
-    sample = [i for i in job_order(catalog, recipe) if catalog.photos[i].side == "train"][:N_FIT_SAMPLE]
+    sample = catalog.among(job_order(catalog, recipe), "train")[:N_FIT_SAMPLE]
     candidates = [replace(prefix, card=with_fit(prefix.card, fit)) for fit in FITS]
     losses = []
     for candidate in candidates:
@@ -89,7 +89,7 @@ def _best_fit(job: Job, prefix: Prefix, recipe: Recipe) -> Prefix:
         with open_store(job.cache, candidate, recipe) as store:
             extract_missing(replace(job, stop=lambda: False), sample, candidate, recipe, store)
             there = in_store(catalog, sample, store)
-            x, y = store.read([catalog.photos[i].digest for i in there]), catalog.labels(there)
+            x, y = store.read(catalog.digests(there)), catalog.labels(there)
         loss, words = cv_loss(catalog.task, x, y, catalog.n_outputs, folds_of(catalog, there, recipe))
         losses.append(loss)
         job.progress.note(f"--fit {fit}: {words or 'no number'} by {recipe.folds}-fold on {len(there)} photos")
@@ -114,11 +114,11 @@ def open_store(cache: Path, prefix: Prefix, recipe: Recipe, view: str = PLAIN) -
 
 def job_order(catalog: Catalog, recipe: Recipe) -> list[int]:
     """The photos of the job, in a random order of which every beginning holds each class and side in proportion."""
-    wanted = catalog.on("train", catalog.held_out_side)
-    photos = [catalog.photos[i] for i in wanted]
-    strata = list(zip(catalog.strata[wanted].tolist(), (p.side for p in photos), strict=True))
-    order = stratified_order(strata, [p.digest for p in photos], seed=recipe.seed, floor=FLOOR)
-    return [wanted[i] for i in order[: recipe.limit]]
+    is_train, is_held_out = catalog.is_on("train"), catalog.is_on(catalog.held_out_side)
+    wanted = np.flatnonzero(is_train | is_held_out)
+    strata = 2 * catalog.strata[wanted] + is_train[wanted]
+    order = stratified_order(strata, catalog.digests(wanted), seed=recipe.seed, floor=FLOOR)
+    return [*map(int, wanted[order[: recipe.limit]])]
 
 
 def extract_missing(
@@ -130,8 +130,7 @@ def extract_missing(
     """
     catalog, progress = job.catalog, job.progress
     sharing = Sharing(job, order, store)
-    absent = sharing.absent()
-    missing = [i for i in order if catalog.photos[i].digest in absent]
+    missing = sharing.absent()
     gone = left_out(job, order, missing)
     missing = [i for i in missing if i not in gone]
     progress.phase("Extracting" if view == PLAIN else f"Extracting {view}", len(order))
@@ -139,9 +138,8 @@ def extract_missing(
     if not missing:
         sharing.end()
         return Extracted(gone)
-    is_train = np.array([photo.side == "train" for photo in catalog.photos])
     fit = functools.partial(quick_head, catalog.task, n_outputs=catalog.n_outputs)
-    anytime = Anytime(catalog.labels(), is_train, lambda x, y: fit(features=x, targets=y))
+    anytime = Anytime(catalog.labels(), catalog.is_on("train"), lambda x, y: fit(features=x, targets=y))
     ends = time.monotonic() + recipe.budget_s if recipe.budget_s is not None else None
 
     def on_features(positions: list[int], features: NDArray[np.floating[Any]]) -> None:
@@ -191,8 +189,8 @@ def left_out(job: Job, order: list[int], missing: list[int]) -> dict[int, Skip]:
     gone = {i: Skip(catalog.photos[i].path, NOTHING_LEFT) for i in missing if catalog.is_gone(catalog.photos[i])}
     if not gone:
         return gone
-    learned = [i for i in order if catalog.photos[i].side == "train"]
-    if lost := {catalog.photos[i].label for i in learned} - {catalog.photos[i].label for i in learned if i not in gone}:
+    learned = catalog.among(order, "train")
+    if lost := catalog.different_labels(learned) - catalog.different_labels([i for i in learned if i not in gone]):
         raise _lost(sorted(lost), list(gone.values()))
     job.progress.note(f"{len(gone)} earlier photos are left out: {NOTHING_LEFT}; skipped.csv lists them")
     return gone
@@ -232,15 +230,14 @@ def sample_pixels(catalog: Catalog, positions: list[int], card: Card, n: int = N
 
 def in_store(catalog: Catalog, positions: list[int], store: Store) -> list[int]:
     """Those of the photos whose features are there, in the order of the catalog."""
-    absent = set(store.missing([catalog.photos[i].digest for i in positions]))
-    return sorted(i for i in positions if catalog.photos[i].digest not in absent)
+    has = store.has(catalog.digests(positions))
+    return sorted(i for i, there in zip(positions, has, strict=True) if there)
 
 
 def photos_there(catalog: Catalog, order: list[int], store: Store) -> tuple[list[int], list[int]]:
     """The training and the held-out photos whose features are there. Raises RunError when they are too few."""
     there = in_store(catalog, order, store)
-    train = [i for i in there if catalog.photos[i].side == "train"]
-    held_out = [i for i in there if catalog.photos[i].side == catalog.held_out_side]
+    train, held_out = catalog.among(there, "train"), catalog.among(there, catalog.held_out_side)
     lacking = catalog.unlearnable(train)
     if lacking or not held_out:
         raise RunError(
@@ -262,7 +259,7 @@ def folds_of(catalog: Catalog, positions: list[int], recipe: Recipe) -> NDArray[
     """The fold of each of these photos, (n,)."""
     keys = catalog.keys()
     strata = catalog.strata[positions]
-    return fold_numbers([keys[i] for i in positions], strata, n_folds=recipe.folds, seed=recipe.seed)
+    return fold_numbers((keys[i] for i in positions), strata, n_folds=recipe.folds, seed=recipe.seed)
 
 
 def features_of(images: Sequence[Any], recipe: Recipe, *, cache: Path) -> tuple[list[bytes], NDArray[Any]]:

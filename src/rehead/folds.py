@@ -77,7 +77,7 @@ def cross_validate(
     with open_store(place, chosen_prefix(job, recipe), recipe) as store:
         rows = in_store(catalog, list(range(len(catalog.photos))), store)
         _check_there(catalog, rows)
-        features = store.read([catalog.photos[i].digest for i in rows])
+        features = store.read(catalog.digests(rows))
     progress.phase("Solving heads", folds, "folds")
     targets, numbers = catalog.labels(rows), folds_of(catalog, rows, recipe)
     outputs = _outputs(catalog, features, targets, numbers, recipe, progress)

@@ -27,7 +27,7 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
 
     with open_store(job.cache, prefix, recipe) as store:
         order = job_order(catalog, recipe)
-        n_stored = len(order) - len(store.missing([catalog.photos[i].digest for i in order]))
+        n_stored = int(store.has(catalog.digests(order)).sum())
         extracted = extract_missing(job, order, prefix, recipe, store)
         if (kept := direction_kept(prefix)) is not None:
             progress.note(
@@ -39,7 +39,7 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
         job.clock.lap("extract")
 
         progress.phase("Solving the head")
-        features = store.read([catalog.photos[i].digest for i in train])
+        features = store.read(catalog.digests(train))
         labels, folds = catalog.labels(train), folds_of(catalog, train, recipe)
         device = job.device(recipe.device)
         fitted = fit_task(
@@ -49,7 +49,7 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
         familiar = fit_familiar(features, seed=recipe.seed)
         job.clock.lap("solve")
 
-        shown = store.read([catalog.photos[i].digest for i in held_out])
+        shown = store.read(catalog.digests(held_out))
     return Solution(
         catalog=catalog,
         head=fitted.head,

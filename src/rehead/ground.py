@@ -165,7 +165,7 @@ def _frozen_features(ground: Ground, recipe: Recipe) -> NDArray[np.float32]:
     prefix = chosen_prefix(job, whole)
     with open_store(job.cache, prefix, whole) as store:
         extract_missing(job, ground.train, prefix, whole, store)
-        return store.read([catalog.photos[i].digest for i in ground.train])
+        return store.read(catalog.digests(ground.train))
 
 
 def with_head_on(body: Any, head: Head) -> Any:

@@ -16,33 +16,37 @@ class Sharing:
     job goes on with what it has."""
 
     def __init__(self, job: Job, order: Sequence[int], store: Store) -> None:
-        self._job, self._store = job, store
-        self._digests = [job.catalog.photos[i].digest for i in order]
+        self._job, self._store, self._order = job, store, order
         self._came: list[bytes] = []
         self._n_added, self._may_add = 0, job.shared is not None
 
-    def absent(self) -> set[bytes]:
-        """The photos whose features the store has not, when it has those that are shared."""
-        absent, progress = self._store.missing(self._digests), self._job.progress
+    def absent(self) -> list[int]:
+        """The photos whose features the store has not, when it has those that are shared; in the order of the job."""
+        absent, progress = self._absent(self._order), self._job.progress
         if self._job.shared is None or not absent:
-            return set(absent)
+            return absent
         progress.phase("Fetching features", None)
-        if n := self._job.shared.fetch(self._store, absent):
+        if n := self._job.shared.fetch(self._store, self._job.catalog.digests(absent)):
             progress.note(f"Features of {counted(n, 'photo')} were in {self._job.shared.address}")
-        return set(self._store.missing(self._digests))
+        return self._absent(absent)
+
+    def _absent(self, positions: Sequence[int]) -> list[int]:
+        has = self._store.has(self._job.catalog.digests(positions))
+        return [i for i, there in zip(positions, has, strict=True) if not there]
 
     def came(self, positions: Sequence[int]) -> None:
         """Features of these photos were computed; those that are written into the store by now may be added."""
         if not self._may_add:
             return
-        self._came += [self._job.catalog.photos[i].digest for i in positions]
+        self._came += self._job.catalog.digests(positions)
         if len(self._came) >= a_file(self._store.shape):
             self._add(self._came)
             self._came = []
 
     def end(self) -> None:
         """Adds all that those who share have not."""
-        self._add(self._digests)
+        if self._may_add:
+            self._add(self._job.catalog.digests(self._order))
         if self._n_added and self._job.shared is not None:
             self._job.progress.note(
                 f"Features of {counted(self._n_added, 'photo')} are new in {self._job.shared.address}"

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.data.catalog import Catalog, Photo
-from rehead.data.rows import Skip, Source, quoted
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Photo, Skip, Source, quoted
 from rehead.data.scan import scan_held_out
 from rehead.data.sources import open_source
 from rehead.data.split import HELD_OUT_SIDES

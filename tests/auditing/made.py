@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from rehead.auditing.facts import Facts
-from rehead.data.catalog import Catalog, Photo
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Photo
 from rehead.data.targets import classes_of
 
 PLAIN = Facts(

@@ -12,7 +12,7 @@ from made import catalog_of, facts_with
 
 from rehead.auditing.copies import alike, copy_groups, copy_keys, joined, tied_sides
 from rehead.auditing.hashes import MAX_BITS, near_pairs
-from rehead.data.catalog import Photo
+from rehead.data.rows import Photo
 
 FEATURES = np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32)
 

@@ -18,8 +18,7 @@ from PIL import Image, ImageFilter, ImageOps
 from rehead.auditing.facts import Facts, facts_of
 from rehead.auditing.hashes import MAX_BITS
 from rehead.auditing.kept import FILE, Kept, facts_of_photos
-from rehead.data.catalog import Photo
-from rehead.data.rows import Row, Source
+from rehead.data.rows import Photo, Row, Source
 from rehead.data.scan import scan
 from rehead.errors import PhotoError
 

@@ -20,7 +20,7 @@ from bucket import Store
 from conftest import make_photos
 
 from rehead import tune
-from rehead.data import addresses
+from rehead.data import listing
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Request
 from rehead.data.scan import scan
@@ -189,7 +189,7 @@ def test_folders_are_listed_beside_each_other(
 ) -> None:
     for name, value in store.variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(addresses, "CROWDED", crowded)
+    monkeypatch.setattr(listing, "CROWDED", crowded)
     names = [
         "1.jpg",
         "a/2.jpg",
@@ -204,7 +204,7 @@ def test_folders_are_listed_beside_each_other(
         (tmp_path / "below" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "below" / name).write_text(name)
     store.put(f"listed-{crowded}", tmp_path / "below", "deep/er/")
-    found = addresses.listed(f"s3://listed-{crowded}/deep/er", Request(cache=tmp_path))
+    found = listing.listed(f"s3://listed-{crowded}/deep/er", Request(cache=tmp_path))
     assert list(found) == sorted(names[:6])
     assert all(stamp is not None and stamp[0] == len(name) for name, stamp in found.items())
 

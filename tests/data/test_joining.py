@@ -8,15 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rehead.data.catalog import Catalog, Photo
+from rehead.data.catalog import Catalog
 from rehead.data.joining import joined
+from rehead.data.rows import Photo
 
 sides = st.sampled_from(["train", "valid", "test"])
 
 
+def digest(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
 def photos(root: str, facts: list[tuple[int, str, str, str | None]]) -> tuple[Photo, ...]:
     return tuple(
-        Photo(f"{root}/{number}", label, side, bytes([number]), group)
+        Photo(f"{root}/{number}", label, side, digest(number), group)
         for number, label, side, group in {fact[0]: fact for fact in facts}.values()
     )
 
@@ -79,13 +84,13 @@ def test_new_photos_of_a_known_group_go_where_it_stands() -> None:
     old = photos("/old", [(1, "a", "valid", "patient"), (2, "a", "train", None)])
     new = photos("new", [(3, "a", "train", "patient"), (4, "a", "train", "another")])
     sides = {photo.digest: photo.side for photo in join(old, catalog(new)).photos}
-    assert (sides[b"\3"], sides[b"\4"]) == ("valid", "train")
+    assert (sides[digest(3)], sides[digest(4)]) == ("valid", "train")
 
 
 def test_each_photo_is_read_where_it_is_from_and_only_earlier_ones_can_be_gone() -> None:
     old, new = photos("/old", [(1, "a", "train", None)]), photos("new", [(2, "b", "train", None)])
     both = join(old, catalog(new))
-    assert [both.read(photo) for photo in both.photos] == [b"old \1", b"new \2"]
+    assert [both.read(photo) for photo in both.photos] == [b"old " + digest(1), b"new " + digest(2)]
     assert [both.is_gone(photo) for photo in both.photos] == [True, False]
 
 
@@ -95,4 +100,4 @@ def test_a_test_side_of_one_lot_takes_in_what_the_other_holds_out(given_test: st
     tested = [(3, "b", "train", None), (4, "b", "test", None)]
     old, new = (tested, facts) if given_test == "old" else (facts, tested)
     both = join(photos("/old", old), replace(catalog(photos("new", new)), ours=given_test == "old"))
-    assert {photo.digest for photo in both.photos if photo.side == "test"} == {b"\2", b"\4"}
+    assert {photo.digest for photo in both.photos if photo.side == "test"} == {digest(2), digest(4)}

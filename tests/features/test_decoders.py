@@ -17,7 +17,8 @@ import pytest
 from blake3 import blake3
 from PIL import Image
 
-from rehead.data.catalog import Catalog, Photo
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Photo
 from rehead.errors import PhotoError
 from rehead.features import decoders
 from rehead.features.views import PLAIN, stored_views

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from conftest import make_photos
 
-from rehead.data.catalog import Catalog, Photo
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Photo
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import StoreError
@@ -151,7 +152,7 @@ def test_while_one_photo_is_slow_no_more_are_held_than_there_is_room_for(
     def late(photo: Photo) -> bytes:
         nonlocal n_begun_meanwhile
         begun.append(photo.path)
-        if photo is catalog.photos[0]:
+        if photo == catalog.photos[0]:
             time.sleep(1)
             n_begun_meanwhile = len(begun)
         return catalog.read(photo)

@@ -22,7 +22,7 @@ from rehead.auditing.findings import (
     Shortcut,
 )
 from rehead.bundle import sigmoid, softmax
-from rehead.data.catalog import Photo
+from rehead.data.rows import Photo
 from rehead.data.targets import targets_of
 from rehead.reporting.story import Story
 from rehead.verdict.calibrate import calibration

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from stories import full_story, labels_story, numbers_story, story
 
-from rehead.data.catalog import Photo
+from rehead.data.rows import Photo
 from rehead.reporting.page import page
 from rehead.reporting.story import Story
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from stories import audit_of, jpeg, photos_of, story
 
-from rehead.data.catalog import Photo
+from rehead.data.rows import Photo
 from rehead.errors import PhotoError
 from rehead.pixels import Preprocess
 from rehead.reporting.concerns import concerns

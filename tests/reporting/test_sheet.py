@@ -15,7 +15,8 @@ import pytest
 from conftest import make_photos
 from PIL import Image
 
-from rehead.data.catalog import Catalog, Photo
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Photo
 from rehead.reporting.sheet import COLUMNS, TILE, sheet
 from rehead.runners import open_session
 
@@ -34,7 +35,7 @@ def coloured(n: int) -> Catalog:
         Image.new("RGB", (200, 120), COLOURS[i % 3]).save(file, "PNG")
         return file.getvalue()
 
-    photos = tuple(Photo(str(i), f"red;{i}", "train", bytes([i])) for i in range(n))
+    photos = tuple(Photo(str(i), f"red;{i}", "train", i.to_bytes(32, "big")) for i in range(n))
     return Catalog("made", "lists", photos, ("red",), read, task="multilabel")
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rehead.auditing.plan import Line, read_plan
-from rehead.data.catalog import Catalog, Photo
-from rehead.data.rows import Skip
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Photo, Skip
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.durable import write_asked

@@ -59,7 +59,7 @@ def audit_photos(
         found = alike(positions, features, facts, told=progress.advance)
     progress.phase("Auditing")
     groups = copy_groups(catalog, found.pairs)
-    is_classes = catalog.task == "classification" and len({catalog.photos[i].label for i in positions}) > 1
+    is_classes = catalog.task == "classification" and len(catalog.different_labels(positions)) > 1
     issues = label_issues(catalog, positions, apart) if is_classes and apart is not None else ()
     return Audit(
         n=len(positions),
@@ -79,7 +79,7 @@ def audit_folds(catalog: Catalog, positions: Sequence[int], found: Alike, seed: 
     """The fold (0..N_FOLDS-1) of each photo, (n,), near copies in the same one; -1 for those that are never held out."""
     keys = copy_keys(catalog, found.pairs)
     strata = catalog.strata[list(positions)]
-    return fold_numbers([keys[i] for i in positions], strata, n_folds=N_FOLDS, seed=seed)
+    return fold_numbers((keys[i] for i in positions), strata, n_folds=N_FOLDS, seed=seed)
 
 
 def leaked(groups: Sequence[CopyGroup], catalog: Catalog) -> set[str]:

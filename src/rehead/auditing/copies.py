@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from rehead.auditing.facts import Facts
 from rehead.auditing.findings import CopyGroup
 from rehead.auditing.hashes import near_pairs
-from rehead.data.catalog import Catalog, Photo
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Photo
 from rehead.verdict.neighbours import Neighbours, other_neighbours
 
 FLAT = 3.0  # standard deviation of the luma, below which a hash is that of noise

@@ -43,7 +43,7 @@ def features_of_run(job: Job, run: Finished) -> tuple[list[int], NDArray[np.floa
     prefix = chosen_prefix(job, recipe)
     with open_store(job.cache, prefix, recipe) as store:
         catalog = job.catalog
-        missing = store.missing([catalog.photos[i].digest for i in used])
+        missing = store.missing(catalog.digests(used))
         if missing:
             lost = set(missing)
             order = [i for i in used if catalog.photos[i].digest not in lost or not catalog.is_gone(catalog.photos[i])]
@@ -54,7 +54,7 @@ def features_of_run(job: Job, run: Finished) -> tuple[list[int], NDArray[np.floa
                 what="Neither features nor files of its photos are there any more.",
                 fix="Name the cache that has the features with --cache DIR, or bring the photos back.",
             )
-        features = store.read([catalog.photos[i].digest for i in there])
+        features = store.read(catalog.digests(there))
     return there, features.reshape(len(there), -1)
 
 

@@ -98,8 +98,8 @@ class Looked:
 def look_at(job: Job, recipe: Recipe) -> Looked:
     """Features and facts of the job's photos, computed where they are not kept, and which photos are alike."""
     catalog, progress = job.catalog, job.progress
-    digests = [photo.digest for photo in catalog.photos]
-    order = stratified_order(catalog.strata.tolist(), digests, seed=recipe.seed, floor=FLOOR).tolist()[: recipe.limit]
+    digests = catalog.columns.digests
+    order = stratified_order(catalog.strata, digests, seed=recipe.seed, floor=FLOOR).tolist()[: recipe.limit]
     prefix = chosen_prefix(job, recipe)
     with open_store(job.cache, prefix, recipe) as store:
         extracted = extract_missing(job, order, prefix, recipe, store)
@@ -117,12 +117,12 @@ def _logits(
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
     """Logits by folds of all photos, and of the held-out ones by a head of the training side; that only where photos leak."""
     positions, features = looked.positions, looked.features
-    if catalog.task != "classification" or len({catalog.photos[i].label for i in positions}) < 2:
+    if catalog.task != "classification" or len(catalog.different_labels(positions)) < 2:
         return None, None
     progress.phase("Learning by folds")
     labels, n_classes = catalog.labels(positions), len(catalog.classes)
     apart = logits_apart(features, labels, n_classes, audit_folds(catalog, positions, looked.found, seed))
     if not leaked(copy_groups(catalog, looked.found.pairs), catalog):
         return apart, None
-    is_train = np.array([catalog.photos[i].side == "train" for i in positions])
+    is_train = catalog.is_on("train")[positions]
     return apart, logits_held_out(features, labels, n_classes, is_train)

@@ -51,7 +51,7 @@ def neighbours(
                 what="The features of the photos it learned from are not in the store any more.",
                 fix="Name the cache that has them with --cache DIR, or tune again.",
             )
-        features = store.read([run.catalog.photos[i].digest for i in there])
+        features = store.read(run.catalog.digests(there))
     found = nearest(features, model.features(picture)[None], k)
     return tuple(
         Neighbour(run.catalog.photos[there[i]].path, run.catalog.photos[there[i]].label, float(near))

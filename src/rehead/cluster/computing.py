@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from rehead.cluster.connection import LEARNING, Cluster, check_same, in_words, versions
 from rehead.cluster.parts import MOST_DEATHS, Shipped, table
 from rehead.cluster.pool import Pool
-from rehead.data.catalog import Catalog, Photo
-from rehead.data.rows import Skip
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Photo, Skip
 from rehead.errors import ClusterError, PhotoError
 from rehead.features.engines import ENGINES, Engine, Prefix, precision_of
 from rehead.features.extract import Batch, Compute, skip_of
@@ -165,13 +165,13 @@ def _place(catalog: Catalog, photo: Photo) -> str | None:
 def _named(catalog: Catalog, files: Mapping[int, str], size: int) -> Iterator[Any]:
     """Parts of photos that are files, whose nodes may read them."""
     for part in batched(files, size):
-        digests = [catalog.photos[i].digest for i in part]
+        digests = catalog.digests(part)
         yield table(part, [files[i] for i in part], digests, [None] * len(part))
 
 
 def _with_bytes(catalog: Catalog, data: Mapping[int, bytes], size: int) -> Iterator[Any]:
     for part in batched(data, size):
-        digests = [catalog.photos[i].digest for i in part]
+        digests = catalog.digests(part)
         yield table(part, [None] * len(part), digests, [data[i] for i in part])
 
 

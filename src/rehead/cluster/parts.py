@@ -12,7 +12,7 @@ import os
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from rehead.data.addresses import is_address, read_address
-from rehead.data.catalog import Catalog, Photo
+from rehead.data.catalog import Catalog
 from rehead.data.far import AT_ONCE
-from rehead.data.rows import Skip
+from rehead.data.rows import Photo, Skip
 from rehead.errors import ReheadError
 from rehead.features.decoders import File, bytes_of
 from rehead.features.engines import ENGINES, Prefix
@@ -255,7 +255,7 @@ def _bytes(photo: Photo, data: bytes | None) -> bytes | None:
     return data if blake3.blake3(data).digest() == photo.digest else None
 
 
-def table(positions: list[int], paths: list[str | None], digests: list[bytes], data: list[bytes | None]) -> Any:
+def table(positions: list[int], paths: list[str | None], digests: Sequence[bytes], data: list[bytes | None]) -> Any:
     """A part as it is sent: of each photo its position in the job, its file's path or its bytes, and its digest."""
     import pyarrow as pa
 

@@ -1,6 +1,6 @@
 """Files in a bucket, or on any store that pyarrow or fsspec reads: s3://, gs://, hdfs://, hf://, file://.
 
-What is at an address is listed, read, fetched and written here, and what a store answers when it refuses said in our words.
+What is at an address is read and fetched here, and what a store answers when it refuses said in our words.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 from rehead.data.far import n_readers
-from rehead.data.rows import Request, Stamp
-from rehead.data.walk import is_leftover
+from rehead.data.rows import Request
 from rehead.errors import MissingExtra, PhotoError, ReheadError, SourceError
-from rehead.parallel import ordered_map
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 REFUSALS = (  # what a store's answer holds -> what it means, and what to do
@@ -52,11 +50,6 @@ ENDPOINTS = {"s3": "AWS_ENDPOINT_URL"}
 FETCHED_AT_ONCE = 4 << 20  # bytes
 WEB_S = 20.0  # without a byte of a server, after which a photo of the web is given up
 REFUSED_S = 30.0  # for which a store that could not be had is not asked again
-LISTS, LEVELS, CROWDED = (
-    16,
-    2,
-    1_000,
-)  # lists at once; levels of folders that are told apart; folders in one that are not
 WEB = ("http", "https")  # where a question belongs to what is asked for
 PART, PLACE = "part+", "#bytes="  # before the address of a file, and behind it, where some of its bytes are meant
 SIGNED = re.compile(
@@ -135,12 +128,12 @@ def read_address(address: str) -> bytes:
         if address.startswith(PART):
             whole, _, place = address.removeprefix(PART).rpartition(PLACE)
             start, size = map(int, place.split("-"))
-            store, path = _store_of(whole)
+            store, path = store_of(whole)
             with store.open_input_file(path) as file:
                 file.seek(start)
                 return bytes(file.read(size))
         if urlsplit(address).scheme.lower() in WEB:  # one request, and what went wrong by its name
-            store, path = _store_of(address)
+            store, path = store_of(address)
             try:
                 return bytes(store.handler.fs.cat_file(path))
             except TimeoutError as error:
@@ -152,7 +145,7 @@ def read_address(address: str) -> bytes:
 def open_address(address: str) -> Any:
     """What is at an address, to be read from its begin. Raises OSError; FileNotFoundError where there is nothing."""
     with _as_os_error():
-        store, path = _store_of(address)
+        store, path = store_of(address)
         return store.open_input_stream(path)
 
 
@@ -170,18 +163,6 @@ def _as_os_error() -> Iterator[None]:
 def part_of(address: str, start: int, size: int) -> str:
     """The address of some bytes of a file."""
     return f"{PART}{address}{PLACE}{start}-{size}"
-
-
-def stamp_at(address: str) -> Stamp | None:
-    """What changes when the file at an address does. Raises SourceError where there is none."""
-    try:
-        store, path = _store_of(address)
-        found = store.get_file_info(path)
-        if not found.is_file:
-            raise FileNotFoundError(path)
-    except (OSError, ValueError) as error:
-        raise refused(address, error, "read") from error
-    return _stamp(found)
 
 
 def photo_at(address: str) -> bytes:
@@ -211,58 +192,7 @@ def fetched(address: str, request: Request) -> Iterator[Path]:
         yield path
 
 
-def listed(address: str, request: Request) -> dict[str, Stamp | None]:
-    """The paths below an address, sorted, without hidden ones and what systems leave behind; of each its stamp."""
-    request.progress.phase("Listing", None, "files")
-    parts = split(address)
-    try:
-        store, root = store_at(urlunsplit(parts._replace(path="")), parts.path)
-        start = len(root.rstrip("/")) + 1
-        files: dict[str, Stamp | None] = {}
-        for some in _lists(store, root):
-            files |= {one.path[start:]: _stamp(one) for one in some}
-            request.progress.advance(len(some))
-    except (OSError, ValueError) as error:
-        raise refused(address, error) from error
-    return {path: files[path] for path in sorted(files) if not any(map(is_leftover, path.split("/")))}
-
-
-def _lists(store: Any, root: str) -> Iterator[list[Any]]:
-    """The files below a folder of a store, some at a time. A store gives a list by pages, one after the other: so the folders
-    of the first levels are listed beside each other; those that hold very many folders each as one list."""
-    from pyarrow.fs import FileSelector, FileType  # which is there: the store was opened by it
-
-    def at(folder: str, whole: bool) -> list[Any]:
-        return [*store.get_file_info(FileSelector(folder, recursive=whole))]
-
-    def each(folders: list[str], whole: bool) -> Iterator[list[Any]]:
-        return ordered_map(functools.partial(at, whole=whole), folders, workers=LISTS, ahead=2 * LISTS)
-
-    folders, crowded = [root], []
-    for _ in range(LEVELS):
-        inner: list[str] = []
-        for folder, found in zip(folders, each(folders, False), strict=True):
-            below = [one.path for one in found if one.type == FileType.Directory and not is_leftover(one.base_name)]
-            if len(below) > CROWDED:
-                crowded.append(folder)
-            else:
-                inner += below
-                yield [one for one in found if one.type == FileType.File]
-        folders = inner
-        if len(folders) >= LISTS:
-            break
-    for found in each([*crowded, *folders], True):
-        yield [one for one in found if one.type == FileType.File]
-
-
-def _stamp(found: Any) -> Stamp | None:
-    """Of what a store lists, where it says how large it is and when it changed."""
-    if found.size is None or found.mtime_ns is None:
-        return None
-    return int(found.size), int(found.mtime_ns), int(found.mtime_ns)
-
-
-def _store_of(address: str) -> tuple[Any, str]:
+def store_of(address: str) -> tuple[Any, str]:
     """The file system of a file's address, and what it calls the file."""
     if (here := local_path(address)) is not None:
         from pyarrow.fs import LocalFileSystem

@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from urllib.parse import quote, unquote, urlunsplit
 
-from rehead.data.addresses import listed, photo_at, split
+from rehead.data.addresses import photo_at, split
 from rehead.data.folders import EXAMPLES, READERS, recognised
-from rehead.data.rows import Request, Row, Source, short_name
+from rehead.data.listing import listed
+from rehead.data.rows import Named, Request, Source, short_name
 from rehead.data.shards import are_shards, read_shards
 from rehead.errors import SourceError
 
@@ -26,7 +27,7 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
     parts = split(address)
     prefix = unquote(parts.path).rstrip("/")
     stamps = listed(address, request)
-    paths = list(stamps)
+    paths = stamps.paths
     if layout == "webdataset" or (layout == "auto" and are_shards(paths)):
         return read_shards(address, request, stamps)
     name, reading = (layout, READERS[layout](paths)) if layout != "auto" else recognised(paths, request.classes)
@@ -37,7 +38,7 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
             fix=EXAMPLES,
         )
 
-    def uri(row: Row) -> str:
+    def uri(row: Named) -> str:
         return urlunsplit(parts._replace(path=quote(f"{prefix}/{row.path}")))
 
     return Source(

@@ -6,7 +6,7 @@ import csv
 import functools
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,20 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.bundle_facts import Task
-from rehead.data.rows import Skip
+from rehead.data.columns import Chosen, Photos
+from rehead.data.rows import Photo, Skip
 from rehead.data.split import HELD_OUT_SIDES, split_keys
-from rehead.data.targets import names_in, strata_of, targets_of
+from rehead.data.targets import names_of, strata_of, targets_of
+from rehead.parallel import batched
 
-
-@dataclass(frozen=True, slots=True)
-class Photo:
-    """One labelled image. digest: BLAKE3 of the file's bytes, 32 bytes. side: "train", "valid" or "test"."""
-
-    path: str
-    label: str
-    side: str
-    digest: bytes
-    group: str | None = None
+LINES = 10_000  # of a catalog that are written at once
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ class Catalog:
 
     name: str
     layout: str
-    photos: tuple[Photo, ...]
+    photos: Sequence[Photo]
     classes: tuple[str, ...]
     read: Callable[[Photo], bytes]
     skipped: tuple[Skip, ...] = ()
@@ -64,23 +57,35 @@ class Catalog:
     file: Callable[[Photo], str | None] = lambda _: None
     uri: Callable[[Photo], str | None] = lambda _: None
 
+    @functools.cached_property
+    def columns(self) -> Photos:
+        """The photos by their columns."""
+        return self.photos if isinstance(self.photos, Photos) else Photos(self.photos)
+
+    def is_on(self, *sides: str) -> NDArray[np.bool_]:
+        """Of each photo whether it is on one of these sides, (n,)."""
+        return self.columns.sides.each(lambda side: side in sides, bool)
+
     def on(self, *sides: str) -> list[int]:
         """The positions of the photos on these sides."""
-        return [i for i, photo in enumerate(self.photos) if photo.side in sides]
+        return np.flatnonzero(self.is_on(*sides)).tolist()
+
+    def among(self, positions: Iterable[int], *sides: str) -> list[int]:
+        """Those of these positions whose photos are on one of these sides."""
+        is_on = self.is_on(*sides)
+        return [i for i in positions if is_on[i]]
 
     @functools.cached_property
     def held_out_side(self) -> str:
         """ "test" where there is one, else "valid"."""
-        sides = {photo.side for photo in self.photos}
-        return next((side for side in HELD_OUT_SIDES if side in sides), "valid")
+        return next((side for side in HELD_OUT_SIDES if side in self.columns.sides.different), "valid")
 
     @functools.cached_property
     def torn_groups(self) -> tuple[str, ...]:
         """The groups that are learned from and held out too, which only a split that was given can have."""
-        learned, held_out = (
-            {self.photos[i].group for i in self.on(side)} - {None} for side in ("train", self.held_out_side)
-        )
-        return tuple(sorted(group for group in learned & held_out if group is not None))
+        groups = self.columns.groups
+        learned, held_out = (set(groups.numbers()[self.is_on(side)].tolist()) for side in ("train", self.held_out_side))
+        return tuple(sorted(name for n in learned & held_out if (name := groups.different[n]) is not None))
 
     @property
     def n_all(self) -> int:
@@ -94,41 +99,60 @@ class Catalog:
 
     def labels(self, positions: Sequence[int] | None = None) -> NDArray[Any]:
         """What is learned of each photo, see `targets.targets_of`: for classes their places in `classes`, (n,) int64."""
-        chosen = self.photos if positions is None else [self.photos[i] for i in positions]
-        return targets_of([photo.label for photo in chosen], self.task, self.classes)
+        labels = self.columns.labels
+        numbers = labels.numbers() if positions is None else labels.numbers()[np.asarray(positions, np.int64)]
+        used, place = np.unique(numbers, return_inverse=True)
+        return targets_of([labels.different[n] for n in used], self.task, self.classes)[place]
 
     @functools.cached_property
     def strata(self) -> NDArray[np.int64]:
         """Which photos are alike, (n,) int64, see `targets.strata_of`."""
-        return strata_of([photo.label for photo in self.photos], self.task, self.classes)
+        return (
+            self.labels() if self.task == "classification" else strata_of(self.columns.labels, self.task, self.classes)
+        )
 
     def unlearnable(self, positions: Sequence[int]) -> list[str]:
         """What these photos are too few to learn: classes that none of them has, labels that none or all have."""
-        n_shown = Counter(name for i in positions for name in self.names(self.photos[i]))
+        labels = self.columns.labels
+        n_of_label = Counter(labels.numbers()[np.asarray(positions, np.int64)].tolist())
         if self.task == "regression":
-            return [] if len({self.photos[i].label for i in positions}) > 1 else ["another number"]
+            return [] if len(n_of_label) > 1 else ["another number"]
+        n_shown = Counter[str]()
+        for number, n in n_of_label.items():
+            n_shown.update(dict.fromkeys(names_of(labels.different[number], self.task), n))
         alone = {name for name, n in n_shown.items() if n == len(positions)} if self.task == "multilabel" else set()
         return [name for name in self.classes if not n_shown[name] or name in alone]
 
     def names(self, photo: Photo) -> list[str]:
         """The class of a photo, or its labels."""
-        return names_in(photo.label) if self.task == "multilabel" else [photo.label]
+        return names_of(photo.label, self.task)
 
-    def keys(self) -> list[bytes]:
+    def different_labels(self, positions: Sequence[int]) -> set[str]:
+        """The labels that these photos have, each once."""
+        labels = self.columns.labels
+        return {labels.different[n] for n in np.unique(labels.numbers()[np.asarray(positions, np.int64)])}
+
+    def digests(self, positions: Sequence[int] | NDArray[np.int64]) -> Sequence[bytes]:
+        """The digests of the photos at these positions."""
+        return Chosen(self.columns.digests, positions)
+
+    def keys(self) -> Sequence[bytes]:
         """One key a photo; photos that must stay together have the same."""
-        return split_keys([p.digest for p in self.photos], [p.group for p in self.photos])
+        return split_keys(self.columns.digests, self.columns.groups)
 
     def without(self, positions: set[int], reasons: Sequence[Skip]) -> Catalog:
         """The catalog without these photos, their reasons added to `skipped`."""
-        kept = tuple(photo for i, photo in enumerate(self.photos) if i not in positions)
+        kept = Photos(photo for i, photo in enumerate(self.photos) if i not in positions)
         return replace(self, photos=kept, skipped=(*self.skipped, *reasons))
 
 
-def as_csv(catalog: Catalog) -> str:
-    """path,label,side,digest,group; a manifest that can be tuned from again where its paths are."""
+def as_csv(catalog: Catalog) -> Iterator[str]:
+    """path,label,side,digest,group, some lines at a time; a manifest that can be tuned from again where its paths are."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "side", "digest", "group"])
-    for photo in catalog.photos:
-        writer.writerow([photo.path, photo.label, photo.side, photo.digest.hex(), photo.group or ""])
-    return text.getvalue()
+    for photos in batched(catalog.photos, LINES):
+        writer.writerows([p.path, p.label, p.side, p.digest.hex(), p.group or ""] for p in photos)
+        yield text.getvalue()
+        text.seek(0)
+        text.truncate()

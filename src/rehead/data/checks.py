@@ -101,7 +101,7 @@ def _check_differ(catalog: Catalog) -> None:
             why=f"All photos of {catalog.name} are labelled {quoted(catalog.classes[0])}." if catalog.classes else "",
             fix="Put the photos of each class into a folder of its own: photos/cat/..., photos/dog/...",
         )
-    if catalog.task != "classification" and len({catalog.photos[i].label for i in train}) < 2:
+    if catalog.task != "classification" and len(catalog.different_labels(train)) < 2:
         raise SplitError(
             what=f"The {len(train)} photos to learn from do not differ in their labels.",
             why=f"All have the label {quoted(catalog.photos[train[0]].label)}." if train else "",

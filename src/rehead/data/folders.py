@@ -12,10 +12,11 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
+from rehead.data.columns import Names, Rows, Texts
 from rehead.data.corrections import check_one_model
 from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, file_below, label_of, reader_below, short_name
 from rehead.data.shards import are_shards, is_shard, read_shards
@@ -56,11 +57,11 @@ EXAMPLES = (
 class Reading:
     """What a layout makes of a list of paths."""
 
-    rows: list[Row]
+    rows: Rows
     skipped: list[Skip]
 
     def labels(self) -> set[str]:
-        return {row.label for row in self.rows}
+        return set(self.rows.labels.different)
 
 
 def read_folder(source: str | Path, request: Request, layout: str = "auto") -> Source:
@@ -109,7 +110,7 @@ def recognised(paths: Sequence[str], classes: frozenset[str] = frozenset()) -> t
     """
     fits = functools.partial(_fits, classes)
     if wrapper := _only_folder(paths):
-        inner = [path.removeprefix(wrapper) for path in paths if path.startswith(wrapper)]
+        inner = Texts(path.removeprefix(wrapper) for path in paths if path.startswith(wrapper))
         name, reading = recognised(inner, classes)
         if reading.rows and (fits(reading) or wrapper[:-1].lower() in SIDE_BY_NAME):
             return name, _below(wrapper, reading)
@@ -117,12 +118,12 @@ def recognised(paths: Sequence[str], classes: frozenset[str] = frozenset()) -> t
         return "split", reading
     if _is_flat(paths) and _is_named_by_people(reading := read_flat(paths), classes):
         return "flat", reading
-    return ("folders", read_class_folders(paths)) if _has_class_folders(paths) else ("", Reading([], []))
+    return ("folders", read_class_folders(paths)) if _has_class_folders(paths) else ("", Reading(Rows(), []))
 
 
 def read_class_folders(paths: Sequence[str]) -> Reading:
     """The first folder of each path is its label."""
-    reading = Reading([], [])
+    reading = Reading(Rows(), [])
     label = functools.cache(label_of)
     for path in paths:
         folder, slash, _ = path.partition("/")
@@ -135,7 +136,7 @@ def read_class_folders(paths: Sequence[str]) -> Reading:
 
 def read_split(paths: Sequence[str]) -> Reading:
     """The first folder of each path is its side, the second its label; no sides when only train has labels."""
-    reading = Reading([], [])
+    reading = Reading(Rows(), [])
     label = functools.cache(label_of)
     strays: Counter[str] = Counter()
     for path in paths:
@@ -155,7 +156,7 @@ def read_split(paths: Sequence[str]) -> Reading:
 
 def read_flat(paths: Sequence[str]) -> Reading:
     """The label is in the file's name; the side is the first folder's, where several sides have labels."""
-    reading = Reading([], [])
+    reading = Reading(Rows(), [])
     label = functools.cache(label_of)
     named = {path.rpartition("/")[0] for path in paths if flat_label(path)}
     unnamed: Counter[str] = Counter()
@@ -198,16 +199,16 @@ def _forced(layout: str, paths: Sequence[str]) -> Reading:
     return reading
 
 
-def _listed(folder: Path, skipped: list[Skip], request: Request) -> list[str]:
+def _listed(folder: Path, skipped: list[Skip], request: Request) -> Texts:
     request.progress.phase("Listing", None, "files")
-    paths = []
+    paths = Texts()
     for path in files_below(folder, skipped, request.besides):
         paths.append(path)
         if len(paths) % LISTED_AT_ONCE == 0:
             request.progress.advance(LISTED_AT_ONCE)
     runs = {place for path in paths for place, _, name in [path.rpartition("/")] if place and name == RUN}
     skipped += [Skip(run, "is a run of rehead") for run in sorted(runs)]
-    return [path for path in paths if not runs or not any(path.startswith(f"{run}/") for run in runs)]
+    return Texts(path for path in paths if not any(path.startswith(f"{run}/") for run in runs)) if runs else paths
 
 
 def _fits(classes: frozenset[str], reading: Reading) -> bool:
@@ -224,8 +225,9 @@ def _only_folder(paths: Sequence[str]) -> str:
 
 
 def _below(wrapper: str, reading: Reading) -> Reading:
+    rows = reading.rows
     return Reading(
-        [replace(row, path=wrapper + row.path) for row in reading.rows],
+        Rows.of(Texts(wrapper + path for path in rows.paths), rows.labels, rows.sides, rows.groups),
         [replace(skip, path=wrapper + skip.path) for skip in reading.skipped],
     )
 
@@ -262,15 +264,17 @@ def _has_class_folders(paths: Sequence[str]) -> bool:
 
 def _one_side_is_none(reading: Reading) -> Reading:
     """A single side is no split: train beside a test folder without labels, and perhaps some other file."""
+    rows = reading.rows
     sides = {row.side for row in _photos(reading)}
     if sides & {"valid", "test"} and sides & {"train", None}:
         return reading
-    return Reading([replace(row, side=None) for row in reading.rows], reading.skipped)
+    return Reading(Rows.of(rows.paths, rows.labels, Names(None for _ in rows), rows.groups), reading.skipped)
 
 
-def _photos(reading: Reading) -> list[Row]:
+def _photos(reading: Reading) -> Iterator[Row]:
     """The rows that are photos by their names, or all of them where names tell nothing."""
-    return [row for row in reading.rows if _looks_like_photo(row.path)] or reading.rows
+    named = any(map(_looks_like_photo, reading.rows.paths))
+    return (row for row in reading.rows if not named or _looks_like_photo(row.path))
 
 
 def _looks_like_photo(path: str) -> bool:

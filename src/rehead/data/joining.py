@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from rehead.data.catalog import Catalog, Photo
-from rehead.data.rows import Skip
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Photo, Skip
 from rehead.data.split import split_keys
 from rehead.data.targets import classes_of
 
@@ -53,6 +53,8 @@ def joined(
         classes=classes_of((photo.label for photo in photos), new.task),
         read=lambda photo: (new.read if photo.digest in fresh else read)(photo),
         is_gone=lambda photo: photo.digest not in fresh and is_gone(photo),
+        file=lambda photo: new.file(photo) if photo.digest in fresh else None,
+        uri=lambda photo: new.uri(photo) if photo.digest in fresh else None,
         leaks=_leaks(photos),
         ours=new.ours and _has_both_sides(old),
     )

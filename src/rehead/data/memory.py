@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from rehead.data.rows import Request, Row, Skip, Source, file_below, label_of, reader_below, short_name
+from rehead.data.rows import Named, Request, Row, Skip, Source, file_below, label_of, reader_below, short_name
 from rehead.errors import PhotoError, SourceError, nearest
 from rehead.pixels import as_image
 
@@ -102,7 +102,7 @@ def encoded(image: Any) -> bytes:
     return stream.getvalue()
 
 
-def _source(layout: str, rows: list[Row], skipped: list[Skip], image_at: Callable[[int], Any]) -> Source:
+def _source(layout: str, rows: Sequence[Row], skipped: list[Skip], image_at: Callable[[int], Any]) -> Source:
     if not rows:
         why = f"{skipped[0].path} {skipped[0].reason}." if skipped else "It has no items."
         raise SourceError(
@@ -110,7 +110,7 @@ def _source(layout: str, rows: list[Row], skipped: list[Skip], image_at: Callabl
         )
     lock = threading.Lock()  # data sets of others need not allow several threads
 
-    def read(row: Row) -> bytes:
+    def read(row: Named) -> bytes:
         with lock:
             image = image_at(int(row.path[len("dataset[") : -1]))
             try:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, unquote, urlunsplit
 
-from rehead.data.addresses import WEB, holds_secret, is_address, listed, photo_at, split, without_secret
-from rehead.data.rows import Request, Row, Skip, Source, Stamp, file_below, reader_below
+from rehead.data.addresses import WEB, holds_secret, is_address, photo_at, split, without_secret
+from rehead.data.listing import Listing, listed
+from rehead.data.rows import Named, Request, Row, Skip, Source, file_below, reader_below
 from rehead.errors import SourceError
 
 
@@ -25,7 +27,7 @@ class Place(Protocol):
     def missing(self, path: str) -> str:
         """Why there is no photo at a path, "" where there may be one. Raises SourceError for an address with a secret."""
 
-    def source(self, name: str, layout: str, rows: list[Row], skipped: list[Skip]) -> Source:
+    def source(self, name: str, layout: str, rows: Sequence[Row], skipped: list[Skip]) -> Source:
         """The source of these rows."""
 
 
@@ -51,7 +53,7 @@ class Files:
             return f"cannot be found: {getattr(error, 'strerror', None) or error}"
         return "" if stat.S_ISREG(mode) else "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
 
-    def source(self, name: str, layout: str, rows: list[Row], skipped: list[Skip]) -> Source:
+    def source(self, name: str, layout: str, rows: Sequence[Row], skipped: list[Skip]) -> Source:
         read, file = reader_below(str(self.root)), file_below(str(self.root))
         if not any(self._is_elsewhere(row.path) for row in rows):
             return Source(name, layout, rows, read, skipped, self.root, file)
@@ -80,7 +82,7 @@ class Below:
         return {**vars(self), "_request": None}
 
     @cached_property
-    def _stamps(self) -> dict[str, Stamp | None]:
+    def _stamps(self) -> Listing:
         assert self._request is not None
         return listed(self.shown, self._request)
 
@@ -89,13 +91,13 @@ class Below:
             return _unlisted(path)
         return "" if posixpath.normpath(path) in self._stamps else "is not there"
 
-    def source(self, name: str, layout: str, rows: list[Row], skipped: list[Skip]) -> Source:
+    def source(self, name: str, layout: str, rows: Sequence[Row], skipped: list[Skip]) -> Source:
         return Source(
             name, layout, rows, lambda row: photo_at(self._uri(row)), skipped, uri=self._uri,
             stamp=lambda row: None if is_address(row.path) else self._stamps.get(posixpath.normpath(row.path)),
         )  # fmt: skip
 
-    def _uri(self, row: Row) -> str:
+    def _uri(self, row: Named) -> str:
         if is_address(row.path):
             return _uri(row.path)
         folder = unquote(self._folder.path).rstrip("/")

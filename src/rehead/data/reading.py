@@ -19,6 +19,7 @@ import blake3
 
 from rehead.data import far
 from rehead.data.addresses import read_address
+from rehead.data.columns import Digests, Rows
 from rehead.data.folders import PICTURE_NAMES
 from rehead.data.known import Look, open_known, stamp_of
 from rehead.data.rows import Row, Skip, Source, Stamp, bounded
@@ -43,15 +44,15 @@ def photos_of(
     cache: Path | None = None,
     readers: far.Readers | None = None,
     besides: far.Besides | None = None,
-) -> list[tuple[Row, bytes]]:
-    """The rows that are photos, with their digests; others are added to `source.skipped` when somebody would miss them.
+) -> tuple[Rows, Digests]:
+    """The rows that are photos, and their digests; others are added to `source.skipped` when somebody would miss them.
 
     besides: what else is wanted of photos; it is taken of those that have an address and are read. Raises SourceError where
     there are none.
     """
     progress.phase("Reading", len(source.rows), "files")
     named = source.layout not in ("folders", "split", "flat")  # a list of photos says of each that it is one
-    found: list[tuple[Row, bytes]] = []
+    digests, away, n = Digests(), set[int](), 0
     how = At(functools.partial(_identify, source, named, None), min(MAX_WORKERS, max(2, n_cores())), CHUNK)
     if any(source.uri(row) is not None for row in source.rows):
         look = besides.look if besides else None
@@ -63,17 +64,21 @@ def photos_of(
         if besides and len(seen) >= SEEN:
             besides.keep(seen)
             seen.clear()
-        for row, result in zip(rows, results, strict=True):
+        for place, (row, result) in enumerate(zip(rows, results, strict=True), n):
             if isinstance(result, bytes):
-                found.append((row, result))
-            elif result:
+                digests.append(result)
+                continue
+            away.add(place)
+            if result:
                 source.skipped.append(Skip(row.path, result))
+        n += len(rows)
         progress.advance(len(rows))
     if besides:
         besides.keep(seen)
-    if not found:
+    if not digests:
         raise _nothing(source, named)
-    return found
+    every = source.rows if isinstance(source.rows, Rows) else Rows(source.rows)
+    return every.without(away), digests
 
 
 Chunk = list[tuple[Row, Look]]

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,6 +22,13 @@ SIDE_BY_NAME = {"train": "train", "val": "valid", "valid": "valid", "validation"
 
 
 Stamp = tuple[int, int, int]  # bytes; nanoseconds since 1970 of the last change of the content, and of anything
+
+
+class Named(Protocol):
+    """What has a path: a row, or a photo that was made of one."""
+
+    @property
+    def path(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,17 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Photo:
+    """One labelled image. digest: BLAKE3 of the file's bytes, 32 bytes. side: "train", "valid" or "test"."""
+
+    path: str
+    label: str
+    side: str
+    digest: bytes
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Skip:
     """Something that was left out, and why; the reason continues the path: "a.jpg" "is not there"."""
 
@@ -52,7 +70,8 @@ class Source:
     """Labelled files, and the bytes of each.
 
     name: short, fit to name a folder. layout: a key of `sources.LAYOUTS` (for an archive, that of what was in it).
-    read: the bytes of a row; raises OSError or PhotoError; may be called from several threads.
+    read: the bytes of a row, told by its path, as what follows is; raises OSError or PhotoError; may be called from several
+    threads.
     root: the folder that the paths are relative to, None where they are not files of the user's.
     file: the full path of the file that holds a row's bytes and nothing else, None where there is none. uri: an address at
     which other machines too can read them, such as s3://bucket/cat/1.jpg, None where there is none. stamp: what changes when
@@ -62,14 +81,14 @@ class Source:
 
     name: str
     layout: str
-    rows: list[Row]
-    read: Callable[[Row], bytes]
+    rows: Sequence[Row]
+    read: Callable[[Named], bytes]
     skipped: list[Skip]
     root: Path | None = None
-    file: Callable[[Row], str | None] = lambda _: None
-    uri: Callable[[Row], str | None] = lambda _: None
-    stamp: Callable[[Row], Stamp | None] = lambda _: None
-    digest: Callable[[Row], bytes | None] = lambda _: None
+    file: Callable[[Named], str | None] = lambda _: None
+    uri: Callable[[Named], str | None] = lambda _: None
+    stamp: Callable[[Named], Stamp | None] = lambda _: None
+    digest: Callable[[Named], bytes | None] = lambda _: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,17 +113,17 @@ class Request:
     progress: Progress = field(default_factory=Silent)
 
 
-def reader_below(root: str) -> Callable[[Row], bytes]:
+def reader_below(root: str) -> Callable[[Named], bytes]:
     """The bytes of the file that a row names, relative to `root`."""
 
-    def read(row: Row) -> bytes:
+    def read(row: Named) -> bytes:
         with open(os.path.join(root, row.path), "rb") as file:
             return file.read()
 
     return read
 
 
-def file_below(root: str) -> Callable[[Row], str]:
+def file_below(root: str) -> Callable[[Named], str]:
     """The full path of the file that a row names, relative to `root`."""
     full = os.path.abspath(root)
     return lambda row: os.path.join(full, row.path)

@@ -5,22 +5,26 @@ Copies count once, photos with two labels are left out, sides that the source do
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
+
+import numpy as np
 
 from rehead.bundle_facts import Task
 from rehead.data import far
-from rehead.data.catalog import Catalog, Photo
+from rehead.data.catalog import Catalog
 from rehead.data.checks import checked_split
+from rehead.data.columns import Column, Digests, Names, Photos, Rows
 from rehead.data.reading import photos_of
-from rehead.data.rows import Row, Skip, Source, bounded
+from rehead.data.rows import Skip, Source, bounded
 from rehead.data.split import HELD_OUT_SIDES, side_of, split_keys
 from rehead.data.targets import classes_of, label_for, task_of
 from rehead.errors import SourceError
 from rehead.progress import Progress, Silent
+
+T = TypeVar("T")
 
 
 def scan(
@@ -44,12 +48,12 @@ def scan(
     address, in place of this one. besides: what else is wanted of photos that have an address, see `far.Besides`.
     Raises SourceError when nothing can be read and SplitError when no honest split can be made.
     """
-    found = photos_of(source, progress or Silent(), cache, readers, besides)
-    kind = task_of((row.label for row, _ in found), source.layout) if task == "auto" else cast(Task, task)
-    found = _labelled(source, found, kind)
-    ours = not any(row.side for row, _ in found)
-    photos = _with_sides(found, ours, seed, valid_fraction)
-    catalog = _catalog(source, photos, found, ours, kind)
+    rows, digests = photos_of(source, progress or Silent(), cache, readers, besides)
+    kind = task_of(rows.labels.different, source.layout) if task == "auto" else cast(Task, task)
+    rows, digests = _labelled(source, rows, digests, kind)
+    ours = not any(rows.sides.different)
+    photos = _with_sides(rows, digests, ours, seed, valid_fraction)
+    catalog = _catalog(source, photos, rows.sides, ours, kind)
     catalog = join(catalog) if join else catalog
     return checked_split(catalog) if is_learned else catalog
 
@@ -59,99 +63,94 @@ def scan_held_out(source: Source, progress: Progress | None = None, task: Task =
     fix = "The bundle gives a number: verify it on a table path,label whose labels are numbers." * (
         task == "regression"
     )
-    found = _labelled(source, photos_of(source, progress or Silent()), task, fix)
-    has_sides = any(row.side in HELD_OUT_SIDES for row, _ in found)
-    wanted = [(row, digest) for row, digest in found if not has_sides or row.side in HELD_OUT_SIDES]
-    photos = [Photo(row.path, row.label, "test", digest, row.group) for row, digest in wanted]
-    return replace(_catalog(source, photos, wanted, ours=False, task=task), leaks=())
+    rows, digests = _labelled(source, *photos_of(source, progress or Silent()), task, fix)
+    has_sides = any(side in HELD_OUT_SIDES for side in rows.sides.different)
+    if has_sides:
+        away = set(np.flatnonzero(~rows.sides.each(lambda side: side in HELD_OUT_SIDES, bool)).tolist())
+        rows, digests = rows.without(away), digests.without(away)
+    sides = Names("test" for _ in rows)
+    photos = Photos.of(rows.paths, rows.labels, sides, digests, rows.groups)
+    return replace(_catalog(source, photos, sides, ours=False, task=task), leaks=())
 
 
-def _labelled(source: Source, found: list[tuple[Row, bytes]], task: Task, fix: str = "") -> list[tuple[Row, bytes]]:
+def _labelled(source: Source, rows: Rows, digests: Digests, task: Task, fix: str = "") -> tuple[Rows, Digests]:
     """The photos with their labels as the task has them; those without one are added to `source.skipped`.
 
     Raises SourceError where none has one; fix: what is to be done then.
     """
-    good = []
-    for row, digest in found:
+    kept: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    for label in rows.labels.different:
         try:
-            label = label_for(task, row.label)
+            kept[label] = label_for(task, label)
         except ValueError as error:
-            source.skipped.append(Skip(row.path, str(error)))
-            continue
-        good.append((row if label == row.label else replace(row, label=label), digest))
-    if not good:
+            reasons[label] = str(error)
+    if reasons:
+        bad = {i: Skip(row.path, reasons[row.label]) for i, row in enumerate(rows) if row.label in reasons}
+        source.skipped.extend(bad.values())
+        rows, digests = rows.without(bad.keys()), digests.without(bad.keys())
+    if any(label != new for label, new in kept.items()):
+        rows = Rows.of(rows.paths, Names(kept[label] for label in rows.labels), rows.sides, rows.groups)
+    if not rows:
         raise SourceError(
             what=f"No photo of {source.name} has a label that can be used.",
             why="; ".join(f"{bounded(skip.path)} {skip.reason}" for skip in source.skipped[:3]),
             fix=fix or "Name what the labels are: --task classification, multilabel or regression.",
         )
-    return good
+    return rows, digests
 
 
-def _with_sides(found: list[tuple[Row, bytes]], ours: bool, seed: int, valid_fraction: float) -> list[Photo]:
-    keys = split_keys([digest for _, digest in found], [row.group for row, _ in found])
-    return [
-        Photo(
-            row.path,
-            row.label,
-            side_of(key, seed=seed, valid_fraction=valid_fraction) if ours else row.side or "train",
-            digest,
-            row.group,
-        )
-        for (row, digest), key in zip(found, keys, strict=True)
-    ]
+def _with_sides(rows: Rows, digests: Digests, ours: bool, seed: int, valid_fraction: float) -> Photos:
+    if ours:
+        keys = split_keys(digests, rows.groups)
+        sides = Names(side_of(key, seed=seed, valid_fraction=valid_fraction) for key in keys)
+    else:
+        sides = Names(side or "train" for side in rows.sides)
+    return Photos.of(rows.paths, rows.labels, sides, digests, rows.groups)
 
 
-def _catalog(source: Source, photos: list[Photo], found: list[tuple[Row, bytes]], ours: bool, task: Task) -> Catalog:
-    """Photos with two labels and copies on one side are taken out; leaks across sides are named."""
-    row_by_path = {row.path: row for row, _ in found}
-    conflicts = _conflicts(photos)
-    kept: dict[tuple[bytes, str], Photo] = {}
-    copies = []
-    for photo in photos:
-        if photo.digest in conflicts:
+def _catalog(
+    source: Source, photos: Photos, given: Column[str | None] | Column[str], ours: bool, task: Task
+) -> Catalog:
+    """Photos with two labels and copies on one side are taken out; leaks across sides are named. given: the sides as the
+    source has them."""
+    same = [[(i, photos[i]) for i in places] for places in photos.digests.same()]
+    skipped: dict[int, Skip] = {}
+    copies: dict[int, Skip] = {}
+    leaks: dict[int, str] = {}
+    for group in same:
+        labels = {photo.label for _, photo in group}
+        if len(labels) > 1:
+            why = f"the same bytes have several labels: {', '.join(sorted(labels))}"
+            skipped |= {i: Skip(photo.path, why) for i, photo in group}
             continue
-        first = kept.setdefault((photo.digest, photo.side), photo)
-        if first is not photo:
-            copies.append(Skip(photo.path, f"is a copy of {first.path}"))
-    learned = {photo.digest for photo in kept.values() if photo.side == "train"}
-    leaks = tuple(photo.path for photo in kept.values() if photo.side != "train" and photo.digest in learned)
-    skipped = [Skip(p.path, conflicts[p.digest]) for p in photos if p.digest in conflicts]
+        first: dict[str, int] = {}
+        for i, photo in group:
+            if (j := first.setdefault(photo.side, i)) != i:
+                copies[i] = Skip(photo.path, f"is a copy of {photos.paths[j]}")
+        if "train" in first:
+            leaks |= {i: photos.paths[i] for side, i in first.items() if side != "train"}
+    away = skipped.keys() | copies.keys()
+    kept = photos.without(away)
     return Catalog(
         name=source.name,
         layout=source.layout,
-        photos=tuple(kept.values()),
-        classes=classes_of((photo.label for photo in kept.values()), task),
-        read=lambda photo: source.read(row_by_path[photo.path]),
-        skipped=(*source.skipped, *skipped),
-        copies=tuple(copies),
-        leaks=leaks,
+        photos=kept,
+        classes=classes_of(kept.labels.different, task),
+        read=source.read,
+        skipped=(*source.skipped, *_in_order(skipped)),
+        copies=_in_order(copies),
+        leaks=_in_order(leaks),
         ours=ours,
-        n_unsided=0 if ours else sum(not row_by_path[photo.path].side for photo in kept.values()),
+        n_unsided=0 if ours else sum(not side for side in given.without(away)),
         task=task,
         bad=tuple(source.skipped),
-        n_rows=len(found) + len(source.skipped),
-        same=_same(photos),
-        file=lambda photo: source.file(row_by_path[photo.path]) if photo.path in row_by_path else None,
-        uri=lambda photo: source.uri(row_by_path[photo.path]) if photo.path in row_by_path else None,
+        n_rows=len(photos) + len(source.skipped),
+        same=tuple(tuple(photo for _, photo in group) for group in same),
+        file=source.file,
+        uri=source.uri,
     )
 
 
-def _conflicts(photos: list[Photo]) -> dict[bytes, str]:
-    """For each digest that stands under several labels, the reason to give."""
-    labels: dict[bytes, set[str]] = defaultdict(set)
-    for photo in photos:
-        labels[photo.digest].add(photo.label)
-    return {
-        digest: f"the same bytes have several labels: {', '.join(sorted(names))}"
-        for digest, names in labels.items()
-        if len(names) > 1
-    }
-
-
-def _same(photos: list[Photo]) -> tuple[tuple[Photo, ...], ...]:
-    """Photos with the same bytes."""
-    groups: dict[bytes, list[Photo]] = defaultdict(list)
-    for photo in photos:
-        groups[photo.digest].append(photo)
-    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+def _in_order(found: Mapping[int, T]) -> tuple[T, ...]:
+    return tuple(found[i] for i in sorted(found))

@@ -15,15 +15,17 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 from urllib.parse import quote, unquote, urlunsplit
 
 from rehead.data import far
-from rehead.data.addresses import is_address, listed, open_address, part_of, photo_at, split, stamp_at
+from rehead.data.addresses import is_address, open_address, part_of, photo_at, split
+from rehead.data.columns import Names, Rows
 from rehead.data.known import RACY_S, stamp_of
-from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, Stamp, label_of, short_name
+from rehead.data.listing import listed, stamp_at
+from rehead.data.rows import SIDE_BY_NAME, Named, Request, Row, Skip, Source, Stamp, label_of, short_name
 from rehead.data.samples import Index, Member, indexed
 from rehead.data.walk import files_below
 from rehead.durable import write_text
@@ -82,7 +84,8 @@ def read_shards(source: str | Path, request: Request, files: Mapping[str, Stamp 
     """
     place = _Bucket(str(source), request, files) if is_address(source) else _Disk(Path(source), files)
     found: dict[str, Member] = {}
-    rows, skipped, broken = [], [], []
+    rows = Rows()
+    skipped, broken = [], []
     for shard, index in _indices(place, request):
         side = _side(shard)
         if index.broken:
@@ -96,12 +99,12 @@ def read_shards(source: str | Path, request: Request, files: Mapping[str, Stamp 
         raise _too_many(place, broken)
     if not rows:
         raise _nothing(place, [*broken, *skipped])
-    sides = {row.side for row in rows}
+    sides = set(rows.sides.different)
     if not (sides & {"valid", "test"} and sides & {"train", None}):  # a single side is no split
-        rows = [replace(row, side=None) for row in rows]
+        rows = Rows.of(rows.paths, rows.labels, Names(None for _ in rows), rows.groups)
     rows = _named(rows, place.names(), request.progress)
 
-    def shard_of(row: Row) -> str:
+    def shard_of(row: Named) -> str:
         return row.path[: -len(found[row.path].name) - 1]
 
     return Source(
@@ -260,7 +263,7 @@ def _side(shard: str) -> str | None:
     return next((SIDE_BY_NAME[word] for word in words if word in SIDE_BY_NAME), None)
 
 
-def _named(rows: list[Row], names: Sequence[str], progress: Progress) -> list[Row]:
+def _named(rows: Rows, names: Sequence[str], progress: Progress) -> Rows:
     """The rows with the names of classes in place of their numbers, where all are numbers of one; else that is told."""
     names = [label_of(name) for name in names]
     if not names:
@@ -268,13 +271,14 @@ def _named(rows: list[Row], names: Sequence[str], progress: Progress) -> list[Ro
     names = [
         f"{name} ({n})" if name and names.count(name) > 1 else name for n, name in enumerate(names)
     ]  # ImageNet has two cranes
-    fits = (row.label.isdecimal() and int(row.label) < len(names) and names[int(row.label)] for row in rows)
+    fits = (label.isdecimal() and int(label) < len(names) and names[int(label)] for label in rows.labels.different)
     if not all(fits):
         progress.note(
             f"{NAMES} is left out: of its {len(names)} lines, the first of which names class 0, some class has none"
         )
         return rows
-    return [replace(row, label=names[int(row.label)]) for row in rows]
+    labels = Names(names[int(label)] for label in rows.labels)
+    return Rows.of(rows.paths, labels, rows.sides, rows.groups)
 
 
 def _too_many(place: _Disk | _Bucket, broken: Sequence[Skip]) -> TooManyBad:

@@ -19,10 +19,11 @@ from urllib.parse import unquote
 from rehead.data.addresses import fetched, is_address, local_path, mended, open_address, split
 from rehead.data.archives import archive_stem, is_archive, unpacked
 from rehead.data.buckets import read_bucket
+from rehead.data.columns import Rows
 from rehead.data.far import Readers
 from rehead.data.folders import EXAMPLES, read_folder
 from rehead.data.memory import is_hugging_face, read_dataset, read_hugging_face
-from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, Stamp, short_name
+from rehead.data.rows import SIDE_BY_NAME, Named, Request, Row, Skip, Source, Stamp, short_name
 from rehead.data.shards import begins_like_one, is_shard, read_shards
 from rehead.data.tables import TABLE_NAMES, read_lists, read_manifest, read_manifest_of, read_table
 from rehead.data.targets import SEPARATOR
@@ -257,8 +258,8 @@ def _check_apart(source: object, held_out: tuple[Path, ...]) -> None:
 
 def _joined(main: Source, held_out: dict[str, Source]) -> Source:
     """The rows of all of them, each path made unique; those of `main` that have a side which is named apart are left out."""
-    rows = [row if row.side else replace(row, side="train") for row in main.rows if row.side not in held_out]
-    taken = {row.path for row in rows}
+    rows = Rows(row if row.side else replace(row, side="train") for row in main.rows if row.side not in held_out)
+    taken = set(rows.paths)
     origin: dict[str, tuple[Source, Row]] = {}
     skipped = list(main.skipped)
     for side, source in held_out.items():
@@ -272,26 +273,26 @@ def _joined(main: Source, held_out: dict[str, Source]) -> Source:
             origin[path] = source, row
             rows.append(Row(path, row.label, side, row.group))
 
-    def of(row: Row) -> tuple[Source, Row]:
+    def of(row: Named) -> tuple[Source, Named]:
         return origin.get(row.path, (main, row))
 
-    def read(row: Row) -> bytes:
+    def read(row: Named) -> bytes:
         source, original = of(row)
         return source.read(original)
 
-    def file(row: Row) -> str | None:
+    def file(row: Named) -> str | None:
         source, original = of(row)
         return source.file(original)
 
-    def uri(row: Row) -> str | None:
+    def uri(row: Named) -> str | None:
         source, original = of(row)
         return source.uri(original)
 
-    def stamp(row: Row) -> Stamp | None:
+    def stamp(row: Named) -> Stamp | None:
         source, original = of(row)
         return source.stamp(original)
 
-    def digest(row: Row) -> bytes | None:
+    def digest(row: Named) -> bytes | None:
         source, original = of(row)
         return source.digest(original)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rehead.data.addresses import fetched
+from rehead.data.columns import Rows
 from rehead.data.places import Below, Files, Place
 from rehead.data.rows import (
     SIDE_BY_NAME,
@@ -106,7 +107,7 @@ def _source(name: str, layout: str, lines: Iterable[Line], place: Place, what: s
     is_file = layout == "manifest"
     unit = "line" if is_file else "position"
     first_word = what if is_file else what[0].upper() + what[1:]
-    rows: list[Row] = []
+    rows = Rows()
     skipped: list[Skip] = []
     number_by_path: dict[str, int] = {}
     lines = list(lines)

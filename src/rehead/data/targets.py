@@ -60,6 +60,11 @@ def label_for(task: Task, text: str) -> str:
     return label_of(number)
 
 
+def names_of(label: str, task: Task) -> list[str]:
+    """The class that a label is, or the labels that stand in it."""
+    return names_in(label) if task == "multilabel" else [label]
+
+
 def names_in(label: str) -> list[str]:
     """The names in "red;circle", sorted; none in an empty label."""
     return sorted({name.strip() for name in label.split(SEPARATOR)} - {""})

@@ -24,7 +24,8 @@ from typing import Any, Generic, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.data.catalog import Catalog, Photo
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Photo
 from rehead.errors import PhotoError
 from rehead.parallel import batched, n_cores
 

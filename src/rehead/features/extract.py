@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data import far
-from rehead.data.catalog import Catalog, Photo
-from rehead.data.rows import Skip, bounded
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Photo, Skip, bounded
 from rehead.durable import write_text
 from rehead.errors import PhotoError, TooManyBad, counted
 from rehead.features.decoders import Decode, File, bytes_or_file
@@ -94,7 +94,7 @@ def extract(
             for good, features, bad in results:
                 result.bad.update(bad)
                 if features is not None:
-                    writer.add((catalog.photos[i].digest, row) for i, row in zip(good, features, strict=True))
+                    writer.add(zip(catalog.digests(good), features, strict=True))
                     result.done += len(good)
                 progress.advance(len(good) + len(bad))
                 if features is not None:

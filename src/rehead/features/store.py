@@ -76,6 +76,12 @@ class Store:
         """Those of `digests` that have no value, in their order."""
         return self._within(lambda txn: [digest for digest in digests if txn.get(digest) is None])
 
+    def has(self, digests: Sequence[bytes]) -> NDArray[np.bool_]:
+        """Of each digest whether it has a value, (n,)."""
+        return self._within(
+            lambda txn: np.fromiter((txn.get(digest) is not None for digest in digests), bool, len(digests))
+        )
+
     def put(self, pairs: Iterable[tuple[bytes, NDArray[Any]]]) -> None:
         """All of these values are kept, also after a power cut, or none. Raises DiskFull, StoreError (NaN, shape)."""
         rows = [(digest, self._encoded(digest, value)) for digest, value in pairs]

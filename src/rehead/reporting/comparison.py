@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rehead.data.catalog import Photo
+from rehead.data.rows import Photo
 from rehead.progress import Progress, Silent
 from rehead.reporting.rendering import render_comparison
 from rehead.reporting.thumbnails import Wanted, album

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.auditing.findings import Audit
-from rehead.data.catalog import Photo
+from rehead.data.rows import Photo
 from rehead.reporting.wording import plain
 from rehead.verdict.judging import AnyVerdict
 

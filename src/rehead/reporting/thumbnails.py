@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rehead.data.catalog import Photo
+from rehead.data.rows import Photo
 from rehead.errors import PhotoError
 from rehead.parallel import n_cores, ordered_map
 from rehead.pixels import Box, Preprocess, prepare

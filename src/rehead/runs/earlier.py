@@ -18,8 +18,9 @@ from typing import Any
 
 from rehead import bundle as bundles
 from rehead.bundle_facts import FACTS
-from rehead.data.catalog import Catalog, Photo
+from rehead.data.catalog import Catalog
 from rehead.data.joining import joined
+from rehead.data.rows import Photo
 from rehead.data.sources import open_source
 from rehead.data.targets import classes_of
 from rehead.errors import PhotoError, RecipeError, ReheadError, RunError

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rehead import bundle as bundles
 from rehead.bundle import Bundle
-from rehead.data.catalog import Catalog, Photo
-from rehead.data.rows import Skip
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Photo, Skip
 from rehead.errors import RunError
 from rehead.runs.earlier import CATALOG, access, place_of, places
 from rehead.runs.listing import Run, read_run

@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,8 @@ class RunFolder:
                 fix="Name a folder on a disk with room that you may write to: --out DIR",
             ) from error
 
-    def write(self, name: str, text: str) -> None:
+    def write(self, name: str, text: str | Iterable[str]) -> None:
+        """text: all of it, or one piece after the other."""
         if self._resumed and name not in self._before and (self.path / name).is_file():
             self._before[name] = (self.path / name).read_bytes()
         write_text(self.path / name, text)

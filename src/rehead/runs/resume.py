@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rehead.data.addresses import is_address
-from rehead.data.catalog import Catalog
+from rehead.data.catalog import Catalog, as_csv
 from rehead.errors import RunError, SourceError
 from rehead.tuning.presets import PRESETS
 from rehead.tuning.recipe import Recipe, load
@@ -75,7 +75,10 @@ def taken_up(
 def check_photos(run: Path, catalog: Catalog) -> None:
     """Raises RunError when photos came, went, changed their label or side since the run began."""
     try:
-        with (run / "catalog.csv").open(encoding="utf-8", newline="") as file:
+        with (run / "catalog.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            if all(file.read(len(some)) == some for some in as_csv(catalog)) and not file.read(1):
+                return
+            file.seek(0)
             before = {row["digest"]: (row["label"], row["side"]) for row in csv.DictReader(file)}
     except FileNotFoundError:
         return

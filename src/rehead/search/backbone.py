@@ -28,7 +28,7 @@ def with_best_backbone(job: Job, entrants: Sequence[Entrant], recipe: Recipe, ru
     if len(entrants) == 1:
         progress.note(f"{entrants[0].name} is the only backbone whose weights are here.")
         return replace(recipe, backbone=entrants[0].name, weights=entrants[0].weights)
-    train = [i for i in job_order(catalog, recipe) if catalog.photos[i].side == "train"][:N_RACED]
+    train = catalog.among(job_order(catalog, recipe), "train")[:N_RACED]
     progress.note(f"Racing {len(entrants)} backbones on {counted(len(train), 'photo')} of the training side")
     share = None if recipe.budget_s is None else RACE_SHARE * recipe.budget_s
     raced = race_on(job, train, entrants, replace(recipe, budget_s=share))

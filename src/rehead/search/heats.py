@@ -237,14 +237,14 @@ def _shared(
         why = "; ".join(f"{entrant.label}: {entry.reason}" for entrant, entry in entries.items())
         raise BackboneError(what="None of the backbones can run.", why=why, fix="`rehead backbones` lists those here.")
     there = sorted(frozenset.intersection(*(runner.there for runner in finalists)))
-    train = [i for i in there if catalog.photos[i].side == "train"]
-    if lacking := set(catalog.classes) - {catalog.photos[i].label for i in train}:
+    train = catalog.among(there, "train")
+    if lacking := set(catalog.classes) - catalog.different_labels(train):
         raise RunError(
             what=f"Photos are too few to compare backbones on {len(catalog.classes)} classes: {len(there)}.",
             why=f"There is none to learn from of {', '.join(sorted(lacking)[:5])}.",
             fix="Raise --limit or --budget, or name fewer backbones.",
         )
-    return train, [i for i in there if catalog.photos[i].side == catalog.held_out_side]
+    return train, catalog.among(there, catalog.held_out_side)
 
 
 def _judged(job: Job, runner: _Runner, train: list[int], held_out: list[int]) -> tuple[Entry, NDArray[np.bool_]]:
@@ -254,7 +254,7 @@ def _judged(job: Job, runner: _Runner, train: list[int], held_out: list[int]) ->
     job.progress.phase("Solving the head")
     prefix = chosen_prefix(job, recipe)
     with open_store(job.cache, prefix, recipe) as store:
-        x, held_x = (store.read([catalog.photos[i].digest for i in side]) for side in (train, held_out))
+        x, held_x = (store.read(catalog.digests(side)) for side in (train, held_out))
     y, folds = catalog.labels(train), folds_of(catalog, train, recipe)
     logits = logits_by_folds(x, y, n_classes, folds, recipe)
     right = (logits.argmax(axis=1) == y)[folds >= 0]

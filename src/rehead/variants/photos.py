@@ -154,5 +154,5 @@ def _named(bundle: Bundle, named: object, layout: str, place: Path, max_bad: flo
 def _spread(catalog: Catalog, rows: list[int]) -> list[int]:
     keys = catalog.keys()
     strata = catalog.strata
-    order = stratified_order([int(strata[i]) for i in rows], [keys[i] for i in rows], seed=0)
+    order = stratified_order(strata[rows], [keys[i] for i in rows], seed=0)
     return [rows[place] for place in order]

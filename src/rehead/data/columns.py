@@ -1,0 +1,211 @@
+"""Rows and photos as columns: some 100 bytes a photo where objects of Python take 700, so that a list of 100 million fits.
+
+Each column is a sequence of what it holds: names are texts end to end, labels, sides and groups are numbers of names, digests
+stand one behind the other. A row or a photo is made when it is asked for.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Generic, Self, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.data.rows import Photo, Row
+
+DIGEST = 32  # bytes of BLAKE3
+T = TypeVar("T")
+
+
+class Column(Sequence[T], Generic[T]):
+    """What all columns share. A kind of column says how one item is had by its place, `_at`, and how it is added."""
+
+    def __init__(self, items: Iterable[T] = ()) -> None:
+        for item in items:
+            self.append(item)
+
+    def append(self, item: T) -> None:
+        raise NotImplementedError
+
+    def _at(self, i: int) -> T:
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, i: int) -> T: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[T]: ...
+    def __getitem__(self, i: int | slice) -> T | list[T]:
+        if isinstance(i, slice):
+            return [self._at(place) for place in range(*i.indices(len(self)))]
+        place = i if i >= 0 else i + len(self)
+        if not 0 <= place < len(self):
+            raise IndexError(i)
+        return self._at(place)
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._at, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(self) != len(other):
+            return False
+        return all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def without(self, places: Collection[int]) -> Self:
+        """The column without the items at these places; the same where there are none."""
+        return type(self)(item for i, item in enumerate(self) if i not in places) if places else self
+
+
+class Chosen(Column[T]):
+    """What stands at these places of a column, made when it is asked for."""
+
+    def __init__(self, column: Column[T], places: Sequence[int] | NDArray[np.int64]) -> None:
+        self._column, self._places = column, places
+
+    def _at(self, i: int) -> T:
+        return self._column._at(self._places[i])
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+class Texts(Column[str]):
+    """Texts, most of them different; of any kind: names of files may hold surrogates."""
+
+    def __init__(self, items: Iterable[str] = ()) -> None:
+        self._data, self._ends = bytearray(), array("q", [0])
+        super().__init__(items)
+
+    def append(self, item: str) -> None:
+        self._data += item.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._data))
+
+    def _at(self, i: int) -> str:
+        return self._data[self._ends[i] : self._ends[i + 1]].decode("utf-8", "surrogatepass")
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+
+class Names(Column[T]):
+    """Names of which many are the same, or None. different: each once."""
+
+    def __init__(self, items: Iterable[T] = ()) -> None:
+        self._numbers = array("i")
+        self._number: dict[T, int] = {}
+        self.different: list[T] = []
+        super().__init__(items)
+
+    def append(self, item: T) -> None:
+        number = self._number.get(item)
+        if number is None:
+            number = self._number[item] = len(self.different)
+            self.different.append(item)
+        self._numbers.append(number)
+
+    def _at(self, i: int) -> T:
+        return self.different[self._numbers[i]]
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def numbers(self) -> NDArray[np.int32]:
+        """Of each its place in `different`, (n,)."""
+        return np.array(self._numbers, np.int32)
+
+    def each(self, told: Callable[[T], Any], dtype: Any) -> NDArray[Any]:
+        """What `told` says of each name, (n,); it is asked once for each that is different."""
+        return np.array([told(name) for name in self.different], dtype)[self.numbers()]
+
+
+class Digests(Column[bytes]):
+    """Digests, 32 bytes each."""
+
+    def __init__(self, items: Iterable[bytes] = ()) -> None:
+        self._data = bytearray()
+        super().__init__(items)
+
+    def append(self, item: bytes) -> None:
+        if len(item) != DIGEST:
+            raise ValueError(f"A digest of {len(item)} bytes, where {DIGEST} are wanted.")
+        self._data += item
+
+    def _at(self, i: int) -> bytes:
+        return bytes(self._data[DIGEST * i : DIGEST * (i + 1)])
+
+    def __len__(self) -> int:
+        return len(self._data) // DIGEST
+
+    def same(self) -> list[list[int]]:
+        """The places of equal digests, where there are several, in the order of the first of each."""
+        begins = np.frombuffer(bytes(self._data), "<u8").reshape(-1, DIGEST // 8)[:, 0].copy()
+        order = np.argsort(begins, kind="stable")
+        is_next = begins[order[1:]] == begins[order[:-1]]
+        found: dict[bytes, list[int]] = {}
+        for place in np.unique([order[:-1][is_next], order[1:][is_next]]).tolist():
+            found.setdefault(self._at(place), []).append(place)
+        return [places for places in found.values() if len(places) > 1]
+
+
+class Rows(Column[Row]):
+    """Rows of a source."""
+
+    def __init__(self, items: Iterable[Row] = ()) -> None:
+        self.paths = Texts()
+        self.labels, self.sides, self.groups = Names[str](), Names[str | None](), Names[str | None]()
+        super().__init__(items)
+
+    @classmethod
+    def of(cls, paths: Texts, labels: Names[str], sides: Names[str | None], groups: Names[str | None]) -> Self:
+        """Rows whose columns are these, each as long as the others."""
+        rows = cls()
+        rows.paths, rows.labels, rows.sides, rows.groups = paths, labels, sides, groups
+        return rows
+
+    def append(self, item: Row) -> None:
+        self.paths.append(item.path)
+        self.labels.append(item.label)
+        self.sides.append(item.side)
+        self.groups.append(item.group)
+
+    def _at(self, i: int) -> Row:
+        return Row(self.paths._at(i), self.labels._at(i), self.sides._at(i), self.groups._at(i))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+class Photos(Column[Photo]):
+    """Photos of a catalog."""
+
+    def __init__(self, items: Iterable[Photo] = ()) -> None:
+        self.paths, self.digests = Texts(), Digests()
+        self.labels, self.sides, self.groups = Names[str](), Names[str](), Names[str | None]()
+        super().__init__(items)
+
+    @classmethod
+    def of(
+        cls, paths: Texts, labels: Names[str], sides: Names[str], digests: Digests, groups: Names[str | None]
+    ) -> Self:
+        """Photos whose columns are these, each as long as the others."""
+        photos = cls()
+        photos.paths, photos.labels, photos.sides, photos.digests, photos.groups = paths, labels, sides, digests, groups
+        return photos
+
+    def append(self, item: Photo) -> None:
+        self.paths.append(item.path)
+        self.labels.append(item.label)
+        self.sides.append(item.side)
+        self.digests.append(item.digest)
+        self.groups.append(item.group)
+
+    def _at(self, i: int) -> Photo:
+        return Photo(
+            self.paths._at(i), self.labels._at(i), self.sides._at(i), self.digests._at(i), self.groups._at(i)
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)

@@ -1,0 +1,133 @@
+"""What lies below an address. A store lists by pages, one after the other: so folders are listed beside each other."""
+
+from __future__ import annotations
+
+import functools
+import heapq
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from operator import itemgetter
+from typing import Any
+from urllib.parse import urlunsplit
+
+from rehead.data.addresses import refused, split, store_at, store_of
+from rehead.data.columns import Texts
+from rehead.data.rows import Request, Stamp
+from rehead.data.walk import is_leftover
+from rehead.parallel import ordered_map
+
+LISTS, LEVELS = 16, 2  # lists at once; levels of folders that are told apart
+CROWDED = 1_000  # folders in one, which is listed whole then
+UNKNOWN = -1  # the size of a file whose store does not say how large it is and when it changed
+
+
+class Listing(Mapping[str, Stamp | None]):
+    """The paths of files, sorted, and of each its stamp."""
+
+    def __init__(self) -> None:
+        self.paths, self._sizes, self._times = Texts(), array("q"), array("q")
+        self._next = 0
+
+    def add(self, path: str, stamp: Stamp | None) -> None:
+        """Paths come in order."""
+        self.paths.append(path)
+        self._sizes.append(UNKNOWN if stamp is None else stamp[0])
+        self._times.append(0 if stamp is None else stamp[1])
+
+    def __getitem__(self, path: str) -> Stamp | None:
+        i = self._next  # who asks for one after the other need not search
+        if i >= len(self) or self.paths[i] != path:
+            i = bisect_left(self.paths, path)
+        if i == len(self) or self.paths[i] != path:
+            raise KeyError(path)
+        self._next = i + 1
+        return self._stamp(i)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def stamped(self) -> Iterator[tuple[str, Stamp | None]]:
+        """Paths and stamps, in order."""
+        return zip(self.paths, map(self._stamp, range(len(self))), strict=True)
+
+    def _stamp(self, i: int) -> Stamp | None:
+        size, time = self._sizes[i], self._times[i]
+        return None if size == UNKNOWN else (size, time, time)
+
+
+def listed(address: str, request: Request) -> Listing:
+    """The files below an address, without hidden ones and what systems leave behind."""
+    request.progress.phase("Listing", None, "files")
+    parts = split(address)
+    lists = []
+    try:
+        store, root = store_at(urlunsplit(parts._replace(path="")), parts.path)
+        start = len(root.rstrip("/")) + 1
+        for some in _lists(store, root):
+            lists.append(_sorted((one.path[start:], _stamp(one)) for one in some))
+            request.progress.advance(len(some))
+    except (OSError, ValueError) as error:
+        raise refused(address, error) from error
+    whole = Listing()
+    for path, one in heapq.merge(*(some.stamped() for some in lists), key=itemgetter(0)):
+        whole.add(path, one)
+    return whole
+
+
+def _sorted(files: Iterable[tuple[str, Stamp | None]]) -> Listing:
+    found = Listing()
+    for path, one in sorted(files, key=itemgetter(0)):
+        if not any(map(is_leftover, path.split("/"))):
+            found.add(path, one)
+    return found
+
+
+def _lists(store: Any, root: str) -> Iterator[list[Any]]:
+    """The files below a folder of a store, some at a time. A store gives a list by pages, one after the other: so the folders
+    of the first levels are listed beside each other; those that hold very many folders each as one list."""
+    from pyarrow.fs import FileSelector, FileType  # which is there: the store was opened by it
+
+    def at(folder: str, whole: bool) -> list[Any]:
+        return [*store.get_file_info(FileSelector(folder, recursive=whole))]
+
+    def each(folders: list[str], whole: bool) -> Iterator[list[Any]]:
+        return ordered_map(functools.partial(at, whole=whole), folders, workers=LISTS, ahead=2 * LISTS)
+
+    folders, crowded = [root], []
+    for _ in range(LEVELS):
+        inner: list[str] = []
+        for folder, found in zip(folders, each(folders, False), strict=True):
+            below = [one.path for one in found if one.type == FileType.Directory and not is_leftover(one.base_name)]
+            if len(below) > CROWDED:
+                crowded.append(folder)
+            else:
+                inner += below
+                yield [one for one in found if one.type == FileType.File]
+        folders = inner
+        if len(folders) >= LISTS:
+            break
+    for found in each([*crowded, *folders], True):
+        yield [one for one in found if one.type == FileType.File]
+
+
+def _stamp(found: Any) -> Stamp | None:
+    """Of what a store lists, where it says how large it is and when it changed."""
+    if found.size is None or found.mtime_ns is None:
+        return None
+    return int(found.size), int(found.mtime_ns), int(found.mtime_ns)
+
+
+def stamp_at(address: str) -> Stamp | None:
+    """What changes when the file at an address does. Raises SourceError where there is none."""
+    try:
+        store, path = store_of(address)
+        found = store.get_file_info(path)
+        if not found.is_file:
+            raise FileNotFoundError(path)
+    except (OSError, ValueError) as error:
+        raise refused(address, error, "read") from error
+    return _stamp(found)
