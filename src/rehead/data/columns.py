@@ -203,9 +203,7 @@ class Photos(Column[Photo]):
         self.groups.append(item.group)
 
     def _at(self, i: int) -> Photo:
-        return Photo(
-            self.paths._at(i), self.labels._at(i), self.sides._at(i), self.digests._at(i), self.groups._at(i)
-        )
+        return Photo(self.paths._at(i), self.labels._at(i), self.sides._at(i), self.digests._at(i), self.groups._at(i))
 
     def __len__(self) -> int:
         return len(self.paths)
