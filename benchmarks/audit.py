@@ -20,7 +20,7 @@ from PIL import Image
 from rehead.auditing.apart import logits_apart
 from rehead.auditing.audit import audit_folds, audit_photos
 from rehead.auditing.copies import alike, copy_groups
-from rehead.auditing.hashes import signs_of
+from rehead.auditing.hashes import as_words
 from rehead.auditing.job import look_at
 from rehead.auditing.kept import facts_of_photos
 from rehead.auditing.labels import label_issues
@@ -79,8 +79,8 @@ def flips(name: str, cache: Path) -> dict[str, Any]:
 
 def fewest_bits(looked: Any) -> list[int]:
     """The 30 fewest bits by which the hashes of two photos differ."""
-    signs = signs_of([looked.facts[i].hash for i in looked.positions])
-    bits = (256 - signs @ signs.T) / 2
+    hashes = as_words(looked.facts[i].hash for i in looked.positions)
+    bits = np.bitwise_count(hashes[:, None] ^ hashes).sum(2)
     return np.sort(bits[np.triu_indices(len(bits), 1)])[:30].astype(int).tolist()
 
 

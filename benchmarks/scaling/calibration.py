@@ -116,6 +116,7 @@ def costs_at_scale(facts: dict[str, Any], prices: dict[str, Any], by_device: boo
         network_s=network_s / kept,
         identify_s=HOST_CORES / facts["identify, photos/s"],
         look_s=alone.look_s,
+        compare_s=facts["lists, a photo"]["compared, s of a core"],
         driver_s=1 / second["photos for a second of CPU"],
         lists_s=facts["lists, a photo"]["s"],
         handed_s=max(0.0, second["to the first, s"] - first["to the first, s"]) / (second["photos"] - first["photos"]),

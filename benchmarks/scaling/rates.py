@@ -6,7 +6,8 @@ driver    photos/s that a job takes back from Ray whose workers compute nothing:
           is computed all parts are handed to Ray, which is told by jobs of few and of many parts
 identify  photos/s that are read and given a digest by tasks of Ray, from files
 lists     bytes of a photo in the memory of the process that begins the job, and its seconds for a photo, from the list of files
-          to the parts for a cluster; nothing is read
+          to the parts for a cluster, with what near copies are told by written down and read again; nothing is read from a
+          bucket. Beside it the seconds of a core for comparing the hashes of all photos
 solve     seconds of the head by the number of photos: random features that tell two classes apart
 """
 
@@ -16,12 +17,14 @@ import json
 import resource
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from measured import copies
 
+from rehead.auditing.facts import Facts
 from rehead.data.catalog import Catalog
 from rehead.data.folders import recognised
 from rehead.data.listing import Listing
@@ -38,6 +41,8 @@ N_ROWS = (100_000, 300_000)  # whose memory is compared
 N_HANDED = 20_000  # photos whose parts are in memory at once, as `computing.HANDED` is of jobs of many millions
 N_SOLVED = (10_000, 30_000, 100_000)
 WIDTH = 1280
+RING = tuple(100 + 1.37 * i for i in range(16))
+FACTS = Facts(470, 390, 23_058, "JPEG", 90, None, None, 128.0, 50.0, 900.0, 2.0, 0, RING, RING)
 PICTURE = b"\xff\xd8\xff\xe0"  # how a JPEG file begins
 
 
@@ -46,7 +51,7 @@ def measure(folder: Path) -> Iterator[tuple[str, Any]]:
     photos = copies(folder / "photos", N_PHOTOS)
     sizes = [path.stat().st_size for path in photos.glob("*/*.jpg")]
     yield "bytes of a photo", round(sum(sizes) / len(sizes))
-    few, many = (in_process("lists", [str(n)]) for n in N_ROWS)
+    few, many = (in_process("lists", [str(n), str(folder / f"lists-{n}")]) for n in N_ROWS)
     yield "lists, a photo", {what: (many[what] - few[what]) / (N_ROWS[1] - N_ROWS[0]) for what in few}
     yield "driver, few parts", in_process("driver", [str(folder / "driver-few"), str(N_FEW)])
     yield "driver", in_process("driver", [str(folder / "driver"), str(N_MANY)])
@@ -54,13 +59,18 @@ def measure(folder: Path) -> Iterator[tuple[str, Any]]:
     yield "solve, s", in_process("solve", [])
 
 
-def lists(n: str) -> dict[str, float]:
+def lists(n: str, folder: str) -> dict[str, float]:
     """Peak bytes and seconds of this process until it has the catalog of `n` photos and their parts."""
+    from rehead.auditing import ties
+    from rehead.auditing.kept import REMEMBERED, Kept
     from rehead.cluster.computing import _named
     from rehead.cluster.pool import MOST
     from rehead.extraction import job_order
+    from rehead.job import Job
     from rehead.tuning.recipe import Recipe
 
+    cache = Path(folder)
+    cache.mkdir()
     address, begun = "s3://bucket/photos/", time.monotonic()
     stamps = Listing()
     for i in range(int(n)):
@@ -77,13 +87,26 @@ def lists(n: str) -> dict[str, float]:
     )
     catalog = scan(source, seed=0, valid_fraction=0.2)
     order = job_order(catalog, Recipe())
+    random, kept = np.random.default_rng(0), Kept(cache)
+    for digests in batched(catalog.columns.digests, REMEMBERED):
+        kept.keep([(digest, replace(FACTS, hash=int.from_bytes(random.bytes(32), "big"))) for digest in digests])
+    compare, compared = ties.near_pairs, []
+
+    def timed(*arguments: Any, **more: Any) -> Any:
+        wall, core = time.monotonic(), time.process_time()
+        found = compare(*arguments, **more)
+        compared.extend([time.monotonic() - wall, time.process_time() - core])
+        return found
+
+    ties.near_pairs = timed
+    catalog = ties.tied(Job(catalog, cache), order).catalog
     n_handed = 0
     for some in batched(order, N_HANDED):
         parts = list(_named(catalog, {i: address + catalog.photos[i].path for i in some}, MOST))
         n_handed += sum(len(part) for part in parts)
     assert n_handed == int(n)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"bytes": peak, "s": time.monotonic() - begun}
+    return {"bytes": peak, "s": time.monotonic() - begun - compared[0], "compared, s of a core": compared[1]}
 
 
 def driver(folder: str, n_photos: str = str(N_MANY)) -> dict[str, float]:

@@ -7,7 +7,7 @@
     extract   each core of a node has a part: it waits for the first of its photos, then it decodes photos and runs the network
               while others are fetched. One machine fetches photos ahead. Features go back to the driver, one part after the
               other, and onto its disk
-    look      photos that are files are looked at for near copies, by the driver alone
+    look      photos that are files are looked at for near copies, by the driver alone; it compares what they are told by
     solve     the head, on the driver
     rest      the verdict, the bundle
 
@@ -37,6 +37,7 @@ BATCH = 4  # photos, of the engine where there is no cluster
 MOST_LANES = 32  # that are simulated; each stands for some cores that work alike
 MOST_PARTS = 20_000  # that are simulated as they are
 PARTS_A_LANE = 20  # where parts are made larger
+ORDERS = 32  # of hashes, each by a core, as `auditing/hashes.py` has it
 SINGLE = ("requests_s", "device_s", "back_bytes", "driver_s", "disk_s")  # what there is one of
 ALMOST = 1e-9
 
@@ -67,9 +68,9 @@ class Place:
 class Costs:
     """Seconds and bytes, of a photo where nothing else is said. Nothing by default: a test says what it is about.
 
-    decode_s, network_s, identify_s, look_s: of a core. device_s: of a GPU. driver_s: to take features back. lists_s: of the
-    driver's own lists. handed_s: to hand it to Ray. wait_s: for the first byte of a request. requests_s: the shortest time
-    between two that the bucket allows. solve_s: of each photo, for the head.
+    decode_s, network_s, identify_s, look_s, compare_s: of a core. device_s: of a GPU. driver_s: to take features back.
+    lists_s: of the driver's own lists. handed_s: to hand it to Ray. wait_s: for the first byte of a request. requests_s: the
+    shortest time between two that the bucket allows. solve_s: of each photo, for the head.
     """
 
     decode_s: float = 0.0
@@ -77,6 +78,7 @@ class Costs:
     device_s: float = 0.0
     identify_s: float = 0.0
     look_s: float = 0.0
+    compare_s: float = 0.0
     driver_s: float = 0.0
     lists_s: float = 0.0
     handed_s: float = 0.0
@@ -152,6 +154,7 @@ def simulate(n: int, place: Place, costs: Costs) -> Outcome:
         n_looked, here, costs, {"look_s": costs.look_s}, calls=here.cores, reads_at_once=1, part=BATCH, goes_back=False
     )
     outcome.seconds["look"], outcome.busy["look"] = looked.run()
+    alone("compare", compare_s=n * costs.compare_s / min(here.cores, ORDERS))
     alone("solve", solve_s=n * costs.solve_s)
     alone("rest", rest_s=costs.rest_s)
     return outcome

@@ -28,7 +28,8 @@ HELD_UP_BY = {
     "wait_s": "waiting for the bucket", "requests_s": "the bucket's requests", "photo_bytes": "links to the bucket",
     "begin_s": "beginning", "handed_s": "handing out parts", "decode_s": "decoding", "network_s": "the network on CPUs",
     "device_s": "the network on the GPU", "back_bytes": "the driver's link", "driver_s": "features through the driver",
-    "disk_s": "features on disk", "look_s": "near copies", "solve_s": "solving", "rest_s": "the rest",
+    "disk_s": "features on disk", "look_s": "near copies",
+    "compare_s": "comparing all photos", "solve_s": "solving", "rest_s": "the rest",
 }  # fmt: skip
 STEP_NAMES = ("today", "without it", "without both", "without the three", "without the four")
 STEPS = len(STEP_NAMES)
@@ -209,6 +210,7 @@ def what_is_taken(facts: dict[str, Any], prices: dict[str, Any]) -> str:
         ("bytes on the driver's disk", f"{kept_bytes():,.0f}", "`limits.py`: between 10,000 and 100,000 photos"),
         ("the driver's disk", f"{prices['disk']['mb_s']} MB/s", list_of),
         ("looking for near copies", f"{ms(costs.look_s)} of a core", f"{ours}: files, two cores"),
+        ("comparing it with others", f"{ms(costs.compare_s)} of a core of the driver", f"{ours}: as the driver's lists"),
         ("solving the head", ms(costs.solve_s), f"{ours}: between 30,000 and 100,000 photos, two cores"),
         ("what does not grow", f"{costs.connect_s + costs.begin_s + costs.rest_s:.0f} s a job", f"{ours}: one node"),
     )  # fmt: skip

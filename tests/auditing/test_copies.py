@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import catalog_of, facts_with
 
+from rehead.auditing import hashes as of_hashes
 from rehead.auditing.copies import alike, copy_groups, copy_keys, joined, tied_sides
-from rehead.auditing.hashes import MAX_BITS, near_pairs
+from rehead.auditing.hashes import MAX_BITS, as_words, near_pairs
 from rehead.data.rows import Photo
 
 FEATURES = np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32)
@@ -19,6 +20,10 @@ FEATURES = np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32)
 
 def bits(n: int) -> int:
     return (1 << n) - 1
+
+
+def pairs_of(hashes: dict[int, int]) -> tuple[tuple[int, int, int], ...]:
+    return near_pairs(np.array([*hashes], np.int64), as_words(hashes.values()))
 
 
 def test_a_photo_whose_hash_is_near_is_a_copy_and_others_are_not() -> None:
@@ -84,14 +89,33 @@ def test_pairs_are_those_of_a_plain_loop(n: int, seed: int) -> None:
         hashes[3 * i] = hashes[3 * i + 3] ^ bits(int(random.integers(1, 20)))
     items = sorted(hashes.items())
     wanted = [(a, b, (x ^ y).bit_count()) for i, (a, x) in enumerate(items) for b, y in items[i + 1 :]]
-    assert near_pairs(hashes) == tuple(pair for pair in wanted if pair[2] <= MAX_BITS)
+    assert pairs_of(hashes) == tuple(pair for pair in wanted if pair[2] <= MAX_BITS)
 
 
 def test_many_equal_hashes_are_a_chain_and_drawings_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert near_pairs(dict.fromkeys(range(5), 7)) == tuple((0, i, 0) for i in range(1, 5))
+    assert pairs_of(dict.fromkeys(range(5), 7)) == tuple((0, i, 0) for i in range(1, 5))
     random = np.random.default_rng(0)
     alike = {i: bits(40) & int.from_bytes(random.bytes(32), "big") for i in range(300)}  # all pairs are near
-    assert len(near_pairs(alike)) < 300
-    whole = near_pairs(alike)
+    assert len(pairs_of(alike)) < 300
+    whole = pairs_of(alike)
     monkeypatch.setattr("rehead.auditing.hashes.BLOCK_BYTES", 4 * 300 * 7)
-    assert near_pairs(alike) == whole
+    assert pairs_of(alike) == whole
+
+
+def test_among_many_pictures_copies_are_found_without_comparing_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    n, random = 30_000, np.random.default_rng(0)
+    hashes = {2 * i: int.from_bytes(random.bytes(32), "big") for i in range(n)}
+    planted = {}
+    for i in range(0, 3_000, 2):
+        differ = sum(1 << int(bit) for bit in random.choice(256, int(random.integers(1, MAX_BITS + 1)), replace=False))
+        hashes[2 * (n - 1 - i)] = hashes[2 * i] ^ differ
+        planted[2 * i, 2 * (n - 1 - i)] = differ.bit_count()
+    hashes[10_001] = hashes[10_000]
+    hashes = dict(sorted(hashes.items()))
+    told: list[int] = []
+    keys = np.array([*hashes], np.int64)
+    found = near_pairs(keys, as_words(hashes.values()), told=told.append)
+    assert found == tuple(sorted((*((*pair, n) for pair, n in planted.items()), (10_000, 10_001, 0))))
+    assert sum(told) == len(hashes)
+    monkeypatch.setattr(of_hashes, "ALL_PAIRS", len(hashes))
+    assert near_pairs(keys, as_words(hashes.values())) == found

@@ -13,16 +13,17 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from rehead.auditing.facts import Facts
 from rehead.auditing.findings import CopyGroup
-from rehead.auditing.hashes import near_pairs
+from rehead.auditing.hashes import as_words, near_pairs
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Photo
+from rehead.data.targets import names_of
 from rehead.verdict.neighbours import Neighbours, other_neighbours
 
-FLAT = 3.0  # standard deviation of the luma, below which a hash is that of noise
 N_NEAREST = 5
 MAX_PHOTOS = 100_000  # among which neighbours are looked for: all pairs of more would take hours
 T = TypeVar("T", bound=Hashable)
@@ -57,8 +58,8 @@ def alike(
 
 def near_copies(positions: Sequence[int], facts: Mapping[int, Facts]) -> tuple[tuple[int, int, int], ...]:
     """The pairs of these photos that show the same picture, as in `Alike`; those without facts are none."""
-    wanted = set(positions)
-    return near_pairs({i: fact.hash for i, fact in facts.items() if i in wanted and fact.contrast > FLAT})
+    hashes = {i: facts[i].hash for i in sorted(positions) if i in facts and not facts[i].is_flat}
+    return near_pairs(np.array([*hashes], np.int64), as_words(hashes.values()))
 
 
 def tied_sides(catalog: Catalog, pairs: Iterable[tuple[int, int, int]]) -> tuple[Catalog, int]:
@@ -69,29 +70,38 @@ def tied_sides(catalog: Catalog, pairs: Iterable[tuple[int, int, int]]) -> tuple
     """
     if not catalog.ours:
         return catalog, 0
-    photos = list(catalog.photos)
-    first: dict[bytes, int] = {}
-    links = [(first.setdefault(key, i), i) for i, key in enumerate(catalog.keys())]
-    groups = joined([*links, *((i, j) for i, j, _ in pairs)])
-    torn = [group for group in groups if len({photos[i].side == "train" for i in group}) > 1]
-    moved = {i for group in torn for i in group if photos[i].side != "train"}
-    held_out = (photo for i, photo in enumerate(photos) if photo.side != "train" and i not in moved)
-    left = {name for photo in held_out for name in catalog.names(photo)}
+    photos, is_train = catalog.photos, catalog.is_on("train")
+    groups = joined([*_with_one_key(catalog), *((i, j) for i, j, _ in pairs)])
+    torn = [group for group in groups if len({bool(is_train[i]) for i in group}) > 1]
+    moved = {i for group in torn for i in group if not is_train[i]}
+    left = ~is_train
+    left[[*moved]] = False
     if catalog.task != "regression":
+        shown = catalog.different_labels(np.flatnonzero(left))
+        names = {name for label in shown for name in names_of(label, catalog.task)}
         kept = [
-            group for group in torn if left.issuperset(n for i in group if i in moved for n in catalog.names(photos[i]))
+            group
+            for group in torn
+            if names.issuperset(n for i in group if i in moved for n in catalog.names(photos[i]))
         ]
         moved &= {i for group in kept for i in group}
-    for i in moved:
-        photos[i] = replace(photos[i], side="train")
-    if not any(photo.side != "train" for photo in photos):
+    if not moved or len(moved) == np.count_nonzero(~is_train):
         return catalog, 0
     digests = {photos[i].digest for i in moved}
     same = tuple(
         tuple(replace(photo, side="train") if photo.digest in digests else photo for photo in group)
         for group in catalog.same
     )
-    return replace(catalog, photos=tuple(photos), same=same), len(moved)
+    return replace(catalog, photos=catalog.columns.on_side(moved, "train"), same=same), len(moved)
+
+
+def _with_one_key(catalog: Catalog) -> list[tuple[int, int]]:
+    """Each photo that has a key as another before it, with the first of them."""
+    if catalog.columns.groups.different == [None]:
+        return [(places[0], i) for places in catalog.columns.digests.same() for i in places[1:]]
+    first: dict[bytes, int] = {}
+    links = ((first.setdefault(key, i), i) for i, key in enumerate(catalog.keys()))
+    return [(i, j) for i, j in links if i != j]
 
 
 def copy_groups(catalog: Catalog, pairs: Sequence[tuple[int, int, int]]) -> tuple[CopyGroup, ...]:

@@ -25,6 +25,7 @@ HASH_SIDE = 16  # frequencies a side: 64 bits take two drawings of a digit for o
 EXIF_IFD = 0x8769
 DETAIL_QUALITY = 75  # libjpeg's usual one
 Ring = tuple[float, ...]
+FLAT = 3.0  # standard deviation of the luma
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class Facts:
     hash: int
     border: Ring
     inside: Ring
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the picture is so plain that its hash is that of noise."""
+        return self.contrast <= FLAT
 
 
 def facts_of(data: bytes) -> Facts:

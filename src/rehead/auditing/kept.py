@@ -11,9 +11,9 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rehead.auditing.facts import Facts, facts_of
 from rehead.data import far
@@ -24,12 +24,14 @@ from rehead.errors import PhotoError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.progress import Progress, Silent
 
-FILE = "facts-1.sqlite"  # the number is that of the facts: other facts, another file
+FILE = "facts-2.sqlite"  # the number is that of the facts and the table: others, another file
 MAX_ASKED = 500  # at once; some builds of SQLite allow 999
 WAIT_S = 5.0  # for another job that writes
 CHUNK = 16  # photos a thread decodes at a time
-NAMES = tuple(field.name for field in fields(Facts))
+NAMES = tuple(field.name for field in fields(Facts) if field.name != "hash")
+HASH = 32  # bytes
 REMEMBERED = 1_000  # photos that are written at once
+T = TypeVar("T")
 
 
 class Kept:
@@ -65,34 +67,62 @@ def facts_of_photos(
 
     cache: the folder where they are kept, None: nowhere. readers: machines that look at what has an address.
     """
-    progress = progress or Silent()
+    found: dict[int, Facts] = {}
+    bad: dict[int, Skip] = {}
+    for i, facts in _told(_known, catalog, positions, cache, progress or Silent(), readers):
+        if isinstance(facts, Skip):
+            bad[i] = facts
+        else:
+            found[i] = facts
+    return found, bad
+
+
+def hashes_of_photos(
+    catalog: Catalog, positions: Sequence[int], cache: Path, progress: Progress, readers: far.Readers | None
+) -> Iterator[tuple[int, bytes]]:
+    """The perceptual hashes of those of these photos that have one which is not of noise, 32 bytes each, in any order. Many
+    photos' facts would take thirty times as much memory."""
+    for i, told in _told(_known_hashes, catalog, positions, cache, progress, readers):
+        if isinstance(told, Facts) and not told.is_flat:
+            yield i, told.hash.to_bytes(HASH, "big")
+        elif isinstance(told, bytes) and told:
+            yield i, told
+
+
+def _told(
+    known: Callable[[sqlite3.Connection | None, Sequence[bytes]], Mapping[bytes, T]],
+    catalog: Catalog,
+    positions: Sequence[int],
+    cache: Path | None,
+    progress: Progress,
+    readers: far.Readers | None,
+) -> Iterator[tuple[int, T | Facts | Skip]]:
+    """What is known of photos by their digests, then the facts of the others, or why there are none."""
     progress.phase("Looking at", len(positions))
-    digests = {i: catalog.photos[i].digest for i in positions}
+    missing: list[int] = []
     with _open(cache) as connection:
-        known = _known(connection, list(digests.values()))
-        found = {i: known[digest] for i, digest in digests.items() if digest in known}
-        progress.advance(len(found))
-        missing = [i for i in positions if i not in found]
-        bad: dict[int, Skip] = {}
+        for some in batched(positions, REMEMBERED):
+            digests = [*catalog.digests(some)]
+            there = known(connection, digests)
+            missing += [i for i, digest in zip(some, digests, strict=True) if digest not in there]
+            progress.advance(len(there))
+            yield from ((i, there[digest]) for i, digest in zip(some, digests, strict=True) if digest in there)
         new: list[tuple[bytes, Facts]] = []
         look, at_once, n = functools.partial(_looked_at, catalog), n_cores(), CHUNK
         if any(catalog.uri(catalog.photos[i]) is not None for i in missing):
             at_once, n = far.n_readers(), far.FEW
             if readers is not None:
                 look, at_once, n = functools.partial(_looked_there, catalog, readers), readers.at_once, far.CHUNK
-        for chunk in ordered_map(look, batched(missing, n), workers=at_once, ahead=4 * at_once):
-            for i, facts in chunk:
-                if isinstance(facts, Skip):
-                    bad[i] = facts
-                else:
-                    found[i] = facts
-                    new.append((digests[i], facts))
-            progress.advance(len(chunk))
-            if len(new) >= REMEMBERED:
-                _remember(connection, new)
-                new.clear()
+        looked = ordered_map(look, batched(missing, n), workers=at_once, ahead=4 * at_once)
+        with contextlib.closing(looked):
+            for chunk in looked:
+                new += [(catalog.photos[i].digest, facts) for i, facts in chunk if isinstance(facts, Facts)]
+                progress.advance(len(chunk))
+                if len(new) >= REMEMBERED:
+                    _remember(connection, new)
+                    new.clear()
+                yield from chunk
         _remember(connection, new)
-    return found, bad
 
 
 def _looked_at(catalog: Catalog, positions: Sequence[int]) -> list[tuple[int, Facts | Skip]]:
@@ -158,29 +188,49 @@ def _open(cache: Path | None) -> Iterator[sqlite3.Connection | None]:
     with contextlib.closing(connection):
         with contextlib.suppress(sqlite3.Error):
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("CREATE TABLE IF NOT EXISTS facts (digest BLOB PRIMARY KEY, facts TEXT) WITHOUT ROWID")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS facts"
+                " (digest BLOB PRIMARY KEY, hash BLOB, flat INTEGER, facts TEXT) WITHOUT ROWID"
+            )
         yield connection
 
 
 def _known(connection: sqlite3.Connection | None, digests: Sequence[bytes]) -> Mapping[bytes, Facts]:
     known: dict[bytes, Facts] = {}
-    for asked in batched(digests if connection else (), MAX_ASKED):
-        question = f"SELECT digest, facts FROM facts WHERE digest IN ({','.join('?' * len(asked))})"
-        with contextlib.suppress(sqlite3.Error, ValueError, TypeError):
-            assert connection is not None
-            known |= {digest: _facts(text) for digest, text in connection.execute(question, asked)}
+    for digest, hashed, _, text in _rows(connection, digests, "facts"):
+        with contextlib.suppress(ValueError, TypeError):
+            known[digest] = _facts(hashed, text)
     return known
 
 
-def _facts(text: str) -> Facts:
+def _known_hashes(connection: sqlite3.Connection | None, digests: Sequence[bytes]) -> Mapping[bytes, bytes]:
+    """Nothing where a hash is that of noise."""
+    rows = _rows(connection, digests, "NULL")
+    return {digest: b"" if flat else hashed for digest, hashed, flat, _ in rows if len(hashed) == HASH}
+
+
+def _rows(connection: sqlite3.Connection | None, digests: Sequence[bytes], facts: str) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    for asked in batched(digests if connection else (), MAX_ASKED):
+        question = f"SELECT digest, hash, flat, {facts} FROM facts WHERE digest IN ({','.join('?' * len(asked))})"
+        with contextlib.suppress(sqlite3.Error):
+            assert connection is not None
+            rows += connection.execute(question, asked)
+    return rows
+
+
+def _facts(hashed: bytes, text: str) -> Facts:
     values: dict[str, Any] = dict(zip(NAMES, json.loads(text), strict=True))
     values |= {name: tuple(values[name]) for name in ("border", "inside")}
-    return Facts(**values)
+    return Facts(**values, hash=int.from_bytes(hashed, "big"))
 
 
 def _remember(connection: sqlite3.Connection | None, new: Sequence[tuple[bytes, Facts]]) -> None:
     if connection is None:
         return
-    rows = [(digest, json.dumps(astuple(facts))) for digest, facts in new]
+    rows = [
+        (digest, facts.hash.to_bytes(HASH, "big"), facts.is_flat, json.dumps([getattr(facts, name) for name in NAMES]))
+        for digest, facts in new
+    ]
     with contextlib.suppress(sqlite3.Error), connection:
-        connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
+        connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", rows)

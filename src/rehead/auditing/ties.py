@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rehead.auditing.copies import near_copies, tied_sides
-from rehead.auditing.kept import facts_of_photos
+import numpy as np
+
+from rehead.auditing.copies import tied_sides
+from rehead.auditing.hashes import WORDS, near_pairs, words
+from rehead.auditing.kept import hashes_of_photos
 from rehead.errors import counted
 from rehead.job import Job
 
@@ -19,8 +22,12 @@ def tied(job: Job, positions: Sequence[int]) -> Job:
     catalog = job.catalog
     if not catalog.ours:
         return job
-    facts, _ = facts_of_photos(catalog, positions, job.cache, job.progress, job.machines)
-    moved, n = tied_sides(catalog, near_copies(positions, facts))
+    keys, hashes, n = np.empty(len(positions), np.int64), np.empty((len(positions), WORDS), np.uint64), 0
+    for i, hashed in hashes_of_photos(catalog, positions, job.cache, job.progress, job.machines):
+        keys[n], hashes[n] = i, words(hashed)
+        n += 1
+    job.progress.phase("Comparing", n)
+    moved, n = tied_sides(catalog, near_pairs(keys[:n], hashes[:n], told=job.progress.advance))
     if n:
         job.progress.note(f"{counted(n, 'held-out photo')} went to the training side, where near copies are.")
     return replace(job, catalog=moved)

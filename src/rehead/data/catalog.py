@@ -127,7 +127,7 @@ class Catalog:
         """The class of a photo, or its labels."""
         return names_of(photo.label, self.task)
 
-    def different_labels(self, positions: Sequence[int]) -> set[str]:
+    def different_labels(self, positions: Sequence[int] | NDArray[np.int64]) -> set[str]:
         """The labels that these photos have, each once."""
         labels = self.columns.labels
         return {labels.different[n] for n in np.unique(labels.numbers()[np.asarray(positions, np.int64)])}

@@ -140,14 +140,19 @@ class Digests(Column[bytes]):
         return len(self._data) // DIGEST
 
     def same(self) -> list[list[int]]:
-        """The places of equal digests, where there are several, in the order of the first of each."""
-        begins = np.frombuffer(bytes(self._data), "<u8").reshape(-1, DIGEST // 8)[:, 0].copy()
-        order = np.argsort(begins, kind="stable")
-        is_next = begins[order[1:]] == begins[order[:-1]]
-        found: dict[bytes, list[int]] = {}
-        for place in np.unique([order[:-1][is_next], order[1:][is_next]]).tolist():
-            found.setdefault(self._at(place), []).append(place)
-        return [places for places in found.values() if len(places) > 1]
+        """The places of equal digests, see `equal_rows`."""
+        return equal_rows(np.frombuffer(self._data, np.uint64).reshape(-1, DIGEST // 8))
+
+
+def equal_rows(rows: NDArray[np.uint64]) -> list[list[int]]:
+    """The places of rows (n, k) that are equal, where there are several, in the order of the first of each."""
+    begins = rows[:, 0].copy()
+    order = np.argsort(begins, kind="stable")
+    is_next = begins[order[1:]] == begins[order[:-1]]
+    found: dict[bytes, list[int]] = {}
+    for place in np.unique([order[:-1][is_next], order[1:][is_next]]).tolist():
+        found.setdefault(rows[place].tobytes(), []).append(place)
+    return [places for places in found.values() if len(places) > 1]
 
 
 class Rows(Column[Row]):
@@ -194,6 +199,11 @@ class Photos(Column[Photo]):
         photos = cls()
         photos.paths, photos.labels, photos.sides, photos.digests, photos.groups = paths, labels, sides, digests, groups
         return photos
+
+    def on_side(self, places: Collection[int], side: str) -> Photos:
+        """The photos with those at these places on this side."""
+        sides = Names(side if i in places else own for i, own in enumerate(self.sides))
+        return Photos.of(self.paths, self.labels, sides, self.digests, self.groups)
 
     def append(self, item: Photo) -> None:
         self.paths.append(item.path)
