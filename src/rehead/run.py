@@ -33,6 +33,7 @@ from rehead.reporting.sheet import sheet
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
 from rehead.runs.outputs import write_outputs
+from rehead.sharing import share_catalog
 from rehead.solution import Solution
 from rehead.tuning.recipe import AUTO, Recipe
 from rehead.tuning.trackers import chosen_trackers
@@ -217,6 +218,7 @@ def tune(
         write_outputs(run.path, solution)
         run.write_json("verdict.json", verdict.to_dict())
         run.write("catalog.csv", as_csv(catalog))
+        share_catalog(job, catalog)
         path = run.finish()
         tuned = Tuned(path, path / "bundle", verdict, chosen, catalog.classes, solution.note, seconds, images)
         return _reported(tuned, catalog, place, progress, clock) if report else tuned

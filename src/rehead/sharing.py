@@ -5,10 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rehead.data.catalog import Catalog
 from rehead.errors import SourceError, StoreError, counted
 from rehead.features.shared import a_file
 from rehead.features.store import Store
 from rehead.job import Job
+
+
+def share_catalog(job: Job, catalog: Catalog) -> None:
+    """Adds the photos of a job that is done to what machines share, where there is any; what hinders it is told."""
+    if job.shared is None:
+        return
+    try:
+        if address := job.shared.add_catalog(catalog):
+            job.progress.note(f"The photos' addresses, labels and sides are in {address}")
+    except (StoreError, SourceError) as error:
+        job.progress.note(f"{error.what} {error.why} {error.fix}")
 
 
 class Sharing:

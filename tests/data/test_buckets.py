@@ -18,6 +18,7 @@ import pyarrow.parquet
 import pytest
 from bucket import Store
 from conftest import make_photos
+from safetensors.numpy import load_file
 
 from rehead import tune
 from rehead.data import listing
@@ -299,6 +300,30 @@ def test_features_that_are_shared_are_computed_once(
     heads = [(tmp_path / name / "bundle" / "head.safetensors").read_bytes() for name in ("mine", "hers", "again")]
     assert heads[0] == heads[1] == heads[2]
     assert told[0] == told[1]
+
+
+def test_the_catalog_beside_shared_features_is_a_source(
+    folder: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rehead.features.shared.CATALOG_PHOTOS", 8)
+    for name, value in store.variables.items():
+        monkeypatch.setenv(name, value)
+    notes: list[str] = []
+
+    class Told(Silent):
+        def note(self, line: str) -> None:
+            notes.append(line)
+
+    photos, team = "s3://photos/zoo/big ones", "s3://photos/a team"
+    first = tune(photos, cache=tmp_path / "cache", out=tmp_path / "first", features=team, progress=Told())
+    [address] = [line.partition(" are in ")[2] for line in notes if "addresses, labels and sides are in" in line]
+    found = store.client().list_objects_v2(Bucket="photos", Prefix="a team/catalog/")["Contents"]
+    assert [one["Key"].rpartition("/")[2] for one in found] == [f"part-0000{n}.parquet" for n in range(3)]
+    again = tune(address, cache=tmp_path / "new", out=tmp_path / "again", features=team, progress=Told())
+    assert f"Features of 21 photos were in {team}" in notes
+    assert (again.verdict.side, again.verdict.top1) == ("valid", first.verdict.top1)
+    heads = [load_file(run / "bundle" / "head.safetensors") for run in (first.run, again.run)]
+    assert all(np.array_equal(heads[0][name], heads[1][name]) for name in heads[0])
 
 
 def test_features_are_shared_while_others_are_computed(

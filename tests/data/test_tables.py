@@ -49,6 +49,33 @@ def test_paths_are_relative_to_the_manifest(photos: Path, tmp_path: Path, monkey
     assert opened(path).rows == source.rows
 
 
+def test_a_parquet_data_set_is_one_manifest(photos: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "set"
+    (folder / "of=2").mkdir(parents=True)
+    lines = [("../data/a.jpg", "cat"), ("../data/b.jpg", "dog"), ("../data/none.jpg", "dog"), ("../data/sub/c.jpg", "")]
+    for name, some in (("of=2/part-1.parquet", lines[2:]), ("of=2/part-0.parquet", lines[:2])):
+        table = pa.table({"path": [path for path, _ in some], "label": [label for _, label in some]})
+        pq.write_table(table, folder / name)
+    (folder / "_SUCCESS").write_bytes(b"")
+    source = opened(folder)
+    assert (source.name, source.layout) == ("set", "manifest")
+    assert source.rows == [Row("../data/a.jpg", "cat"), Row("../data/b.jpg", "dog")]
+    assert source.skipped == [Skip("../data/none.jpg", "is not there"), Skip("../data/sub/c.jpg", "has no label")]
+    assert [source.read(row) for row in source.rows] == [b"a.jpg", b"b.jpg"]
+    data = (folder / "of=2" / "part-0.parquet").read_bytes()
+    (folder / "of=2" / "part-0.parquet").write_bytes(data[:4] + bytes(30) + data[34:])
+    with pytest.raises(SourceError, match=r"part-0\.parquet"):
+        opened(folder)
+    pq.write_table(pa.table({"path": ["../data/a.jpg"], "label": ["cat"]}), folder / "of=2" / "part-0.parquet")
+    pq.write_table(pa.table({"path": ["../data/./a.jpg"], "label": ["cat"]}), folder / "part-2.parquet")
+    with pytest.raises(SourceError, match="twice") as caught:
+        opened(folder)
+    assert "lines 1 and 4" in caught.value.why
+
+
 def test_paths_may_be_absolute(photos: Path) -> None:
     source = opened(manifest(photos / "sub", f"path,label\n{photos / 'a.jpg'},cat\n../b.jpg,dog\n"))
     assert [source.read(row) for row in source.rows] == [b"a.jpg", b"b.jpg"]

@@ -30,7 +30,7 @@ WAIT_S = 5.0  # for another job that writes
 CHUNK = 16  # photos a thread decodes at a time
 NAMES = tuple(field.name for field in fields(Facts) if field.name != "hash")
 HASH = 32  # bytes
-REMEMBERED = 1_000  # photos that are written at once
+REMEMBERED = 4_000  # photos that are written at once; with 1,000 each takes twice as long
 T = TypeVar("T")
 
 
@@ -190,7 +190,7 @@ def _open(cache: Path | None) -> Iterator[sqlite3.Connection | None]:
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS facts"
-                " (digest BLOB PRIMARY KEY, hash BLOB, flat INTEGER, facts TEXT) WITHOUT ROWID"
+                " (digest BLOB PRIMARY KEY, hash BLOB, flat INTEGER, facts TEXT)"  # in the order of digests: twice the time
             )
         yield connection
 

@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote, urlunsplit
 from rehead.data.addresses import photo_at, split
 from rehead.data.folders import EXAMPLES, READERS, recognised
 from rehead.data.listing import listed
+from rehead.data.manifests import are_parts, read_parts_of
 from rehead.data.rows import Named, Request, Source, short_name
 from rehead.data.shards import are_shards, read_shards
 from rehead.errors import SourceError
@@ -18,10 +19,11 @@ from rehead.errors import SourceError
 
 def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
     """The labelled photos below an address, in the order of their paths. Raises SourceError, MissingExtra."""
-    if layout not in ("auto", *READERS, "webdataset"):
+    possible = ("auto", *READERS, "manifest", "webdataset")
+    if layout not in possible:
         raise SourceError(
             what=f"{address} is a store's address and cannot have the layout {layout!r}.",
-            why=f"Possible are auto, {', '.join(READERS)}, webdataset.",
+            why=f"Possible are {', '.join(possible)}.",
             fix="Leave --layout out: the layout is recognised.",
         )
     parts = split(address)
@@ -30,6 +32,8 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
     paths = stamps.paths
     if layout == "webdataset" or (layout == "auto" and are_shards(paths)):
         return read_shards(address, request, stamps)
+    if layout == "manifest" or (layout == "auto" and are_parts(paths)):
+        return read_parts_of(address, paths, request)
     name, reading = (layout, READERS[layout](paths)) if layout != "auto" else recognised(paths, request.classes)
     if not reading.rows:
         raise SourceError(

@@ -52,6 +52,9 @@ class Column(Sequence[T], Generic[T]):
             return False
         return all(a == b for a, b in zip(self, other, strict=True))
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} of {len(self):,}"
+
     __hash__ = None  # type: ignore[assignment]
 
     def without(self, places: Collection[int]) -> Self:

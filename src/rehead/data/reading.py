@@ -29,7 +29,7 @@ from rehead.pixels import is_image
 from rehead.progress import Progress
 
 CHUNK = 128  # files a thread reads at a time; more makes the bar jump, fewer costs switching
-REMEMBERED, SEEN = 10_000, 1_000  # files that are written into the index, and photos that are kept, at once
+REMEMBERED, SEEN = 10_000, 4_000  # files that are written into the index, and photos that are kept, at once
 MAX_WORKERS = (
     4  # a slow disk answers several at once; on one that does not wait, more than the cores took twice the time
 )

@@ -22,10 +22,11 @@ from rehead.data.buckets import read_bucket
 from rehead.data.columns import Rows
 from rehead.data.far import Readers
 from rehead.data.folders import EXAMPLES, read_folder
+from rehead.data.manifests import TABLE_NAMES, read_manifest, read_manifest_of
 from rehead.data.memory import is_hugging_face, read_dataset, read_hugging_face
 from rehead.data.rows import SIDE_BY_NAME, Named, Request, Row, Skip, Source, Stamp, short_name
 from rehead.data.shards import begins_like_one, is_shard, read_shards
-from rehead.data.tables import TABLE_NAMES, read_lists, read_manifest, read_manifest_of, read_table
+from rehead.data.tables import read_lists, read_table
 from rehead.data.targets import SEPARATOR
 from rehead.data.walk import walk
 from rehead.errors import ReheadError, SourceError, counted, nearest

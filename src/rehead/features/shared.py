@@ -1,6 +1,7 @@
 """Features that machines share: Parquet files in a folder or a bucket, by photo, as a store keys them.
 
     ADDRESS/<identity of the store>/part-<of what it holds>.parquet    digest: 32 bytes; features: little-endian float16
+    ADDRESS/catalog/<of what it holds>/part-00000.parquet              path, label, side, digest, group: a Parquet data set
 
 A job fetches what it lacks into its own store before it computes anything, and adds what is new as it computes. A file
 never changes, so any number of jobs may add at once; the worst is that two add the same. One that cannot be read, or holds what
@@ -16,11 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rehead.data.addresses import PART
+from rehead.data.catalog import Catalog, as_csv
 from rehead.data.remote import Folder, open_folder
 from rehead.errors import StoreError
 from rehead.features.store import Store
 from rehead.parallel import batched
 
+CATALOGS, CATALOG_PHOTOS = "catalog", 500_000  # the folder of catalogs, and the photos of a file there
 FILE_BYTES = 32 << 20  # of features: 12,000 photos of 1,280 each
 
 
@@ -65,6 +69,32 @@ class Shared:
             self._write(store, part)
         return len(new)
 
+    def add_catalog(self, catalog: Catalog) -> str:
+        """Adds which photos a job learned from and was verified on, and gives its address: a source for `rehead tune`, and what
+        tells of which photo features are. "" where not all photos have addresses of their own. Raises StoreError."""
+        import blake3
+        import pyarrow as pa
+
+        hasher = blake3.blake3()
+        for lines in as_csv(catalog):
+            hasher.update(lines.encode("utf-8", "surrogateescape"))
+        below = f"{CATALOGS}/{hasher.hexdigest()[:16]}"
+        there = set(self._folder.names(below))
+        for n, photos in enumerate(batched(catalog.photos, CATALOG_PHOTOS)):
+            paths = [catalog.uri(photo) for photo in photos]
+            if any(path is None or path.startswith(PART) for path in paths):
+                return ""
+            columns = {
+                "path": pa.array(paths, pa.string()),
+                "label": pa.array([photo.label for photo in photos], pa.string()),
+                "side": pa.array([photo.side for photo in photos], pa.string()),
+                "digest": pa.array([photo.digest for photo in photos], pa.binary(32)),
+                "group": pa.array([photo.group for photo in photos], pa.string()),
+            }
+            if (name := f"{below}/part-{n:05d}.parquet") not in there:
+                self._put(name, pa.table(columns), compression="zstd")
+        return f"{self.address.rstrip('/')}/{below}"
+
     def _names(self, store: Store) -> list[str]:
         return [name for name in self._folder.names(store.folder.name) if name.endswith(".parquet")]
 
@@ -98,7 +128,6 @@ class Shared:
     def _write(self, store: Store, digests: list[bytes]) -> None:
         import blake3
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         rows = store.read(digests, dtype=np.float16).reshape(len(digests), -1).astype("<f2")
         kind = pa.binary(rows.shape[1] * 2)
@@ -106,15 +135,21 @@ class Shared:
             "digest": pa.array(digests, pa.binary(32)),
             "features": pa.array([row.tobytes() for row in rows], kind),
         }
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), sink, compression="none", use_dictionary=False, write_page_checksum=True)
         name = f"{store.folder.name}/part-{blake3.blake3(b''.join(digests)).hexdigest()[:32]}.parquet"
+        self._put(name, pa.table(columns), compression="none", use_dictionary=False)
+        self._known[name] = set(digests)
+
+    def _put(self, name: str, table: Any, **how: Any) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        sink = pa.BufferOutputStream()
         try:
+            pq.write_table(table, sink, write_page_checksum=True, **how)
             self._folder.write(name, sink.getvalue().to_pybytes())
         except (pa.ArrowException, OSError) as error:
             raise StoreError(
-                what=f"Features cannot be written to {self.address}.",
+                what=f"{'The catalog' if name.startswith(CATALOGS) else 'Features'} cannot be written to {self.address}.",
                 why=" ".join(str(error).split())[:300],
-                fix="They are kept here.",
+                fix="What was computed is kept here.",
             ) from error
-        self._known[name] = set(digests)

@@ -1,0 +1,192 @@
+"""Files that name photos and their labels: CSV and Parquet manifests, one file or a Parquet data set, on a disk or in a
+bucket. What their lines say is checked by `tables.py`."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+from rehead.data.addresses import fetched
+from rehead.data.places import Below, Files
+from rehead.data.rows import Request, Source, label_of, quoted, short_name
+from rehead.data.tables import COLUMNS, Line, lines_of, places_of, source_of, values_of
+from rehead.errors import MissingExtra, SourceError
+
+DELIMITERS = ",;\t"
+CSV_NAMES = {".csv", ".tsv"}
+PARQUET_NAMES = {".parquet", ".pq"}
+TABLE_NAMES = CSV_NAMES | PARQUET_NAMES
+HEADER_BYTES = 65_536  # a header that is longer is none of ours
+MAX_TABLES = 20  # a folder with more of them holds one for each photo, and opening all of them takes long
+
+
+def read_manifest(source: str | Path, request: Request) -> Source:
+    """The rows of a CSV or Parquet manifest, in its order. Raises SourceError, MissingExtra."""
+    path = Path(source)
+    lines = _parquet_lines(path, str(path)) if path.suffix.lower() in PARQUET_NAMES else _csv_lines(path, str(path))
+    place = Files(path.absolute().parent, request.confined)
+    return source_of(short_name(path.stem), "manifest", lines, place, str(path), request)
+
+
+def read_manifest_of(address: str, request: Request) -> Source:
+    """The rows of a CSV or Parquet manifest in a bucket. Paths are relative to its folder there, or addresses."""
+    with fetched(address, request) as path:
+        read = _parquet_lines if path.suffix.lower() in PARQUET_NAMES else _csv_lines
+        lines = read(path, address)
+        return source_of(short_name(path.stem), "manifest", lines, Below(address, request), address, request)
+
+
+def are_parts(paths: Sequence[str]) -> bool:
+    """Whether these files are several Parquet files and nothing else: a data set, as Spark, Ray and others write one."""
+    return len(_parts(paths)) > 1 and all(_is_parquet(path) or _is_mark(path) for path in paths)
+
+
+def read_parts(folder: Path, paths: Sequence[str], request: Request) -> Source:
+    """The rows of a Parquet data set, file by file in the order of their names. Paths are relative to its folder."""
+    lines = _numbered(_parquet_lines(folder / path, str(folder / path)) for path in _parts(paths))
+    place = Files(folder.absolute(), request.confined)
+    return source_of(short_name(folder.resolve().name), "manifest", lines, place, str(folder), request)
+
+
+def read_parts_of(address: str, paths: Sequence[str], request: Request) -> Source:
+    """The same of one in a bucket. Raises SourceError where there is no Parquet file."""
+    parts, folder = _parts(paths), address.rstrip("/")
+    if not parts:
+        raise SourceError(what=f"{address} holds no Parquet file.", fix="Name the folder that holds them.")
+
+    def lines_of_part(path: str) -> Iterator[Line]:
+        part = f"{folder}/{quote(path)}"
+        with fetched(part, request) as here:
+            yield from _parquet_lines(here, part)
+
+    lines = _numbered(map(lines_of_part, parts))
+    name = PurePosixPath(folder).name
+    return source_of(short_name(name), "manifest", lines, Below(f"{folder}/", request), address, request)
+
+
+def _numbered(parts: Iterable[Iterator[Line]]) -> Iterator[Line]:
+    number = 0
+    for lines in parts:
+        for line in lines:
+            number += 1
+            yield replace(line, number=number)
+
+
+def _parts(paths: Sequence[str]) -> list[str]:
+    return [path for path in paths if _is_parquet(path) and not _is_mark(path)]
+
+
+def _is_parquet(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in PARQUET_NAMES
+
+
+def _is_mark(path: str) -> bool:
+    """Whether a file tells of a data set and is no part of it: _SUCCESS, _metadata."""
+    return path.rpartition("/")[2].startswith("_")
+
+
+def find_manifest(folder: Path, paths: Sequence[str]) -> str:
+    """The one table among these files, relative to `folder`, whose columns are a manifest's, or ""."""
+    tables = [path for path in paths if path.count("/") <= 1 and os.path.splitext(path)[1].lower() in TABLE_NAMES]
+    found = [path for path in tables if len(tables) <= MAX_TABLES and _is_manifest(folder / path)]
+    return found[0] if len(found) == 1 else ""
+
+
+def _is_manifest(path: Path) -> bool:
+    try:
+        is_parquet = path.suffix.lower() in PARQUET_NAMES
+        what = str(path)
+        places_of(_parquet_file(path, what).schema_arrow.names if is_parquet else _csv_header(path, what), what)
+    except (SourceError, MissingExtra, OSError, csv.Error):
+        return False
+    return True
+
+
+def _csv_lines(path: Path, what: str) -> Iterator[Line]:
+    """The lines of a file, which errors call `what`."""
+    header = _csv_header(path, what)
+    place = places_of(header, what)
+    try:
+        with path.open(newline="", encoding=_encoding(path), errors="surrogateescape") as file:
+            reader = csv.reader(file, delimiter=_delimiter(file.readline()))
+            file.seek(0)
+            next(reader)
+            for cells in reader:
+                if len(cells) > len(header):
+                    raise SourceError(
+                        what=f"Line {reader.line_num} of {what} has {len(cells)} cells for {len(header)} columns.",
+                        fix='A path or label that holds the separator must be quoted: "cat, black.jpg".',
+                    )
+                if any(cells):
+                    cells += [""] * (len(header) - len(cells))
+                    line = Line(reader.line_num, **{name: cells[i] for name, i in place.items()})
+                    _check_text(line, what)
+                    yield line
+    except (csv.Error, UnicodeError) as error:
+        raise SourceError(what=f"{what} is not a CSV file.", why=f"{error}.") from error
+
+
+def _check_text(line: Line, what: str) -> None:
+    """Raises SourceError for a label, split or group with bytes that are no UTF-8. A path may hold any: it names a file."""
+    for column in COLUMNS[1:]:
+        text = getattr(line, column) or ""
+        if any("\udc80" <= character <= "\udcff" for character in text):
+            shell = shlex.quote(what)
+            raise SourceError(
+                what=f"Line {line.number} of {what} has the {column} {quoted(label_of(text))}, which is not UTF-8.",
+                why="The file may have been saved as Windows-1252 or Latin-1.",
+                fix=f"Save it as UTF-8 (in Excel: CSV UTF-8), or: iconv -f WINDOWS-1252 -t UTF-8 {shell} > utf8.csv",
+            )
+
+
+def _csv_header(path: Path, what: str) -> list[str]:
+    try:
+        with path.open(newline="", encoding=_encoding(path), errors="surrogateescape") as file:
+            first = file.readline(HEADER_BYTES)
+    except OSError as error:
+        raise SourceError(what=f"{what} cannot be read.", why=f"{error.strerror}.") from error
+    except UnicodeError as error:
+        raise SourceError(what=f"{what} is not a CSV file.", why=f"{error}.") from error
+    return next(csv.reader([first], delimiter=_delimiter(first)), [])
+
+
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(2)
+    return "utf-16" if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _delimiter(header: str) -> str:
+    return max(DELIMITERS, key=header.count)
+
+
+def _parquet_lines(path: Path, what: str) -> Iterator[Line]:
+    file = _parquet_file(path, what)
+    names = file.schema_arrow.names
+    place = places_of(names, what)
+    first = 1
+    try:
+        for batch in file.iter_batches(columns=[names[i] for i in place.values()]):
+            yield from lines_of({name: values_of(batch[names[i]]) for name, i in place.items()}, first)
+            first += len(batch)
+    except (OSError, ValueError) as error:  # ValueError: pyarrow's own, for pages that are damaged
+        raise SourceError(what=f"{what} is damaged: it cannot be read to its end.", why=f"{error}") from error
+
+
+def _parquet_file(path: Path, what: str) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtra("pyarrow", "parquet", "Reading Parquet") from None
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SourceError(what=f"{what} is not a Parquet file that can be read.", why=f"{error}") from error
