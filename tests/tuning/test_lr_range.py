@@ -56,6 +56,12 @@ def test_where_the_loss_rises_from_the_first_rate_on_the_usual_one_is_taken_and_
     assert "the usual one" not in range_lines(valley(1e-2))[0]
 
 
+def test_where_the_loss_still_falls_at_the_highest_rate_the_usual_one_is_taken_and_that_is_said() -> None:
+    falling = range_test(lambda n, _: 2 * 0.97**n, lambda n: None)
+    assert falling.lr == lr_range.USUAL
+    assert "no rate was too high for the loss" in range_lines(falling)[0]
+
+
 def test_it_ends_where_the_loss_diverges_or_is_no_number() -> None:
     assert len(valley(1e-3).rates) < lr_range.N_BATCHES
     broken = range_test(lambda n, rate: float("nan") if n == 30 else 1.0, lambda n: None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rehead.errors import RunError
@@ -39,13 +39,17 @@ class RangeTest:
     @classmethod
     def of(cls, rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
         """The rate is a tenth of `still_good`, as a number of two digits; the usual one where that tells nothing."""
-        lr = SHARE * still_good(rates, losses)
-        return cls(tuple(rates), tuple(losses), float(f"{lr:.1e}") if lr > LOWEST else USUAL)
+        test = cls(tuple(rates), tuple(losses), USUAL)
+        return test if test.says_nothing else replace(test, lr=float(f"{SHARE * still_good(rates, losses):.1e}"))
 
     @property
-    def tells(self) -> bool:
-        """Whether the loss was near its least at more than the very lowest rates, which move nothing."""
-        return SHARE * still_good(self.rates, self.losses) > LOWEST
+    def says_nothing(self) -> str:
+        """Why no rate follows from the test, "" where one does: the loss was near its least at the very lowest rates alone,
+        which move nothing, or at the highest of all too, which says nothing of where it would have risen."""
+        good = still_good(self.rates, self.losses)
+        if SHARE * good <= LOWEST:
+            return "no rate lowered the loss"
+        return "no rate was too high for the loss" if good >= rate_at(N_BATCHES - 1) else ""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RangeTest:
@@ -122,8 +126,8 @@ def range_lines(test: RangeTest) -> list[str]:
     found = (
         f"by a range test of {len(means)} batches: a tenth of {still_good(test.rates, test.losses):.1e}, up to which the "
         "loss was near its least"
-        if test.tells
-        else f"the usual one: in a range test of {len(means)} batches no rate lowered the loss, so it tells nothing"
+        if not test.says_nothing
+        else f"the usual one: in a range test of {len(means)} batches {test.says_nothing}, so it tells nothing"
     )
     return [
         f"Learning rate {test.lr:.1e}, {found}",
