@@ -277,8 +277,10 @@ def test_a_cache_folder_without_a_name_is_no_folder(rehead: Program, command: li
 
 def test_classes_that_only_held_out_photos_have_are_named(photos: Path, cache: Path, tmp_path: Path) -> None:
     other = make_photos(tmp_path / "other", {"green": 3, "red": 2})
-    for i, path in enumerate(sorted(other.glob("*/*.png"))):
+    (other / "Red").mkdir()
+    for i, path in enumerate([*sorted(other.glob("*/*.png")), other / "Red" / "0.png"]):
         noise(7000 + i, (60, 200, 60)).save(path)
     notes = Notes()
     rehead.tune(photos, valid=other, cache=cache, out=tmp_path / "run", progress=notes, report=False)
-    assert "Left out, as no training photo has their classes: 'green' (3 photos)" in notes.notes
+    named = "'Red' (1 photo), 'green' (3 photos). 'Red' is not 'red': names count letter by letter"
+    assert f"Left out, as no training photo has their classes: {named}" in notes.notes

@@ -16,7 +16,7 @@ from typing import Any
 from rehead.auditing.kept import Kept
 from rehead.bundled import about_bundle, check_bundled
 from rehead.data.catalog import Catalog, as_csv
-from rehead.data.rows import quoted
+from rehead.data.rows import first_few, quoted
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import MissingExtra, RecipeError, RunError, SourceError, counted
@@ -36,8 +36,6 @@ from rehead.tuning.layers import HEAD, POOL, adapters_in
 from rehead.tuning.recipe import AUTO, Recipe, hidden_widths, unheard
 from rehead.tuning.tasks import check_task
 from rehead.tuning.trackers import chosen_trackers
-
-N_NAMED = 10  # classes in a note
 
 
 @dataclass(frozen=True)
@@ -220,8 +218,14 @@ def _left_out(catalog: Catalog) -> str:
     """One line on the classes that only held-out photos have."""
     kind = "classes" if catalog.task == "classification" else "labels"
     names = [f"{quoted(name)} ({counted(n, 'photo')})" for name, n in sorted(catalog.strangers.items())]
-    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
-    return f"Left out, as no training photo has their {kind}: {', '.join(names[:N_NAMED])}{more}"
+    learned = {name.casefold(): name for name in catalog.classes}
+    alike = [
+        f"{quoted(name)} is not {quoted(learned[name.casefold()])}"
+        for name in sorted(catalog.strangers)
+        if name.casefold() in learned
+    ]
+    hint = f". {first_few(alike)}: names count letter by letter" if alike else ""
+    return f"Left out, as no training photo has their {kind}: {first_few(names)}{hint}"
 
 
 def _what(catalog: Catalog) -> str:

@@ -6,18 +6,15 @@ Called by `catalog.py`, which makes catalogs; sides are drawn by `split.py`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rehead.data.rows import Skip, quoted
+from rehead.data.rows import Skip, first_few, quoted
 from rehead.data.targets import classes_of
 from rehead.errors import SplitError, counted
 
 if TYPE_CHECKING:
     from rehead.data.catalog import Catalog
-
-N_NAMED = 5  # classes in an error
 
 
 def checked_split(catalog: Catalog) -> Catalog:
@@ -40,17 +37,12 @@ def checked_split(catalog: Catalog) -> Catalog:
 
 def _all_are_strangers(catalog: Catalog) -> SplitError:
     kind = "class" if catalog.task == "classification" else "label"
-    theirs, ours = (_named(sorted(names)) for names in (catalog.strangers, catalog.classes))
+    theirs, ours = (first_few([*map(quoted, sorted(names))]) for names in (catalog.strangers, catalog.classes))
     return SplitError(
         what=f"No held-out photo has a {kind} that is learned, so nothing could be verified.",
         why=f"Held out are {theirs}; learned are {ours}.",
         fix="Give both sides the same names, letter by letter: the folder's, or those in the table.",
     )
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
-    return ", ".join(map(quoted, names[:N_NAMED])) + more
 
 
 def _check_learned(catalog: Catalog) -> None:

@@ -164,6 +164,11 @@ def quoted(text: str) -> str:
     return "'" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in bounded(text)) + "'"
 
 
+def first_few(names: Sequence[str], n: int = 5) -> str:
+    """Names as a line has them: "a, b, c and 9 more"."""
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
+
+
 def short_name(text: str) -> str:
     """A name for runs: letters, digits, "-", "_" and "." of `text`, at most 60."""
     return re.sub(r"[^\w.-]+", "-", label_of(text), flags=re.ASCII).strip("-.")[:60] or "photos"

@@ -10,7 +10,7 @@ import csv
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 from rehead import bundle as bundles
 from rehead.bundle_facts import FACTS
 from rehead.data.catalog import Catalog
+from rehead.data.columns import Photos
 from rehead.data.joining import joined
 from rehead.data.rows import Photo
 from rehead.data.sources import open_source
@@ -43,7 +44,7 @@ class Earlier:
 
     run: Path
     recipe: Recipe
-    photos: tuple[Photo, ...]
+    photos: Sequence[Photo]
     read: Callable[[Photo], bytes]
     is_gone: Callable[[Photo], bool]
 
@@ -142,10 +143,10 @@ def _asked(run: Path) -> Asked:
     return Asked(**json.loads((run / PHOTOS).read_text(encoding="utf-8")))
 
 
-def _photos(run: Path, asked: Asked) -> tuple[Photo, ...]:
+def _photos(run: Path, asked: Asked) -> Photos:
     place = _place(run, asked)
     with (run / CATALOG).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return tuple(
+        return Photos(
             Photo(
                 os.path.join(place, row["path"]),
                 row["label"],
@@ -167,12 +168,12 @@ def _place(run: Path, asked: Asked) -> str:
     return asked.root or asked.source or str(run)
 
 
-def _used(photos: tuple[Photo, ...], recipe: Recipe) -> tuple[Photo, ...]:
+def _used(photos: Photos, recipe: Recipe) -> Photos:
     """Those that a job with a limit took."""
     task: Any = recipe.task
-    classes = classes_of((photo.label for photo in photos), task)
+    classes = classes_of(photos.labels.different, task)
     order = job_order(Catalog("earlier", "manifest", photos, classes, lambda _: b"", task=task), recipe)
-    return tuple(photos[i] for i in sorted(order))
+    return photos.without(set(range(len(photos))).difference(order))
 
 
 def access(run: Path, cache: Path) -> tuple[Callable[[Photo], bytes], Callable[[Photo], bool]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rehead import bundle as bundles
 from rehead.bundle import Bundle
 from rehead.data.catalog import Catalog
+from rehead.data.columns import Photos
 from rehead.data.rows import Photo, Skip
 from rehead.errors import RunError
 from rehead.runs.earlier import CATALOG, access, place_of, places
@@ -73,9 +74,9 @@ def _catalog(path: Path, run: Run, bundle: Bundle, cache: Path) -> Catalog:
     )
 
 
-def _photos(path: Path) -> tuple[Photo, ...]:
+def _photos(path: Path) -> Photos:
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return tuple(
+        return Photos(
             Photo(row["path"], row["label"], row["side"], bytes.fromhex(row["digest"]), row["group"] or None)
             for row in csv.DictReader(file)
         )
