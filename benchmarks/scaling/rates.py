@@ -25,10 +25,10 @@ import numpy as np
 from measured import copies
 
 from rehead.auditing.facts import Facts
+from rehead.data import listing
 from rehead.data.catalog import Catalog
 from rehead.data.folders import recognised
-from rehead.data.listing import Listing
-from rehead.data.rows import Photo, Source
+from rehead.data.rows import Photo, Request, Source
 from rehead.data.scan import scan
 from rehead.parallel import batched, n_cores
 from rehead.progress import Silent
@@ -59,6 +59,23 @@ def measure(folder: Path) -> Iterator[tuple[str, Any]]:
     yield "solve, s", in_process("solve", [])
 
 
+class TwoFolders:
+    """A store with a folder of two folders of photos, as pyarrow lists one."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+
+    def get_file_info(self, asked: Any) -> list[Any]:
+        from pyarrow.fs import FileInfo, FileType
+
+        if asked.base_dir.endswith("photos"):
+            return [FileInfo(f"{asked.base_dir}/{name}", FileType.Directory) for name in "ab"]
+        return [
+            FileInfo(f"{asked.base_dir}/{i:012d}.jpg", FileType.File, size=20_000 + i, mtime_ns=10**18 + i)
+            for i in range("ab".index(asked.base_dir[-1]), self._n, 2)
+        ]
+
+
 def lists(n: str, folder: str) -> dict[str, float]:
     """Peak bytes and seconds of this process until it has the catalog of `n` photos and their parts."""
     from rehead.auditing import ties
@@ -72,9 +89,8 @@ def lists(n: str, folder: str) -> dict[str, float]:
     cache = Path(folder)
     cache.mkdir()
     address, begun = "s3://bucket/photos/", time.monotonic()
-    stamps = Listing()
-    for i in range(int(n)):
-        stamps.add(f"{'ab'[2 * i // int(n)]}/{i:012d}.jpg", (20_000 + i, 10**18 + i, 10**18 + i))
+    listing.store_at = lambda *_: (TwoFolders(int(n)), "bucket/photos")
+    stamps = listing.listed(address, Request(cache=cache))
     layout, reading = recognised(stamps.paths)
     source = Source(
         "made-up",

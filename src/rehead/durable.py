@@ -24,7 +24,7 @@ FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # a 
 
 
 class NoRoom(OSError):
-    """The disk is full: needed_bytes is what was to be written to `filename`."""
+    """The disk is full: needed_bytes is what was to be written to `filename`, or the beginning of it that did not fit."""
 
     needed_bytes: int = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 from made import catalog_of, facts_with
 
 from rehead.auditing import hashes as of_hashes
+from rehead.auditing import ties
 from rehead.auditing.copies import alike, copy_groups, copy_keys, joined, tied_sides
 from rehead.auditing.hashes import MAX_BITS, as_words, near_pairs
 from rehead.data.rows import Photo
+from rehead.job import Job
 
 FEATURES = np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32)
 
@@ -119,3 +122,19 @@ def test_among_many_pictures_copies_are_found_without_comparing_all(monkeypatch:
     assert sum(told) == len(hashes)
     monkeypatch.setattr(of_hashes, "ALL_PAIRS", len(hashes))
     assert near_pairs(keys, as_words(hashes.values())) == found
+
+
+def test_what_is_known_already_does_not_decide_which_are_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hashes come as they are known: the sides must not depend on it."""
+    n, random = 400, np.random.default_rng(3)
+    hashes = [bits(60) & int.from_bytes(random.bytes(32), "big") for _ in range(n)]  # as drawings: the limit is drawn
+    catalog = catalog_of("ab" * (n // 2), ["train", "valid", "valid", "train"] * (n // 4))
+    sides = []
+    for seed in range(12):
+        order = np.random.default_rng(seed).permutation(n).tolist()
+        told = [(i, hashes[i].to_bytes(32, "big")) for i in order]
+        monkeypatch.setattr(ties, "hashes_of_photos", lambda *_, told=told: iter(told))
+        sides.append([photo.side for photo in ties.tied(Job(catalog, tmp_path), order).catalog.photos])
+    assert all(found == sides[0] for found in sides)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import tracemalloc
 from collections import defaultdict
@@ -42,6 +43,14 @@ def test_equal_digests_are_found_by_their_places(some: list[bytes]) -> None:
     for i, digest in enumerate(some):
         places[digest].append(i)
     assert Digests(some).same() == [found for found in places.values() if len(found) > 1]
+
+
+@given(st.lists(st.lists(names, max_size=8), max_size=4))
+def test_lists_come_behind_each_other(lists: list[list[str]]) -> None:
+    whole = Texts()
+    for some in lists:
+        whole.extend(Texts(some))
+    assert whole == list(itertools.chain.from_iterable(lists))
 
 
 def test_a_digest_is_of_32_bytes() -> None:

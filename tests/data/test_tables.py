@@ -73,7 +73,33 @@ def test_a_parquet_data_set_is_one_manifest(photos: Path, tmp_path: Path) -> Non
     pq.write_table(pa.table({"path": ["../data/./a.jpg"], "label": ["cat"]}), folder / "part-2.parquet")
     with pytest.raises(SourceError, match="twice") as caught:
         opened(folder)
-    assert "lines 1 and 4" in caught.value.why
+    assert "line 1 of of=2/part-0.parquet and line 1 of part-2.parquet" in caught.value.why
+
+
+def test_parts_of_a_data_set_may_be_sides_and_may_be_missing(photos: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "set"
+    (folder / "_temporary" / "0").mkdir(parents=True)
+    for name, path in (
+        ("train-00000-of-00001", "a.jpg"),
+        ("test-00000-of-00001", "b.jpg"),
+        ("_temporary/0/x", "b.jpg"),
+    ):
+        pq.write_table(pa.table({"path": [f"../data/{path}"], "label": ["cat"]}), folder / f"{name}.parquet")
+    assert [(row.path, row.side) for row in opened(folder).rows] == [
+        ("../data/b.jpg", "test"),
+        ("../data/a.jpg", "train"),
+    ]
+    (folder / "train-00000-of-00001.parquet").rename(folder / "train-00000-of-00002.parquet")
+    with pytest.raises(SourceError, match="has 1 of the 2 files train-"):
+        opened(folder)
+    (folder / "train-00000-of-00002.parquet").unlink()
+    (folder / "README.md").write_text("a note")
+    assert [row.side for row in opened(folder, layout="manifest").rows] == [None]
+    pq.write_table(pa.table({"path": ["x"], "width": [3]}), folder / "sizes.parquet")
+    assert [row.path for row in opened(folder).rows] == ["../data/b.jpg"]  # the one that is a manifest
 
 
 def test_paths_may_be_absolute(photos: Path) -> None:

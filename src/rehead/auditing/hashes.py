@@ -51,8 +51,9 @@ def near_pairs(
 ) -> tuple[tuple[int, int, int], ...]:
     """Pairs of keys, the smaller first, whose hashes are near, with the bits by which they differ, of 256; in order.
 
-    keys: (n,), each once. Of keys with one hash, each is paired with the first of them alone, so that a thousand copies are no
-    million pairs. told: how many more keys are done.
+    keys: (n,), each once, ascending. Of keys with one hash, each is paired with the first of them alone, so that a thousand
+    copies are no million pairs; among many, of those that hang together only as many pairs as join them. told: how many more
+    keys are done.
     """
     pairs = [(places[0], place, 0) for places in equal_rows(hashes) for place in places[1:]]
     told(len(pairs))
@@ -109,9 +110,27 @@ def _side_by_side(hashes: Hashes, limit: float, told: Callable[[int], None]) -> 
         return np.concatenate(found)
 
     workers = max(1, min(n_cores(), ORDER_BYTES // (ORDERED_BYTES * n)))
+    links = np.empty((0, 3), np.int64)
     for done, found in enumerate(ordered_map(near, orders, workers=workers, ahead=workers)):
-        yield found
+        links = _joining(np.concatenate([links, found]))
         told(n * (done + 1) // len(orders) - n * done // len(orders))
+    yield links
+
+
+def _joining(pairs: Pairs) -> Pairs:
+    """Those of the pairs that join all that hang together by them, the nearest ones: no more than there are pictures."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
+    pairs[:, :2].sort(axis=1)
+    pairs = np.unique(pairs, axis=0)
+    places, ends = np.unique(pairs[:, :2], return_inverse=True)
+    ends = ends.reshape(-1, 2)
+    graph = coo_array(
+        (pairs[:, 2] + 1, (ends[:, 0], ends[:, 1])), shape=(len(places), len(places))
+    )  # 0 would be no edge
+    tree = minimum_spanning_tree(graph.tocsr()).tocoo()
+    return np.column_stack([places[tree.row], places[tree.col], tree.data.astype(np.int64) - 1])
 
 
 def _limit(hashes: Hashes) -> float:

@@ -206,7 +206,11 @@ def _known(connection: sqlite3.Connection | None, digests: Sequence[bytes]) -> M
 def _known_hashes(connection: sqlite3.Connection | None, digests: Sequence[bytes]) -> Mapping[bytes, bytes]:
     """Nothing where a hash is that of noise."""
     rows = _rows(connection, digests, "NULL")
-    return {digest: b"" if flat else hashed for digest, hashed, flat, _ in rows if len(hashed) == HASH}
+    return {
+        digest: b"" if flat else hashed
+        for digest, hashed, flat, _ in rows
+        if isinstance(hashed, bytes) and len(hashed) == HASH
+    }
 
 
 def _rows(connection: sqlite3.Connection | None, digests: Sequence[bytes], facts: str) -> list[tuple[Any, ...]]:

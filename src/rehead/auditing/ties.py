@@ -22,12 +22,15 @@ def tied(job: Job, positions: Sequence[int]) -> Job:
     catalog = job.catalog
     if not catalog.ours:
         return job
-    keys, hashes, n = np.empty(len(positions), np.int64), np.empty((len(positions), WORDS), np.uint64), 0
+    keys = np.sort(np.array(positions, np.int64))  # what is known comes first, and must not decide what is found
+    hashes, has = np.empty((len(keys), WORDS), np.uint64), np.zeros(len(keys), bool)
     for i, hashed in hashes_of_photos(catalog, positions, job.cache, job.progress, job.machines):
-        keys[n], hashes[n] = i, words(hashed)
-        n += 1
-    job.progress.phase("Comparing", n)
-    moved, n = tied_sides(catalog, near_pairs(keys[:n], hashes[:n], told=job.progress.advance))
+        place = np.searchsorted(keys, i)
+        hashes[place], has[place] = words(hashed), True
+    if not has.all():
+        keys, hashes = keys[has], hashes[has]
+    job.progress.phase("Comparing", len(keys))
+    moved, n = tied_sides(catalog, near_pairs(keys, hashes, told=job.progress.advance))
     if n:
         job.progress.note(f"{counted(n, 'held-out photo')} went to the training side, where near copies are.")
     return replace(job, catalog=moved)

@@ -142,8 +142,7 @@ class Catalog:
 
     def without(self, positions: set[int], reasons: Sequence[Skip]) -> Catalog:
         """The catalog without these photos, their reasons added to `skipped`."""
-        kept = Photos(photo for i, photo in enumerate(self.photos) if i not in positions)
-        return replace(self, photos=kept, skipped=(*self.skipped, *reasons))
+        return replace(self, photos=self.columns.without(positions), skipped=(*self.skipped, *reasons))
 
 
 def as_csv(catalog: Catalog) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Whether an honest verdict can be had of a catalog's two sides: every class on both, and something to tell apart.
 
-Called by `catalog.py`, which makes catalogs; sides are drawn by `split.py`.
+Called by `scan.py`, which makes catalogs; sides are drawn by `split.py`.
 """
 
 from __future__ import annotations

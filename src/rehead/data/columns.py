@@ -6,6 +6,7 @@ stand one behind the other. A row or a photo is made when it is asked for.
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Generic, Self, TypeVar, overload
@@ -85,6 +86,12 @@ class Texts(Column[str]):
     def append(self, item: str) -> None:
         self._data += item.encode("utf-8", "surrogatepass")
         self._ends.append(len(self._data))
+
+    def extend(self, other: Texts) -> None:
+        """All of the others come behind."""
+        begin = len(self._data)
+        self._data += other._data
+        self._ends.extend(begin + end for end in itertools.islice(other._ends, 1, None))
 
     def _at(self, i: int) -> str:
         return self._data[self._ends[i] : self._ends[i + 1]].decode("utf-8", "surrogatepass")

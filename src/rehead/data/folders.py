@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 
 from rehead.data.columns import Names, Rows, Texts
 from rehead.data.corrections import check_one_model
-from rehead.data.manifests import are_parts, find_manifest, read_manifest, read_parts
+from rehead.data.manifests import are_parts, find_manifest, has_parts, read_manifest, read_parts
 from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, file_below, label_of, reader_below, short_name
 from rehead.data.shards import are_shards, is_shard, read_shards
 from rehead.data.walk import files_below
@@ -77,11 +77,11 @@ def read_folder(source: str | Path, request: Request, layout: str = "auto") -> S
         raise _empty(shown, skipped)
     check_one_model(folder, shown)
     if layout in ("auto", "manifest"):
-        if are_parts(paths):
-            return read_parts(folder, paths, request)
         manifest = find_manifest(folder, paths)
         if manifest:
             return replace(read_manifest(folder / manifest, request), name=short_name(folder.resolve().name))
+        if are_parts(paths) or (layout == "manifest" and has_parts(paths)):
+            return read_parts(folder, paths, request)
         if layout == "manifest":
             raise SourceError(what=f"{shown} has no CSV or Parquet file with the columns path,label.", fix=EXAMPLES)
     if layout == "webdataset" or (layout == "auto" and are_shards(paths)):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import heapq
+import itertools
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from typing import Any
 from urllib.parse import urlunsplit
@@ -34,6 +35,12 @@ class Listing(Mapping[str, Stamp | None]):
         self.paths.append(path)
         self._sizes.append(UNKNOWN if stamp is None else stamp[0])
         self._times.append(0 if stamp is None else stamp[1])
+
+    def extend(self, other: Listing) -> None:
+        """All of its paths come behind."""
+        self.paths.extend(other.paths)
+        self._sizes += other._sizes
+        self._times += other._times
 
     def __getitem__(self, path: str) -> Stamp | None:
         i = self._next  # who asks for one after the other need not search
@@ -66,52 +73,75 @@ def listed(address: str, request: Request) -> Listing:
     lists = []
     try:
         store, root = store_at(urlunsplit(parts._replace(path="")), parts.path)
-        start = len(root.rstrip("/")) + 1
         for some in _lists(store, root):
-            lists.append(_sorted((one.path[start:], _stamp(one)) for one in some))
             request.progress.advance(len(some))
+            if some:
+                lists.append(some)
     except (OSError, ValueError) as error:
         raise refused(address, error) from error
+    return _merged(lists)
+
+
+def _merged(lists: list[Listing]) -> Listing:
+    """One list of several, which are given up for it."""
+    lists.sort(key=lambda some: some.paths[0], reverse=True)
+    if all(before.paths[-1] < after.paths[0] for after, before in itertools.pairwise(lists)):
+        whole = lists.pop() if lists else Listing()
+        while lists:
+            whole.extend(lists.pop())
+        return whole
     whole = Listing()
     for path, one in heapq.merge(*(some.stamped() for some in lists), key=itemgetter(0)):
         whole.add(path, one)
     return whole
 
 
-def _sorted(files: Iterable[tuple[str, Stamp | None]]) -> Listing:
+def _sorted(files: list[Any], start: int) -> Listing:
+    """A list of files, which is given up for it: what a store says of one takes several times as much memory."""
+    if any(files[i].path > files[i + 1].path for i in range(len(files) - 1)):
+        files.sort(key=lambda one: one.path)
     found = Listing()
-    for path, one in sorted(files, key=itemgetter(0)):
-        if not any(map(is_leftover, path.split("/"))):
-            found.add(path, one)
+    files.reverse()
+    while files:
+        one = files.pop()
+        if not any(map(is_leftover, (path := one.path[start:]).split("/"))):
+            found.add(path, _stamp(one))
     return found
 
 
-def _lists(store: Any, root: str) -> Iterator[list[Any]]:
+def _lists(store: Any, root: str) -> Iterator[Listing]:
     """The files below a folder of a store, some at a time. A store gives a list by pages, one after the other: so the folders
     of the first levels are listed beside each other; those that hold very many folders each as one list."""
     from pyarrow.fs import FileSelector, FileType  # which is there: the store was opened by it
 
-    def at(folder: str, whole: bool) -> list[Any]:
-        return [*store.get_file_info(FileSelector(folder, recursive=whole))]
+    start = len(root.rstrip("/")) + 1
 
-    def each(folders: list[str], whole: bool) -> Iterator[list[Any]]:
+    def at(folder: str, whole: bool) -> tuple[Listing, list[str]]:
+        found = store.get_file_info(FileSelector(folder, recursive=whole))
+        below = [one.path for one in found if one.type == FileType.Directory and not is_leftover(one.base_name)]
+        if not whole and len(below) > CROWDED:
+            return Listing(), below
+        files = [one for one in found if one.type == FileType.File]
+        del found
+        return _sorted(files, start), below
+
+    def each(folders: list[str], whole: bool) -> Iterator[tuple[Listing, list[str]]]:
         return ordered_map(functools.partial(at, whole=whole), folders, workers=LISTS, ahead=2 * LISTS)
 
     folders, crowded = [root], []
     for _ in range(LEVELS):
         inner: list[str] = []
-        for folder, found in zip(folders, each(folders, False), strict=True):
-            below = [one.path for one in found if one.type == FileType.Directory and not is_leftover(one.base_name)]
+        for folder, (files, below) in zip(folders, each(folders, False), strict=True):
             if len(below) > CROWDED:
                 crowded.append(folder)
             else:
                 inner += below
-                yield [one for one in found if one.type == FileType.File]
+                yield files
         folders = inner
         if len(folders) >= LISTS:
             break
-    for found in each([*crowded, *folders], True):
-        yield [one for one in found if one.type == FileType.File]
+    for files, _ in each([*crowded, *folders], True):
+        yield files
 
 
 def _stamp(found: Any) -> Stamp | None:

@@ -6,22 +6,26 @@ from __future__ import annotations
 import codecs
 import csv
 import os
+import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from rehead.data.addresses import fetched
 from rehead.data.places import Below, Files
-from rehead.data.rows import Request, Source, label_of, quoted, short_name
+from rehead.data.rows import Request, Source, are_sides, is_nothing, label_of, quoted, short_name, side_in
 from rehead.data.tables import COLUMNS, Line, lines_of, places_of, source_of, values_of
-from rehead.errors import MissingExtra, SourceError
+from rehead.errors import MissingExtra, SourceError, counted
 
 DELIMITERS = ",;\t"
 CSV_NAMES = {".csv", ".tsv"}
 PARQUET_NAMES = {".parquet", ".pq"}
+OF_PARTS = re.compile(r"(.*?)(\d+)-of-0*(\d+)\.\w+")  # one of several: train-00000-of-00003.parquet
 TABLE_NAMES = CSV_NAMES | PARQUET_NAMES
 HEADER_BYTES = 65_536  # a header that is longer is none of ours
 MAX_TABLES = 20  # a folder with more of them holds one for each photo, and opening all of them takes long
@@ -43,43 +47,72 @@ def read_manifest_of(address: str, request: Request) -> Source:
         return source_of(short_name(path.stem), "manifest", lines, Below(address, request), address, request)
 
 
-def are_parts(paths: Sequence[str]) -> bool:
-    """Whether these files are several Parquet files and nothing else: a data set, as Spark, Ray and others write one."""
-    return len(_parts(paths)) > 1 and all(_is_parquet(path) or _is_mark(path) for path in paths)
+def are_parts(paths: Iterable[str]) -> bool:
+    """Whether these files are Parquet files and nothing else: a data set, as Spark, Ray and others write one."""
+    files = [path for path in paths if not _is_mark(path)]
+    return bool(files) and all(map(_is_parquet, files))
+
+
+def has_parts(paths: Iterable[str]) -> bool:
+    """Whether there are Parquet files among these."""
+    return bool(_parts(paths))
 
 
 def read_parts(folder: Path, paths: Sequence[str], request: Request) -> Source:
-    """The rows of a Parquet data set, file by file in the order of their names. Paths are relative to its folder."""
-    lines = _numbered(_parquet_lines(folder / path, str(folder / path)) for path in _parts(paths))
+    """The rows of a Parquet data set, file by file in the order of their names. Paths are relative to its folder. Sides that
+    lines do not have are those that the files' names have: train-00000.parquet."""
+    parts = _Parts(str(folder), _parts(paths), lambda path: _parquet_lines(folder / path, str(folder / path)))
     place = Files(folder.absolute(), request.confined)
-    return source_of(short_name(folder.resolve().name), "manifest", lines, place, str(folder), request)
+    name = short_name(folder.resolve().name)
+    return source_of(name, "manifest", parts.lines(), place, str(folder), request, parts.where)
 
 
 def read_parts_of(address: str, paths: Sequence[str], request: Request) -> Source:
-    """The same of one in a bucket. Raises SourceError where there is no Parquet file."""
-    parts, folder = _parts(paths), address.rstrip("/")
-    if not parts:
-        raise SourceError(what=f"{address} holds no Parquet file.", fix="Name the folder that holds them.")
+    """The same of one in a bucket."""
+    folder = address.rstrip("/")
 
-    def lines_of_part(path: str) -> Iterator[Line]:
+    def lines(path: str) -> Iterator[Line]:
         part = f"{folder}/{quote(path)}"
         with fetched(part, request) as here:
             yield from _parquet_lines(here, part)
 
-    lines = _numbered(map(lines_of_part, parts))
-    name = PurePosixPath(folder).name
-    return source_of(short_name(name), "manifest", lines, Below(f"{folder}/", request), address, request)
+    parts = _Parts(address, _parts(paths), lines)
+    name = short_name(PurePosixPath(unquote(folder)).name)
+    return source_of(name, "manifest", parts.lines(), Below(f"{folder}/", request), address, request, parts.where)
 
 
-def _numbered(parts: Iterable[Iterator[Line]]) -> Iterator[Line]:
-    number = 0
-    for lines in parts:
-        for line in lines:
-            number += 1
-            yield replace(line, number=number)
+class _Parts:
+    """The files of a data set, read one after the other. Raises SourceError where there are none, or where names such as
+    part-00000-of-00003 say that some are missing."""
+
+    def __init__(self, what: str, paths: Sequence[str], read: Callable[[str], Iterator[Line]]) -> None:
+        if not paths:
+            raise SourceError(what=f"{what} holds no Parquet file.", fix="Name the folder that holds them.")
+        told = [(found[1], int(found[3])) for path in paths if (found := OF_PARTS.fullmatch(path))]
+        for (begin, wanted), n in Counter(told).items():
+            if n < wanted:
+                raise SourceError(
+                    what=f"{what} has {n} of the {counted(wanted, 'file')} {begin}...-of-{wanted:05d}.",
+                    why="Who wrote them may not have come to an end, or they were not all copied.",
+                    fix="Bring the others, or rename these.",
+                )
+        self._paths, self._read, self._begins = paths, read, list[int]()
+
+    def lines(self) -> Iterator[Line]:
+        sides = [side_in(path) for path in self._paths]
+        n = 0
+        for path, side in zip(self._paths, sides if are_sides(sides) else [None] * len(sides), strict=True):
+            self._begins.append(n)
+            for line in self._read(path):
+                n += 1
+                yield replace(line, number=n, split=side if side and is_nothing(line.split) else line.split)
+
+    def where(self, number: int) -> str:
+        part = bisect_left(self._begins, number) - 1
+        return f"line {number - self._begins[part]} of {self._paths[part]}"
 
 
-def _parts(paths: Sequence[str]) -> list[str]:
+def _parts(paths: Iterable[str]) -> list[str]:
     return [path for path in paths if _is_parquet(path) and not _is_mark(path)]
 
 
@@ -88,8 +121,8 @@ def _is_parquet(path: str) -> bool:
 
 
 def _is_mark(path: str) -> bool:
-    """Whether a file tells of a data set and is no part of it: _SUCCESS, _metadata."""
-    return path.rpartition("/")[2].startswith("_")
+    """Whether a file tells of a data set and is no part of it: _SUCCESS, _metadata, _delta_log/..., _temporary/..."""
+    return any(name.startswith("_") for name in path.split("/"))
 
 
 def find_manifest(folder: Path, paths: Sequence[str]) -> str:

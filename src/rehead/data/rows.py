@@ -1,6 +1,6 @@
 """What every reader of `data/` gives: rows with a path, a label and perhaps a side, and a way to the bytes of each.
 
-Nothing here knows where photos come from. What the bytes hold is judged by `catalog.py`.
+Nothing here knows where photos come from. What the bytes hold is judged by `scan.py`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -162,6 +162,17 @@ def bounded(text: str, n: int = 80) -> str:
 def quoted(text: str) -> str:
     """A name in quotes, bounded; control characters are escaped, what is escaped already is not escaped again."""
     return "'" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in bounded(text)) + "'"
+
+
+def side_in(name: str) -> str | None:
+    """The side that a word of a file's name, or of a folder's above it, is the name of: train-0000.tar, val/3.tar."""
+    words = (word.rstrip("0123456789") for word in re.split(r"\W|_", name.lower()))
+    return next((SIDE_BY_NAME[word] for word in words if word in SIDE_BY_NAME), None)
+
+
+def are_sides(sides: Collection[str | None]) -> bool:
+    """Whether these, of files, make a split: a single side is none."""
+    return bool({"valid", "test"} & {*sides} and {"train", None} & {*sides})
 
 
 def first_few(names: Sequence[str], n: int = 5) -> str:

@@ -25,7 +25,7 @@ from rehead.data.addresses import is_address, open_address, part_of, photo_at, s
 from rehead.data.columns import Names, Rows
 from rehead.data.known import RACY_S, stamp_of
 from rehead.data.listing import listed, stamp_at
-from rehead.data.rows import SIDE_BY_NAME, Named, Request, Row, Skip, Source, Stamp, label_of, short_name
+from rehead.data.rows import Named, Request, Row, Skip, Source, Stamp, are_sides, label_of, short_name, side_in
 from rehead.data.samples import Index, Member, indexed
 from rehead.data.walk import files_below
 from rehead.durable import write_text
@@ -87,7 +87,7 @@ def read_shards(source: str | Path, request: Request, files: Mapping[str, Stamp 
     rows = Rows()
     skipped, broken = [], []
     for shard, index in _indices(place, request):
-        side = _side(shard)
+        side = side_in(shard)
         if index.broken:
             broken.append(Skip(shard, index.broken))
         skipped += [Skip(f"{shard}/{name}", reason) for name, reason in index.skipped]
@@ -99,8 +99,7 @@ def read_shards(source: str | Path, request: Request, files: Mapping[str, Stamp 
         raise _too_many(place, broken)
     if not rows:
         raise _nothing(place, [*broken, *skipped])
-    sides = set(rows.sides.different)
-    if not (sides & {"valid", "test"} and sides & {"train", None}):  # a single side is no split
+    if not are_sides(rows.sides.different):
         rows = Rows.of(rows.paths, rows.labels, Names(None for _ in rows), rows.groups)
     rows = _named(rows, place.names(), request.progress)
 
@@ -255,12 +254,6 @@ def _read_index(kept: Path | None) -> Index | None:
         return Index([Member(*one) for one in photos], [(name, reason) for name, reason in skipped], broken)
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _side(shard: str) -> str | None:
-    """The side that a word of a shard's name, or of a folder's above it, is the name of: train-0000.tar, val/3.tar."""
-    words = (word.rstrip("0123456789") for word in re.split(r"\W|_", shard.lower()))
-    return next((SIDE_BY_NAME[word] for word in words if word in SIDE_BY_NAME), None)
 
 
 def _named(rows: Rows, names: Sequence[str], progress: Progress) -> Rows:

@@ -1,7 +1,7 @@
 """A photo's side from its own bytes; k folds; the order in which photos are taken.
 
 No dice are rolled here that depend on how many photos there are or in which order they were found: a photo stays where
-it is when others come or go, on every machine. Reading photos is left to `catalog.py`.
+it is when others come or go, on every machine. Reading photos is left to `scan.py`.
 """
 
 from __future__ import annotations

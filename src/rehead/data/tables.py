@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -64,9 +64,19 @@ def read_lists(source: tuple[Sequence[Any], Sequence[Any]], request: Request) ->
     return source_of("photos", "lists", lines, Files(Path.cwd()), "the list of paths", request)
 
 
-def source_of(name: str, layout: str, lines: Iterable[Line], place: Place, what: str, request: Request) -> Source:
+def source_of(
+    name: str,
+    layout: str,
+    lines: Iterable[Line],
+    place: Place,
+    what: str,
+    request: Request,
+    where: Callable[[int], str] | None = None,
+) -> Source:
+    """The rows that lines name. where: what a line is called by its number, where it is not "line 3"."""
     is_file = layout == "manifest"
-    unit = "line" if is_file else "position"
+    unit, told = "line" if is_file else "position", where
+    where = where or (lambda number: f"{unit} {number}")
     first_word = what if is_file else what[0].upper() + what[1:]
     rows, named, numbers = Rows(), Texts(), array("q")
     skipped: list[tuple[int, Skip]] = []
@@ -76,11 +86,11 @@ def source_of(name: str, layout: str, lines: Iterable[Line], place: Place, what:
         path, label = _path(line, Path(place.shown), request.confined), label_of(line.label)
         may_be_none |= request.task == "auto" and ";" in label
         if not path:
-            skipped.append((line.number, Skip(f"{unit} {line.number} of {what}", "has no path")))
+            skipped.append((line.number, Skip(f"{where(line.number)} of {what}", "has no path")))
             continue
         named.append(path)
         numbers.append(line.number)
-        side, group = _side(line, first_word, unit), label_of(line.group) or None
+        side, group = _side(line, first_word, where), label_of(line.group) or None
         if reason := place.missing(path):
             skipped.append((line.number, _skip(path, reason, line.number)))
             continue
@@ -91,7 +101,9 @@ def source_of(name: str, layout: str, lines: Iterable[Line], place: Place, what:
         first, again = twice
         raise SourceError(
             what=f"{first_word} names {quoted(named[again])} twice.",
-            why=f"It stands on {unit}s {numbers[first]} and {numbers[again]}.",
+            why=f"It stands on {where(numbers[first])} and {where(numbers[again])}."
+            if told
+            else f"It stands on {unit}s {numbers[first]} and {numbers[again]}.",
             fix="Keep one line for each photo." if is_file else "Name each photo once.",
         )
     if unlabelled and not may_be_none:
@@ -143,11 +155,11 @@ def _path(line: Line, root: Path, confined: bool) -> str:
     return text
 
 
-def _side(line: Line, what: str, unit: str) -> str | None:
+def _side(line: Line, what: str, where: Callable[[int], str]) -> str | None:
     name = label_of(line.split).lower()
     if name and name not in SIDE_BY_NAME:
         raise SourceError(
-            what=f"{what} has the split {quoted(str(line.split))} on {unit} {line.number}.",
+            what=f"{what} has the split {quoted(str(line.split))} on {where(line.number)}.",
             why=f"Known are {', '.join(SIDE_BY_NAME)}.",
             fix=nearest(name, SIDE_BY_NAME),
         )

@@ -1,7 +1,7 @@
 """Features that machines share: Parquet files in a folder or a bucket, by photo, as a store keys them.
 
     ADDRESS/<identity of the store>/part-<of what it holds>.parquet    digest: 32 bytes; features: little-endian float16
-    ADDRESS/catalog/<of what it holds>/part-00000.parquet              path, label, side, digest, group: a Parquet data set
+    ADDRESS/catalog/<of what it holds>/part-00000-of-00001.parquet     path, label, side, digest, group: a Parquet data set
 
 A job fetches what it lacks into its own store before it computes anything, and adds what is new as it computes. A file
 never changes, so any number of jobs may add at once; the worst is that two add the same. One that cannot be read, or holds what
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.addresses import PART
-from rehead.data.catalog import Catalog, as_csv
+from rehead.data.catalog import Catalog
 from rehead.data.remote import Folder, open_folder
 from rehead.errors import StoreError
 from rehead.features.store import Store
@@ -76,22 +76,25 @@ class Shared:
         import pyarrow as pa
 
         hasher = blake3.blake3()
-        for lines in as_csv(catalog):
-            hasher.update(lines.encode("utf-8", "surrogateescape"))
+        for photo in catalog.photos:
+            path = catalog.uri(photo)
+            if path is None or path.startswith(PART) or "?" in path:
+                return ""
+            hasher.update(
+                repr((path, photo.label, photo.side, photo.digest, photo.group)).encode("utf-8", "surrogatepass")
+            )
         below = f"{CATALOGS}/{hasher.hexdigest()[:16]}"
         there = set(self._folder.names(below))
+        n_files = math.ceil(len(catalog.photos) / CATALOG_PHOTOS)
         for n, photos in enumerate(batched(catalog.photos, CATALOG_PHOTOS)):
-            paths = [catalog.uri(photo) for photo in photos]
-            if any(path is None or path.startswith(PART) for path in paths):
-                return ""
             columns = {
-                "path": pa.array(paths, pa.string()),
+                "path": pa.array([catalog.uri(photo) for photo in photos], pa.string()),
                 "label": pa.array([photo.label for photo in photos], pa.string()),
                 "side": pa.array([photo.side for photo in photos], pa.string()),
                 "digest": pa.array([photo.digest for photo in photos], pa.binary(32)),
                 "group": pa.array([photo.group for photo in photos], pa.string()),
             }
-            if (name := f"{below}/part-{n:05d}.parquet") not in there:
+            if (name := f"{below}/part-{n:05d}-of-{n_files:05d}.parquet") not in there:
                 self._put(name, pa.table(columns), compression="zstd")
         return f"{self.address.rstrip('/')}/{below}"
 
