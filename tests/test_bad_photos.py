@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import struct
 import subprocess
 import zlib
@@ -70,6 +71,22 @@ def test_bad_files_are_skipped_and_listed_with_their_reason(photos: Path, cache:
     }.items():
         assert any(name in line and reason in line for line in listed.splitlines()), (name, listed)
     assert "notes.txt" not in listed
+
+
+def test_where_features_of_all_that_can_be_read_are_shared_the_rest_is_skipped(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    noise(7, (200, 60, 60), 300).save(photos / "red" / "cut.jpg", quality=95)
+    whole = (photos / "red" / "cut.jpg").read_bytes()
+    (photos / "red" / "cut.jpg").write_bytes(whole[:4000])
+    for name in ("mine", "hers"):
+        shutil.copytree(cache / "prefixes", tmp_path / name / "prefixes")
+        for agreed in (tmp_path / name / "prefixes").rglob("agreement.json"):
+            agreed.unlink()  # so that the engine is compared, on photos that can be read
+        tuned = rehead.tune(
+            photos, cache=tmp_path / name, out=tmp_path / f"{name}-run", features=str(tmp_path / "team"), report=False
+        )
+        assert tuned.images["skipped"] == 1
 
 
 def test_odd_but_good_files_count(photos: Path, cache: Path, tmp_path: Path) -> None:

@@ -282,5 +282,5 @@ def test_classes_that_only_held_out_photos_have_are_named(photos: Path, cache: P
         noise(7000 + i, (60, 200, 60)).save(path)
     notes = Notes()
     rehead.tune(photos, valid=other, cache=cache, out=tmp_path / "run", progress=notes, report=False)
-    named = "'Red' (1 photo), 'green' (3 photos). 'Red' is not 'red': names count letter by letter"
+    named = "'Red' (1 photo), 'green' (3 photos). Other names are 'red' and 'Red': they count letter by letter"
     assert f"Left out, as no training photo has their classes: {named}" in notes.notes

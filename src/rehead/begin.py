@@ -114,6 +114,8 @@ def begun(
         progress.note(line)
     if catalog.strangers:
         progress.note(_left_out(catalog))
+    if alike := _alike(catalog.classes, catalog.classes):
+        progress.note(f"Learned apart are {first_few(alike)}: names count letter by letter")
     for line in unheard(recipe, wish.settings):
         progress.note(line)
     check_task(recipe, catalog.task, searches=search is not None)
@@ -197,6 +199,8 @@ def _about(catalog: Catalog) -> str:
     n_train, n_held_out = len(catalog.on("train")), len(catalog.on(catalog.held_out_side))
     parts = [f"{counted(len(catalog.photos), 'photo')} {_what(catalog)}"]
     parts.append(f"{n_train} to learn from, {n_held_out} held out ({'ours' if catalog.ours else 'as given'})")
+    if n := len(catalog.photos) - n_train - n_held_out:
+        parts.append(f"{n} of the side valid not used, as there is a test side")
     if catalog.n_unsided:
         parts.append(f"{catalog.n_unsided} without a split count as train")
     if n := len(catalog.skipped):
@@ -218,14 +222,18 @@ def _left_out(catalog: Catalog) -> str:
     """One line on the classes that only held-out photos have."""
     kind = "classes" if catalog.task == "classification" else "labels"
     names = [f"{quoted(name)} ({counted(n, 'photo')})" for name, n in sorted(catalog.strangers.items())]
-    learned = {name.casefold(): name for name in catalog.classes}
-    alike = [
-        f"{quoted(name)} is not {quoted(learned[name.casefold()])}"
-        for name in sorted(catalog.strangers)
-        if name.casefold() in learned
-    ]
-    hint = f". {first_few(alike)}: names count letter by letter" if alike else ""
+    alike = _alike(sorted(catalog.strangers), catalog.classes)
+    hint = f". Other names are {first_few(alike)}: they count letter by letter" if alike else ""
     return f"Left out, as no training photo has their {kind}: {first_few(names)}{hint}"
+
+
+def _alike(names: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Those of the names that differ from one of the classes in case alone, beside it."""
+    first: dict[str, str] = {}
+    for name in classes:
+        first.setdefault(name.casefold(), name)
+    pairs = ((name, first.get(name.casefold(), name)) for name in names)
+    return [f"{quoted(other)} and {quoted(name)}" for name, other in pairs if name != other]
 
 
 def _what(catalog: Catalog) -> str:

@@ -28,7 +28,7 @@ from rehead.errors import PhotoError, RunError, SourceError, TooManyBad, counted
 from rehead.exporting.prefixes import int8_prefix, ready_prefix
 from rehead.features.decoders import beside
 from rehead.features.engines import Prefix, open_engine, precision_of, resolve
-from rehead.features.extract import Compute, Extracted, by_engine, extract, too_many_bad
+from rehead.features.extract import Compute, Extracted, by_engine, extract, skip_of, too_many_bad
 from rehead.features.store import Store
 from rehead.features.views import PLAIN, stored_views
 from rehead.job import Job
@@ -153,7 +153,7 @@ def extract_missing(
     extracted = extract(
         catalog,
         missing,
-        _compute(job, missing, prefix, recipe, view),
+        _compute(job, order, missing, prefix, recipe, view),
         store=store,
         progress=progress,
         max_bad=recipe.max_bad,
@@ -168,12 +168,15 @@ def extract_missing(
     return extracted
 
 
-def _compute(job: Job, missing: list[int], prefix: Prefix, recipe: Recipe, view: str) -> Compute:
-    """Who computes the features: the engine of the recipe, once it was seen to agree with the reference, here or elsewhere."""
+def _compute(job: Job, order: list[int], missing: list[int], prefix: Prefix, recipe: Recipe, view: str) -> Compute:
+    """Who computes the features: the engine of the recipe, once it was seen to agree with the reference, here or elsewhere; on
+    photos that are missing, or on others where these cannot be read."""
     catalog, (name, device) = job.catalog, resolve(*recipe.extracts_by)
     n_compared = N_COMPARED if prefix.original is None else N_COMPARED_INT8
     there = job.machines.engine if job.machines is not None and name == "torch" else None  # who has the device
-    engine = open_engine(prefix, name, device, lambda: sample_pixels(catalog, missing, prefix.card, n_compared), there)
+    engine = open_engine(
+        prefix, name, device, lambda: sample_pixels(catalog, [*missing, *order], prefix.card, n_compared), there
+    )
     if job.machines is not None:
         return job.machines.compute(catalog, missing, prefix, name, device, view)
     decode = beside(device, len(missing), functools.partial(stored_views, view, prefix.card.preprocess))
@@ -214,17 +217,20 @@ def _pooled(features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 def sample_pixels(catalog: Catalog, positions: list[int], card: Card, n: int = N_COMPARED) -> NDArray[np.uint8]:
     """Pixels (n, h, w, 3) of the first `n` of these photos that can be read."""
 
+    bad: dict[int, Skip] = {}
+
     def read(i: int) -> NDArray[np.uint8] | None:
         try:
             return prepare(catalog.read(catalog.photos[i]), card.preprocess)
-        except (PhotoError, OSError):
+        except (PhotoError, OSError) as error:
+            bad[i] = skip_of(catalog.photos[i], error)
             return None
 
     at_once = n if any(catalog.uri(catalog.photos[i]) is not None for i in positions[:1]) else 1
     with contextlib.closing(ordered_map(read, positions, workers=at_once, ahead=at_once)) as found:
         pixels = list(itertools.islice((one for one in found if one is not None), n))
     if not pixels:
-        raise too_many_bad([], len(positions), 0)
+        raise too_many_bad([*bad.values()], len(bad), 0)
     return np.stack(pixels)
 
 

@@ -205,9 +205,11 @@ def test_folders_are_listed_beside_each_other(
         (tmp_path / "below" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "below" / name).write_text(name)
     store.put(f"listed-{crowded}", tmp_path / "below", "deep/er/")
+    store.client().put_object(Bucket=f"listed-{crowded}", Key="deep/er/a//twice.jpg", Body=b"")  # no folder of its own
     found = listing.listed(f"s3://listed-{crowded}/deep/er", Request(cache=tmp_path))
-    assert list(found) == sorted(names[:6])
-    assert all(stamp is not None and stamp[0] == len(name) for name, stamp in found.items())
+    assert [name for name in found if "//" not in name] == sorted(names[:6])
+    assert len(set(found)) == len(found) <= 7
+    assert all(stamp is not None and stamp[0] == len(name) for name, stamp in found.items() if "//" not in name)
 
 
 def test_a_line_that_no_store_gives_costs_itself_alone(

@@ -76,6 +76,16 @@ def test_a_parquet_data_set_is_one_manifest(photos: Path, tmp_path: Path) -> Non
     assert "line 1 of of=2/part-0.parquet and line 1 of part-2.parquet" in caught.value.why
 
 
+def test_folders_of_a_data_set_may_name_what_their_lines_have(photos: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for label, path in (("cat", "a.jpg"), ("a%20dog", "b.jpg")):
+        (tmp_path / "set" / f"label={label}").mkdir(parents=True)
+        pq.write_table(pa.table({"path": [str(photos / path)]}), tmp_path / "set" / f"label={label}" / "0.parquet")
+    assert [row.label for row in opened(tmp_path / "set").rows] == ["a dog", "cat"]
+
+
 def test_parts_of_a_data_set_may_be_sides_and_may_be_missing(photos: Path, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

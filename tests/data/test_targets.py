@@ -144,6 +144,11 @@ def test_what_is_no_number_is_skipped_with_the_reason(tmp_path: Path) -> None:
     catalog = scanned(manifest(tmp_path / "p", ["1.5", "2.5", "3"] * 8 + ["tall"]), "regression")
     assert len(catalog.photos) == 24
     assert [skip.reason for skip in catalog.skipped] == ["has the label 'tall', which is no number"]
+    catalog = scanned(manifest(tmp_path / "r", ["1.5", "2.5", "3"] * 8 + ["1e300"]), "regression")
+    assert [skip.reason for skip in catalog.skipped] == ["has the label '1e300', which is too large a number"]
+    with pytest.raises(SplitError, match="nearly all of them are numbers") as caught:
+        scanned(manifest(tmp_path / "s", [f"{i}.5" for i in range(40)] + ["n/a"]), "auto")
+    assert "'n/a'" in caught.value.why
     with pytest.raises(SourceError, match=r"No photo of .* has a label that can be used"):
         scanned(manifest(tmp_path / "q", ["a", "b"] * 8), "regression")
 

@@ -10,11 +10,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rehead.data.rows import Skip, first_few, quoted
-from rehead.data.targets import classes_of
+from rehead.data.targets import CLASS_LAYOUTS, MANY_NUMBERS, classes_of, number_in
 from rehead.errors import SplitError, counted
 
 if TYPE_CHECKING:
     from rehead.data.catalog import Catalog
+
+
+MOSTLY = 0.8  # of the classes: numbers with few that are none
 
 
 def checked_split(catalog: Catalog) -> Catalog:
@@ -63,7 +66,9 @@ def _why_none_is_held_out(catalog: Catalog) -> str:
         unsided = (
             f": {catalog.n_unsided} of {n} photos have no split, which counts as train" if catalog.n_unsided else ""
         )
-        return f"The source gives sides, and all of them are the training side{unsided}."
+        n_torn = sum("the same bytes have several labels" in skip.reason for skip in catalog.skipped)
+        torn = f" {counted(n_torn, 'photo')} were left out, whose bytes have several labels." if n_torn else ""
+        return f"The source gives sides, and all of them are the training side{unsided}.{torn}"
     if len(groups) == 1 and None not in groups:
         return f"Photos of one group stay on one side, and all {n} are of the group {quoted(str(groups.pop()))}."
     return ""
@@ -91,7 +96,9 @@ def _check_differ(catalog: Catalog) -> None:
         raise SplitError(
             what="There is only one class." if catalog.classes else "No class has a photo to learn from.",
             why=f"All photos of {catalog.name} are labelled {quoted(catalog.classes[0])}." if catalog.classes else "",
-            fix="Put the photos of each class into a folder of its own: photos/cat/..., photos/dog/...",
+            fix="Put the photos of each class into a folder of its own: photos/cat/..., photos/dog/..."
+            if catalog.layout in CLASS_LAYOUTS
+            else "Bring photos of another class too.",
         )
     if catalog.task != "classification" and len(catalog.different_labels(train)) < 2:
         raise SplitError(
@@ -117,6 +124,7 @@ def _check_every_class(catalog: Catalog) -> None:
     for photo in catalog.photos:
         counts[photo.side].update(catalog.names(photo))
     learned, held_out = counts["train"], counts[catalog.held_out_side]
+    _check_numbers(catalog)
     for label in catalog.classes:
         count = learned[label] + held_out[label]
         if learned[label] and (held_out[label] or catalog.task == "multilabel"):
@@ -130,7 +138,21 @@ def _check_every_class(catalog: Catalog) -> None:
         )
 
 
+def _check_numbers(catalog: Catalog) -> None:
+    """Raises SplitError where nearly all classes are numbers: then those that are none are mistakes."""
+    others = [name for name in catalog.classes if number_in(name) is None]
+    numbers = sum(number_in(name.replace(",", ".")) is not None for name in catalog.classes)
+    if others and numbers > max(MANY_NUMBERS, MOSTLY * len(catalog.classes)):
+        raise SplitError(
+            what=f"{counted(len(catalog.classes), 'class')} are too many to be split, and nearly all of them are numbers.",
+            why=f"No numbers are {first_few([*map(quoted, others)])}; so all were taken for names.",
+            fix="Mend these (a number has a point), or leave their photos out with --task regression.",
+        )
+
+
 def _why_on_one_side(catalog: Catalog, label: str, count: int) -> str:
+    if alike := [name for name in catalog.classes if name != label and name.casefold() == label.casefold()]:
+        return f"There is {quoted(alike[0])} too: names count letter by letter."
     groups = {photo.group for photo in catalog.photos if label in catalog.names(photo)}
     if None in groups or len(groups) == count:
         return "A photo's side is decided by its own bytes, so small classes can fall on one side."

@@ -313,6 +313,8 @@ def _unrecognised(folder: str, paths: Sequence[str], layout: str) -> SourceError
         why += f"; {counted(n, 'shard')} of WebDataset may be among them: --layout webdataset reads these alone"
     elif any(path.lower().endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")) for path in paths):
         why += "; shards of WebDataset may not be compressed"
+    if has_parts(paths):
+        why += "; of Parquet files among others, --layout manifest reads these alone"
     if layout != "auto":
         what = f"{folder} does not have the layout {layout!r}."
     return SourceError(what=what, why=f"{why}; no label can be told from folders or names.", fix=EXAMPLES)

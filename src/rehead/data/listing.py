@@ -118,7 +118,7 @@ def _lists(store: Any, root: str) -> Iterator[Listing]:
 
     def at(folder: str, whole: bool) -> tuple[Listing, list[str]]:
         found = store.get_file_info(FileSelector(folder, recursive=whole))
-        below = [one.path for one in found if one.type == FileType.Directory and not is_leftover(one.base_name)]
+        below = [one.path for one in found if one.type == FileType.Directory and _may_enter(one, folder)]
         if not whole and len(below) > CROWDED:
             return Listing(), below
         files = [one for one in found if one.type == FileType.File]
@@ -142,6 +142,11 @@ def _lists(store: Any, root: str) -> Iterator[Listing]:
             break
     for files, _ in each([*crowded, *folders], True):
         yield files
+
+
+def _may_enter(folder: Any, above: str) -> bool:
+    """Whether a folder is none of a system's, and not again the one above: "cat//1.jpg" lies in a folder of no name there."""
+    return folder.path.rstrip("/") != above.rstrip("/") and not is_leftover(folder.base_name)
 
 
 def _stamp(found: Any) -> Stamp | None:

@@ -10,7 +10,7 @@ import re
 import shlex
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,6 +27,7 @@ CSV_NAMES = {".csv", ".tsv"}
 PARQUET_NAMES = {".parquet", ".pq"}
 OF_PARTS = re.compile(r"(.*?)(\d+)-of-0*(\d+)\.\w+")  # one of several: train-00000-of-00003.parquet
 TABLE_NAMES = CSV_NAMES | PARQUET_NAMES
+AGAIN = "Write it again, or copy it anew."
 HEADER_BYTES = 65_536  # a header that is longer is none of ours
 MAX_TABLES = 20  # a folder with more of them holds one for each photo, and opening all of them takes long
 
@@ -61,7 +62,9 @@ def has_parts(paths: Iterable[str]) -> bool:
 def read_parts(folder: Path, paths: Sequence[str], request: Request) -> Source:
     """The rows of a Parquet data set, file by file in the order of their names. Paths are relative to its folder. Sides that
     lines do not have are those that the files' names have: train-00000.parquet."""
-    parts = _Parts(str(folder), _parts(paths), lambda path: _parquet_lines(folder / path, str(folder / path)))
+    parts = _Parts(
+        str(folder), _parts(paths), lambda path: _parquet_lines(folder / path, str(folder / path), _given(path))
+    )
     place = Files(folder.absolute(), request.confined)
     name = short_name(folder.resolve().name)
     return source_of(name, "manifest", parts.lines(), place, str(folder), request, parts.where)
@@ -74,7 +77,7 @@ def read_parts_of(address: str, paths: Sequence[str], request: Request) -> Sourc
     def lines(path: str) -> Iterator[Line]:
         part = f"{folder}/{quote(path)}"
         with fetched(part, request) as here:
-            yield from _parquet_lines(here, part)
+            yield from _parquet_lines(here, part, _given(path))
 
     parts = _Parts(address, _parts(paths), lines)
     name = short_name(PurePosixPath(unquote(folder)).name)
@@ -110,6 +113,12 @@ class _Parts:
     def where(self, number: int) -> str:
         part = bisect_left(self._begins, number) - 1
         return f"line {number - self._begins[part]} of {self._paths[part]}"
+
+
+def _given(path: str) -> dict[str, str]:
+    """What a part's folders say of all its lines: label=cat/part-0.parquet (Hive's way)."""
+    told = (folder.partition("=") for folder in path.split("/")[:-1])
+    return {name: unquote(value) for name, equals, value in told if equals and name in COLUMNS}
 
 
 def _parts(paths: Iterable[str]) -> list[str]:
@@ -200,17 +209,23 @@ def _delimiter(header: str) -> str:
     return max(DELIMITERS, key=header.count)
 
 
-def _parquet_lines(path: Path, what: str) -> Iterator[Line]:
-    file = _parquet_file(path, what)
+def _parquet_lines(path: Path, what: str, given: Mapping[str, str] | None = None) -> Iterator[Line]:
+    """given: columns that have one value in all lines."""
+    file, given = _parquet_file(path, what), given or {}
     names = file.schema_arrow.names
-    place = places_of(names, what)
+    place = places_of([*names, *given], what, "It needs the columns path and label and, where wanted, split and group.")
+    own = {name: names[i] for name, i in place.items() if i < len(names)}
+    others = {name: [*given.values()][i - len(names)] for name, i in place.items() if i >= len(names)}
     first = 1
     try:
-        for batch in file.iter_batches(columns=[names[i] for i in place.values()]):
-            yield from lines_of({name: values_of(batch[names[i]]) for name, i in place.items()}, first)
+        for batch in file.iter_batches(columns=[*own.values()]):
+            columns = {name: values_of(batch[column]) for name, column in own.items()}
+            yield from lines_of(columns | {name: [value] * len(batch) for name, value in others.items()}, first)
             first += len(batch)
     except (OSError, ValueError) as error:  # ValueError: pyarrow's own, for pages that are damaged
-        raise SourceError(what=f"{what} is damaged: it cannot be read to its end.", why=f"{error}") from error
+        raise SourceError(
+            what=f"{what} is damaged: it cannot be read to its end.", why=f"{error}", fix=AGAIN
+        ) from error
 
 
 def _parquet_file(path: Path, what: str) -> Any:
@@ -222,4 +237,4 @@ def _parquet_file(path: Path, what: str) -> Any:
     try:
         return pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise SourceError(what=f"{what} is not a Parquet file that can be read.", why=f"{error}") from error
+        raise SourceError(what=f"{what} is not a Parquet file that can be read.", why=f"{error}", fix=AGAIN) from error

@@ -144,6 +144,12 @@ def _open(source: object, layout: str, request: Request) -> Source:
                 why="An address has two strokes behind its colon.",
                 fix=f"Write {meant} if that is meant.",
             )
+        if path.suffix.lower() in TABLE_NAMES or is_archive(path):
+            raise SourceError(
+                what=f"There is no file {path}.",
+                why=f"It was looked for at {os.path.abspath(path)}.",
+                fix="Check the spelling, or pass the file's full path.",
+            )
         return read_folder(path, request)  # which says so
     if path.is_dir():
         _check_layout(path, "a folder", layout, OF_FOLDERS)

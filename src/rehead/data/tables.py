@@ -34,6 +34,8 @@ from rehead.data.rows import (
 from rehead.errors import SourceError, UnsafeArchive, nearest
 
 COLUMNS = ("path", "label", "split", "group")
+TOLD_AT_ONCE = 1_000  # lines between two steps of the progress display
+PICTURES = ("image", "img", "picture", "photo", "jpg", "png", "bytes")
 ALSO_KNOWN = {"side": "split", "digest": ""}  # what a catalog that was written out has besides
 
 
@@ -64,6 +66,15 @@ def read_lists(source: tuple[Sequence[Any], Sequence[Any]], request: Request) ->
     return source_of("photos", "lists", lines, Files(Path.cwd()), "the list of paths", request)
 
 
+def _instead(name: str, fix: str) -> str:
+    """What to do about a column that is unknown."""
+    if name in PICTURES:
+        return (
+            "Pictures inside a table are not taken: write them as files, or pass a `datasets.Dataset` to rehead.tune."
+        )
+    return fix if "/" in name or "." in name else "Rename it to one of these, or take it out."
+
+
 def source_of(
     name: str,
     layout: str,
@@ -79,6 +90,7 @@ def source_of(
     where = where or (lambda number: f"{unit} {number}")
     first_word = what if is_file else what[0].upper() + what[1:]
     rows, named, numbers = Rows(), Texts(), array("q")
+    request.progress.phase("Listing", None, "lines")
     skipped: list[tuple[int, Skip]] = []
     unlabelled: dict[int, int] = {}  # places of rows, and their lines
     may_be_none = request.task == "multilabel"
@@ -88,6 +100,8 @@ def source_of(
         if not path:
             skipped.append((line.number, Skip(f"{where(line.number)} of {what}", "has no path")))
             continue
+        if len(named) % TOLD_AT_ONCE == TOLD_AT_ONCE - 1:
+            request.progress.advance(TOLD_AT_ONCE)
         named.append(path)
         numbers.append(line.number)
         side, group = _side(line, first_word, where), label_of(line.group) or None
@@ -179,7 +193,7 @@ def places_of(header: Sequence[str], what: str, fix: str = NAMES_COLUMNS) -> dic
             raise SourceError(
                 what=f"{what} has an unknown column {quoted(cell)}.",
                 why=f"Known are {', '.join(COLUMNS)}.",
-                fix=nearest(name, COLUMNS) or "Rename it to one of these, or take it out.",
+                fix=nearest(name, COLUMNS) or _instead(name, fix),
             )
         if name in place:
             raise SourceError(what=f"{what} has the column {name!r} twice.", fix="Keep one of them.")

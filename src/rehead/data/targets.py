@@ -5,7 +5,7 @@ Which of them it is the labels tell, unless it is said. Reading labels is left t
 
 from __future__ import annotations
 
-import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -19,6 +19,7 @@ from rehead.data.rows import label_of, quoted
 SEPARATOR = ";"
 MANY_NUMBERS = 20  # different whole numbers up to which they are taken for names of classes
 CLASS_LAYOUTS = ("folders", "split", "flat")  # where a label is the name of a folder or of a file
+LARGEST = float(np.finfo(np.float32).max)
 MIN_STRATUM = 10  # photos with the same labels that are dealt out by themselves; fewer go by their rarest label
 N_BINS = 10  # of numbers, so that folds hold low and high ones alike
 
@@ -56,7 +57,8 @@ def label_for(task: Task, text: str) -> str:
         return text
     number = number_in(text)
     if number is None:
-        raise ValueError(f"has the label {quoted(text)}, which is no number")
+        why = "is too large a number" if re.fullmatch(r"[-+]?[\d.]+(e\+?\d+)?", text.lower()) else "is no number"
+        raise ValueError(f"has the label {quoted(text)}, which {why}")
     return label_of(number)
 
 
@@ -71,12 +73,12 @@ def names_in(label: str) -> list[str]:
 
 
 def number_in(label: str) -> float | None:
-    """The number that a label is, None when it is none or is not finite."""
+    """The number that a label is, None when it is none, or none that float32 holds."""
     try:
         number = float(label)
     except ValueError:
         return None
-    return number if math.isfinite(number) and "_" not in label else None
+    return number if abs(number) <= LARGEST and "_" not in label else None  # which NaN is not
 
 
 def classes_of(labels: Iterable[str], task: Task) -> tuple[str, ...]:

@@ -284,7 +284,7 @@ def too_many_bad(skips: Sequence[Any], seen: int, max_bad: float, *, so_far: boo
         what=f"{len(skips)} of {counted(seen, 'photo')} cannot be read{' so far' if so_far else ''}, "
         f"which is more than {max_bad:.0%}.",
         why=first + (" ..." if len(skips) > N_NAMED else ""),
-        fix="Mend or remove them, or allow more with --max-bad 0.5.",
+        fix="Mend or remove them" + (", or allow more with --max-bad 0.5." if 2 * len(skips) < seen else "."),
     )
     error.skips = skips
     return error
