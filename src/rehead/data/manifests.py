@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 
 from rehead.data.addresses import fetched
 from rehead.data.places import Below, Files
-from rehead.data.rows import Request, Source, are_sides, is_nothing, label_of, quoted, short_name, side_in
+from rehead.data.rows import Request, Source, are_sides, label_of, quoted, short_name, side_in
 from rehead.data.tables import COLUMNS, Line, lines_of, places_of, source_of, values_of
 from rehead.errors import MissingExtra, SourceError, counted
 
@@ -108,7 +108,7 @@ class _Parts:
             self._begins.append(n)
             for line in self._read(path):
                 n += 1
-                yield replace(line, number=n, split=side if side and is_nothing(line.split) else line.split)
+                yield replace(line, number=n, split=line.split if label_of(line.split) else side)
 
     def where(self, number: int) -> str:
         part = bisect_left(self._begins, number) - 1
