@@ -226,11 +226,24 @@ def test_cats_and_dogs_by_two_workers_are_those_of_one_machine(cache: Path, data
     ],
 )
 def test_what_cannot_be_is_said(folder: Path, cache: Path, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
-    done = program("tune", folder, *words, "--out", tmp_path / "run", cache=cache)
+    none = (
+        {"RAY_TMPDIR": str(tmp_path)} if words == ("--ray", "auto") else {}
+    )  # else one that was killed may be on record
+    done = program("tune", folder, *words, "--out", tmp_path / "run", cache=cache, **none)
     assert done.returncode == 2, done.stderr
     assert says in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_cluster_that_was_killed_is_not_waited_for(folder: Path, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:9")
+    words = ("tune", folder, "--ray", "auto", "--out", tmp_path / "run")
+    done = program(*words, cache=cache, RAY_TMPDIR=str(tmp_path))
+    assert done.returncode == 2, done.stderr
+    assert "No Ray cluster runs here." in done.stderr
+    assert "at 127.0.0.1:9, does not answer" in done.stderr
 
 
 @pytest.mark.slow

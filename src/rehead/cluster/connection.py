@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -106,7 +107,7 @@ def _begin(address: str) -> None:
     try:
         with _hushed():
             ray.init(address=address, **where, **settings)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise _cannot_connect(address, error) from error
 
 
@@ -124,12 +125,14 @@ def _cannot_connect(address: str, error: Exception) -> ClusterError:
             why=said.splitlines()[0],
             fix="Bring the cluster's: `ray get-auth-token` there; here RAY_AUTH_MODE=token, and it in RAY_AUTH_TOKEN.",
         )
-    if address == AUTO and "RAY_ADDRESS" not in os.environ:
+    if address == LOCAL and isinstance(error, OSError):
         return ClusterError(
-            what="No Ray cluster runs here.",
-            why="--ray auto looks for one on this machine, and in RAY_ADDRESS.",
-            fix="Name one with --ray ray://HOST:10001, begin one with `ray start --head`, or use --ray local.",
+            what="Ray cannot be begun here.",
+            why=f"{said}.",
+            fix="Name a folder with a short name, that you may write to, in RAY_TMPDIR.",
         )
+    if address == AUTO and "RAY_ADDRESS" not in os.environ:
+        return _none_here("--ray auto looks for one on this machine, and in RAY_ADDRESS.")
     return ClusterError(
         what=f"The Ray cluster {address} cannot be used.",
         why=said.splitlines()[0] if said else type(error).__name__,
@@ -138,8 +141,37 @@ def _cannot_connect(address: str, error: Exception) -> ClusterError:
     )
 
 
+def _none_here(why: str) -> ClusterError:
+    return ClusterError(
+        what="No Ray cluster runs here.",
+        why=why,
+        fix="Name one with --ray ray://HOST:10001, begin one with `ray start --head`, or use --ray local.",
+    )
+
+
+def _check_last() -> None:
+    """Raises ClusterError where the cluster that Ray has on record here, as the last that was begun, does not answer: one that
+    was killed stays on record."""
+    if "RAY_ADDRESS" in os.environ:
+        return
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    try:
+        found = Path(folder, "ray", "ray_current_cluster").read_text().strip()
+        host, _, port = found.rpartition(":")
+        place = host, int(port)
+    except (OSError, ValueError):
+        return
+    try:
+        socket.create_connection(place, timeout=ANSWER_S).close()
+    except OSError as error:
+        why = f"The last one that was begun here, at {found}, does not answer: {error.strerror or error}."
+        raise _none_here(why) from error
+
+
 def _check_answers(address: str) -> None:
     """Raises ClusterError where nobody listens: Ray itself tries for minutes."""
+    if address == AUTO:
+        _check_last()
     if address in (LOCAL, AUTO):
         return
     parts = urlsplit(address if "//" in address else f"//{address}")
