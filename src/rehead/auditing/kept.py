@@ -30,7 +30,7 @@ WAIT_S = 5.0  # for another job that writes
 CHUNK = 16  # photos a thread decodes at a time
 NAMES = tuple(field.name for field in fields(Facts) if field.name != "hash")
 HASH = 32  # bytes
-REMEMBERED = 4_000  # photos that are written at once; with 1,000 each takes twice as long
+REMEMBERED = 4_000  # photos that are written at once; one takes 30 us where it is 1,000, and 12 where it is 10,000
 T = TypeVar("T")
 
 

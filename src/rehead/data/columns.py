@@ -7,6 +7,7 @@ stand one behind the other. A row or a photo is made when it is asked for.
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Generic, Self, TypeVar, overload
@@ -21,17 +22,10 @@ T = TypeVar("T")
 
 
 class Column(Sequence[T], Generic[T]):
-    """What all columns share. A kind of column says how one item is had by its place, `_at`, and how it is added."""
+    """What all columns share. A kind of column says how one item is had by its place, 0 and up."""
 
-    def __init__(self, items: Iterable[T] = ()) -> None:
-        for item in items:
-            self.append(item)
-
-    def append(self, item: T) -> None:
-        raise NotImplementedError
-
-    def _at(self, i: int) -> T:
-        raise NotImplementedError
+    @abstractmethod
+    def _at(self, i: int) -> T: ...
 
     @overload
     def __getitem__(self, i: int) -> T: ...
@@ -56,7 +50,16 @@ class Column(Sequence[T], Generic[T]):
     def __repr__(self) -> str:
         return f"{type(self).__name__} of {len(self):,}"
 
-    __hash__ = None  # type: ignore[assignment]
+
+class Held(Column[T]):
+    """A column that holds its items itself, and can be given more."""
+
+    def __init__(self, items: Iterable[T] = ()) -> None:
+        for item in items:
+            self.append(item)
+
+    @abstractmethod
+    def append(self, item: T) -> None: ...
 
     def without(self, places: Collection[int]) -> Self:
         """The column without the items at these places; the same where there are none."""
@@ -76,7 +79,7 @@ class Chosen(Column[T]):
         return len(self._places)
 
 
-class Texts(Column[str]):
+class Texts(Held[str]):
     """Texts, most of them different; of any kind: names of files may hold surrogates."""
 
     def __init__(self, items: Iterable[str] = ()) -> None:
@@ -100,7 +103,7 @@ class Texts(Column[str]):
         return len(self._ends) - 1
 
 
-class Names(Column[T]):
+class Names(Held[T]):
     """Names of which many are the same, or None. different: each once."""
 
     def __init__(self, items: Iterable[T] = ()) -> None:
@@ -131,7 +134,7 @@ class Names(Column[T]):
         return np.array([told(name) for name in self.different], dtype)[self.numbers()]
 
 
-class Digests(Column[bytes]):
+class Digests(Held[bytes]):
     """Digests, 32 bytes each."""
 
     def __init__(self, items: Iterable[bytes] = ()) -> None:
@@ -165,7 +168,7 @@ def equal_rows(rows: NDArray[np.uint64]) -> list[list[int]]:
     return [places for places in found.values() if len(places) > 1]
 
 
-class Rows(Column[Row]):
+class Rows(Held[Row]):
     """Rows of a source."""
 
     def __init__(self, items: Iterable[Row] = ()) -> None:
@@ -193,7 +196,7 @@ class Rows(Column[Row]):
         return len(self.paths)
 
 
-class Photos(Column[Photo]):
+class Photos(Held[Photo]):
     """Photos of a catalog."""
 
     def __init__(self, items: Iterable[Photo] = ()) -> None:

@@ -16,7 +16,7 @@ from rehead.bundle_facts import Task
 from rehead.data import far
 from rehead.data.catalog import Catalog
 from rehead.data.checks import checked_split
-from rehead.data.columns import Column, Digests, Names, Photos, Rows
+from rehead.data.columns import Digests, Names, Photos, Rows
 from rehead.data.reading import photos_of
 from rehead.data.rows import Skip, Source, bounded
 from rehead.data.split import HELD_OUT_SIDES, side_of, split_keys
@@ -109,9 +109,7 @@ def _with_sides(rows: Rows, digests: Digests, ours: bool, seed: int, valid_fract
     return Photos.of(rows.paths, rows.labels, sides, digests, rows.groups)
 
 
-def _catalog(
-    source: Source, photos: Photos, given: Column[str | None] | Column[str], ours: bool, task: Task
-) -> Catalog:
+def _catalog(source: Source, photos: Photos, given: Names[str | None] | Names[str], ours: bool, task: Task) -> Catalog:
     """Photos with two labels and copies on one side are taken out; leaks across sides are named. given: the sides as the
     source has them."""
     same = [[(i, photos[i]) for i in places] for places in photos.digests.same()]
