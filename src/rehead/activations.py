@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog
+from rehead.data.columns import Positions
 from rehead.data.rows import Skip
 from rehead.data.split import fold_numbers
 from rehead.errors import PhotoError
@@ -42,8 +43,8 @@ SMALL = Preprocess(height=64, width=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5
 class Extracted:
     """views: (n, *shape) float16 each: of train and held-out photos the first, of train photos the others."""
 
-    train: list[int]
-    held_out: list[int]
+    train: Sequence[int]
+    held_out: Sequence[int]
     views: list[NDArray[np.float16]]
     card: Card | None
     bad: dict[int, Skip]
@@ -73,7 +74,7 @@ def at_the_cut(job: Job, recipe: Recipe, plan: Plan) -> Extracted:
     if recipe.fit != "default":
         prefix = replace(prefix, card=with_fit(prefix.card, recipe.fit))
     views: list[NDArray[np.float16]] = []
-    train, held_out, bad, n_stored = [], [], {}, 0
+    train, held_out, bad, n_stored = Positions(), Positions(), dict[int, Skip](), 0
     for view in view_names(recipe.augment, recipe.views):
         with open_store(job.cache, prefix, recipe, view) as store:
             if view == PLAIN:
@@ -153,7 +154,7 @@ def _good(found: Sequence[NDArray[np.uint8] | PhotoError | OSError]) -> list[NDA
     return [one for one in found if isinstance(one, np.ndarray)]
 
 
-def slices(catalog: Catalog, train: list[int], recipe: Recipe) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def slices(catalog: Catalog, train: Sequence[int], recipe: Recipe) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Places among the training photos to learn from, and those that decide which epoch is kept, groups kept together."""
     everything = np.arange(len(train))
     n_folds = round(1 / recipe.watch) if recipe.watch else 0
@@ -164,7 +165,7 @@ def slices(catalog: Catalog, train: list[int], recipe: Recipe) -> tuple[NDArray[
     return everything[folds != 0], everything[folds == 0]
 
 
-def _unreadable(job: Job, order: list[int], recipe: Recipe) -> dict[int, Skip]:
+def _unreadable(job: Job, order: Sequence[int], recipe: Recipe) -> dict[int, Skip]:
     """Photos that cannot be decoded. Raises SourceError when they are too many."""
     catalog = job.catalog
 
@@ -189,5 +190,5 @@ def _unreadable(job: Job, order: list[int], recipe: Recipe) -> dict[int, Skip]:
     return bad | gone
 
 
-def _read(store: Store, catalog: Catalog, positions: list[int]) -> NDArray[np.float16]:
+def _read(store: Store, catalog: Catalog, positions: Sequence[int]) -> NDArray[np.float16]:
     return store.read(catalog.digests(positions), dtype=np.float16)

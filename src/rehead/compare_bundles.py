@@ -144,7 +144,7 @@ def compare(
     )
 
 
-def _strata(catalog: Catalog, rows: list[int]) -> NDArray[np.int64]:
+def _strata(catalog: Catalog, rows: Sequence[int]) -> NDArray[np.int64]:
     """Which photos have the same labels, (n,)."""
     return np.unique(catalog.columns.labels.numbers()[rows], return_inverse=True)[1].astype(np.int64)
 
@@ -179,7 +179,7 @@ def _names(folders: tuple[Path, Path]) -> tuple[str, str]:
 
 
 def _said(
-    model: Model, catalog: Catalog, rows: list[int], tta: bool, progress: Progress, name: str
+    model: Model, catalog: Catalog, rows: Sequence[int], tta: bool, progress: Progress, name: str
 ) -> tuple[dict[int, Said], dict[int, Skip]]:
     """What the model says of each photo by its place, and those that could not be read."""
     progress.phase(f"Asking {name}", len(rows))
@@ -203,7 +203,7 @@ def _one(model: Model, logits: NDArray[np.float32], labels: Sequence[str]) -> Sa
     return Said((name,), float(p.max()), [name] == list(labels))
 
 
-def _changes(catalog: Catalog, good: list[int], said: list[list[Said]]) -> tuple[Change, ...]:
+def _changes(catalog: Catalog, good: Sequence[int], said: list[list[Said]]) -> tuple[Change, ...]:
     changed = [
         Change(readable(catalog.photos[i].path), tuple(catalog.names(catalog.photos[i])), one, other)
         for i, one, other in zip(good, *said, strict=True)
@@ -213,7 +213,7 @@ def _changes(catalog: Catalog, good: list[int], said: list[list[Said]]) -> tuple
 
 
 def _notes(
-    folders: tuple[Path, Path], models: tuple[Model, Model], catalog: Catalog, good: list[int], rows: list[int]
+    folders: tuple[Path, Path], models: tuple[Model, Model], catalog: Catalog, good: Sequence[int], rows: Sequence[int]
 ) -> tuple[str, ...]:
     photos: list[Photo] = [catalog.photos[i] for i in good]
     notes = [f"{note} ({folder})" for folder, model in zip(folders, models, strict=True)

@@ -11,7 +11,7 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog
+from rehead.data.columns import Positions
 from rehead.data.memory import encoded
 from rehead.data.rows import Photo, Skip
 from rehead.data.split import fold_numbers, stratified_order
@@ -112,17 +113,17 @@ def open_store(cache: Path, prefix: Prefix, recipe: Recipe, view: str = PLAIN) -
     return Store.open(cache, f"{card.identity[:32]}-{view}-{precision}", shape=card.shape, about=decides)
 
 
-def job_order(catalog: Catalog, recipe: Recipe) -> list[int]:
+def job_order(catalog: Catalog, recipe: Recipe) -> Positions:
     """The photos of the job, in a random order of which every beginning holds each class and side in proportion."""
     is_train, is_held_out = catalog.is_on("train"), catalog.is_on(catalog.held_out_side)
     wanted = np.flatnonzero(is_train | is_held_out)
     strata = 2 * catalog.strata[wanted] + is_train[wanted]
     order = stratified_order(strata, catalog.digests(wanted), seed=recipe.seed, floor=FLOOR)
-    return [*map(int, wanted[order[: recipe.limit]])]
+    return Positions(wanted[order[: recipe.limit]])
 
 
 def extract_missing(
-    job: Job, order: list[int], prefix: Prefix, recipe: Recipe, store: Store, view: str = PLAIN
+    job: Job, order: Sequence[int], prefix: Prefix, recipe: Recipe, store: Store, view: str = PLAIN
 ) -> Extracted:
     """Features of the photos of `order` that the store does not have, with a first number shown on the way.
 
@@ -132,7 +133,7 @@ def extract_missing(
     sharing = Sharing(job, order, store)
     missing = sharing.absent()
     gone = left_out(job, order, missing)
-    missing = [i for i in missing if i not in gone]
+    missing = Positions([i for i in missing if i not in gone]) if gone else missing
     progress.phase("Extracting" if view == PLAIN else f"Extracting {view}", len(order))
     progress.advance(len(order) - len(missing))
     if not missing:
@@ -168,14 +169,20 @@ def extract_missing(
     return extracted
 
 
-def _compute(job: Job, order: list[int], missing: list[int], prefix: Prefix, recipe: Recipe, view: str) -> Compute:
+def _compute(
+    job: Job, order: Sequence[int], missing: Sequence[int], prefix: Prefix, recipe: Recipe, view: str
+) -> Compute:
     """Who computes the features: the engine of the recipe, once it was seen to agree with the reference, here or elsewhere; on
     photos that are missing, or on others where these cannot be read."""
     catalog, (name, device) = job.catalog, resolve(*recipe.extracts_by)
     n_compared = N_COMPARED if prefix.original is None else N_COMPARED_INT8
     there = job.machines.engine if job.machines is not None and name == "torch" else None  # who has the device
     engine = open_engine(
-        prefix, name, device, lambda: sample_pixels(catalog, [*missing, *order], prefix.card, n_compared), there
+        prefix,
+        name,
+        device,
+        lambda: sample_pixels(catalog, itertools.chain(missing, order), prefix.card, n_compared),
+        there,
     )
     if job.machines is not None:
         return job.machines.compute(catalog, missing, prefix, name, device, view)
@@ -183,7 +190,7 @@ def _compute(job: Job, order: list[int], missing: list[int], prefix: Prefix, rec
     return by_engine(catalog, missing, engine, decode)
 
 
-def left_out(job: Job, order: list[int], missing: list[int]) -> dict[int, Skip]:
+def left_out(job: Job, order: Sequence[int], missing: Sequence[int]) -> dict[int, Skip]:
     """Photos of an earlier run of which nothing is left: no features, and no file to compute them from.
 
     Raises RunError when a class would be lost with them.
@@ -214,7 +221,7 @@ def _pooled(features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     return np.asarray(features.mean(axis=axes, dtype=np.float32) if axes else features, np.float32)
 
 
-def sample_pixels(catalog: Catalog, positions: list[int], card: Card, n: int = N_COMPARED) -> NDArray[np.uint8]:
+def sample_pixels(catalog: Catalog, positions: Iterable[int], card: Card, n: int = N_COMPARED) -> NDArray[np.uint8]:
     """Pixels (n, h, w, 3) of the first `n` of these photos that can be read."""
 
     bad: dict[int, Skip] = {}
@@ -226,21 +233,22 @@ def sample_pixels(catalog: Catalog, positions: list[int], card: Card, n: int = N
             bad[i] = skip_of(catalog.photos[i], error)
             return None
 
-    at_once = n if any(catalog.uri(catalog.photos[i]) is not None for i in positions[:1]) else 1
-    with contextlib.closing(ordered_map(read, positions, workers=at_once, ahead=at_once)) as found:
+    order = iter(positions)
+    first = [*itertools.islice(order, 1)]
+    at_once = n if any(catalog.uri(catalog.photos[i]) is not None for i in first) else 1
+    with contextlib.closing(ordered_map(read, itertools.chain(first, order), workers=at_once, ahead=at_once)) as found:
         pixels = list(itertools.islice((one for one in found if one is not None), n))
     if not pixels:
         raise too_many_bad([*bad.values()], len(bad), 0)
     return np.stack(pixels)
 
 
-def in_store(catalog: Catalog, positions: list[int], store: Store) -> list[int]:
+def in_store(catalog: Catalog, positions: Sequence[int], store: Store) -> Positions:
     """Those of the photos whose features are there, in the order of the catalog."""
-    has = store.has(catalog.digests(positions))
-    return sorted(i for i, there in zip(positions, has, strict=True) if there)
+    return Positions(np.sort(np.asarray(positions, np.int64)[store.has(catalog.digests(positions))]))
 
 
-def photos_there(catalog: Catalog, order: list[int], store: Store) -> tuple[list[int], list[int]]:
+def photos_there(catalog: Catalog, order: Sequence[int], store: Store) -> tuple[Positions, Positions]:
     """The training and the held-out photos whose features are there. Raises RunError when they are too few."""
     there = in_store(catalog, order, store)
     train, held_out = catalog.among(there, "train"), catalog.among(there, catalog.held_out_side)
@@ -261,10 +269,10 @@ def _what_is_learned(catalog: Catalog) -> str:
     return f"{len(catalog.classes)} {kind}" if kind else "a number"
 
 
-def folds_of(catalog: Catalog, positions: list[int], recipe: Recipe) -> NDArray[np.int64]:
+def folds_of(catalog: Catalog, positions: Sequence[int], recipe: Recipe) -> NDArray[np.int64]:
     """The fold of each of these photos, (n,)."""
     keys = catalog.keys()
-    strata = catalog.strata[positions]
+    strata = catalog.strata[np.asarray(positions, np.int64)]
     return fold_numbers((keys[i] for i in positions), strata, n_folds=recipe.folds, seed=recipe.seed)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def cross_validate(
         classes=catalog.classes,
         thresholds=facts.thresholds,
         median=float(np.median(targets)),
-        paths=[catalog.photos[rows[i]].path for i in judged],
+        paths=[catalog.photos[rows[int(i)]].path for i in judged],
         side=FOLDS,
         n_train=round(len(rows) * (1 - 1 / folds)),
         notes=_notes(rows, judged),
@@ -126,7 +127,7 @@ def _catalog(earlier: Earlier, source: object, layout: str, cache: Path, progres
     return found
 
 
-def _check_there(catalog: Catalog, rows: list[int]) -> None:
+def _check_there(catalog: Catalog, rows: Sequence[int]) -> None:
     if missing := len(catalog.photos) - len(rows):
         gone = sorted(set(range(len(catalog.photos))) - set(rows))
         raise StoreError(
@@ -151,6 +152,6 @@ def _outputs(
     return cross_validated(x, y, catalog.n_outputs, folds, fit)
 
 
-def _notes(rows: list[int], judged: NDArray[np.intp]) -> tuple[str, ...]:
+def _notes(rows: Sequence[int], judged: NDArray[np.intp]) -> tuple[str, ...]:
     n = len(rows) - len(judged)
     return (f"{counted(n, 'photo')} of a class that no fold can hold out are left out.",) if n else ()

@@ -5,7 +5,7 @@ The training itself is `deeper.py`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -50,7 +50,7 @@ class Ground:
     body: Any
     feed: Feed
     feeds: Callable[[str], Feed]
-    train: list[int]
+    train: Sequence[int]
     learn: NDArray[np.int64]
     watch: NDArray[np.int64]
     scale: Scale | None

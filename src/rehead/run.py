@@ -18,6 +18,7 @@ from rehead import bundle as bundles
 from rehead.begin import Wish, begun
 from rehead.bundled import with_bundle
 from rehead.data.catalog import Catalog, as_csv
+from rehead.data.spill import spill_into
 from rehead.errors import MissingExtra, ReheadError, counted, missing_extras
 from rehead.exporting.agreement import compare
 from rehead.exporting.graph import with_head
@@ -132,6 +133,7 @@ def tune(
                 from_run=from_run, track=track, settings=settings, force=force, ray=ray)  # fmt: skip
     place = cache_folder(cache)
     check_writable(place)
+    spill_into(place)
     progress, clock = Log(progress or Silent()), Clock()
     folder = RunFolder(out, force=force, resume=resume)
     shared = Shared(features) if features is not None else None
@@ -283,7 +285,7 @@ def _trust(catalog: Catalog, solution: Solution, recipe: Recipe) -> Trust:
     return chosen_trust(logits, catalog.labels(positions), recipe.precision)
 
 
-def _notes(catalog: Catalog, held_out: list[int], logits: NDArray[np.float32]) -> tuple[str, ...]:
+def _notes(catalog: Catalog, held_out: Sequence[int], logits: NDArray[np.float32]) -> tuple[str, ...]:
     notes = []
     if catalog.task == "classification" and held_out:
         labels = catalog.labels(held_out)

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from rehead.data.catalog import Catalog
+from rehead.data.columns import Positions
 from rehead.errors import SourceError, StoreError, counted
 from rehead.features.shared import a_file
 from rehead.features.store import Store
@@ -32,7 +35,7 @@ class Sharing:
         self._came: list[bytes] = []
         self._n_added, self._may_add = 0, job.shared is not None
 
-    def absent(self) -> list[int]:
+    def absent(self) -> Positions:
         """The photos whose features the store has not, when it has those that are shared; in the order of the job."""
         absent, progress = self._absent(self._order), self._job.progress
         if self._job.shared is None or not absent:
@@ -42,9 +45,9 @@ class Sharing:
             progress.note(f"Features of {counted(n, 'photo')} were in {self._job.shared.address}")
         return self._absent(absent)
 
-    def _absent(self, positions: Sequence[int]) -> list[int]:
+    def _absent(self, positions: Sequence[int]) -> Positions:
         has = self._store.has(self._job.catalog.digests(positions))
-        return [i for i, there in zip(positions, has, strict=True) if not there]
+        return Positions(np.asarray(positions, np.int64)[~has])
 
     def came(self, positions: Sequence[int]) -> None:
         """Features of these photos were computed; those that are written into the store by now may be added."""

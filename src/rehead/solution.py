@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ class Solution:
     catalog: Catalog
     head: Head
     note: str
-    train: list[int]
-    held_out: list[int]
+    train: Sequence[int]
+    held_out: Sequence[int]
     logits: NDArray[np.floating[Any]]
     body: Path
     features: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -43,7 +43,7 @@ class Solution:
     n_stored: int
     learned: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
-    apart: tuple[list[int], NDArray[np.float32]] | None = None
+    apart: tuple[Sequence[int], NDArray[np.float32]] | None = None
     penalty: float | None = None
     familiar: Familiar | None = None
     bank: tuple[int, ...] = ()

@@ -113,7 +113,7 @@ def verify(
 
 
 def _judged(
-    model: Model, catalog: Catalog, positions: list[int], tta: bool, progress: Progress
+    model: Model, catalog: Catalog, positions: Sequence[int], tta: bool, progress: Progress
 ) -> tuple[list[int], list[NDArray[np.float32]], list[float], list[Skip]]:
     """The photos that could be read, the model's answer to each and its distance, and those that could not be read."""
     progress.phase("Verifying", len(positions))
@@ -148,7 +148,7 @@ def _known(catalog: Catalog, model: Model) -> tuple[list[int], Counter[str]]:
 Answer = tuple[NDArray[np.float32], float]
 
 
-def answered(model: Model, catalog: Catalog, positions: list[int], tta: bool) -> Iterator[Answer | Skip]:
+def answered(model: Model, catalog: Catalog, positions: Sequence[int], tta: bool) -> Iterator[Answer | Skip]:
     """What the model gives for each photo: its logits (n_classes,) and its distance; or why it cannot be read."""
 
     def work(batch: list[int]) -> list[Answer | Skip]:

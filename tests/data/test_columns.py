@@ -7,14 +7,25 @@ import itertools
 import pickle
 import tracemalloc
 from collections import defaultdict
+from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rehead.data.columns import Chosen, Digests, Names, Photos, Rows, Texts
+from rehead.data import spill
+from rehead.data.columns import Chosen, Digests, Names, Photos, Positions, Rows, Texts
 from rehead.data.listing import Listing
 from rehead.data.rows import Photo, Row
+
+
+@pytest.fixture(autouse=True, scope="module", params=[spill.BLOCK_BYTES, 40], ids=["in memory", "in files"])
+def _blocks(request: pytest.FixtureRequest) -> Iterator[None]:
+    before, spill.BLOCK_BYTES = spill.BLOCK_BYTES, request.param
+    yield
+    spill.BLOCK_BYTES = before
+
 
 names = st.text(st.characters(), max_size=12)  # surrogates too
 sides = st.sampled_from([None, "train", "valid", "test"])
@@ -45,12 +56,23 @@ def test_equal_digests_are_found_by_their_places(some: list[bytes]) -> None:
     assert Digests(some).same() == [found for found in places.values() if len(found) > 1]
 
 
-@given(st.lists(st.lists(names, max_size=8), max_size=4))
-def test_lists_come_behind_each_other(lists: list[list[str]]) -> None:
-    whole = Texts()
+@given(st.lists(st.lists(names, max_size=8), max_size=4), st.integers(0, 9), st.integers(0, 9))
+def test_lists_come_behind_each_other(lists: list[list[str]], begin: int, end: int) -> None:
+    whole, parts = Texts(), Texts()
     for some in lists:
         whole.extend(Texts(some))
+        places = min(begin, len(some)), min(max(begin, end), len(some))
+        parts.extend(Texts(some), *places)
     assert whole == list(itertools.chain.from_iterable(lists))
+    assert parts == [name for some in lists for name in some[begin : max(begin, end)]]
+
+
+def test_positions_are_a_list_and_an_array() -> None:
+    positions = Positions([4, 0, 7])
+    assert positions == [4, 0, 7] == [*positions]
+    assert (positions[-1], positions[1:], bool(positions), bool(Positions())) == (7, [0, 7], True, False)
+    assert np.arange(9)[positions].tolist() == [4, 0, 7]
+    assert np.asarray(positions, np.int64).dtype == np.int64
 
 
 def test_a_digest_is_of_32_bytes() -> None:

@@ -53,14 +53,14 @@ def test_a_variant_answers_where_one_is_named(rehead: Cli) -> None:
 def test_what_is_under_way_is_answered_first(tmp_path: Path, number: int) -> None:
     running = Program(bundle(tmp_path / "bundle"), "--threads", "1")
     answers: list[Answer] = []
-    pictures = [(str(i), heavy(9)) for i in range(6)]
+    pictures = [(str(i), heavy(9)) for i in range(12)]
     thread = threading.Thread(target=lambda: answers.append(running.predict_form(pictures)), name="rehead-test")
     thread.start()
-    time.sleep(0.3)  # it takes a second and more
+    time.sleep(0.2)  # it takes two seconds and more
     assert not answers
     assert running.end(number) == 0
     thread.join()
-    assert [row["label"] for row in answers[0].json["results"]] == ["red"] * 6
+    assert [row["label"] for row in answers[0].json["results"]] == ["red"] * 12
     with pytest.raises(ConnectionRefusedError):
         running.predict(picture())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +30,7 @@ from rehead.verdict.metrics import Verdict
 AUDIT = "audit.json"
 
 
-def features_of_run(job: Job, run: Finished) -> tuple[list[int], NDArray[np.float32]]:
+def features_of_run(job: Job, run: Finished) -> tuple[Sequence[int], NDArray[np.float32]]:
     """The photos that the run used and whose features are there, and these, (n, width): those of the frozen network.
 
     What the store lacks is extracted from photos that are still there. Raises StoreError where nothing is left.
@@ -58,7 +59,9 @@ def features_of_run(job: Job, run: Finished) -> tuple[list[int], NDArray[np.floa
     return there, features.reshape(len(there), -1)
 
 
-def examine(job: Job, run: Finished, positions: list[int], features: NDArray[np.float32]) -> tuple[Audit, AnyVerdict]:
+def examine(
+    job: Job, run: Finished, positions: Sequence[int], features: NDArray[np.float32]
+) -> tuple[Audit, AnyVerdict]:
     """The audit, and the verdict with what more photos would bring; both are written into the run.
 
     positions: in the catalog, of the rows of features (n, width); see `features_of_run`.
@@ -97,7 +100,7 @@ def read_audit(run: Finished) -> Audit | None:
         return None
 
 
-def _spread(positions: list[int], rows: NDArray[np.int64], logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def _spread(positions: Sequence[int], rows: NDArray[np.int64], logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits (len(positions), k) of the photos at these rows of the catalog, NaN for the others."""
     spread = np.full((len(positions), logits.shape[1]), np.nan, np.float32)
     place = {position: i for i, position in enumerate(positions)}
@@ -108,7 +111,7 @@ def _spread(positions: list[int], rows: NDArray[np.int64], logits: NDArray[np.fl
 
 
 def _apart(
-    job: Job, run: Finished, positions: list[int], features: NDArray[np.float32], found: Alike
+    job: Job, run: Finished, positions: Sequence[int], features: NDArray[np.float32], found: Alike
 ) -> NDArray[np.float32] | None:
     """Logits by models that did not learn from the photo: the run's own where it has them for all, else heads by folds."""
     catalog, outputs = job.catalog, run.outputs
@@ -123,7 +126,7 @@ def _apart(
 
 
 def _with_growth(
-    job: Job, run: Finished, verdict: Verdict, positions: list[int], features: NDArray[np.float32]
+    job: Job, run: Finished, verdict: Verdict, positions: Sequence[int], features: NDArray[np.float32]
 ) -> Verdict:
     catalog: Catalog = job.catalog
     place = {position: i for i, position in enumerate(positions)}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from rehead.data.columns import equal_rows
+from rehead.data.spill import empty
 from rehead.parallel import n_cores, ordered_map
 
 # Of 300 copies of cats and dogs at JPEG quality 30 to 95 and 0.35 to 1.6 of the size half differ in 4 bits and none in more
@@ -58,7 +59,7 @@ def near_pairs(
     pairs = [(places[0], place, 0) for places in equal_rows(hashes) for place in places[1:]]
     told(len(pairs))
     alone = np.delete(np.arange(len(keys)), [place for _, place, _ in pairs])
-    different = hashes[alone] if pairs else hashes
+    different = np.take(hashes, alone, axis=0, out=empty((len(alone), WORDS), np.uint64)) if pairs else hashes
     limit = _limit(different)
     compared = _all_pairs if len(alone) <= ALL_PAIRS else _side_by_side
     found = [np.array(pairs, np.int64).reshape(-1, 3)]

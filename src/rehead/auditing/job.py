@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +88,7 @@ class Looked:
     """What is known of the photos at these positions of a catalog. features: (n, d), a row for each. facts: by position.
     bad: photos that could not be read."""
 
-    positions: list[int]
+    positions: Sequence[int]
     features: NDArray[Any]
     facts: dict[int, Facts]
     found: Alike

@@ -13,6 +13,7 @@ import numpy as np
 from rehead.auditing.copies import tied_sides
 from rehead.auditing.hashes import WORDS, near_pairs, words
 from rehead.auditing.kept import hashes_of_photos
+from rehead.data.spill import empty
 from rehead.errors import counted
 from rehead.job import Job
 
@@ -23,7 +24,7 @@ def tied(job: Job, positions: Sequence[int]) -> Job:
     if not catalog.ours:
         return job
     keys = np.sort(np.array(positions, np.int64))  # what is known comes first, and must not decide what is found
-    hashes, has = np.empty((len(keys), WORDS), np.uint64), np.zeros(len(keys), bool)
+    hashes, has = empty((len(keys), WORDS), np.uint64), np.zeros(len(keys), bool)
     for i, hashed in hashes_of_photos(catalog, positions, job.cache, job.progress, job.machines):
         place = np.searchsorted(keys, i)
         hashes[place], has[place] = words(hashed), True

@@ -91,9 +91,7 @@ class Ray:
             for some in batched(positions, HANDED):
                 if halted.is_set():
                     return
-                files = {i: place for i in some if (place := _place(catalog, catalog.photos[i])) is not None}
-                sent += [i for i in some if i not in files]
-                for batch, absent in pool.results(catalog, _named(catalog, files, pool.part), halted):
+                for batch, absent in pool.results(catalog, _named(catalog, some, pool.part, sent), halted):
                     sent += absent
                     yield batch
             for data, bad in _read(catalog, sent, halted):
@@ -162,11 +160,13 @@ def _place(catalog: Catalog, photo: Photo) -> str | None:
     return catalog.uri(photo) or catalog.file(photo)
 
 
-def _named(catalog: Catalog, files: Mapping[int, str], size: int) -> Iterator[Any]:
-    """Parts of photos that are files, whose nodes may read them."""
-    for part in batched(files, size):
-        digests = catalog.digests(part)
-        yield table(part, [files[i] for i in part], digests, [None] * len(part))
+def _named(catalog: Catalog, positions: Sequence[int], size: int, sent: list[int]) -> Iterator[Any]:
+    """Parts of those photos that nodes may read; the others are added to `sent`."""
+    for some in batched(positions, size):
+        places = {i: place for i in some if (place := _place(catalog, catalog.photos[i])) is not None}
+        sent += [i for i in some if i not in places]
+        if places:
+            yield table([*places], [*places.values()], catalog.digests([*places]), [None] * len(places))
 
 
 def _with_bytes(catalog: Catalog, data: Mapping[int, bytes], size: int) -> Iterator[Any]:

@@ -6,7 +6,7 @@ import csv
 import functools
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.bundle_facts import Task
-from rehead.data.columns import Chosen, Photos
+from rehead.data.columns import Chosen, Photos, Positions
 from rehead.data.rows import Photo, Skip
 from rehead.data.split import HELD_OUT_SIDES, split_keys
 from rehead.data.targets import names_of, strata_of, targets_of
@@ -66,14 +66,14 @@ class Catalog:
         """Of each photo whether it is on one of these sides, (n,)."""
         return self.columns.sides.each(lambda side: side in sides, bool)
 
-    def on(self, *sides: str) -> list[int]:
+    def on(self, *sides: str) -> Positions:
         """The positions of the photos on these sides."""
-        return np.flatnonzero(self.is_on(*sides)).tolist()
+        return Positions(np.flatnonzero(self.is_on(*sides)))
 
-    def among(self, positions: Iterable[int], *sides: str) -> list[int]:
+    def among(self, positions: Sequence[int], *sides: str) -> Positions:
         """Those of these positions whose photos are on one of these sides."""
-        is_on = self.is_on(*sides)
-        return [i for i in positions if is_on[i]]
+        among = np.asarray(positions, np.int64)
+        return Positions(among[self.is_on(*sides)[among]])
 
     @functools.cached_property
     def held_out_side(self) -> str:

@@ -1,4 +1,4 @@
-"""Rows and photos as columns: some 100 bytes a photo where objects of Python take 700, so that a list of 100 million fits.
+"""Rows and photos as columns, some 100 bytes a photo where objects of Python take 700; long ones lie in files (`spill.py`).
 
 Each column is a sequence of what it holds: names are texts end to end, labels, sides and groups are numbers of names, digests
 stand one behind the other. A row or a photo is made when it is asked for.
@@ -6,9 +6,7 @@ stand one behind the other. A row or a photo is made when it is asked for.
 
 from __future__ import annotations
 
-import itertools
 from abc import abstractmethod
-from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Generic, Self, TypeVar, overload
 
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.rows import Photo, Row
+from rehead.data.spill import Numbers
 
 DIGEST = 32  # bytes of BLAKE3
 T = TypeVar("T")
@@ -79,25 +78,45 @@ class Chosen(Column[T]):
         return len(self._places)
 
 
+class Positions(Column[int]):
+    """Positions in a catalog, 8 bytes each."""
+
+    def __init__(self, positions: Sequence[int] | NDArray[np.integer[Any]] = ()) -> None:
+        self._positions = np.asarray(positions, np.int64)
+
+    def _at(self, i: int) -> int:
+        return int(self._positions[i])
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self._positions, dtype) if copy else np.asarray(self._positions, dtype)
+
+
 class Texts(Held[str]):
     """Texts, most of them different; of any kind: names of files may hold surrogates."""
 
-    def __init__(self, items: Iterable[str] = ()) -> None:
-        self._data, self._ends = bytearray(), array("q", [0])
+    def __init__(self, items: Iterable[str] = (), spills: bool = True) -> None:
+        self._data, self._ends = Numbers("B", spills), Numbers("q", spills)
+        self._ends.append(0)
         super().__init__(items)
 
     def append(self, item: str) -> None:
-        self._data += item.encode("utf-8", "surrogatepass")
+        self._data.extend(item.encode("utf-8", "surrogatepass"))
         self._ends.append(len(self._data))
 
-    def extend(self, other: Texts) -> None:
-        """All of the others come behind."""
-        begin = len(self._data)
-        self._data += other._data
-        self._ends.extend(begin + end for end in itertools.islice(other._ends, 1, None))
+    def extend(self, other: Texts, begin: int = 0, end: int | None = None) -> None:
+        """The others from one place to another come behind."""
+        end = len(other) if end is None else end
+        start, shift = other._ends[begin], len(self._data)
+        for data in other._data.blocks(start, other._ends[end]):
+            self._data.extend(data.tobytes())
+        for ends in other._ends.blocks(begin + 1, end + 1):
+            self._ends.extend((ends + (shift - start)).tobytes())
 
     def _at(self, i: int) -> str:
-        return self._data[self._ends[i] : self._ends[i + 1]].decode("utf-8", "surrogatepass")
+        return self._data.data(*self._ends.two(i)).decode("utf-8", "surrogatepass")
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -107,7 +126,7 @@ class Names(Held[T]):
     """Names of which many are the same, or None. different: each once."""
 
     def __init__(self, items: Iterable[T] = ()) -> None:
-        self._numbers = array("i")
+        self._numbers = Numbers("i")
         self._number: dict[T, int] = {}
         self.different: list[T] = []
         super().__init__(items)
@@ -126,8 +145,8 @@ class Names(Held[T]):
         return len(self._numbers)
 
     def numbers(self) -> NDArray[np.int32]:
-        """Of each its place in `different`, (n,)."""
-        return np.array(self._numbers, np.int32)
+        """Of each its place in `different`, (n,), to be read only."""
+        return self._numbers.all()
 
     def each(self, told: Callable[[T], Any], dtype: Any) -> NDArray[Any]:
         """What `told` says of each name, (n,); it is asked once for each that is different."""
@@ -138,23 +157,23 @@ class Digests(Held[bytes]):
     """Digests, 32 bytes each."""
 
     def __init__(self, items: Iterable[bytes] = ()) -> None:
-        self._data = bytearray()
+        self._data = Numbers("B")
         super().__init__(items)
 
     def append(self, item: bytes) -> None:
         if len(item) != DIGEST:
             raise ValueError(f"A digest of {len(item)} bytes, where {DIGEST} are wanted.")
-        self._data += item
+        self._data.extend(item)
 
     def _at(self, i: int) -> bytes:
-        return bytes(self._data[DIGEST * i : DIGEST * (i + 1)])
+        return self._data.data(DIGEST * i, DIGEST * (i + 1))
 
     def __len__(self) -> int:
         return len(self._data) // DIGEST
 
     def same(self) -> list[list[int]]:
         """The places of equal digests, see `equal_rows`."""
-        return equal_rows(np.frombuffer(self._data, np.uint64).reshape(-1, DIGEST // 8))
+        return equal_rows(self._data.all().view(np.uint64).reshape(-1, DIGEST // 8))
 
 
 def equal_rows(rows: NDArray[np.uint64]) -> list[list[int]]:

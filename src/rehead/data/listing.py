@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import heapq
 import itertools
-from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from operator import itemgetter
@@ -15,6 +14,7 @@ from urllib.parse import urlunsplit
 from rehead.data.addresses import refused, split, store_at, store_of
 from rehead.data.columns import Texts
 from rehead.data.rows import Request, Stamp
+from rehead.data.spill import Numbers
 from rehead.data.walk import is_leftover
 from rehead.parallel import ordered_map
 
@@ -24,10 +24,10 @@ UNKNOWN = -1  # the size of a file whose store does not say how large it is and 
 
 
 class Listing(Mapping[str, Stamp | None]):
-    """The paths of files, sorted, and of each its stamp."""
+    """The paths of files, sorted, and of each its stamp. spills: see `spill.Numbers`."""
 
-    def __init__(self) -> None:
-        self.paths, self._sizes, self._times = Texts(), array("q"), array("q")
+    def __init__(self, spills: bool = True) -> None:
+        self.paths, self._sizes, self._times = Texts(spills=spills), Numbers("q", spills), Numbers("q", spills)
         self._next = 0
 
     def add(self, path: str, stamp: Stamp | None) -> None:
@@ -36,11 +36,12 @@ class Listing(Mapping[str, Stamp | None]):
         self._sizes.append(UNKNOWN if stamp is None else stamp[0])
         self._times.append(0 if stamp is None else stamp[1])
 
-    def extend(self, other: Listing) -> None:
-        """All of its paths come behind."""
-        self.paths.extend(other.paths)
-        self._sizes += other._sizes
-        self._times += other._times
+    def extend(self, other: Listing, begin: int = 0, end: int | None = None) -> None:
+        """Its paths from one place to another come behind."""
+        self.paths.extend(other.paths, begin, end)
+        for own, others in ((self._sizes, other._sizes), (self._times, other._times)):
+            for some in others.blocks(begin, end):
+                own.extend(some.tobytes())
 
     def __getitem__(self, path: str) -> Stamp | None:
         i = self._next  # who asks for one after the other need not search
@@ -57,9 +58,9 @@ class Listing(Mapping[str, Stamp | None]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def stamped(self) -> Iterator[tuple[str, Stamp | None]]:
-        """Paths and stamps, in order."""
-        return zip(self.paths, map(self._stamp, range(len(self))), strict=True)
+    def stamped(self, begin: int, end: int) -> Iterator[tuple[str, Stamp | None]]:
+        """Paths and stamps from one place to another."""
+        return ((self.paths[i], self._stamp(i)) for i in range(begin, end))
 
     def _stamp(self, i: int) -> Stamp | None:
         size, time = self._sizes[i], self._times[i]
@@ -70,28 +71,31 @@ def listed(address: str, request: Request) -> Listing:
     """The files below an address, without hidden ones and what systems leave behind."""
     request.progress.phase("Listing", None, "files")
     parts = split(address)
-    lists = []
+    found, lists = Listing(), []
     try:
         store, root = store_at(urlunsplit(parts._replace(path="")), parts.path)
         for some in _lists(store, root):
             request.progress.advance(len(some))
             if some:
-                lists.append(some)
+                lists.append((len(found), len(found) + len(some)))
+                found.extend(some)
     except (OSError, ValueError) as error:
         raise refused(address, error) from error
-    return _merged(lists)
+    return _in_order(found, lists)
 
 
-def _merged(lists: list[Listing]) -> Listing:
-    """One list of several, which are given up for it."""
-    lists.sort(key=lambda some: some.paths[0], reverse=True)
-    if all(before.paths[-1] < after.paths[0] for after, before in itertools.pairwise(lists)):
-        whole = lists.pop() if lists else Listing()
-        while lists:
-            whole.extend(lists.pop())
-        return whole
+def _in_order(found: Listing, lists: list[tuple[int, int]]) -> Listing:
+    """The listing in the order of its paths. lists: where each begins and ends of those it is made of, which are in order."""
+    ordered = sorted(lists, key=lambda one: found.paths[one[0]])
+    apart = all(found.paths[a[1] - 1] < found.paths[b[0]] for a, b in itertools.pairwise(ordered))
+    if apart and ordered == lists:
+        return found
     whole = Listing()
-    for path, one in heapq.merge(*(some.stamped() for some in lists), key=itemgetter(0)):
+    if apart:
+        for begin, end in ordered:
+            whole.extend(found, begin, end)
+        return whole
+    for path, one in heapq.merge(*(found.stamped(begin, end) for begin, end in ordered), key=itemgetter(0)):
         whole.add(path, one)
     return whole
 
@@ -100,7 +104,7 @@ def _sorted(files: list[Any], start: int) -> Listing:
     """A list of files, which is given up for it: what a store says of one takes several times as much memory."""
     if any(files[i].path > files[i + 1].path for i in range(len(files) - 1)):
         files.sort(key=lambda one: one.path)
-    found = Listing()
+    found = Listing(spills=False)
     files.reverse()
     while files:
         one = files.pop()

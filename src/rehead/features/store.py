@@ -13,7 +13,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rehead.data.spill import mapped
 from rehead.durable import FULL, write_text
 from rehead.errors import StoreError
 from rehead.features.room import PAGE_BYTES, cannot_write, damaged, disk_full, named, on_disk
@@ -155,10 +155,7 @@ class Store:
         if shutil.disk_usage(self.folder).free < n_bytes:
             raise disk_full(self.folder, n_bytes)
         try:
-            with tempfile.TemporaryFile(dir=self.folder, prefix=".map-", suffix=".part") as file:
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, n_bytes)
-                return np.memmap(file, np.float16, "w+", shape=size)
+            return mapped(size, np.float16, self.folder)
         except OSError as error:
             raise (
                 disk_full(self.folder, n_bytes) if error.errno in FULL else cannot_write(self.folder, error)

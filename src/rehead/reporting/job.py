@@ -102,7 +102,11 @@ def write_page(path: Path, html: str) -> None:
 
 
 def _story(
-    finished: Finished, verdict: AnyVerdict, audit: Audit | None, positions: list[int], features: NDArray[np.float32]
+    finished: Finished,
+    verdict: AnyVerdict,
+    audit: Audit | None,
+    positions: Sequence[int],
+    features: NDArray[np.float32],
 ) -> Story:
     catalog, outputs = finished.catalog, finished.outputs
     used = sorted([*outputs.train.tolist(), *outputs.held_out.tolist()])

@@ -196,7 +196,7 @@ def _prepared(job: Job, entrant: Entrant, recipe: Recipe, arguments: Mapping[str
     return _Runner(entrant, own, prefix.card, entry)
 
 
-def _extracted(job: Job, order: list[int], runner: _Runner, share_s: float | None) -> _Runner:
+def _extracted(job: Job, order: Sequence[int], runner: _Runner, share_s: float | None) -> _Runner:
     """The runner with features of as many photos as its share of the time is enough for, and its rate."""
     job = job.titled(runner.entrant.label)
     recipe = replace(runner.recipe, budget_s=share_s)
@@ -231,7 +231,7 @@ def _finalists(runners: Sequence[_Runner], entries: dict[Entrant, Entry], progre
 
 def _shared(
     catalog: Catalog, finalists: Sequence[_Runner], entries: Mapping[Entrant, Entry]
-) -> tuple[list[int], list[int]]:
+) -> tuple[Sequence[int], Sequence[int]]:
     """The training and the held-out photos that all have. Raises BackboneError, RunError when nothing can be compared."""
     if not finalists:
         why = "; ".join(f"{entrant.label}: {entry.reason}" for entrant, entry in entries.items())
@@ -247,7 +247,9 @@ def _shared(
     return train, catalog.among(there, catalog.held_out_side)
 
 
-def _judged(job: Job, runner: _Runner, train: list[int], held_out: list[int]) -> tuple[Entry, NDArray[np.bool_]]:
+def _judged(
+    job: Job, runner: _Runner, train: Sequence[int], held_out: Sequence[int]
+) -> tuple[Entry, NDArray[np.bool_]]:
     """The entry with its accuracies, and whether it is right by k-fold on each training photo that a fold holds out."""
     job, catalog, recipe = job.titled(runner.entrant.label), job.catalog, runner.recipe
     n_classes = len(catalog.classes)

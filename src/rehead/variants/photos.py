@@ -5,7 +5,7 @@ Those it is calibrated with are photos to learn from, those it is judged on are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,8 +37,8 @@ class Photos:
     """learn, held_out: places in the catalog, in an order of which every beginning holds each class in proportion."""
 
     catalog: Catalog
-    learn: list[int]
-    held_out: list[int]
+    learn: Sequence[int]
+    held_out: Sequence[int]
     side: str
 
 
@@ -81,7 +81,7 @@ def photos_of(
 
 
 def prepared(
-    catalog: Catalog, rows: list[int], preprocess: Preprocess
+    catalog: Catalog, rows: Sequence[int], preprocess: Preprocess
 ) -> Iterator[tuple[list[int], NDArray[np.uint8], list[Skip]]]:
     """Some photos at a time, as the network sees them: the rows that could be read, (n, h, w, 3), and why others could not."""
 
@@ -114,7 +114,7 @@ def calibration_photos(photos: Photos, preprocess: Preprocess, n: int, progress:
     return np.concatenate(parts)
 
 
-def _check_there(catalog: Catalog, rows: list[int], bundle: Path) -> None:
+def _check_there(catalog: Catalog, rows: Sequence[int], bundle: Path) -> None:
     gone = [catalog.photos[i].path for i in rows if catalog.is_gone(catalog.photos[i])]
     if len(gone) > MAX_BAD * len(rows):
         raise RunError(
@@ -151,7 +151,7 @@ def _named(bundle: Bundle, named: object, layout: str, place: Path, max_bad: flo
     return replace(catalog, photos=known, classes=bundle.classes)
 
 
-def _spread(catalog: Catalog, rows: list[int]) -> list[int]:
+def _spread(catalog: Catalog, rows: Sequence[int]) -> list[int]:
     keys = catalog.keys()
     strata = catalog.strata
     order = stratified_order(strata[rows], [keys[i] for i in rows], seed=0)
