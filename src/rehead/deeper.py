@@ -243,6 +243,6 @@ def _by_network(network: Any, card: Card, pixels: NDArray[np.uint8]) -> NDArray[
     with torch.inference_mode():
         rows = [
             Pooled(network).eval()((torch.from_numpy(part).permute(0, 3, 1, 2).float() - mean) / std).numpy()
-            for part in np.array_split(pixels, max(1, len(pixels) // CPU_BATCH))
+            for part in np.array_split(pixels, len(pixels))  # one by one: they are few, and many would take 40 MB
         ]
     return np.concatenate(rows)

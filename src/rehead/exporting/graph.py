@@ -58,7 +58,9 @@ def export_prefix(prefix: torch.nn.Module, preprocess: Preprocess, path: Path) -
             output_names=["features"],
             dynamic_axes={"pixels": {0: "n"}, "features": {0: "n"}},
         )
-    write_bytes(path, settled(onnx.load_model_from_string(buffer.getvalue())).SerializeToString())
+    model = onnx.load_model_from_string(buffer.getvalue())
+    del buffer  # as large as the network
+    write_bytes(path, settled(model).SerializeToString())
 
 
 def prefix_in(model: Path) -> bytes:

@@ -52,10 +52,16 @@ def _values(model: Any, names: list[str]) -> dict[str, Any]:
     shown.CopyFrom(model)
     there = {output.name for output in shown.graph.output}
     shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
-    onnxruntime = runtime()
+    onnxruntime = runtime()  # run twice, it need not be fast, and takes half the memory so
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_cpu_mem_arena = False
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    data = shown.SerializeToString()
+    del shown  # each is as large as the network
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    del data
     size = [int(d.dim_value) for d in model.graph.input[0].type.tensor_type.shape.dim][1:]
     one, two = (session.run(names, {"pixels": np.zeros((n, *size), np.uint8)}) for n in (1, 2))
     return {name: a for name, a, b in zip(names, one, two, strict=True) if np.array_equal(a, b)}
