@@ -81,7 +81,7 @@ def at_the_cut(job: Job, recipe: Recipe, plan: Plan) -> Extracted:
                 n_stored = int(store.has(catalog.digests(order)).sum())
                 bad = extract_missing(job, order, prefix, recipe, store).bad
                 train, held_out = photos_there(catalog, order, store)
-                views.append(_read(store, catalog, [*train, *held_out]))
+                views.append(_read(store, catalog, Positions(np.concatenate([train, held_out]))))
                 continue
             extract_missing(job, train, prefix, recipe, store, view)
             if len(in_store(catalog, train, store)) == len(train):

@@ -86,13 +86,14 @@ def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] =
     job.clock.lap("solve")
 
     hand_back()
-    state = trained(model, ground, adapters, recipe, run, record_of(ground, run, track))
-    if adapters:
-        adapters.merge()
-    job.clock.lap("train")
-    hand_back()
-    note = _told(note, ground.plan, state, recipe, len(ground.watch))
-    return _solution(model, ground, extracted, first, note, run, lr=state.history[-1]["lr"])
+    with record_of(ground, run, track) as record:
+        state = trained(model, ground, adapters, recipe, run, record)
+        if adapters:
+            adapters.merge()
+        job.clock.lap("train")
+        hand_back()
+        note = _told(note, ground.plan, state, recipe, len(ground.watch))
+        return _solution(model, ground, extracted, first, note, run, lr=state.history[-1]["lr"])
 
 
 def _ground(job: Job, recipe: Recipe, backbone: Backbone) -> tuple[Ground, Extracted]:
@@ -118,7 +119,8 @@ def _first_phase(job: Job, recipe: Recipe, backbone: Backbone, run: RunFolder) -
     model = with_head_on(ground.body, first)
     job.clock.lap("solve")
     try:
-        state = trained(model, ground, None, recipe, part, record_of(ground, part))
+        with record_of(ground, part) as record:
+            state = trained(model, ground, None, recipe, part, record)
     except Diverged as error:
         fix = (
             "The first phase takes the rate of `balanced`: train all layers without it, by --train all and no --first."

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,17 @@ if TYPE_CHECKING:
 MANY_STEPS = 50  # of all layers, from which on they take the rate that was asked for
 
 
-def record_of(ground: Ground, run: RunFolder, track: Sequence[str] = ()) -> Record:
+@contextmanager
+def record_of(ground: Ground, run: RunFolder, track: Sequence[str] = ()) -> Iterator[Record]:
+    """What a training leaves in its run; ended however it ends."""
     from rehead.tuning.losses import UNITS
 
     job = ground.job
-    return Record(run, job.progress, len(ground.learn), track, UNITS[job.catalog.task], job.clock)
+    record = Record(run, job.progress, len(ground.learn), track, UNITS[job.catalog.task], job.clock)
+    try:
+        yield record
+    finally:
+        record.end()
 
 
 def trained(
@@ -79,8 +86,6 @@ def trained(
         again = f"rehead tune --resume {run.path} --lr {course.lr / 10:g} --force"
         fix = f"Go on from the last good checkpoint at a lower rate: {again}"
         raise Diverged(error.what, error.lr, fix) from None
-    finally:
-        record.end()
 
 
 def _gentle(course: Course, n_learn: int, progress: Progress) -> Course:

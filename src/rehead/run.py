@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +19,7 @@ from rehead import bundle as bundles
 from rehead.begin import Wish, begun
 from rehead.bundled import with_bundle
 from rehead.data.catalog import Catalog, as_csv
-from rehead.data.spill import spill_into
+from rehead.data.columns import Chosen
 from rehead.errors import MissingExtra, ReheadError, counted, missing_extras
 from rehead.exporting.agreement import compare
 from rehead.exporting.graph import with_head
@@ -133,7 +134,6 @@ def tune(
                 from_run=from_run, track=track, settings=settings, force=force, ray=ray)  # fmt: skip
     place = cache_folder(cache)
     check_writable(place)
-    spill_into(place)
     progress, clock = Log(progress or Silent()), Clock()
     folder = RunFolder(out, force=force, resume=resume)
     shared = Shared(features) if features is not None else None
@@ -171,7 +171,7 @@ def tune(
             classes=catalog.classes,
             thresholds=solution.thresholds,
             median=float(np.median(targets)),
-            paths=[catalog.photos[i].path for i in held_out],
+            paths=Chosen(catalog.columns.paths, held_out),
             side=DRAWN if catalog.ours else catalog.held_out_side,
             n_train=len(train),
             partial=len(train) + len(held_out) + len(solution.bad) < len(catalog.on("train", catalog.held_out_side)),
@@ -199,7 +199,7 @@ def tune(
         )
         del model  # as large as the network
         hand_back()
-        pixels = sample_pixels(catalog, [*held_out, *train], solution.card, N_COMPARED)
+        pixels = sample_pixels(catalog, itertools.chain(held_out, train), solution.card, N_COMPARED)
         compare(written, pixels, solution.features(pixels), solution.head, spread=float(targets.std()))
         clock.lap("export")
 

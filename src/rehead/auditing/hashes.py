@@ -47,6 +47,12 @@ def as_words(hashes: Iterable[int]) -> Hashes:
     return words(b"".join(value.to_bytes(BYTES, "big") for value in hashes))
 
 
+def taken(hashes: Hashes, places: NDArray[np.int64]) -> Hashes:
+    """Those of the hashes, in a file where they are many."""
+    into = empty((len(places), WORDS), np.uint64)
+    return np.take(hashes, places, axis=0, out=into, mode="clip")  # another mode makes a copy of all first
+
+
 def near_pairs(
     keys: NDArray[np.int64], hashes: Hashes, *, told: Callable[[int], None] = lambda _: None
 ) -> tuple[tuple[int, int, int], ...]:
@@ -59,7 +65,7 @@ def near_pairs(
     pairs = [(places[0], place, 0) for places in equal_rows(hashes) for place in places[1:]]
     told(len(pairs))
     alone = np.delete(np.arange(len(keys)), [place for _, place, _ in pairs])
-    different = np.take(hashes, alone, axis=0, out=empty((len(alone), WORDS), np.uint64)) if pairs else hashes
+    different = taken(hashes, alone) if pairs else hashes
     limit = _limit(different)
     compared = _all_pairs if len(alone) <= ALL_PAIRS else _side_by_side
     found = [np.array(pairs, np.int64).reshape(-1, 3)]

@@ -10,6 +10,7 @@ import functools
 import json
 import sqlite3
 import threading
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -99,12 +100,12 @@ def _told(
 ) -> Iterator[tuple[int, T | Facts | Skip]]:
     """What is known of photos by their digests, then the facts of the others, or why there are none."""
     progress.phase("Looking at", len(positions))
-    missing: list[int] = []
+    missing = array("q")
     with _open(cache) as connection:
         for some in batched(positions, REMEMBERED):
             digests = [*catalog.digests(some)]
             there = known(connection, digests)
-            missing += [i for i, digest in zip(some, digests, strict=True) if digest not in there]
+            missing.extend(i for i, digest in zip(some, digests, strict=True) if digest not in there)
             progress.advance(len(there))
             yield from ((i, there[digest]) for i, digest in zip(some, digests, strict=True) if digest in there)
         new: list[tuple[bytes, Facts]] = []

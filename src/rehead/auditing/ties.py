@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from rehead.auditing.copies import tied_sides
-from rehead.auditing.hashes import WORDS, near_pairs, words
+from rehead.auditing.hashes import WORDS, near_pairs, taken, words
 from rehead.auditing.kept import hashes_of_photos
 from rehead.data.spill import empty
 from rehead.errors import counted
@@ -29,7 +29,7 @@ def tied(job: Job, positions: Sequence[int]) -> Job:
         place = np.searchsorted(keys, i)
         hashes[place], has[place] = words(hashed), True
     if not has.all():
-        keys, hashes = keys[has], hashes[has]
+        keys, hashes = keys[has], taken(hashes, np.flatnonzero(has))
     job.progress.phase("Comparing", len(keys))
     moved, n = tied_sides(catalog, near_pairs(keys, hashes, told=job.progress.advance))
     if n:

@@ -161,12 +161,18 @@ def _place(catalog: Catalog, photo: Photo) -> str | None:
 
 
 def _named(catalog: Catalog, positions: Sequence[int], size: int, sent: list[int]) -> Iterator[Any]:
-    """Parts of those photos that nodes may read; the others are added to `sent`."""
-    for some in batched(positions, size):
-        places = {i: place for i in some if (place := _place(catalog, catalog.photos[i])) is not None}
-        sent += [i for i in some if i not in places]
-        if places:
-            yield table([*places], [*places.values()], catalog.digests([*places]), [None] * len(places))
+    """Parts of those photos that nodes may read; the others are added to `sent`, as they are met."""
+
+    def placed() -> Iterator[tuple[int, str]]:
+        for i in positions:
+            if (place := _place(catalog, catalog.photos[i])) is None:
+                sent.append(i)
+            else:
+                yield i, place
+
+    for part in batched(placed(), size):
+        some, places = zip(*part, strict=True)
+        yield table([*some], [*places], catalog.digests(some), [None] * len(some))
 
 
 def _with_bytes(catalog: Catalog, data: Mapping[int, bytes], size: int) -> Iterator[Any]:

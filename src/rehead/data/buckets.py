@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlunsplit
 
 from rehead.data.addresses import photo_at, split
 from rehead.data.folders import EXAMPLES, READERS, recognised
-from rehead.data.listing import listed
+from rehead.data.listing import listed, stamp_at
 from rehead.data.manifests import are_parts, read_parts_of
 from rehead.data.rows import Named, Request, Source, short_name
 from rehead.data.shards import are_shards, read_shards
@@ -35,6 +35,11 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
     if layout == "manifest" or (layout == "auto" and are_parts(paths)):
         return read_parts_of(address, paths, request)
     name, reading = (layout, READERS[layout](paths)) if layout != "auto" else recognised(paths, request.classes)
+    if not paths and _is_file(address):
+        raise SourceError(
+            what=f"{address} is a single file, and no table or archive of photos.",
+            fix="Name the folder that has one folder of photos for each class.",
+        )
     if not reading.rows:
         raise SourceError(
             what=f"{address} has no layout of labelled photos that is known here.",
@@ -54,3 +59,11 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
         uri=uri,
         stamp=lambda row: stamps[row.path],
     )
+
+
+def _is_file(address: str) -> bool:
+    try:
+        stamp_at(address)
+    except SourceError:
+        return False
+    return True

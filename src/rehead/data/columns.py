@@ -82,7 +82,8 @@ class Positions(Column[int]):
     """Positions in a catalog, 8 bytes each."""
 
     def __init__(self, positions: Sequence[int] | NDArray[np.integer[Any]] = ()) -> None:
-        self._positions = np.asarray(positions, np.int64)
+        self._positions = np.asarray(positions, np.int64).view()
+        self._positions.flags.writeable = False
 
     def _at(self, i: int) -> int:
         return int(self._positions[i])

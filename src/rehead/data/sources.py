@@ -26,6 +26,7 @@ from rehead.data.manifests import TABLE_NAMES, read_manifest, read_manifest_of
 from rehead.data.memory import is_hugging_face, read_dataset, read_hugging_face
 from rehead.data.rows import SIDE_BY_NAME, Named, Request, Row, Skip, Source, Stamp, short_name
 from rehead.data.shards import begins_like_one, is_shard, read_shards
+from rehead.data.spill import spill_into
 from rehead.data.tables import read_lists, read_table
 from rehead.data.targets import SEPARATOR
 from rehead.data.walk import walk
@@ -56,11 +57,12 @@ def open_source(
         as Hugging Face's `DatasetDict`.
     layout: "auto", or a key of `LAYOUTS`. valid, test: sources whose photos all are of that side, in place of those
         that `source` itself has there; what else has no side is then of the training side. cache: where archives are
-        unpacked. classes: labels to expect, if known.
+        unpacked, and long columns lie. classes: labels to expect, if known.
     task: what labels are, see `targets.py`; "auto" where they tell it. max_bad: the share of shards that may be broken.
     readers: machines that go through shards in a bucket, in place of this one.
     Raises SourceError, UnsafeArchive, MissingExtra.
     """
+    spill_into(cache)
     if any(isinstance(other, str) and not other.strip() for other in (source, valid, test)):
         raise SourceError(
             what="A name of photos is empty.",

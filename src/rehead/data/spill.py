@@ -43,7 +43,11 @@ class Numbers:
         """spills: whether many are put into a file; a file for each of very many would be more than a process may open."""
         self.kind = kind
         self._tail = array(kind)
-        self._parts: tuple[int, Any, array[int]] = 0, b"", self._tail  # how many are in the file, these, and the others
+        self._parts: tuple[int, Any, array[int]] = (
+            0,
+            None,
+            self._tail,
+        )  # how many are in the file, these, and the others
         self._most = max(1, BLOCK_BYTES // self._tail.itemsize) if spills else sys.maxsize  # in memory
         self._file: Any = None
         self._lock = threading.Lock()
@@ -64,23 +68,26 @@ class Numbers:
     def __getitem__(self, i: int) -> int:
         """The number at a place, 0 and up."""
         n, stored, tail = self._parts
-        return stored[i] if i < n else tail[i - n]  # type: ignore[no-any-return]
+        if i >= n:
+            return tail[i - n]
+        return (stored or self._mapped())[i]  # type: ignore[no-any-return]
 
     def two(self, i: int) -> tuple[int, int]:
         """The numbers at a place and behind it."""
         n, stored, tail = self._parts
-        if i + 1 < n:
-            return stored[i], stored[i + 1]
-        return self[i], tail[i + 1 - n]
+        if i + 1 >= n:
+            return self[i], tail[i + 1 - n]
+        stored = stored or self._mapped()
+        return stored[i], stored[i + 1]
 
     def data(self, begin: int, end: int) -> bytes:
         """Of bytes, those from one place to another."""
         n, stored, tail = self._parts
-        if end <= n:
-            return stored[begin:end]  # type: ignore[no-any-return]
         if begin >= n:
             return tail[begin - n : end - n].tobytes()
-        return bytes(stored[begin:n]) + tail[: end - n].tobytes()
+        if end <= n:
+            return (stored or self._mapped())[begin:end]  # type: ignore[no-any-return]
+        return bytes((stored or self._mapped())[begin:n]) + tail[: end - n].tobytes()
 
     def __len__(self) -> int:
         n, _, tail = self._parts
@@ -88,28 +95,42 @@ class Numbers:
 
     def all(self) -> NDArray[Any]:
         """All of them, (n,), to be read only."""
-        if self._parts[0] and len(self._parts[2]):
+        if self._parts[0] and len(self._parts[2]) and self._most != sys.maxsize:
             self._spill()
-        n, stored, tail = self._parts
-        parts = [np.frombuffer(stored, self.kind, n)] if n else []
-        if len(tail) or not n:
-            parts.append(np.array(tail, self.kind))
-        every = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        every.flags.writeable = False
-        return every
+        return self._from(0, len(self))
 
     def blocks(self, begin: int = 0, end: int | None = None) -> Iterator[NDArray[Any]]:
         """Those from one place to another, some at a time."""
-        every = self.all()[begin:end]
+        end = len(self) if end is None else min(end, len(self))
         step = max(1, BLOCK_BYTES // self._tail.itemsize)
-        for start in range(0, len(every), step):
-            yield every[start : start + step]
+        for start in range(begin, end, step):
+            yield self._from(start, min(start + step, end))
+
+    def _from(self, begin: int, end: int) -> NDArray[Any]:
+        n, stored, tail = self._parts
+        parts = [np.array(tail[max(0, begin - n) : end - n], self.kind)] if end > n or begin == end else []
+        if begin < n:
+            parts.insert(0, np.frombuffer(stored or self._mapped(), self.kind, n)[begin:end])
+        some = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        some.flags.writeable = False
+        return some
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _numbers, (self.kind, self.all().tobytes())
 
+    def _mapped(self) -> Any:
+        """Those in the file, mapped once they are read: some systems write all to the disk whenever a file is mapped."""
+        with self._lock:
+            n, stored, tail = self._parts
+            if stored is None:
+                stored = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+                if self.kind != "B":  # a map gives bytes, and faster than a view of it
+                    stored = memoryview(stored)[: n * tail.itemsize].cast(self.kind)
+                self._parts = n, stored, tail
+            return stored
+
     def _spill(self) -> None:
-        """Writes those in memory behind those in the file, which is then mapped anew; who reads sees one or the other."""
+        """Writes those in memory behind those in the file; who reads sees them in one or the other."""
         with self._lock:
             n, _, tail = self._parts
             if not len(tail):
@@ -122,14 +143,11 @@ class Numbers:
                 data = memoryview(tail).cast("B")
                 while data:
                     data = data[self._file.write(data) :]
-                stored: Any = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError):
                 self._most = sys.maxsize
                 return
-            if self.kind != "B":  # a map gives bytes, and faster than a view of it
-                stored = memoryview(stored)[: (n + len(tail)) * tail.itemsize].cast(self.kind)
             self._tail = array(self.kind)
-            self._parts = n + len(tail), stored, self._tail
+            self._parts = n + len(tail), None, self._tail
 
 
 def _numbers(kind: Kind, data: bytes) -> Numbers:
@@ -139,9 +157,9 @@ def _numbers(kind: Kind, data: bytes) -> Numbers:
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """An array that is yet to be filled; a large one is in a file."""
+    """An array that is yet to be filled; a large one is in a file, where room can be taken for it."""
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    if n_bytes >= LARGE_BYTES:
+    if n_bytes >= LARGE_BYTES and hasattr(os, "posix_fallocate"):
         try:
             return mapped(shape, dtype, _folder)
         except OSError:

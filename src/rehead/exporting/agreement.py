@@ -12,6 +12,7 @@ from rehead.errors import Defect
 from rehead.parallel import ordered_map
 from rehead.predict import Model
 
+AT_ONCE = 2  # photos, which shows that a graph takes several; they are few, and more take memory
 MAX_DIFFERENCE = 1e-4  # between a probability of the bundle and of the model that was tuned
 
 
@@ -25,14 +26,14 @@ def compare(
 ) -> float:
     """The largest difference in a probability between the bundle, loaded back, and `head` on the prefix's `features`.
 
-    pixels: (n, h, w, 3), which are run one by one: they are few, and several at once take memory. features: (n, width) of the
-    same photos. spread: the deviation of the numbers that were learned, of which a difference between numbers is a share.
+    pixels: (n, h, w, 3). features: (n, width) of the same photos. spread: the deviation of the numbers that were learned, of
+    which a difference between numbers is a share.
     Raises Defect when another class or label is named or a probability or number is off by `allowed` or more.
     """
     model = Model(bundle)
     if bundle.task == "regression":
         return _compare_numbers(model, pixels, head.logits(features), allowed, spread)
-    probabilities = in_batches(model.probabilities, pixels, 1, 1)
+    probabilities = in_batches(model.probabilities, pixels, AT_ONCE, 1)
     logits = head.logits(features)
     wanted = softmax(logits / np.float32(bundle.temperature)) if bundle.task == "classification" else sigmoid(logits)
     off = float(np.abs(probabilities - wanted).max())
@@ -57,7 +58,7 @@ def _compare_numbers(
     model: Model, pixels: NDArray[np.uint8], wanted: NDArray[np.float32], allowed: float, spread: float
 ) -> float:
     """The largest difference as a share of the spread; what float32 rounds of large numbers does not count."""
-    values = in_batches(model.logits, pixels, 1, 1)
+    values = in_batches(model.logits, pixels, AT_ONCE, 1)
     rounding = 4 * float(np.finfo(np.float32).eps) * float(np.abs(wanted).max())
     apart = float(np.abs(values - wanted).max())
     off = max(0.0, apart - rounding) / (spread or 1.0)

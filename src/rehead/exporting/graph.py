@@ -6,6 +6,7 @@ The prefix is traced by PyTorch, once; a head is put behind it without PyTorch. 
 
 from __future__ import annotations
 
+import gc
 import io
 import warnings
 from pathlib import Path
@@ -59,7 +60,8 @@ def export_prefix(prefix: torch.nn.Module, preprocess: Preprocess, path: Path) -
             dynamic_axes={"pixels": {0: "n"}, "features": {0: "n"}},
         )
     model = onnx.load_model_from_string(buffer.getvalue())
-    del buffer  # as large as the network
+    del buffer  # as large as the network, as is what the exporter leaves in circles
+    gc.collect()
     write_bytes(path, settled(model).SerializeToString())
 
 

@@ -59,9 +59,8 @@ def _values(model: Any, names: list[str]) -> dict[str, Any]:
     options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.disable_prepacking", "1")
     data = shown.SerializeToString()
-    del shown  # each is as large as the network
+    del shown  # as large as the network
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    del data
     size = [int(d.dim_value) for d in model.graph.input[0].type.tensor_type.shape.dim][1:]
     one, two = (session.run(names, {"pixels": np.zeros((n, *size), np.uint8)}) for n in (1, 2))
     return {name: a for name, a, b in zip(names, one, two, strict=True) if np.array_equal(a, b)}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rehead.tuning.state import State
 
 CHECKPOINT_EVERY_S = 60.0  # at most this much training is lost by SIGKILL
+DRAWN_EVERY_S = 60.0  # a picture takes as long as a short epoch; the first also 25 MB
 METRICS, CURVES, RANGE = "metrics.jsonl", "curves.svg", "lr_range"
 
 
@@ -40,7 +41,7 @@ class Record:
         self._clock = clock or Clock()
         self._history: list[dict[str, Any]] = []
         self._course: Course | None = None
-        self._saved = time.monotonic()
+        self._saved = self._drawn = time.monotonic()
 
     def range_test(self) -> RangeTest | None:
         """The range test that was made when the run began."""
@@ -60,7 +61,8 @@ class Record:
 
     def begin(self, course: Course, history: list[dict[str, Any]]) -> None:
         """The training begins, or goes on. history: the epochs that were done before."""
-        self._course, self._history, self._saved = course, list(history), time.monotonic()
+        self._course, self._history = course, list(history)
+        self._saved = self._drawn = time.monotonic()
         self._trackers.begin(vars(course), len(self._history) + 1)
 
     def report(self, facts: dict[str, Any]) -> None:
@@ -68,7 +70,8 @@ class Record:
         assert self._course is not None
         self._history.append(facts)
         self._run.write(METRICS, "".join(json.dumps(entry) + "\n" for entry in self._history))
-        self._run.write(CURVES, curves_svg(self._history, self._course, self._n_steps(self._course), self._unit))
+        if time.monotonic() - self._drawn > DRAWN_EVERY_S:
+            self._draw(self._course)
         values = {
             name: float(value) for name, value in facts.items() if name not in ("epoch", "watch_right", "watch_n")
         }
@@ -95,13 +98,16 @@ class Record:
         self._saved = time.monotonic()
 
     def end(self) -> None:
-        """The training is over."""
+        """The training is over, and what was trained is written."""
+        if self._course is not None and self._history:
+            self._draw(self._course)
         names = ("recipe.toml", METRICS, CURVES, f"{RANGE}.svg")
         self._trackers.end([self._run.path / name for name in names if (self._run.path / name).is_file()])
 
-    def _n_steps(self, course: Course) -> int:
-        """Of an epoch."""
-        return math.ceil(math.ceil(self._n_learn / course.batch_size) / course.accumulate)
+    def _draw(self, course: Course) -> None:
+        n_steps = math.ceil(math.ceil(self._n_learn / course.batch_size) / course.accumulate)
+        self._run.write(CURVES, curves_svg(self._history, course, n_steps, self._unit))
+        self._drawn = time.monotonic()
 
 
 def _cells(facts: dict[str, Any], n_epochs: int) -> dict[str, str]:
