@@ -25,6 +25,7 @@ from rehead.features.decoders import Decode, File, beside, bytes_or_file
 from rehead.features.extract import check_bad
 from rehead.features.store import Store
 from rehead.features.views import PLAIN, augmented_each, view_names
+from rehead.heap import hand_back
 from rehead.job import Job
 from rehead.nets.card import Card, with_fit
 from rehead.parallel import n_cores, ordered_map
@@ -73,7 +74,7 @@ def at_the_cut(job: Job, recipe: Recipe, plan: Plan) -> Extracted:
     )
     if recipe.fit != "default":
         prefix = replace(prefix, card=with_fit(prefix.card, recipe.fit))
-    views: list[NDArray[np.float16]] = []
+    wanted: dict[str, Positions] = {}
     train, held_out, bad, n_stored = Positions(), Positions(), dict[int, Skip](), 0
     for view in view_names(recipe.augment, recipe.views):
         with open_store(job.cache, prefix, recipe, view) as store:
@@ -81,13 +82,18 @@ def at_the_cut(job: Job, recipe: Recipe, plan: Plan) -> Extracted:
                 n_stored = int(store.has(catalog.digests(order)).sum())
                 bad = extract_missing(job, order, prefix, recipe, store).bad
                 train, held_out = photos_there(catalog, order, store)
-                views.append(_read(store, catalog, Positions(np.concatenate([train, held_out]))))
+                wanted[view] = Positions(np.concatenate([train, held_out]))
                 continue
             extract_missing(job, train, prefix, recipe, store, view)
             if len(in_store(catalog, train, store)) == len(train):
-                views.append(_read(store, catalog, train))
+                wanted[view] = train
             else:
                 job.progress.note(f"The view {view} is not whole and is left out.")
+    hand_back()
+    views = []
+    for view, positions in wanted.items():  # read when no more is extracted: both would be in memory at once
+        with open_store(job.cache, prefix, recipe, view) as store:
+            views.append(_read(store, catalog, positions))
     return Extracted(train, held_out, views, prefix.card, bad, n_stored)
 
 

@@ -15,6 +15,7 @@ from rehead.auditing.hashes import WORDS, near_pairs, taken, words
 from rehead.auditing.kept import hashes_of_photos
 from rehead.data.spill import empty
 from rehead.errors import counted
+from rehead.heap import hand_back
 from rehead.job import Job
 
 
@@ -34,4 +35,6 @@ def tied(job: Job, positions: Sequence[int]) -> Job:
     moved, n = tied_sides(catalog, near_pairs(keys, hashes, told=job.progress.advance))
     if n:
         job.progress.note(f"{counted(n, 'held-out photo')} went to the training side, where near copies are.")
+    del hashes
+    hand_back()
     return replace(job, catalog=moved)
