@@ -21,9 +21,11 @@ from conftest import make_photos
 from safetensors.torch import load_file, save_file
 
 import rehead
+from rehead import activations
 from rehead import bundle as bundles
 from rehead.errors import RecipeError, RunError, UnknownLayer
 from rehead.progress import Silent
+from rehead.tuning import feed
 from rehead.tuning.layers import Stage
 from rehead.tuning.plan import described, needed_bytes, planned
 from rehead.tuning.recipe import Recipe
@@ -67,6 +69,21 @@ def test_its_bundle_predicts_without_torch_and_names_the_layers(tuned: rehead.Tu
     code += f"print(rehead.load({str(tuned.bundle)!r}).predict({str(photo)!r}).label)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "red", done.stderr
+
+
+def test_activations_in_a_file_give_the_same_model(
+    tuned: rehead.Tuned, folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, let = [], []
+    monkeypatch.setattr(activations, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(activations, "let_go", kept.append)
+    monkeypatch.setattr(feed, "let_go", let.append)
+    again = rehead.tune(folder, cache=cache, out=tmp_path / "run", **LAST, report=False)
+    assert (again.bundle / "head.safetensors").read_bytes() == (tuned.bundle / "head.safetensors").read_bytes()
+    assert graph(again) == graph(tuned)
+    assert len(kept) == 2
+    assert all(isinstance(view, np.memmap) for view in kept)
+    assert {id(view) for view in kept} == {id(view) for view in let}
 
 
 @pytest.mark.slow

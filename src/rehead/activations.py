@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from rehead.data.catalog import Catalog
 from rehead.data.columns import Positions
 from rehead.data.rows import Skip
+from rehead.data.spill import let_go
 from rehead.data.split import fold_numbers
-from rehead.errors import PhotoError
+from rehead.errors import DiskFull, PhotoError
 from rehead.exporting.prefixes import ready_prefix
 from rehead.extraction import extract_missing, in_store, job_order, left_out, open_store, photos_there
 from rehead.features.decoders import Decode, File, beside, bytes_or_file
@@ -37,6 +38,7 @@ from rehead.tuning.scale import Scale
 if TYPE_CHECKING:
     from rehead.tuning.feed import Feed
 
+IN_MEMORY_BYTES = 32 << 20  # of a view; a larger one is read from a file as it is learned from
 SMALL = Preprocess(height=64, width=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # enough to know that it decodes
 
 
@@ -197,4 +199,10 @@ def _unreadable(job: Job, order: Sequence[int], recipe: Recipe) -> dict[int, Ski
 
 
 def _read(store: Store, catalog: Catalog, positions: Sequence[int]) -> NDArray[np.float16]:
-    return store.read(catalog.digests(positions), dtype=np.float16)
+    digests = catalog.digests(positions)
+    try:
+        rows = store.read(digests, dtype=np.float16, memory_limit_bytes=IN_MEMORY_BYTES)
+    except DiskFull:
+        return store.read(digests, dtype=np.float16)
+    let_go(rows)
+    return rows

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import rehead
 from rehead.data import spill
-from rehead.data.spill import Kind, Numbers, empty
+from rehead.data.spill import Kind, Numbers, empty, let_go
 
 several = st.lists(st.lists(st.integers(0, 255), max_size=30), max_size=8)
 
@@ -151,6 +151,20 @@ def test_a_large_array_is_in_a_file_and_can_be_filled() -> None:
     assert isinstance(large, np.memmap)
     large[:] = np.arange(1200).reshape(300, 4)
     assert large[299].tolist() == [1196, 1197, 1198, 1199]
+
+
+def test_an_array_that_was_let_go_is_as_it_was() -> None:
+    def in_memory() -> int:
+        return int(Path("/proc/self/status").read_text().split("RssFile:")[1].split()[0])
+
+    large = empty((8 << 20,), np.uint8)
+    large[:] = 7
+    if Path("/proc/self/status").is_file():
+        before = in_memory()
+        let_go(large)
+        assert before - in_memory() > 6 << 10  # kB
+    let_go(np.zeros(3))
+    assert (large == 7).all()
 
 
 def test_many_numbers_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:

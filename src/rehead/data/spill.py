@@ -176,5 +176,12 @@ def mapped(shape: tuple[int, ...], dtype: Any, folder: Path | None) -> NDArray[A
         return np.memmap(file, dtype, "w+", shape=shape)
 
 
+def let_go(array: NDArray[Any]) -> None:
+    """No page of an array that `mapped` made need stay in the memory of this process; the system keeps what it has room for."""
+    pages = getattr(array, "_mmap", None)
+    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
+
+
 def _file_in(folder: Path | None) -> Any:
     return tempfile.TemporaryFile(dir=folder, prefix=".map-", suffix=".part", buffering=0)

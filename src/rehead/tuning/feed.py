@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rehead.data.spill import let_go
 from rehead.data.split import seed_for
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.tuning.jpeg import Jpeg, on_device
@@ -38,7 +39,8 @@ class Feed(Protocol):
 
 
 class StoredFeed:
-    """Activations from the store. views: (n, *shape) float16 each, the photos as they are first, then other views.
+    """Activations from the store. views: (n, *shape) float16 each, the photos as they are first, then other views; in files,
+    where they are many, of which no more than a batch is in the memory of this process.
 
     Each photo goes through its views in turn, from a random one on: as many epochs as views see none twice.
     """
@@ -52,11 +54,18 @@ class StoredFeed:
         for start in range(first * size, len(order), size):
             chosen = order[start : start + size]
             rows = np.stack([self._views[view[i]][i] for i in chosen])
+            self._let_go()
             yield _floats(rows), torch.from_numpy(self.labels[chosen])
 
     def plain(self, positions: NDArray[np.int64], size: int) -> Iterator[torch.Tensor]:
         for start in range(0, len(positions), size):
-            yield _floats(np.stack([self._views[0][i] for i in positions[start : start + size]]))
+            rows = np.stack([self._views[0][i] for i in positions[start : start + size]])
+            self._let_go()
+            yield _floats(rows)
+
+    def _let_go(self) -> None:
+        for view in self._views:
+            let_go(view)
 
 
 class PhotoFeed:
