@@ -22,7 +22,7 @@ from bucket import Store
 from conftest import make_photos
 from safetensors.numpy import load_file
 
-from rehead.cluster.connection import LEARNING, SAME, compare, versions
+from rehead.cluster.nodes import LEARNING, SAME, compare, versions
 from rehead.errors import ClusterError
 from rehead.features.cache import list_stores
 from rehead.features.store import Store as Features

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.cluster.connection import LEARNING, Cluster, check_same, in_words, versions
+from rehead.cluster.connection import in_words
+from rehead.cluster.nodes import LEARNING, Cluster, check_same, versions
 from rehead.cluster.parts import MOST_DEATHS, Shipped, table
 from rehead.cluster.pool import Pool
 from rehead.data.catalog import Catalog

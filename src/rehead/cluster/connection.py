@@ -1,4 +1,4 @@
-"""A Ray cluster, connected to: one that is begun here, one that runs, or one far away. Its nodes are looked at first.
+"""A Ray cluster, connected to: one that is begun here, one that runs, or one far away.
 
 Whoever has Ray running in this process already keeps it. Nothing is told to Ray's makers, and Ray's own lines are left out.
 """
@@ -11,61 +11,18 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from rehead.errors import ClusterError, MissingExtra, counted
+from rehead.cluster.nodes import BESIDE, LOCAL, SAME, Cluster, check_same, nodes_there
+from rehead.errors import ClusterError, MissingExtra
 from rehead.parallel import n_cores
 
-LOCAL, AUTO = "local", "auto"
+AUTO = "auto"
 ANSWER_S = 5.0  # for a first answer of an address, before Ray, which waits for minutes, is told of it
-ASK_S = 120.0  # for a node to say what it has: a worker is begun there, and imports
-SAME = ("rehead", "onnxruntime", "numpy", "pillow")  # what decides a feature's bits
-BESIDE = ("openvino", "pillow-heif")  # the same, where this machine has them
-LEARNING = ("torch", "timm")  # what decides what layers learn, besides
 PORTS = {"ray": 10001, "": 6379}
-
-
-@dataclass(frozen=True)
-class Node:
-    """A machine of a cluster. cores, gpus: that Ray may use there."""
-
-    id: str
-    address: str
-    cores: int
-    gpus: int = 0
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """What was connected to. address: as it was asked for. nodes: with a core at least, those there were at the beginning."""
-
-    address: str
-    nodes: tuple[Node, ...]
-
-    @property
-    def about(self) -> str:
-        """'2 nodes, 16 cores (ray://head:10001)'."""
-        cores = sum(node.cores for node in self.nodes)
-        return f"{counted(len(self.nodes), 'node')}, {counted(cores, 'core')} ({self.address})"
-
-
-@dataclass(frozen=True)
-class Room:
-    """How many processes a cluster has room for, and what each of them is given."""
-
-    n: int
-    cores: int
-    gpus: int
-
-    @property
-    def about(self) -> str:
-        """What one process is given: '1 GPU', '4 cores of one node'."""
-        return counted(self.gpus, "GPU") if self.gpus else f"{counted(self.cores, 'core')} of one node"
 
 
 @contextlib.contextmanager
@@ -85,7 +42,7 @@ def connected(address: str) -> Iterator[Cluster]:
         if is_ours:
             _begin(address)
         try:
-            nodes = tuple(_nodes())
+            nodes = tuple(nodes_there())
             if not nodes:
                 raise ClusterError(
                     what=f"The Ray cluster {address} has no node with a core to use.",
@@ -193,77 +150,6 @@ def _check_answers(address: str) -> None:
             why=f"{error.strerror or error}.",
             fix="Look whether the cluster runs, and whether this machine may reach it. A Ray client's port is 10001.",
         ) from error
-
-
-def _nodes() -> Iterator[Node]:
-    import ray
-
-    for node in ray.nodes():
-        cores = int(node["Resources"].get("CPU", 0)) if node["Alive"] else 0
-        if cores:
-            yield Node(node["NodeID"], node["NodeManagerAddress"], cores, int(node["Resources"].get("GPU", 0)))
-
-
-def versions(names: Sequence[str]) -> dict[str, str]:
-    """Of these libraries on the machine that runs this, "" for what is not there. How one was built is left out of it."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name).partition("+")[0]
-        except metadata.PackageNotFoundError:
-            found[name] = ""
-    return found
-
-
-def _asked(nodes: tuple[Node, ...], names: Sequence[str]) -> dict[str, Mapping[str, str]]:
-    """The versions on each node, by its address."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    asked = {}
-    for node in nodes:
-        there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        asking = ray.remote(versions).options(num_cpus=0, scheduling_strategy=there, max_retries=1)
-        asked[asking.remote(names)] = node
-    answers: dict[str, Mapping[str, str]] = {}
-    for reference, node in asked.items():
-        try:
-            answers[node.address] = ray.get(reference, timeout=ASK_S)
-        except ray.exceptions.RayError as error:
-            if "No module named 'rehead'" in str(error):
-                answers[node.address] = {}
-                continue
-            raise ClusterError(
-                what=f"The node {node.address} of the Ray cluster does not work.",
-                why=str(error).strip().splitlines()[-1],
-                fix="Look at it with `ray status`; take it out of the cluster, or begin it anew.",
-            ) from error
-    return answers
-
-
-def check_same(cluster: Cluster, names: Sequence[str]) -> None:
-    """Raises ClusterError where a node has not these libraries as this machine has them."""
-    if cluster.address != LOCAL:
-        compare(cluster.address, _asked(cluster.nodes, names), versions(names))
-
-
-def compare(address: str, answers: Mapping[str, Mapping[str, str]], ours: Mapping[str, str]) -> None:
-    """Raises ClusterError where a node has not the versions that this machine has: what it computes would be something else."""
-    names = [name for name in ours if ours[name]]
-    for node, theirs in answers.items():
-        lacking = [name for name in names if not theirs.get(name)]
-        if lacking:
-            raise ClusterError(
-                what=f"The node {node} of the Ray cluster {address} has no {', '.join(lacking)}.",
-                fix=f"Install on every node what is here: pip install {' '.join(lacking)}",
-            )
-        if other := [name for name in names if theirs[name] != ours[name]]:
-            name = other[0]
-            raise ClusterError(
-                what=f"The node {node} has {name} {theirs[name]}, and this machine {ours[name]}.",
-                why="What is computed would depend on where it is.",
-                fix=f"Install one version everywhere: pip install {name}=={ours[name]}",
-            )
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from rehead.cluster.connection import Cluster, Room, in_words
+from rehead.cluster.connection import in_words
+from rehead.cluster.nodes import Cluster, Room
 from rehead.cluster.parts import Desk, Shipped, Worker, read_table
 from rehead.data.catalog import Catalog
 from rehead.features.engines import Prefix

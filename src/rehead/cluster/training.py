@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rehead.cluster.connection import Cluster, Room
+from rehead.cluster.nodes import Cluster, Room
 from rehead.errors import ClusterError, ReheadError
 
 if TYPE_CHECKING:
