@@ -285,6 +285,16 @@ def test_a_store_that_is_not_reached_is_said(rehead: Program, store: Store) -> N
 
 
 @pytest.mark.parametrize("place", [pytest.param("folder", marks=pytest.mark.slow), "bucket"])
+def test_a_single_photo_is_neither_photos_nor_a_folder_of_features(
+    rehead: Program, folder: Path, store: Store, tmp_path: Path
+) -> None:
+    photo = "s3://photos/zoo/big ones/red/0.png"
+    as_source = rehead("tune", photo, **store.variables)
+    assert (as_source.returncode, f"{photo} is a single file" in as_source.stderr) == (2, True)
+    as_features = rehead("tune", str(folder), "--features", photo, **store.variables)
+    assert (as_features.returncode, f"{photo} is a file, not a folder" in as_features.stderr) == (2, True)
+
+
 def test_features_that_are_shared_are_computed_once(
     rehead: Program, folder: Path, store: Store, tmp_path: Path, place: str
 ) -> None:

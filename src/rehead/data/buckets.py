@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlunsplit
 
 from rehead.data.addresses import photo_at, split
 from rehead.data.folders import EXAMPLES, READERS, recognised
-from rehead.data.listing import listed, stamp_at
+from rehead.data.listing import is_file_at, listed
 from rehead.data.manifests import are_parts, read_parts_of
 from rehead.data.rows import Named, Request, Source, short_name
 from rehead.data.shards import are_shards, read_shards
@@ -28,18 +28,23 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
         )
     parts = split(address)
     prefix = unquote(parts.path).rstrip("/")
-    stamps = listed(address, request)
+    try:
+        stamps = listed(address, request)
+    except SourceError as error:  # some stores list nothing below a file, and some say that there is nothing
+        if not (isinstance(error.__cause__, FileNotFoundError) and is_file_at(address)):
+            raise
+        stamps = None
+    if stamps is None or (not stamps and is_file_at(address)):
+        raise SourceError(
+            what=f"{address} is a single file, and neither a table nor an archive of photos.",
+            fix="Name the folder that has one folder of photos for each class.",
+        )
     paths = stamps.paths
     if layout == "webdataset" or (layout == "auto" and are_shards(paths)):
         return read_shards(address, request, stamps)
     if layout == "manifest" or (layout == "auto" and are_parts(paths)):
         return read_parts_of(address, paths, request)
     name, reading = (layout, READERS[layout](paths)) if layout != "auto" else recognised(paths, request.classes)
-    if not paths and _is_file(address):
-        raise SourceError(
-            what=f"{address} is a single file, and no table or archive of photos.",
-            fix="Name the folder that has one folder of photos for each class.",
-        )
     if not reading.rows:
         raise SourceError(
             what=f"{address} has no layout of labelled photos that is known here.",
@@ -59,11 +64,3 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
         uri=uri,
         stamp=lambda row: stamps[row.path],
     )
-
-
-def _is_file(address: str) -> bool:
-    try:
-        stamp_at(address)
-    except SourceError:
-        return False
-    return True

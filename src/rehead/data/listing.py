@@ -16,6 +16,7 @@ from rehead.data.columns import Texts
 from rehead.data.rows import Request, Stamp
 from rehead.data.spill import Numbers
 from rehead.data.walk import is_leftover
+from rehead.errors import SourceError
 from rehead.parallel import ordered_map
 
 LISTS, LEVELS = 16, 2  # lists at once; levels of folders that are told apart
@@ -158,6 +159,15 @@ def _stamp(found: Any) -> Stamp | None:
     if found.size is None or found.mtime_ns is None:
         return None
     return int(found.size), int(found.mtime_ns), int(found.mtime_ns)
+
+
+def is_file_at(address: str) -> bool:
+    """Whether there is a file at an address."""
+    try:
+        stamp_at(address)
+    except SourceError:
+        return False
+    return True
 
 
 def stamp_at(address: str) -> Stamp | None:

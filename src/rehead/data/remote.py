@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlunsplit
 
 from rehead.data.addresses import is_address, local_path, mended, refused, split, store_at
+from rehead.data.listing import is_file_at
 from rehead.data.walk import is_leftover
 from rehead.durable import write_bytes
 from rehead.errors import MissingExtra, SourceError
@@ -39,7 +40,10 @@ def open_folder(address: str) -> Folder:
     if here is not None and here.is_file():
         raise SourceError(what=f"{here} is a file, not a folder.", fix="Name a folder.")
     folder: Folder = Here(here) if here is not None else There(address)
-    folder.names("")  # which says what is wrong with it
+    if (
+        not folder.names("") and here is None and is_file_at(address)
+    ):  # names are asked for: it says what is wrong with it
+        raise SourceError(what=f"{address} is a file, not a folder.", fix="Name a folder.")
     return folder
 
 
