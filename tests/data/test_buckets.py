@@ -284,7 +284,6 @@ def test_a_store_that_is_not_reached_is_said(rehead: Program, store: Store) -> N
     assert "cannot be reached" in done.stderr
 
 
-@pytest.mark.parametrize("place", [pytest.param("folder", marks=pytest.mark.slow), "bucket"])
 def test_a_single_photo_is_neither_photos_nor_a_folder_of_features(
     rehead: Program, folder: Path, store: Store, tmp_path: Path
 ) -> None:
@@ -295,6 +294,7 @@ def test_a_single_photo_is_neither_photos_nor_a_folder_of_features(
     assert (as_features.returncode, f"{photo} is a file, not a folder" in as_features.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("place", [pytest.param("folder", marks=pytest.mark.slow), "bucket"])
 def test_features_that_are_shared_are_computed_once(
     rehead: Program, folder: Path, store: Store, tmp_path: Path, place: str
 ) -> None:
