@@ -197,7 +197,7 @@ def what_is_taken(facts: dict[str, Any], prices: dict[str, Any]) -> str:
         ("the first byte of a photo", ms(costs.wait_s), list_of),
         ("requests that the bucket takes", f"{1 / costs.requests_s:,.0f} a second", f"{list_of}; for each class folder"),
         ("bytes of a photo", f"{costs.photo_bytes:,.0f}", f"{ours}: the cats and dogs"),
-        ("the driver's lists", f"{ms(costs.lists_s)}, {lists_bytes:,.0f} bytes", f"{ours}: between 300,000 and a million photos"),
+        ("the driver's lists", f"{ms(costs.lists_s)}, {lists_bytes:,.0f} bytes", f"{ours}: 300,000 and a million photos"),
         ("its digest", f"{ms(costs.identify_s)} of a core", f"{ours}: files, by Ray on two cores"),
         ("handing it to Ray", handed, f"{ours}: jobs of 20,000 and 160,000 photos"),
         ("decoding", f"{ms(costs.decode_s)} of a core", "`limits.py`, and what `cluster.py` keeps of it"),
