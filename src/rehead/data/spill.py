@@ -43,11 +43,8 @@ class Numbers:
         """spills: whether many are put into a file; a file for each of very many would be more than a process may open."""
         self.kind = kind
         self._tail = array(kind)
-        self._parts: tuple[int, Any, array[int]] = (
-            0,
-            None,
-            self._tail,
-        )  # how many are in the file, these, and the others
+        # How many are in the file; these, where they were mapped since the last were added; the others.
+        self._parts: tuple[int, Any, array[int]] = 0, None, self._tail
         self._most = max(1, BLOCK_BYTES // self._tail.itemsize) if spills else sys.maxsize  # in memory
         self._file: Any = None
         self._lock = threading.Lock()
@@ -70,7 +67,8 @@ class Numbers:
         n, stored, tail = self._parts
         if i >= n:
             return tail[i - n]
-        return (stored or self._mapped())[i]  # type: ignore[no-any-return]
+        number: int = (stored or self._mapped())[i]
+        return number
 
     def two(self, i: int) -> tuple[int, int]:
         """The numbers at a place and behind it."""
@@ -86,7 +84,8 @@ class Numbers:
         if begin >= n:
             return tail[begin - n : end - n].tobytes()
         if end <= n:
-            return (stored or self._mapped())[begin:end]  # type: ignore[no-any-return]
+            found: bytes = (stored or self._mapped())[begin:end]
+            return found
         return bytes((stored or self._mapped())[begin:n]) + tail[: end - n].tobytes()
 
     def __len__(self) -> int:
