@@ -6,12 +6,11 @@ verified. How a batch is decoded and run is left to `features/extract.py`.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,13 @@ from rehead.errors import PhotoError, RunError, SourceError, TooManyBad, counted
 from rehead.exporting.prefixes import int8_prefix, ready_prefix
 from rehead.features.decoders import beside
 from rehead.features.engines import Prefix, open_engine, precision_of, resolve
-from rehead.features.extract import Compute, Extracted, by_engine, extract, skip_of, too_many_bad
+from rehead.features.extract import Compute, Extracted, by_engine, extract
+from rehead.features.samples import N_COMPARED, N_COMPARED_INT8, sample_pixels
 from rehead.features.store import Store
 from rehead.features.views import PLAIN, stored_views
 from rehead.job import Job
-from rehead.nets.card import Card, with_fit
-from rehead.parallel import ordered_map
-from rehead.pixels import FITS, prepare
+from rehead.nets.card import with_fit
+from rehead.pixels import FITS
 from rehead.sharing import Sharing
 from rehead.tuning.anytime import Anytime
 from rehead.tuning.recipe import Recipe
@@ -44,8 +43,6 @@ from rehead.verdict.judging import first_number
 
 FLOOR = 2  # photos of each class and side that come first, so that a small part of the photos misses none
 NOTHING_LEFT = "neither the file nor the features are there any more"
-N_COMPARED = 8  # photos on which an engine is compared with the reference
-N_COMPARED_INT8 = 32  # and 8 bits with float32: rounding differs from photo to photo
 N_FIT_SAMPLE = 400  # photos on which --fit auto is decided
 
 
@@ -219,28 +216,6 @@ def _pooled(features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Features as one row a photo, for a number that is only shown: maps and tokens are averaged."""
     axes = {4: (2, 3), 3: (1,)}.get(features.ndim, ())
     return np.asarray(features.mean(axis=axes, dtype=np.float32) if axes else features, np.float32)
-
-
-def sample_pixels(catalog: Catalog, positions: Iterable[int], card: Card, n: int = N_COMPARED) -> NDArray[np.uint8]:
-    """Pixels (n, h, w, 3) of the first `n` of these photos that can be read."""
-
-    bad: dict[int, Skip] = {}
-
-    def read(i: int) -> NDArray[np.uint8] | None:
-        try:
-            return prepare(catalog.read(catalog.photos[i]), card.preprocess)
-        except (PhotoError, OSError) as error:
-            bad[i] = skip_of(catalog.photos[i], error)
-            return None
-
-    order = iter(positions)
-    first = [*itertools.islice(order, 1)]
-    at_once = n if any(catalog.uri(catalog.photos[i]) is not None for i in first) else 1
-    with contextlib.closing(ordered_map(read, itertools.chain(first, order), workers=at_once, ahead=at_once)) as found:
-        pixels = list(itertools.islice((one for one in found if one is not None), n))
-    if not pixels:
-        raise too_many_bad([*bad.values()], len(bad), 0)
-    return np.stack(pixels)
 
 
 def in_store(catalog: Catalog, positions: Sequence[int], store: Store) -> Positions:

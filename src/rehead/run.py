@@ -23,9 +23,9 @@ from rehead.data.columns import Chosen
 from rehead.errors import MissingExtra, ReheadError, counted, missing_extras
 from rehead.exporting.agreement import compare
 from rehead.exporting.graph import with_head
-from rehead.extraction import sample_pixels
 from rehead.features.cache import cache_folder, check_writable
 from rehead.features.extract import BAD_LIST, bad_table, listed
+from rehead.features.samples import sample_pixels
 from rehead.features.shared import Shared
 from rehead.frozen import tune_head
 from rehead.heap import hand_back

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog
 from rehead.errors import BackboneError, EngineError, RunError, counted
-from rehead.extraction import chosen_prefix, extract_missing, folds_of, in_store, open_store, sample_pixels
+from rehead.extraction import chosen_prefix, extract_missing, folds_of, in_store, open_store
 from rehead.features.engines import Prefix, open_engine, resolve
 from rehead.features.rate import photos_per_second
 from rehead.features.room import on_disk
+from rehead.features.samples import sample_pixels
 from rehead.job import Job
 from rehead.nets.card import Card
 from rehead.pixels import prepare
