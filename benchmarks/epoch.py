@@ -77,7 +77,9 @@ def our_epoch(name: str, paths: list[Path], train: str) -> float:
     if train == "all":
         body: Any = Pooled(backbone.network)
         means = (backbone.preprocess.mean, backbone.preprocess.std)
-        feed = PhotoFeed(lambda i, _: prepare(paths[i].read_bytes(), backbone.preprocess), labels, *means, 0)
+        feed = PhotoFeed(
+            lambda asked: [prepare(paths[i].read_bytes(), backbone.preprocess) for i, _ in asked], labels, *means, 0
+        )
     else:
         cut = stages[[stage.name for stage in stages].index(learning[0]) - 1]
         maps = np.random.default_rng(0).normal(size=(len(paths), *cut.shape)).astype(np.float16)

@@ -19,18 +19,20 @@ from rehead.data.columns import Positions
 from rehead.data.rows import Skip
 from rehead.data.spill import let_go
 from rehead.data.split import fold_numbers
-from rehead.errors import DiskFull, PhotoError
+from rehead.errors import DiskFull
 from rehead.exporting.prefixes import ready_prefix
 from rehead.extraction import extract_missing, in_store, job_order, left_out, open_store, photos_there
-from rehead.features.decoders import Decode, File, beside, bytes_or_file
-from rehead.features.extract import check_bad
+from rehead.features.decoders import Decode, File, Found, beside, bytes_or_file
+from rehead.features.engines import resolve
+from rehead.features.extract import check_bad, decoded
+from rehead.features.jpegs import Jpeg, augmented_files
 from rehead.features.store import Store
-from rehead.features.views import PLAIN, augmented_each, view_names
+from rehead.features.views import PLAIN, augmented_each, stored_views, view_names
 from rehead.heap import hand_back
 from rehead.job import Job
 from rehead.nets.card import Card, with_fit
-from rehead.parallel import n_cores, ordered_map
-from rehead.pixels import Preprocess, prepare
+from rehead.parallel import batched, n_cores, ordered_map
+from rehead.pixels import Preprocess
 from rehead.tuning.plan import Plan
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.scale import Scale
@@ -38,6 +40,7 @@ from rehead.tuning.scale import Scale
 if TYPE_CHECKING:
     from rehead.tuning.feed import Feed
 
+AT_ONCE = 16  # photos that processes are asked for at once: handing them over costs little beside decoding them
 IN_MEMORY_BYTES = 32 << 20  # of a view; a larger one is read from a file as it is learned from
 SMALL = Preprocess(height=64, width=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # enough to know that it decodes
 
@@ -115,51 +118,39 @@ def feed_of(
     """
     import torch
 
+    from rehead.features.on_device import decodes
     from rehead.tuning.feed import PhotoFeed, StoredFeed
-    from rehead.tuning.jpeg import Jpeg, decodes, jpeg_of
 
     photos = [*extracted.train, *extracted.held_out]
     labels = scale.standardised(catalog.labels(photos)) if scale else catalog.labels(photos)
     if extracted.views:
         return StoredFeed(extracted.views, labels, recipe.seed)
+    learner = (
+        torch.device(device) if torch.device(device).type == "cuda" else None
+    )  # what crosses to others is copied at once anyway
+    see = augmented_files if learner is not None and decodes(learner) else augmented_each
+    alone: Decode[Any] = functools.partial(see, recipe.augment)
+    decode = beside(device, len(photos), alone)
 
-    def job(by: Any, place: int, drawn: tuple[int, int] | None) -> tuple[bytes | File, Preprocess, int | None]:
-        data = bytes_or_file(by, catalog, catalog.photos[photos[place]])
+    def job(place: int, drawn: tuple[int, int] | None) -> tuple[bytes | File, Preprocess, int | None]:
+        data = bytes_or_file(decode, catalog, catalog.photos[photos[place]])
         if drawn is None:
             return data, card.preprocess, None
         epoch, seed = drawn
         return data, sizes[min(epoch, len(sizes) - 1)], seed
 
-    def pixels(place: int, drawn: tuple[int, int] | None) -> NDArray[np.uint8]:
-        return _good(alone([job(alone, place, drawn)]))[0]
-
-    def jpeg(place: int, drawn: tuple[int, int]) -> Jpeg | None:
-        epoch, seed = drawn
-        data = catalog.read(catalog.photos[photos[place]])
-        return jpeg_of(recipe.augment, data, sizes[min(epoch, len(sizes) - 1)], seed)
-
-    learner = (
-        torch.device(device) if torch.device(device).type == "cuda" else None
-    )  # what crosses to others is copied at once anyway
-    alone: Decode[Any] = functools.partial(augmented_each, recipe.augment)
-    decode = beside(device, len(photos), alone)
-    if decode is not alone:
-        return PhotoFeed(
-            pixels, labels, card.preprocess.mean, card.preprocess.std, recipe.seed,
-            many=lambda requests: _good(decode([job(decode, *request) for request in requests])), learner=learner,
-        )  # fmt: skip
-    decoder = learner if learner is not None and decodes(learner) else None
     return PhotoFeed(
-        pixels, labels, card.preprocess.mean, card.preprocess.std, recipe.seed, decoder, jpeg, learner=learner
-    )
+        lambda requests: _good(decode([job(*request) for request in requests])),
+        labels, card.preprocess.mean, card.preprocess.std, recipe.seed, 1 if decode is alone else AT_ONCE, learner,
+    )  # fmt: skip
 
 
-def _good(found: Sequence[NDArray[np.uint8] | PhotoError | OSError]) -> list[NDArray[np.uint8]]:
+def _good(found: Sequence[Found]) -> list[NDArray[np.uint8] | Jpeg]:
     """The same. Raises PhotoError or OSError for a photo that cannot be read any more."""
     for one in found:
         if isinstance(one, Exception):
             raise one
-    return [one for one in found if isinstance(one, np.ndarray)]
+    return [one for one in found if isinstance(one, np.ndarray | Jpeg)]
 
 
 def slices(catalog: Catalog, train: Sequence[int], recipe: Recipe) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -175,25 +166,18 @@ def slices(catalog: Catalog, train: Sequence[int], recipe: Recipe) -> tuple[NDAr
 
 def _unreadable(job: Job, order: Sequence[int], recipe: Recipe) -> dict[int, Skip]:
     """Photos that cannot be decoded. Raises SourceError when they are too many."""
-    catalog = job.catalog
-
-    def work(i: int) -> Skip | None:
-        try:
-            prepare(catalog.read(catalog.photos[i]), SMALL)
-        except PhotoError as error:
-            return Skip(catalog.photos[i].path, error.what)
-        except OSError as error:
-            return Skip(catalog.photos[i].path, f"cannot be read: {error.strerror or error}")
-        return None
-
-    gone = left_out(job, order, order)
+    catalog, gone = job.catalog, left_out(job, order, order)
     order = [i for i in order if i not in gone]
+    alone: Decode[tuple[bytes | File, bytes]] = functools.partial(stored_views, PLAIN, SMALL)
+    decode = beside(resolve("torch", recipe.device)[1], len(order), alone)
+    n, workers = (1, n_cores()) if decode is alone else (4 * AT_ONCE, 2 * n_cores())
     job.progress.phase("Checking", len(order))
     bad: dict[int, Skip] = {}
-    for i, skip in zip(order, ordered_map(work, order, workers=n_cores(), ahead=64), strict=True):
-        job.progress.advance()
-        if skip:
-            bad[i] = skip
+    for part in ordered_map(
+        lambda some: decoded(catalog, dict.fromkeys(some), decode), batched(order, n), workers=workers, ahead=64
+    ):
+        job.progress.advance(len(part[0]) + len(part[2]))
+        bad.update(part[2])
     check_bad(list(bad.values()), len(order), recipe.max_bad, before=catalog.bad, n_all=catalog.n_all)
     return bad | gone
 

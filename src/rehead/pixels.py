@@ -48,6 +48,9 @@ NOT_PICTURES = {
     "HDF5",
     "BUFR",
 }  # run another program, or only name the format
+REDUCING_GAP = (
+    3.0  # Pillow's: a picture is shrunk by whole numbers first, to no less than so many times the wanted size
+)
 DRAFT_FACTOR = (
     2  # a scaled JPEG decode keeps at least twice the wanted size, so the final resize still decides the pixels
 )
@@ -136,11 +139,11 @@ def fit_image(
     size = (preprocess.width, preprocess.height)
     resample = _RESAMPLING[preprocess.interpolation]
     if box is not None:
-        return np.asarray(rgb.resize(size, resample, box=box(rgb.size), reducing_gap=3.0))
+        return np.asarray(rgb.resize(size, resample, box=box(rgb.size), reducing_gap=REDUCING_GAP))
     if preprocess.fit == "pad":
         return _padded(rgb, size, resample, preprocess.mean)
     middle = crop_box(rgb.size, preprocess) if preprocess.fit == "crop" else None
-    return np.asarray(rgb.resize(size, resample, box=middle, reducing_gap=3.0))
+    return np.asarray(rgb.resize(size, resample, box=middle, reducing_gap=REDUCING_GAP))
 
 
 def fit_array(array: NDArray[Any], preprocess: Preprocess) -> NDArray[np.uint8]:
@@ -218,7 +221,7 @@ def _padded(
     canvas = np.empty((size[1], size[0], 3), np.uint8)
     canvas[:] = [round(255 * m) for m in mean]
     top, left = (size[1] - h) // 2, (size[0] - w) // 2
-    canvas[top : top + h, left : left + w] = np.asarray(rgb.resize((w, h), resample, reducing_gap=3.0))
+    canvas[top : top + h, left : left + w] = np.asarray(rgb.resize((w, h), resample, reducing_gap=REDUCING_GAP))
     return canvas
 
 
@@ -227,6 +230,12 @@ def _draft_size(preprocess: Preprocess) -> tuple[int, int]:
     part = preprocess.crop_pct if preprocess.fit == "crop" else 1.0
     side = math.ceil(max(preprocess.width, preprocess.height) / part) * DRAFT_FACTOR
     return (side, side)
+
+
+def is_reduced(size: tuple[int, int], preprocess: Preprocess) -> bool:
+    """Whether a JPEG of this (width, height) may be decoded at a fraction of it, or shrunk before it is resized."""
+    shown = max(size[0] / preprocess.width, size[1] / preprocess.height)
+    return min(size) >= 2 * _draft_size(preprocess)[0] or shown >= 2 * REDUCING_GAP
 
 
 def _check_size(image: Image.Image) -> None:

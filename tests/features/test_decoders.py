@@ -10,7 +10,9 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,8 @@ from rehead.data.catalog import Catalog
 from rehead.data.rows import Photo
 from rehead.errors import PhotoError
 from rehead.features import decoders
-from rehead.features.views import PLAIN, stored_views
+from rehead.features.jpegs import Jpeg, augmented_files
+from rehead.features.views import PLAIN, augmented_each, stored_views
 from rehead.pixels import Preprocess
 
 SQUARE = Preprocess(height=32, width=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -37,10 +40,11 @@ def photo(seed: int) -> bytes:
 @pytest.fixture
 def processes() -> Iterator[None]:
     """None are there from before, and none are left."""
-    decoders.executor.cache_clear()
+    decoders._pools.clear()
     yield
-    decoders.executor().shutdown(wait=True, kill_workers=True)
-    decoders.executor.cache_clear()
+    pool = decoders.executor()
+    decoders.forget(pool)
+    pool.shutdown(wait=True, kill_workers=True)
 
 
 def same(ours: Sequence[object], theirs: Sequence[object]) -> None:
@@ -130,7 +134,7 @@ def test_nothing_is_written_where_the_memory_is_gone_and_its_number_is_anothers(
         name = decoders._name(memory)
     with open(kept, "r+b") as other:
         assert name == (f"/proc/{os.getpid()}/fd/{other.fileno()}", name[1])  # the number is given again
-        assert decoders._into(name, DECODE, [(photo(0), b"")])[0] is None
+        same(decoders._into(name, DECODE, [(photo(0), b"")]), DECODE([(photo(0), b"")]))
     assert kept.read_bytes() == b"of someone else"
 
 
@@ -141,6 +145,39 @@ def of_two_sizes(jobs: Sequence[tuple[int]]) -> list[np.ndarray]:
 @pytest.mark.usefixtures("processes")
 def test_pictures_of_several_sizes_come_back_too() -> None:
     same(of_two_sizes([(1,), (2,)]), decoders.Processes(of_two_sizes)([(1,), (2,)]))
+
+
+@pytest.mark.usefixtures("processes")
+def test_files_come_back_beside_pixels_and_reasons(tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "0.jpg")
+    jpeg = (tmp_path / "0.jpg").read_bytes()
+    jobs = [
+        (decoders.File(str(tmp_path / "0.jpg"), blake3(jpeg).digest()), SQUARE, 3), (photo(1), SQUARE, 4),
+        (b"none", SQUARE, 5), (jpeg, SQUARE, 3), (jpeg, SQUARE, None),
+    ]  # fmt: skip
+    first, pixels, reason, last, plain = decoders.Processes(functools.partial(augmented_files, "crop"))(jobs)
+    for file in (first, last):
+        assert isinstance(file, Jpeg)
+        assert bytes(file.data) == jpeg
+    same([pixels, reason, plain], augmented_each("crop", [jobs[1], jobs[2], jobs[4]]))
+
+
+@pytest.mark.usefixtures("processes")
+def test_threads_that_ask_at_once_are_given_the_same_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from joblib.externals import loky
+
+    made, begun = [], loky.ProcessPoolExecutor
+
+    def slowly(*arguments: Any, **settings: Any) -> Any:
+        made.append(1)
+        time.sleep(0.05)
+        return begun(*arguments, **settings)
+
+    monkeypatch.setattr(loky, "ProcessPoolExecutor", slowly)
+    with ThreadPoolExecutor(16) as threads:
+        pools = [*threads.map(lambda _: decoders.executor(), range(16))]
+    assert len(made) == 1
+    assert len(set(map(id, pools))) == 1
 
 
 def slain(jobs: Sequence[object]) -> list[np.ndarray]:

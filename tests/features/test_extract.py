@@ -53,8 +53,9 @@ def catalog(tmp_path: Path) -> Catalog:
 @pytest.fixture
 def processes() -> Iterator[None]:
     yield
-    decoders.executor().shutdown(wait=True, kill_workers=True)
-    decoders.executor.cache_clear()
+    pool = decoders.executor()
+    decoders.forget(pool)
+    pool.shutdown(wait=True, kill_workers=True)
 
 
 def extracted(catalog: Catalog, store: Store, decode: Any) -> tuple[Extracted, list[int], np.ndarray]:

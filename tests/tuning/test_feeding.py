@@ -38,8 +38,9 @@ def catalog(tmp_path: Path) -> Catalog:
 def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(activations, "beside", lambda device, n_photos, decode: decoders.Processes(decode))
     yield
-    decoders.executor().shutdown(wait=True, kill_workers=True)
-    decoders.executor.cache_clear()
+    pool = decoders.executor()
+    decoders.forget(pool)
+    pool.shutdown(wait=True, kill_workers=True)
 
 
 def fed(catalog: Catalog) -> Feed:

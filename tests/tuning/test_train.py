@@ -304,8 +304,8 @@ def test_balanced_sampling_shows_each_class_as_often() -> None:
 
 
 def test_batches_are_the_same_from_wherever_they_are_asked_for() -> None:
-    def pixels(place: int, drawn: tuple[int, int] | None) -> Any:
-        return np.full((2, 2, 3), (place + sum(drawn or ())) % 256, np.uint8)
+    def pixels(requests: Any) -> Any:
+        return [np.full((2, 2, 3), (place + sum(drawn or ())) % 256, np.uint8) for place, drawn in requests]
 
     photos = PhotoFeed(pixels, np.arange(40) % 2, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), seed=0)
     order = np.random.default_rng(0).permutation(40)

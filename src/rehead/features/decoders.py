@@ -3,21 +3,23 @@
 Seen on 16 cores beside an H200: threads decode 1,700 photos a second whatever their number, one process alone 290
 (`benchmarks/gpu.py`). On the CPU the network is what takes time, and threads suffice.
 
-Little goes through the pipes between processes: a photo that is a file is read by the process that decodes it, and pixels
-come back in memory that both see. That is an anonymous file (memfd) of the process that asks, so nothing is left behind by
-whatever is killed; a system without such files gets its pixels pickled.
+Little goes through the pipes between processes: a photo that is a file is read by the process that decodes it, and pixels, or
+files that the device decodes, come back in memory that both see. That is an anonymous file (memfd) of the process that
+asks, so nothing is left behind by whatever is killed; a system without such files gets its pixels pickled.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import mmap
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Photo
 from rehead.errors import PhotoError
+from rehead.features.jpegs import Jpeg
 from rehead.parallel import batched, n_cores
 
 FEW_CORES = 8  # below which processes cost more than the lock does
@@ -35,7 +38,7 @@ IDLE_S = 30.0  # after which a process that has nothing to do leaves
 PART = 32  # photos a process is asked for at once: a tenth of a second, beside which asking costs little
 
 Job = TypeVar("Job", bound=tuple[Any, ...])
-Found = NDArray[np.uint8] | PhotoError | OSError
+Found = NDArray[np.uint8] | Jpeg | PhotoError | OSError
 Decode = Callable[[Sequence[Job]], Sequence[Found]]
 
 
@@ -63,7 +66,7 @@ class Processes(Generic[Job]):
     decode: Decode[Job]
 
     def __call__(self, jobs: Sequence[Job]) -> list[Found]:
-        """The pixels (h, w, 3) of each, or why there are none: also the OSError of a file."""
+        """The pixels (h, w, 3) of each, or a file that a device decodes, or why there are none: also the OSError of a file."""
         pool = executor()
         with contextlib.ExitStack() as memories:
             try:
@@ -71,10 +74,9 @@ class Processes(Generic[Job]):
                 for part in batched(jobs, PART):
                     memory = memories.enter_context(_shared())
                     parts.append((memory, pool.submit(_into, _name(memory), self.decode, part)))
-                found = [one for memory, part in parts for one in _taken(memory, *part.result())]
+                found = [one for memory, part in parts for one in _taken(memory, part.result())]
             except BrokenProcessPool:
-                if executor() is pool:
-                    executor.cache_clear()
+                forget(pool)
                 found = [None] * len(jobs)
         absent = [i for i, one in enumerate(found) if one is None]
         for i, one in zip(absent, self._here([jobs[i] for i in absent]), strict=True):
@@ -100,15 +102,30 @@ def bytes_or_file(decode: Decode[Any], catalog: Catalog, photo: Photo) -> bytes 
     return catalog.read(photo) if path is None else File(path, photo.digest, functools.partial(catalog.read, photo))
 
 
-@functools.cache
+_lock = threading.Lock()
+_pools: list[Any] = []  # one, or none
+
+
 def executor() -> Any:
-    """As many processes as cores. They do not import the program's main module, which need not be ready for that; they
-    leave by themselves when they have nothing to do. Ctrl-C is for the main process to hear."""
+    """As many processes as cores, the same for all threads that ask. They do not import the program's main module, which need
+    not be ready for that; they leave by themselves when they have nothing to do. Ctrl-C is for the main process to hear."""
     from joblib.externals.loky import ProcessPoolExecutor
 
-    return ProcessPoolExecutor(
-        n_cores(), timeout=IDLE_S, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-    )
+    with _lock:
+        if not _pools:
+            _pools.append(
+                ProcessPoolExecutor(
+                    n_cores(), timeout=IDLE_S, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+                )
+            )
+        return _pools[0]
+
+
+def forget(pool: Any) -> None:
+    """The next one who asks is given others, where it is these that are given."""
+    with _lock:
+        if pool in _pools:
+            _pools.remove(pool)
 
 
 def _read(job: Any) -> tuple[Any, ...] | PhotoError | OSError:
@@ -141,27 +158,52 @@ def _name(memory: int | None) -> Name | None:
     return None if memory is None else (f"/proc/{os.getpid()}/fd/{memory}", os.fstat(memory).st_ino)
 
 
-def _taken(memory: int | None, shape: tuple[int, ...] | None, found: list[Any]) -> list[Any]:
-    """What `_into` found, the pixels from memory: it is mapped for as long as one of the arrays is there."""
-    if shape is None or memory is None:
+@dataclass(frozen=True)
+class _Lies:
+    """In place of what lies in memory: the shape of pixels, or of a file, and what of it is seen."""
+
+    shape: tuple[int, ...]
+    file: Jpeg | None = None
+
+
+def _taken(memory: int | None, found: list[Any]) -> list[Any]:
+    """What `_into` found, pixels and files from memory: it is mapped for as long as one of them is there."""
+    if memory is None or not any(isinstance(one, _Lies) for one in found):
         return found
-    pixels = iter(np.frombuffer(mmap.mmap(memory, 0), np.uint8).reshape(-1, *shape))
-    return [next(pixels) if one is IN_MEMORY else one for one in found]
+    mapped, begin, taken = mmap.mmap(memory, 0), 0, []
+    for one in found:
+        if isinstance(one, _Lies):
+            n_bytes = math.prod(one.shape)
+            raw = np.frombuffer(mapped, np.uint8, n_bytes, begin).reshape(one.shape)
+            begin += n_bytes
+            taken.append(raw if one.file is None else replace(one.file, data=raw))
+        else:
+            taken.append(one)
+    return taken
 
 
-IN_MEMORY = ...  # in place of pixels that are there; Python has but one, in every process
-
-
-def _into(name: Name | None, decode: Decode[Any], jobs: list[Any]) -> tuple[tuple[int, ...] | None, list[Any]]:
-    """Runs in a process: the pixels of the jobs, into the memory. Gives their shape, and of each job where they are, why
-    there are none, or None for a file that the one who asks has to read. Shape None: the pixels themselves."""
+def _into(name: Name | None, decode: Decode[Any], jobs: list[Any]) -> list[Any]:
+    """Runs in a process: what is found of the jobs, into the memory. Gives of each job that it lies there, why there is
+    nothing, or None for a file that the one who asks has to read. Without memory what is found itself."""
     read = [(bytes_of(job[0]), *job[1:]) if isinstance(job[0], File) else job for job in jobs]
     decoded = iter(decode([job for job in read if job[0] is not None]))
     found = [None if job[0] is None else next(decoded) for job in read]
-    pixels = [one for one in found if isinstance(one, np.ndarray)]
-    if name is None or len({one.shape for one in pixels}) != 1 or not _written(name, pixels):
-        return None, found
-    return pixels[0].shape, [IN_MEMORY if isinstance(one, np.ndarray) else one for one in found]
+    raw = [_raw(one) for one in found if isinstance(one, np.ndarray | Jpeg)]
+    if name is None or not raw or not _written(name, raw):
+        return found
+    return [
+        _Lies(one.shape)
+        if isinstance(one, np.ndarray)
+        else _Lies((len(one.data),), replace(one, data=b""))
+        if isinstance(one, Jpeg)
+        else one
+        for one in found
+    ]
+
+
+def _raw(one: NDArray[np.uint8] | Jpeg) -> bytes | memoryview:
+    data = one.data if isinstance(one, Jpeg) else one
+    return data if isinstance(data, bytes) else np.ascontiguousarray(data).data
 
 
 def bytes_of(file: File) -> bytes | None:
@@ -175,15 +217,15 @@ def bytes_of(file: File) -> bytes | None:
     return data if blake3.blake3(data).digest() == file.digest else None
 
 
-def _written(name: Name, pixels: list[NDArray[np.uint8]]) -> bool:
+def _written(name: Name, raw: Sequence[bytes | memoryview]) -> bool:
     """Whether the memory could be written: it may be gone with the one who asked, and /proc may be another's."""
     path, inode = name
     try:
         with open(os.open(path, os.O_RDWR), "wb") as memory:
             if os.fstat(memory.fileno()).st_ino != inode:
                 return False
-            for one in pixels:
-                memory.write(np.ascontiguousarray(one).data)
+            for one in raw:
+                memory.write(one)
     except OSError:
         return False
     return True

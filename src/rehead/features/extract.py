@@ -29,6 +29,7 @@ from rehead.durable import write_text
 from rehead.errors import PhotoError, TooManyBad, counted
 from rehead.features.decoders import Decode, File, bytes_or_file
 from rehead.features.engines import Engine
+from rehead.features.jpegs import Jpeg
 from rehead.features.store import Store
 from rehead.parallel import batched, ordered_map
 from rehead.progress import Progress
@@ -178,7 +179,7 @@ def computed(
 ) -> Batch:
     """Features of at most `engine.batch` photos. batch: by position a photo's bytes, or why there are none, where it was read
     ahead."""
-    good, pixels, bad = _decoded(catalog, batch, decode)
+    good, pixels, bad = decoded(catalog, batch, decode)
     return good, engine(np.stack(pixels)) if good else None, bad
 
 
@@ -226,9 +227,10 @@ class _Writer:
             writing.result()
 
 
-def _decoded(
+def decoded(
     catalog: Catalog, batch: Mapping[int, Given], decode: Decode[tuple[bytes | File, bytes]]
 ) -> tuple[list[int], list[NDArray[np.uint8]], dict[int, Skip]]:
+    """The positions of good photos, their pixels, and why others are bad. batch: as in `computed`."""
     read: dict[int, tuple[bytes | File, bytes]] = {}
     good, pixels, bad = [], [], {}
     for i, given in batch.items():
@@ -241,12 +243,13 @@ def _decoded(
             read[i] = data, photo.digest
         else:
             bad[i] = skip_of(photo, data)
-    for i, decoded in zip(read, decode([*read.values()]), strict=True):
-        if isinstance(decoded, np.ndarray):
-            pixels.append(decoded)
+    for i, found in zip(read, decode([*read.values()]), strict=True):
+        assert not isinstance(found, Jpeg), "files are left as they are for photos that layers learn from"
+        if isinstance(found, np.ndarray):
+            pixels.append(found)
             good.append(i)
         else:
-            bad[i] = skip_of(catalog.photos[i], decoded)
+            bad[i] = skip_of(catalog.photos[i], found)
     return good, pixels, bad
 
 

@@ -47,7 +47,7 @@ def stored_views(
     name: str, preprocess: Preprocess, jobs: Sequence[tuple[bytes, bytes]]
 ) -> list[NDArray[np.uint8] | PhotoError]:
     """The same of photos' bytes and their digests, or why a photo has none."""
-    return [_or_why(stored_view, name, data, preprocess, seed_of(digest)) for data, digest in jobs]
+    return [or_why(stored_view, name, data, preprocess, seed_of(digest)) for data, digest in jobs]
 
 
 def seed_of(digest: bytes) -> int:
@@ -60,12 +60,13 @@ def augmented_each(
 ) -> list[NDArray[np.uint8] | PhotoError]:
     """`augmented` of photos' bytes by their seeds, as they are where there is none; or why a photo has none."""
     return [
-        _or_why(prepare, data, preprocess) if seed is None else _or_why(augmented, augment, data, preprocess, seed)
+        or_why(prepare, data, preprocess) if seed is None else or_why(augmented, augment, data, preprocess, seed)
         for data, preprocess, seed in jobs
     ]
 
 
-def _or_why(see: Callable[..., NDArray[np.uint8]], *arguments: Any) -> NDArray[np.uint8] | PhotoError:
+def or_why(see: Callable[..., NDArray[np.uint8]], *arguments: Any) -> NDArray[np.uint8] | PhotoError:
+    """What is seen, or why nothing is."""
     try:
         return see(*arguments)
     except PhotoError as error:
@@ -88,9 +89,10 @@ def augmented(augment: str, data: bytes, preprocess: Preprocess, seed: int) -> N
 
 @dataclass(frozen=True)
 class Seen:
-    """What of a photo a view shows: (left, top, right, bottom) in its pixels, and whether mirrored."""
+    """What of a photo a view shows: (left, top, right, bottom) in its pixels, its (width, height), and whether mirrored."""
 
     box: Box
+    size: tuple[int, int]
     mirrored: bool
 
 
@@ -104,7 +106,7 @@ def seen(augment: str, size: tuple[int, int], preprocess: Preprocess, seed: int)
         box = _random_box(size, preprocess, random)
     elif preprocess.fit == "crop":
         box = crop_box(size, preprocess)
-    return Seen(box, augment != "none" and bool(random.random() < 0.5))
+    return Seen(box, size, augment != "none" and bool(random.random() < 0.5))
 
 
 def _random_box(size: tuple[int, int], preprocess: Preprocess, random: np.random.Generator) -> Box:

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from rehead.data.spill import let_go
 from rehead.data.split import seed_for
+from rehead.features.jpegs import Jpeg, Undecodable
+from rehead.features.on_device import on_device
 from rehead.parallel import batched, n_cores, ordered_map
-from rehead.tuning.jpeg import Jpeg, on_device
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Request = tuple[int, tuple[int, int] | None]  # a photo's place, and the (epoch, seed) of its augmentation
-
-
-PART = 16  # photos that are decoded at once: handing them over costs little beside decoding them
+Photo = NDArray[np.uint8] | Jpeg
 
 
 class Feed(Protocol):
@@ -69,33 +68,29 @@ class StoredFeed:
 
 
 class PhotoFeed:
-    """Photos decoded in threads beside the training, augmented anew each epoch. They cross to the device as bytes.
+    """Photos decoded beside the training, augmented anew each epoch. They cross to the device as bytes.
 
-    pixels: (position, (epoch, seed) or None for the photo as it is) -> (h, w, 3) uint8, of one size in an epoch. mean, std:
-    of the three channels, in 0..1. device, jpegs: what decodes JPEG files, and such a file by the arguments of `pixels`, or
-    None where `pixels` has to be asked; photos as they are it is asked for always. many: the same as `pixels` for several
-    photos at once, where that is faster; then nothing else is asked. learner: where training happens, and photos are
-    normalised.
+    photos: of each place and (epoch, seed), or None for the photo as it is, the pixels (h, w, 3) uint8, of one size in an
+    epoch, or a file that the learner decodes. mean, std: of the three channels, in 0..1. at_once: how many it is asked for.
+    learner: where training happens, and photos are normalised.
     """
 
     def __init__(
         self,
-        pixels: Callable[[int, tuple[int, int] | None], NDArray[np.uint8]],
+        photos: Callable[[Sequence[Request]], Sequence[Photo]],
         labels: NDArray[Any],
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         seed: int,
-        device: torch.device | None = None,
-        jpegs: Callable[[int, tuple[int, int]], Jpeg | None] = lambda *_: None,
-        many: Callable[[Sequence[Request]], list[NDArray[np.uint8]]] | None = None,
+        at_once: int = 1,
         learner: torch.device | None = None,
     ) -> None:
-        self.labels, self._pixels, self._seed, self._many = labels, pixels, seed, many
-        self._device, self._jpegs, self._learner = device, jpegs, learner or torch.device("cpu")
-        self._copying = torch.cuda.Stream(self._learner) if self._learner.type == "cuda" else None
+        self.labels, self._photos, self._seed, self._at_once = labels, photos, seed, at_once
+        self._learner = learner or torch.device("cpu")
+        self._beside = torch.cuda.Stream(self._learner) if self._learner.type == "cuda" else None
         # where they are needed from the beginning: each copy to a device would wait for all that was asked of it before
-        self._mean = torch.tensor(mean).reshape(1, 3, 1, 1).to(self._learner) * 255
-        self._std = torch.tensor(std).reshape(1, 3, 1, 1).to(self._learner) * 255
+        self._mean = (torch.tensor(mean).reshape(1, 3, 1, 1) * 255).to(self._learner)
+        self._std = (torch.tensor(std).reshape(1, 3, 1, 1) * 255).to(self._learner)
 
     def batches(self, order: NDArray[np.int64], epoch: int, size: int, first: int) -> Iterator[Pair]:
         chosen = order[first * size :].tolist()
@@ -103,61 +98,64 @@ class PhotoFeed:
         requests = [(i, (epoch, seed)) for i, seed in zip(chosen, seeds, strict=True)]
         for batch in batched(self._read(requests, size), size):
             positions = np.array([request[0] for request, _ in batch])
-            yield self._normalised(self._images(batch)), torch.from_numpy(self.labels[positions])
+            yield self._normalised([photo for _, photo in batch]), torch.from_numpy(self.labels[positions])
 
     def plain(self, positions: NDArray[np.int64], size: int) -> Iterator[torch.Tensor]:
         for batch in batched(self._read([(i, None) for i in positions.tolist()], size), size):
-            yield self._normalised(self._images(batch))
+            yield self._normalised([photo for _, photo in batch])
 
     def shown(self, positions: Sequence[int]) -> NDArray[np.uint8]:
         """These photos as they are, (n, h, w, 3)."""
-        return np.stack([self._pixels(i, None) for i in positions])
+        return np.stack([_pixels(photo) for photo in self._photos([(i, None) for i in positions])])
 
-    def _read(self, requests: Sequence[Request], size: int) -> Iterator[tuple[Request, NDArray[np.uint8] | Jpeg]]:
-        """Each photo decoded, or the file where the device is to decode it."""
-        if (many := self._many) is not None:
-            parts = ordered_map(
-                lambda part: list(zip(part, many(part), strict=True)),
-                batched(requests, PART), workers=2 * n_cores(), ahead=max(2 * n_cores(), 2 * size // PART),
-            )  # fmt: skip
-            return itertools.chain.from_iterable(parts)
+    def _read(self, requests: Sequence[Request], size: int) -> Iterator[tuple[Request, Photo]]:
+        def work(part: list[Request]) -> list[tuple[Request, Photo]]:
+            return [*zip(part, self._photos(part), strict=True)]
 
-        def work(request: Request) -> tuple[Request, NDArray[np.uint8] | Jpeg]:
-            place, drawn = request
-            file = self._jpegs(place, drawn) if self._device is not None and drawn is not None else None
-            return request, file or self._pixels(place, drawn)
+        n = self._at_once
+        workers, ahead = (n_cores(), 2 * size) if n == 1 else (2 * n_cores(), max(2 * n_cores(), 2 * size // n))
+        return itertools.chain.from_iterable(ordered_map(work, batched(requests, n), workers=workers, ahead=ahead))
 
-        return ordered_map(work, requests, workers=n_cores(), ahead=2 * size)
+    def _normalised(self, photos: list[Photo]) -> torch.Tensor:
+        """(n, 3, h, w) float32, there where training happens; on CUDA what is done for it is done beside what learns."""
+        if self._beside is None:
+            return self._floats(photos)
+        with torch.cuda.stream(self._beside):
+            images = self._floats(photos)
+            done = torch.cuda.Event(blocking=True)
+            done.record()
+        done.synchronize()  # here, asleep: a stream that waits for it would hold back what learns from the batch before
+        images.record_stream(torch.cuda.current_stream(self._learner))
+        return images
 
-    def _images(self, batch: Sequence[tuple[Request, NDArray[np.uint8] | Jpeg]]) -> torch.Tensor:
-        """(n, 3, h, w) float32 in 0..255, on the device that decodes or learns where there is one."""
-        files = [photo for _, photo in batch if not isinstance(photo, np.ndarray)]
+    def _floats(self, photos: list[Photo]) -> torch.Tensor:
+        return (self._there(photos).permute(0, 3, 1, 2).float() - self._mean) / self._std
+
+    def _there(self, photos: list[Photo]) -> torch.Tensor:
+        """(n, h, w, 3) uint8 where training happens."""
+        files = [photo for photo in photos if isinstance(photo, Jpeg)]
         try:
-            decoded = iter(on_device(files, self._device) if self._device is not None and files else ())
-        except RuntimeError:  # one of them is damaged, or of a kind that this device does not know
-            return self._there([self._pixels(*request) for request, _ in batch])
-        if not files:
-            return self._there([photo for _, photo in batch if isinstance(photo, np.ndarray)])
-        images = [
-            self._there([p])[0].to(self._device) if isinstance(p, np.ndarray) else next(decoded) for _, p in batch
-        ]
-        return torch.stack(images)
+            decoded = on_device(files, self._learner) if files else None
+        except Undecodable:
+            photos, decoded = [*ordered_map(_pixels, photos, workers=n_cores(), ahead=len(photos))], None
+        if decoded is not None and len(files) == len(photos):
+            return decoded
+        others = self._copied([photo for photo in photos if isinstance(photo, np.ndarray)])
+        if decoded is None:
+            return others
+        is_file = torch.tensor([isinstance(photo, Jpeg) for photo in photos], device=self._learner)
+        there = torch.empty((len(photos), *others.shape[1:]), dtype=torch.uint8, device=self._learner)
+        there[is_file], there[~is_file] = decoded, others
+        return there
 
-    def _there(self, pixels: list[NDArray[np.uint8]]) -> torch.Tensor:
-        """(n, 3, h, w) float32 in 0..255 where training happens; what crosses to CUDA does so beside what it computes."""
-        batch = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=self._copying is not None)
+    def _copied(self, pixels: list[NDArray[np.uint8]]) -> torch.Tensor:
+        batch = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=self._beside is not None)
         np.stack(pixels, out=batch.numpy())
-        if self._copying is None:
-            return batch.to(self._learner).permute(0, 3, 1, 2).float()
-        with torch.cuda.stream(self._copying):
-            there = batch.to(self._learner, non_blocking=True)
-        computing = torch.cuda.current_stream(self._learner)
-        computing.wait_stream(self._copying)
-        there.record_stream(computing)
-        return there.permute(0, 3, 1, 2).float()
+        return batch.to(self._learner, non_blocking=self._beside is not None)
 
-    def _normalised(self, images: torch.Tensor) -> torch.Tensor:
-        return (images - self._mean) / self._std
+
+def _pixels(photo: Photo) -> NDArray[np.uint8]:
+    return photo.by_pillow() if isinstance(photo, Jpeg) else photo
 
 
 def ahead(batches: Iterator[Pair], device: torch.device) -> Iterator[Pair]:
