@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rehead.nets.chain import Chain
-from rehead.tuning.folding import folded
+from rehead.tuning.folding import Folding
 from rehead.tuning.modes import set_modes
 
 
@@ -42,7 +42,7 @@ def test_outputs_and_gradients_are_those_of_convolution_and_norm(name: str, n_pa
     assert len(chain.normed()) == n_pairs
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     before, wanted = gradients(chain.network, x)
-    with folded(chain.network, chain.normed()):
+    with Folding(chain.network, chain.normed()).used():
         after, found = gradients(chain.network, x)
     torch.testing.assert_close(after, before)
     assert found.keys() == wanted.keys()
@@ -56,7 +56,7 @@ def test_pieces_of_the_network_run_so_too_and_all_is_as_it_was_behind_it() -> No
     piece = chain.piece(-1, chain.layers[-1].end)
     x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     names, before = [name for name, _ in network.named_parameters()], piece(x)
-    with folded(piece, chain.normed()), torch.no_grad():
+    with Folding(piece, chain.normed()).used(), torch.no_grad():
         for _, norm in chain.normed():
             norm.register_forward_hook(lambda _, inputs, out: torch.testing.assert_close(out, inputs[0]))
         torch.testing.assert_close(piece(x), before)
@@ -78,5 +78,5 @@ def test_less_is_kept_for_the_way_back() -> None:
 
     chain = taken_apart("resnet10t")
     plain = kept(chain.network)
-    with folded(chain.network, chain.normed()):
+    with Folding(chain.network, chain.normed()).used():
         assert kept(chain.network) < 0.75 * plain

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import math
 import queue
 import threading
 from dataclasses import dataclass
@@ -12,24 +14,28 @@ import torch
 from numpy.typing import NDArray
 
 from rehead.errors import EngineError
+from rehead.features.cuda_graphs import Numbers, recorded
 from rehead.features.engines import Prefix
 from rehead.parallel import n_cores
 
 BATCH = {"cpu": 4, "mps": 32, "cuda": 128}
-LANES = 2  # calls under way on CUDA: one is computed while the next is copied
+PINNED_BYTES = 32 << 20
+LANES = 2  # calls under way on CUDA: one is computed, the other waits for it or is taken back
 
 
 @dataclass(frozen=True)
 class _Lane:
-    """A stream of CUDA's and memory (batch, h, w, 3) uint8 that it copies from by itself."""
+    """Pixels (batch, h, w, 3) uint8 and features (batch, *shape) float32 in memory that CUDA copies from and to by itself; none
+    for features that are large, as those of early layers are."""
 
-    stream: torch.cuda.Stream
     pixels: torch.Tensor
+    features: torch.Tensor | None
+    done: torch.cuda.Event
 
 
 class TorchEngine:
-    """float32 on CPU and MPS, one call at a time; bfloat16 and channels-last on CUDA, two calls at a time, each in a stream
-    of its own. Pixels cross to the device as bytes and are normalised there."""
+    """float32 on CPU and MPS, one call at a time; bfloat16 and channels-last on CUDA, where calls wait in a stream for each
+    other, so that the device goes from one to the next by itself. Pixels cross to it as bytes and are normalised there."""
 
     name = "torch"
 
@@ -57,9 +63,15 @@ class TorchEngine:
         self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
         if device == "cuda":
             size = (self.batch, preprocess.height, preprocess.width, 3)
+            self._pixels = torch.zeros(size, dtype=torch.uint8, device=self._device)
+            self._graph = self._recorded()
+            self._stream = torch.cuda.Stream(self._device)
             for _ in range(LANES):
                 pixels = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-                self._lanes.put(_Lane(torch.cuda.Stream(self._device), pixels))
+                is_large = 4 * self.batch * math.prod(prefix.card.shape) > PINNED_BYTES
+                features = None if is_large else torch.empty(self.batch, *prefix.card.shape, pin_memory=True)
+                # one that sleeps: waiting awake would take a core from the decoders
+                self._lanes.put(_Lane(pixels, features, torch.cuda.Event(blocking=True)))
             torch.cuda.synchronize(self._device)  # the network is there, whatever stream asks for it
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -72,10 +84,26 @@ class TorchEngine:
     def _features(self, batch: torch.Tensor) -> torch.Tensor:
         """float32 features, on the device, of pixels (n, h, w, 3) uint8 there."""
         images = (batch.permute(0, 3, 1, 2).float() - self._mean) / self._std
-        is_bf16 = self.precision == "bf16"  # weights cast for one stream are not there yet for another: none is kept
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=is_bf16, cache_enabled=False):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             features = self._network(images)
         return features.float()
+
+    def _recorded(self) -> tuple[torch.cuda.CUDAGraph, torch.Tensor] | None:
+        """The graph that computes the features of the pixels that lie on the device, and where it leaves them; None where it
+        cannot be recorded."""
+        with torch.inference_mode():
+            with Numbers() as numbers:
+                self._features(self._pixels)  # chooses its kernels, too
+            with contextlib.suppress(RuntimeError):
+                return recorded(lambda: self._features(self._pixels), self._device) if not numbers.found else None
+        return None
+
+    def _run(self) -> torch.Tensor:
+        if self._graph is None:
+            return self._features(self._pixels)
+        graph, features = self._graph
+        graph.replay()
+        return features
 
     def _in_lane(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Always a whole batch, the last photo repeated: kernels chosen by its size would change the last bits."""
@@ -83,12 +111,15 @@ class TorchEngine:
         try:
             host, n = lane.pixels.numpy(), len(pixels)
             host[:n], host[n:] = pixels, pixels[-1]
-            with torch.cuda.stream(lane.stream), torch.inference_mode():
-                features = self._features(lane.pixels.to(self._device, non_blocking=True))
-                done = torch.cuda.Event(blocking=True)  # sleeps: waiting awake would take a core from the decoders
-                done.record()
-                done.synchronize()
-                return np.asarray(features[:n].cpu().numpy())
+            with self._lock, torch.cuda.stream(self._stream), torch.inference_mode():
+                self._pixels.copy_(lane.pixels, non_blocking=True)
+                features = self._run()
+                if lane.features is None:
+                    return np.asarray(features[:n].cpu().numpy())
+                lane.features.copy_(features, non_blocking=True)
+                lane.done.record()
+            lane.done.synchronize()
+            return lane.features[:n].numpy().copy()
         finally:
             self._lanes.put(lane)
 

@@ -21,30 +21,40 @@ from rehead.nets.graph import Normed
 Tensors = Sequence[torch.Tensor]
 
 
-@contextmanager
-def folded(model: nn.Module, pairs: Sequence[Normed]) -> Iterator[None]:
-    """Within it, when the model is called, these norms run inside the convolutions before them, with the statistics that
-    they have now, whatever their mode: those whose weights all learn. Parameters are where they were, under their names."""
-    inside = set(model.modules())
-    pairs = [pair for pair in pairs if inside.issuperset(pair) and all(p.requires_grad for p in _weights(pair))]
-    if not pairs:
-        yield
-        return
-    fold = _Fold(pairs)
-    hooks = model.register_forward_pre_hook(fold.begin), model.register_forward_hook(fold.end, always_call=True)
-    own = {module: vars(module)["forward"] for module in chain.from_iterable(pairs) if "forward" in vars(module)}
-    try:
-        for place, (convolution, norm) in enumerate(pairs):
-            _replace(convolution, fold.instead(place, convolution))
-            _replace(norm, _behind(norm))
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module in chain.from_iterable(pairs):
-            vars(module).pop("forward", None)
-        for module, forward in own.items():
-            _replace(module, forward)
+class Folding:
+    """Of these norms those whose weights all learn, inside the convolutions before them, with the statistics of now."""
+
+    def __init__(self, model: nn.Module, pairs: Sequence[Normed]) -> None:
+        inside = set(model.modules())
+        self._model = model
+        self._pairs = [p for p in pairs if inside.issuperset(p) and all(w.requires_grad for w in _weights(p))]
+        self._fold = _Fold(self._pairs) if self._pairs else None
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Within it they are where the model is called, whatever their mode. Parameters are where they were, under their
+        names."""
+        if (fold := self._fold) is None:
+            yield
+            return
+        hooks = (
+            self._model.register_forward_pre_hook(fold.begin),
+            self._model.register_forward_hook(fold.end, always_call=True),
+        )
+        modules = [*chain.from_iterable(self._pairs)]
+        own = {module: vars(module)["forward"] for module in modules if "forward" in vars(module)}
+        try:
+            for place, (convolution, norm) in enumerate(self._pairs):
+                _replace(convolution, fold.instead(place, convolution))
+                _replace(norm, _behind(norm))
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for module in modules:
+                vars(module).pop("forward", None)
+            for module, forward in own.items():
+                _replace(module, forward)
 
 
 class _Fold:

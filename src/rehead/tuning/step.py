@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from rehead.bundle_facts import Task
+from rehead.features.cuda_graphs import Numbers
 from rehead.tuning.course import Course
 from rehead.tuning.losses import loss_of
 from rehead.tuning.mixing import erased, mixed
+from rehead.tuning.recorded import Labels, Recorded
 
 if TYPE_CHECKING:
     from rehead.tuning.together import Together
 
+MANY, WARM = 60, 3  # batches of which one is recorded, after so many that choose their kernels
 NO_DECAY_NDIM = 1  # norms' weights and all biases have one dimension
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -35,6 +40,8 @@ class Stepper:
 
     groups: the parameters that learn, layer by layer, the head last. weights: of `losses.weights_of`. task: what is learned.
     note: told in words when batches go in more parts from now on. most: photos of a part, where memory is not what decides.
+    n_batches: whole ones, in the whole training. On CUDA the gradient of many is recorded once and replayed: from then on the
+    model stays as it is, but for the numbers in its parameters and buffers.
     """
 
     def __init__(
@@ -47,6 +54,7 @@ class Stepper:
         note: Callable[[str], None],
         task: Task = "classification",
         most: int | None = None,
+        n_batches: int = 0,
     ) -> None:
         self._model, self._course, self._weights, self._note, self._task = model, course, weights, note, task
         self._forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if course.compile else model
@@ -54,6 +62,16 @@ class Stepper:
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._scaler = torch.amp.GradScaler(enabled=device.type == "cuda" and not torch.cuda.is_bf16_supported())
         self._n_parts, self._most = 1, most
+        can_record = device.type == "cuda" and course.accumulate == 1 and not course.compile
+        self._records = can_record and n_batches >= MANY and not self._scaler.is_enabled()
+        self._recorded: Recorded | None = None
+        self._numbers = Numbers()
+        self._n_alike = 0  # batches of a kind that have not been recorded yet
+
+    def make_room(self) -> None:
+        """Lets go of the record, which holds the memory of a step, where others may need it."""
+        if self._recorded is not None and not is_roomy():
+            self._recorded, self._n_alike = None, 0
 
     def backward(self, x: torch.Tensor, y: torch.Tensor, share: float) -> torch.Tensor:
         """The mean loss of a batch, (), on the device: reading it waits for all that was asked of it. The batch's gradient,
@@ -63,15 +81,23 @@ class Stepper:
         """
         course = self._course
         x, other, kept = mixed(erased(x, course.erase), course.mixup, course.cutmix)
+        labels = y, y[other]
+        if self._is_recorded(x, labels, kept, share):
+            return self._replayed(x, labels, kept)
         before = [p.grad for p in self._parameters]
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             try:
-                loss = self._in_parts(x, (y, y[other]), kept, share)
+                with self._numbers if self._records and self._n_alike == WARM else nullcontext():
+                    loss = self._in_parts(x, labels, kept, share)
                 break
             except RuntimeError as error:
-                if not is_out_of_memory(error) or self._n_parts >= len(x):
+                if not is_out_of_memory(error) or (self._n_parts >= len(x) and self._recorded is None):
                     raise
+            if self._recorded is not None:  # which may hold what is missing
+                self._recorded, self._n_alike = None, 0
+                free_memory(x.device)
+                continue
             self._n_parts *= 2
             free_memory(x.device)
             self._note(f"The device's memory is full: batches of {len(x)} go in {self._n_parts} parts from now on.")
@@ -121,9 +147,45 @@ class Stepper:
                 place = torch.empty_like(parameter, requires_grad=False) if is_like else torch.empty_like(tensor)
                 self.optimizer.state[parameter][key] = place.copy_(tensor)
 
-    def _in_parts(
-        self, x: torch.Tensor, labels: tuple[torch.Tensor, torch.Tensor], kept: float, share: float
-    ) -> torch.Tensor:
+    def _is_recorded(self, x: torch.Tensor, labels: Labels, kept: float, share: float) -> bool:
+        """Whether there is a record that gives this batch's gradient; one is made of the first of its kind."""
+        if not self._records or self._n_parts > 1:
+            self._recorded = None
+            return False
+        if len(x) != self._course.batch_size:
+            self.make_room()
+            return False
+        if self._recorded is not None and self._recorded.shape != x.shape:  # photos are larger in later epochs
+            self._recorded, self._n_alike = None, 0
+        if self._recorded is not None:
+            return True
+        self._n_alike += 1
+        if self._n_alike <= WARM:
+            return False
+        if self._numbers.found is not None:
+            return self._gives_up(f"needs a number of the device on the way ({self._numbers.found})")
+        self.optimizer.zero_grad(set_to_none=True)
+        mixes = torch.tensor(kept, device=x.device) if self._course.mixup or self._course.cutmix else None
+        try:
+            self._recorded = Recorded(partial(self._in_parts, share=share), self._parameters, x, labels, mixes)
+        except RuntimeError as error:
+            free_memory(x.device)
+            return self._gives_up(f"cannot be: {' '.join(str(error.__context__ or error).split())[:200]}")
+        return True
+
+    def _gives_up(self, why: str) -> bool:
+        self._records = False
+        self._note(f"Batches are not recorded as a CUDA graph, as the network {why}.")
+        return False
+
+    def _replayed(self, x: torch.Tensor, labels: Labels, kept: float) -> torch.Tensor:
+        assert self._recorded is not None
+        loss, gradients = self._recorded(x, labels, kept)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return loss
+
+    def _in_parts(self, x: torch.Tensor, labels: Labels, kept: float | torch.Tensor, share: float) -> torch.Tensor:
         total = torch.zeros((), device=x.device)
         n_parts = max(self._n_parts, math.ceil(len(x) / (self._most or len(x))))
         for part in torch.arange(len(x), device=x.device).tensor_split(min(n_parts, len(x))):
@@ -145,11 +207,13 @@ class Stepper:
             return self._forward(x)
 
     def _loss(
-        self, logits: torch.Tensor, labels: tuple[torch.Tensor, torch.Tensor], part: torch.Tensor, kept: float
+        self, logits: torch.Tensor, labels: Labels, part: torch.Tensor, kept: float | torch.Tensor
     ) -> torch.Tensor:
         """The mean loss of these rows: by their own labels, and by those of the photos that were mixed in."""
         own = self._loss_by(logits, labels[0][part])
-        return own if kept == 1 else kept * own + (1 - kept) * self._loss_by(logits, labels[1][part])
+        if not isinstance(kept, torch.Tensor) and kept == 1:
+            return own
+        return kept * own + (1 - kept) * self._loss_by(logits, labels[1][part])
 
     def _loss_by(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return loss_of(self._task, logits, labels, self._weights, self._course.label_smoothing)
@@ -177,6 +241,12 @@ def autocast(device: torch.device) -> Any:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a device's memory was full; Apple's says so in words alone."""
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+
+
+def is_roomy() -> bool:
+    """Whether a quarter of the CUDA device's memory is free."""
+    free, total = torch.cuda.mem_get_info()
+    return free > total / 4
 
 
 def free_memory(device: torch.device) -> None:

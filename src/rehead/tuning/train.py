@@ -26,7 +26,7 @@ from rehead.nets.graph import Normed
 from rehead.tuning.checks import check_loss, sound
 from rehead.tuning.course import Course, lr_at
 from rehead.tuning.feed import Feed, PhotoFeed, StoredFeed, ahead
-from rehead.tuning.folding import folded
+from rehead.tuning.folding import Folding
 from rehead.tuning.modes import set_modes
 from rehead.tuning.state import WATCHED, Average, State, keep, keep_best, load_best, restore
 from rehead.tuning.step import Stepper
@@ -93,9 +93,11 @@ def train_layers(training: Training, start: State | None = None) -> State:
     stepper = Stepper(
         training.model, training.groups, course, class_weights(training, device), device, training.note, training.task,
         _at_once(training.feed) if device.type == "cpu" and course.norm == "frozen" else None,
+        len(training.learn) // course.batch_size * course.epochs if training.together.n == 1 else 0,
     )  # fmt: skip
     average = Average(training.model, names, course.average)
     restore(training.model, stepper, average, state)
+    folding = Folding(training.model, training.norms if course.norm == "frozen" and not course.compile else ())
     if start is None:
         if (
             len(training.watch) > 1 and not course.from_random
@@ -107,8 +109,9 @@ def train_layers(training: Training, start: State | None = None) -> State:
         set_modes(training.model, names, course.norm)
         with torch.no_grad():
             training.together.same([p for name, p in training.model.named_parameters() if name in names])
-        with folded(training.model, training.norms if course.norm == "frozen" and not course.compile else ()):
+        with folding.used():
             lr, stopped = _epoch(training, names, stepper, average, state, epoch)
+        stepper.make_room()
         with average.used():
             facts, faults, losses = watched(training, state, lr, time.monotonic() - begun, epoch)
             best = state.tensors.get(WATCHED)
