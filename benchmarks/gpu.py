@@ -120,7 +120,10 @@ def measured(name: str, catalog: Catalog, photos: Path, folder: Path, options: a
         if trained and decoder:
             yield "full fine-tuning of what both allow", round(tuning / min(trained, decoder), 3)
     if "timm" in parts and options.timm_script:
-        yield from by_timm(name, options)
+        for key, value in by_timm(name, options):
+            yield f"timm's script, {key}", value
+            if "tuning" in parts and key == "train_samples_per_sec":
+                yield "full fine-tuning of timm's script", round(tuning / value, 3)
 
 
 def prefix_of(name: str, weights: Path, folder: Path) -> Prefix:
@@ -257,8 +260,8 @@ def by_timm(name: str, options: argparse.Namespace) -> Any:
         subprocess.run(
             [
                 sys.executable, str(options.timm_script), "--model", name, "--bench", "both", "--device", options.device,
-                "-b", str(options.batch), "--channels-last", "--amp", "--amp-dtype", "bfloat16", "--no-retry",
-                "--results-file", str(results), "--results-format", "json",
+                "-b", str(options.batch), "--img-size", "224", "--channels-last", "--amp", "--amp-dtype", "bfloat16",
+                "--no-retry", "--results-file", str(results), "--results-format", "json",
             ],
             check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
@@ -266,7 +269,7 @@ def by_timm(name: str, options: argparse.Namespace) -> Any:
     for one in found if isinstance(found, list) else [found]:
         for key in ("infer_samples_per_sec", "train_samples_per_sec"):
             if key in one:
-                yield f"timm's script, {key}", round(one[key])
+                yield key, round(one[key])
 
 
 if __name__ == "__main__":
