@@ -28,7 +28,7 @@ from rehead.errors import (
     WeightsMismatch,
     WeightsUnavailable,
 )
-from rehead.run import published
+from rehead.runs.about import published
 from rehead.tuning.recipe import Recipe, unheard
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -22,9 +22,10 @@ from rehead.data.split import fold_numbers
 from rehead.errors import DiskFull
 from rehead.exporting.prefixes import ready_prefix
 from rehead.extraction import extract_missing, in_store, job_order, left_out, open_store, photos_there
+from rehead.features.bad import check_bad
 from rehead.features.decoders import Decode, File, Found, beside, bytes_or_file
 from rehead.features.engines import resolve
-from rehead.features.extract import check_bad, decoded
+from rehead.features.extract import decoded
 from rehead.features.jpegs import Jpeg, augmented_files
 from rehead.features.store import Store
 from rehead.features.views import PLAIN, augmented_each, stored_views, view_names

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rehead.auditing.kept import Kept
 from rehead.bundled import about_bundle, check_bundled
@@ -21,8 +21,8 @@ from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import MissingExtra, RecipeError, RunError, SourceError, counted
 from rehead.exporting.prefixes import check_backbone
+from rehead.features.bad import check_bad
 from rehead.features.engines import check_engine, resolve
-from rehead.features.extract import check_bad
 from rehead.ground import check_layers
 from rehead.job import Machines
 from rehead.progress import Clock
@@ -53,6 +53,8 @@ class Wish:
     settings: dict[str, Any]
     force: bool
     ray: str | None = None
+    report: bool | None = None
+    with_neighbours: bool | None = None
 
     def __post_init__(self) -> None:
         if self.source is None and self.resume is None:
@@ -70,12 +72,25 @@ class Wish:
             )
 
 
+class Begun(NamedTuple):
+    """The photos; what learns, and how; where that is yet to be found, the search; and what else was asked for."""
+
+    catalog: Catalog
+    recipe: Recipe
+    search: Search | None
+    asked: Asked
+
+
 def begun(
     wish: Wish, run: RunFolder, cache: Path, progress: Log, clock: Clock, machines: Machines | None = None
-) -> tuple[Catalog, Recipe, Search | None]:
-    """The photos; what learns, and how; and where that is yet to be found, the search. The run's folder is there then.
-    machines: who reads photos and computes, None for this one."""
+) -> Begun:
+    """What a job begins with. The run's folder is there then. machines: who reads photos and computes, None for this one."""
     recipe, asked, search, earlier = _chosen(wish, run, cache)
+    asked = replace(
+        asked,
+        report=asked.report if wish.report is None else wish.report,
+        with_neighbours=asked.with_neighbours if wish.with_neighbours is None else wish.with_neighbours,
+    )
     _check(recipe, wish, cache, progress)
     if machines is not None:
         learns = recipe.train != HEAD or search is not None
@@ -120,7 +135,7 @@ def begun(
         progress.note(line)
     check_task(recipe, catalog.task, searches=search is not None)
     clock.lap("scan")
-    return catalog, recipe, search
+    return Begun(catalog, recipe, search, asked)
 
 
 def _chosen(wish: Wish, run: RunFolder, cache: Path) -> tuple[Recipe, Asked, Search | None, Earlier | None]:

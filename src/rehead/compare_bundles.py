@@ -18,8 +18,8 @@ from rehead.data.rows import Photo, Skip
 from rehead.data.scan import scan_held_out
 from rehead.data.sources import open_source
 from rehead.errors import BundleError, SourceError, counted
+from rehead.features.bad import BAD_LIST, check_bad, listed
 from rehead.features.cache import cache_folder
-from rehead.features.extract import BAD_LIST, check_bad, listed
 from rehead.predict import Model, load
 from rehead.progress import Progress, Silent
 from rehead.verdict.compare import Paired, paired

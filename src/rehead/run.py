@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib import metadata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rehead import bundle as bundles
 from rehead.begin import Wish, begun
@@ -23,8 +20,8 @@ from rehead.data.columns import Chosen
 from rehead.errors import MissingExtra, ReheadError, counted, missing_extras
 from rehead.exporting.agreement import compare
 from rehead.exporting.graph import with_head
+from rehead.features.bad import BAD_LIST, bad_table, listed
 from rehead.features.cache import cache_folder, check_writable
-from rehead.features.extract import BAD_LIST, bad_table, listed
 from rehead.features.samples import sample_pixels
 from rehead.features.shared import Shared
 from rehead.frozen import tune_head
@@ -32,6 +29,7 @@ from rehead.heap import hand_back
 from rehead.job import Job, Machines
 from rehead.progress import Clock, Progress, Silent
 from rehead.reporting.sheet import sheet
+from rehead.runs.about import facts_of, versions
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
 from rehead.runs.outputs import write_outputs
@@ -42,11 +40,9 @@ from rehead.tuning.trackers import chosen_trackers
 from rehead.verdict.judging import AnyVerdict, judge_task
 from rehead.verdict.metrics import DRAWN, Verdict
 from rehead.verdict.model_card import model_card
+from rehead.verdict.notes import notes_on
 from rehead.verdict.trust import Trust, chosen_trust
 
-N_NAMED = 3  # groups in a note
-FEW = 10  # held-out photos, below which drawing among them again and again says nothing of others
-MODULES = {"pillow": "PIL"}  # where a module is called otherwise than its package
 N_COMPARED = 8  # held-out photos on which the bundle is compared with the model: each runs twice, 0.01 s a time
 
 
@@ -97,8 +93,8 @@ def tune(
     resume: str | os.PathLike[str] | None = None,
     track: Sequence[str] = (),
     from_run: str | os.PathLike[str] | None = None,
-    report: bool = True,
-    with_neighbours: bool = False,
+    report: bool | None = None,
+    with_neighbours: bool | None = None,
     ray: str | None = None,
     features: str | None = None,
     **settings: Any,
@@ -118,8 +114,9 @@ def tune(
     from_run: the folder of an earlier run, or its bundle: its photos and classes are learned again together with those of
         source, from the features that are kept, by its recipe where no setting is given. A bundle that was carried away from
         its run is the backbone instead, as it is with backbone="path/to/bundle": then no PyTorch is needed.
-    report: whether the photos are audited and a page about the run is written, report.html, when it is finished.
-    with_neighbours: whether the bundle shows small pictures of photos learned from, as those most like a new one.
+    report: whether the photos are audited and a page about the run is written, report.html, when it is finished; by default
+        it is. with_neighbours: whether the bundle shows small pictures of photos learned from, as those most like a new one; by
+        default it does not. A run that is taken up does what it was asked for at first.
     ray: a Ray cluster whose machines run the frozen network and train layers: "local", "auto",
         "ray://host:10001", "host:6379", see `rehead.cluster.connection`. What they give is kept here, where heads are solved.
     features: a folder, or the address of one in a bucket, of features that machines share: what is there is not computed again,
@@ -131,7 +128,8 @@ def tune(
     if ray is not None and resume is None and from_run is None and settings.get("device", "auto") in ("auto", "cpu"):
         settings = {"engine": "onnxruntime", **settings}  # the store is then that of CPUs, wherever layers learn
     wish = Wish(source if labels is None else (source, labels), layout, valid, test, preset=recipe, resume=resume,
-                from_run=from_run, track=track, settings=settings, force=force, ray=ray)  # fmt: skip
+                from_run=from_run, track=track, settings=settings, force=force, ray=ray, report=report,
+                with_neighbours=with_neighbours)  # fmt: skip
     place = cache_folder(cache)
     check_writable(place)
     progress, clock = Log(progress or Silent()), Clock()
@@ -140,7 +138,7 @@ def tune(
     with _machines(ray, progress) as machines, folder as run, listed(place / BAD_LIST):
         if machines is not None:
             clock.lap("connect")
-        catalog, chosen, search = begun(wish, run, place, progress, clock, machines)
+        catalog, chosen, search, asked = begun(wish, run, place, progress, clock, machines)
         job = Job(catalog, place, progress, clock, stop, machines=machines, shared=shared)
 
         if chosen.backbone == AUTO:
@@ -176,7 +174,7 @@ def tune(
             n_train=len(train),
             partial=len(train) + len(held_out) + len(solution.bad) < len(catalog.on("train", catalog.held_out_side)),
             leaks=catalog.leaks,
-            notes=_notes(catalog, held_out, solution.logits),
+            notes=notes_on(catalog, held_out, solution.logits),
         )
         if isinstance(verdict, Verdict):
             verdict = trust.on(verdict, solution.logits, shown, solution.is_far)
@@ -185,9 +183,9 @@ def tune(
 
         progress.phase("Writing the bundle")
         skipped = [*catalog.skipped, *solution.bad.values()]
-        facts = _facts(catalog, solution, chosen, verdict) | trust.facts(solution.familiar)
+        facts = facts_of(catalog, solution, chosen, verdict) | trust.facts(solution.familiar)
         counts = {"train": len(train), "held_out": len(held_out), "skipped": len(skipped)}
-        pictures = _pictures(solution, progress) if with_neighbours else None
+        pictures = _pictures(solution, progress) if asked.with_neighbours else None
         shown_here = 0 if pictures is None else len(pictures[0]["labels"])
         card = model_card(facts, solution.note, run.path.name.strip("."), counts, n_shown=shown_here)
         model = with_head(
@@ -223,7 +221,7 @@ def tune(
         share_catalog(job, catalog)
         path = run.finish()
         tuned = Tuned(path, path / "bundle", verdict, chosen, catalog.classes, solution.note, seconds, images)
-        return _reported(tuned, catalog, place, progress, clock) if report else tuned
+        return _reported(tuned, catalog, place, progress, clock) if asked.report else tuned
 
 
 @contextlib.contextmanager
@@ -283,57 +281,3 @@ def _trust(catalog: Catalog, solution: Solution, recipe: Recipe) -> Trust:
         return Trust()
     positions, logits = solution.apart
     return chosen_trust(logits, catalog.labels(positions), recipe.precision)
-
-
-def _notes(catalog: Catalog, held_out: Sequence[int], logits: NDArray[np.float32]) -> tuple[str, ...]:
-    notes = []
-    if catalog.task == "classification" and held_out:
-        labels = catalog.labels(held_out)
-        if (logits.argmax(axis=1) == labels).sum() < np.bincount(labels).max():
-            notes.append("To name the commonest class of the held-out photos always would be right on more of them.")
-    if n := len(catalog.leaks):
-        notes.append(f"{n} of the held-out photos {'is' if n == 1 else 'are'} byte for byte in the training side too.")
-    if torn := set(catalog.torn_groups):
-        n = sum(catalog.photos[i].group in torn for i in held_out)
-        named = ", ".join(sorted(torn)[:N_NAMED]) + ", ..." * (len(torn) > N_NAMED)
-        notes.append(
-            f"{counted(n, 'held-out photo')} of {counted(len(torn), 'group')} that the training side has too: {named}."
-        )
-    shown = {name for i in held_out for name in catalog.names(catalog.photos[i])}
-    if lacking := [label for label in catalog.classes if label not in shown]:
-        more = f" and {len(lacking) - N_NAMED} more" if len(lacking) > N_NAMED else ""
-        notes.append(f"No held-out photo shows {', '.join(lacking[:N_NAMED])}{more}.")
-    if catalog.task != "classification" and len(held_out) < FEW:
-        notes.append(
-            f"{counted(len(held_out), 'held-out photo')} are too few to draw an interval from: take it for no more."
-        )
-    return tuple(notes)
-
-
-def _facts(catalog: Catalog, solution: Solution, recipe: Recipe, verdict: AnyVerdict) -> dict[str, Any]:
-    """What the bundle says of itself in `rehead.json`."""
-    about = {
-        name: value for name, value in asdict(solution.card).items() if name not in ("preprocess", "pooled", "shape")
-    }
-    about |= {"width": solution.head.width, "learned": [*solution.card.learned, *solution.learned]}
-    return {
-        "task": catalog.task,
-        "classes": list(catalog.classes),
-        "thresholds": list(solution.thresholds),
-        "preprocess": solution.card.preprocess.to_dict(),
-        "backbone": about,
-        "recipe": {name: value for name, value in asdict(published(recipe)).items() if value is not None},
-        "verdict": verdict.to_dict(),
-        "versions": versions(),
-    }
-
-
-def published(recipe: Recipe) -> Recipe:
-    """The recipe without the folders of the computer it was made on."""
-    return recipe if recipe.weights is None else replace(recipe, weights=Path(recipe.weights).name)
-
-
-def versions() -> Mapping[str, str]:
-    """The versions of this program and of the libraries that decide its results."""
-    names = ("rehead", "numpy", "onnxruntime", "pillow", "timm", "torch")
-    return {name: metadata.version(name) for name in names if importlib.util.find_spec(MODULES.get(name, name))}

@@ -9,6 +9,7 @@ import numpy as np
 
 from rehead.data.catalog import Catalog
 from rehead.data.columns import Positions
+from rehead.data.rows import first_few
 from rehead.errors import SourceError, StoreError, counted
 from rehead.features.shared import a_file
 from rehead.features.store import Store
@@ -43,6 +44,8 @@ class Sharing:
         progress.phase("Fetching features", None)
         if n := self._job.shared.fetch(self._store, self._job.catalog.digests(absent)):
             progress.note(f"Features of {counted(n, 'photo')} were in {self._job.shared.address}")
+        if damaged := self._job.shared.damaged():
+            progress.note(f"Damaged, and passed over, in {self._job.shared.address}: {first_few(damaged)}")
         return self._absent(absent)
 
     def _absent(self, positions: Sequence[int]) -> Positions:

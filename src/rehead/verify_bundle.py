@@ -20,8 +20,8 @@ from rehead.data.scan import scan_held_out
 from rehead.data.sources import open_source
 from rehead.data.split import HELD_OUT_SIDES
 from rehead.errors import PhotoError, SourceError, counted
+from rehead.features.bad import BAD_LIST, check_bad, listed
 from rehead.features.cache import cache_folder
-from rehead.features.extract import BAD_LIST, check_bad, listed
 from rehead.parallel import batched, ordered_map
 from rehead.pixels import prepare
 from rehead.predict import BATCH, Model, load

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 
 from rehead import tune
 from rehead.data import listing
+from rehead.data.addresses import refused
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Request
 from rehead.data.scan import scan
@@ -378,6 +379,20 @@ def test_shared_features_that_may_not_be_added_cost_a_line(
     assert "Features cannot be written to" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("said", "means"),
+    [
+        ("AWS Error INTERNAL_FAILURE during ListObjectsV2 operation: HTTP status 500", "the store failed"),
+        ("AWS Error SLOW_DOWN during GetObject operation", "the store failed"),
+        ("When listing: HTTP status 403", "does not let this machine read there"),
+    ],
+)
+def test_what_a_store_answers_is_told_for_what_it_is(said: str, means: str) -> None:
+    error = refused("s3://photos/zoo", OSError(said))
+    assert means in error.what
+    assert "Check the address" not in error.fix
+
+
 @pytest.mark.parametrize("how", ["cut off", "a bit"])
 def test_a_file_of_shared_features_that_is_damaged_is_computed_again(
     rehead: Program, folder: Path, tmp_path: Path, how: str
@@ -391,6 +406,8 @@ def test_a_file_of_shared_features_that_is_damaged_is_computed_again(
     done = rehead(*words, "second", REHEAD_CACHE=str(tmp_path / "second-cache"))
     assert done.returncode == 0, done.stderr
     assert "Features of 21 photos are new in" in done.stderr
+    assert f"Damaged, and passed over, in {tmp_path / 'team'}: " in done.stderr
+    assert part.name in done.stderr
     heads = [(tmp_path / name / "bundle" / "head.safetensors").read_bytes() for name in ("first", "second")]
     assert heads[0] == heads[1]
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -277,6 +278,15 @@ def test_a_truncated_file_is_refused_and_mended_by_clearing(tmp_path: Path, keep
     assert clear(tmp_path).kept_in_use == 0
     with opened(tmp_path) as store:
         assert len(store.missing([digest(0)])) == 1
+
+
+def test_a_store_that_is_removed_while_it_is_open_says_so(tmp_path: Path):
+    with opened(tmp_path) as store:
+        store.put(rows(0, 3))
+        shutil.rmtree(tmp_path / "features")
+        for use in (lambda: store.put(rows(3, 6)), lambda: store.has([digest(0)])):
+            with pytest.raises(StoreError, match="was removed while it was in use"):
+                use()
 
 
 def test_a_file_of_noise_is_refused(tmp_path: Path):

@@ -122,12 +122,15 @@ def tune(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is in --out.")] = False,
     report: Annotated[
-        bool, typer.Option(help="Audit the photos and write report.html when the run is finished.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--report/--no-report", help="Audit the photos and write report.html when the run is finished. (report)"
+        ),
+    ] = None,
     with_neighbours: Annotated[
-        bool,
+        bool | None,
         typer.Option("--with-neighbours", help="Show in the bundle small pictures of photos it learned from."),
-    ] = False,
+    ] = None,
     ray: Annotated[
         str | None,
         typer.Option(

@@ -22,8 +22,9 @@ from rehead.cluster.pool import Pool
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Photo, Skip
 from rehead.errors import ClusterError, PhotoError
+from rehead.features.bad import skip_of
 from rehead.features.engines import ENGINES, Engine, Prefix, precision_of
-from rehead.features.extract import Batch, Compute, skip_of
+from rehead.features.extract import Batch, Compute
 from rehead.parallel import batched, ordered_map
 
 if TYPE_CHECKING:

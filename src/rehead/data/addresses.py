@@ -40,6 +40,11 @@ REFUSALS = (  # what a store's answer holds -> what it means, and what to do
         "the store cannot be reached",
         "Check the network, and the address of the store where it is one of your own ({endpoint}).",
     ),
+    (
+        r"HTTP (status|response code:?) 5\d\d|INTERNAL_FAILURE|InternalError|SLOW_DOWN|SlowDown|SERVICE_UNAVAILABLE",
+        "the store failed",
+        "Try again later; what was done is kept.",
+    ),
 )
 KEYS = {
     "s3": "Bring credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile (AWS_PROFILE); "

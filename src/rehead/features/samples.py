@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Skip
 from rehead.errors import PhotoError
-from rehead.features.extract import skip_of, too_many_bad
+from rehead.features.bad import skip_of, too_many_bad
 from rehead.nets.card import Card
 from rehead.parallel import ordered_map
 from rehead.pixels import prepare

@@ -49,6 +49,7 @@ class Shared:
         self.address = address
         self._folder: Folder = open_folder(address)
         self._known: dict[str, Beginnings] = {}  # of what is in each file, which never changes
+        self._damaged: set[str] = set()
 
     def fetch(self, store: Store, digests: Sequence[bytes]) -> int:
         """Puts into the store what is here of these photos, and gives their number."""
@@ -108,6 +109,11 @@ class Shared:
                 self._put(name, pa.table(columns), compression="zstd")
         return f"{self.address.rstrip('/')}/{below}"
 
+    def damaged(self) -> list[str]:
+        """The names of files that were found to be damaged since this was asked last."""
+        found, self._damaged = sorted(self._damaged), set()
+        return found
+
     def _names(self, store: Store) -> list[str]:
         return [name for name in self._folder.names(store.folder.name) if name.endswith(".parquet")]
 
@@ -120,11 +126,12 @@ class Shared:
     def _rows(self, name: str, shape: tuple[int, ...]) -> Iterator[tuple[bytes, NDArray[np.float16]]]:
         """Digests and features of a file, of those that are some."""
         for digest, row in zip(self._column(name, "digest"), self._column(name, "features"), strict=False):
-            if not isinstance(row, bytes) or len(row) != 2 * math.prod(shape):
-                continue
-            values = np.frombuffer(row, "<f2").reshape(shape)
+            is_row = isinstance(row, bytes) and len(row) == 2 * math.prod(shape)
+            values = np.frombuffer(row, "<f2").reshape(shape) if is_row else np.full(shape, np.nan, np.float16)
             if np.isfinite(values).all():
                 yield digest, values
+            else:
+                self._damaged.add(name)
 
     def _column(self, name: str, column: str) -> list[Any]:
         """A column of a file, of which no more is read; nothing of one that is damaged."""
@@ -136,6 +143,7 @@ class Shared:
                 table = pq.read_table(file, columns=[column], page_checksum_verification=True)
                 return list(table[column].to_pylist())
         except (pa.ArrowException, OSError, KeyError):
+            self._damaged.add(name)
             return []
 
     def _write(self, store: Store, digests: list[bytes]) -> None:

@@ -142,6 +142,12 @@ class Store:
                     _check_room(self.folder, environment, needed_bytes)
                     with environment.begin(write=needed_bytes > 0, buffers=True) as txn:
                         return work(txn)
+                except FileNotFoundError as error:
+                    raise StoreError(
+                        what=f"The store in {self.folder} was removed while it was in use.",
+                        why="What was computed since then is gone with it.",
+                        fix="Run it again; `rehead cache clear` leaves alone what is in use.",
+                    ) from error
                 except lmdb.MapFullError:
                     environment.set_mapsize(2 * environment.info()["map_size"])
                 except lmdb.MapResizedError:  # another process made it larger

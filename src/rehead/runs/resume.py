@@ -18,10 +18,10 @@ from rehead.tuning.recipe import Recipe, load
 
 @dataclass(frozen=True)
 class Asked:
-    """The photos that were asked for; source is None where they were no files.
+    """What a run was asked for besides its recipe: the photos; source is None where they were no files.
 
     root: the folder that their paths are relative to, None where they have no files of their own. from_run: the earlier
-    run whose photos are learned with them.
+    run whose photos are learned with them. report, with_neighbours: as in `run.tune`.
     """
 
     source: Any
@@ -30,6 +30,8 @@ class Asked:
     test: Any
     root: str | None = None
     from_run: str | None = None
+    report: bool = True
+    with_neighbours: bool = False
 
     @classmethod
     def of(

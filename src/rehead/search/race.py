@@ -11,8 +11,8 @@ from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import RecipeError, counted
 from rehead.extraction import job_order
+from rehead.features.bad import BAD_LIST, listed, too_many_bad
 from rehead.features.cache import cache_folder, check_writable
-from rehead.features.extract import BAD_LIST, listed, too_many_bad
 from rehead.job import Job
 from rehead.nets.card import PACKAGES
 from rehead.progress import Progress, Silent

@@ -38,11 +38,6 @@ class Recorded:
             for parameter in parameters:
                 parameter.grad = None
 
-    @property
-    def shape(self) -> torch.Size:
-        """Of the inputs."""
-        return self._x.shape
-
     def __call__(
         self, x: torch.Tensor, labels: Labels, kept: float
     ) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:

@@ -66,7 +66,8 @@ class Stepper:
         self._records = can_record and n_batches >= MANY and not self._scaler.is_enabled()
         self._recorded: Recorded | None = None
         self._numbers = Numbers()
-        self._n_alike = 0  # batches of a kind that have not been recorded yet
+        self._n_alike = 0  # whole batches of this shape since there was a record
+        self._shape = torch.Size()
 
     def make_room(self) -> None:
         """Lets go of the record, which holds the memory of a step, where others may need it."""
@@ -155,8 +156,8 @@ class Stepper:
         if len(x) != self._course.batch_size:
             self.make_room()
             return False
-        if self._recorded is not None and self._recorded.shape != x.shape:  # photos are larger in later epochs
-            self._recorded, self._n_alike = None, 0
+        if x.shape != self._shape:  # photos are larger in later epochs
+            self._recorded, self._n_alike, self._shape = None, 0, x.shape
         if self._recorded is not None:
             return True
         self._n_alike += 1

@@ -20,7 +20,7 @@ from rehead.bundle import Bundle, Variant
 from rehead.data.rows import Skip
 from rehead.durable import FULL, replaced_folder
 from rehead.errors import BundleError, DiskFull, RecipeError, WorseVariant, nearest
-from rehead.features.extract import check_bad
+from rehead.features.bad import check_bad
 from rehead.predict import Model
 from rehead.prediction import Prediction
 from rehead.progress import Progress, Silent

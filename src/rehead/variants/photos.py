@@ -19,8 +19,8 @@ from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.data.split import stratified_order
 from rehead.errors import PhotoError, RunError, SourceError, counted
+from rehead.features.bad import check_bad
 from rehead.features.cache import cache_folder
-from rehead.features.extract import check_bad
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import Preprocess, prepare
 from rehead.predict import BATCH

@@ -1,0 +1,42 @@
+"""What a verdict's numbers must not be read without: photos on both sides, classes that none shows, a guess that is better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.data.catalog import Catalog
+from rehead.data.targets import names_of
+from rehead.errors import counted
+
+N_NAMED = 3  # groups in a note
+FEW = 10  # held-out photos, below which drawing among them again and again says nothing of others
+
+
+def notes_on(catalog: Catalog, held_out: Sequence[int], logits: NDArray[np.floating[Any]]) -> tuple[str, ...]:
+    """A sentence for each of these. logits: of the held-out photos, (n, k)."""
+    notes = []
+    if catalog.task == "classification" and held_out:
+        labels = catalog.labels(held_out)
+        if (logits.argmax(axis=1) == labels).sum() < np.bincount(labels).max():
+            notes.append("To name the commonest class of the held-out photos always would be right on more of them.")
+    if n := len(catalog.leaks):
+        notes.append(f"{n} of the held-out photos {'is' if n == 1 else 'are'} byte for byte in the training side too.")
+    if torn := set(catalog.torn_groups):
+        n = sum(catalog.photos[i].group in torn for i in held_out)
+        named = ", ".join(sorted(torn)[:N_NAMED]) + ", ..." * (len(torn) > N_NAMED)
+        notes.append(
+            f"{counted(n, 'held-out photo')} of {counted(len(torn), 'group')} that the training side has too: {named}."
+        )
+    shown = {name for label in catalog.different_labels(held_out) for name in names_of(label, catalog.task)}
+    if lacking := [label for label in catalog.classes if label not in shown]:
+        more = f" and {len(lacking) - N_NAMED} more" if len(lacking) > N_NAMED else ""
+        notes.append(f"No held-out photo shows {', '.join(lacking[:N_NAMED])}{more}.")
+    if catalog.task != "classification" and len(held_out) < FEW:
+        notes.append(
+            f"{counted(len(held_out), 'held-out photo')} are too few to draw an interval from: take it for no more."
+        )
+    return tuple(notes)
