@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from little import GOLDEN, bundle, heavy, picture
@@ -21,6 +23,9 @@ from served import BOUNDARY, Answer, Program, form, program
 
 from rehead.cli.service import _origin, _token
 from rehead.errors import RecipeError, RunError
+from rehead.serving import server
+from rehead.serving.app import make_app
+from rehead.serving.journal import Journal
 from rehead.serving.models import load_named, named_bundles
 from rehead.serving.server import bound
 
@@ -88,6 +93,24 @@ def test_where_corrections_lie_and_by_what_they_are_learned_is_said_at_the_start
             "pets": f"rehead tune '{place}/pets'",
             "sizes": f"rehead tune '{place}/sizes' --task regression",
         }
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_before_uvicorn_listens_to_it_ends_the_service(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = server.served
+
+    async def late(*arguments: Any) -> None:
+        signal.raise_signal(number)
+        await asyncio.wait_for(begun(*arguments), 20)
+
+    monkeypatch.setattr(server, "served", late)
+    before = signal.getsignal(number)
+    journal = Journal(lambda _: None)
+    with bound("127.0.0.1", 0) as listening:
+        server.serve(make_app({"pets": load_named("pets", BUNDLE)}, journal=journal, workers=1), listening)
+    assert signal.getsignal(number) is before
 
 
 def test_a_port_that_is_in_use(rehead: Cli) -> None:

@@ -53,8 +53,12 @@ def address_of(made: socket.socket) -> str:
 def serve(app: FastAPI, made: socket.socket) -> None:
     """Serves until SIGTERM or SIGINT; what is under way is answered first. Call it from the main thread."""
     server = server_of(app)
-    # uvicorn raises the signal again when it has ended; whoever ends it wants exit code 0.
-    ended = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def end(*_: object) -> None:
+        """Before uvicorn listens to signals, and after it has ended, when it raises them again: the exit code is 0."""
+        server.should_exit = True
+
+    ended = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         asyncio.run(served(server, made))
     finally:
