@@ -48,19 +48,20 @@ def copies(folder: Path, n: int) -> Path:
 
 
 def generated(folder: Path, n: int, side: int = 256) -> Path:
-    """`n` JPEG files in two classes, made by shifting a real-looking noise picture; quick to write, all different."""
+    """`n` JPEG files in two classes, quick to write: parts of a large picture of noise, turned, their colours changed. Next to
+    none are near copies of others."""
     random = np.random.default_rng(0)
-    smooth = Image.fromarray(random.integers(0, 256, (24, 24, 3), np.uint8)).resize(
-        (side, side), Image.Resampling.BICUBIC
-    )
-    base = np.asarray(smooth).astype(np.int16)
+    cells = random.integers(0, 256, (24 * 16, 24 * 16, 3), np.uint8)
+    large = np.asarray(Image.fromarray(cells).resize((16 * side, 16 * side), Image.Resampling.BICUBIC))
     for i in range(n):
         label = "ab"[i % 2]
         path = folder / label / f"{i:06d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
+        top, left = (int(random.integers(15 * side)) for _ in range(2))
+        part = np.rot90(large[top : top + side, left : left + side], int(random.integers(4)))
+        part = part[:, :: random.choice([-1, 1]), random.permutation(3)].astype(np.int16)
         tint = np.array([30, 0, -30] if label == "a" else [-30, 0, 30]) + random.normal(0, 25, 3)
-        pixels = np.roll(base, (int(random.integers(side)), int(random.integers(side))), (0, 1)) + tint
-        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path, quality=80)
+        Image.fromarray(np.clip(part + tint, 0, 255).astype(np.uint8)).save(path, quality=80)
     return folder
 
 

@@ -47,7 +47,8 @@ def recorded(work: Callable[[], T], device: torch.device) -> tuple[torch.cuda.CU
     """
     graph, dice = torch.cuda.CUDAGraph(), torch.cuda.default_generators[torch.cuda.current_device()]
     thrown = dice.get_state()
-    # a stream that nothing else is asked in, of those that are served first, and whose scratch memory no other graph has
+    # one that nothing else is asked in, of those that are served first: graphs of one stream share cuBLAS's scratch memory
+    # (github.com/pytorch/pytorch/issues/193402)
     stream = torch.cuda.Stream(device, priority=-1)
     try:
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):  # others copy photos meanwhile
