@@ -44,8 +44,7 @@ class Sharing:
         progress.phase("Fetching features", None)
         if n := self._job.shared.fetch(self._store, self._job.catalog.digests(absent)):
             progress.note(f"Features of {counted(n, 'photo')} were in {self._job.shared.address}")
-        if damaged := self._job.shared.damaged():
-            progress.note(f"Damaged, and passed over, in {self._job.shared.address}: {first_few(damaged)}")
+        self._tell_unreadable()
         return self._absent(absent)
 
     def _absent(self, positions: Sequence[int]) -> Positions:
@@ -65,9 +64,16 @@ class Sharing:
         """Adds all that those who share have not."""
         if self._may_add:
             self._add(self._job.catalog.digests(self._order))
+            self._tell_unreadable()
         if self._n_added and self._job.shared is not None:
             self._job.progress.note(
                 f"Features of {counted(self._n_added, 'photo')} are new in {self._job.shared.address}"
+            )
+
+    def _tell_unreadable(self) -> None:
+        if self._job.shared is not None and (names := self._job.shared.unreadable()):
+            self._job.progress.note(
+                f"Passed over in {self._job.shared.address}, as they cannot be read or are damaged: {first_few(names)}"
             )
 
     def _add(self, digests: Sequence[bytes]) -> None:

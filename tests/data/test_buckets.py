@@ -384,6 +384,9 @@ def test_shared_features_that_may_not_be_added_cost_a_line(
     [
         ("AWS Error INTERNAL_FAILURE during ListObjectsV2 operation: HTTP status 500", "the store failed"),
         ("AWS Error SLOW_DOWN during GetObject operation", "the store failed"),
+        ("AWS Error SERVICE_UNAVAILABLE during ListObjectsV2 operation: HTTP status 503", "the store failed"),
+        ("500, message='Internal Server Error', url='https://photos.example/zoo'", "the store failed"),
+        ("AWS Error NETWORK_CONNECTION during ListObjectsV2 operation", "the store cannot be reached"),
         ("When listing: HTTP status 403", "does not let this machine read there"),
     ],
 )
@@ -406,7 +409,7 @@ def test_a_file_of_shared_features_that_is_damaged_is_computed_again(
     done = rehead(*words, "second", REHEAD_CACHE=str(tmp_path / "second-cache"))
     assert done.returncode == 0, done.stderr
     assert "Features of 21 photos are new in" in done.stderr
-    assert f"Damaged, and passed over, in {tmp_path / 'team'}: " in done.stderr
+    assert f"Passed over in {tmp_path / 'team'}, as they cannot be read or are damaged: " in done.stderr
     assert part.name in done.stderr
     heads = [(tmp_path / name / "bundle" / "head.safetensors").read_bytes() for name in ("first", "second")]
     assert heads[0] == heads[1]

@@ -24,6 +24,9 @@ X = torch.arange(12.0).reshape(3, 4)
         lambda: X.masked_select(X > 3),
         lambda: X.clone().__setitem__(X > 3, torch.arange(8.0)),
         lambda: torch.equal(X, X + 1),
+        lambda: X.to("meta"),
+        lambda: torch.empty(3, 4, device="meta").copy_(X),
+        lambda: X[0].repeat_interleave(torch.tensor([1, 2, 3, 4])),
     ],
 )
 def test_what_needs_a_number_is_found(work: Callable[[], object]) -> None:
@@ -48,6 +51,13 @@ def test_a_step_of_a_usual_network_needs_none(name: str) -> None:
     with Numbers() as numbers:
         out = network(torch.zeros(2, 3, 224, 224))
         torch.nn.functional.cross_entropy(out, torch.tensor([0, 1]), label_smoothing=0.1).backward()
+    assert numbers.found is None
+
+
+def test_a_copy_that_stays_needs_none() -> None:
+    with Numbers() as numbers:
+        X.to(torch.float16)
+        X.clone().copy_(X + 1)
     assert numbers.found is None
 
 

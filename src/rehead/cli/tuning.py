@@ -129,7 +129,9 @@ def tune(
     ] = None,
     with_neighbours: Annotated[
         bool | None,
-        typer.Option("--with-neighbours", help="Show in the bundle small pictures of photos it learned from."),
+        typer.Option(
+            "--with-neighbours/--no-neighbours", help="Show in the bundle small pictures of photos it learned from."
+        ),
     ] = None,
     ray: Annotated[
         str | None,

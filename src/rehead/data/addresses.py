@@ -36,14 +36,15 @@ REFUSALS = (  # what a store's answer holds -> what it means, and what to do
         "{keys}",
     ),
     (
+        r"HTTP (status|response code:?) 5\d\d|INTERNAL_FAILURE|SLOW_DOWN|SERVICE_UNAVAILABLE"
+        r"|InternalError|Internal Server Error|Service Unavailable|SlowDown",
+        "the store failed",
+        "Try again later; what was done is kept.",
+    ),
+    (
         r"NETWORK_CONNECTION|could ?n[o']t (resolve|connect)|failed to connect|timed ?out|UNAVAILABLE",
         "the store cannot be reached",
         "Check the network, and the address of the store where it is one of your own ({endpoint}).",
-    ),
-    (
-        r"HTTP (status|response code:?) 5\d\d|INTERNAL_FAILURE|InternalError|SLOW_DOWN|SlowDown|SERVICE_UNAVAILABLE",
-        "the store failed",
-        "Try again later; what was done is kept.",
     ),
 )
 KEYS = {

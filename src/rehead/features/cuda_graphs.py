@@ -14,12 +14,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 T = TypeVar("T")
-NUMBERS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "unique_", "equal")
+NUMBERS = (
+    "_local_scalar_dense", "nonzero", "masked_select", "_unique", "unique_", "equal", "repeat_interleave", "bincount",
+)  # fmt: skip
 
 
 class Numbers(TorchDispatchMode):  # type: ignore[misc]
-    """Within it, in this thread, found names what needs a number of a device: an operation whose shape or branch depends on
-    what was computed, or a copy to the CPU."""
+    """Within it, in this thread, found names what waits for a device: an operation whose shape or branch depends on what was
+    computed, or a copy between it and the CPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,12 +30,12 @@ class Numbers(TorchDispatchMode):  # type: ignore[misc]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         name = str(func.overloadpacket.__name__)
-        comes = name in ("_to_copy", "copy_") and isinstance(made, torch.Tensor) and made.device.type == "cpu"
-        goes = any(isinstance(one, torch.Tensor) and one.device.type != "cpu" for one in args)
+        copies = name in ("_to_copy", "copy_") and isinstance(made, torch.Tensor)
+        crosses = copies and (made.device.type == "cpu") != (args[0 if name == "_to_copy" else 1].device.type == "cpu")
         masks = name in ("index", "index_put_", "index_put") and any(
             one is not None and one.dtype == torch.bool for one in args[1]
         )
-        if name.startswith(NUMBERS) or (comes and goes) or masks:
+        if name.startswith(NUMBERS) or crosses or masks:
             self.found = self.found or name
         return made
 
@@ -46,7 +48,7 @@ def recorded(work: Callable[[], T], device: torch.device) -> tuple[torch.cuda.CU
     longer those that are thrown here.
     """
     graph, dice = torch.cuda.CUDAGraph(), torch.cuda.default_generators[torch.cuda.current_device()]
-    thrown = dice.get_state()
+    thrown, before = dice.get_state(), torch.cuda.current_stream(device)
     # one that nothing else is asked in, of those that are served first: graphs of one stream share cuBLAS's scratch memory
     # (github.com/pytorch/pytorch/issues/193402)
     stream = torch.cuda.Stream(device, priority=-1)
@@ -54,6 +56,7 @@ def recorded(work: Callable[[], T], device: torch.device) -> tuple[torch.cuda.CU
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):  # others copy photos meanwhile
             return graph, work()
     except RuntimeError:  # what throws dice there believes that the recording goes on
+        torch.cuda.set_stream(before)
         dice.graphsafe_set_state(torch.Generator(device).graphsafe_get_state())
         dice.set_state(thrown)
         raise

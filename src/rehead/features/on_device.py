@@ -7,6 +7,7 @@ that are judged go through `pixels.py` everywhere. What a device cannot decode i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import math
@@ -45,8 +46,9 @@ def on_device(jpegs: Sequence[Jpeg], device: torch.device) -> torch.Tensor:
             raise Undecodable("a photo is of another size than its header says")
         return torch.cat([_resized(images[part], jpegs[part]) for part in _parts(sizes)])
     except RuntimeError as error:  # also where there is no memory for it
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)  # it may still write into what it was given for the others
+        with contextlib.suppress(RuntimeError):  # not while another thread records
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)  # it may still write into what it was given for the others
         raise Undecodable(str(error)) from error
 
 

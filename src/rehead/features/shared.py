@@ -49,7 +49,7 @@ class Shared:
         self.address = address
         self._folder: Folder = open_folder(address)
         self._known: dict[str, Beginnings] = {}  # of what is in each file, which never changes
-        self._damaged: set[str] = set()
+        self._unreadable: set[str] = set()
 
     def fetch(self, store: Store, digests: Sequence[bytes]) -> int:
         """Puts into the store what is here of these photos, and gives their number."""
@@ -109,9 +109,9 @@ class Shared:
                 self._put(name, pa.table(columns), compression="zstd")
         return f"{self.address.rstrip('/')}/{below}"
 
-    def damaged(self) -> list[str]:
-        """The names of files that were found to be damaged since this was asked last."""
-        found, self._damaged = sorted(self._damaged), set()
+    def unreadable(self) -> list[str]:
+        """The names of files that could not be read, or were found to be damaged, since this was asked last."""
+        found, self._unreadable = sorted(self._unreadable), set()
         return found
 
     def _names(self, store: Store) -> list[str]:
@@ -131,7 +131,7 @@ class Shared:
             if np.isfinite(values).all():
                 yield digest, values
             else:
-                self._damaged.add(name)
+                self._unreadable.add(name)
 
     def _column(self, name: str, column: str) -> list[Any]:
         """A column of a file, of which no more is read; nothing of one that is damaged."""
@@ -143,7 +143,7 @@ class Shared:
                 table = pq.read_table(file, columns=[column], page_checksum_verification=True)
                 return list(table[column].to_pylist())
         except (pa.ArrowException, OSError, KeyError):
-            self._damaged.add(name)
+            self._unreadable.add(name)
             return []
 
     def _write(self, store: Store, digests: list[bytes]) -> None:

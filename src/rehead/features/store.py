@@ -143,11 +143,7 @@ class Store:
                     with environment.begin(write=needed_bytes > 0, buffers=True) as txn:
                         return work(txn)
                 except FileNotFoundError as error:
-                    raise StoreError(
-                        what=f"The store in {self.folder} was removed while it was in use.",
-                        why="What was computed since then is gone with it.",
-                        fix="Run it again; `rehead cache clear` leaves alone what is in use.",
-                    ) from error
+                    raise _removed(self.folder) from error
                 except lmdb.MapFullError:
                     environment.set_mapsize(2 * environment.info()["map_size"])
                 except lmdb.MapResizedError:  # another process made it larger
@@ -158,14 +154,24 @@ class Store:
     def _mapped(self, size: tuple[int, ...]) -> Any:
         """A float16 array on a file without a name. Its room is taken now: a memory map that meets a full disk kills."""
         n_bytes = 2 * math.prod(size)
-        if shutil.disk_usage(self.folder).free < n_bytes:
-            raise disk_full(self.folder, n_bytes)
         try:
+            if shutil.disk_usage(self.folder).free < n_bytes:
+                raise disk_full(self.folder, n_bytes)
             return mapped(size, np.float16, self.folder)
+        except FileNotFoundError as error:
+            raise _removed(self.folder) from error
         except OSError as error:
             raise (
                 disk_full(self.folder, n_bytes) if error.errno in FULL else cannot_write(self.folder, error)
             ) from error
+
+
+def _removed(folder: Path) -> StoreError:
+    return StoreError(
+        what=f"The store in {folder} was removed while it was in use.",
+        why="What was computed since then is gone with it.",
+        fix="Run it again; `rehead cache clear` leaves alone what is in use.",
+    )
 
 
 def count_photos(folder: Path) -> int:
