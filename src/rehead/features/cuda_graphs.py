@@ -1,8 +1,8 @@
 """What is asked of a CUDA device recorded once, as a graph, and asked for at once from then on.
 
 A batch asks for hundreds of kernels, one by one, each through the interpreter, whose lock threads that hand photos over hold
-too. What needs a number of the device on the way cannot be recorded. To try it leaves PyTorch in disorder, in versions
-before 2.13 for good, so it is looked for first.
+too. What needs a number of the device on the way cannot be recorded. To try it leaves PyTorch in disorder (in 2.11 nothing
+could throw dice afterwards), so it is looked for first.
 """
 
 from __future__ import annotations

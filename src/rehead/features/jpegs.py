@@ -8,22 +8,22 @@ device (`decoders.py`) need none.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from rehead.errors import PhotoError
 from rehead.features.views import Seen, augmented, or_why, seen
-from rehead.pixels import Preprocess, is_reduced, prepare
+from rehead.pixels import Preprocess, is_reduced, opened, prepare
 
 MOST_PIXELS = (
     2 << 20
 )  # larger ones Pillow decodes at a fraction of their size; a device has no such way, nor room for many
+JPEG = ("JPEG", "MPO")  # one of several frames is a JPEG file too
 END, TAIL = (
     b"\xff\xd9",
     64,
@@ -60,13 +60,12 @@ Found: TypeAlias = "NDArray[np.uint8] | Jpeg | PhotoError"
 def jpeg_of(augment: str, data: bytes, preprocess: Preprocess, seed: int) -> Jpeg | None:
     """The view of this seed as `features.views.augmented` has it, not decoded yet; None where Pillow has to decode it."""
     try:
-        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-            fits = image.mode in ("RGB", "L") and 0 < image.width * image.height <= MOST_PIXELS
-            fits = fits and not is_reduced(image.size, preprocess)
-            upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-            is_whole = END in data[-TAIL:]
-            view = seen(augment, image.size, preprocess, seed) if fits and upright and is_whole else None
-    except Exception:  # whatever is wrong with it, Pillow says so when it decodes
+        with opened(data) as image:
+            fits = image.format in JPEG and image.mode in ("RGB", "L") and image.width * image.height <= MOST_PIXELS
+            fits = fits and not is_reduced(image.size, preprocess) and END in data[-TAIL:]
+            upright = fits and image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+            view = seen(augment, image.size, preprocess, seed) if upright else None
+    except PhotoError:  # Pillow says so again when it decodes
         return None
     return Jpeg(data, view, preprocess) if view else None
 
