@@ -38,18 +38,17 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
         train, held_out = photos_there(catalog, order, store)
         job.clock.lap("extract")
 
-        progress.phase("Solving the head")
-        features = store.read(catalog.digests(train))
-        labels, folds = catalog.labels(train), folds_of(catalog, train, recipe)
-        device = job.device(recipe.device)
-        fitted = fit_task(
-            catalog.task, features, labels, catalog.n_outputs, folds, recipe, device, progress, store.folder / AXES,
-            by=partial(trained_dense, job, recipe.device),
-        )  # fmt: skip
-        familiar = fit_familiar(features, seed=recipe.seed)
-        job.clock.lap("solve")
-
-        shown = store.read(catalog.digests(held_out))
+        # as they are kept, and the store is closed: solving needs the memory
+        features, shown = (store.read(catalog.digests(side), dtype=np.float16) for side in (train, held_out))
+    progress.phase("Solving the head")
+    labels, folds = catalog.labels(train), folds_of(catalog, train, recipe)
+    device = job.device(recipe.device)
+    fitted = fit_task(
+        catalog.task, features, labels, catalog.n_outputs, folds, recipe, device, progress, store.folder / AXES,
+        by=partial(trained_dense, job, recipe.device),
+    )  # fmt: skip
+    familiar = fit_familiar(features, seed=recipe.seed)
+    job.clock.lap("solve")
     return Solution(
         catalog=catalog,
         head=fitted.head,

@@ -11,7 +11,18 @@ import pytest
 
 from rehead.bundle import Head, softmax
 from rehead.tuning import convex
-from rehead.tuning.solve import ABSENT, PENALTIES, cross_validated, solve_linear, solve_prototype, solve_quick
+from rehead.tuning.head import fit_head
+from rehead.tuning.recipe import Recipe
+from rehead.tuning.solve import (
+    ABSENT,
+    PENALTIES,
+    SAMPLE,
+    cross_validated,
+    in_each_fold,
+    solve_linear,
+    solve_prototype,
+    solve_quick,
+)
 
 
 def photos(n: int = 240, width: int = 40, n_classes: int = 3, *, apart: float = 0.6, seed: int = 0):
@@ -262,6 +273,28 @@ def test_out_of_fold_logits_come_from_heads_that_did_not_see_the_photo():
         number = round(float(logits[i, 0] / features[i].sum()))
         assert features[i].tobytes() not in seen[number - 1]
         assert number == folds[i] + 1
+
+
+def test_a_sample_has_photos_of_each_class_in_each_fold_that_has_some():
+    few = np.repeat(np.arange(1_000), 6)
+    folds = np.tile([0, 0, 0, 0, 0, 4], 1_000)
+    rows = in_each_fold(few, folds, 2_000)
+    assert len(rows) < len(few)
+    assert (np.bincount(few[rows[folds[rows] == 4]], minlength=1_000) == 1).all()
+    labels, folds = np.arange(20_000) % 2, np.arange(20_000) % 7 - 1
+    rows = in_each_fold(labels, folds, 2_000)
+    assert 2_000 <= len(rows) <= 2_014
+    np.testing.assert_allclose(np.bincount(folds[rows] + 1), 2_000 / 7, atol=3)
+
+
+def test_many_photos_answers_of_a_prototype_are_had_of_a_sample():
+    features, labels, folds = photos(9_000, 40, 3)
+    fitted = fit_head(features.astype(np.float16), labels, 3, folds, Recipe(head="prototype"))
+    assert fitted.apart is not None
+    assert SAMPLE <= len(fitted.apart.rows) <= SAMPLE + 15
+    right = (fitted.apart.logits.argmax(axis=1) == labels[fitted.apart.rows]).mean()
+    whole = cross_validated(features, labels, 3, folds, lambda x, y: solve_prototype(x, y, 3))
+    assert right == pytest.approx((whole.argmax(axis=1) == labels).mean(), abs=0.02)
 
 
 def test_no_warning_is_raised_where_classes_lie_far_apart():

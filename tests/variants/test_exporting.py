@@ -13,6 +13,7 @@ from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_models import pixels_of, small_bundle, write_photos
 
 import rehead as library
@@ -234,6 +235,17 @@ def test_names_of_any_bytes_are_photos_too(plain: Path, tmp_path: Path) -> None:
     done = export(plain, "openvino", photos=photos)
     assert done.measured.n + len(done.skipped) > 0
     assert len(photos_of(bundles.read(plain), photos, "auto", None, Silent()).catalog.photos) == 25
+
+
+def test_a_named_photo_whose_near_copy_is_learned_from_is_not_judged_on(plain: Path, tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 30)
+    for path in [*photos.rglob("*.png")]:
+        Image.open(path).save(path.with_suffix(".copy.png"), compress_level=1)  # the same picture in other bytes
+    found = photos_of(bundles.read(plain), photos, "auto", tmp_path / "cache", Silent())
+    side = {photo.path: photo.side for photo in found.catalog.photos}
+    assert len(found.catalog.photos) == 120
+    assert {side[path] for path in side} == {"train", "valid"}
+    assert all(side[path] == side[path.replace(".copy", "")] for path in side)
 
 
 def test_a_worse_form_carries_its_figures(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ class Feedback:
         if n_bytes == 0:
             return
         if size_of(self.folder) + n_bytes > self._max_bytes:
-            raise _no_room(f"They may take {self._max_bytes / 1e9:.0f} GB.", "Tune on them, and move them away.")
+            raise _no_room(f"They may take {self._max_bytes / (1 << 30):.0f} GiB.", "Tune on them, and move them away.")
         if shutil.disk_usage(self.folder).free - n_bytes < self._least_free_bytes:
             raise _no_room("The disk is almost full.", "Make room on the service's disk.")
 

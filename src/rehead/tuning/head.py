@@ -16,7 +16,7 @@ from rehead.bundle import Head
 from rehead.errors import Diverged
 from rehead.progress import Progress, Silent
 from rehead.tuning.recipe import LR, Recipe, hidden_widths
-from rehead.tuning.solve import cross_validated, solve_linear, solve_prototype
+from rehead.tuning.solve import SAMPLE, cross_validated, in_each_fold, solve_linear, solve_prototype
 
 if TYPE_CHECKING:
     from rehead.tuning.mlp import By
@@ -134,9 +134,10 @@ def _fit(
             solved.head, f"linear: multinomial logistic regression, {solved.note}", apart=apart, penalty=solved.penalty
         )
     if name == "prototype":
-        logits = cross_validated(x, y, n_classes, folds, lambda x, y: solve_prototype(x, y, n_classes))
+        rows = in_each_fold(y, folds, SAMPLE)
+        logits = cross_validated(x[rows], y[rows], n_classes, folds[rows], lambda x, y: solve_prototype(x, y, n_classes))
         note = "prototype: nearest class mean on standardised features"
-        return Fitted(solve_prototype(x, y, n_classes), note, apart=Apart.of(np.arange(len(y)), logits))
+        return Fitted(solve_prototype(x, y, n_classes), note, apart=Apart.of(rows, logits))
     from rehead.tuning.mlp import train_mlp
 
     head, note, watch = train_mlp(

@@ -238,6 +238,12 @@ def stratified(labels: Integers, n_photos: NDArray[np.int64], limit: int) -> NDA
     return np.sort(by_class[rank < np.repeat(quota, n_photos)])
 
 
+def in_each_fold(labels: Integers, folds: Integers, limit: int) -> NDArray[np.int64]:
+    """As `stratified`, each class in each fold by itself: where another fold has photos of a class, so has the sample."""
+    cells = labels * (int(folds.max()) + 2) + folds + 1
+    return stratified(cells, np.bincount(cells).astype(np.int64), limit)
+
+
 def _follow(
     sample: Photos, labels: Integers, n_classes: int, weights: Array32, folds: Integers, penalties: Sequence[float]
 ) -> _Best:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rehead.auditing.ties import tied
 from rehead.bundle import Bundle
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Skip
@@ -21,6 +22,7 @@ from rehead.data.split import stratified_order
 from rehead.errors import PhotoError, RunError, SourceError, counted
 from rehead.features.bad import check_bad
 from rehead.features.cache import cache_folder
+from rehead.job import Job
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import Preprocess, prepare
 from rehead.predict import BATCH
@@ -148,7 +150,10 @@ def _named(bundle: Bundle, named: object, layout: str, place: Path, max_bad: flo
             what=f"None of the photos is of a class that the bundle knows ({', '.join(bundle.classes[:10])}).",
             fix="Name the folders after the bundle's classes.",
         )
-    return replace(catalog, photos=known, classes=bundle.classes)
+    catalog = replace(catalog, photos=known, classes=bundle.classes)
+    if not recipe.get("tie_copies", True):
+        return catalog
+    return tied(Job(catalog, place, progress), range(len(known))).catalog
 
 
 def _spread(catalog: Catalog, rows: Sequence[int]) -> list[int]:
