@@ -216,8 +216,8 @@ def tune(
             },
         )
         write_outputs(run.path, solution)
-        run.write_json("verdict.json", verdict.to_dict())
         run.write("catalog.csv", as_csv(catalog))
+        run.write_json("verdict.json", verdict.to_dict())  # last: it says that the run is whole
         share_catalog(job, catalog)
         path = run.finish()
         tuned = Tuned(path, path / "bundle", verdict, chosen, catalog.classes, solution.note, seconds, images)

@@ -9,6 +9,17 @@ from rehead.runs.listing import read_run
 from rehead.tuning.recipe import Recipe
 
 
+def test_a_run_that_replaces_another_does_not_go_on_from_what_a_killed_job_left(tmp_path: Path) -> None:
+    for _ in range(2):
+        with RunFolder(tmp_path / "run", force=True) as run:
+            run.create("photos", "efficientnet_lite0")
+            run.write("recipe.toml", Recipe().to_toml())
+            assert {path.name for path in run.path.iterdir()} == {".lock", "recipe.toml"}
+            (run.path / CHECKPOINT).write_bytes(b"of another seed")  # then it is killed
+            run.within("first").write("note.txt", "")
+    assert run.path == tmp_path / ".run.new"
+
+
 def test_a_run_is_running_while_a_job_writes_it_and_can_be_taken_up_after_that(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run", force=False) as run:
         run.create("photos", "efficientnet_lite0")
