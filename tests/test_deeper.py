@@ -21,14 +21,17 @@ from conftest import make_photos
 from safetensors.torch import load_file, save_file
 
 import rehead
-from rehead import activations
+from rehead import activations, deeper, ground
 from rehead import bundle as bundles
 from rehead.errors import RecipeError, RunError, UnknownLayer
+from rehead.phase import trained
 from rehead.progress import Silent
-from rehead.tuning import feed
+from rehead.solution import Solution
+from rehead.tuning import familiar, feed
 from rehead.tuning.layers import Stage
 from rehead.tuning.plan import described, needed_bytes, planned
 from rehead.tuning.recipe import Recipe
+from rehead.tuning.tasks import first_head
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 LAST = {"train": "last:1", "epochs": 2, "batch_size": 8}
@@ -86,6 +89,44 @@ def test_activations_in_a_file_give_the_same_model(
     assert {id(view) for view in kept} == {id(view) for view in let}
 
 
+def test_the_head_to_begin_with_is_solved_without_the_photos_that_are_watched(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They say what was there before, which epoch is kept and how sure answers are."""
+    solved, watched = [], []
+
+    def solve(task: str, pooled: np.ndarray, *rest: Any) -> Any:
+        solved.append(len(pooled))
+        return first_head(task, pooled, *rest)
+
+    def train(model: Any, on: Any, *rest: Any) -> Any:
+        watched.append((len(on.train), len(on.learn), len(on.watch)))
+        return trained(model, on, *rest)
+
+    monkeypatch.setattr(ground, "first_head", solve)
+    monkeypatch.setattr(deeper, "trained", train)
+    for settings in (LAST, {**LAST, "cut": "none"}):
+        rehead.tune(folder, cache=cache, out=tmp_path / "run", force=True, **settings, report=False)
+    for n_solved, (n_train, n_learn, n_watch) in zip(solved, watched, strict=True):
+        assert n_solved == n_learn == n_train - n_watch < n_train
+
+
+def test_what_is_familiar_is_told_by_photos_of_all_classes(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(familiar, "MAX_BANK", 12)
+    monkeypatch.setattr(familiar, "MIN_BANK", 5)
+    made: list[Any] = []
+    monkeypatch.setattr(deeper, "Solution", lambda **facts: made.append(facts) or Solution(**facts))
+    tuned = rehead.tune(folder, cache=cache, out=tmp_path / "run", with_neighbours=True, **LAST, report=False)
+    assert len(made[0]["bank"]) == 12
+    assert {made[0]["catalog"].photos[i].label for i in made[0]["bank"]} == {"red", "blue"}
+    bank = made[0]["familiar"].bank.astype(np.float32)
+    photos = [folder / made[0]["catalog"].photos[i].path for i in made[0]["bank"]]
+    shown = np.stack([rehead.load(tuned.bundle).features(photo) for photo in photos])
+    np.testing.assert_allclose(bank, shown / np.linalg.norm(shown, axis=1, keepdims=True), atol=2e-3)
+
+
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_model_from_another_cache(
     tuned: rehead.Tuned, folder: Path, tmp_path: Path
@@ -93,6 +134,13 @@ def test_the_same_seed_gives_the_same_model_from_another_cache(
     again = rehead.tune(folder, cache=tmp_path / "cache", out=tmp_path / "run", **LAST, report=False)
     assert (again.bundle / "head.safetensors").read_bytes() == (tuned.bundle / "head.safetensors").read_bytes()
     assert graph(again) == graph(tuned)
+
+
+def test_too_few_photos_to_train_from_are_told_before_anything_is_trained(
+    folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match="1 photo is too few to learn and verify 2 classes"):
+        rehead.tune(folder, cache=cache, train="all", limit=1, epochs=1, out=tmp_path / "run", report=False)
 
 
 def test_all_layers_train_from_photos(folder: Path, cache: Path, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def lists(n: str, folder: str) -> dict[str, float]:
     from rehead.auditing.kept import REMEMBERED, Kept
     from rehead.cluster.computing import _named
     from rehead.cluster.pool import MOST
-    from rehead.extraction import job_order
+    from rehead.divided import job_order
     from rehead.job import Job
     from rehead.tuning.recipe import Recipe
 

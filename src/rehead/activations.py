@@ -18,10 +18,10 @@ from rehead.data.catalog import Catalog
 from rehead.data.columns import Positions
 from rehead.data.rows import Skip
 from rehead.data.spill import let_go
-from rehead.data.split import fold_numbers
+from rehead.divided import in_store, job_order, photos_there, sides_of, watched
 from rehead.errors import DiskFull
 from rehead.exporting.prefixes import ready_prefix
-from rehead.extraction import extract_missing, in_store, job_order, left_out, open_store, photos_there
+from rehead.extraction import extract_missing, left_out, open_store
 from rehead.features.bad import check_bad
 from rehead.features.decoders import Decode, File, Found, beside, bytes_or_file
 from rehead.features.engines import resolve
@@ -64,9 +64,7 @@ def at_the_cut(job: Job, recipe: Recipe, plan: Plan) -> Extracted:
     order = job_order(catalog, recipe)
     if plan.cut is None:
         bad = _unreadable(job, order, recipe)
-        good = sorted(i for i in order if i not in bad)
-        train = catalog.among(good, "train")
-        held_out = catalog.among(good, catalog.held_out_side)
+        train, held_out = sides_of(catalog, sorted(i for i in order if i not in bad))
         return Extracted(train, held_out, [], None, bad, 0)
     weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
     prefix = ready_prefix(
@@ -156,13 +154,8 @@ def _good(found: Sequence[Found]) -> list[NDArray[np.uint8] | Jpeg]:
 
 def slices(catalog: Catalog, train: Sequence[int], recipe: Recipe) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Places among the training photos to learn from, and those that decide which epoch is kept, groups kept together."""
-    everything = np.arange(len(train))
-    n_folds = round(1 / recipe.watch) if recipe.watch else 0
-    if n_folds < 2:
-        return everything, everything[:0]
-    keys = catalog.keys()
-    folds = fold_numbers((keys[i] for i in train), catalog.strata[train], n_folds=n_folds, seed=recipe.seed)
-    return everything[folds != 0], everything[folds == 0]
+    is_watched = watched(catalog, train, recipe.watch, recipe.seed)
+    return np.flatnonzero(~is_watched), np.flatnonzero(is_watched)
 
 
 def _unreadable(job: Job, order: Sequence[int], recipe: Recipe) -> dict[int, Skip]:

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from rehead.activations import Extracted, at_the_cut
 from rehead.auditing.ties import tied
 from rehead.bundle import Familiar, Head
+from rehead.divided import job_order
 from rehead.errors import Diverged, counted
 from rehead.exporting.graph import export_prefix
-from rehead.extraction import job_order, with_decided_fit
+from rehead.extraction import with_decided_fit
 from rehead.features.engines import CPU_BATCH
 from rehead.ground import (
     Ground,
@@ -43,7 +44,7 @@ from rehead.runners import open_session
 from rehead.runs.folder import BODY, CHECKPOINT, RunFolder
 from rehead.runs.record import CURVES, METRICS
 from rehead.solution import Solution
-from rehead.tuning.familiar import MAX_BANK, far, fit_familiar
+from rehead.tuning.familiar import bank_rows, far, fit_familiar
 from rehead.tuning.labels import chosen_thresholds
 from rehead.tuning.layers import POOL, adapters_in
 from rehead.tuning.plan import Plan
@@ -93,7 +94,8 @@ def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] =
         job.clock.lap("train")
         hand_back()
         note = _told(note, ground.plan, state, recipe, len(ground.watch))
-        return _solution(model, ground, extracted, first, note, run, lr=state.history[-1]["lr"])
+        known = ground.learn[bank_rows(len(ground.learn), seed=recipe.seed)]
+        return _solution(model, ground, extracted, first, note, run, known, lr=state.history[-1]["lr"])
 
 
 def _ground(job: Job, recipe: Recipe, backbone: Backbone) -> tuple[Ground, Extracted]:
@@ -141,10 +143,12 @@ def _solution(
     first: Head,
     note: str,
     run: RunFolder,
+    known: NDArray[np.int64],
     *,
     lr: float,
 ) -> Solution:
-    """What came out, its graph written to the run. lr: the last rate. Raises Diverged when it is no numbers."""
+    """What came out, its graph written to the run. known: places of photos that tell what is familiar. lr: the last rate.
+    Raises Diverged when it is no numbers."""
     from rehead.nets.cut import Pooled
     from rehead.nets.heads import head_from_module
 
@@ -154,7 +158,7 @@ def _solution(
     features_of = partial(_features, model[0], ground.feed, run.path / BODY)
     shown = features_of(np.arange(n_train, n_train + len(extracted.held_out)))
     head = head_from_module(model[1], first.kind, first.activation)
-    apart, familiar = _apart(features_of, ground, head)
+    apart, familiar = _apart(features_of, ground, known, head)
     if ground.scale:
         head = ground.scale.on(head)
     logits = head.logits(shown)
@@ -176,7 +180,7 @@ def _solution(
         learned=ground.plan.learning,
         apart=apart,
         familiar=familiar,
-        bank=() if familiar is None else tuple(ground.train[int(place)] for place in ground.learn[:MAX_BANK]),
+        bank=() if familiar is None else tuple(ground.train[int(place)] for place in known),
         distances=None if familiar is None else far(shown, familiar.bank, familiar.k),
     )
 
@@ -200,10 +204,13 @@ def _features(body: Any, feed: Any, graph: Path, positions: NDArray[np.int64]) -
 
 
 def _apart(
-    features_of: Callable[[NDArray[np.int64]], NDArray[np.float32]], ground: Ground, head: Head
+    features_of: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    ground: Ground,
+    known: NDArray[np.int64],
+    head: Head,
 ) -> tuple[tuple[list[int], NDArray[np.float32]] | None, Familiar | None]:
     """What the watched photos of the training side are given, from which nothing was learned, and what is familiar."""
-    features = features_of(ground.learn[:MAX_BANK])
+    features = features_of(known)
     if not len(ground.watch):
         return None, fit_familiar(features)
     watched = features_of(ground.watch)

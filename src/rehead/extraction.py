@@ -1,7 +1,6 @@
-"""From a catalog and a recipe to features in the store: which photos, in which order, on which prefix and engine.
+"""From a catalog and a recipe to features in the store: on which prefix and engine, and which of them are missing.
 
-The order makes every beginning of it a small copy of the whole, so that a job may stop at any moment and still be
-verified. How a batch is decoded and run is left to `features/extract.py`.
+In which order photos are taken is `divided.py`'s; how a batch is decoded and run is left to `features/extract.py`.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from rehead.data.catalog import Catalog
 from rehead.data.columns import Positions
 from rehead.data.memory import encoded
 from rehead.data.rows import Photo, Skip
-from rehead.data.split import fold_numbers, stratified_order
-from rehead.errors import PhotoError, RunError, SourceError, TooManyBad, counted
+from rehead.divided import folds_of, in_store, job_order
+from rehead.errors import PhotoError, RunError, SourceError, TooManyBad
 from rehead.exporting.prefixes import int8_prefix, ready_prefix
 from rehead.features.decoders import beside
 from rehead.features.engines import Prefix, open_engine, precision_of, resolve
@@ -41,9 +40,8 @@ from rehead.tuning.recipe import Recipe
 from rehead.tuning.tasks import cv_loss, quick_head
 from rehead.verdict.judging import first_number
 
-FLOOR = 2  # photos of each class and side that come first, so that a small part of the photos misses none
 NOTHING_LEFT = "neither the file nor the features are there any more"
-N_FIT_SAMPLE = 400  # photos on which --fit auto is decided
+N_FIT_SAMPLE = 400  # photos on which --fit auto is decided; four a class where that is more
 
 
 def chosen_prefix(job: Job, recipe: Recipe) -> Prefix:
@@ -79,13 +77,14 @@ def _best_fit(job: Job, prefix: Prefix, recipe: Recipe) -> Prefix:
     Log-loss tells more than accuracy does on a few hundred photos, where one photo decides between accuracies.
     """
     catalog = job.catalog
-    sample = catalog.among(job_order(catalog, recipe), "train")[:N_FIT_SAMPLE]
+    n_sample = max(N_FIT_SAMPLE, 4 * len(catalog.classes))
+    sample = catalog.among(job_order(catalog, recipe), "train")[:n_sample]
     candidates = [replace(prefix, card=with_fit(prefix.card, fit)) for fit in FITS]
     losses = []
     for candidate in candidates:
         fit = candidate.card.preprocess.fit
         with open_store(job.cache, candidate, recipe) as store:
-            extract_missing(replace(job, stop=lambda: False), sample, candidate, recipe, store)
+            extract_missing(replace(job, stop=lambda: False), sample, candidate, replace(recipe, budget_s=None), store)
             there = in_store(catalog, sample, store)
             x, y = store.read(catalog.digests(there)), catalog.labels(there)
         loss, words = cv_loss(catalog.task, x, y, catalog.n_outputs, folds_of(catalog, there, recipe))
@@ -108,15 +107,6 @@ def open_store(cache: Path, prefix: Prefix, recipe: Recipe, view: str = PLAIN) -
         "precision": precision,
     }
     return Store.open(cache, f"{card.identity[:32]}-{view}-{precision}", shape=card.shape, about=decides)
-
-
-def job_order(catalog: Catalog, recipe: Recipe) -> Positions:
-    """The photos of the job, in a random order of which every beginning holds each class and side in proportion."""
-    is_train, is_held_out = catalog.is_on("train"), catalog.is_on(catalog.held_out_side)
-    wanted = np.flatnonzero(is_train | is_held_out)
-    strata = 2 * catalog.strata[wanted] + is_train[wanted]
-    order = stratified_order(strata, catalog.digests(wanted), seed=recipe.seed, floor=FLOOR)
-    return Positions(wanted[order[: recipe.limit]])
 
 
 def extract_missing(
@@ -216,39 +206,6 @@ def _pooled(features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Features as one row a photo, for a number that is only shown: maps and tokens are averaged."""
     axes = {4: (2, 3), 3: (1,)}.get(features.ndim, ())
     return np.asarray(features.mean(axis=axes, dtype=np.float32) if axes else features, np.float32)
-
-
-def in_store(catalog: Catalog, positions: Sequence[int], store: Store) -> Positions:
-    """Those of the photos whose features are there, in the order of the catalog."""
-    return Positions(np.sort(np.asarray(positions, np.int64)[store.has(catalog.digests(positions))]))
-
-
-def photos_there(catalog: Catalog, order: Sequence[int], store: Store) -> tuple[Positions, Positions]:
-    """The training and the held-out photos whose features are there. Raises RunError when they are too few."""
-    there = in_store(catalog, order, store)
-    train, held_out = catalog.among(there, "train"), catalog.among(there, catalog.held_out_side)
-    lacking = catalog.unlearnable(train)
-    if lacking or not held_out:
-        raise RunError(
-            what=f"{counted(len(there), 'photo')} {'is' if len(there) == 1 else 'are'} too few "
-            f"to learn and verify {_what_is_learned(catalog)}.",
-            why=f"There is none to learn from of {', '.join(lacking[:5])}." if lacking else "None of them is held out.",
-            fix=f"Use at least {2 * FLOOR * len(set(catalog.strata.tolist()))}: "
-            "raise --limit or --budget, or let it run longer.",
-        )
-    return train, held_out
-
-
-def _what_is_learned(catalog: Catalog) -> str:
-    kind = {"classification": "classes", "multilabel": "labels"}.get(catalog.task)
-    return f"{len(catalog.classes)} {kind}" if kind else "a number"
-
-
-def folds_of(catalog: Catalog, positions: Sequence[int], recipe: Recipe) -> NDArray[np.int64]:
-    """The fold of each of these photos, (n,)."""
-    keys = catalog.keys()
-    strata = catalog.strata[np.asarray(positions, np.int64)]
-    return fold_numbers((keys[i] for i in positions), strata, n_folds=recipe.folds, seed=recipe.seed)
 
 
 def features_of(images: Sequence[Any], recipe: Recipe, *, cache: Path) -> tuple[list[bytes], NDArray[Any]]:

@@ -16,8 +16,9 @@ from rehead import bundle as bundles
 from rehead.data.catalog import Catalog
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
+from rehead.divided import folds_of, in_store
 from rehead.errors import RecipeError, RunError, StoreError, counted
-from rehead.extraction import chosen_prefix, folds_of, in_store, open_store
+from rehead.extraction import chosen_prefix, open_store
 from rehead.features.cache import cache_folder
 from rehead.job import Job
 from rehead.progress import Progress, Silent

@@ -8,15 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.auditing.ties import tied
+from rehead.divided import folds_of, in_store, job_order, photos_there, watched
 from rehead.exporting.agreement import in_batches
-from rehead.extraction import chosen_prefix, extract_missing, folds_of, in_store, job_order, open_store, photos_there
+from rehead.extraction import chosen_prefix, extract_missing, open_store
 from rehead.features.engines import OnnxEngine, Prefix, direction_kept
+from rehead.features.store import MEMORY_LIMIT_BYTES
 from rehead.job import Job, trained_dense
 from rehead.solution import Solution
 from rehead.tuning.familiar import bank_rows, far, fit_familiar
 from rehead.tuning.kept_axes import NAME as AXES
-from rehead.tuning.recipe import Recipe
+from rehead.tuning.recipe import STOP_SHARE, Recipe
 from rehead.tuning.tasks import fit_task
+
+IN_MEMORY_BYTES = MEMORY_LIMIT_BYTES // 2  # of features in half precision: dense layers learn from them in float32
 
 
 def tune_head(job: Job, recipe: Recipe) -> Solution:
@@ -38,14 +42,18 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
         train, held_out = photos_there(catalog, order, store)
         job.clock.lap("extract")
 
-        # as they are kept, and the store is closed: solving needs the memory
-        features, shown = (store.read(catalog.digests(side), dtype=np.float16) for side in (train, held_out))
+        # as they are kept, and then the store is closed: solving needs the memory
+        features, shown = (
+            store.read(catalog.digests(side), dtype=np.float16, memory_limit_bytes=IN_MEMORY_BYTES)
+            for side in (train, held_out)
+        )
     progress.phase("Solving the head")
     labels, folds = catalog.labels(train), folds_of(catalog, train, recipe)
     device = job.device(recipe.device)
     fitted = fit_task(
         catalog.task, features, labels, catalog.n_outputs, folds, recipe, device, progress, store.folder / AXES,
         by=partial(trained_dense, job, recipe.device),
+        watch=watched(catalog, train, STOP_SHARE, recipe.seed),
     )  # fmt: skip
     familiar = fit_familiar(features, seed=recipe.seed)
     job.clock.lap("solve")

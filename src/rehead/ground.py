@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from rehead.activations import Extracted, feed_of, slices
 from rehead.bundle import Head
+from rehead.data.columns import Positions
+from rehead.divided import folds_of, job_order
 from rehead.errors import BackboneError
-from rehead.extraction import chosen_prefix, extract_missing, folds_of, job_order, open_store
+from rehead.extraction import chosen_prefix, extract_missing, open_store
 from rehead.job import Job, trained_dense
 from rehead.nets.card import Card, with_fit
 from rehead.tuning.grow import grown, takes
@@ -140,8 +142,8 @@ def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:
         if recipe.norm == "adapt":
             some = np.random.default_rng(recipe.seed).permutation(ground.learn)[:N_ADAPT]
             adapt_norms(body, (x.to(device) for x in feed.plain(some, recipe.course.batch_size)))
-        pooled = _frozen_features(ground, recipe)
-        labels, folds = feed.labels[: len(ground.train)], folds_of(catalog, ground.train, recipe)
+        pooled, learned = _frozen_features(ground, recipe), _learned(ground)
+        labels, folds = feed.labels[ground.learn], folds_of(catalog, learned, recipe)
         if not hidden:
             return first_head(task, pooled, labels, n_outputs, folds, recipe)
         by = partial(trained_dense, ground.job, recipe.device)
@@ -153,19 +155,24 @@ def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:
     return head_from_module(module, kind, recipe.activation), f"{kind}: random at first"
 
 
+def _learned(ground: Ground) -> Positions:
+    """The photos to learn from, without those that are watched: these say how well it is learned."""
+    return Positions(np.asarray(ground.train, np.int64)[ground.learn])
+
+
 def _frozen_features(ground: Ground, recipe: Recipe) -> NDArray[np.float32]:
     """(n, width) of the photos to learn from, before layers learn. Of photos on the CPU by an engine, through the store."""
     from rehead.tuning.feed import PhotoFeed
     from rehead.tuning.watching import logits_of
 
     if ground.device != "cpu" or recipe.norm == "adapt" or not isinstance(ground.feed, PhotoFeed):
-        return logits_of(ground.body, ground.feed, np.arange(len(ground.train)), ground.device)
+        return logits_of(ground.body, ground.feed, ground.learn, ground.device)
     catalog, whole = ground.job.catalog, replace(recipe, cut=None, budget_s=None)
     job = replace(ground.job, stop=lambda: False)  # what is begun here is needed
     prefix = chosen_prefix(job, whole)
     with open_store(job.cache, prefix, whole) as store:
-        extract_missing(job, ground.train, prefix, whole, store)
-        return store.read(catalog.digests(ground.train))
+        extract_missing(job, _learned(ground), prefix, whole, store)
+        return store.read(catalog.digests(_learned(ground)))
 
 
 def with_head_on(body: Any, head: Head) -> Any:

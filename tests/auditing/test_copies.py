@@ -13,10 +13,12 @@ from made import catalog_of, facts_with
 
 from rehead.auditing import hashes as of_hashes
 from rehead.auditing import ties
-from rehead.auditing.copies import alike, copy_groups, copy_keys, joined, tied_sides
+from rehead.auditing.copies import alike, copy_groups, joined, tied_sides, with_near
 from rehead.auditing.hashes import MAX_BITS, as_words, near_pairs
 from rehead.data.rows import Photo
+from rehead.divided import folds_of
 from rehead.job import Job
+from rehead.tuning.recipe import Recipe
 
 FEATURES = np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32)
 
@@ -75,7 +77,7 @@ def test_groups_hold_exact_and_near_copies_leaks_first() -> None:
 
 
 def test_copies_share_a_key_so_that_no_fold_parts_them() -> None:
-    keys = copy_keys(catalog_of("aabb"), [(0, 1, 1), (1, 3, 1)])
+    keys = with_near(catalog_of("aabb"), [(0, 1, 1), (1, 3, 1)]).keys()
     assert keys[0] == keys[1] == keys[3] != keys[2]
 
 
@@ -136,5 +138,19 @@ def test_what_is_known_already_does_not_decide_which_are_copies(
         order = np.random.default_rng(seed).permutation(n).tolist()
         told = [(i, hashes[i].to_bytes(32, "big")) for i in order]
         monkeypatch.setattr(ties, "hashes_of_photos", lambda *_, told=told: iter(told))
-        sides.append([photo.side for photo in ties.tied(Job(catalog, tmp_path), order).catalog.photos])
+        tied = ties.tied(Job(catalog, tmp_path), order).catalog
+        sides.append([photo.side for photo in tied.photos])
     assert all(found == sides[0] for found in sides)
+
+
+def test_near_copies_stand_in_one_fold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    pictures = [random.bytes(32) for _ in range(60)]
+    catalog = catalog_of("ab" * 60, ["train"] * 120)
+    monkeypatch.setattr(ties, "hashes_of_photos", lambda *_: ((i, pictures[i // 2]) for i in range(120)))
+    tied = ties.tied(Job(catalog, tmp_path), range(120)).catalog
+    folds = folds_of(tied, range(120), Recipe())
+    assert (folds[::2] == folds[1::2]).all()
+    alone = folds_of(catalog, range(120), Recipe())
+    assert (alone[::2] != alone[1::2]).any()
+    assert set(folds.tolist()) == {0, 1, 2, 3, 4}

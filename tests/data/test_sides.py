@@ -38,6 +38,17 @@ def test_groups_that_share_bytes_are_tied() -> None:
     assert split_keys([b"1", b"1"], [None, None]) == [b"1", b"1"]
 
 
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=1, max_size=60), st.integers(2, 6))
+def test_no_fold_holds_all_photos_of_a_class_whatever_the_groups(photos: list[tuple[int, int]], n_folds: int) -> None:
+    groups = [bytes([group]) for group, _ in photos]
+    labels = np.array([label for _, label in photos], np.int64)
+    folds = fold_numbers(groups, labels, n_folds=n_folds, seed=0)
+    assert all(len({fold for fold, own in zip(folds, groups, strict=True) if own == group}) == 1 for group in groups)
+    for label in set(labels.tolist()):
+        mine = set(folds[labels == label].tolist())
+        assert mine == {-1} or len(mine) > 1
+
+
 @given(keys, st.integers(2, 6), st.integers(0, 9))
 def test_folds_are_even_in_every_class(some: list[bytes], n_folds: int, seed: int) -> None:
     labels = np.array([key[0] % 3 for key in some], np.int64)

@@ -15,7 +15,10 @@ from rehead.bundle import Head
 from rehead.errors import ClusterError
 from rehead.job import Job, trained_dense
 from rehead.progress import Silent
+from rehead.tuning import learning_curve
+from rehead.tuning.head import fit_head
 from rehead.tuning.mlp import train_mlp
+from rehead.tuning.recipe import Recipe
 from rehead.tuning.train import train_layers
 
 SETTINGS: dict[str, Any] = {
@@ -138,3 +141,35 @@ def test_other_machines_take_the_steps_where_that_is_worth_it_and_they_can(
     assert same(found[0], train_mlp(features, labels, 2, **SETTINGS)[0])
     assert (machines.devices if machines else []) == devices
     assert told == notes
+
+
+def test_photos_that_are_to_be_watched_are_not_learned_from() -> None:
+    features, labels = photos(300)
+    watch = np.zeros(300, bool)
+    watch[::7] = True
+    learned: list[Any] = []
+
+    def by(training: Any) -> Any:
+        learned.extend(training.learn)
+        return train_layers(training)
+
+    _, _, seen = train_mlp(features, labels, 2, **SETTINGS | {"watch": watch, "by": by, "epochs": 1})
+    np.testing.assert_array_equal(seen, np.flatnonzero(watch))
+    np.testing.assert_array_equal(learned, np.flatnonzero(~watch))
+    few = np.arange(300) < 5
+    assert len(train_mlp(features, labels, 2, **SETTINGS | {"watch": few, "epochs": 1})[2]) == 0
+
+
+def test_parts_of_the_photos_are_learned_by_the_head_that_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = photos(300)
+    asked: list[str] = []
+
+    def fit(*arguments: Any) -> Any:
+        asked.append(arguments[4].head)
+        return fit_head(*arguments)
+
+    monkeypatch.setattr(learning_curve, "fit_head", fit)
+    recipe = Recipe(head="auto", epochs=1)
+    head = fit_head(features, labels, 2, np.full(300, -1), replace(recipe, head="mlp:7,5")).head
+    learning_curve.grown(features, labels, features, labels, 2, recipe, head, None, Silent())
+    assert set(asked) == {"mlp:7,5"}

@@ -23,6 +23,7 @@ from rehead.tuning.solve import (
     solve_prototype,
     solve_quick,
 )
+from rehead.tuning.tasks import cv_loss
 
 
 def photos(n: int = 240, width: int = 40, n_classes: int = 3, *, apart: float = 0.6, seed: int = 0):
@@ -276,11 +277,10 @@ def test_out_of_fold_logits_come_from_heads_that_did_not_see_the_photo():
 
 
 def test_a_sample_has_photos_of_each_class_in_each_fold_that_has_some():
-    few = np.repeat(np.arange(1_000), 6)
-    folds = np.tile([0, 0, 0, 0, 0, 4], 1_000)
+    few, folds = np.repeat(np.arange(1_000), 12), np.tile([0] * 10 + [4] * 2, 1_000)
     rows = in_each_fold(few, folds, 2_000)
-    assert len(rows) < len(few)
-    assert (np.bincount(few[rows[folds[rows] == 4]], minlength=1_000) == 1).all()
+    assert (np.bincount(few[rows[folds[rows] == 0]], minlength=1_000) == 5).all()
+    assert (np.bincount(few[rows[folds[rows] == 4]], minlength=1_000) == 2).all()
     labels, folds = np.arange(20_000) % 2, np.arange(20_000) % 7 - 1
     rows = in_each_fold(labels, folds, 2_000)
     assert 2_000 <= len(rows) <= 2_014
@@ -295,6 +295,24 @@ def test_many_photos_answers_of_a_prototype_are_had_of_a_sample():
     right = (fitted.apart.logits.argmax(axis=1) == labels[fitted.apart.rows]).mean()
     whole = cross_validated(features, labels, 3, folds, lambda x, y: solve_prototype(x, y, 3))
     assert right == pytest.approx((whole.argmax(axis=1) == labels).mean(), abs=0.02)
+
+
+def test_the_best_head_is_found_where_a_class_has_two_photos():
+    features, labels, _ = photos(60, 10, 2)
+    labels[:] = np.arange(60) >= 58
+    folds = np.append(np.arange(58) % 5, [0, 1])
+    assert fit_head(features, labels, 2, folds, Recipe(head="auto", epochs=1)).head.logits(features).shape == (60, 2)
+
+
+def test_a_loss_to_compare_by_is_had_where_the_sample_lacks_classes_and_labels():
+    features, labels, folds = photos(120, 10, 3)
+    loss, words = cv_loss("classification", features, labels + (labels > 0), 5, folds)  # no photo of 1 and of 4
+    assert loss == cv_loss("classification", features, labels, 3, folds)[0] > 0
+    assert "right" in words
+    shown = np.eye(4, dtype=np.float32)[labels]
+    shown[:, 3] = 1
+    assert np.isfinite(cv_loss("multilabel", features, shown, 4, folds)[0])
+    assert cv_loss("classification", features, np.zeros(120, np.int64), 2, folds) == (np.inf, "")
 
 
 def test_no_warning_is_raised_where_classes_lie_far_apart():

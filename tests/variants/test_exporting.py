@@ -238,9 +238,13 @@ def test_names_of_any_bytes_are_photos_too(plain: Path, tmp_path: Path) -> None:
 
 
 def test_a_named_photo_whose_near_copy_is_learned_from_is_not_judged_on(plain: Path, tmp_path: Path) -> None:
-    photos = write_photos(tmp_path / "photos", 30)
-    for path in [*photos.rglob("*.png")]:
-        Image.open(path).save(path.with_suffix(".copy.png"), compress_level=1)  # the same picture in other bytes
+    photos, random = tmp_path / "photos", np.random.default_rng(0)
+    for label in ("blue", "red"):
+        (photos / label).mkdir(parents=True)
+        for i in range(30):
+            picture = Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).resize((64, 64))
+            picture.save(photos / label / f"{i}.png")
+            picture.save(photos / label / f"{i}.copy.png", compress_level=1)  # the same in other bytes
     found = photos_of(bundles.read(plain), photos, "auto", tmp_path / "cache", Silent())
     side = {photo.path: photo.side for photo in found.catalog.photos}
     assert len(found.catalog.photos) == 120

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.auditing.copies import MAX_PHOTOS, Alike, alike, copy_groups, copy_keys
+from rehead.auditing.copies import MAX_PHOTOS, Alike, alike, copy_groups, with_near
 from rehead.auditing.facts import Facts
 from rehead.auditing.findings import WEAK_JUDGES, Audit, Broken, CopyGroup, Leaks, Shortcut
 from rehead.auditing.labels import label_issues
@@ -77,7 +77,7 @@ def audit_photos(
 
 def audit_folds(catalog: Catalog, positions: Sequence[int], found: Alike, seed: int) -> NDArray[np.int64]:
     """The fold (0..N_FOLDS-1) of each photo, (n,), near copies in the same one; -1 for those that are never held out."""
-    keys = copy_keys(catalog, found.pairs)
+    keys = with_near(catalog, found.pairs).keys()
     strata = catalog.strata[list(positions)]
     return fold_numbers((keys[i] for i in positions), strata, n_folds=N_FOLDS, seed=seed)
 

@@ -134,13 +134,13 @@ def _group(photos: Sequence[Photo], kept: set[str], bits: int) -> CopyGroup:
     )
 
 
-def copy_keys(catalog: Catalog, pairs: Iterable[tuple[int, int, int]]) -> list[bytes]:
-    """One key a photo, as `Catalog.keys`; those of near copies are the same."""
-    keys = catalog.keys()
-    first: dict[bytes, bytes] = {}
+def with_near(catalog: Catalog, pairs: Iterable[tuple[int, int, int]]) -> Catalog:
+    """The catalog whose `keys` are the same for near copies. pairs: see `Alike`."""
+    keys = replace(catalog, near={}).keys()
+    near: dict[bytes, bytes] = {}
     for group in joined((keys[i], keys[j]) for i, j, _ in pairs):
-        first |= dict.fromkeys(group, min(group))
-    return [first.get(key, key) for key in keys]
+        near |= dict.fromkeys(group, min(group))
+    return replace(catalog, near=near)
 
 
 def joined(links: Iterable[tuple[T, T]]) -> list[list[T]]:

@@ -17,9 +17,10 @@ from rehead.auditing.findings import Audit
 from rehead.auditing.kept import facts_of_photos
 from rehead.bundle import read_head
 from rehead.data.catalog import Catalog
+from rehead.divided import in_store
 from rehead.durable import write_text
 from rehead.errors import StoreError
-from rehead.extraction import chosen_prefix, extract_missing, in_store, open_store
+from rehead.extraction import chosen_prefix, extract_missing, open_store
 from rehead.job import Job
 from rehead.runs.finished import Finished
 from rehead.tuning.learning_curve import FRACTIONS, grown

@@ -22,8 +22,9 @@ from rehead.data.rows import Skip
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.data.split import stratified_order
+from rehead.divided import FLOOR, in_store
 from rehead.errors import counted
-from rehead.extraction import FLOOR, chosen_prefix, extract_missing, in_store, open_store
+from rehead.extraction import chosen_prefix, extract_missing, open_store
 from rehead.features.cache import cache_folder, check_writable
 from rehead.job import Job
 from rehead.progress import Progress, Silent

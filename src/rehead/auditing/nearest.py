@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from rehead.divided import in_store
 from rehead.errors import RunError, StoreError
-from rehead.extraction import chosen_prefix, in_store, open_store
+from rehead.extraction import chosen_prefix, open_store
 from rehead.features.cache import cache_folder
 from rehead.job import Job
 from rehead.predict import Model, Picture, load

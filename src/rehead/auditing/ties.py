@@ -1,6 +1,7 @@
-"""Near copies kept on one side where the split is ours: a held-out photo whose copy is learned from goes there too.
+"""Near copies kept on one side where the split is ours, and in one fold.
 
-Their perceptual hashes tell them, whatever network is tuned and wherever it is cut: the sides are the same for all of them.
+A held-out photo whose copy is learned from is learned from too. Perceptual hashes tell copies, whatever network is tuned and
+wherever it is cut: the sides are the same for all of them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rehead.auditing.copies import tied_sides
+from rehead.auditing.copies import tied_sides, with_near
 from rehead.auditing.hashes import WORDS, near_pairs, taken, words
 from rehead.auditing.kept import hashes_of_photos
 from rehead.data.spill import empty
@@ -20,7 +21,7 @@ from rehead.job import Job
 
 
 def tied(job: Job, positions: Sequence[int]) -> Job:
-    """The job with near copies among the photos at these positions on the training side."""
+    """The job with near copies among the photos at these positions on the training side, and with one key."""
     catalog = job.catalog
     if not catalog.ours:
         return job
@@ -32,9 +33,10 @@ def tied(job: Job, positions: Sequence[int]) -> Job:
     if not has.all():
         keys, hashes = keys[has], taken(hashes, np.flatnonzero(has))
     job.progress.phase("Comparing", len(keys))
-    moved, n = tied_sides(catalog, near_pairs(keys, hashes, told=job.progress.advance))
+    pairs = near_pairs(keys, hashes, told=job.progress.advance)
+    moved, n = tied_sides(catalog, pairs)
     if n:
         job.progress.note(f"{counted(n, 'held-out photo')} went to the training side, where near copies are.")
     del hashes
     hand_back()
-    return replace(job, catalog=moved)
+    return replace(job, catalog=with_near(moved, pairs))

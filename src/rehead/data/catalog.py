@@ -34,7 +34,8 @@ class Catalog:
     others. is_gone: whether a photo cannot be read any more, which is no fault where its
     features are kept. bad: those of `skipped` that the source or the reading could not use. n_rows: what the source names,
     those included. strangers: classes or labels that only held-out photos have, which are left out, and how many each.
-    same: photos with the same bytes, those that are left out included, a group each. file, uri: where a photo's bytes are, see
+    same: photos with the same bytes, those that are left out included, a group each. near: the one key of photos that show
+    the same picture, by the key that each would have, where that was looked for. file, uri: where a photo's bytes are, see
     `Source`.
     """
 
@@ -54,6 +55,7 @@ class Catalog:
     n_rows: int = 0
     strangers: Mapping[str, int] = field(default_factory=dict)
     same: tuple[tuple[Photo, ...], ...] = ()
+    near: Mapping[bytes, bytes] = field(default_factory=dict)
     file: Callable[[Photo], str | None] = lambda _: None
     uri: Callable[[Photo], str | None] = lambda _: None
 
@@ -138,7 +140,8 @@ class Catalog:
 
     def keys(self) -> Sequence[bytes]:
         """One key a photo; photos that must stay together have the same."""
-        return split_keys(self.columns.digests, self.columns.groups)
+        keys = split_keys(self.columns.digests, self.columns.groups)
+        return [self.near.get(key, key) for key in keys] if self.near else keys
 
     def without(self, positions: set[int], reasons: Sequence[Skip]) -> Catalog:
         """The catalog without these photos, their reasons added to `skipped`."""

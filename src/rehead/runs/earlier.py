@@ -24,8 +24,8 @@ from rehead.data.joining import joined
 from rehead.data.rows import Photo
 from rehead.data.sources import open_source
 from rehead.data.targets import classes_of
+from rehead.divided import job_order
 from rehead.errors import PhotoError, RecipeError, ReheadError, RunError
-from rehead.extraction import job_order
 from rehead.progress import Progress
 from rehead.runs.resume import Asked
 from rehead.tuning.presets import PRESETS

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from rehead.divided import job_order
 from rehead.errors import counted
-from rehead.extraction import job_order
 from rehead.job import Job
 from rehead.runs.folder import RunFolder
 from rehead.search.heats import Entrant, race_on

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog
+from rehead.divided import folds_of, in_store
 from rehead.errors import BackboneError, EngineError, RunError, counted
-from rehead.extraction import chosen_prefix, extract_missing, folds_of, in_store, open_store
+from rehead.extraction import chosen_prefix, extract_missing, open_store
 from rehead.features.engines import Prefix, open_engine, resolve
 from rehead.features.rate import photos_per_second
 from rehead.features.room import on_disk

@@ -9,8 +9,8 @@ from typing import Any
 
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
+from rehead.divided import job_order
 from rehead.errors import RecipeError, counted
-from rehead.extraction import job_order
 from rehead.features.bad import BAD_LIST, listed, too_many_bad
 from rehead.features.cache import cache_folder, check_writable
 from rehead.job import Job

@@ -52,7 +52,7 @@ class Fitted:
 
 SOFT_PENALTY = 1e-2  # times d / n_classes; a hundred times what is usual for a head that stays alone
 CANDIDATES = ("linear", "prototype", "mlp:256")  # what --head auto chooses from
-X: TypeAlias = NDArray[Any]  # (n, width) float32, or float16 when it is a memory map
+X: TypeAlias = NDArray[Any]  # (n, width) float32, or float16 as the store has them; many are a memory map
 Y: TypeAlias = NDArray[np.int64]
 
 
@@ -66,12 +66,14 @@ def fit_head(
     progress: Progress | None = None,
     axes_in: Path | None = None,
     by: By | None = None,
+    watch: NDArray[np.bool_] | None = None,
 ) -> Fitted:
     """The head, and how it was found. features: (n, width). folds: (n,), see `split.fold_numbers`. axes_in: as in
-    `solve_linear`. by: who trains an MLP, None for this process; those that only folds ask for it trains anyway."""
+    `solve_linear`. by: who trains an MLP, None for this process; those that only folds ask for it trains anyway. watch: as in
+    `train_mlp`."""
     progress = progress or Silent()
     if recipe.head != "auto":
-        return _fit(recipe.head, features, labels, n_classes, folds, recipe, device, progress, axes_in, by)
+        return _fit(recipe.head, features, labels, n_classes, folds, recipe, device, progress, axes_in, by, watch)
     scores = {}
     for candidate in CANDIDATES:
         fit = functools.partial(_refit, candidate, n_classes, recipe, device, progress)
@@ -82,7 +84,7 @@ def fit_head(
             continue
         progress.note(f"Head {candidate}: {scores[candidate]:.1%} right by {recipe.folds}-fold on the training side")
     best = max(scores, key=lambda name: scores[name])  # the first, and simplest, of equals
-    fitted = _fit(best, features, labels, n_classes, folds, recipe, device, progress, by=by)
+    fitted = _fit(best, features, labels, n_classes, folds, recipe, device, progress, by=by, watch=watch)
     return replace(fitted, note=f"{fitted.note}; the best of {', '.join(CANDIDATES)} by {recipe.folds}-fold")
 
 
@@ -124,6 +126,7 @@ def _fit(
     progress: Progress,
     axes_in: Path | None = None,
     by: By | None = None,
+    watch: NDArray[np.bool_] | None = None,
 ) -> Fitted:
     if name == "linear":
         solved = solve_linear(x, y, n_classes, folds=folds, class_weight=recipe.class_weight, axes_in=axes_in)
@@ -135,19 +138,24 @@ def _fit(
         )
     if name == "prototype":
         rows = in_each_fold(y, folds, SAMPLE)
-        logits = cross_validated(x[rows], y[rows], n_classes, folds[rows], lambda x, y: solve_prototype(x, y, n_classes))
+        logits = cross_validated(
+            x[rows], y[rows], n_classes, folds[rows], lambda x, y: solve_prototype(x, y, n_classes)
+        )
         note = "prototype: nearest class mean on standardised features"
         return Fitted(solve_prototype(x, y, n_classes), note, apart=Apart.of(rows, logits))
     from rehead.tuning.mlp import train_mlp
 
-    head, note, watch = train_mlp(
-        x, y, n_classes, hidden=hidden_widths(name), device=device, progress=progress, by=by, **mlp_settings(recipe)
-    )
-    return Fitted(head, note, apart=Apart(watch, head.logits(x[watch])) if len(watch) else None)
+    head, note, seen = train_mlp(
+        x, y, n_classes, hidden=hidden_widths(name), device=device, progress=progress, by=by, watch=watch,
+        **mlp_settings(recipe),
+    )  # fmt: skip
+    return Fitted(head, note, apart=Apart(seen, head.logits(x[seen])) if len(seen) else None)
 
 
 def _refit(name: str, n_classes: int, recipe: Recipe, device: str, progress: Progress, x: X, y: Y) -> Head:
     """One head for one fold; its penalty is chosen on the fold's own training side."""
+    if name == "prototype":
+        return solve_prototype(x, y, n_classes)
     inner = np.arange(len(y)) % recipe.folds
     inner = inner[np.argsort(np.argsort(y, kind="stable"), kind="stable")]
     return _fit(name, x, y, n_classes, inner, recipe, device, progress).head

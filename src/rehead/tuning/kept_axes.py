@@ -54,6 +54,8 @@ def _read(file: Path, photos: str) -> Found | None:
 def _write(file: Path, photos: str, found: Found) -> None:
     from safetensors.numpy import save
 
+    if not file.parent.is_dir():  # cleared since: a folder with this alone would be no store
+        return
     tensors = {name: np.ascontiguousarray(one) for name, one in zip(("variance", "axes"), found, strict=True)}
     with contextlib.suppress(OSError):
         write_bytes(file, save(tensors, {"format": FORMAT, "photos": photos, "digest": _digest(*tensors.values())}))

@@ -68,9 +68,11 @@ def _fit_of(n_classes: int, recipe: Recipe, head: Head, penalty: float | None, n
         if head.kind == "prototype":
             return solve_prototype(x, y, n_classes)
         if head.kind == "linear" and penalty is not None:
-            own = [penalty * n_all / len(y)]
-            return solve_linear(x, y, n_classes, folds=none, class_weight=recipe.class_weight, penalties=own).head
-        few = replace(recipe, epochs=min(recipe.epochs or MOST_EPOCHS, MOST_EPOCHS))
+            given = [penalty * n_all / len(y)]
+            return solve_linear(x, y, n_classes, folds=none, class_weight=recipe.class_weight, penalties=given).head
+        widths = ",".join(str(len(weight)) for weight, _ in head.layers[:-1])
+        own = f"mlp:{widths}" if widths else head.kind  # --head auto has chosen by now
+        few = replace(recipe, head=own, epochs=min(recipe.epochs or MOST_EPOCHS, MOST_EPOCHS))
         return fit_head(x, y, n_classes, none, few).head
 
     return fit

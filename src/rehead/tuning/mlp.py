@@ -23,14 +23,13 @@ from rehead.tuning.course import Course
 from rehead.tuning.feed import Pair
 from rehead.tuning.lr_range import range_lines
 from rehead.tuning.range_test import find_rate
-from rehead.tuning.recipe import AUTO, LR
+from rehead.tuning.recipe import AUTO, LR, STOP_SHARE
 from rehead.tuning.scale import Scale
 from rehead.tuning.state import State
 from rehead.tuning.train import Training, train_layers
 
 By: TypeAlias = Callable[[Training], State]  # who takes the steps: `train_layers`, or something that does the same
 
-STOP_SHARE = 0.1  # of the training photos decide when to stop; the held-out side is never looked at
 PATIENCE = 8  # epochs that are worse on that slice than the best
 MIN_SLICE = 10  # photos; with fewer, all epochs are run on all photos
 
@@ -75,18 +74,20 @@ def train_mlp(
     progress: Progress,
     task: Task = "classification",
     by: By | None = None,
+    watch: NDArray[np.bool_] | None = None,
 ) -> tuple[Head, str, NDArray[np.int64]]:
     """A head of dense layers `hidden` wide, a few words on it, and the photos that said which epoch is kept (none where all
     were learned from). features: (n, width).
 
     labels: what is learned, see `data/targets.py`. n_classes: outputs of the head, 1 for a number. lr: a rate, or "auto"
     for one that a range test finds. Features and numbers are standardised; the head that comes back takes features as
-    they are, and gives numbers as they are. by: who takes the steps, None for this process.
+    they are, and gives numbers as they are. by: who takes the steps, None for this process. watch: (n,), the photos that are to
+    say which epoch is kept, unless they are under MIN_SLICE; None: a tenth of each class.
     """
     scale_back = Scale.of(labels) if task == "regression" else None
     labels = scale_back.standardised(labels) if scale_back else labels
     axes = standard(features)
-    learn, watch = _slices(labels if task == "classification" else np.zeros(len(labels)), seed)
+    learn, seen = _slices(labels if task == "classification" else np.zeros(len(labels)), watch, seed)
     module = mlp_module(features.shape[1], hidden, n_classes, activation, seed=seed_for(seed, "mlp"))
     if scale_back:  # begin at the mean: what few photos do not say would stay as random as the first weights
         torch.nn.init.zeros_(module[-1].weight)
@@ -101,7 +102,7 @@ def train_mlp(
         feed=FeatureFeed(features, labels, axes),
         course=_course(epochs, batch_size, LR if lr == AUTO else float(lr), class_weight, seed),
         learn=learn,
-        watch=watch,
+        watch=seen,
         n_classes=n_classes,
         task=task,
         device=device,
@@ -121,8 +122,8 @@ def train_mlp(
     head = scale_back.on(head) if scale_back else head
     kept = f"epoch {state.best_epoch} of {state.epoch} kept by a slice of the training side"
     widths = ", ".join(map(str, hidden))
-    note = f"mlp: {widths} hidden, Adam, {kept if len(watch) else f'{state.epoch} epochs'}"
-    return head, note, watch
+    note = f"mlp: {widths} hidden, Adam, {kept if len(seen) else f'{state.epoch} epochs'}"
+    return head, note, seen
 
 
 def _course(epochs: int, batch_size: int, lr: float, class_weight: str | None, seed: int) -> Course:
@@ -133,16 +134,19 @@ def _course(epochs: int, batch_size: int, lr: float, class_weight: str | None, s
     )  # fmt: skip
 
 
-def _slices(labels: NDArray[Any], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Photos to learn from, and photos that decide when to stop, of every class that has enough."""
-    order = np.random.default_rng(seed_for(seed, "slice")).permutation(len(labels))
-    watched = []
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        watched.append(members[: int(len(members) * STOP_SHARE)])
-    watch = np.sort(np.concatenate(watched))
-    everything = np.arange(len(labels))
-    return (everything, watch[:0]) if len(watch) < MIN_SLICE else (np.setdiff1d(everything, watch), watch)
+def _slices(
+    labels: NDArray[Any], watch: NDArray[np.bool_] | None, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Photos to learn from, and photos that decide when to stop; where none are given, of every class that has enough."""
+    if watch is None:
+        watch = np.zeros(len(labels), bool)
+        order = np.random.default_rng(seed_for(seed, "slice")).permutation(len(labels))
+        for label in np.unique(labels):
+            members = order[labels[order] == label]
+            watch[members[: int(len(members) * STOP_SHARE)]] = True
+    if watch.sum() < MIN_SLICE:
+        watch = np.zeros(len(labels), bool)
+    return np.flatnonzero(~watch), np.flatnonzero(watch)
 
 
 def _on_raw(head: Head, axes: Axes) -> Head:

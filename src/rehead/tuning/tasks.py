@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rehead.bundle import Head
 from rehead.bundle_facts import Task
@@ -60,13 +61,14 @@ def fit_task(
     progress: Progress | None = None,
     axes_in: Path | None = None,
     by: By | None = None,
+    watch: NDArray[np.bool_] | None = None,
 ) -> Fitted:
     """The head for these photos. features: (n, width). targets: see `data/targets.py`. folds: see `split.fold_numbers`.
-    axes_in: as in `solve_linear`. by: as in `fit_head`."""
+    axes_in: as in `solve_linear`. by, watch: as in `fit_head`."""
     if task == "classification":
-        return fit_head(features, targets, n_outputs, folds, recipe, device, progress, axes_in, by)
+        return fit_head(features, targets, n_outputs, folds, recipe, device, progress, axes_in, by, watch)
     if hidden_widths(recipe.head):
-        return _mlp(task, features, targets, n_outputs, folds, recipe, device, progress or Silent(), by)
+        return _mlp(task, features, targets, n_outputs, folds, recipe, device, progress or Silent(), by, watch)
     if task == "regression":
         ridge = solve_ridge(features, targets, folds=folds)
         return Fitted(ridge.head, f"linear: ridge regression, {ridge.note}")
@@ -94,14 +96,21 @@ def quick_head(task: Task, features: X, targets: Any, n_outputs: int) -> Head:
 
 
 def cv_loss(task: Task, features: X, targets: Any, n_outputs: int, folds: Y) -> tuple[float, str]:
-    """How a linear head does on photos that a fold held out: a loss to compare by, and the same in words."""
+    """How a linear head does on photos that a fold held out: a loss to compare by, and the same in words. Of classes and labels
+    that can be learned from these photos."""
     if task == "regression":
         loss = solve_ridge(features, targets, folds=folds).cv_mse
         return (np.inf, "") if loss is None else (loss, f"mean squared error {loss:.4g}")
     if task == "multilabel":
-        loss, right = solve_labels(features, targets, folds=folds).cv_log_loss, ""
+        learnable = (targets.min(axis=0) < 1) & (targets.max(axis=0) > 0)
+        if not learnable.any():
+            return np.inf, ""
+        loss, right = solve_labels(features, targets[:, learnable], folds=folds).cv_log_loss, ""
     else:
-        solved = solve_linear(features, targets, n_outputs, folds=folds)
+        present, places = np.unique(targets, return_inverse=True)
+        if len(present) < min(2, n_outputs):
+            return np.inf, ""
+        solved = solve_linear(features, places, len(present), folds=folds)
         loss = solved.cv_log_loss
         right = "" if solved.cv_accuracy is None else f"{solved.cv_accuracy:.1%} right, "
     return (np.inf, "") if loss is None else (loss, f"{right}log-loss {loss:.3f}")
@@ -117,15 +126,16 @@ def _mlp(
     device: str,
     progress: Progress,
     by: By | None,
+    watch: NDArray[np.bool_] | None,
 ) -> Fitted:
     from rehead.tuning.mlp import train_mlp
 
-    def fit(x: X, y: Any, by: By | None = None) -> tuple[Head, str]:
+    def fit(x: X, y: Any, by: By | None = None, watch: NDArray[np.bool_] | None = None) -> tuple[Head, str]:
         head, note, _ = train_mlp(x, y, n_outputs, hidden=hidden_widths(recipe.head), device=device, progress=progress,
-                                  task=task, by=by, **mlp_settings(recipe))  # fmt: skip
+                                  task=task, by=by, watch=watch, **mlp_settings(recipe))  # fmt: skip
         return head, note
 
-    head, note = fit(x, y, by)
+    head, note = fit(x, y, by, watch)
     return Fitted(
         head, note, _thresholds(x, y, n_outputs, folds, lambda x, y: fit(x, y)[0]) if task == "multilabel" else ()
     )
