@@ -115,7 +115,7 @@ def test_truncated_files_are_a_reason_in_one_line(cut: int) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of what it finds in damaged files
 def test_flipped_bytes_never_raise_anything_but_a_photo_error() -> None:
     random = np.random.default_rng(0)
-    for kind, _ in itertools.product(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"], range(40)):
+    for kind, _ in itertools.product(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "AVIF"], range(40)):
         data = bytearray(encoded(picture(32, 32), kind))
         for place in random.integers(0, len(data), 6):
             data[place] = int(random.integers(256))

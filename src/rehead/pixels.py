@@ -35,7 +35,7 @@ MAX_PIXELS = 178_956_970  # Pillow's own bound against decompression bombs: 512 
 WHITE = (255, 255, 255)
 _DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError,
-    struct.error, zlib.error,
+    RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
 COMMON = ("JPEG", "PNG", "WEBP")  # some others have to read a file before they know that it is not theirs
 NOT_PICTURES = {
