@@ -142,17 +142,25 @@ class Crew:
 
     def _work(self) -> None:
         while batch := self._next():
-            begun = time.monotonic()
-            try:
-                photos = [(photo.data, photo.asked.wanted) for photo in batch]
-                rows = answered(batch[0].asked.loaded, photos, self._pixels)
-            except Exception as error:  # such as no memory: these requests fail, and the thread goes on
-                self._fail(batch, error)
-                continue
-            took = (time.monotonic() - begun) / len(batch)
-            self._photo_s += (took - self._photo_s) * (SMOOTHING if self._photo_s else 1)
-            self._batched(len(batch))
-            self._deliver(batch, rows)
+            self._answer(batch)
+
+    def _answer(self, batch: list[_Photo]) -> None:
+        """Answers a batch. One that fails is taken photo by photo: whatever is the matter with one is not the others'."""
+        begun = time.monotonic()
+        try:
+            photos = [(photo.data, photo.asked.wanted) for photo in batch]
+            rows = answered(batch[0].asked.loaded, photos, self._pixels)
+        except Exception as error:  # such as no memory: that request fails, and the thread goes on
+            if len(batch) == 1:
+                self._fail(batch[0].asked, error)
+                return
+            for photo in batch:
+                self._answer([photo])
+            return
+        took = (time.monotonic() - begun) / len(batch)
+        self._photo_s += (took - self._photo_s) * (SMOOTHING if self._photo_s else 1)
+        self._batched(len(batch))
+        self._deliver(batch, rows)
 
     def _next(self) -> list[_Photo]:
         """A share of what waits for one model, of each model in turn; empty when there is no more to do."""
@@ -180,10 +188,9 @@ class Crew:
         for asked in whole:
             _tell(asked, asked.rows)
 
-    def _fail(self, batch: list[_Photo], error: Exception) -> None:
-        for asked in {id(photo.asked): photo.asked for photo in batch}.values():
-            self.drop(asked)
-            _tell(asked, error)
+    def _fail(self, asked: Asked, error: Exception) -> None:
+        self.drop(asked)
+        _tell(asked, error)
 
 
 def _tell(asked: Asked, outcome: list[Row] | Exception) -> None:
