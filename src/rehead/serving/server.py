@@ -103,13 +103,15 @@ async def served(server: uvicorn.Server, made: socket.socket) -> None:
 async def _sweep(server: uvicorn.Server, service: Service) -> None:
     """Closes connections whose headers do not come, and exchanges that do not end: uvicorn waits for both without end."""
     limits = service.limits
-    since: dict[tuple[int, int], float] = {}  # by connection and exchange: when it was first seen
+    # By connection, exchange and whether it is over: when that was first seen. They are held themselves: another could get the
+    # identity of one that is gone, and exchanges that are over between two looks would be taken for one.
+    since: dict[tuple[Any, Any, bool], float] = {}
     while True:
         now, seen = time.monotonic(), {}
         for connection in list(server.server_state.connections):
             cycle: Any = getattr(connection, "cycle", None)
             is_idle = cycle is None or cycle.response_complete
-            key = id(connection), id(cycle) if not is_idle else 0
+            key = connection, cycle, is_idle
             seen[key] = since.get(key, now)
             if now - seen[key] > (limits.header_s if is_idle else limits.connection_s):
                 connection.transport.abort()

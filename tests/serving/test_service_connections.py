@@ -1,0 +1,56 @@
+"""Connections that are kept: one in use stays, however long, and one that says nothing more is closed."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from little import bundle
+from served import here
+
+from rehead.serving.limits import Limits
+
+HEADER_S = 0.6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundle(tmp_path_factory.mktemp("connecting") / "bundle")
+
+
+def test_a_connection_that_is_asked_again_and_again_stays(folder: Path) -> None:
+    with (
+        here({"little": folder}, limits=Limits(header_s=HEADER_S)) as service,
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)) as client,
+    ):
+        client.connect()
+        line, ends = client.sock, time.monotonic() + 4 * HEADER_S
+        while time.monotonic() < ends:  # each is over long before anybody looks
+            client.request("GET", "/healthz")
+            assert client.getresponse().read() == b'{"status":"alive"}'
+            time.sleep(0.02)
+        assert client.sock is line
+
+
+def test_a_connection_that_begins_a_request_after_others_has_as_long_for_its_headers(folder: Path) -> None:
+    with (
+        here({"little": folder}, limits=Limits(header_s=HEADER_S)) as service,
+        socket.create_connection(("127.0.0.1", service.port), timeout=10) as line,
+    ):
+        for _ in range(3):
+            line.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = b""
+            while b"alive" not in answer:
+                answer += line.recv(10_000)
+                assert answer
+            time.sleep(0.3)
+        line.sendall(b"GET /healthz HT")
+        begun = time.monotonic()
+        with contextlib.suppress(ConnectionResetError):
+            while line.recv(10_000):
+                pass
+        assert time.monotonic() - begun < HEADER_S + 2
