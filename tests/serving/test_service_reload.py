@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
+import pytest
 from little import bundle, picture
 from served import Here, here
 
+from rehead.serving import shelf
 from rehead.serving.limits import Limits
 
 QUICK = Limits(watch_s=0.1)
@@ -73,3 +76,23 @@ def test_one_that_is_copied_file_by_file_is_taken_when_it_is_whole(tmp_path: Pat
             shutil.copy(other / name, folder)
         wait_for(running, "reloaded")
         assert running.predict(picture()).json["results"][0]["label"] == "rot"
+
+
+def test_an_error_that_nobody_thought_of_ends_no_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, load = bundle(tmp_path / "bundle"), shelf.load_named
+
+    def failing(*_: Any) -> Any:
+        raise RuntimeError("as of a library,\nin two lines")
+
+    with here({"x": folder}, limits=QUICK) as running:
+        monkeypatch.setattr(shelf, "load_named", failing)
+        bundle(folder, ("rot", "grün", "blau"))
+        wait_for(running, "stale")
+        line = next(line for line in running.said if line["event"] == "stale")
+        assert line["why"] == "RuntimeError: as of a library, in two lines"
+        assert model(running)["stale"] is True
+        assert running.predict(picture()).json["results"][0]["label"] == "red"
+        monkeypatch.setattr(shelf, "load_named", load)
+        bundle(folder, ("rouge", "vert", "bleu"))
+        wait_for(running, "reloaded")
+        assert running.predict(picture()).json["results"][0]["label"] == "rouge"

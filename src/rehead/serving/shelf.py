@@ -57,12 +57,18 @@ class Shelf:
         self._seen[name] = found
         try:
             fresh = load_named(name, self._folders[name], self._models[name].variant)
-        except (ReheadError, OSError) as error:
+        except Exception as error:  # whatever a library says of such a bundle: the watch goes on, and the others reload
             self._models[name] = self._models[name].gone_stale()
-            told("stale", self._models[name], str(error).replace("\n", " "))
+            told("stale", self._models[name], _said(error))
             return
         self._models[name], self._seen[name] = fresh, fresh.signature
         told("reloaded", fresh, "")
+
+
+def _said(error: Exception) -> str:
+    """An error in a line; with its kind where it is none of those that say by themselves what happened."""
+    words = " ".join(str(error).split())
+    return words if isinstance(error, (ReheadError, OSError)) else f"{type(error).__name__}: {words}"
 
 
 def _signature(folder: Path) -> Signature:
