@@ -180,9 +180,16 @@ def test_a_token_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_origins() -> None:
     assert _origin("https://Photos.Example.org/") == "https://photos.example.org"
-    for text in ("*", "photos.example.org", "https://a.example/path", "null", "ftp://a.example"):
+    for text in ("*", "photos.example.org", "https://a.example/path", "null", "ftp://a.example",
+                 "http://[::1", "http://[a]", "https://a.example:port", "https://a.example:99999"):  # fmt: skip
         with pytest.raises(RecipeError, match="no origin"):
             _origin(text)
+
+
+def test_an_origin_that_is_none_ends_the_command_with_a_sentence(rehead: Cli) -> None:
+    done = rehead("serve", "nowhere", "--cors", "http://[::1")
+    assert done.returncode == 2
+    assert "--cors 'http://[::1' is no origin." in done.stderr
 
 
 def test_who_serves_everybody_without_a_token_is_warned() -> None:

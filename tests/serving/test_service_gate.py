@@ -49,7 +49,7 @@ def test_health_does_not(locked: Here) -> None:
 
 @pytest.mark.parametrize(
     "said", ["", "Bearer", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Token {TOKEN}", TOKEN, "Basic ***", "Basic /w==",
-             basic(""), basic("x", TOKEN), f"Bearer {TOKEN.upper()}"],
+             "Basic \xe9", "Bearer \xe9", basic(""), basic("x", TOKEN), f"Bearer {TOKEN.upper()}"],
 )  # fmt: skip
 def test_what_is_not_quite_the_token_is_none(locked: Here, said: str) -> None:
     assert locked.predict(picture(), Authorization=said).status == 401
@@ -77,7 +77,8 @@ def test_its_own_names_are_answered(loopback: Here, host: str) -> None:
 
 def test_other_sites_pages_may_not_ask(loopback: Here) -> None:
     ours = f"http://127.0.0.1:{loopback.port}"
-    for headers in ({"Origin": OTHER}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}, {"Sec_Fetch_Site": "cross-site"},
+    for headers in ({"Origin": OTHER}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"},
+                    {"Origin": "http://["}, {"Origin": "http://[::1"}, {"Sec_Fetch_Site": "cross-site"},
                     {"Sec_Fetch_Site": "same-site"}):  # fmt: skip
         answer = loopback.predict(picture(), **headers)
         assert answer.status == 403, headers

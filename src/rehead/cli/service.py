@@ -1,5 +1,6 @@
 """`rehead serve`: bundles behind HTTP, until it is told to end."""
 
+import contextlib
 import importlib.util
 import shlex
 import sys
@@ -125,7 +126,9 @@ def _origin(text: str) -> str:
     """'https://example.org' as a browser says it. Raises RecipeError for what is no origin; `*` would be anybody."""
     from urllib.parse import urlsplit
 
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/") or parts.query:
-        raise RecipeError(what=f"--cors {text!r} is no origin.", fix="For example: --cors https://photos.example.org")
-    return f"{parts.scheme}://{parts.netloc}".lower()
+    with contextlib.suppress(ValueError):  # brackets that do not close, a port that is none
+        parts = urlsplit(text)
+        is_whole = parts.path in ("", "/") and not parts.query and parts.port != 0
+        if parts.scheme in ("http", "https") and parts.netloc and is_whole:
+            return f"{parts.scheme}://{parts.netloc}".lower()
+    raise RecipeError(what=f"--cors {text!r} is no origin.", fix="For example: --cors https://photos.example.org")
