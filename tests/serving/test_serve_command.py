@@ -192,6 +192,13 @@ def test_an_origin_that_is_none_ends_the_command_with_a_sentence(rehead: Cli) ->
     assert "--cors 'http://[::1' is no origin." in done.stderr
 
 
+@pytest.mark.parametrize("option", ["feedback", "variant"])
+def test_an_option_with_an_empty_name_is_refused(rehead: Cli, option: str) -> None:
+    done = rehead("serve", "nowhere", f"--{option}", "")
+    assert done.returncode == 2
+    assert f"--{option} has an empty name." in done.stderr
+
+
 def test_who_serves_everybody_without_a_token_is_warned() -> None:
     with program(BUNDLE, "--host", "0.0.0.0") as running:
         assert "has no token" in running.wait_for("warning")["message"]

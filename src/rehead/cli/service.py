@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from rehead.cli.arguments import not_empty
 from rehead.cli.tables import say
 from rehead.errors import MissingExtra, RecipeError, RunError
 
@@ -34,7 +35,7 @@ def serve(
         typer.Option(help="Origin of another page that may use it, or of the proxy before it. Repeatable."),
     ] = None,
     feedback: Annotated[
-        Optional[Path], typer.Option(help="Keep corrected photos in this folder, for `rehead tune`.")
+        Optional[str], typer.Option(metavar="DIR", help="Keep corrected photos in this folder, for `rehead tune`.")
     ] = None,
     variant: Annotated[
         Optional[str],
@@ -53,14 +54,16 @@ def serve(
     from rehead.serving.server import address_of, bound
     from rehead.serving.server import serve as run
 
+    variant, place = not_empty(variant, "variant"), not_empty(feedback, "feedback")
     token = _token(token_file)
     folders = named_bundles(bundles)
     origins = [_origin(text) for text in cors or []]
     with bound(host, port) as listening:
         models = {name: load_named(name, folder, variant) for name, folder in folders.items()}
         app = make_app(
-            models, token=token, cors=origins, hosts=own_names(host, origins), workers=threads, feedback=feedback
-        )
+            models, token=token, cors=origins, hosts=own_names(host, origins), workers=threads,
+            feedback=Path(place) if place else None,
+        )  # fmt: skip
         is_open = token is None and not is_loopback(host)
         tuned = {name: _tuned_by(models[name], one.folder) for name, one in app.state.feedback.items()}
         _greet(address_of(listening), models, tuned, app.state.service.journal, is_open=is_open)
