@@ -13,6 +13,7 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
+import filelock
 import hypothesis
 import pytest
 from hypothesis import given
@@ -268,6 +269,14 @@ def test_a_folder_that_cannot_be_written_is_told_at_the_start_and_later(tmp_path
         assert refused.status == 500
         assert refused.json["error"]["what"] == "The correction cannot be kept."
         assert service.predict(RED).status == 200
+
+
+def test_a_service_that_starts_leaves_the_lock_that_another_holds(model: Loaded, folder: Path) -> None:
+    opened_feedback(folder, [model])
+    with filelock.FileLock(folder / LOCK, timeout=0):
+        opened_feedback(folder, [model])  # a file of its own in its place would be free
+        with pytest.raises(filelock.Timeout), filelock.FileLock(folder / LOCK, timeout=0, is_singleton=False):
+            pass
 
 
 def test_models_whose_folders_would_be_one_are_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import importlib.util
 import io
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -180,7 +181,9 @@ def opened_feedback(folder: Path, models: list[Loaded], **bounds: Any) -> dict[s
     try:
         for place in places.values():
             place.mkdir(parents=True, exist_ok=True)
-            write_bytes(place / LOCK, b"")
+            (place / LOCK).touch()  # and left as it is: another service may hold it
+            with tempfile.TemporaryFile(dir=place):  # whether there is a place to write to
+                pass
     except OSError as error:
         raise RunError(
             what=f"Corrections cannot be kept in {folder}.",
