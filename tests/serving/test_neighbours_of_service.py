@@ -16,6 +16,7 @@ from served import here
 from shown import COLOURS, TILE, bundle, until
 
 from rehead.durable import sha256_file
+from rehead.serving.limits import Limits
 
 
 def test_the_pictures_are_of_the_photos_that_are_named(tmp_path: Path) -> None:
@@ -66,6 +67,15 @@ def test_a_sheet_that_is_smaller_than_it_says_harms_nobody(tmp_path: Path) -> No
     (made / "rehead.json").write_text(json.dumps(facts))
     with here({"colours": made}) as service:
         assert service.get("/v1/neighbours/colours/29").status == 200  # black, where there is nothing
+
+
+def test_a_sheet_that_could_not_be_read_once_is_tried_again(tmp_path: Path) -> None:
+    made = bundle(tmp_path / "colours")
+    with here({"colours": made}, limits=Limits(watch_s=1000)) as service:
+        (made / "neighbours.jpg").rename(tmp_path / "elsewhere")
+        assert service.get("/v1/neighbours/colours/0").status == 404
+        (tmp_path / "elsewhere").rename(made / "neighbours.jpg")
+        assert service.get("/v1/neighbours/colours/0").status == 200
 
 
 def test_a_bundle_that_takes_its_place_shows_its_own(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ class Tiles:
             version, tiles = self._tiles.get(loaded.name, ("", []))
             if version != loaded.version:
                 tiles = _cut(loaded)
-                self._tiles[loaded.name] = loaded.version, tiles
+                if tiles:  # what cannot be read now may be there the next time
+                    self._tiles[loaded.name] = loaded.version, tiles
         if place >= len(tiles):
             raise Problem(404, "The bundle shows no such photo.", fix="Ask for the places that a prediction names.")
         return tiles[place]
