@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
 import socket
 import time
 from pathlib import Path
@@ -54,3 +55,24 @@ def test_a_connection_that_begins_a_request_after_others_has_as_long_for_its_hea
             while line.recv(10_000):
                 pass
         assert time.monotonic() - begun < HEADER_S + 2
+
+
+def test_each_of_two_services_has_what_its_own_server_says_in_its_log(folder: Path) -> None:
+    logger = logging.getLogger("uvicorn.error")
+    before = [*logger.handlers], logger.propagate
+    with here({"one": folder}) as one:
+        with here({"two": folder}) as two:
+            damaged(one.port)
+            damaged(two.port)
+            damaged(two.port)
+        damaged(one.port)
+    said = [sum(line["event"] == "server" for line in service.said) for service in (one, two)]
+    assert said == [2, 2]
+    assert ([*logger.handlers], logger.propagate) == before
+
+
+def damaged(port: int) -> None:
+    """A request that is none."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+        line.sendall(b"no such thing\r\n\r\n")
+        assert line.recv(10_000).startswith(b"HTTP/1.1 400 ")

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -37,11 +38,14 @@ class Journal:
 
 
 class JournalHandler(logging.Handler):
-    """What the HTTP server itself has to say, as such lines."""
+    """What the HTTP server itself has to say, as such lines: what is said in the thread that made this."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__(logging.WARNING)
-        self._journal = journal
+        self._journal, self._thread = journal, threading.get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.thread == self._thread
 
     def emit(self, record: logging.LogRecord) -> None:
         trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else None

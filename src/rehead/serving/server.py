@@ -69,8 +69,6 @@ def serve(app: FastAPI, made: socket.socket) -> None:
 def server_of(app: FastAPI) -> uvicorn.Server:
     """The app's server, with its limits. Set `should_exit` to end it."""
     service: Service = app.state.service
-    logger = logging.getLogger("uvicorn.error")
-    logger.handlers, logger.propagate = [JournalHandler(service.journal)], False
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -90,14 +88,18 @@ def server_of(app: FastAPI) -> uvicorn.Server:
 
 
 async def served(server: uvicorn.Server, made: socket.socket) -> None:
-    """Serves on that socket until the server is told to exit."""
+    """Serves on that socket until the server is told to exit. What uvicorn says in this thread meanwhile, it says to the
+    service's journal: it has one logger for all servers of a process."""
     service: Service = server.config.app.state.service  # type: ignore[union-attr]
+    logger, handler = logging.getLogger("uvicorn.error"), JournalHandler(service.journal)
+    logger.addHandler(handler)
     sweep = asyncio.create_task(_sweep(server, service))
     try:
         await server.serve(sockets=[made])
     finally:
         sweep.cancel()
         await asyncio.gather(sweep, return_exceptions=True)
+        logger.removeHandler(handler)
 
 
 async def _sweep(server: uvicorn.Server, service: Service) -> None:
