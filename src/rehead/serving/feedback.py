@@ -3,17 +3,16 @@
     of classes            feedback/<label>/<digest>.jpg
     of labels, numbers    feedback/photos/<digest>.jpg and feedback/feedback.csv with path,label
 
-A picture is named by the SHA-256 of its bytes, so a second correction of it takes the place of the first. Each change is one
-rename, and changes follow one another, also those of other services on the same folder.
+A folder holds corrections of one task, which they say themselves. A picture is named by the SHA-256 of its bytes, so a second
+correction of it takes the place of the first. Each change is one rename, and changes follow one another, also those of other
+services on the same folder. The table is left to `manifest.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import importlib.util
-import io
 import os
 import shutil
 import tempfile
@@ -25,18 +24,19 @@ from typing import Any
 
 from rehead.bundle_facts import Task
 from rehead.data.corrections import LOCK
-from rehead.durable import write_bytes, write_text
+from rehead.durable import write_bytes
 from rehead.errors import MissingExtra, RunError
 from rehead.pixels import MAX_PIXELS, opened
 from rehead.serving.dimensions import check_pixels
 from rehead.serving.labels import checked
+from rehead.serving.manifest import read_rows, task_of_rows, write_rows
 from rehead.serving.models import Loaded
 from rehead.serving.problems import Problem
 
 MAX_BYTES = 10 << 30  # of all corrections: some thousand photos as phones take them
 LEAST_FREE_BYTES = 1 << 30  # of the disk, which others need too
 LOCK_S = 10  # a change takes milliseconds; whoever holds the folder longer hangs
-PHOTOS, MANIFEST = "photos", "feedback.csv"
+PHOTOS = "photos"
 ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "HEIF": "heic", "JPEG2000": "jp2"}  # others: their own names
 
 
@@ -60,13 +60,15 @@ class Feedback:
 
     def keep(self, loaded: Loaded, data: bytes, text: str) -> Kept:
         """The picture, kept with what it should have been named. Raises Problem: 409 where the folder holds corrections of
-        another task, 422 for no picture or no label, 507 for no room, 500 where it cannot be written."""
+        another task or a table that cannot be read, 422 for no picture or no label, 507 for no room, 500 where it cannot be
+        written."""
         task = loaded.model.task
         label = checked(text, task, loaded.model.classes)
         digest = hashlib.sha256(data).hexdigest()
         with self._changing():
             name = f"{digest}.{_ending(loaded, data, self._pixels)}"
-            if (self.folder / MANIFEST).exists() == (task == "classification") and self._is_used(task):
+            rows = read_rows(self.folder)
+            if self._task(rows) not in (task, None):
                 raise Problem(
                     409,
                     "The folder of corrections holds those of a model of another task.",
@@ -74,20 +76,19 @@ class Feedback:
                 )
             path = f"{label}/{name}" if task == "classification" else f"{PHOTOS}/{name}"
             self._place(path, data, self._found(digest))
-            if task != "classification":
-                self._write(task, self._rows() | {path: label})
+            write_rows(self.folder, task, rows if task == "classification" else rows | {path: label})
         return Kept(path, label, digest)
 
     def forget(self, digest: str) -> None:
-        """The picture of these bytes is kept no more. Raises Problem 404 where it was not."""
+        """The picture of these bytes is kept no more. Raises Problem: 404 where it was not, 409 and 500 as `keep` does."""
         with self._changing():
             found = self._found(digest)
             if not found:
                 raise Problem(404, "No such picture is kept.", fix="It may have been taken back before.")
-            rows = self._rows()
-            if rows:
+            if rows := read_rows(self.folder):
                 gone = {path.relative_to(self.folder).as_posix() for path in found}
-                self._write(None, {path: label for path, label in rows.items() if path not in gone})
+                left = {path: label for path, label in rows.items() if path not in gone}
+                write_rows(self.folder, task_of_rows(rows), left)
             for path in found:
                 path.unlink(missing_ok=True)
                 _leave(path.parent)
@@ -136,29 +137,13 @@ class Feedback:
         if shutil.disk_usage(self.folder).free - n_bytes < self._least_free_bytes:
             raise _no_room("The disk is almost full.", "Make room on the service's disk.")
 
-    def _is_used(self, task: Task) -> bool:
-        """Whether there is something of another task."""
-        if task == "classification":
-            return True  # a manifest: it would be read in place of the folders
-        return any(entry.is_dir() and entry.name != PHOTOS for entry in os.scandir(self.folder))
-
-    def _rows(self) -> dict[str, str]:
-        """Label by path, as the manifest has them."""
-        try:
-            text = (self.folder / MANIFEST).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return {}
-        return {row["path"]: row["label"] for row in csv.DictReader(io.StringIO(text, newline=""))}
-
-    def _write(self, task: Task | None, rows: dict[str, str]) -> None:
-        """The manifest; several labels end with ";", by which a table says that they may be several."""
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["path", "label"])
-        for path, label in rows.items():
-            several = task == "multilabel" and not label.endswith(";")
-            writer.writerow([path, f"{label};" if several else label])
-        write_text(self.folder / MANIFEST, text.getvalue())
+    def _task(self, rows: dict[str, str]) -> Task | None:
+        """Of which task the corrections are that the folder holds, None where it holds none. rows: of the table."""
+        if rows:
+            return task_of_rows(rows)
+        with os.scandir(self.folder) as entries:
+            is_used = any(entry.is_dir() and entry.name != PHOTOS for entry in entries)
+        return "classification" if is_used else None
 
 
 def opened_feedback(folder: Path, models: list[Loaded], **bounds: Any) -> dict[str, Feedback]:
