@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from rehead import pixels
 from rehead.errors import BundleError, PhotoError
-from rehead.pixels import Preprocess, fit_array, fit_image, is_image, prepare
+from rehead.pixels import Preprocess, fit_array, fit_image, is_image, prepare, to_rgb
 
 PLAIN = Preprocess(height=32, width=32, mean=(0.5, 0.25, 0.0), std=(0.5, 0.5, 0.5), crop_pct=1.0)
 
@@ -131,3 +135,68 @@ def test_preprocess_survives_a_dictionary_and_refuses_what_it_does_not_know() ->
         Preprocess.from_dict({**PLAIN.to_dict(), "surprise": 1})
     with pytest.raises(BundleError):
         Preprocess.from_dict({**PLAIN.to_dict(), "std": (0, 1, 1)})
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say how much memory was taken")
+@pytest.mark.parametrize("case", ["transparent", "turned", "grey and transparent", "floating", "whole numbers"])
+def test_a_large_picture_is_held_twice_at_most(case: str, tmp_path: Path) -> None:
+    size, turned = (4000, 3000), Image.Exif()
+    turned[0x0112] = 6
+    numbers = np.full((3000, 4000), 70_000)
+    data = {
+        "transparent": lambda: encoded(Image.new("RGBA", size, (9, 8, 7, 99)), compress_level=1),
+        "turned": lambda: encoded(Image.new("RGBA", size, (9, 8, 7, 99)), compress_level=1, exif=turned),
+        "grey and transparent": lambda: encoded(Image.new("LA", size, (9, 99)), compress_level=1),
+        "floating": lambda: encoded(Image.fromarray(numbers.astype(np.float32)), "TIFF"),
+        "whole numbers": lambda: encoded(Image.fromarray(numbers.astype(np.int32)), "TIFF"),
+    }[case]()
+    (tmp_path / "picture").write_bytes(data)
+    code = """if True:
+        import re, sys
+        from pathlib import Path
+        from rehead.pixels import Preprocess, prepare
+
+        def highest():
+            return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+
+        plain = Preprocess(height=32, width=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        prepare(Path(sys.argv[1]).read_bytes(), plain)
+        data = Path(sys.argv[2]).read_bytes()
+        before = highest()
+        prepare(data, plain)
+        print(highest() - before)
+    """
+    (tmp_path / "small").write_bytes(encoded(picture(40, 40)))
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "small", tmp_path / "picture"], capture_output=True, check=True
+    )
+    n_pixels = size[0] * size[1]
+    assert int(done.stdout) < 9 * n_pixels  # four bytes as Pillow keeps it and four as RGB, and what a few rows take
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "I", "F"])
+def test_what_is_converted_row_by_row_is_as_it_is_in_one_piece(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = np.random.default_rng(0).integers(0, 65536, (50, 60))
+    image = {
+        "RGBA": lambda: Image.fromarray(np.random.default_rng(1).integers(0, 256, (50, 60, 4), np.uint8)),
+        "LA": lambda: Image.fromarray(np.random.default_rng(1).integers(0, 256, (50, 60, 4), np.uint8)).convert("LA"),
+        "P": lambda: picture(60, 50).convert("P", palette=Image.Palette.ADAPTIVE),
+        "I;16": lambda: Image.fromarray(numbers.astype(np.uint16)),
+        "I": lambda: Image.fromarray((numbers * 3 - 9).astype(np.int32)),
+        "F": lambda: Image.fromarray((numbers / 7).astype(np.float32)),
+    }[mode]()
+    if mode == "P":
+        image.info["transparency"] = bytes(range(256))
+    whole = np.asarray(to_rgb(image))
+    monkeypatch.setattr(pixels, "BAND_PIXELS", 7 * 60)  # the last of eight bands is one row
+    assert image.mode == mode
+    assert np.array_equal(np.asarray(to_rgb(image)), whole)
+    monkeypatch.setattr(pixels, "BAND_PIXELS", 1)  # less than a row
+    assert np.array_equal(np.asarray(to_rgb(image)), whole)
+
+
+def test_numbers_are_stretched_from_the_smallest_of_the_whole_picture_to_the_largest() -> None:
+    numbers = np.zeros((1200, 1200), np.float32)  # several bands
+    numbers[0, 0], numbers[1199, 1199], numbers[600, 600] = -1, 3, np.nan
+    found = np.asarray(to_rgb(Image.fromarray(numbers)))[..., 0]
+    assert (found[0, 0], found[1199, 1199], found[600, 600], found[5, 5]) == (0, 255, 63, 63)

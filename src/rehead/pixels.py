@@ -38,22 +38,15 @@ _DAMAGED = (
     RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
 COMMON = ("JPEG", "PNG", "WEBP")  # some others have to read a file before they know that it is not theirs
-NOT_PICTURES = {
-    "EPS",
-    "WMF",
-    "PDF",
-    "MPEG",
-    "FITS",
-    "GRIB",
-    "HDF5",
-    "BUFR",
-}  # run another program, or only name the format
-REDUCING_GAP = (
-    3.0  # Pillow's: a picture is shrunk by whole numbers first, to no less than so many times the wanted size
-)
-DRAFT_FACTOR = (
-    2  # a scaled JPEG decode keeps at least twice the wanted size, so the final resize still decides the pixels
-)
+# These run another program, or only name the format.
+NOT_PICTURES = {"EPS", "WMF", "PDF", "MPEG", "FITS", "GRIB", "HDF5", "BUFR"}
+# Pillow's: a picture is shrunk by whole numbers first, to no less than so many times the wanted size.
+REDUCING_GAP = 3.0
+BAND_PIXELS = (
+    1 << 18
+)  # of a picture that are converted at a time: a megabyte, where numbers and transparency take several
+# A scaled JPEG decode keeps at least twice the wanted size, so the final resize still decides the pixels.
+DRAFT_FACTOR = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +102,10 @@ def prepare(
     with opened(data) as image:
         if image.format in ("JPEG", "MPO"):
             image.draft(None, _draft_size(preprocess))
-        return fit_image(image, preprocess, box)
+        turned = upright(image)
+        if turned is not image:
+            image.close()  # a large picture is not held twice
+        return _fitted(turned, preprocess, box)
 
 
 @contextlib.contextmanager
@@ -135,7 +131,14 @@ def fit_image(
 ) -> NDArray[np.uint8]:
     """A Pillow image as (height, width, 3). The image is not changed. box: as in `prepare`."""
     _check_size(image)
-    rgb = to_rgb(upright(image))
+    return _fitted(upright(image), preprocess, box)
+
+
+def _fitted(
+    picture: Image.Image, preprocess: Preprocess, box: Callable[[tuple[int, int]], Box] | None
+) -> NDArray[np.uint8]:
+    """The same of one that is upright."""
+    rgb = to_rgb(picture)
     size = (preprocess.width, preprocess.height)
     resample = _RESAMPLING[preprocess.interpolation]
     if box is not None:
@@ -174,20 +177,44 @@ def is_image(head: bytes) -> bool:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in mode RGB by the rules at the top of this file."""
+    """The image in mode RGB by the rules at the top of this file. Beside the two it takes a few megabytes of memory."""
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        image = Image.fromarray(_stretched(np.asarray(image)))
-    elif image.mode in ("P", "LA", "PA", "La", "RGBA", "RGBa") and image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.new("RGBA", rgba.size, (*WHITE, 255))
-        image.alpha_composite(rgba)
-    elif image.mode in ("L", "RGB") and "transparency" in image.info:
+        return _by_bands(image, lambda band: _grey(np.asarray(band).astype(np.uint16) >> 8))
+    if image.mode in ("I", "F"):
+        stretched = _stretch(image)
+        return _by_bands(image, lambda band: _grey(stretched(_numbers(band))))
+    if image.mode in ("P", "LA", "PA", "La", "RGBA", "RGBa") and image.has_transparency_data:
+        return _by_bands(image, _over_white)
+    if image.mode == "L" and "transparency" in image.info:
         image.info.pop("transparency")  # one colour key; Pillow warns when it meets it in a conversion
     return image.convert("RGB")
+
+
+def _by_bands(image: Image.Image, change: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """An RGB image of what `change`, which looks at each pixel alone, makes of a few rows at a time."""
+    if image.width * image.height <= BAND_PIXELS:
+        return change(image)
+    whole = Image.new("RGB", image.size)
+    for top, band in _bands(image):
+        whole.paste(change(band), (0, top))
+    return whole
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The image in pieces of whole rows, from the top, and where each begins."""
+    n_rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, n_rows):
+        yield top, image.crop((0, top, image.width, min(top + n_rows, image.height)))
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", image.size, (*WHITE, 255)), image.convert("RGBA")).convert("RGB")
+
+
+def _grey(values: NDArray[Any]) -> Image.Image:
+    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -196,12 +223,21 @@ def upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image) if turned else image
 
 
-def _stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
-    values = np.nan_to_num(values.astype(np.float64))
-    if values.size and values.min() >= 0 and 255 < values.max() <= 65535 and np.all(values == np.floor(values)):
-        return (values.astype(np.uint16) >> 8).astype(np.uint8)  # 16 bits in a 32-bit container
-    low, high = float(values.min()), float(values.max())
-    return np.asarray((values - low) * (255.0 / (high - low) if high > low else 0.0)).astype(np.uint8)
+def _stretch(image: Image.Image) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """How the numbers of this image become 0..255."""
+    low, high, are_whole = math.inf, -math.inf, True
+    for _, band in _bands(image):
+        values = _numbers(band)
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+        are_whole = are_whole and bool(np.all(values == np.floor(values)))
+    if low >= 0 and 255 < high <= 65535 and are_whole:
+        return lambda values: values.astype(np.uint16) >> 8  # 16 bits in a 32-bit container
+    scale = 255.0 / (high - low) if high > low else 0.0
+    return lambda values: (values - low) * scale
+
+
+def _numbers(band: Image.Image) -> NDArray[np.float64]:
+    return np.nan_to_num(np.asarray(band).astype(np.float64))
 
 
 def crop_box(size: tuple[int, int], preprocess: Preprocess) -> tuple[float, float, float, float]:
