@@ -15,8 +15,9 @@ class Limits:
 
     body_bytes: of one request: twenty photos as phones take them. held_bytes: of the bodies of all requests under way;
         beside them lie at most as many again while they are taken apart. images: of one request.
-    pixels: of one picture, as its header says them: 64 times 2^20, so that the photos of phones with 64 megapixels fit. Each
-        thread holds one at a time: 192 MiB, and half a second to two and a half for a PNG of that size.
+    pixels: of one picture, as its header says them: 64 times 2^20, so that the photos of phones with 64 megapixels fit; fewer
+        where a format's decoder takes more memory, see `dimensions.py`. Each thread holds one at a time: 8 bytes a pixel, so
+        512 MiB, and half a second to two and a half for a PNG of that size.
     queue: photos that wait: some seconds of work, and whoever comes later does better to come again.
     request_s: from the whole body to the answer. body_s, body_idle_s: until the body is there, and between two pieces of it.
         header_s: until the headers are there. connection_s: any one exchange, a reader that never reads included.

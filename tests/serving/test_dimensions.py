@@ -1,0 +1,49 @@
+"""How many pixels the service takes: fewer where a decoder needs more memory for each."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from peaks import needs_status, peak_bytes
+from PIL import Image
+
+from rehead.errors import PhotoError
+from rehead.serving.dimensions import BYTES, check_pixels
+
+MOST = 200 * 100
+
+
+def encoded(kind: str, mode: str, n_pixels: int, width: int = 100) -> bytes:
+    with io.BytesIO() as file:
+        Image.new(mode, (width, n_pixels // width), (9, 8, 7, 99)[: len(mode)]).save(file, kind)
+        return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "share"),
+    [("PNG", "RGB", 1), ("PNG", "RGBA", 1), ("JPEG", "RGB", 1), ("TIFF", "CMYK", 1), ("WEBP", "RGB", 1 / 2),
+     ("WEBP", "RGBA", 2 / 5), ("AVIF", "RGB", 4 / 5), ("AVIF", "RGBA", 1 / 2), ("JPEG2000", "RGB", 2 / 5),
+     ("JPEG2000", "RGBA", 2 / 7)],
+)  # fmt: skip
+def test_a_picture_whose_decoder_takes_more_memory_may_have_fewer_pixels(kind: str, mode: str, share: float) -> None:
+    fits = int(MOST * share) // 100 * 100
+    check_pixels(encoded(kind, mode, fits), MOST)
+    with pytest.raises(
+        PhotoError, match=rf"has 100 x \d+ pixels.*megapixels at most({f' of a {kind}' if share < 1 else '$'})"
+    ):
+        check_pixels(encoded(kind, mode, fits + 100), MOST)
+
+
+@needs_status
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("kind", BYTES)
+def test_decoders_take_no_more_memory_than_is_reckoned_with(kind: str, mode: str, tmp_path: Path) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    side = 4096
+    taken = peak_bytes(encoded(kind, mode, side * side, side), kind, tmp_path)
+    reckoned = BYTES[kind][mode == "RGBA"] * side * side
+    assert 0.75 * reckoned < taken < reckoned + (16 << 20)  # what does not grow with the picture
