@@ -11,9 +11,10 @@ import pytest
 from peaks import needs_status, peak_bytes
 from PIL import Image
 
-from rehead import pixels
+from rehead import colours
+from rehead.colours import to_rgb
 from rehead.errors import BundleError, PhotoError
-from rehead.pixels import Preprocess, fit_array, fit_image, is_image, prepare, to_rgb
+from rehead.pixels import Preprocess, fit_array, fit_image, is_image, prepare
 
 PLAIN = Preprocess(height=32, width=32, mean=(0.5, 0.25, 0.0), std=(0.5, 0.5, 0.5), crop_pct=1.0)
 
@@ -168,10 +169,10 @@ def test_what_is_converted_row_by_row_is_as_it_is_in_one_piece(mode: str, monkey
     if mode == "P":
         image.info["transparency"] = bytes(range(256))
     whole = np.asarray(to_rgb(image))
-    monkeypatch.setattr(pixels, "BAND_PIXELS", 7 * 60)  # the last of eight bands is one row
+    monkeypatch.setattr(colours, "BAND_PIXELS", 7 * 60)  # the last of eight bands is one row
     assert image.mode == mode
     assert np.array_equal(np.asarray(to_rgb(image)), whole)
-    monkeypatch.setattr(pixels, "BAND_PIXELS", 1)  # less than a row
+    monkeypatch.setattr(colours, "BAND_PIXELS", 1)  # less than a row
     assert np.array_equal(np.asarray(to_rgb(image)), whole)
 
 

@@ -2,11 +2,7 @@
 
 The one way in for tuning, verifying, predicting and serving. `Preprocess` holds its constants and travels in the bundle.
 Which photos there are, and what they show, is left to others.
-
-Colours: grey is repeated; palettes are looked up; transparency is laid over white; CMYK, YCbCr, LAB and HSV are converted
-by Pillow's formulas (embedded colour profiles are not applied); 16-bit samples keep their upper 8 bits; floating point
-and 32-bit samples are stretched from their smallest to their largest value. Of several frames the first counts. EXIF
-orientation is applied.
+Colours are `colours.py`'s. Of several frames the first counts. EXIF orientation is applied.
 """
 
 from __future__ import annotations
@@ -23,8 +19,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from rehead.colours import to_rgb, upright
 from rehead.errors import BundleError, PhotoError
 
 Fit = Literal["crop", "pad", "squash"]
@@ -32,7 +29,6 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 FITS: tuple[Fit, ...] = ("crop", "pad", "squash")
 MAX_PIXELS = 178_956_970  # Pillow's own bound against decompression bombs: 512 MiB of RGB
-WHITE = (255, 255, 255)
 _DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError,
     RuntimeError, struct.error, zlib.error,
@@ -42,9 +38,6 @@ COMMON = ("JPEG", "PNG", "WEBP")  # some others have to read a file before they 
 NOT_PICTURES = {"EPS", "WMF", "PDF", "MPEG", "FITS", "GRIB", "HDF5", "BUFR"}
 # Pillow's: a picture is shrunk by whole numbers first, to no less than so many times the wanted size.
 REDUCING_GAP = 3.0
-BAND_PIXELS = (
-    1 << 18
-)  # of a picture that are converted at a time: a megabyte, where numbers and transparency take several
 # A scaled JPEG decode keeps at least twice the wanted size, so the final resize still decides the pixels.
 DRAFT_FACTOR = 2
 
@@ -174,70 +167,6 @@ def as_image(array: NDArray[Any]) -> Image.Image:
 def is_image(head: bytes) -> bool:
     """Whether a file that begins with these bytes (64 suffice) is of a format Pillow reads."""
     return bool(head) and any(accept(head.ljust(64, b"\0")) for accept in _accepts())
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in mode RGB by the rules at the top of this file. Beside the two it takes a few megabytes of memory."""
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I;16"):
-        return _by_bands(image, lambda band: _grey(np.asarray(band).astype(np.uint16) >> 8))
-    if image.mode in ("I", "F"):
-        stretched = _stretch(image)
-        return _by_bands(image, lambda band: _grey(stretched(_numbers(band))))
-    if image.mode in ("P", "LA", "PA", "La", "RGBA", "RGBa") and image.has_transparency_data:
-        return _by_bands(image, _over_white)
-    if image.mode == "L" and "transparency" in image.info:
-        image.info.pop("transparency")  # one colour key; Pillow warns when it meets it in a conversion
-    return image.convert("RGB")
-
-
-def _by_bands(image: Image.Image, change: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """An RGB image of what `change`, which looks at each pixel alone, makes of a few rows at a time."""
-    if image.width * image.height <= BAND_PIXELS:
-        return change(image)
-    whole = Image.new("RGB", image.size)
-    for top, band in _bands(image):
-        whole.paste(change(band), (0, top))
-    return whole
-
-
-def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The image in pieces of whole rows, from the top, and where each begins."""
-    n_rows = max(1, BAND_PIXELS // image.width)
-    for top in range(0, image.height, n_rows):
-        yield top, image.crop((0, top, image.width, min(top + n_rows, image.height)))
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    return Image.alpha_composite(Image.new("RGBA", image.size, (*WHITE, 255)), image.convert("RGBA")).convert("RGB")
-
-
-def _grey(values: NDArray[Any]) -> Image.Image:
-    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says."""
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    return ImageOps.exif_transpose(image) if turned else image
-
-
-def _stretch(image: Image.Image) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """How the numbers of this image become 0..255."""
-    low, high, are_whole = math.inf, -math.inf, True
-    for _, band in _bands(image):
-        values = _numbers(band)
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
-        are_whole = are_whole and bool(np.all(values == np.floor(values)))
-    if low >= 0 and 255 < high <= 65535 and are_whole:
-        return lambda values: values.astype(np.uint16) >> 8  # 16 bits in a 32-bit container
-    scale = 255.0 / (high - low) if high > low else 0.0
-    return lambda values: (values - low) * scale
-
-
-def _numbers(band: Image.Image) -> NDArray[np.float64]:
-    return np.nan_to_num(np.asarray(band).astype(np.float64))
 
 
 def crop_box(size: tuple[int, int], preprocess: Preprocess) -> tuple[float, float, float, float]:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from rehead.pixels import opened, to_rgb, upright
+from rehead.colours import to_rgb, upright
+from rehead.pixels import opened
 
 SIDE = 160  # the shorter side at which a picture is looked at; smaller ones are not made larger
 RING = 0.0125  # of the shorter side: how wide the border is, two pixels of SIDE, so that a thin frame is most of it
