@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from scipy.stats import binomtest
 from sklearn import metrics
 
 from rehead.verdict.intervals import wilson
-from rehead.verdict.metrics import Verdict, judge
+from rehead.verdict.metrics import Verdict, _macro_f1, judge
 
 
 def judged(n_classes: int, n: int = 200) -> tuple[Verdict, np.ndarray, np.ndarray]:
@@ -75,3 +77,15 @@ def test_rounding_puts_no_bound_below_the_value_and_no_loss_below_zero() -> None
         assert (wilson(n, n).high, wilson(0, n).low) == (1.0, 0.0)
     sure = judge(np.array([[900.0, 0.0]]), np.array([0]), classes=["a", "b"], paths=["1"], side="valid")
     assert f"{sure.log_loss.value:.3f}" == "0.000"
+
+
+def test_macro_f1_of_a_thousand_classes_takes_no_column_a_class() -> None:
+    random = np.random.default_rng(0)
+    labels, others = random.integers(0, 1_000, (2, 20_000))
+    predicted = np.where(random.random(20_000) < 0.8, labels, others)
+    tracemalloc.start()
+    found = _macro_f1(labels, predicted, 1_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.value == pytest.approx(metrics.f1_score(labels, predicted, average="macro"))
+    assert peak < 300e6  # one such column a class is 160 MB, and there were three

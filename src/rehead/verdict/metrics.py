@@ -182,18 +182,27 @@ def _class_verdict(confusion: NDArray[np.int64], i: int, label: str) -> ClassVer
 
 def _macro_f1(labels: NDArray[np.int64], predicted: NDArray[np.intp], n_classes: int) -> Estimate:
     """The mean over the classes that are shown or named, with an interval by resampling within classes."""
-    shown, named = (np.eye(n_classes)[places] for places in (labels, predicted))
-    hits = shown * named
-    n_shown = shown.sum(axis=0)
+    right = labels == predicted
 
     def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        either = n_shown + weights @ named
-        f1 = np.divide(2 * (weights @ hits), either, out=np.zeros_like(either), where=either > 0)
+        either = _by_class(weights, labels, n_classes) + _by_class(weights, predicted, n_classes)
+        hits = _by_class(weights[:, right], labels[right], n_classes)
+        f1 = np.divide(2 * hits, either, out=np.zeros_like(either), where=either > 0)
         return np.asarray(f1.sum(axis=1) / (either > 0).sum(axis=1))
 
-    found = estimate(statistic, len(labels), n_columns=3 * n_classes, strata=labels)
+    found = estimate(statistic, len(labels), n_columns=3, strata=labels)
     assert found is not None  # a photo is of a class
     return found
+
+
+def _by_class(weights: NDArray[np.float64], places: NDArray[np.integer[Any]], n_classes: int) -> NDArray[np.float64]:
+    """What the photos of each class weigh together, (m, n_classes). weights: (m, n). places: (n,).
+
+    By counting, since a column of zeros and ones a class is 0.4 GB for 50,000 photos of 1,000 classes.
+    """
+    m = len(weights)
+    cells = places + n_classes * np.arange(m)[:, None]
+    return np.asarray(np.bincount(cells.ravel(), weights.ravel(), m * n_classes).reshape(m, n_classes), np.float64)
 
 
 def _mean(numbers: NDArray[np.float64], labels: NDArray[np.int64]) -> Estimate:
