@@ -84,7 +84,7 @@ def test_resampling_within_strata_keeps_the_size_of_each() -> None:
     strata = np.array([0] * 30 + [1] * 10)
     share = estimate(lambda weights: weights @ (strata == 1) / 40, 40, strata=strata)
     assert share is not None
-    assert (share.low, share.value, share.high) == (0.25, 0.25, 0.25)
+    assert (share.low, share.value, share.high) == pytest.approx((0.25, 0.25, 0.25))
     free = estimate(lambda weights: weights @ (strata == 1) / 40, 40)
     assert free is not None
     assert free.low < 0.25 < free.high

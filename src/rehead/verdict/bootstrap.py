@@ -2,6 +2,10 @@
 
 The bootstrap is Efron's (1979), its percentiles are corrected for bias (Efron 1981): a photo that is drawn twice ranks
 beside itself, so average precision is higher in resamples than in the sample.
+
+Within strata of few photos such draws vary too little: of m photos by (m - 1) / m of what new ones would, and of one photo
+not at all. So m - 1 of them are drawn, and each counts m / (m - 1) (Rao and Wu 1988), which is right for means at any m > 1;
+strata of one photo are taken together (collapsed strata, Cochran 1977), which errs on the wide side.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ N_RESAMPLES = 1_000
 MIN_RESAMPLES = 200  # for 95 % percentiles that rest on five resamples each
 CELLS = 400_000_000  # photos x columns x resamples: some seconds; beyond that there are fewer resamples
 AT_ONCE = 4_000_000  # cells in memory
+ROUNDING = 1e-12  # of sums of weights that are no whole numbers
 
 
 @dataclass(frozen=True)
@@ -48,21 +53,36 @@ def short(value: float) -> str:
 def resampled(
     n: int, n_columns: int, seed: int, *, strata: NDArray[np.int64] | None = None, n_resamples: int = N_RESAMPLES
 ) -> Iterator[NDArray[np.float64]]:
-    """How often each of n photos is drawn in each resample, (m, n) at a time; the same for the same seed.
+    """How much each of n photos counts in each resample, (m, n) at a time; the same for the same seed.
 
-    strata: (n,), which photos are alike; each stratum is drawn as often as it is there, None: all are alike.
+    strata: (n,), which photos are alike; those of each stratum count together what they are. None: all are alike, and each
+    counts as often as it is drawn.
     """
     random = np.random.default_rng(seed)
-    order = np.arange(n) if strata is None else np.argsort(strata, kind="stable")
-    sizes = np.array([n]) if strata is None else np.unique(strata, return_counts=True)[1]
-    size = np.repeat(sizes, sizes)
-    start = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    one_less, strata = strata is not None, np.zeros(n, np.int64) if strata is None else _collapsed(strata)
+    order = np.argsort(strata, kind="stable")
+    sizes = np.unique(strata, return_counts=True)[1]
+    n_draws = np.maximum(1, sizes - one_less)
+    size = np.repeat(sizes, n_draws)
+    start = np.repeat(np.cumsum(sizes) - sizes, n_draws)
+    counts = np.empty(n)
+    counts[order] = np.repeat(sizes / n_draws, sizes)
     left = min(n_resamples, max(MIN_RESAMPLES, CELLS // max(1, n * n_columns)))
     while left:
         m = min(left, max(1, AT_ONCE // n))
-        drawn = order[start + random.integers(size, size=(m, n))] + n * np.arange(m)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=m * n).reshape(m, n).astype(np.float64)
+        drawn = order[start + random.integers(size, size=(m, len(size)))] + n * np.arange(m)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=m * n).reshape(m, n) * counts
         left -= m
+
+
+def _collapsed(strata: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The strata, (n,), but those of one photo are one together; the only such is one with the smallest other."""
+    _, place, sizes = np.unique(strata, return_inverse=True, return_counts=True)
+    n_alone = int((sizes == 1).sum())
+    n_together = 2 if n_alone == 1 else n_alone
+    by_size, joined = np.argsort(sizes, kind="stable"), np.arange(len(sizes))
+    joined[by_size[:n_together]] = by_size[0]
+    return np.asarray(joined[place], np.int64)
 
 
 def estimate(
@@ -76,8 +96,8 @@ def estimate(
     """The statistic of n photos with its interval; None where it is not defined.
 
     statistic: weights (m, n), how often each photo counts -> (m,), NaN where it is not defined. n_columns: numbers it
-    looks at for a photo. strata: as in `resampled`. Where nothing is wrong, resampling shows no spread, and the interval is
-    only its value.
+    looks at for a photo. strata: as in `resampled`. Where nothing is wrong, or there is one photo, resampling shows no
+    spread, and the interval is only its value.
     """
     value = float(statistic(np.ones((1, n)))[0])
     if not math.isfinite(value):
@@ -91,7 +111,8 @@ def _interval(values: NDArray[np.float64], value: float) -> tuple[float, float]:
     """The percentiles of resampled values that hold 95 %, moved by how far `value` is from their median."""
     if not len(values):
         return value, value
-    below = (np.sum(values < value) + 0.5 * np.sum(values == value)) / len(values)
+    rounding = ROUNDING * float(np.abs(values).max())
+    below = (np.sum(values < value - rounding) + 0.5 * np.sum(np.abs(values - value) <= rounding)) / len(values)
     margin = 0.5 / len(values)
     z = NORMAL.inv_cdf(min(max(float(below), margin), 1 - margin))
     low, high = np.quantile(values, [NORMAL.cdf(2 * z - Z95), NORMAL.cdf(2 * z + Z95)])
