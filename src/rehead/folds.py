@@ -14,21 +14,24 @@ from numpy.typing import NDArray
 
 from rehead import bundle as bundles
 from rehead.data.catalog import Catalog
+from rehead.data.rows import Skip
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
-from rehead.divided import folds_of, in_store
-from rehead.errors import RecipeError, RunError, StoreError, counted
-from rehead.extraction import chosen_prefix, open_store
+from rehead.errors import PhotoError, RecipeError, RunError, StoreError, counted
+from rehead.extraction import chosen_prefix, folds_of, in_store, open_store
+from rehead.features.bad import check_bad, skip_of
 from rehead.features.cache import cache_folder
 from rehead.job import Job
+from rehead.pixels import Preprocess, prepare
 from rehead.progress import Progress, Silent
-from rehead.runs.earlier import Earlier, read_earlier
+from rehead.runs.earlier import Earlier, place_of, read_earlier
+from rehead.runs.finished import read_finished
 from rehead.tuning.head import logits_by_folds
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.solve import cross_validated
 from rehead.tuning.tasks import fit_task
 from rehead.verdict.judging import AnyVerdict, judge_task
-from rehead.verdict.metrics import FOLDS
+from rehead.verdict.metrics import FOLDS, readable
 
 SMALLEST = 2  # folds
 
@@ -65,7 +68,7 @@ def cross_validate(
     """Every photo judged by a head that learned from the other folds, its penalty chosen there too.
 
     folder: a run whose layers were frozen, or its bundle. source: other labelled photos whose features are kept, by default
-    the run's own, those it held out included. Copies and groups share a fold.
+    those that the run used, held out ones included. Copies and groups share a fold.
     Raises RunError where layers were trained, StoreError where features are missing, RecipeError.
     """
     begun, progress = time.monotonic(), progress or Silent()
@@ -74,28 +77,32 @@ def cross_validate(
     place = cache_folder(cache)
     earlier = read_earlier(folder, place)
     recipe = replace(_checked(earlier), folds=folds)
-    catalog = _catalog(earlier, source, layout, place, progress)
-    job = Job(catalog, place, progress)
-    with open_store(place, chosen_prefix(job, recipe), recipe) as store:
-        rows = in_store(catalog, list(range(len(catalog.photos))), store)
-        _check_there(catalog, rows)
-        features = store.read(catalog.digests(rows))
-    progress.phase("Solving heads", folds, "folds")
-    targets, numbers = catalog.labels(rows), folds_of(catalog, rows, recipe)
-    outputs = _outputs(catalog, features, targets, numbers, recipe, progress)
+    catalog, rows, root = _photos(earlier, source, layout, place, progress)
+    prefix = chosen_prefix(Job(catalog, place, progress), recipe)
+    with open_store(place, prefix, recipe) as store:
+        there = in_store(catalog, rows, store)
+        bad = _bad(catalog, sorted(set(rows) - set(there)), prefix.card.preprocess)
+        features = store.read(catalog.digests(there))
+    check_bad(bad, len(rows), recipe.max_bad, before=catalog.bad, n_all=catalog.n_all)
+    if lacking := catalog.unlearnable(there):
+        raise RunError(what=f"Nothing can be learned of {', '.join(lacking[:5])}.", fix="Add photos of other classes.")
+    targets, numbers = catalog.labels(there), folds_of(catalog, there, recipe)
     judged = np.flatnonzero(numbers >= 0)
-    facts = bundles.read(earlier.run / "bundle")
+    if not len(judged):
+        raise RunError(what="No fold can hold out a photo and learn its class.", fix="Add photos of each class.")
+    progress.phase("Solving heads", folds, "folds")
+    outputs = _outputs(catalog, features, targets, numbers, recipe, progress)
     verdict = judge_task(
         catalog.task,
         outputs[judged],
         targets[judged],
         classes=catalog.classes,
-        thresholds=facts.thresholds,
+        thresholds=bundles.read(earlier.run / "bundle").thresholds,
         median=float(np.median(targets)),
-        paths=[catalog.photos[rows[int(i)]].path for i in judged],
+        paths=[os.path.join(root, catalog.photos[there[int(i)]].path) for i in judged],
         side=FOLDS,
-        n_train=round(len(rows) * (1 - 1 / folds)),
-        notes=_notes(rows, judged),
+        n_train=round(len(there) * (1 - 1 / folds)),
+        notes=_notes(catalog, len(there) - len(judged), bad),
     )
     by_fold: tuple[float, ...] = ()
     if catalog.task == "classification":
@@ -114,31 +121,44 @@ def _checked(earlier: Earlier) -> Recipe:
     return earlier.recipe
 
 
-def _catalog(earlier: Earlier, source: object, layout: str, cache: Path, progress: Progress) -> Catalog:
-    facts = bundles.read(earlier.run / "bundle")
+def _photos(
+    earlier: Earlier, source: object, layout: str, cache: Path, progress: Progress
+) -> tuple[Catalog, Sequence[int], str]:
+    """The photos, the places of those that the run used, or would use of others, and what their paths are relative to."""
     if source is None:
-        return Catalog(earlier.run.name, "manifest", earlier.photos, facts.classes, earlier.read, task=facts.task)
+        run = read_finished(earlier.run, cache)
+        rows = np.sort(np.concatenate([run.outputs.train, run.outputs.held_out]))
+        return replace(run.catalog, bad=()), rows.tolist(), place_of(earlier.run)
+    own, facts = earlier.recipe, bundles.read(earlier.run / "bundle")
     opened = open_source(source, layout=layout, cache=cache, classes=facts.classes, task=facts.task, progress=progress)
-    own = earlier.recipe
     found = scan(
         opened, seed=own.seed, valid_fraction=own.valid_fraction, task=facts.task, progress=progress, cache=cache
     )
     if lacking := sorted(set(found.classes) - set(facts.classes)):
         progress.note(f"Classes that the run does not know are learned here too: {', '.join(lacking[:5])}")
-    return found
+    return found, found.on("train", found.held_out_side), ""
 
 
-def _check_there(catalog: Catalog, rows: Sequence[int]) -> None:
-    if missing := len(catalog.photos) - len(rows):
-        gone = sorted(set(range(len(catalog.photos))) - set(rows))
+def _bad(catalog: Catalog, missing: Sequence[int], preprocess: Preprocess) -> list[Skip]:
+    """Why each of the photos without features has none: it cannot be read. Raises StoreError at one that can be."""
+    bad = []
+    for i in missing:
+        photo = catalog.photos[i]
+        try:
+            prepare(catalog.read(photo), preprocess)
+        except PhotoError as error:
+            if not catalog.is_gone(photo):
+                bad.append(skip_of(photo, error))
+                continue
+        except OSError:
+            pass
         raise StoreError(
-            what=f"The store has no features of {missing} of {counted(len(catalog.photos), 'photo')}, "
-            f"such as {catalog.photos[gone[0]].path}.",
+            what=f"The store has no features of {len(missing) - len(bad)} of {counted(len(catalog.photos), 'photo')}, "
+            f"such as {photo.path}.",
             why="Cross-validation reads features alone; they were cleared, are in another cache, or were never extracted.",
             fix="Name the cache with --cache DIR, or extract them again with `rehead tune` on the same photos.",
         )
-    if lacking := catalog.unlearnable(rows):
-        raise RunError(what=f"Nothing can be learned of {', '.join(lacking[:5])}.", fix="Add photos of other classes.")
+    return bad
 
 
 def _outputs(
@@ -153,6 +173,16 @@ def _outputs(
     return cross_validated(x, y, catalog.n_outputs, folds, fit)
 
 
-def _notes(rows: Sequence[int], judged: NDArray[np.intp]) -> tuple[str, ...]:
-    n = len(rows) - len(judged)
-    return (f"{counted(n, 'photo')} of a class that no fold can hold out are left out.",) if n else ()
+def _notes(catalog: Catalog, n_never_out: int, bad: Sequence[Skip]) -> tuple[str, ...]:
+    notes = []
+    if n_never_out:
+        which = (
+            "of a class that no fold can hold out" if catalog.task == "classification" else "that no fold can hold out"
+        )
+        notes.append(f"{counted(n_never_out, 'photo')} {which} are left out.")
+    if bad:
+        are = "is" if len(bad) == 1 else "are"
+        notes.append(
+            f"{counted(len(bad), 'photo')} that cannot be read {are} left out, such as {readable(bad[0].path)}."
+        )
+    return tuple(notes)
