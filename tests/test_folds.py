@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -13,8 +15,12 @@ from conftest import make_photos, noise
 from PIL import Image
 
 import rehead
+from rehead.data.catalog import Catalog
 from rehead.errors import RecipeError, RunError, StoreError
-from rehead.folds import cross_validate
+from rehead.folds import _by_others, cross_validate
+from rehead.tuning.head import Fitted
+from rehead.tuning.recipe import Recipe
+from rehead.tuning.tasks import fit_task
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +86,69 @@ def test_a_limited_run_is_judged_on_the_photos_that_it_used(cache: Path, tmp_pat
     found = cross_validate(tuned.run, cache=cache)
     assert found.verdict.n == tuned.images["used"]
     assert all(Path(mistake.path).is_file() for mistake in found.verdict.mistakes)
+
+
+COLOURS = {"red": (200, 60, 60), "blue": (60, 60, 200), "red;dark": (90, 20, 20), "blue;dark": (20, 20, 90)}
+
+
+def table(folder: Path, counts: dict[str, int], first: int = 0) -> Path:
+    """A manifest of photos with several labels, as many of each kind."""
+    folder.mkdir()
+    lines = ["path,label"]
+    for kind, n in counts.items():
+        for i in range(n):
+            name = f"{kind.replace(';', '-')}{i}.png"
+            noise(first + 100 * len(lines) + i, COLOURS[re.sub("night|fog", "dark", kind)]).save(folder / name)
+            lines.append(f"{name},{kind}")
+    (folder / "photos.csv").write_text("\n".join(lines) + "\n")
+    return folder / "photos.csv"
+
+
+@pytest.fixture(scope="module")
+def several(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> rehead.Tuned:
+    """A run on photos with several labels."""
+    folder = tmp_path_factory.mktemp("several")
+    source = table(folder / "photos", {"red": 10, "blue": 10, "red;dark": 10, "blue;dark": 10})
+    return rehead.tune(source, cache=cache, out=folder / "run", report=False)
+
+
+def test_other_labels_than_the_runs_have_thresholds_of_their_own(
+    several: rehead.Tuned, cache: Path, tmp_path: Path
+) -> None:
+    other = table(tmp_path / "other", {"red": 10, "blue": 10, "red;night": 10, "blue;fog": 10}, first=7)
+    rehead.tune(other, cache=cache, out=tmp_path / "features", report=False)
+    verdict = cross_validate(several.run, other, cache=cache).verdict
+    assert [label.label for label in verdict.labels] == ["blue", "fog", "night", "red"]
+    assert verdict.n == 40
+    assert all(0 < label.threshold < 1 for label in verdict.labels)
+
+
+def test_a_label_that_a_fold_cannot_learn_is_given_what_the_counts_say() -> None:
+    random, classes = np.random.default_rng(0), ("all", "none", "some")
+    catalog = Catalog("photos", "manifest", (), classes, lambda _: b"", task="multilabel")
+    x, y = random.normal(size=(21, 4)).astype(np.float32), np.zeros((20, 3), np.float32)
+    y[:, 0], y[:, 2] = 1, x[:20, 0] > 0
+    logits, thresholds = _by_others(catalog, x[:20], y, np.arange(20) % 5, x[20:], Recipe())
+    assert logits[0, :2] == pytest.approx([np.log(20.5 / 0.5), np.log(0.5 / 20.5)])
+    assert (logits[0, 2] > 0) == (x[20, 0] > 0)
+    assert thresholds[:2].tolist() == [0.5, 0.5]
+
+
+def test_thresholds_are_not_those_of_the_photos_that_are_judged(
+    several: rehead.Tuned, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def fit(task: str, x: np.ndarray, y: np.ndarray, n: int, inner: np.ndarray, recipe: Recipe) -> Fitted:
+        learned.append((y, inner))
+        return replace(fit_task(task, x, y, n, inner, recipe), thresholds=(0.1 * len(learned),) * n)
+
+    monkeypatch.setattr("rehead.folds.fit_task", fit)
+    verdict = cross_validate(several.run, cache=cache).verdict
+    assert [label.threshold for label in verdict.labels] == pytest.approx([0.3] * 3)
+    for y, inner in learned:  # each label stands in each fold that chooses a penalty, in proportion
+        shown = np.array([y[inner == fold].sum(axis=0) for fold in range(5)])
+        assert np.ptp(shown, axis=0).max() <= 2
 
 
 def test_what_cannot_be_folded_is_told(run: Path, cache: Path, tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from rehead import bundle as bundles
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Skip
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
+from rehead.data.split import fold_numbers
 from rehead.errors import PhotoError, RecipeError, RunError, StoreError, counted
 from rehead.extraction import chosen_prefix, folds_of, in_store, open_store
 from rehead.features.bad import check_bad, skip_of
@@ -26,9 +28,8 @@ from rehead.pixels import Preprocess, prepare
 from rehead.progress import Progress, Silent
 from rehead.runs.earlier import Earlier, place_of, read_earlier
 from rehead.runs.finished import read_finished
-from rehead.tuning.head import logits_by_folds
+from rehead.tuning.labels import USUAL_THRESHOLD
 from rehead.tuning.recipe import Recipe
-from rehead.tuning.solve import cross_validated
 from rehead.tuning.tasks import fit_task
 from rehead.verdict.judging import AnyVerdict, judge_task
 from rehead.verdict.metrics import FOLDS, readable
@@ -65,7 +66,7 @@ def cross_validate(
     cache: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> CrossValidated:
-    """Every photo judged by a head that learned from the other folds, its penalty chosen there too.
+    """Every photo judged by a head that learned from the other folds, its penalty and thresholds chosen there too.
 
     folder: a run whose layers were frozen, or its bundle. source: other labelled photos whose features are kept, by default
     those that the run used, held out ones included. Copies and groups share a fold.
@@ -91,13 +92,13 @@ def cross_validate(
     if not len(judged):
         raise RunError(what="No fold can hold out a photo and learn its class.", fix="Add photos of each class.")
     progress.phase("Solving heads", folds, "folds")
-    outputs = _outputs(catalog, features, targets, numbers, recipe, progress)
+    outputs, thresholds = _outputs(catalog, there, features, targets, numbers, recipe, progress)
     verdict = judge_task(
         catalog.task,
         outputs[judged],
         targets[judged],
         classes=catalog.classes,
-        thresholds=bundles.read(earlier.run / "bundle").thresholds,
+        thresholds=thresholds[judged],
         median=float(np.median(targets)),
         paths=[os.path.join(root, catalog.photos[there[int(i)]].path) for i in judged],
         side=FOLDS,
@@ -162,15 +163,50 @@ def _bad(catalog: Catalog, missing: Sequence[int], preprocess: Preprocess) -> li
 
 
 def _outputs(
-    catalog: Catalog, x: NDArray[Any], y: NDArray[Any], folds: NDArray[np.int64], recipe: Recipe, progress: Progress
-) -> NDArray[np.float32]:
-    if catalog.task == "classification" and recipe.head != "auto":
-        return logits_by_folds(x, y, catalog.n_outputs, folds, recipe, progress=progress)
+    catalog: Catalog,
+    rows: Sequence[int],
+    x: NDArray[Any],
+    y: NDArray[Any],
+    folds: NDArray[np.int64],
+    recipe: Recipe,
+    progress: Progress,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What each photo is given by a head that did not learn from its fold, (n, k), and of several labels the probability
+    from which on that head names each, (n, k). NaN in fold -1."""
+    keys = catalog.keys()
+    own_keys, strata = [keys[i] for i in rows], catalog.strata[np.asarray(rows, np.int64)]
+    outputs, thresholds = np.full((2, len(y), catalog.n_outputs), np.nan, np.float32)
+    with threadpool_limits(1):  # many small products: threads that wait for each other lose
+        for fold in np.unique(folds[folds >= 0]):
+            held_out, learned = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+            inner = fold_numbers(
+                (own_keys[i] for i in learned), strata[learned], n_folds=recipe.folds, seed=recipe.seed
+            )
+            outputs[held_out], thresholds[held_out] = _by_others(
+                catalog, x[learned], y[learned], inner, x[held_out], recipe
+            )
+            progress.advance()
+    return outputs, thresholds
 
-    def fit(x: Any, y: Any) -> Any:
-        return fit_task(catalog.task, x, y, catalog.n_outputs, np.arange(len(y)) % recipe.folds, recipe).head
 
-    return cross_validated(x, y, catalog.n_outputs, folds, fit)
+def _by_others(
+    catalog: Catalog, x: NDArray[Any], y: NDArray[Any], folds: NDArray[np.int64], shown: NDArray[Any], recipe: Recipe
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What a head that learned from x and y gives for other photos, (m, k), and its thresholds, (k,).
+
+    A label that none or all of the photos learned from have is given what that says: odds of the counts, half a photo added.
+    """
+    if catalog.task != "multilabel":
+        head = fit_task(catalog.task, x, y, catalog.n_outputs, folds, recipe).head
+        return head.logits(shown), np.full(catalog.n_outputs, USUAL_THRESHOLD, np.float32)
+    n_shown = y.sum(axis=0)
+    logits = np.tile(np.log((n_shown + 0.5) / (len(y) - n_shown + 0.5)), (len(shown), 1))
+    thresholds = np.full(len(n_shown), USUAL_THRESHOLD, np.float32)
+    can = np.flatnonzero((n_shown > 0) & (n_shown < len(y)))
+    if len(can):
+        fitted = fit_task(catalog.task, x, y[:, can], len(can), folds, recipe)
+        logits[:, can], thresholds[can] = fitted.head.logits(shown), fitted.thresholds
+    return logits, thresholds
 
 
 def _notes(catalog: Catalog, n_never_out: int, bad: Sequence[Skip]) -> tuple[str, ...]:

@@ -24,14 +24,14 @@ def judge_task(
     targets: NDArray[Any],
     *,
     classes: Sequence[str],
-    thresholds: Sequence[float],
+    thresholds: Sequence[float] | NDArray[np.floating[Any]],
     median: float,
     paths: Sequence[str],
     side: str,
     **about: Any,
 ) -> AnyVerdict:
     """The verdict on n photos. outputs: (n, k) logits, or (n, 1) numbers. targets: see `data/targets.py`. thresholds: of
-    several labels a photo. median: of the numbers learned from. about: the verdict's own facts."""
+    several labels a photo, see `judge_labels`. median: of the numbers learned from. about: the verdict's own facts."""
     if task == "regression":
         return judge_numbers(outputs[:, 0], targets, median=median, paths=paths, side=side, **about)
     if task == "multilabel":

@@ -120,12 +120,13 @@ def judge_labels(
     targets: NDArray[np.floating[Any]],
     *,
     classes: Sequence[str],
-    thresholds: Sequence[float],
+    thresholds: Sequence[float] | NDArray[np.floating[Any]],
     paths: Sequence[str],
     side: str,
     **about: Any,
 ) -> MultilabelVerdict:
-    """The verdict on n photos. logits: (n, k). targets: (n, k) of 0 and 1. thresholds: (k,). about: the verdict's own facts."""
+    """The verdict on n photos. logits: (n, k). targets: (n, k) of 0 and 1. thresholds: (k,), or (n, k) where photos were judged
+    by several heads: their medians stand in the verdict. about: the verdict's own facts."""
     shown = targets > 0.5
     p = sigmoid(logits.astype(np.float32))
     named = p >= np.asarray(thresholds, np.float32)
@@ -140,7 +141,7 @@ def judge_labels(
         micro_f1=_estimated(lambda w: _share(2 * (w @ hits).sum(axis=1), (w @ either).sum(axis=1)), len(p)),
         macro_f1=_estimated(lambda w: _mean_f1(w @ hits, w @ either), len(p), n_columns=2 * len(classes)),
         log_loss=_estimated(lambda w: np.asarray(w @ losses / len(p)), len(p)),
-        labels=_label_verdicts(logits, shown, named, classes, thresholds),
+        labels=_label_verdicts(logits, shown, named, classes, np.median(np.atleast_2d(thresholds), axis=0)),
         mistakes=_worst(p, shown, named, classes, paths),
         **about,
     )
@@ -234,7 +235,7 @@ def _label_verdicts(
     shown: NDArray[np.bool_],
     named: NDArray[np.bool_],
     classes: Sequence[str],
-    thresholds: Sequence[float],
+    thresholds: NDArray[np.floating[Any]],
 ) -> tuple[LabelVerdict, ...]:
     verdicts = []
     for i, label in enumerate(classes):
