@@ -98,6 +98,28 @@ def test_it_is_an_error_when_none_can_run(folder: Path, cache: Path, tmp_path: P
     assert not (tmp_path / "race").exists()
 
 
+@pytest.mark.parametrize(
+    ("labels", "kind"), [(["0.5", "1.5", "7"], "a number a photo"), (["a;b", "a", "b"], "several labels a photo")]
+)
+def test_what_is_no_class_is_refused_before_anything_is_extracted(
+    folder: Path, cache: Path, tmp_path: Path, labels: list[str], kind: str
+) -> None:
+    photos = sorted(str(path) for path in folder.glob("*/*.png"))
+    source = (photos, [labels[i % 3] for i in range(len(photos))])
+    with pytest.raises(RecipeError, match=f"A race is for classes, and what is learned here is {kind}"):
+        rehead.race(source, backbones=["efficientnet_lite0"], cache=cache, out=tmp_path / "race")
+    assert not (tmp_path / "race").exists()
+
+
+def test_numbers_may_be_said_to_be_classes(folder: Path, cache: Path, tmp_path: Path) -> None:
+    photos = sorted(str(path) for path in folder.glob("*/*.png"))
+    source = (photos, ["0.5" if "red" in path else "7.5" for path in photos])
+    raced = rehead.race(
+        source, backbones=["efficientnet_lite0"], cache=cache, out=tmp_path / "race", task="classification"
+    )
+    assert raced.best.by_folds is not None
+
+
 def test_settings_of_one_backbone_are_refused(folder: Path) -> None:
     with pytest.raises(RecipeError, match="no setting 'backbone'"):
         rehead.race(folder, backbone="resnet18")

@@ -20,6 +20,7 @@ from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
 from rehead.search.heats import Race, entrants_of, race_on, those_here
 from rehead.tuning.recipe import Recipe
+from rehead.tuning.tasks import WORDS
 
 LIMIT = 500  # photos by default: one standard error of a difference is then about a point
 NOT_RACED = ("backbone", "weights", "backbone_args", "train", "cut", "head")  # settings with no say in a race
@@ -45,8 +46,8 @@ def race(
     source, layout, valid, test, cache, stop: as in `rehead.tune`. backbones: names, or "name=file" for weights of your own;
     by default all whose weights are here. arguments: by name, what `backbone_args` is in a recipe.
     out: the folder of the result, by default runs/<photos>-race-<n>; force replaces a race that is there.
-    settings: fields of `Recipe`: limit (500 by default), budget_s (of the whole race), folds, seed, engine, device, ...
-    Raises BackboneError when none of them can run.
+    settings: fields of `Recipe`: limit (500 by default), budget_s (of the whole race), task, folds, seed, engine, ...
+    Raises BackboneError when none of them can run, RecipeError for labels that are no classes.
     """
     if unused := [name for name in NOT_RACED if name in settings]:
         raise RecipeError(what=f"A race has no setting {unused[0]!r}.", fix="Name backbones as backbones=[...].")
@@ -62,11 +63,24 @@ def race(
     log = Log(progress or Silent())
     with RunFolder(out, force=force) as run, listed(place / BAD_LIST):
         opened = open_source(
-            source, layout=layout, valid=valid, test=test, cache=place, max_bad=recipe.max_bad, progress=log
+            source,
+            layout=layout,
+            valid=valid,
+            test=test,
+            cache=place,
+            task=recipe.task,
+            max_bad=recipe.max_bad,
+            progress=log,
         )
         run.create(opened.name, "race")
         log.begin(run.path)
-        catalog = scan(opened, seed=recipe.seed, valid_fraction=recipe.valid_fraction, progress=log)
+        catalog = scan(opened, seed=recipe.seed, valid_fraction=recipe.valid_fraction, task=recipe.task, progress=log)
+        if catalog.task != "classification":
+            raise RecipeError(
+                what=f"A race is for classes, and what is learned here is {WORDS[catalog.task]}.",
+                fix="Name a backbone instead: rehead tune --backbone resnet18. If the labels are classes, say so: "
+                'rehead.race(photos, task="classification")',
+            )
         if len(opened.skipped) > recipe.max_bad * len(opened.rows):
             raise too_many_bad(opened.skipped, len(opened.rows), recipe.max_bad)
         order = job_order(catalog, recipe)
