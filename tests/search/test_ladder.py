@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import rehead
-from rehead.errors import RecipeError
+from rehead.errors import Defect, DiskFull, PhotoError, RecipeError, ReheadError, RunError, TooManyBad
 from rehead.search.ladder import _compared, _Held
 from rehead.search.tries import LADDER, Search
 from rehead.solution import Solution
@@ -116,6 +118,42 @@ def test_a_try_is_kept_only_when_it_is_clearly_better_on_photos_that_judge_both(
     assert not is_kept
     assert why.endswith("Not clearly better, so quick, the simpler, is kept.")
     assert not _compared(simple, held("balanced", {}))[0]
+
+
+FAILURES = {
+    "a photo that is gone": FileNotFoundError(errno.ENOENT, "No such file or directory", "photo.jpg"),
+    "a photo that was torn": PhotoError(what="is cut short"),
+    "too many of them": TooManyBad(what="30 of 80 photos cannot be read, which is more than 20%."),
+    "no memory": RuntimeError("CUDA out of memory. Tried to allocate 2 GiB."),
+    "none of NumPy's": MemoryError("Unable to allocate 3 GiB"),
+}
+
+
+@pytest.mark.parametrize("error", FAILURES.values(), ids=FAILURES)
+def test_a_try_that_fails_leaves_what_was_kept(
+    error: Exception, hard: Path, tiny: dict[str, Any], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rehead.search.ladder.tune_layers", Mock(side_effect=error))
+    tuned = rehead.tune(hard, cache=cache, out=tmp_path / "run", recipe="auto", budget_s=3000.0, **tiny, report=False)
+    quick, balanced = tries(tuned.run)
+    said = error.what if isinstance(error, ReheadError) else str(error)
+    assert balanced["why"].rstrip(".") == f"Failed, so quick is kept: {said}".rstrip(".")
+    assert quick["kept"]
+    assert "balanced: Failed, so quick is kept" in (tuned.run / "log.txt").read_text()
+
+
+def test_a_full_disk_and_a_mistake_of_ours_end_the_job(
+    hard: Path, tiny: dict[str, Any], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    for error, kind in (
+        (full, RunError),
+        (DiskFull(what="The disk is full."), DiskFull),
+        (Defect(what="Ours."), Defect),
+    ):
+        monkeypatch.setattr("rehead.search.ladder.tune_layers", Mock(side_effect=error))
+        with pytest.raises(kind):
+            rehead.tune(hard, cache=cache, out=tmp_path / "run", recipe="auto", budget_s=3000.0, **tiny, report=False)
 
 
 @pytest.mark.parametrize("settings", [{"train": "last:1"}, {"watch": 0}, {"head": "prototype"}])

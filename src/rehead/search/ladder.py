@@ -1,11 +1,11 @@
 """--recipe auto: a ladder of presets, climbed as long as the photos say that it pays and the time given is enough.
 
-The head alone comes first, so that there is always a result. Each further try is judged on training photos that it did
-not learn from; it is kept when it is right on more of them than the simpler one before it by over one standard error, and
-a try that does not pay is the last. Before a try its time is forecast, and nothing is begun that would not be finished.
-What was tried, and why the next was not, stands in the log and in tried.json. Which model is kept is known before
-the held-out photos are looked at. The photos that judge a try also chose its epoch, which flatters it a little where
-they are few.
+The head alone comes first, so that there is always a result: a try that fails costs its time alone. Each further try is
+judged on training photos that it did not learn from; it is kept when it is right on more of them than the simpler one before
+it by over one standard error, and a try that does not pay is the last. Before a try its time is forecast, and nothing is begun
+that would not be finished. What was tried, and why the next was not, stands in the log and in tried.json. Which model is kept
+is known before the held-out photos are looked at. The photos that judge a try also chose its epoch, which flatters it a little
+where they are few.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rehead.deeper import tune_layers
-from rehead.errors import BackboneError, ClusterError, EngineError, RecipeError, RunError, StoreError
+from rehead.errors import Defect, DiskFull, ReheadError
 from rehead.extraction import chosen_prefix
 from rehead.features.rate import seconds_to_decode
 from rehead.frozen import tune_head
 from rehead.ground import stages_of
 from rehead.job import Job
 from rehead.pixels import prepare
-from rehead.runs.folder import TRIES, RunFolder, can_go_on
+from rehead.runs.folder import FULL, TRIES, RunFolder, can_go_on
 from rehead.runs.record import CURVES, METRICS
 from rehead.search.heats import rate_of
 from rehead.search.tries import FILE, LADDER, Search, Try
@@ -131,9 +131,11 @@ class _Climb:
             self.job.progress.note(f"{name}: {recipe.course.epochs} epochs, {about}")
             begun = time.monotonic()
             solution = tune_layers(job, recipe, part)
-        except (BackboneError, ClusterError, EngineError, RecipeError, RunError, StoreError) as error:
+        except (ReheadError, OSError, RuntimeError, MemoryError) as error:  # RuntimeError: PyTorch's, also of memory
+            if (reason := _reason(error)) is None:
+                raise
             seconds = round(time.monotonic() - begun, 1)
-            self.tell(Try(name=name, seconds=seconds, why=f"Failed, so {kept.name} is kept: {error.what}"))
+            self.tell(Try(name=name, seconds=seconds, why=f"Failed, so {kept.name} is kept: {reason}"))
             return None
         seconds = time.monotonic() - begun
         if expected_s:
@@ -180,6 +182,16 @@ class _Climb:
     def write(self) -> None:
         self.run.write_json(FILE, self.search.written(self.tries))
         self.run.keep_seconds(self.job.clock.laps())
+
+
+def _reason(error: Exception) -> str | None:
+    """Why a try failed, in a line; None where more than the try is in question: our own mistakes, and a disk that is full."""
+    if isinstance(error, ReheadError):
+        return None if isinstance(error, Defect | DiskFull) else error.what
+    if FULL.search(str(error)):
+        return None
+    said = str(error).strip().split("\n")[0] or type(error).__name__
+    return said if said.endswith(".") else f"{said}."
 
 
 def _ahead(job: Job, recipe: Recipe, seen: Solution) -> Forecast:
