@@ -156,6 +156,19 @@ def test_a_full_disk_and_a_mistake_of_ours_end_the_job(
             rehead.tune(hard, cache=cache, out=tmp_path / "run", recipe="auto", budget_s=3000.0, **tiny, report=False)
 
 
+def test_an_mlp_is_judged_on_all_photos_that_judge_the_next_try(
+    hard: Path, tiny: dict[str, Any], cache: Path, tmp_path: Path
+) -> None:
+    tuned = rehead.tune(
+        hard, cache=cache, out=tmp_path / "run", recipe="auto", budget_s=3000.0, head="mlp:8", epochs=2, views=1,
+        **tiny, report=False,
+    )  # fmt: skip
+    quick, balanced = tries(tuned.run)[:2]
+    assert quick["right"]["n"] == tuned.verdict.n_train
+    assert f"on {balanced['right']['n']} watched photos" in balanced["why"]
+    assert "by 5-fold" in quick["why"]
+
+
 @pytest.mark.parametrize("settings", [{"train": "last:1"}, {"watch": 0}, {"head": "prototype"}])
 def test_settings_that_leave_nothing_to_find_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(RecipeError):
