@@ -12,7 +12,8 @@ import pytest
 from conftest import make_photos
 
 import rehead
-from rehead.errors import SourceError, TooManyBad
+from rehead.compare_bundles import compare
+from rehead.errors import RecipeError, SourceError, TooManyBad
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
 GOLDEN = Path(__file__).parent / "golden"
@@ -62,6 +63,30 @@ def test_photos_that_cannot_be_read_are_listed_where_the_error_says(run: Path, c
     listed = cache / "skipped.csv"
     assert caught.value.why.endswith(f" ...; {listed} lists all 8.")
     assert len(listed.read_text().splitlines()) == 9
+
+
+def test_where_no_photo_can_be_read_there_is_nothing_to_judge(run: Path, cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 2, "blue": 2})
+    for path in photos.glob("*/*.png"):
+        path.write_bytes(path.read_bytes()[:300])
+    for job in (
+        lambda: rehead.verify(run / "bundle", photos, cache=cache, max_bad=1),
+        lambda: compare(run / "bundle", run / "bundle", photos, cache=cache, max_bad=1),
+    ):
+        with pytest.raises(SourceError, match="None of 4 photos can be read") as caught:
+            job()
+        assert "0.png" in caught.value.why
+
+
+@pytest.mark.parametrize("share", [20, -0.1, float("nan")])
+def test_a_share_of_bad_photos_is_one(run: Path, photos: Path, cache: Path, share: float) -> None:
+    said = "--max-bad must be between 0 and 1"
+    with pytest.raises(RecipeError, match=said):
+        rehead.verify(run / "bundle", photos, cache=cache, max_bad=share)
+    with pytest.raises(RecipeError, match=said):
+        compare(run / "bundle", run / "bundle", photos, cache=cache, max_bad=share)
+    with pytest.raises(RecipeError, match=said):
+        rehead.export(run / "bundle", "onnx-int8", photos=photos, cache=cache, max_bad=share)
 
 
 def rehead_verify(*arguments: object, **options: object) -> object:

@@ -22,10 +22,11 @@ from rehead.features.bad import BAD_LIST, check_bad, listed
 from rehead.features.cache import cache_folder
 from rehead.predict import Model, load
 from rehead.progress import Progress, Silent
+from rehead.tuning.recipe import Recipe
 from rehead.verdict.compare import Paired, paired
 from rehead.verdict.intervals import Interval, wilson
 from rehead.verdict.metrics import readable
-from rehead.verify_bundle import about, answered, learned_notes
+from rehead.verify_bundle import about, answered, check_any, learned_notes
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,10 @@ def compare(
 ) -> Compared:
     """Both bundles on the photos whose classes both know: all of them, or the held-out sides where the source gives sides.
 
-    Raises BundleError where they do not learn the same kind of thing or give numbers, SourceError.
+    Raises BundleError where they do not learn the same kind of thing or give numbers, SourceError, RecipeError.
     """
     begun, progress = time.monotonic(), progress or Silent()
+    Recipe(max_bad=max_bad)  # raises RecipeError for what is no share
     folders, place = (Path(first), Path(second)), cache_folder(cache)
     models = load(first), load(second)
     shared = _shared(models, folders)
@@ -126,6 +128,7 @@ def compare(
     with listed(place / BAD_LIST):
         check_bad(list(bad.values()), len(rows), max_bad, before=catalog.bad, n_all=catalog.n_all)
     good = [i for i in rows if i not in bad]
+    check_any(good, list(bad.values()))
     said = [[answers[i] for i in good] for answers, _ in found]
     right = [np.array([one.is_right for one in answers]) for answers in said]
     photos = {readable(photo.path): photo for photo in catalog.photos}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog
-from rehead.data.rows import Photo, Skip, Source, quoted
+from rehead.data.rows import Photo, Skip, Source, bounded, quoted
 from rehead.data.scan import scan_held_out
 from rehead.data.sources import open_source
 from rehead.data.split import HELD_OUT_SIDES
@@ -26,6 +26,7 @@ from rehead.parallel import batched, ordered_map
 from rehead.pixels import prepare
 from rehead.predict import BATCH, Model, load
 from rehead.progress import Progress, Silent
+from rehead.tuning.recipe import Recipe
 from rehead.verdict.judging import AnyVerdict, judge_task
 from rehead.verdict.metrics import GIVEN, Verdict
 from rehead.verdict.trust import trust_of
@@ -68,9 +69,10 @@ def verify(
 
     source, layout: as in `rehead.tune`. tta: as in `Model.predict`. variant: as in `rehead.load`.
     Photos of classes that the bundle does not know are left out and named.
-    Raises BundleError, SourceError.
+    Raises BundleError, SourceError, RecipeError.
     """
     begun, progress = time.monotonic(), progress or Silent()
+    Recipe(max_bad=max_bad)  # raises RecipeError for what is no share
     place = cache_folder(cache)
     model = load(bundle, variant=variant)
     opened = open_source(
@@ -83,6 +85,7 @@ def verify(
     positions, logits, far, bad = _judged(model, catalog, known, tta, progress)
     with listed(place / BAD_LIST):
         check_bad(bad, len(known), max_bad, before=catalog.bad, n_all=catalog.n_all)
+    check_any(positions, bad)
     facts, trust = model.bundle.facts["verdict"], trust_of(model.bundle)
     outputs, labels = np.stack(logits), replace(catalog, classes=model.classes).labels(positions)
     verdict = judge_task(
@@ -143,6 +146,17 @@ def _known(catalog: Catalog, model: Model) -> tuple[list[int], Counter[str]]:
             fix="Name the folders after the bundle's classes.",
         )
     return known, unknown
+
+
+def check_any(good: Sequence[int], bad: Sequence[Skip]) -> None:
+    """Raises SourceError where no photo could be read, which --max-bad 1 lets through."""
+    if not good:
+        raise SourceError(
+            what=f"None of {counted(len(bad), 'photo')} can be read.",
+            why="; ".join(f"{bounded(skip.path, 200)} {skip.reason}" for skip in bad[:3])
+            + ("; ..." if len(bad) > 3 else ""),
+            fix="Name photos that can be read: JPEG, PNG and the like.",
+        )
 
 
 Answer = tuple[NDArray[np.float32], float]

@@ -19,11 +19,12 @@ from rehead import bundle as bundles
 from rehead.bundle import Bundle, Variant
 from rehead.data.rows import Skip
 from rehead.durable import FULL, replaced_folder
-from rehead.errors import BundleError, DiskFull, RecipeError, WorseVariant, nearest
+from rehead.errors import BundleError, DiskFull, RecipeError, SourceError, WorseVariant, counted, nearest
 from rehead.features.bad import check_bad
 from rehead.predict import Model
 from rehead.prediction import Prediction
 from rehead.progress import Progress, Silent
+from rehead.tuning.recipe import Recipe
 from rehead.variants.forms import Make
 from rehead.variants.int8 import N_CALIBRATION, to_int8
 from rehead.variants.ir import to_openvino
@@ -87,6 +88,7 @@ def export(
     Raises WorseVariant, which has the figures; RecipeError, BundleError, RunError, SourceError, MissingExtra, DiskFull.
     """
     begun, progress = time.monotonic(), progress or Silent()
+    Recipe(max_bad=max_bad)  # raises RecipeError for what is no share
     name, make = _form(to)
     whole = bundles.read(Path(bundle))
     _check_place(whole, None if out is None else Path(out))
@@ -163,6 +165,11 @@ def _measured(
         if len(timed) * len(pixels) < N_TIMED and found:
             timed.append(pixels)
     check_bad(bad, len(photos.held_out), max_bad)
+    if not rows:
+        raise SourceError(
+            what=f"None of {counted(len(bad), 'held-out photo')} can be read: there is nothing to judge the export with.",
+            fix="Name labelled photos that can be read: --photos DIR",
+        )
     facts = compared(trial.task, said, trial.classes, photos.catalog.labels(rows))
     progress.phase("Timing both, in turns")
     speeds = rates(models, np.concatenate(timed))
