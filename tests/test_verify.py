@@ -89,6 +89,15 @@ def test_a_share_of_bad_photos_is_one(run: Path, photos: Path, cache: Path, shar
         rehead.export(run / "bundle", "onnx-int8", photos=photos, cache=cache, max_bad=share)
 
 
+def test_a_photo_with_two_unknown_labels_is_left_out_once(cache: Path, tmp_path: Path) -> None:
+    labels = [*["red"] * 8, *["red;dark"] * 8, *["dark"] * 8]
+    paths = sorted(str(path) for path in make_photos(tmp_path / "photos", {"red": 24}).glob("*/*.png"))
+    tuned = rehead.tune((paths, labels), cache=cache, out=tmp_path / "run", task="multilabel", report=False)
+    others = [*labels[:-3], "red;night;fog", "night", "fog;night"]
+    notes = rehead.verify(tuned.bundle, (paths, others), cache=cache).verdict.notes
+    assert "3 photos of unknown classes were left out: fog, night." in notes
+
+
 def rehead_verify(*arguments: object, **options: object) -> object:
     return rehead.verify(*arguments, **options)  # type: ignore[arg-type]
 

@@ -81,6 +81,7 @@ def verify(
     catalog = scan_held_out(opened, progress, model.task)
     progress.note(about(opened, catalog))
     known, unknown = _known(catalog, model)
+    n_unknown = len(catalog.photos) - len(known)
     scanned = time.monotonic()
     positions, logits, far, bad = _judged(model, catalog, known, tta, progress)
     with listed(place / BAD_LIST):
@@ -100,7 +101,7 @@ def verify(
         n_train=facts["n_train"],
         notes=(
             *learned_notes(Path(bundle), [catalog.photos[i] for i in positions], model),
-            *_notes(model, {name for i in positions for name in catalog.names(catalog.photos[i])}, unknown),
+            *_notes(model, {name for i in positions for name in catalog.names(catalog.photos[i])}, unknown, n_unknown),
         ),
     )
     if isinstance(verdict, Verdict):
@@ -207,12 +208,12 @@ def learned_notes(bundle: Path, photos: Sequence[Photo], model: Model) -> list[s
     return [f"The bundle learned from {of_them}: on new ones it will be {worse}."]
 
 
-def _notes(model: Model, shown: set[str], unknown: Counter[str]) -> tuple[str, ...]:
+def _notes(model: Model, shown: set[str], unknown: Counter[str], n_unknown: int) -> tuple[str, ...]:
+    """n_unknown: photos of unknown classes; of several labels one photo may have more than one of them."""
     notes = []
     if lacking := [label for label in model.classes if label not in shown]:
         notes.append(f"No photo shows {', '.join(lacking)}.")
     if unknown:
-        n = sum(unknown.values())
-        were = "was" if n == 1 else "were"
-        notes.append(f"{counted(n, 'photo')} of unknown classes {were} left out: {', '.join(sorted(unknown))}.")
+        were = "was" if n_unknown == 1 else "were"
+        notes.append(f"{counted(n_unknown, 'photo')} of unknown classes {were} left out: {', '.join(sorted(unknown))}.")
     return tuple(notes)
