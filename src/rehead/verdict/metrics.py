@@ -57,7 +57,8 @@ class Verdict:
     calibration, selective, unfamiliar, growth: whether probabilities hold, what is unsure, the share of photos unlike those
     learned from, what more photos would bring; None where that was not looked at.
     confusion: row = true class, column = predicted class, in the order of `classes`. mistakes: the ten it was surest of.
-    n_train: photos learned from. partial: whether extraction was cut short. notes: what a reader must know.
+    n_train: photos learned from. partial: whether that is a part of those there, for a
+    limit or as extraction was cut short. notes: what a reader must know.
     """
 
     task: ClassVar[str] = "classification"

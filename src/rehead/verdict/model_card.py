@@ -16,9 +16,7 @@ def model_card(facts: dict[str, Any], head_note: str, name: str, n_photos: dict[
     """The README.md of a bundle: what a person would publish beside the model. n_shown: photos of which it has pictures."""
     verdict, backbone, recipe = facts["verdict"], facts["backbone"], facts["recipe"]
     parts = card_parts(facts)
-    partial = (
-        "\nExtraction was cut short: the head rests on part of the training photos.\n" if verdict["partial"] else ""
-    )
+    partial = f"\n{_why_partial(recipe.get('limit'), n_photos)}\n" if verdict["partial"] else ""
     shown = (
         f"\nThe bundle shows {counted(n_shown, 'photo')} that it learned from, as small pictures in `neighbours.jpg`: whoever gets it sees them.\n"
         if n_shown
@@ -63,6 +61,13 @@ gives {parts.outputs} and `features`; how a picture becomes those pixels stands 
 taken elsewhere, verify it again: `rehead verify path/to/this/folder your_photos/`. The backbone's own licence and the rights
 in the photos apply.
 {shown}"""
+
+
+def _why_partial(limit: int | None, n_photos: dict[str, int]) -> str:
+    """What a reader must know of a model that rests on part of the photos: that was wanted, or time was up."""
+    if limit is not None and sum(n_photos.values()) >= limit:
+        return f"It rests on part of the photos that were there: {counted(limit, 'photo')} at most were to be used."
+    return "Extraction was cut short: the head rests on part of the training photos."
 
 
 def _what_learned(layers: Sequence[str]) -> str:
