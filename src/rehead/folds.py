@@ -19,8 +19,9 @@ from rehead.data.rows import Skip
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.data.split import fold_numbers
+from rehead.divided import folds_of, in_store
 from rehead.errors import PhotoError, RecipeError, RunError, StoreError, counted
-from rehead.extraction import chosen_prefix, folds_of, in_store, open_store
+from rehead.extraction import chosen_prefix, open_store
 from rehead.features.bad import check_bad, skip_of
 from rehead.features.cache import cache_folder
 from rehead.job import Job

@@ -18,8 +18,9 @@ import numpy as np
 
 from rehead.bundle import Head
 from rehead.deeper import tune_layers
+from rehead.divided import folds_of
 from rehead.errors import Defect, DiskFull, ReheadError
-from rehead.extraction import chosen_prefix, folds_of, open_store
+from rehead.extraction import chosen_prefix, open_store
 from rehead.features.rate import seconds_to_decode
 from rehead.frozen import tune_head
 from rehead.ground import stages_of
