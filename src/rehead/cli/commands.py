@@ -1,6 +1,7 @@
 """One short function a command: types, one call, one way to show. Each imports its job inside, so help is quick."""
 
 import json as json_module
+import os
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -202,6 +203,7 @@ def runs_list(
     Example: rehead runs
     """
     if context.invoked_subcommand is not None:
+        context.obj = folder, json
         return
     from rehead.runs.listing import list_runs
 
@@ -213,15 +215,20 @@ def runs_list(
 
 
 @runs_app.command()
-def show(run: Annotated[Path, typer.Argument(help="The folder of a run.")], json: Json = False) -> None:
+def show(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(help="The folder of a run, or its name in the folder of runs.")],
+    json: Json = False,
+) -> None:
     """Show a run: its recipe, where it differs from the defaults, and its verdict.
 
     Example: rehead runs show runs/photos-efficientnet_lite0-1
     """
     from rehead.runs.listing import read_run
 
-    found = read_run(run)
-    if json:
+    folder, of_runs = context.obj  # what stood before `show`
+    found = read_run(folder / run if os.path.isdir(folder / run) else run)
+    if json or of_runs:
         print(json_module.dumps({**found.to_dict(), "verdict": found.verdict.to_dict() if found.verdict else None}))
         return
     terminal.show_run(found)
@@ -234,6 +241,7 @@ def cache_size(context: typer.Context, cache: Cache = None, json: Json = False) 
     Example: rehead cache
     """
     if context.invoked_subcommand is not None:
+        context.obj = cache, json
         return
     from rehead.features.cache import cache_folder, list_stores, other_bytes
 
@@ -247,9 +255,11 @@ def cache_size(context: typer.Context, cache: Cache = None, json: Json = False) 
 
 @cache_app.command()
 def clear(
+    context: typer.Context,
     backbone: Annotated[Optional[str], typer.Option(help="Only of this backbone; patterns are allowed.")] = None,
     older_than: Annotated[Optional[str], typer.Option(help="Only what was not used for so long: 30d, 12h.")] = None,
     cache: Cache = None,
+    json: Json = False,
 ) -> None:
     """Free what is kept. What a running job uses is left alone.
 
@@ -258,7 +268,12 @@ def clear(
     from rehead.features.cache import cache_folder
     from rehead.features.cache import clear as clear_cache
 
-    cleared = clear_cache(cache_folder(cache), backbone=backbone, older_than_s=as_seconds(older_than, "older-than"))
+    of_cache, of_json = context.obj  # what stood before `clear`
+    folder = cache_folder(of_cache if cache is None else cache)
+    cleared = clear_cache(folder, backbone=backbone, older_than_s=as_seconds(older_than, "older-than"))
+    if json or of_json:
+        print(json_module.dumps(cleared.__dict__))
+        return
     terminal.show_cleared(cleared)
 
 
