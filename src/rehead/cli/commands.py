@@ -11,7 +11,7 @@ from rehead.cli import terminal
 from rehead.cli.arguments import Interrupt, as_seconds, backbone_arguments, guarded, leave, named, not_empty
 from rehead.cli.audits import audit
 from rehead.cli.exports import export
-from rehead.cli.options import Cache, Json, Layout, MaxBad, Tta, Variant, finish
+from rehead.cli.options import Cache, Json, JsonList, Layout, MaxBad, Tta, Variant, finish
 from rehead.cli.service import serve
 from rehead.cli.trust import compare, cross_validated, explain, report
 from rehead.cli.tuning import race, tune
@@ -127,7 +127,7 @@ def verify(
 def backbones(
     pattern: Annotated[Optional[str], typer.Argument(help="A part of a name, or a pattern such as 'resnet*'.")] = None,
     cache: Cache = None,
-    json: Json = False,
+    json: JsonList = False,
 ) -> None:
     """List backbones: those whose weights are here, or those that match PATTERN.
 
@@ -154,7 +154,7 @@ def layers(
     depth: Annotated[int, typer.Option(min=1, max=4, help="2 and more list finer layers, where a cut is allowed.")] = 1,
     weights: Annotated[Optional[Path], typer.Option(help="A local file; without one none are loaded.")] = None,
     backbone_arg: Annotated[Optional[list[str]], typer.Option(help="For timm: pad_type=same, ... Repeatable.")] = None,
-    json: Json = False,
+    json: JsonList = False,
 ) -> None:
     """List a backbone's layers, in order of data flow, and what a cut behind each would cost.
 
@@ -196,7 +196,7 @@ def demo(
 def runs_list(
     context: typer.Context,
     folder: Annotated[Path, typer.Option(help="Where the runs are.")] = Path("runs"),
-    json: Json = False,
+    json: JsonList = False,
 ) -> None:
     """List the runs in a folder, the latest first. `rehead runs show RUN` shows one.
 

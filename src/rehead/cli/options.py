@@ -9,6 +9,7 @@ import typer
 
 Cache = Annotated[Optional[str], typer.Option("--cache", help="Where features are kept. (env: REHEAD_CACHE)")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+JsonList = Annotated[bool, typer.Option("--json", help="Print one JSON array, an object a row, and nothing else.")]
 Layout = Annotated[
     str, typer.Option(help="folders, split, flat, manifest, webdataset or archive; recognised when left out.")
 ]
