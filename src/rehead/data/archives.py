@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any, cast
 
+from rehead.data.in_use import InUse
 from rehead.data.limits import Limits, Meter
 from rehead.data.walk import files_below, is_leftover
 from rehead.durable import replaced_folder, sha256_file
@@ -68,6 +69,15 @@ def unpacked(archive: Path, cache: Path, *, limits: Limits | None = None, progre
         return target
     except OSError as error:
         raise _failed(archive, cache, error) from error
+
+
+def unpacked_in_use(archive: Path, cache: Path, progress: Progress) -> tuple[Path, InUse]:
+    """The same folder, and what `rehead cache clear` leaves it alone for while anybody has it."""
+    while True:
+        folder = unpacked(archive, cache, progress=progress)
+        in_use = InUse(folder)
+        if folder.is_dir():  # else it was cleared in between
+            return folder, in_use
 
 
 def _unpack(archive: Path, folder: Path, meter: Meter, depth: int) -> None:

@@ -17,11 +17,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from rehead.data.addresses import fetched, is_address, local_path, mended, open_address, split
-from rehead.data.archives import archive_stem, is_archive, unpacked
+from rehead.data.archives import archive_stem, is_archive, unpacked_in_use
 from rehead.data.buckets import read_bucket
 from rehead.data.columns import Rows
 from rehead.data.far import Readers
 from rehead.data.folders import EXAMPLES, read_folder
+from rehead.data.in_use import InUse
 from rehead.data.manifests import TABLE_NAMES, read_manifest, read_manifest_of
 from rehead.data.memory import is_hugging_face, read_dataset, read_hugging_face
 from rehead.data.rows import SIDE_BY_NAME, Named, Request, Row, Skip, Source, Stamp, short_name
@@ -98,9 +99,14 @@ def open_source(
 def read_archive(source: str | Path, request: Request, layout: str = "auto", shown: str = "") -> Source:
     """What an archive holds, read as a folder. shown: what errors call it."""
     archive = Path(source)
-    folder = unpacked(archive, request.cache, progress=request.progress)
+    folder, in_use = unpacked_in_use(archive, request.cache, request.progress)
     found = read_folder(folder, replace(request, besides=(), confined=True, shown=shown or str(archive)), layout)
-    return replace(found, name=short_name(archive_stem(archive)), root=None)
+    return replace(found, name=short_name(archive_stem(archive)), root=None, read=partial(_read, found.read, in_use))
+
+
+def _read(read: Callable[[Named], bytes], _in_use: InUse, row: Named) -> bytes:
+    """Reads a photo of a folder that is in use for as long as anybody has a way to its photos."""
+    return read(row)
 
 
 LAYOUTS: dict[str, Callable[[Any, Request], Source]] = {

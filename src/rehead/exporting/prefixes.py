@@ -8,11 +8,12 @@ import hashlib
 import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rehead.bundle import read
+from rehead.data.in_use import InUse
 from rehead.durable import FULL, write_bytes, write_text
 from rehead.errors import BackboneError, BundleError, MissingExtra, WeightsUnavailable
 from rehead.exporting.graph import export_prefix, prefix_in
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
 BYTES_A_NUMBER = 4
 INT8 = "int8"
 METHOD = 1  # of quantising; another gives other features, and so other graphs in the cache
+
+
+@dataclass(frozen=True)
+class InCache(Prefix):
+    """A prefix whose graph is in the cache. in_use: what keeps `rehead cache clear` from it while anybody has this."""
+
+    in_use: InUse | None = field(default=None, compare=False, repr=False)
 
 
 def check_backbone(name: str, weights: Path | None, arguments: dict[str, Any], cut: str, cache: Path) -> None:
@@ -71,9 +79,11 @@ def ready_prefix(
     place = _located(name, weights)
     key = card_key(name, place, arguments, cut, pooled)
     folder = card_folder(cache, key)
+    in_use = InUse(folder)  # before its card is looked for
     card = find_card(cache, key)
     if place.kind == "bundle" and place.path is not None:
-        return Prefix(card or _kept(cache, folder, *_of_bundle(place.path)), folder, None, "onnxruntime")
+        card = card or _kept(cache, folder, *_of_bundle(place.path))
+        return InCache(card, folder, None, "onnxruntime", in_use=in_use)
 
     @functools.cache
     def load() -> Backbone:
@@ -86,12 +96,13 @@ def ready_prefix(
         return load().cut_at(cut, pooled=pooled)[0]
 
     if pooled and _is_drawn(name, place, arguments, cut):
-        return Prefix(card or _kept(cache, folder, *_drawn(known_as(name), place)), folder, network, "onnxruntime")
+        card = card or _kept(cache, folder, *_drawn(known_as(name), place))
+        return InCache(card, folder, network, "onnxruntime", in_use=in_use)
     if card is None:
         progress.phase(f"Preparing {name} (once)")
         prefix, made = load().cut_at(cut, pooled=pooled)
         card = _kept(cache, folder, made, lambda path: export_prefix(prefix, made.preprocess, path))
-    return Prefix(card, folder, network)
+    return InCache(card, folder, network, in_use=in_use)
 
 
 def int8_prefix(prefix: Prefix, cache: Path, progress: Progress) -> Prefix:
@@ -103,7 +114,8 @@ def int8_prefix(prefix: Prefix, cache: Path, progress: Progress) -> Prefix:
             fix="Leave --quantize out.",
         )
     key = f"{prefix.folder.name}-int8-{METHOD}-{runtime().__version__}"
-    folder, card = card_folder(cache, key), find_card(cache, key)
+    folder = card_folder(cache, key)
+    in_use, card = InUse(folder), find_card(cache, key)
     if card is None:
         progress.phase(f"Quantising {prefix.card.name} (once)")
         with _room(cache, prefix.card):
@@ -111,7 +123,8 @@ def int8_prefix(prefix: Prefix, cache: Path, progress: Progress) -> Prefix:
         weights = hashlib.sha256(graph).hexdigest()
         card = replace(prefix.card, weights=weights, quantized=INT8)
         card = _kept(cache, folder, card, lambda path: write_bytes(path, graph))
-    return Prefix(replace(card, preprocess=prefix.card.preprocess), folder, None, "onnxruntime", original=prefix)
+    card = replace(card, preprocess=prefix.card.preprocess)
+    return InCache(card, folder, None, "onnxruntime", original=prefix, in_use=in_use)
 
 
 def _in_8_bits(prefix: Prefix, folder: Path) -> bytes:

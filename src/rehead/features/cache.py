@@ -1,7 +1,8 @@
 """What is kept between jobs, listed and cleared: features, exported networks, unpacked archives.
 
-A store that a live process has open is left alone (the lock on its file `in_use`, see `store.py`). What is cleared is
-renamed first, so that no job ever finds half of it.
+What a live process uses is left alone: a store by the lock on its file `in_use`, see `store.py`, an exported network or an
+unpacked archive by the one beside it, see `data/in_use.py`. What is cleared is renamed first, so that no job ever finds half
+of it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rehead.data.in_use import mark_of
 from rehead.durable import FULL, remove_tree
 from rehead.errors import StoreError
 from rehead.features.store import count_photos
 
+OF_BACKBONES = ("features", "prefixes")  # whose folders say in a file what they are of
 LEFT_OVER_S = 3600.0  # a hidden *.part folder in which nothing was written for so long is of a killed job
 
 
@@ -46,7 +49,7 @@ class StoreFacts:
 
 @dataclass(frozen=True)
 class Cleared:
-    """What clearing did. kept_in_use: stores that a running job has open. matched: folders that were to be cleared."""
+    """What clearing did. kept_in_use: folders that a running job uses. matched: folders that were to be cleared."""
 
     freed_bytes: int
     kept_in_use: int
@@ -125,13 +128,14 @@ def clear(cache: Path, *, backbone: str | None = None, older_than_s: float | Non
 
 
 def _removed(folder: Path) -> bool:
-    """Whether the folder is gone; it is left when a process has it open."""
+    """Whether the folder is gone; it is left when a process uses it."""
     condemned = folder.with_name(f".{uuid.uuid4().hex[:12]}.part")
     try:
         with contextlib.ExitStack() as lock:
             if not _locked(folder, lock):
                 return False
             folder.rename(condemned)
+            mark_of(folder).unlink(missing_ok=True)
     except FileNotFoundError:  # cleared by another
         return True
     except PermissionError as error:
@@ -145,12 +149,13 @@ def _removed(folder: Path) -> bool:
 
 
 def _locked(folder: Path, lock: contextlib.ExitStack) -> bool:
-    """Whether no process has this store open. Then none opens it before `lock` is left."""
-    if sys.platform == "win32" or folder.parent.name != "features":
+    """Whether no process uses this folder. Then none begins to before `lock` is left."""
+    if sys.platform == "win32":
         return True
     import fcntl
 
-    descriptor = os.open(folder / "in_use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    mark = folder / "in_use" if folder.parent.name == "features" else mark_of(folder)
+    descriptor = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     lock.callback(os.close, descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,7 +163,7 @@ def _locked(folder: Path, lock: contextlib.ExitStack) -> bool:
         return False
     except OSError:  # a network's disk without locks
         return True
-    return os.path.samestat(os.fstat(descriptor), os.stat(folder / "in_use"))  # else it was cleared and made anew
+    return os.path.samestat(os.fstat(descriptor), os.stat(mark))  # else it was cleared and made anew
 
 
 def _cannot_remove(folder: Path, error: OSError) -> StoreError:
@@ -166,9 +171,9 @@ def _cannot_remove(folder: Path, error: OSError) -> StoreError:
 
 
 def _matching(cache: Path, backbone: str | None, older_than_s: float | None) -> Iterator[Path]:
-    rooms = ["features", "prefixes"] + (["archives", "shards"] if backbone is None else [])
+    rooms = [*OF_BACKBONES] + (["archives", "shards"] if backbone is None else [])
     for folder in (folder for room in rooms for folder in _folders(cache / room)):
-        about = _about(folder)
+        about = _about(folder) if folder.parent.name in OF_BACKBONES else {}  # in an archive it is the user's
         name = str(about.get("backbone") or about.get("name") or "")
         if backbone is not None and (_is_part(folder) or not fnmatch.fnmatchcase(name, backbone)):
             continue
@@ -211,8 +216,13 @@ def _about(folder: Path) -> dict[str, Any]:
 
 
 def _last_used(folder: Path, about: Mapping[str, Any]) -> float:
+    """As the folder says it, or the file beside it that is touched at each use, see `data/in_use.py`."""
     used = about.get("last_used")
-    return float(used) if isinstance(used, (int, float)) else _last_written(folder)
+    if isinstance(used, (int, float)):
+        return float(used)
+    with contextlib.suppress(OSError):
+        return mark_of(folder).stat().st_mtime
+    return _last_written(folder)
 
 
 def _folders(room: Path) -> list[Path]:

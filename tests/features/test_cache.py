@@ -1,0 +1,126 @@
+"""What is cleared of the cache and what is left: archives and exported networks that a job uses, or used lately."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import ANY
+
+import pytest
+from conftest import make_photos
+
+from rehead.data.in_use import InUse, mark_of
+from rehead.data.sources import open_source
+from rehead.exporting.prefixes import ready_prefix
+from rehead.features.cache import Cleared, clear
+from rehead.progress import Silent
+
+DAY_S = 86_400.0
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Photos of two classes in a tar file, beside a file that is called as one of ours."""
+    photos = make_photos(tmp_path / "photos", {"red": 2, "blue": 2})
+    with tarfile.open(tmp_path / "photos.tar", "w") as file:
+        file.add(photos, ".")
+        about = json.dumps({"last_used": time.time(), "name": "resnet18"}).encode()
+        for name in ("about.json", "card.json"):
+            info = tarfile.TarInfo(name)
+            info.size = len(about)
+            file.addfile(info, io.BytesIO(about))
+    return tmp_path / "photos.tar"
+
+
+def age(cache: Path, days: float) -> None:
+    """All below the cache was touched so many days ago."""
+    then = time.time() - days * DAY_S
+    for path in sorted(cache.rglob("*"), reverse=True):
+        os.utime(path, (then, then))
+
+
+def test_an_archive_is_kept_while_anybody_can_read_its_photos(archive: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    source = open_source(archive, cache=cache)
+    assert clear(cache) == Cleared(freed_bytes=0, kept_in_use=1, matched=1)
+    joined = replace(source, skipped=[])  # as a job does
+    del source
+    assert clear(cache).kept_in_use == 1
+    assert all(joined.read(row) for row in joined.rows)
+    del joined
+    assert clear(cache).kept_in_use == 0
+    assert os.listdir(cache / "archives") == []
+
+
+def test_what_another_process_uses_is_kept_until_it_is_killed(tmp_path: Path) -> None:
+    folder = tmp_path / "prefixes" / "a"
+    folder.mkdir(parents=True)
+    code = (
+        "import sys, time; from pathlib import Path; from rehead.data.in_use import InUse\n"
+        "used = InUse(Path(sys.argv[1])); print('used', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert clear(tmp_path).kept_in_use == 1
+        process.kill()
+    assert clear(tmp_path).kept_in_use == 0
+    assert not folder.exists()
+
+
+def test_an_exported_network_is_kept_while_a_job_has_it(tmp_path: Path) -> None:
+    name = "efficientnet_lite0"
+    ready = ready_prefix(name, weights=None, arguments={}, cut="pool", cache=tmp_path, progress=Silent())
+    prefix = replace(ready, reference="onnxruntime")  # as a job does
+    del ready
+    assert clear(tmp_path, backbone=name).kept_in_use == 1
+    assert prefix.onnx.is_file()
+    del prefix
+    assert clear(tmp_path, backbone=name) == Cleared(ANY, kept_in_use=0, matched=1)
+
+
+def test_age_is_counted_from_the_last_use(archive: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    open_source(archive, cache=cache)
+    age(cache, 40)
+    open_source(archive, cache=cache)  # which unpacks nothing
+    assert clear(cache, older_than_s=30 * DAY_S).matched == 0
+    age(cache, 40)
+    assert clear(cache, older_than_s=30 * DAY_S).matched == 1  # its own about.json says that it was used now
+
+
+def test_clearing_while_jobs_come_and_go_takes_nothing_from_them(tmp_path: Path) -> None:
+    folder, ends = tmp_path / "archives" / "a", time.monotonic() + 1.0
+    lost: list[bool] = []
+
+    def use() -> None:
+        while time.monotonic() < ends:
+            in_use = InUse(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            time.sleep(0.002)
+            lost.append(not folder.exists())
+            del in_use
+
+    job = threading.Thread(target=use)
+    job.start()
+    n_cleared = 0
+    while job.is_alive():
+        done = clear(tmp_path)
+        n_cleared += done.matched - done.kept_in_use
+    job.join()
+    assert not any(lost)
+    assert n_cleared > 0
+
+
+def test_where_no_mark_can_be_made_a_job_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    InUse(tmp_path / "file" / "a")
+    assert not mark_of(tmp_path / "a").exists()
