@@ -77,7 +77,7 @@ def test_one_that_is_not_there_and_one_that_is_no_photo_cost_themselves(table: P
 
 
 def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "WEB_S", 0.5)
+    monkeypatch.setattr("rehead.data.web.WEB_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(OSError, match=r"did not answer within 0.5 s"):
         addresses.read_address(f"http://127.0.0.1:{silent.getsockname()[1]}/1.jpg")
 

@@ -19,7 +19,9 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 from rehead.data.far import n_readers
+from rehead.data.photo_bytes import check_size, photo_from
 from rehead.data.rows import Request
+from rehead.data.web import WEB, patience, photo_on_web
 from rehead.errors import MissingExtra, PhotoError, ReheadError, SourceError
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -54,9 +56,7 @@ KEYS = {
 }
 ENDPOINTS = {"s3": "AWS_ENDPOINT_URL"}
 FETCHED_AT_ONCE = 4 << 20  # bytes
-WEB_S = 20.0  # without a byte of a server, after which a photo of the web is given up
 REFUSED_S = 30.0  # for which a store that could not be had is not asked again
-WEB = ("http", "https")  # where a question belongs to what is asked for
 PART, PLACE = "part+", "#bytes="  # before the address of a file, and behind it, where some of its bytes are meant
 SIGNED = re.compile(
     r"(^|&)(policy|key-pair-id|x-amz-\w+|x-goog-\w+|awsaccesskeyid|signature|sig|\w*token|\w*secret\w*|\w*key)=",
@@ -129,23 +129,22 @@ def holds_secret(address: str) -> bool:
 
 
 def read_address(address: str) -> bytes:
-    """The bytes at an address, or at one of `part_of`. Raises OSError; FileNotFoundError where there are none."""
+    """The bytes of the photo at an address, or at one of `part_of`; of what is none perhaps their beginning alone. Raises
+    OSError; FileNotFoundError where there are none; PhotoError for too many."""
     with _as_os_error():
         if address.startswith(PART):
             whole, _, place = address.removeprefix(PART).rpartition(PLACE)
             start, size = map(int, place.split("-"))
+            check_size(size)
             store, path = store_of(whole)
             with store.open_input_file(path) as file:
                 file.seek(start)
                 return bytes(file.read(size))
-        if urlsplit(address).scheme.lower() in WEB:  # one request, and what went wrong by its name
-            store, path = store_of(address)
-            try:
-                return bytes(store.handler.fs.cat_file(path))
-            except TimeoutError as error:
-                raise OSError(f"its server did not answer within {WEB_S:g} s") from error
-        with open_address(address) as file:
-            return bytes(file.read())
+        store, path = store_of(address)
+        if urlsplit(address).scheme.lower() in WEB:
+            return photo_on_web(store.handler.fs, path)
+        with store.open_input_file(path) as file:
+            return photo_from(file.read, file.size())
 
 
 def open_address(address: str) -> Any:
@@ -254,7 +253,7 @@ def _open(base: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
 
-        store, root = url_to_fs(base, **_patience(scheme))
+        store, root = url_to_fs(base, **patience(scheme))
     except (ImportError, ValueError) as error:
         if scheme in WEB and isinstance(error, ImportError):
             raise MissingExtra("aiohttp", "web", f"What is at {scheme}:// addresses") from error
@@ -264,15 +263,6 @@ def _open(base: str) -> tuple[Any, str]:
             fix="Known without more are s3://, gs://, hdfs:// and file://; others need their library of fsspec.",
         ) from error
     return PyFileSystem(FSSpecHandler(store)), str(root)
-
-
-def _patience(scheme: str) -> dict[str, Any]:
-    """For how long a server of the web is waited for."""
-    if scheme not in WEB:
-        return {}
-    from aiohttp import ClientTimeout
-
-    return {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=WEB_S, sock_read=WEB_S)}}
 
 
 def refused(address: str, error: Exception, asked: str = "listed") -> SourceError:

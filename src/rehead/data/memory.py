@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from rehead.data.photo_bytes import photo_in
 from rehead.data.rows import Named, Request, Row, Skip, Source, file_below, label_of, reader_below, short_name
 from rehead.errors import PhotoError, SourceError, nearest
 from rehead.pixels import as_image
@@ -86,7 +87,7 @@ def encoded(image: Any) -> bytes:
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if isinstance(image, str | os.PathLike):
-        return Path(image).read_bytes()
+        return photo_in(image)
     if not isinstance(image, Image.Image):
         image = _image(image)
     upright = ImageOps.exif_transpose(image)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, unquote, urlunsplit
 
-from rehead.data.addresses import WEB, holds_secret, is_address, photo_at, split, without_secret
+from rehead.data.addresses import holds_secret, is_address, photo_at, split, without_secret
 from rehead.data.listing import Listing, listed
 from rehead.data.rows import Named, Request, Row, Skip, Source, file_below, reader_below
+from rehead.data.web import WEB
 from rehead.errors import SourceError
 
 

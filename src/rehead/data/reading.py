@@ -22,6 +22,7 @@ from rehead.data.addresses import read_address
 from rehead.data.columns import Digests, Rows
 from rehead.data.folders import PICTURE_NAMES
 from rehead.data.known import Look, open_known, stamp_of
+from rehead.data.photo_bytes import HEAD_BYTES
 from rehead.data.rows import Row, Skip, Source, Stamp, bounded
 from rehead.errors import PhotoError, ReheadError, SourceError
 from rehead.parallel import batched, n_cores, ordered_map
@@ -187,7 +188,7 @@ def identified(
     expected = named or PurePath(path).suffix.lower() in PICTURE_NAMES
     if not data:
         return "is empty (0 bytes)" if expected else ""
-    if not is_image(data[:64]):
+    if not is_image(data[:HEAD_BYTES]):
         return "is not an image that can be read" if expected else ""
     digest = blake3.blake3(data).digest()
     seen = look(data) if look else None

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rehead.data.far import Readers
+from rehead.data.photo_bytes import photo_in
 from rehead.progress import Progress, Silent
 
 SIDE_BY_NAME = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
@@ -70,8 +71,8 @@ class Source:
     """Labelled files, and the bytes of each.
 
     name: short, fit to name a folder. layout: a key of `sources.LAYOUTS` (for an archive, that of what was in it).
-    read: the bytes of a row, told by its path, as what follows is; raises OSError or PhotoError; may be called from several
-    threads.
+    read: the bytes of a row, told by its path, as what follows is, of what is no image perhaps its beginning alone; raises
+    OSError or PhotoError; may be called from several threads.
     root: the folder that the paths are relative to, None where they are not files of the user's.
     file: the full path of the file that holds a row's bytes and nothing else, None where there is none. uri: an address at
     which other machines too can read them, such as s3://bucket/cat/1.jpg, None where there is none. stamp: what changes when
@@ -116,11 +117,7 @@ class Request:
 def reader_below(root: str) -> Callable[[Named], bytes]:
     """The bytes of the file that a row names, relative to `root`."""
 
-    def read(row: Named) -> bytes:
-        with open(os.path.join(root, row.path), "rb") as file:
-            return file.read()
-
-    return read
+    return lambda row: photo_in(os.path.join(root, row.path))
 
 
 def file_below(root: str) -> Callable[[Named], str]:

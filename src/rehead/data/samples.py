@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Any, cast
 
 from rehead.data.archives import BROKEN, COMPRESSED, MAX_HEADER, TAR_BLOCK
+from rehead.data.photo_bytes import HEAD_BYTES, MOST_BYTES, TOO_LARGE
 from rehead.data.rows import label_of
 from rehead.pixels import is_image
 
@@ -101,9 +102,11 @@ class _Sample:
             hasher, head = blake3.blake3(), b""
             while piece := content.read(PIECE):
                 hasher.update(piece)
-                head = head or piece[:64]
+                head = head or piece[:HEAD_BYTES]
             if not is_image(head):
                 self.why = "is not an image that can be read" if head else "is empty (0 bytes)"
+            elif member.size > MOST_BYTES:
+                self.why = TOO_LARGE
             self.photo = Member(member.name, member.offset_data, member.size, "", hasher.hexdigest())
         elif self.photo is not None and member.name == self.photo.name:
             self.is_twice = True

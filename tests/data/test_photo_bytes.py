@@ -1,0 +1,127 @@
+"""What is read of one photo: no more than the beginning of what is none, and never without bound."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import os
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import make_photos, noise
+
+from rehead.data import photo_bytes, samples
+from rehead.data.addresses import part_of, photo_at
+from rehead.data.photo_bytes import HEAD_BYTES, MOST_BYTES, PIECE_BYTES, photo_from, photo_in
+from rehead.data.rows import Row
+from rehead.data.samples import indexed
+from rehead.data.scan import scan
+from rehead.data.sources import open_source
+from rehead.errors import PhotoError
+
+FILM = b"\0\0\0\x20ftypisom" + bytes(1 << 20)
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(HEAD_BYTES)
+TOO_LARGE = "has over 1.4 GB, more than any photo that can be opened"
+
+
+def sparse(path: Path, beginning: bytes, size: int) -> Path:
+    """A file of so many bytes, which takes no room."""
+    path.write_bytes(beginning)
+    os.truncate(path, size)
+    return path
+
+
+def test_of_a_film_in_a_folder_of_photos_the_beginning_is_read(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 10, "blue": 10})
+    sparse(photos / "red" / "film.mp4", FILM, 8 << 30)
+    sparse(photos / "red" / "film.jpg", FILM, 8 << 30)
+    sparse(photos / "blue" / "endless.png", PNG, MOST_BYTES + 1)
+    source = open_source(photos, cache=tmp_path)
+    assert len(source.read(Row("red/film.mp4", "red"))) == HEAD_BYTES
+    catalog = scan(source, seed=0, valid_fraction=0.2)
+    assert len(catalog.photos) == 20
+    assert {skip.path: skip.reason for skip in catalog.skipped} == {
+        "red/film.jpg": "is not an image that can be read",
+        "blue/endless.png": TOO_LARGE,
+    }
+
+
+def test_of_a_photo_all_is_read(tmp_path: Path) -> None:
+    noise(1, (200, 60, 60), 300).save(tmp_path / "1.png")
+    data = (tmp_path / "1.png").read_bytes()
+    assert photo_in(tmp_path / "1.png") == data
+    assert photo_from(io.BytesIO(data).read, len(data)) == data
+    large = data + bytes(PIECE_BYTES)
+    assert photo_from(io.BytesIO(large).read, len(large)) == large
+    (tmp_path / "2.png").write_bytes(b"")
+    assert photo_in(tmp_path / "2.png") == b""
+
+
+@pytest.mark.parametrize("at", [lambda uri: uri, lambda uri: part_of(uri, 0, 8 << 30)])
+def test_an_address_is_bounded_too(tmp_path: Path, at: Callable[[str], str]) -> None:
+    png = sparse(tmp_path / "1.png", PNG, 8 << 30)
+    with pytest.raises(PhotoError, match=TOO_LARGE):
+        photo_at(at(png.as_uri()))
+
+
+def test_of_a_film_at_an_address_one_piece_is_read(tmp_path: Path) -> None:
+    assert len(photo_at(sparse(tmp_path / "film.mp4", FILM, 8 << 30).as_uri())) == PIECE_BYTES
+
+
+def test_a_photo_in_a_shard_that_is_too_large_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "MOST_BYTES", 1000)
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as file:
+        for name, data in (("1.png", PNG + bytes(1000)), ("1.cls", b"red"), ("2.png", PNG), ("2.cls", b"red")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    found = indexed(io.BytesIO(stream.getvalue()))
+    assert [photo.name for photo in found.photos] == ["2.png"]
+    assert found.skipped == [("1.png", TOO_LARGE)]
+
+
+class Endless(http.server.BaseHTTPRequestHandler):
+    """Sends for as long as anybody listens: a picture, a film, or a picture by drops."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        by_drops = self.path == "/drops.png"
+        piece = FILM if self.path == "/film" else PNG
+        try:
+            while True:
+                self.wfile.write(piece)
+                piece = b"\0" if by_drops else bytes(1 << 16)
+                time.sleep(0.05 * by_drops)
+        except OSError:
+            return
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def endless() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_server_that_sends_for_ever_is_left(endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photo_bytes, "MOST_BYTES", 1_000_000)
+    with pytest.raises(PhotoError, match="more than any photo"):
+        photo_at(f"{endless}/1.png")
+    monkeypatch.setattr("rehead.data.web.PHOTO_S", 0.5)
+    with pytest.raises(OSError, match=r"did not send all of it within 0.5 s"):
+        photo_at(f"{endless}/drops.png")
+
+
+def test_of_a_film_on_the_web_the_beginning_is_read(endless: str) -> None:
+    assert HEAD_BYTES <= len(photo_at(f"{endless}/film")) <= PIECE_BYTES
