@@ -288,6 +288,42 @@ def test_a_header_that_claims_a_name_of_gigabytes_is_not_read(tmp_path: Path) ->
         unpacked(path, tmp_path / "cache")
 
 
+def turned_back(size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A tar file whose second member has a header that claims so many bytes, which may be fewer than none."""
+    info = tarfile.TarInfo("cat/2.jpg")
+    info.type = kind
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = (size % 256**12).to_bytes(12, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    whole = tarred({"cat/1.jpg": b"cat", "dog/1.jpg": b"dog"})
+    return whole[:1024] + bytes(header) + whole[1024:]
+
+
+@pytest.mark.parametrize("layout", ["archive", "auto", "webdataset"])
+@pytest.mark.parametrize("size", [-1, -512, -1024, -1536])
+def test_a_member_that_ends_before_it_begins_does_not_come_for_ever(tmp_path: Path, layout: str, size: int) -> None:
+    (tmp_path / "a.tar").write_bytes(turned_back(size))
+    with pytest.raises(SourceError):
+        open_source(tmp_path / "a.tar", layout=layout, cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE])
+def test_a_header_before_a_member_that_claims_less_than_nothing_is_refused(tmp_path: Path, kind: bytes) -> None:
+    (tmp_path / "a.tar").write_bytes(turned_back(-1024, kind))
+    with pytest.raises(SourceError, match=r"truncated, broken, or no archive"):
+        unpacked(tmp_path / "a.tar", tmp_path / "cache")
+
+
+def test_headers_that_belong_to_each_other_without_end_are_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("long")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1
+    header = info.tobuf(tarfile.GNU_FORMAT) + b"a" + bytes(511)
+    (tmp_path / "a.tar").write_bytes(3000 * header + tarred(PETS))
+    with pytest.raises(SourceError, match=r"truncated, broken, or no archive"):
+        unpacked(tmp_path / "a.tar", tmp_path / "cache")
+
+
 def test_too_many_members_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, zipped({f"{i}": b"" for i in range(21)}))
     with pytest.raises(UnsafeArchive, match="more than 20 members"):

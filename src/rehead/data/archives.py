@@ -37,7 +37,10 @@ TAR_BLOCK = 512
 MAX_PARTS = 100  # folders in each other; Python makes and removes them by recursion
 DEVICES = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 COMPRESSED: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7": lzma.open, b"BZ": bz2.open}
-BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, struct.error, ValueError)
+BROKEN = (
+    zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, struct.error, ValueError,
+    RecursionError,  # of tarfile, for a thousand headers of which each belongs to the next
+)  # fmt: skip
 MAX_HEADER = 16 * BLOCK  # bytes read at once; tarfile reads long names whole, as long as their header claims
 
 
@@ -134,8 +137,7 @@ def _unpack_zip(archive: Path, folder: Path, meter: Meter) -> None:
 def _unpack_tar(archive: Path, folder: Path, meter: Meter) -> None:
     links: dict[str, str] = {}
     with _decompressed(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as file:
-        while (member := file.next()) is not None:
-            cast(Any, file).members.clear()  # else millions of them stay in memory
+        for member in members_of(file):
             meter.add_member()
             meter.check(member.offset_data + member.size)  # also of what is passed over
             name = _checked_name(member.name, meter)
@@ -149,6 +151,18 @@ def _unpack_tar(archive: Path, folder: Path, meter: Meter) -> None:
                 _copy(cast(IO[bytes], file.extractfile(member)), folder / name, meter)
     _check_end(archive)
     _place_links(links, folder, meter)
+
+
+def members_of(file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar file, in order, none of which is kept. Raises tarfile.ReadError where one claims to end before it
+    begins: it would come again for ever."""
+    at = -1
+    while (member := file.next()) is not None:
+        cast(Any, file).members.clear()  # else millions of them stay in memory
+        if member.size < 0 or member.offset <= at or cast(Any, file).offset <= member.offset:
+            raise tarfile.ReadError(f"{member.name[:80]!r} claims {member.size:,} bytes")
+        at = member.offset
+        yield member
 
 
 def _checked_name(name: str, meter: Meter) -> str:
@@ -212,7 +226,7 @@ class _Stream:
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int) -> bytes:
-        if size > MAX_HEADER:
+        if not 0 <= size <= MAX_HEADER:
             raise tarfile.ReadError(f"a header claims {size:,} bytes")
         return self._file.read(size)
 

@@ -7,7 +7,7 @@ import tarfile
 from dataclasses import dataclass, field, replace
 from typing import IO, Any, cast
 
-from rehead.data.archives import BROKEN, COMPRESSED, MAX_HEADER, TAR_BLOCK
+from rehead.data.archives import BROKEN, COMPRESSED, MAX_HEADER, TAR_BLOCK, members_of
 from rehead.data.photo_bytes import HEAD_BYTES, MOST_BYTES, TOO_LARGE
 from rehead.data.rows import label_of
 from rehead.pixels import is_image
@@ -61,7 +61,7 @@ class _Forward:
     def read(self, size: int, at: int | None = None) -> bytes:
         if at is not None:
             self.seek(at)
-        if size > MAX_HEADER:
+        if not 0 <= size <= MAX_HEADER:
             raise tarfile.ReadError(f"a header claims {size:,} bytes")
         parts: list[bytes] = []
         while size > 0:
@@ -137,8 +137,7 @@ def indexed(stream: IO[bytes], first: bool = False) -> Index:
     forward = _Forward(stream)
     try:
         with tarfile.open(fileobj=cast(Any, forward), mode="r:") as file:
-            while (member := file.next()) is not None:
-                cast(Any, file).members.clear()  # else all of them stay in memory
+            for member in members_of(file):
                 if not (member.isreg() or member.islnk()):
                     continue
                 folder, slash, name = member.name.rpartition("/")
