@@ -127,6 +127,20 @@ def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path) -> None:
     assert contents(source) == FLAT
 
 
+@pytest.mark.parametrize("first", ["BZ", "BZh9", "\x1f"])
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT])
+def test_a_plain_tar_may_begin_with_a_name_like_a_compressed_one(tmp_path: Path, first: str, form: int) -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=form) as file:
+        for name, data in PETS.items():
+            info = tarfile.TarInfo(f"{first}{name}")
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    (tmp_path / "a.tar").write_bytes(stream.getvalue())
+    folder = unpacked(tmp_path / "a.tar", tmp_path / "cache")
+    assert sorted(path.name for path in folder.iterdir()) == [f"{first}{kind}" for kind in ("cat", "dog")]
+
+
 def test_an_archive_is_unpacked_once(tmp_path: Path) -> None:
     path = saved(tmp_path, zipped(PETS))
     folder = unpacked(path, tmp_path / "cache")

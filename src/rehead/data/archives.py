@@ -36,7 +36,7 @@ BLOCK = 1 << 20  # bytes copied at a time
 TAR_BLOCK = 512
 MAX_PARTS = 100  # folders in each other; Python makes and removes them by recursion
 DEVICES = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
-COMPRESSED: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7": lzma.open, b"BZ": bz2.open}
+OPENERS: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}
 BROKEN = (
     zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, struct.error, ValueError,
     RecursionError,  # of tarfile, for a thousand headers of which each belongs to the next
@@ -214,8 +214,20 @@ def _is_zip(archive: Path) -> bool:
     """By its beginning: a tar file that ends with a zip file looks like a zip file to `zipfile`."""
     with archive.open("rb") as file:
         head = file.read(TAR_BLOCK)
-    is_tar = head[257:262] == b"ustar" or head[:2] in COMPRESSED
+    is_tar = _is_plain(head) or opener_of(head) is not None
     return not is_tar and (head.startswith(b"PK") or zipfile.is_zipfile(archive))
+
+
+def opener_of(head: bytes) -> Callable[[Path], Any] | None:
+    """What opens a compressed file that begins with this block, None for one that is not: a plain tar file begins with a name,
+    which may be BZh."""
+    if _is_plain(head):
+        return None
+    return next((opener for begin, opener in OPENERS.items() if head.startswith(begin)), None)
+
+
+def _is_plain(head: bytes) -> bool:
+    return head[257:262] == b"ustar"
 
 
 class _Stream:
@@ -234,7 +246,7 @@ class _Stream:
 @contextlib.contextmanager
 def _decompressed(archive: Path) -> Iterator[IO[bytes]]:
     with archive.open("rb") as file:
-        opener = COMPRESSED.get(file.read(2))
+        opener = opener_of(file.read(TAR_BLOCK))
     with cast(IO[bytes], opener(archive) if opener else archive.open("rb")) as stream:
         yield cast(IO[bytes], _Stream(stream))
 
@@ -242,7 +254,7 @@ def _decompressed(archive: Path) -> Iterator[IO[bytes]]:
 def _check_end(archive: Path) -> None:
     """A tar file that was cut between two members looks whole, but lacks the zeros at its end."""
     with archive.open("rb") as file:
-        if file.read(2) not in COMPRESSED:  # those have an end of their own
+        if opener_of(file.read(TAR_BLOCK)) is None:  # those have an end of their own
             file.seek(-TAR_BLOCK, os.SEEK_END)
             if any(file.read()):
                 raise EOFError("it has no end mark")

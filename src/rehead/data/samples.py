@@ -7,7 +7,7 @@ import tarfile
 from dataclasses import dataclass, field, replace
 from typing import IO, Any, cast
 
-from rehead.data.archives import BROKEN, COMPRESSED, MAX_HEADER, TAR_BLOCK, members_of
+from rehead.data.archives import BROKEN, MAX_HEADER, TAR_BLOCK, members_of, opener_of
 from rehead.data.photo_bytes import HEAD_BYTES, MOST_BYTES, TOO_LARGE
 from rehead.data.rows import label_of
 from rehead.pixels import is_image
@@ -160,7 +160,7 @@ def indexed(stream: IO[bytes], first: bool = False) -> Index:
     except BROKEN as error:
         why = f"{error or type(error).__name__}".rstrip(".")
         index.broken = f"is truncated or broken: {why}"
-        if forward.beginning[:2] in COMPRESSED:
+        if opener_of(forward.beginning) is not None:
             index.broken = "is compressed, which shards may not be: unpack it first"
     for sample in samples.values():
         sample.into(index)
