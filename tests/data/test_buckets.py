@@ -146,7 +146,7 @@ def test_a_manifest_in_a_bucket_and_one_of_addresses_give_what_a_local_one_gives
     local.unlink()
     assert len(found[0]) == 20
     assert found[0] == found[1] == found[2]
-    assert not list(tmp_path.glob("fetched-*"))
+    assert not list(tmp_path.rglob("*fetched*"))
 
 
 def test_an_archive_in_a_bucket_gives_what_its_folder_gives(folder: Path, store: Store, tmp_path: Path) -> None:

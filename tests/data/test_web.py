@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import http.server
+import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,8 +19,11 @@ from conftest import make_photos
 
 import rehead
 from rehead.data import addresses
+from rehead.data.addresses import fetched
+from rehead.data.rows import Request
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
+from rehead.features.cache import Cleared, clear, other_bytes
 
 ASKED: list[str] = []  # what the server was asked for
 
@@ -80,6 +85,30 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("rehead.data.web.WEB_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(OSError, match=r"did not answer within 0.5 s"):
         addresses.read_address(f"http://127.0.0.1:{silent.getsockname()[1]}/1.jpg")
+
+
+@pytest.mark.parametrize("asked", ["", "?dl=1&name=a%20b"])
+def test_an_archive_is_asked_for_as_its_address_is_written(photos: Path, web: str, tmp_path: Path, asked: str) -> None:
+    shutil.move(shutil.make_archive(str(tmp_path / "zoo 1"), "zip", photos), photos)
+    ASKED.clear()
+    source = open_source(f"{web}/zoo%201.zip{asked}", cache=tmp_path / "cache")
+    assert (source.name, len(source.rows)) == ("zoo-1", 48)
+    assert {line.split()[1] for line in ASKED} == {f"/zoo%201.zip{asked}"}
+
+
+def test_what_is_fetched_lies_where_it_is_cleared_when_nobody_uses_it(web: str, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    with fetched(f"{web}/red/0.png", Request(cache=cache)) as path:
+        assert os.listdir(cache) == ["archives"]
+        os.utime(path, (0, 0))
+        os.utime(path.parent, (0, 0))
+        assert clear(cache) == Cleared(freed_bytes=0, kept_in_use=1, matched=1)
+        assert path.is_file()
+        killed = shutil.copytree(path.parent, path.parent.with_name(".fetched-killed.part"))
+    os.utime(killed, (0, 0))
+    assert other_bytes(cache) > 0
+    assert clear(cache).matched == 1
+    assert os.listdir(cache / "archives") == []
 
 
 def test_without_its_library_the_error_says_what_to_install(table: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import functools
 import os
 import re
 import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,9 +19,11 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 from rehead.data.far import n_readers
+from rehead.data.in_use import InUse
 from rehead.data.photo_bytes import check_size, photo_from
 from rehead.data.rows import Request
 from rehead.data.web import WEB, patience, photo_on_web
+from rehead.durable import remove_tree
 from rehead.errors import MissingExtra, PhotoError, ReheadError, SourceError
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -184,17 +186,21 @@ def photo_at(address: str) -> bytes:
 def fetched(address: str, request: Request) -> Iterator[Path]:
     """The file at an address, on a disk of this machine for a while. Raises SourceError where there is none."""
     request.progress.phase("Fetching", None, "files")
-    parts = split(address)
-    request.cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fetched-", dir=request.cache) as folder:
-        path = Path(folder, PurePosixPath(unquote(parts.path)).name)
+    name = PurePosixPath(unquote(split(address).path)).name
+    folder = request.cache / "archives" / f".fetched-{uuid.uuid4().hex[:12]}.part"  # cleared where a job was killed
+    in_use = InUse(folder)
+    folder.mkdir(parents=True)
+    try:
         try:
-            store, name = store_at(urlunsplit(parts._replace(path="")), parts.path)
-            with store.open_input_stream(name) as there, path.open("wb") as here:
-                shutil.copyfileobj(there, here, FETCHED_AT_ONCE)
+            store, there = store_of(address)
+            with store.open_input_stream(there) as source, (folder / name).open("wb") as target:
+                shutil.copyfileobj(source, target, FETCHED_AT_ONCE)
         except (OSError, ValueError) as error:
             raise refused(address, error) from error
-        yield path
+        yield folder / name
+    finally:
+        remove_tree(folder)
+        in_use.forget()
 
 
 def store_of(address: str) -> tuple[Any, str]:

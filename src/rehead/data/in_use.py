@@ -16,9 +16,15 @@ class InUse:
     """Says that a folder is used, now and for as long as anybody has this. The folder need not be there yet."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         descriptor = _locked(mark_of(folder))
         if descriptor is not None:
             weakref.finalize(self, os.close, descriptor)
+
+    def forget(self) -> None:
+        """Removes the file: of a folder that is gone, and that nobody else knew."""
+        with contextlib.suppress(OSError):
+            mark_of(self._folder).unlink()
 
 
 def mark_of(folder: Path) -> Path:
