@@ -23,6 +23,7 @@ from rehead.data.addresses import fetched
 from rehead.data.rows import Request
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
+from rehead.errors import SourceError
 from rehead.features.cache import Cleared, clear, other_bytes
 
 ASKED: list[str] = []  # what the server was asked for
@@ -109,6 +110,17 @@ def test_what_is_fetched_lies_where_it_is_cleared_when_nobody_uses_it(web: str, 
     assert other_bytes(cache) > 0
     assert clear(cache).matched == 1
     assert os.listdir(cache / "archives") == []
+
+
+def test_what_a_store_refused_is_said_again_without_what_was_said_before() -> None:
+    errors = []
+    for _ in range(3):
+        with pytest.raises(SourceError) as caught:
+            addresses.store_at("nosuch://here", "1.jpg")
+        errors.append(caught)
+    assert len({str(caught.value) for caught in errors}) == 1
+    assert len({id(caught.value) for caught in errors}) == 3
+    assert len(errors[1].traceback) == len(errors[2].traceback)
 
 
 def test_without_its_library_the_error_says_what_to_install(table: Path, tmp_path: Path) -> None:

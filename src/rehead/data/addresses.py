@@ -13,6 +13,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
@@ -229,11 +230,11 @@ def _opened(base: str) -> tuple[Any, str]:
     of a store that cannot be had is said again for a while, without asking it: else each photo of a table would wait for it."""
     at, error = _refused.get(base, (0.0, None))
     if error is not None and time.monotonic() - at < REFUSED_S:
-        raise error
+        raise copy(error)  # which has no traceback yet; that of one that is raised again grows
     try:
         return _open(base)
     except ReheadError as new:
-        _refused[base] = time.monotonic(), new
+        _refused[base] = time.monotonic(), copy(new)
         raise
 
 
