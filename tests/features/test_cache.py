@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -18,9 +20,10 @@ import pytest
 from conftest import make_photos
 
 from rehead.data.in_use import InUse, mark_of
+from rehead.data.known import open_known
 from rehead.data.sources import open_source
 from rehead.exporting.prefixes import ready_prefix
-from rehead.features.cache import Cleared, clear
+from rehead.features.cache import Cleared, clear, other_bytes
 from rehead.progress import Silent
 
 DAY_S = 86_400.0
@@ -124,3 +127,30 @@ def test_where_no_mark_can_be_made_a_job_goes_on(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     InUse(tmp_path / "file" / "a")
     assert not mark_of(tmp_path / "a").exists()
+
+
+def test_clearing_all_leaves_nothing_to_count_but_empty_indices(tmp_path: Path) -> None:
+    files = [(f"/photos/{i}.jpg", (1, 2, 3), bytes(32)) for i in range(2000)]
+    with open_known(tmp_path) as known:
+        assert known is not None
+        known.remember(files)
+        (tmp_path / "damaged.sqlite").write_bytes(b"no database" * 1000)
+        (tmp_path / "backbones" / "1.0").mkdir(parents=True)
+        (tmp_path / "backbones" / "1.0" / "resnet18.json").write_bytes(bytes(10_000))
+        before = other_bytes(tmp_path)
+        assert before > 100_000
+        assert clear(tmp_path, backbone="resnet18").matched == 0
+        assert clear(tmp_path, older_than_s=DAY_S).matched == 0
+        assert clear(tmp_path).matched == 3
+        assert other_bytes(tmp_path) < 20_000
+        assert known.look([(files[0][0], files[0][1])])[0].digest is None
+        known.remember(files[:1])  # a job that has it open goes on
+        assert known.look([(files[0][0], files[0][1])])[0].digest == bytes(32)
+
+
+def test_an_index_that_is_written_to_is_in_use(tmp_path: Path) -> None:
+    with open_known(tmp_path):
+        pass
+    with contextlib.closing(sqlite3.connect(next(tmp_path.glob("*.sqlite")))) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        assert clear(tmp_path).kept_in_use == 1

@@ -25,7 +25,9 @@ app = typer.Typer(
     help="Give a pretrained vision network a new head: tune it on a folder of photos, verify it, ship it.\n\n"
     "For example:  rehead tune photos/   and then   rehead predict runs/photos-efficientnet_lite0-1/bundle cat.jpg",
 )
-cache_app = typer.Typer(help="What is kept between jobs: features, exported networks, unpacked archives.")
+cache_app = typer.Typer(
+    help="What is kept between jobs: features, exported networks, unpacked archives, what is known of files."
+)
 runs_app = typer.Typer(help="The runs that were made, with recipe and verdict.")
 app.add_typer(runs_app, name="runs", invoke_without_command=True)
 app.add_typer(cache_app, name="cache", invoke_without_command=True)

@@ -198,7 +198,7 @@ def show_cache(folder: Any, stores: Sequence[Any], other: int) -> None:
     total = sum(s.size_bytes for s in stores) + other
     first = "" if cells else "No features are kept. "
     said = f"{first}{as_bytes(total)} in {printable(str(folder))}, "
-    say(f"{said}{as_bytes(other)} of it exported networks and unpacked archives")
+    say(f"{said}{as_bytes(other)} of it exported networks, unpacked archives and what is known of files")
 
 
 def show_cleared(cleared: Any) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import fnmatch
 import json
 import os
+import sqlite3
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ from rehead.errors import StoreError
 from rehead.features.store import count_photos
 
 OF_BACKBONES = ("features", "prefixes")  # whose folders say in a file what they are of
+OF_NONE = ("archives", "shards", "backbones")  # the last has what was found out of all of them
 LEFT_OVER_S = 3600.0  # a hidden *.part folder in which nothing was written for so long is of a killed job
 
 
@@ -102,19 +104,18 @@ def list_stores(cache: Path) -> list[StoreFacts]:
 
 
 def other_bytes(cache: Path) -> int:
-    """Bytes of exported networks, unpacked archives, indices of shards, and what killed jobs left over."""
+    """Bytes of exported networks, unpacked archives, what is known of files, shards and backbones, and what killed jobs left
+    over."""
     parts = [folder for folder in _folders(cache / "features") if _is_part(folder)]
-    index = sum(path.stat().st_size for path in cache.glob("*.sqlite*"))
-    return index + sum(
-        _size(folder) for folder in [*(cache / name for name in ("prefixes", "archives", "shards")), *parts]
-    )
+    indices = sum(path.stat().st_size for path in cache.glob("*.sqlite*"))
+    return indices + sum(_size(folder) for folder in [*(cache / name for name in ("prefixes", *OF_NONE)), *parts])
 
 
 def clear(cache: Path, *, backbone: str | None = None, older_than_s: float | None = None) -> Cleared:
     """Removes what matches: by backbone (patterns allowed), and by the time since it was last used.
 
-    Archives, and what killed jobs left over, are removed only when no backbone is named. Raises StoreError when
-    something cannot be removed.
+    Archives, and what killed jobs left over, are removed only when no backbone is named; what is known of files when all is
+    to go, as nobody knows when it was of use. Raises StoreError when something cannot be removed.
     """
     freed = in_use = matched = 0
     for folder in _matching(cache, backbone, older_than_s):
@@ -124,7 +125,29 @@ def clear(cache: Path, *, backbone: str | None = None, older_than_s: float | Non
             freed += size_bytes
         else:
             in_use += 1
+    for index in cache.glob("*.sqlite") if backbone is None and older_than_s is None else ():
+        freed_bytes = _emptied(index)
+        matched, in_use = matched + (freed_bytes != 0), in_use + (freed_bytes is None)
+        freed += freed_bytes or 0
     return Cleared(freed, in_use, matched)
+
+
+def _emptied(index: Path) -> int | None:
+    """How many bytes an index gave back, None where another process writes to it. It is not removed: a job that has it open
+    would go on with a file that is gone, and its journal be taken for that of the next."""
+    before = index.stat().st_size
+    try:
+        with contextlib.closing(sqlite3.connect(index, timeout=0)) as connection:
+            for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                connection.execute(f'DELETE FROM "{table}"')
+            connection.commit()
+            connection.execute("VACUUM")
+    except sqlite3.OperationalError:
+        return None
+    except sqlite3.DatabaseError:  # it is none
+        index.unlink(missing_ok=True)
+        return before
+    return before - index.stat().st_size
 
 
 def _removed(folder: Path) -> bool:
@@ -171,7 +194,7 @@ def _cannot_remove(folder: Path, error: OSError) -> StoreError:
 
 
 def _matching(cache: Path, backbone: str | None, older_than_s: float | None) -> Iterator[Path]:
-    rooms = [*OF_BACKBONES] + (["archives", "shards"] if backbone is None else [])
+    rooms = (*OF_BACKBONES, *(OF_NONE if backbone is None else ()))
     for folder in (folder for room in rooms for folder in _folders(cache / room)):
         about = _about(folder) if folder.parent.name in OF_BACKBONES else {}  # in an archive it is the user's
         name = str(about.get("backbone") or about.get("name") or "")
