@@ -88,6 +88,10 @@ def test_two_stars_go_into_no_link_that_leads_back(tmp_path: Path, monkeypatch: 
     assert [path for path, _ in found([f"{tmp_path}/**/1.png"])] == [f"{tmp_path}/{name}" for name in names]
 
 
+def test_a_name_too_long_for_the_system_keeps_its_place() -> None:
+    assert list(found(["n" * 300])) == [("n" * 300, None)]  # that it cannot be read is said of it
+
+
 def test_out_replaces_what_a_link_leads_to_and_not_the_link(rehead: Program, red: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "kept.csv").write_text("old")

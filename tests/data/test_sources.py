@@ -218,6 +218,28 @@ def test_a_top_folder_without_permission_is_an_error(tmp_path: Path) -> None:
 
 
 @posix
+@pytest.mark.parametrize("ending", ["", ".zip", ".csv"])
+def test_a_name_that_cannot_be_looked_up_is_an_error_of_one_sentence(tmp_path: Path, ending: str) -> None:
+    photos = fill(tmp_path / "photos", "cat/1.jpg", "dog/2.jpg")
+    name = tmp_path / ("n" * 300 + ending)
+    for options in ({"source": name}, {"source": photos, "test": name}, {"source": name, "test": photos}):
+        with pytest.raises(SourceError, match=r"cannot be (listed|read).\nFile name too long.\nCheck the"):
+            opened(options.pop("source"), tmp_path, **options)
+
+
+@as_a_user
+@pytest.mark.parametrize("name", ["photos", "photos.zip"])
+def test_what_lies_in_a_folder_without_permission_is_an_error_that_says_so(tmp_path: Path, name: str) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    try:
+        with pytest.raises(SourceError, match=r"cannot be (listed|read).\nPermission denied.\nCheck the"):
+            opened(closed / name, tmp_path)
+    finally:
+        closed.chmod(0o755)
+
+
+@posix
 def test_a_path_longer_than_the_system_allows_is_skipped(tmp_path: Path) -> None:
     photos = fill(tmp_path / "photos", "cat/1.jpg", "dog/2.jpg")
     here = os.open(photos / "cat", os.O_RDONLY)

@@ -43,10 +43,9 @@ def found(patterns: list[str]) -> Iterator[Named]:
 
 def _of(pattern: str) -> Iterator[Named]:
     """What one argument names: a file as it is, a folder walked, a pattern expanded."""
-    path = Path(pattern)
-    if path.is_dir():
-        return _or("holds no picture", pattern, _below(path))
-    if path.exists() or not glob.has_magic(pattern):
+    if os.path.isdir(pattern):
+        return _or("holds no picture", pattern, _below(Path(pattern)))
+    if os.path.exists(pattern) or not glob.has_magic(pattern):
         return iter([(pattern, None)])
     return _or("matches no file", pattern, _matching(pattern))
 
@@ -59,7 +58,7 @@ def _or(reason: str, pattern: str, rows: Iterator[Named]) -> Iterator[Named]:
 def _matching(pattern: str) -> Iterator[Named]:
     """Files that match, and what is in folders that match, unless the pattern itself goes down into them."""
     for name in sorted(set(_expanded(pattern))):
-        if not Path(name).is_dir():
+        if not os.path.isdir(name):
             yield name, None
         elif "**" not in pattern:
             yield from _below(Path(name))

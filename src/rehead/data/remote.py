@@ -31,13 +31,13 @@ class Folder(Protocol):
 def open_folder(address: str) -> Folder:
     """The folder at an address or a path. Raises SourceError where it cannot be listed, MissingExtra without pyarrow."""
     here = local_path(address) if is_address(address) else Path(address).expanduser()
-    if here is not None and not here.exists() and (meant := mended(address)):
+    if here is not None and not os.path.exists(here) and (meant := mended(address)):
         raise SourceError(
             what=f"There is no folder {address}.",
             why="An address has two strokes behind its colon.",
             fix=f"Write {meant} if that is meant.",
         )
-    if here is not None and here.is_file():
+    if here is not None and os.path.isfile(here):
         raise SourceError(what=f"{here} is a file, not a folder.", fix="Name a folder.")
     folder: Folder = Here(here) if here is not None else There(address)
     if (

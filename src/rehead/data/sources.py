@@ -76,7 +76,7 @@ def open_source(
     request = Request(
         cache=cache,
         classes=frozenset(classes),
-        besides=tuple(path for other in held_out.values() if (path := _as_path(other)) and path.is_dir()),
+        besides=tuple(path for other in held_out.values() if (path := _as_path(other)) and os.path.isdir(path)),
         task=task,
         max_bad=max_bad,
         readers=readers,
@@ -145,21 +145,10 @@ def _open(source: object, layout: str, request: Request) -> Source:
         if layout not in ("auto", kind):
             raise SourceError(what=f"The layout {layout!r} was asked for, but what was passed has {kind!r}.")
         return LAYOUTS[kind](source, request)
-    if not path.exists():
-        if meant := mended(str(source)):
-            raise SourceError(
-                what=f"There is no folder {source}.",
-                why="An address has two strokes behind its colon.",
-                fix=f"Write {meant} if that is meant.",
-            )
-        if path.suffix.lower() in TABLE_NAMES or is_archive(path):
-            raise SourceError(
-                what=f"There is no file {path}.",
-                why=f"It was looked for at {os.path.abspath(path)}.",
-                fix="Check the spelling, or pass the file's full path.",
-            )
-        return read_folder(path, request)  # which says so
-    if path.is_dir():
+    if not os.path.exists(path):
+        _check_spelling(path, str(source))
+        return read_folder(path, request)  # which says that it is not there, or cannot be looked at
+    if os.path.isdir(path):
         _check_layout(path, "a folder", layout, OF_FOLDERS)
         return read_folder(path, request, layout)
     if path.suffix.lower() in TABLE_NAMES:
@@ -177,6 +166,29 @@ def _open(source: object, layout: str, request: Request) -> Source:
         what=f"{path} is a file, but neither a manifest (.csv, .parquet) nor an archive (.zip, .tar, .tar.gz, ...).",
         fix=EXAMPLES,
     )
+
+
+def _check_spelling(path: Path, given: str) -> None:
+    """Raises SourceError for what is not there, where it was perhaps meant otherwise, or is no folder by its name."""
+    if meant := mended(given):
+        raise SourceError(
+            what=f"There is no folder {given}.",
+            why="An address has two strokes behind its colon.",
+            fix=f"Write {meant} if that is meant.",
+        )
+    if path.suffix.lower() in TABLE_NAMES or is_archive(path):
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise SourceError(
+                what=f"There is no file {path}.",
+                why=f"It was looked for at {os.path.abspath(path)}.",
+                fix="Check the spelling, or pass the file's full path.",
+            ) from error
+        except OSError as error:
+            raise SourceError(
+                what=f"{path} cannot be read.", why=f"{error.strerror}.", fix="Check the path, and its permissions."
+            ) from error
 
 
 def _open_address(address: str, layout: str, request: Request) -> Source:
@@ -263,7 +275,7 @@ def _by_side(sources: Mapping[Any, object], valid: object | None, test: object |
 def _check_apart(source: object, held_out: tuple[Path, ...]) -> None:
     folder = _as_path(source)
     for path in held_out:
-        if folder and folder.exists() and path.samefile(folder):
+        if folder and os.path.exists(folder) and path.samefile(folder):
             raise SourceError(
                 what=f"{path} is to be tuned on and held out at once.",
                 why="Photos that the head has seen say nothing of those it has not.",

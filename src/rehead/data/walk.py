@@ -117,6 +117,7 @@ def _unusable(folder: Path, error: OSError) -> SourceError:
             why=f"It was looked for at {os.path.abspath(folder)}.",
             fix="Check the spelling, or pass the folder's full path.",
         )
+    what = "permissions" if isinstance(error, PermissionError) else "spelling"
     return SourceError(
-        what=f"{folder} cannot be listed.", why=f"{error.strerror}.", fix="Check the permissions of the folder."
+        what=f"{folder} cannot be listed.", why=f"{error.strerror}.", fix=f"Check the {what} of the folder."
     )
