@@ -128,7 +128,7 @@ class Shared:
         for digest, row in zip(self._column(name, "digest"), self._column(name, "features"), strict=False):
             is_row = isinstance(row, bytes) and len(row) == 2 * math.prod(shape)
             values = np.frombuffer(row, "<f2").reshape(shape) if is_row else np.full(shape, np.nan, np.float16)
-            if np.isfinite(values).all():
+            if isinstance(digest, bytes) and len(digest) == DIGEST and np.isfinite(values).all():
                 yield digest, values
             else:
                 self._unreadable.add(name)
