@@ -208,6 +208,22 @@ def test_runs_are_listed_and_shown(rehead: Program, photos: Path, tmp_path: Path
     assert "is no run of rehead" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["verify", "bundle", "--folds", "5", "--variant", "int8", "--tta"], "--folds goes without --variant and --tta."),
+        (["verify", "bundle", "--folds", "5", "--max-bad", "0.2"], "--folds goes without --max-bad."),
+        (["audit", "photos", "--apply", "plan.csv", "--limit", "5", "--seed", "0"], "--apply goes without --limit and --seed."),
+        (["audit", "photos", "--apply", "plan.csv", "--weights", "x.pt"], "--apply goes without --weights."),
+        (["audit", "photos", "--apply", "plan.csv", "--backbone", "x"], "--apply goes without --backbone."),
+    ],
+)  # fmt: skip
+def test_an_option_that_would_be_passed_over_is_refused(rehead: Program, words: list[str], named: str) -> None:
+    done = rehead(*words)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0].endswith(named)
+
+
 def extracting(photos: Path, folder: Path, cache: Path) -> subprocess.Popen[str]:
     """A job on these photos, as soon as some features are in the store."""
     shutil.copytree(cache / "prefixes", folder / "own" / "prefixes")

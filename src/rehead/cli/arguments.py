@@ -89,6 +89,15 @@ def not_empty(text: str | None, option: str) -> str | None:
     return text
 
 
+def check_apart(context: Any, option: str, names: Sequence[str], why: str) -> None:
+    """Raises RecipeError where one of these parameters was typed together with an option to which it says nothing."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    typed = [f"--{name.replace('_', '-')}" for name, source in sources.items() if source.name == "COMMANDLINE"]
+    if typed:
+        fix = f"Leave {'it' if len(typed) == 1 else 'them'} out, or {option}."
+        raise RecipeError(what=f"{option} goes without {' and '.join(typed)}.", why=why, fix=fix)
+
+
 def _value(text: str) -> Any:
     if "," in text:
         return tuple(_value(part.strip()) for part in text.split(","))

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from rehead.cli.arguments import Interrupt, named, not_empty
+from rehead.cli.arguments import Interrupt, check_apart, named, not_empty
 from rehead.cli.findings import show_applied, show_audit, show_plan
 from rehead.cli.options import Cache, Json, Layout, finish
 from rehead.cli.terminal import progress_for
@@ -14,6 +14,7 @@ from rehead.errors import RecipeError
 
 
 def audit(
+    context: typer.Context,
     photos: Annotated[str, typer.Argument(help="Labelled photos, as for `rehead tune`.")],
     backbone: Annotated[
         Optional[str], typer.Option(help="Whose features tell what is alike. (efficientnet_lite0)")
@@ -42,6 +43,9 @@ def audit(
     _check_options(fix, apply, out)
     progress = progress_for(json=json)
     if apply is not None:
+        check_apart(
+            context, "--apply", ("backbone", "weights", "limit", "seed"), "A plan is followed as it is written."
+        )
         from rehead.auditing.apply import apply_plan
 
         with Interrupt(progress):

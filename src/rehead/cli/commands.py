@@ -8,12 +8,21 @@ from typing import Annotated, Optional
 import typer
 
 from rehead.cli import terminal
-from rehead.cli.arguments import Interrupt, as_seconds, backbone_arguments, guarded, leave, named, not_empty
+from rehead.cli.arguments import (
+    Interrupt,
+    as_seconds,
+    backbone_arguments,
+    check_apart,
+    guarded,
+    leave,
+    named,
+    not_empty,
+)
 from rehead.cli.audits import audit
 from rehead.cli.exports import export
 from rehead.cli.options import Cache, Json, JsonList, Layout, MaxBad, Tta, Variant, finish
 from rehead.cli.service import serve
-from rehead.cli.trust import compare, cross_validated, explain, report
+from rehead.cli.trust import FOLDS_READ, compare, cross_validated, explain, report
 from rehead.cli.tuning import race, tune
 from rehead.errors import SourceError
 
@@ -86,6 +95,7 @@ def predict(
 
 @app.command()
 def verify(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The folder `bundle` of a run.")],
     photos: Annotated[Optional[str], typer.Argument(help="Labelled photos, as for `rehead tune`.")] = None,
     folds: Annotated[
@@ -106,6 +116,7 @@ def verify(
     Example: rehead verify runs/photos-efficientnet_lite0-1/bundle new_photos/
     """
     if folds is not None:
+        check_apart(context, "--folds", ("variant", "tta", "max_bad"), FOLDS_READ)
         cross_validated(bundle, photos, folds, layout, cache, json)
         return
     from rehead.verify_bundle import verify as run_verify
