@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import io
 import os
 import re
+import select
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -153,6 +155,11 @@ def guarded(app: Any) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may be any bytes
+    with _output() as (out, is_unread):
+        return _run(app, debug, out, is_unread)
+
+
+def _run(app: Any, debug: bool, out: Any, is_unread: Callable[[], bool]) -> int:
     try:
         with missing_extras():
             code = int(app(standalone_mode=False, prog_name="rehead") or 0)
@@ -165,12 +172,42 @@ def guarded(app: Any) -> int:
         return error.exit_code
     except (KeyboardInterrupt, EOFError):
         return _aborted()
-    except (BrokenPipeError, SystemExit):  # the reader has enough, as in `| head`; Typer makes SystemExit(1) of it
-        with contextlib.suppress(OSError):
-            sys.stderr.close()
+    except (BrokenPipeError, SystemExit) as error:  # Typer makes SystemExit(1) of a broken pipe
+        broken = error if isinstance(error, BrokenPipeError) else error.__context__
+        if not isinstance(broken, BrokenPipeError):
+            raise
+        if not is_unread():
+            return _other(broken, debug)
+        for stream in (out, sys.stderr):  # the reader has enough, as in `| head`
+            with contextlib.suppress(OSError):
+                stream.close()
         return 0
     except Exception as error:
         return _other(error, debug)
+
+
+@contextlib.contextmanager
+def _output() -> Iterator[tuple[Any, Callable[[], bool]]]:
+    """Standard output, and whether it is a pipe that nobody reads any more. Typer and rich put something else in its place when
+    any pipe breaks."""
+    out = sys.stdout
+    try:
+        descriptor = os.dup(out.fileno())
+    except (AttributeError, OSError, ValueError):  # it is closed, or of a test
+        yield out, lambda: False
+        return
+    try:
+        yield out, functools.partial(_is_unread, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_unread(descriptor: int) -> bool:
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def leave(code: int) -> NoReturn:

@@ -1,0 +1,47 @@
+"""A reader that has enough is no failure; any other pipe that breaks is one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from typing import NoReturn
+
+import pytest
+import typer
+
+from rehead.cli.arguments import guarded
+
+
+def broken(**_: object) -> NoReturn:
+    raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def by_typer() -> typer.Typer:
+    """The same, as a command of the program meets it."""
+    app = typer.Typer()
+    app.command()(lambda: broken())
+    return app
+
+
+@pytest.mark.parametrize("app", [broken, by_typer()])
+def test_a_pipe_to_another_process_that_breaks_is_a_failure(
+    app: object, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["rehead"])
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # Typer replaces both
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    assert guarded(app) == 1
+    assert "BrokenPipeError" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--version"], ["runs", "--json"], ["runs"], ["--help"], ["tune", "--help"]])
+def test_a_reader_that_has_enough_is_no_failure(words: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run([sys.executable, "-m", "rehead", *words], stdout=write, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
