@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable, Sequence
@@ -203,6 +204,10 @@ def test_a_shard_is_gone_through_once_until_it_changes(
     for kept in (tmp_path / "cache" / shards.INDEX).glob("*/*"):
         kept.write_text("[damaged")
     assert len(open_source(place, cache=tmp_path / "cache").rows) == 24
+    for kept in [*(tmp_path / "cache" / shards.INDEX).rglob("*"), tmp_path / "cache" / shards.INDEX]:
+        os.utime(kept, (0, 0))
+    open_source(place, cache=tmp_path / "cache")
+    assert clear(tmp_path / "cache", older_than_s=3600).matched == 0  # used now, though made long ago
     clear(tmp_path / "cache")
     assert not [*(tmp_path / "cache" / shards.INDEX).iterdir()]
 

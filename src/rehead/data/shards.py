@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -251,6 +252,8 @@ def _read_index(kept: Path | None) -> Index | None:
         return None
     try:
         photos, skipped, broken = json.loads(kept.read_text(encoding="utf-8"))
+        with suppress(OSError):
+            os.utime(kept)  # `cache clear --older-than` goes by the last use
         return Index([Member(*one) for one in photos], [(name, reason) for name, reason in skipped], broken)
     except (OSError, ValueError, TypeError):
         return None
