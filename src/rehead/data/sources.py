@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -19,19 +18,19 @@ from urllib.parse import unquote
 from rehead.data.addresses import fetched, is_address, local_path, mended, open_address, split
 from rehead.data.archives import archive_stem, is_archive, unpacked_in_use
 from rehead.data.buckets import read_bucket
-from rehead.data.columns import Rows
 from rehead.data.far import Readers
 from rehead.data.folders import EXAMPLES, read_folder
+from rehead.data.held_out import joined, replaced
 from rehead.data.in_use import InUse
 from rehead.data.manifests import TABLE_NAMES, read_manifest, read_manifest_of
 from rehead.data.memory import is_hugging_face, read_dataset, read_hugging_face
-from rehead.data.rows import SIDE_BY_NAME, Named, Request, Row, Skip, Source, Stamp, short_name
+from rehead.data.rows import SIDE_BY_NAME, Named, Request, Row, Skip, Source, short_name
 from rehead.data.shards import begins_like_one, is_shard, read_shards
 from rehead.data.spill import spill_into
 from rehead.data.tables import read_lists, read_table
 from rehead.data.targets import SEPARATOR
 from rehead.data.walk import walk
-from rehead.errors import ReheadError, SourceError, counted, nearest
+from rehead.errors import ReheadError, SourceError, nearest
 from rehead.progress import Progress, Silent
 
 __all__ = ["LAYOUTS", "Row", "Skip", "Source", "open_source", "walk"]
@@ -89,11 +88,11 @@ def open_source(
     if task == "auto" and any(SEPARATOR in row.label for row in main.rows):
         task = "multilabel"  # then a held-out photo may have no label either
     expected = replace(request, besides=(), classes=frozenset(row.label for row in main.rows), task=task)
-    replaced = _replaced(main, held_out)
-    for skip in replaced:
+    given_up = replaced(main, held_out)
+    for skip in given_up:
         request.progress.note(f"{skip.path} {skip.reason}")
-    main = replace(main, skipped=[*main.skipped, *replaced])
-    return _joined(main, {side: _open(other, "auto", expected) for side, other in held_out.items()})
+    main = replace(main, skipped=[*main.skipped, *given_up])
+    return joined(main, {side: _open(other, "auto", expected) for side, other in held_out.items()})
 
 
 def read_archive(source: str | Path, request: Request, layout: str = "auto", shown: str = "") -> Source:
@@ -281,63 +280,3 @@ def _check_apart(source: object, held_out: tuple[Path, ...]) -> None:
                 why="Photos that the head has seen say nothing of those it has not.",
                 fix="Name another folder, or leave out --valid and --test: some photos are then held out.",
             )
-
-
-def _joined(main: Source, held_out: dict[str, Source]) -> Source:
-    """The rows of all of them, each path made unique; those of `main` that have a side which is named apart are left out."""
-    rows = Rows(row if row.side else replace(row, side="train") for row in main.rows if row.side not in held_out)
-    taken = set(rows.paths)
-    origin: dict[str, tuple[Source, Row]] = {}
-    skipped = list(main.skipped)
-    for side, source in held_out.items():
-        prefix = _way(main, source, side)
-        skipped.extend(replace(skip, path=f"{prefix}/{skip.path}") for skip in source.skipped)
-        for row in source.rows:
-            path = row.path if os.path.isabs(row.path) else f"{prefix}/{row.path}"
-            while path in taken:
-                path = f"{side}:{path}"
-            taken.add(path)
-            origin[path] = source, row
-            rows.append(Row(path, row.label, side, row.group))
-
-    def of(row: Named) -> tuple[Source, Named]:
-        return origin.get(row.path, (main, row))
-
-    def read(row: Named) -> bytes:
-        source, original = of(row)
-        return source.read(original)
-
-    def file(row: Named) -> str | None:
-        source, original = of(row)
-        return source.file(original)
-
-    def uri(row: Named) -> str | None:
-        source, original = of(row)
-        return source.uri(original)
-
-    def stamp(row: Named) -> Stamp | None:
-        source, original = of(row)
-        return source.stamp(original)
-
-    def digest(row: Named) -> bytes | None:
-        source, original = of(row)
-        return source.digest(original)
-
-    return replace(main, rows=rows, read=read, skipped=skipped, file=file, uri=uri, stamp=stamp, digest=digest)
-
-
-def _replaced(main: Source, held_out: Iterable[str]) -> list[Skip]:
-    """A word for each side whose photos give way to others."""
-    n_own = Counter(row.side for row in main.rows)
-    why = "is the photos' own side ({1}) and left out, as --{0} names others"
-    return [Skip(side, why.format(side, counted(n_own[side], "photo"))) for side in held_out if n_own[side]]
-
-
-def _way(main: Source, other: Source, side: str) -> str:
-    """How paths of `other` begin as seen from `main`: a relative path between folders, else a name."""
-    if main.root and other.root:
-        try:
-            return os.path.relpath(other.root, main.root).replace(os.sep, "/")
-        except ValueError:  # on two drives of Windows
-            return other.root.as_posix()
-    return side if other.layout in ("dataset", "huggingface") else other.name
