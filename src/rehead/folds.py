@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from rehead import bundle as bundles
+from rehead.auditing.ties import with_one_key
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Skip
 from rehead.data.scan import scan
@@ -70,7 +71,7 @@ def cross_validate(
     """Every photo judged by a head that learned from the other folds, its penalty and thresholds chosen there too.
 
     folder: a run whose layers were frozen, or its bundle. source: other labelled photos whose features are kept, by default
-    those that the run used, held out ones included. Copies and groups share a fold.
+    those that the run used, held out ones included. Copies, near ones too, and groups share a fold.
     Raises RunError where layers were trained, StoreError where features are missing, RecipeError.
     """
     begun, progress = time.monotonic(), progress or Silent()
@@ -88,6 +89,8 @@ def cross_validate(
     check_bad(bad, len(rows), recipe.max_bad, before=catalog.bad, n_all=catalog.n_all)
     if lacking := catalog.unlearnable(there):
         raise RunError(what=f"Nothing can be learned of {', '.join(lacking[:5])}.", fix="Add photos of other classes.")
+    if recipe.tie_copies:
+        catalog = with_one_key(Job(catalog, place, progress), there).catalog
     targets, numbers = catalog.labels(there), folds_of(catalog, there, recipe)
     judged = np.flatnonzero(numbers >= 0)
     if not len(judged):

@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import rehead
-from rehead.errors import Defect, DiskFull, PhotoError, RecipeError, ReheadError, RunError, TooManyBad
+from rehead.errors import Defect, DiskFull, PhotoError, RecipeError, ReheadError, TooManyBad
 from rehead.search.ladder import _compared, _Held
 from rehead.search.tries import LADDER, Search
 from rehead.solution import Solution
@@ -126,6 +126,8 @@ FAILURES = {
     "too many of them": TooManyBad(what="30 of 80 photos cannot be read, which is more than 20%."),
     "no memory": RuntimeError("CUDA out of memory. Tried to allocate 2 GiB."),
     "none of NumPy's": MemoryError("Unable to allocate 3 GiB"),
+    "a full disk": OSError(errno.ENOSPC, "No space left on device"),
+    "a full cache": DiskFull(what="The disk is full."),
 }
 
 
@@ -142,18 +144,12 @@ def test_a_try_that_fails_leaves_what_was_kept(
     assert "balanced: Failed, so quick is kept" in (tuned.run / "log.txt").read_text()
 
 
-def test_a_full_disk_and_a_mistake_of_ours_end_the_job(
+def test_a_mistake_of_ours_ends_the_job(
     hard: Path, tiny: dict[str, Any], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = OSError(errno.ENOSPC, "No space left on device")
-    for error, kind in (
-        (full, RunError),
-        (DiskFull(what="The disk is full."), DiskFull),
-        (Defect(what="Ours."), Defect),
-    ):
-        monkeypatch.setattr("rehead.search.ladder.tune_layers", Mock(side_effect=error))
-        with pytest.raises(kind):
-            rehead.tune(hard, cache=cache, out=tmp_path / "run", recipe="auto", budget_s=3000.0, **tiny, report=False)
+    monkeypatch.setattr("rehead.search.ladder.tune_layers", Mock(side_effect=Defect(what="Ours.")))
+    with pytest.raises(Defect):
+        rehead.tune(hard, cache=cache, out=tmp_path / "run", recipe="auto", budget_s=3000.0, **tiny, report=False)
 
 
 def test_an_mlp_is_judged_on_all_photos_that_judge_the_next_try(

@@ -22,9 +22,23 @@ from rehead.job import Job
 
 def tied(job: Job, positions: Sequence[int]) -> Job:
     """The job with near copies among the photos at these positions on the training side, and with one key."""
-    catalog = job.catalog
-    if not catalog.ours:
+    if not job.catalog.ours:
         return job
+    pairs = _near(job, positions)
+    moved, n = tied_sides(job.catalog, pairs)
+    if n:
+        job.progress.note(f"{counted(n, 'held-out photo')} went to the training side, where near copies are.")
+    return replace(job, catalog=with_near(moved, pairs))
+
+
+def with_one_key(job: Job, positions: Sequence[int]) -> Job:
+    """The job in which near copies among these photos have one key, whoever gave the sides, which stay as they are."""
+    return replace(job, catalog=with_near(job.catalog, _near(job, positions)))
+
+
+def _near(job: Job, positions: Sequence[int]) -> Sequence[tuple[int, int, int]]:
+    """Pairs of near copies among these photos, as in `copies.Alike`."""
+    catalog = job.catalog
     keys = np.sort(np.array(positions, np.int64))  # what is known comes first, and must not decide what is found
     hashes, has = empty((len(keys), WORDS), np.uint64), np.zeros(len(keys), bool)
     for i, hashed in hashes_of_photos(catalog, positions, job.cache, job.progress, job.machines):
@@ -34,9 +48,6 @@ def tied(job: Job, positions: Sequence[int]) -> Job:
         keys, hashes = keys[has], taken(hashes, np.flatnonzero(has))
     job.progress.phase("Comparing", len(keys))
     pairs = near_pairs(keys, hashes, told=job.progress.advance)
-    moved, n = tied_sides(catalog, pairs)
-    if n:
-        job.progress.note(f"{counted(n, 'held-out photo')} went to the training side, where near copies are.")
     del hashes
     hand_back()
-    return replace(job, catalog=with_near(moved, pairs))
+    return pairs

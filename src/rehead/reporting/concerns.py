@@ -43,7 +43,9 @@ def _of_verdict(story: Story) -> list[Concern]:
         n = counted(len(verdict.leaks), "held-out photo")
         found.append(Concern(f"{n} also stand on the training side, byte for byte.", "#made", True))
     if verdict.partial:
-        found.append(Concern("It was cut short: the head rests on part of the photos.", "#made", True))
+        found.append(
+            Concern("The head rests on part of the photos: a limit was asked for, or time was up.", "#made", True)
+        )
     if isinstance(verdict, Verdict):
         found += _of_classes(story, verdict)
     else:

@@ -19,14 +19,14 @@ import numpy as np
 from rehead.bundle import Head
 from rehead.deeper import tune_layers
 from rehead.divided import folds_of
-from rehead.errors import Defect, DiskFull, ReheadError
+from rehead.errors import Defect, ReheadError
 from rehead.extraction import chosen_prefix, open_store
 from rehead.features.rate import seconds_to_decode
 from rehead.frozen import tune_head
 from rehead.ground import stages_of
 from rehead.job import Job
 from rehead.pixels import prepare
-from rehead.runs.folder import FULL, TRIES, RunFolder, can_go_on
+from rehead.runs.folder import TRIES, RunFolder, can_go_on
 from rehead.runs.record import CURVES, METRICS
 from rehead.search.heats import rate_of
 from rehead.search.tries import FILE, LADDER, Search, Try
@@ -216,11 +216,9 @@ def _right_by_folds(job: Job, recipe: Recipe, solution: Solution) -> dict[int, b
 
 
 def _reason(error: Exception) -> str | None:
-    """Why a try failed, in a line; None where more than the try is in question: our own mistakes, and a disk that is full."""
+    """Why a try failed, in a line, also for want of room on a disk; None for our own mistakes."""
     if isinstance(error, ReheadError):
-        return None if isinstance(error, Defect | DiskFull) else error.what
-    if FULL.search(str(error)):
-        return None
+        return None if isinstance(error, Defect) else error.what
     said = str(error).strip().split("\n")[0] or type(error).__name__
     return said if said.endswith(".") else f"{said}."
 
