@@ -328,11 +328,12 @@ def test_the_catalog_beside_shared_features_is_a_source(
             notes.append(line)
 
     photos, team = "s3://photos/zoo/big ones", "s3://photos/a team"
-    first = tune(photos, cache=tmp_path / "cache", out=tmp_path / "first", features=team, progress=Told())
+    plain = {"features": team, "progress": Told(), "tie_copies": False}  # which is not asked for where sides are given
+    first = tune(photos, cache=tmp_path / "cache", out=tmp_path / "first", **plain)
     [address] = [line.partition(" are in ")[2] for line in notes if "addresses, labels and sides are in" in line]
     found = store.client().list_objects_v2(Bucket="photos", Prefix="a team/catalog/")["Contents"]
     assert [one["Key"].rpartition("/")[2] for one in found] == [f"part-0000{n}-of-00003.parquet" for n in range(3)]
-    again = tune(address, cache=tmp_path / "new", out=tmp_path / "again", features=team, progress=Told())
+    again = tune(address, cache=tmp_path / "new", out=tmp_path / "again", **plain)
     assert f"Features of 21 photos were in {team}" in notes
     assert (again.verdict.side, again.verdict.top1) == ("valid", first.verdict.top1)
     heads = [load_file(run / "bundle" / "head.safetensors") for run in (first.run, again.run)]

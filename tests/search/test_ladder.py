@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -121,23 +122,32 @@ def test_a_try_is_kept_only_when_it_is_clearly_better_on_photos_that_judge_both(
 
 
 FAILURES = {
-    "a photo that is gone": FileNotFoundError(errno.ENOENT, "No such file or directory", "photo.jpg"),
-    "a photo that was torn": PhotoError(what="is cut short"),
-    "too many of them": TooManyBad(what="30 of 80 photos cannot be read, which is more than 20%."),
-    "no memory": RuntimeError("CUDA out of memory. Tried to allocate 2 GiB."),
-    "none of NumPy's": MemoryError("Unable to allocate 3 GiB"),
-    "a full disk": OSError(errno.ENOSPC, "No space left on device"),
-    "a full cache": DiskFull(what="The disk is full."),
+    "a photo that is gone": lambda: FileNotFoundError(errno.ENOENT, "No such file or directory", "photo.jpg"),
+    "a photo that was torn": lambda: PhotoError(what="is cut short"),
+    "too many of them": lambda: TooManyBad(what="30 of 80 photos cannot be read, which is more than 20%."),
+    "no memory": lambda: RuntimeError("CUDA out of memory. Tried to allocate 2 GiB."),
+    "none of NumPy's": lambda: MemoryError("Unable to allocate 3 GiB"),
+    "a full disk": lambda: OSError(errno.ENOSPC, "No space left on device"),
+    "a full cache": lambda: DiskFull(what="The disk is full."),
 }
 
 
-@pytest.mark.parametrize("error", FAILURES.values(), ids=FAILURES)
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 def test_a_try_that_fails_leaves_what_was_kept(
-    error: Exception, hard: Path, tiny: dict[str, Any], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    failure: Callable[[], Exception],
+    hard: Path,
+    tiny: dict[str, Any],
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("rehead.search.ladder.tune_layers", Mock(side_effect=error))
+    def fail(*_: Any) -> None:
+        raise failure()
+
+    monkeypatch.setattr("rehead.search.ladder.tune_layers", fail)
     tuned = rehead.tune(hard, cache=cache, out=tmp_path / "run", recipe="auto", budget_s=3000.0, **tiny, report=False)
     quick, balanced = tries(tuned.run)
+    error = failure()
     said = error.what if isinstance(error, ReheadError) else str(error)
     assert balanced["why"].rstrip(".") == f"Failed, so quick is kept: {said}".rstrip(".")
     assert quick["kept"]

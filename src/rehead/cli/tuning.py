@@ -197,6 +197,9 @@ def race(
     engine: Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of every dice that is thrown.")] = 0,
+    task: Annotated[
+        str, typer.Option(help="classification, where labels are numbers and yet names of classes.")
+    ] = "auto",
     out: Annotated[Optional[Path], typer.Option(help="The result's folder; else runs/<photos>-race-<n>.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the race that is in --out.")] = False,
     cache: Cache = None,
@@ -215,7 +218,7 @@ def race(
         raced = run_race(named(photos), backbones=backbones.split(",") if backbones else None,
                          arguments=arguments, out=out, force=force, layout=layout,
                          valid=valid, test=test, cache=cache, progress=progress, stop=stop, limit=limit,
-                         budget_s=as_seconds(budget, "budget"), engine=engine, device=device, seed=seed)  # fmt: skip
+                         budget_s=as_seconds(budget, "budget"), engine=engine, device=device, seed=seed, task=task)  # fmt: skip
     finish(progress, raced.to_dict() if json else None)
     if not json:
         show_race(raced, photos, arguments)

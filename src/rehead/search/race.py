@@ -78,8 +78,8 @@ def race(
         if catalog.task != "classification":
             raise RecipeError(
                 what=f"A race is for classes, and what is learned here is {WORDS[catalog.task]}.",
-                fix="Name a backbone instead: rehead tune --backbone resnet18. If the labels are classes, say so: "
-                'rehead.race(photos, task="classification")',
+                fix="Name a backbone instead: rehead tune --backbone resnet18. If the labels are classes, say so with "
+                "--task classification",
             )
         if len(opened.skipped) > recipe.max_bad * len(opened.rows):
             raise too_many_bad(opened.skipped, len(opened.rows), recipe.max_bad)
