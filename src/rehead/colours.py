@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 WHITE = (255, 255, 255)
-BAND_PIXELS = (
-    1 << 18
-)  # of a picture that are converted at a time: a megabyte, where numbers and transparency take several
+BAND_PIXELS = 1 << 18  # of a picture that are converted at a time: numbers and transparency take megabytes
 
 
 def upright(image: Image.Image) -> Image.Image:

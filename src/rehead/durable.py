@@ -122,6 +122,17 @@ def remove_tree(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
+def empty_folder(folder: Path, *, keep: str) -> None:
+    """Nothing is in `folder` but the file `keep`, if it was there. Raises OSError."""
+    for entry in folder.iterdir():
+        if entry.name == keep:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            remove_tree(entry)
+        else:
+            entry.unlink()
+
+
 def replace_folder(new: Path, path: Path) -> None:
     """The folder `new`, on the same disk, takes the place of `path`. Raises OSError; then `path` is as it was.
 

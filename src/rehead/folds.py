@@ -1,4 +1,4 @@
-"""A run's head by k-fold on all its photos, from the features that are kept: no picture is read."""
+"""A run's head by k-fold on all its photos, from kept features; pictures are read where no hash of them is kept."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _bad(catalog: Catalog, missing: Sequence[int], preprocess: Preprocess) -> li
         raise StoreError(
             what=f"The store has no features of {len(missing) - len(bad)} of {counted(len(catalog.photos), 'photo')}, "
             f"such as {photo.path}.",
-            why="Cross-validation reads features alone; they were cleared, are in another cache, or were never extracted.",
+            why="Cross-validation takes kept features; they were cleared, are in another cache, or were never extracted.",
             fix="Name the cache with --cache DIR, or extract them again with `rehead tune` on the same photos.",
         )
     return bad

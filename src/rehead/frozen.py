@@ -17,7 +17,7 @@ from rehead.job import Job, trained_dense
 from rehead.solution import Solution
 from rehead.tuning.familiar import bank_rows, far, fit_familiar
 from rehead.tuning.kept_axes import NAME as AXES
-from rehead.tuning.recipe import STOP_SHARE, Recipe
+from rehead.tuning.recipe import AUTO, STOP_SHARE, Recipe, hidden_widths
 from rehead.tuning.tasks import fit_task
 
 IN_MEMORY_BYTES = MEMORY_LIMIT_BYTES // 2  # of features in half precision: dense layers learn from them in float32
@@ -53,7 +53,7 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
     fitted = fit_task(
         catalog.task, features, labels, catalog.n_outputs, folds, recipe, device, progress, store.folder / AXES,
         by=partial(trained_dense, job, recipe.device),
-        watch=watched(catalog, train, STOP_SHARE, recipe.seed),
+        watch=watched(catalog, train, STOP_SHARE, recipe.seed) if recipe.head == AUTO or hidden_widths(recipe.head) else None,
     )  # fmt: skip
     familiar = fit_familiar(features, seed=recipe.seed)
     job.clock.lap("solve")

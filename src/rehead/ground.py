@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rehead.activations import Extracted, feed_of, slices
 from rehead.bundle import Head
 from rehead.data.columns import Positions
-from rehead.divided import folds_of, job_order
+from rehead.divided import folds_of, job_order, watched
 from rehead.errors import BackboneError
 from rehead.extraction import chosen_prefix, extract_missing, open_store
 from rehead.job import Job, trained_dense
@@ -25,7 +25,7 @@ from rehead.nets.card import Card, with_fit
 from rehead.tuning.grow import grown, takes
 from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in, names_in
 from rehead.tuning.plan import Plan, check_mixing, described, planned
-from rehead.tuning.recipe import Recipe
+from rehead.tuning.recipe import STOP_SHARE, Recipe
 from rehead.tuning.scale import Scale
 from rehead.tuning.tasks import first_head, fit_task
 
@@ -146,8 +146,12 @@ def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:
         labels, folds = feed.labels[ground.learn], folds_of(catalog, learned, recipe)
         if not hidden:
             return first_head(task, pooled, labels, n_outputs, folds, recipe)
-        by = partial(trained_dense, ground.job, recipe.device)
-        fitted = fit_task(task, pooled, labels, n_outputs, folds, recipe, device, ground.job.progress, by=by)
+        by, watch = (
+            partial(trained_dense, ground.job, recipe.device),
+            watched(catalog, learned, STOP_SHARE, recipe.seed),
+        )
+        progress = ground.job.progress
+        fitted = fit_task(task, pooled, labels, n_outputs, folds, recipe, device, progress, by=by, watch=watch)
         return fitted.head, fitted.note
     width = logits_of(body, feed, np.arange(1), device).shape[1]
     module = mlp_module(width, hidden, n_outputs, recipe.activation, seed=recipe.seed)

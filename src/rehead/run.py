@@ -184,7 +184,9 @@ def tune(
         progress.phase("Writing the bundle")
         skipped = [*catalog.skipped, *solution.bad.values()]
         facts = facts_of(catalog, solution, chosen, verdict) | trust.facts(solution.familiar)
-        counts = {"train": len(train), "held_out": len(held_out), "skipped": len(skipped)}
+        counts = {
+            "train": len(train), "held_out": len(held_out), "skipped": len(skipped), "unreadable": len(solution.bad)
+        }  # fmt: skip
         pictures = _pictures(solution, progress) if asked.with_neighbours else None
         shown_here = 0 if pictures is None else len(pictures[0]["labels"])
         card = model_card(facts, solution.note, run.path.name.strip("."), counts, n_shown=shown_here)

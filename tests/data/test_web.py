@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import http.server
+import io
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,3 +137,16 @@ def test_without_its_library_the_error_says_what_to_install(table: Path, tmp_pat
     assert "needs the library 'aiohttp', which is not installed" in told
     assert 'pip install "rehead[web]"' in told
     assert "Mend what the list names." in told
+
+
+def test_all_names_of_a_shard_on_the_web_are_read(photos: Path, web: str, tmp_path: Path) -> None:
+    """They are no image, of which only the beginning would be asked for."""
+    with tarfile.open(photos / "train-0.tar", "w") as shard:
+        for i, path in enumerate(sorted(photos.glob("*/*.png"))):
+            shard.add(path, f"{i:03d}.png")
+            info = tarfile.TarInfo(f"{i:03d}.cls")
+            info.size = 6
+            shard.addfile(info, io.BytesIO(b"%06d" % (60_000 - i % 2)))
+    (photos / "classnames.txt").write_text("".join(f"name {i}\n" for i in range(60_001)))
+    opened = open_source(f"{web}/train-0.tar", cache=tmp_path / "cache")
+    assert {row.label for row in opened.rows} == {"name 60000", "name 59999"}

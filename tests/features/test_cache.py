@@ -134,7 +134,7 @@ def test_clearing_all_leaves_nothing_to_count_but_empty_indices(tmp_path: Path) 
     with open_known(tmp_path) as known:
         assert known is not None
         known.remember(files)
-        (tmp_path / "damaged.sqlite").write_bytes(b"no database" * 1000)
+        (tmp_path / "facts-1.sqlite").write_bytes(b"no database" * 1000)
         (tmp_path / "backbones" / "1.0").mkdir(parents=True)
         (tmp_path / "backbones" / "1.0" / "resnet18.json").write_bytes(bytes(10_000))
         before = other_bytes(tmp_path)
@@ -146,6 +146,18 @@ def test_clearing_all_leaves_nothing_to_count_but_empty_indices(tmp_path: Path) 
         assert known.look([(files[0][0], files[0][1])])[0].digest is None
         known.remember(files[:1])  # a job that has it open goes on
         assert known.look([(files[0][0], files[0][1])])[0].digest == bytes(32)
+
+
+def test_other_files_in_the_folder_of_the_cache_are_left_alone(tmp_path: Path) -> None:
+    """`--cache .` is a folder of the user's."""
+    own = tmp_path / "app.sqlite"
+    with contextlib.closing(sqlite3.connect(own)) as connection, connection:
+        connection.execute("CREATE TABLE people (name TEXT)")
+        connection.execute("INSERT INTO people VALUES ('Ada')")
+    (tmp_path / "notes.sqlite").write_text("no database")
+    before = own.read_bytes()
+    assert (clear(tmp_path).matched, other_bytes(tmp_path)) == (0, 0)
+    assert (own.read_bytes(), (tmp_path / "notes.sqlite").read_text()) == (before, "no database")
 
 
 def test_an_index_that_is_written_to_is_in_use(tmp_path: Path) -> None:

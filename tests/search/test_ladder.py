@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import rehead
-from rehead.errors import Defect, DiskFull, PhotoError, RecipeError, ReheadError, TooManyBad
+from rehead.errors import Defect, DiskFull, Diverged, PhotoError, RecipeError, ReheadError, TooManyBad
 from rehead.search.ladder import _compared, _Held
 from rehead.search.tries import LADDER, Search
 from rehead.solution import Solution
@@ -173,6 +173,22 @@ def test_an_mlp_is_judged_on_all_photos_that_judge_the_next_try(
     assert quick["right"]["n"] == tuned.verdict.n_train
     assert f"on {balanced['right']['n']} watched photos" in balanced["why"]
     assert "by 5-fold" in quick["why"]
+
+
+def test_the_mlp_stays_where_its_folds_fail_or_time_is_up(
+    hard: Path, tiny: dict[str, Any], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverges(*_: Any) -> None:
+        raise Diverged("The loss is no number.", 0.3)
+
+    monkeypatch.setattr("rehead.search.ladder.cross_validated", diverges)
+    mlp = {"recipe": "auto", "head": "mlp:8", "epochs": 2, "views": 1}
+    tuned = rehead.tune(hard, cache=cache, out=tmp_path / "a", budget_s=3000.0, **mlp, **tiny, report=False)
+    assert tries(tuned.run)[0]["kept"]
+    assert "of the training side set aside" in tries(tuned.run)[0]["why"]
+    monkeypatch.undo()
+    late = rehead.tune(hard, cache=cache, out=tmp_path / "b", budget_s=0.01, **mlp, **tiny, report=False)
+    assert "of the training side set aside" in tries(late.run)[0]["why"]
 
 
 @pytest.mark.parametrize("settings", [{"train": "last:1"}, {"watch": 0}, {"head": "prototype"}])

@@ -23,6 +23,6 @@ def test_a_limit_is_told_as_what_was_wanted(
 
 
 def test_where_time_was_up_before_the_limit_that_is_told() -> None:
-    n_photos = {"train": 10, "held_out": 4, "skipped": 1}
+    n_photos = {"train": 10, "held_out": 4, "skipped": 30, "unreadable": 1}
     assert _why_partial(None, n_photos) == _why_partial(20, n_photos) == CUT_SHORT
     assert "15 photos at most" in _why_partial(15, n_photos)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Unpacked = Annotated[Optional[str], typer.Option("--cache", help="Where archives are unpacked. (env: REHEAD_CACHE)")]
 N_SHOWN = 20  # changed photos
 FOLDS_READ = (
-    "Each fold solves a head anew on features that are kept: the bundle's own is not asked, and no photo is seen."
+    "Each fold solves a head anew on features that are kept: the bundle's own is not asked, and no photo is run."
 )
 
 

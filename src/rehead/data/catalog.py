@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.bundle_facts import Task
-from rehead.data.columns import Chosen, Photos, Positions
+from rehead.data.columns import Chosen, Photos, Positions, Renamed
 from rehead.data.rows import Photo, Skip
 from rehead.data.split import HELD_OUT_SIDES, split_keys
 from rehead.data.targets import names_of, strata_of, targets_of
@@ -141,7 +141,7 @@ class Catalog:
     def keys(self) -> Sequence[bytes]:
         """One key a photo; photos that must stay together have the same."""
         keys = split_keys(self.columns.digests, self.columns.groups)
-        return [self.near.get(key, key) for key in keys] if self.near else keys
+        return Renamed(keys, self.near) if self.near else keys
 
     def without(self, positions: set[int], reasons: Sequence[Skip]) -> Catalog:
         """The catalog without these photos, their reasons added to `skipped`."""

@@ -7,7 +7,7 @@ stand one behind the other. A row or a photo is made when it is asked for.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Self, TypeVar, overload
 
 import numpy as np
@@ -76,6 +76,20 @@ class Chosen(Column[T]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+class Renamed(Column[T]):
+    """The items of a sequence, some of them by another name. names: that, by the item."""
+
+    def __init__(self, items: Sequence[T], names: Mapping[T, T]) -> None:
+        self._items, self._names = items, names
+
+    def _at(self, i: int) -> T:
+        item = self._items[i]
+        return self._names.get(item, item)
+
+    def __len__(self) -> int:
+        return len(self._items)
 
 
 class Positions(Column[int]):

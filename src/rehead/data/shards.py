@@ -15,7 +15,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import astuple
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
@@ -30,7 +30,7 @@ from rehead.data.rows import Named, Request, Row, Skip, Source, Stamp, are_sides
 from rehead.data.samples import Index, Member, indexed
 from rehead.data.walk import files_below
 from rehead.durable import write_text
-from rehead.errors import PhotoError, ReheadError, SourceError, TooManyBad, counted
+from rehead.errors import ReheadError, SourceError, TooManyBad, counted
 from rehead.parallel import n_cores, ordered_map
 from rehead.progress import Progress
 
@@ -54,6 +54,7 @@ BESIDE = frozenset(  # endings of what may lie beside shards
     ]
 )
 NAMES = "classnames.txt"  # beside shards: the names of classes 0, 1, ..., a line each
+MOST_NAMES = 8 << 20  # bytes of it: a hundred thousand names
 INDEX, FORMAT = "shards", 3  # where indices are in the cache, a folder for each of shards; what they are written as
 
 
@@ -177,8 +178,8 @@ class _Bucket:
         return part_of(self.key(shard), member.start, member.size)
 
     def names(self) -> list[str]:
-        with suppress(OSError, PhotoError):
-            return photo_at(self.key(NAMES)).decode("utf-8-sig", "replace").splitlines()
+        with suppress(OSError, ReheadError), closing(cast(IO[bytes], open_address(self.key(NAMES)))) as file:
+            return bytes(file.read(MOST_NAMES)).decode("utf-8-sig", "replace").splitlines()
         return []
 
 

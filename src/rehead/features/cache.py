@@ -27,6 +27,7 @@ from rehead.errors import StoreError
 from rehead.features.store import count_photos
 
 OF_BACKBONES = ("features", "prefixes")  # whose folders say in a file what they are of
+INDICES = ("files-[0-9].sqlite", "facts-[0-9].sqlite")  # of `data/known.py` and `auditing/kept.py`, of any format
 OF_NONE = ("archives", "shards", "backbones")  # the last has what was found out of all of them
 LEFT_OVER_S = 3600.0  # a hidden *.part folder in which nothing was written for so long is of a killed job
 
@@ -107,7 +108,7 @@ def other_bytes(cache: Path) -> int:
     """Bytes of exported networks, unpacked archives, what is known of files, shards and backbones, and what killed jobs left
     over."""
     parts = [folder for folder in _folders(cache / "features") if _is_part(folder)]
-    indices = sum(path.stat().st_size for path in cache.glob("*.sqlite*"))
+    indices = sum(path.stat().st_size for index in INDICES for path in cache.glob(f"{index}*"))
     return indices + sum(_size(folder) for folder in [*(cache / name for name in ("prefixes", *OF_NONE)), *parts])
 
 
@@ -125,7 +126,8 @@ def clear(cache: Path, *, backbone: str | None = None, older_than_s: float | Non
             freed += size_bytes
         else:
             in_use += 1
-    for index in cache.glob("*.sqlite") if backbone is None and older_than_s is None else ():
+    everything = backbone is None and older_than_s is None
+    for index in (path for name in INDICES for path in cache.glob(name)) if everything else ():
         freed_bytes = _emptied(index)
         matched, in_use = matched + (freed_bytes != 0), in_use + (freed_bytes is None)
         freed += freed_bytes or 0
@@ -178,7 +180,7 @@ def _locked(folder: Path, lock: contextlib.ExitStack) -> bool:
     import fcntl
 
     mark = folder / "in_use" if folder.parent.name == "features" else mark_of(folder)
-    descriptor = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(mark, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     lock.callback(os.close, descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rehead.durable import NoRoom, remove_tree, replace_folder, write_bytes, write_text
+from rehead.durable import NoRoom, empty_folder, remove_tree, replace_folder, write_bytes, write_text
 from rehead.errors import ReheadError, RunError
 from rehead.features.room import shortage
 
@@ -172,8 +172,8 @@ class RunFolder:
     def _make(self, photos: str, backbone: str) -> Path:
         path = self.path if self._resumed else self._fresh(photos, backbone)
         self._lock(path)
-        if not self._resumed:
-            _empty(path)
+        if not self._resumed:  # what a job left that was killed while it replaced a run is not gone on from
+            empty_folder(path, keep=LOCK)
         if self._out is not None and path != self._out and (self._out / "recipe.toml").is_file():
             self._lock(self._out)  # the run that is to be replaced: no other job may go on with it meanwhile
         return path
@@ -202,17 +202,6 @@ class RunFolder:
             except FileExistsError:
                 continue
         raise RunError(what=f"There are a million runs of {photos} in {RUNS}.", fix="Name a folder: --out DIR")
-
-
-def _empty(run: Path) -> None:
-    """Removes what a job left that was killed while it replaced a run: a new one does not go on from its checkpoint."""
-    for entry in run.iterdir():
-        if entry.name == LOCK:
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            remove_tree(entry)
-        else:
-            entry.unlink()
 
 
 def _written_at(path: Path) -> int:

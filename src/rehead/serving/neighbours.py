@@ -34,8 +34,9 @@ class Tiles:
         with self._mutex:
             version, tiles = self._tiles.get(loaded.name, ("", []))
             if version != loaded.version:
-                tiles = _cut(loaded)
-                if tiles:  # what cannot be read now may be there the next time
+                cut = _cut(loaded)
+                tiles = cut or []
+                if cut is not None:  # what cannot be read now may be there the next time
                     self._tiles[loaded.name] = loaded.version, tiles
         if place >= len(tiles):
             raise Problem(404, "The bundle shows no such photo.", fix="Ask for the places that a prediction names.")
@@ -57,8 +58,9 @@ async def neighbour(request: Request, model: str, place: Annotated[int, Path(ge=
     return Response(data, media_type="image/jpeg", headers={"Cache-Control": kept})
 
 
-def _cut(loaded: Loaded) -> list[bytes]:
-    """All tiles of a bundle, each a JPEG; none where it shows none, or its sheet is not the one it was read with."""
+def _cut(loaded: Loaded) -> list[bytes] | None:
+    """All tiles of a bundle, each a JPEG; none where it shows none, or its sheet is not the one it was read with. None where
+    that cannot be read."""
     about = loaded.model.bundle.facts["neighbours"]
     if about is None:
         return []
@@ -70,7 +72,9 @@ def _cut(loaded: Loaded) -> list[bytes]:
             if image.width * image.height > MAX_PIXELS:
                 return []
             sheet = image.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except OSError:
+        return None
+    except (ValueError, Image.DecompressionBombError):
         return []
     boxes = [(side * (i % columns), side * (i // columns)) for i in range(len(about["labels"]))]
     return [_jpeg(sheet.crop((x, y, x + side, y + side))) for x, y in boxes]

@@ -23,9 +23,7 @@ ENGINES = ("auto", "onnxruntime", "openvino", "torch")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 AUTO = "auto"  # as a backbone: the one that wins a race; as a preset: the one that pays within --budget
 LR = 1e-3  # the usual learning rate of the optimisers that are not told one
-STOP_SHARE = (
-    0.1  # of the training photos say when dense layers have learned enough; the held-out side is never looked at
-)
+STOP_SHARE = 0.1  # of the training photos say when dense layers have learned enough; no held-out photo does
 
 CHOICES = {
     "task": ("auto", "classification", "multilabel", "regression"),

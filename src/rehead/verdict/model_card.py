@@ -13,7 +13,8 @@ SIDES = {DRAWN: "drawn by rehead", "valid": "the valid side they came with", "te
 
 
 def model_card(facts: dict[str, Any], head_note: str, name: str, n_photos: dict[str, int], *, n_shown: int = 0) -> str:
-    """The README.md of a bundle: what a person would publish beside the model. n_shown: photos of which it has pictures."""
+    """The README.md of a bundle: what a person would publish beside the model. n_photos: to "train" on, "held_out", "skipped" for
+    any reason, and "unreadable" of those that were to be used. n_shown: photos of which it has pictures."""
     verdict, backbone, recipe = facts["verdict"], facts["backbone"], facts["recipe"]
     parts = card_parts(facts)
     partial = f"\n{_why_partial(recipe.get('limit'), n_photos)}\n" if verdict["partial"] else ""
@@ -65,7 +66,7 @@ in the photos apply.
 
 def _why_partial(limit: int | None, n_photos: dict[str, int]) -> str:
     """What a reader must know of a model that rests on part of the photos: that was wanted, or time was up."""
-    if limit is not None and sum(n_photos.values()) >= limit:
+    if limit is not None and sum(n_photos[which] for which in ("train", "held_out", "unreadable")) >= limit:
         return f"It rests on part of the photos that were there: {counted(limit, 'photo')} at most were to be used."
     return "Extraction was cut short: the head rests on part of the training photos."
 
