@@ -13,12 +13,11 @@ from rehead.bundle import Head, softmax
 from rehead.tuning import convex
 from rehead.tuning.head import fit_head
 from rehead.tuning.recipe import Recipe
+from rehead.tuning.sample import SAMPLE, in_each_fold
 from rehead.tuning.solve import (
     ABSENT,
     PENALTIES,
-    SAMPLE,
     cross_validated,
-    in_each_fold,
     solve_linear,
     solve_prototype,
     solve_quick,

@@ -107,7 +107,7 @@ def cross_validated(
     terminal.show_verdict(found.verdict, photos)
     if found.by_fold:
         shares = ", ".join(f"{100 * share:.1f}" for share in found.by_fold)
-        text = f"\nRight in each fold: {shares} %. No photo was read; {found.seconds:.1f} s."
+        text = f"\nRight in each fold: {shares} %, from kept features; {found.seconds:.1f} s."
         console().print(text, markup=False)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 from rehead.data.columns import Rows
-from rehead.data.rows import Named, Row, Skip, Source, Stamp
+from rehead.data.rows import Named, Row, Skip, Source
 from rehead.errors import counted
+
+T = TypeVar("T")
 
 
 def joined(main: Source, held_out: dict[str, Source]) -> Source:
@@ -32,27 +35,19 @@ def joined(main: Source, held_out: dict[str, Source]) -> Source:
     def of(row: Named) -> tuple[Source, Named]:
         return origin.get(row.path, (main, row))
 
-    def read(row: Named) -> bytes:
-        source, original = of(row)
-        return source.read(original)
+    def by(ask: Callable[[Source, Named], T]) -> Callable[[Named], T]:
+        return lambda row: ask(*of(row))
 
-    def file(row: Named) -> str | None:
-        source, original = of(row)
-        return source.file(original)
-
-    def uri(row: Named) -> str | None:
-        source, original = of(row)
-        return source.uri(original)
-
-    def stamp(row: Named) -> Stamp | None:
-        source, original = of(row)
-        return source.stamp(original)
-
-    def digest(row: Named) -> bytes | None:
-        source, original = of(row)
-        return source.digest(original)
-
-    return replace(main, rows=rows, read=read, skipped=skipped, file=file, uri=uri, stamp=stamp, digest=digest)
+    return replace(
+        main,
+        rows=rows,
+        skipped=skipped,
+        read=by(lambda source, row: source.read(row)),
+        file=by(lambda source, row: source.file(row)),
+        uri=by(lambda source, row: source.uri(row)),
+        stamp=by(lambda source, row: source.stamp(row)),
+        digest=by(lambda source, row: source.digest(row)),
+    )
 
 
 def replaced(main: Source, held_out: Iterable[str]) -> list[Skip]:

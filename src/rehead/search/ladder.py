@@ -35,7 +35,8 @@ from rehead.tuning.forecast import Forecast, Pace, forecast
 from rehead.tuning.head import fit_head
 from rehead.tuning.plan import planned
 from rehead.tuning.recipe import Recipe, load
-from rehead.tuning.solve import SAMPLE, cross_validated, in_each_fold
+from rehead.tuning.sample import SAMPLE, in_each_fold
+from rehead.tuning.solve import cross_validated
 from rehead.verdict.compare import gain
 from rehead.verdict.intervals import Interval, wilson
 

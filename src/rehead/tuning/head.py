@@ -16,7 +16,8 @@ from rehead.bundle import Head
 from rehead.errors import Diverged
 from rehead.progress import Progress, Silent
 from rehead.tuning.recipe import LR, Recipe, hidden_widths
-from rehead.tuning.solve import SAMPLE, cross_validated, in_each_fold, solve_linear, solve_prototype
+from rehead.tuning.sample import SAMPLE, in_each_fold
+from rehead.tuning.solve import cross_validated, solve_linear, solve_prototype
 
 if TYPE_CHECKING:
     from rehead.tuning.mlp import By

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from rehead.bundle import Head, sigmoid
 from rehead.tuning.convex import Array32, Features, Integers, along_axes
-from rehead.tuning.solve import PENALTIES, SAMPLE, Solved, solve_along, stratified
+from rehead.tuning.sample import SAMPLE, stratified
+from rehead.tuning.solve import PENALTIES, Solved, solve_along
 
 MIN_SHOWN = 5  # photos that show a label, under which a threshold would be luck
 USUAL_THRESHOLD = 0.5

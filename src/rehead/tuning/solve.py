@@ -28,10 +28,10 @@ from rehead.tuning.convex import (
     parts,
     standard,
 )
+from rehead.tuning.sample import SAMPLE, stratified
 
 PENALTIES = tuple(10 ** (exponent / 2) for exponent in range(4, -13, -1))  # 100 ... 1e-6, from strong to weak
 USUAL_PENALTY = 1e-4  # times d / n_classes, where no photo can be held out: near the best at widths of 64 to 1280
-SAMPLE = 4_000  # photos that choose the penalty; choosing on all of 20,000 would take five times as long
 SAMPLE_QUICK = 3_000
 TIGHT, LOOSE, QUICK = 1e-4, 3e-2, 1e-1  # how far the logits may still be from the optimum, see minimise
 ABSENT = -1e4  # the logit of a class without photos in a quick fit
@@ -225,23 +225,6 @@ def _count(labels: Integers, n_classes: int, *, complete: bool = False) -> NDArr
     if complete and not n_photos.all():
         raise ValueError(f"class {int(np.argmin(n_photos))} has no photo")
     return n_photos
-
-
-def stratified(labels: Integers, n_photos: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    """About `limit` rows at most, in order: each class in proportion, but no class under five photos if it has them."""
-    if len(labels) <= limit:
-        return np.arange(len(labels))
-    quota = np.minimum(n_photos, np.maximum(5, -(-limit * n_photos // len(labels))))
-    shuffled = np.random.default_rng(0).permutation(len(labels))  # any fixed order that knows nothing of the folds
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    rank = np.arange(len(labels)) - np.repeat(np.cumsum(n_photos) - n_photos, n_photos)
-    return np.sort(by_class[rank < np.repeat(quota, n_photos)])
-
-
-def in_each_fold(labels: Integers, folds: Integers, limit: int) -> NDArray[np.int64]:
-    """As `stratified`, each class in each fold by itself: where another fold has photos of a class, so has the sample."""
-    cells = labels * (int(folds.max()) + 2) + folds + 1
-    return stratified(cells, np.bincount(cells).astype(np.int64), limit)
 
 
 def _follow(
