@@ -77,6 +77,19 @@ def test_a_frozen_body_is_run_once_for_each_batch() -> None:
     assert len(calls) == 4
 
 
+@pytest.mark.parametrize("chance", [nn.Dropout(0.5), nn.Sequential(nn.Identity(), nn.AlphaDropout(0.5))])
+def test_chance_behind_a_frozen_body_is_thrown_anew_in_each_epoch(chance: nn.Module) -> None:
+    body, seen, calls = chain()[:3], [], []
+    model = nn.Sequential(body, chance, nn.Linear(8, 2))
+    body.register_forward_hook(lambda *_: calls.append(1))
+    model[2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
+    rehead.fit(model, batches(1), train=model[2], epochs=3, device="cpu")
+    assert len(calls) == 1
+    assert len(seen) == 3
+    assert not torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[1], seen[2])
+
+
 def test_class_numbers_and_one_hot_labels_give_the_same() -> None:
     one_hot, numbers = chain(), chain()
     a = rehead.fit(one_hot, batches(), train=one_hot[3:], device="cpu")

@@ -1,7 +1,7 @@
 """A module of one's own, tuned on batches of one's own: the tutorial's loop, with what it leaves to luck checked.
 
 Only the parameters asked for learn, the rest is bit for bit as before. Leading modules of a chain that do not learn are
-run once for each batch, not once an epoch. Jobs on stored features are left to `train.py`.
+run once for each batch, not once an epoch, unless they are of chance. Jobs on stored features are left to `train.py`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
 
 from rehead.errors import EngineError, RecipeError
 from rehead.tuning.checks import check_loss
 from rehead.tuning.modes import learning, set_modes
 
+VARYING = (_DropoutNd, nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 KEPT_BYTES = 2 << 30  # outputs of frozen modules that are kept between epochs
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -201,11 +203,20 @@ def _chosen(device: str) -> str:
 
 
 def _leading(model: nn.Module) -> tuple[nn.Module | None, nn.Module]:
-    """The leading modules of a chain that hold nothing that learns, and the rest."""
+    """The leading modules of a chain that hold nothing that learns and give the same each time, and the rest."""
     if not isinstance(model, nn.Sequential):
         return None, model
-    n = next((i for i, m in enumerate(model) if any(p.requires_grad for p in m.parameters())), 0)
+    n = next((i for i, m in enumerate(model) if any(p.requires_grad for p in m.parameters()) or _may_vary(m)), 0)
     return (model[:n], model[n:]) if n else (None, model)
+
+
+def _may_vary(module: nn.Module) -> bool:
+    """Whether it may give others for the same photos: dropout, and what is not PyTorch's own, in training mode."""
+    own = nn.Module.__module__.rpartition(".")[0]
+    return any(
+        part.training and (isinstance(part, VARYING) or not type(part).__module__.startswith(own))
+        for part in module.modules()
+    )
 
 
 class _Once:
