@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from rehead.errors import Diverged, RecipeError, RunError, UnknownLayer
+from rehead.tuning import train
 from rehead.tuning.checkpoint import FILE, read_checkpoint, write_checkpoint
 from rehead.tuning.course import Course, lr_at
 from rehead.tuning.feed import PhotoFeed, StoredFeed
@@ -130,6 +131,40 @@ def test_going_on_from_any_checkpoint_ends_with_the_same_bits(tmp_path: Path, se
         train_layers(job(resumed, course), read_checkpoint(tmp_path))
         assert same(tensors(whole), tensors(resumed)), batches
         (tmp_path / FILE).unlink()
+
+
+def test_a_kill_between_the_last_step_of_an_epoch_and_its_end_changes_no_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = network()
+    train_layers(job(whole))
+
+    def killed(*_: Any) -> Any:
+        raise Killed
+
+    save = lambda state: write_checkpoint(tmp_path, state)  # noqa: E731
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "watched", killed)
+        with pytest.raises(Killed):
+            train_layers(job(network(), save=save, due=lambda: True))
+    resumed = network()
+    train_layers(job(resumed), read_checkpoint(tmp_path))
+    assert same(tensors(whole), tensors(resumed))
+
+
+def test_a_training_that_had_ended_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Where it is killed before its bundle is written."""
+    for changes, course in (
+        ({}, replace(COURSE, epochs=50, lr=1.0, patience=2)),
+        ({"stop": lambda: True}, COURSE),
+    ):
+        ended, resumed = network(), network()
+        save = lambda state: write_checkpoint(tmp_path, state)  # noqa: E731
+        before = train_layers(job(ended, course, save=save, **changes))
+        assert before.epoch < course.epochs
+        after = train_layers(job(resumed, course), read_checkpoint(tmp_path))
+        assert after.epoch == before.epoch
+        assert same(tensors(ended), tensors(resumed))
 
 
 def test_the_last_epoch_that_is_not_clearly_worse_is_kept() -> None:

@@ -28,6 +28,7 @@ class State:
     """All that a training needs to go on: tensors by name, and plain facts. step: batches done in this epoch.
 
     history: one entry an epoch. best_epoch: the one whose weights are kept, 0 for those from before the first; see `train.py`.
+    has_ended: whether the training was ended before all its epochs.
     """
 
     epoch: int = 0
@@ -35,6 +36,7 @@ class State:
     loss_sum: float = 0.0
     n_seen: int = 0
     best_epoch: int = 0
+    has_ended: bool = False
     learning: list[str] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)

@@ -105,6 +105,8 @@ def train_layers(training: Training, start: State | None = None) -> State:
             keep_best(training.model, names, judged(training)[0], state)
         training.save(keep(training.model, names, stepper, average, state))
     for epoch in range(state.epoch, course.epochs):
+        if state.has_ended:
+            break
         begun = time.monotonic()
         set_modes(training.model, names, course.norm)
         with torch.no_grad():
@@ -120,11 +122,10 @@ def train_layers(training: Training, start: State | None = None) -> State:
                 keep_best(training.model, names, losses, state)
         state.history.append(facts)
         state.epoch, state.step, state.loss_sum, state.n_seen = epoch + 1, 0, 0.0, 0
+        has_settled = course.patience is not None and epoch + 1 - state.best_epoch >= course.patience
+        state.has_ended = training.together.first_says(stopped or has_settled)
         training.report(facts)
         training.save(sound(keep(training.model, names, stepper, average, state), lr))
-        has_settled = course.patience is not None and epoch + 1 - state.best_epoch >= course.patience
-        if training.together.first_says(stopped or has_settled):
-            break
     end(training.model, state)
     return state
 
@@ -183,7 +184,9 @@ def _epoch(
             read()
             training.note(f"Stopped after {number + 1} of {n_batches} batches of epoch {epoch + 1}.")
             return lr, True
-        if is_whole and is_due:  # gradients of half a step are not kept
+        if (
+            is_whole and is_due and state.step < n_batches
+        ):  # gradients of half a step are not kept; an epoch's end saves anyway
             is_stopped = read()[0]
             training.save(sound(keep(training.model, names, stepper, average, state), lr))
             if is_stopped:
