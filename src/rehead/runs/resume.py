@@ -12,8 +12,7 @@ from typing import Any
 from rehead.data.addresses import is_address
 from rehead.data.catalog import Catalog, as_csv
 from rehead.errors import RunError, SourceError
-from rehead.tuning.presets import PRESETS
-from rehead.tuning.recipe import Recipe, load
+from rehead.tuning.recipe import Recipe, load, preset_with
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def taken_up(
         asked = Asked(**json.loads((run / "photos.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise RunError(what=f"{run} is no run that can be taken up.", why=str(error)) from error
-    given = {**(PRESETS.get(preset, {}) if preset else {}), **settings}
+    given = preset_with(preset, settings)
     own = asdict(recipe)
     changed = [
         f"{name} is {_told(own.get(name))}, not {_told(value)}"

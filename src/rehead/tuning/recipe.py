@@ -244,7 +244,7 @@ class Recipe:
         if preset == AUTO:
             raise RecipeError(what="--recipe auto tries one recipe after another; it is none itself.")
         _choice("recipe", preset, (*PRESETS, AUTO))
-        return cls.from_dict({**PRESETS[preset], **settings})
+        return cls.from_dict(preset_with(preset, settings))
 
     @classmethod
     def from_toml(cls, text: str) -> Recipe:
@@ -279,6 +279,14 @@ class Recipe:
                     fix=nearest(name, names),
                 )
         return cls(**values)
+
+
+def preset_with(preset: str | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a preset, and others that go before them; a first phase goes with the layers that it goes before."""
+    own = dict(PRESETS.get(preset or "", {}))
+    if settings.get("train", own.get("train")) != own.get("train"):
+        own.pop("first", None)
+    return {**own, **settings}
 
 
 def hidden_widths(head: str) -> tuple[int, ...]:
