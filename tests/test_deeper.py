@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,12 +25,14 @@ import rehead
 from rehead import activations, deeper, ground
 from rehead import bundle as bundles
 from rehead.errors import RecipeError, RunError, UnknownLayer
+from rehead.extraction import extract_missing
 from rehead.phase import trained
 from rehead.progress import Silent
 from rehead.solution import Solution
-from rehead.tuning import familiar, feed
+from rehead.tuning import familiar, feed, plan
 from rehead.tuning.layers import Stage
 from rehead.tuning.plan import described, needed_bytes, planned
+from rehead.tuning.presets import PRESETS
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.tasks import first_head
 
@@ -366,6 +369,136 @@ def test_a_run_goes_on_only_with_its_own_photos_and_recipe_unless_forced(
     assert "1 are gone" in error.value.why
     tuned = rehead.tune(resume=tmp_path / "run", cache=cache, force=True, report=False)
     assert tuned.images["used"] == 23
+
+
+class Grounds:
+    """What trainings stood on: digests of the photos to learn from, and of those that are watched."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[tuple[set[bytes], set[bytes]]] = []
+        monkeypatch.setattr(deeper, "trained", self.trained)
+
+    def trained(self, model: Any, on: Any, *rest: Any) -> Any:
+        train = np.array(on.train)
+        self.seen.append(tuple(set(on.job.catalog.digests(train[places].tolist())) for places in (on.learn, on.watch)))
+        return trained(model, on, *rest)
+
+
+def test_a_run_that_is_taken_up_keeps_its_cut_where_the_disk_has_no_more_room(
+    tuned: rehead.Tuned, folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(folder, tmp_path / "run", cache, **LAST)
+    monkeypatch.setattr(plan, "_free_bytes", lambda folder: 0)
+    monkeypatch.setattr(ground, "kept_bytes", lambda *_: 0)
+    again = rehead.tune(resume=tmp_path / "run", cache=cache, report=False)
+    assert graph(again) == graph(tuned)
+    assert not (again.run / "footing.json").exists()
+
+
+def test_activations_that_are_there_take_no_more_room(
+    tuned: rehead.Tuned, folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "_free_bytes", lambda folder: 1e6)  # of the 3 MB that they take
+    again = rehead.tune(folder, cache=cache, out=tmp_path / "run", **LAST, report=False)
+    assert graph(again) == graph(tuned)
+    assert "Kept behind blocks.6" in (again.run / "log.txt").read_text()
+
+
+class StoppingSoon(Silent):
+    """A listener that wishes the job to end when the first photos of a phase are done."""
+
+    def __init__(self, when: str) -> None:
+        self.when, self.phase_now, self.wished = when, "", False
+
+    def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
+        self.phase_now = name
+
+    def advance(self, n: int = 1) -> None:
+        self.wished = self.wished or (self.phase_now == self.when and n > 0)
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    return make_photos(tmp_path / "many", {"red": 90, "blue": 90})
+
+
+@pytest.fixture
+def empty(cache: Path, tmp_path: Path) -> Path:
+    """A cache that has the networks alone."""
+    shutil.copytree(cache / "prefixes", tmp_path / "cache" / "prefixes")
+    return tmp_path / "cache"
+
+
+def test_a_run_whose_extraction_was_ended_goes_on_with_the_same_photos(
+    tuned: rehead.Tuned, many: Path, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grounds, listener = Grounds(monkeypatch), StoppingSoon("Extracting")
+    monkeypatch.setattr(StoppingSoon, "row", Interrupting.row)
+    (many / "red" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    with pytest.raises(KeyboardInterrupt):
+        rehead.tune(many, cache=empty, out=tmp_path / "run", progress=listener, stop=lambda: listener.wished, **LAST)
+    again = rehead.tune(resume=tmp_path / "run", cache=empty, report=False)
+    assert again.images["used"] < 170
+    assert again.verdict.partial
+    assert grounds.seen[0] == grounds.seen[1]
+
+
+def test_a_second_phase_has_the_photos_of_the_first(
+    tuned: rehead.Tuned, many: Path, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And watches those that the first did not learn from, where extraction was ended."""
+    monkeypatch.setitem(PRESETS, "balanced", {"train": "last:1", "epochs": 1, "views": 1, "norm": "adapt"})
+    grounds, listener = Grounds(monkeypatch), StoppingSoon("Extracting")
+    settings = {"train": "all", "first": "balanced", "epochs": 1, "batch_size": 8, "start_scale": 0.3}
+    ended = rehead.tune(
+        many, cache=empty, out=tmp_path / "run", progress=listener, stop=lambda: listener.wished, **settings,
+        report=False,
+    )  # fmt: skip
+    assert ended.images["used"] < 170
+    assert grounds.seen[0] == grounds.seen[1]
+    assert grounds.seen[0][1]
+
+
+def test_a_wish_to_stop_while_photos_are_checked_ends_with_those_that_were(
+    many: Path, cache: Path, tmp_path: Path
+) -> None:
+    listener = StoppingSoon("Checking")
+    ended = rehead.tune(
+        many, cache=cache, out=tmp_path / "run", progress=listener, stop=lambda: listener.wished, train="last:1",
+        cut="none", epochs=1, report=False,
+    )  # fmt: skip
+    assert 10 < ended.images["used"] < 170
+    assert ended.verdict.partial
+
+
+def test_the_budget_is_of_all_views_together(
+    tuned: rehead.Tuned, folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked = [0.0], {}
+    monkeypatch.setattr(activations.time, "monotonic", lambda: now[0])
+
+    def extracted(job: Any, order: Any, prefix: Any, recipe: Any, store: Any, view: str = "plain") -> Any:
+        late_at = (25.1, 99.0, 100.1) if view == "plain" else (99.0, 100.1)
+        asked[view] = [job.is_late() for now[0] in late_at]
+        now[0] = 24.0
+        return extract_missing(job, order, prefix, recipe, store, view)
+
+    monkeypatch.setattr(activations, "extract_missing", extracted)
+    settings = {**LAST, "augment": "crop", "views": 4, "budget_s": 100.0}
+    rehead.tune(folder, cache=cache, out=tmp_path / "run", **settings, report=False)
+    assert asked == {
+        "plain": [True, True, True],
+        "crop-1": [False, True],
+        "crop-2": [False, True],
+        "crop-3": [False, True],
+    }
+
+
+def test_a_first_phase_goes_with_the_layers_that_its_preset_trains() -> None:
+    recipe = Recipe.from_preset("thorough", {"train": "last:2"})
+    assert (recipe.train, recipe.first, recipe.lr) == ("last:2", None, 3e-4)
+    with pytest.raises(RecipeError, match="--first balanced goes before --train all"):
+        Recipe.from_preset("thorough", {"train": "last:2", "first": "balanced"})
 
 
 def test_what_is_no_unfinished_run_is_refused(tuned: rehead.Tuned, tmp_path: Path, cache: Path) -> None:

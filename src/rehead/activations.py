@@ -6,6 +6,8 @@ And which of them it learns from, which say what epoch is kept, and which are he
 from __future__ import annotations
 
 import functools
+import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from rehead.data.catalog import Catalog
 from rehead.data.columns import Positions
 from rehead.data.rows import Skip
 from rehead.data.spill import let_go
-from rehead.divided import in_store, job_order, photos_there, sides_of, watched
+from rehead.divided import in_store, photos_there, sides_of, watched
 from rehead.errors import DiskFull
 from rehead.exporting.prefixes import ready_prefix
 from rehead.extraction import extract_missing, left_out, open_store
@@ -58,14 +60,21 @@ class Extracted:
     n_stored: int
 
 
-def at_the_cut(job: Job, recipe: Recipe, plan: Plan) -> Extracted:
-    """What is needed to train by this plan; what the store lacks is extracted. Raises SourceError for too many bad photos."""
-    catalog = job.catalog
-    order = job_order(catalog, recipe)
+def at_the_cut(
+    job: Job, recipe: Recipe, plan: Plan, order: Sequence[int], bad: dict[int, Skip], *, is_whole: bool
+) -> Extracted:
+    """What is needed to train by this plan; what the store lacks is extracted. Raises SourceError for too many bad photos.
+
+    order: the photos. bad: others that are known to be no use. is_whole: nobody may end it before all of them are there, as
+    a training stands on them already.
+    """
+    if is_whole:
+        job, recipe = replace(job, stop=lambda: False, is_late=lambda: False), replace(recipe, budget_s=None)
+    begun, catalog = time.monotonic(), job.catalog
     if plan.cut is None:
-        bad = _unreadable(job, order, recipe)
-        train, held_out = sides_of(catalog, sorted(i for i in order if i not in bad))
-        return Extracted(train, held_out, [], None, bad, 0)
+        there, unreadable = _readable(job, order, recipe)
+        train, held_out = sides_of(catalog, sorted(there))
+        return Extracted(train, held_out, [], None, bad | unreadable, 0)
     weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
     prefix = ready_prefix(
         recipe.backbone,
@@ -79,16 +88,21 @@ def at_the_cut(job: Job, recipe: Recipe, plan: Plan) -> Extracted:
     if recipe.fit != "default":
         prefix = replace(prefix, card=with_fit(prefix.card, recipe.fit))
     wanted: dict[str, Positions] = {}
-    train, held_out, bad, n_stored = Positions(), Positions(), dict[int, Skip](), 0
-    for view in view_names(recipe.augment, recipe.views):
+    train, held_out, n_stored = Positions(), Positions(), 0
+    names, whole = view_names(recipe.augment, recipe.views), replace(recipe, budget_s=None)
+    for (
+        view
+    ) in names:  # the budget is of all views: the first has its share, as photos that it comes to need the others
+        until = None if recipe.budget_s is None else begun + recipe.budget_s / (len(names) if view == PLAIN else 1)
+        timed = _until(job, until)
         with open_store(job.cache, prefix, recipe, view) as store:
             if view == PLAIN:
                 n_stored = int(store.has(catalog.digests(order)).sum())
-                bad = extract_missing(job, order, prefix, recipe, store).bad
+                bad = bad | extract_missing(timed, order, prefix, whole, store).bad
                 train, held_out = photos_there(catalog, order, store)
                 wanted[view] = Positions(np.concatenate([train, held_out]))
                 continue
-            extract_missing(job, train, prefix, recipe, store, view)
+            extract_missing(timed, train, prefix, whole, store, view)
             if len(in_store(catalog, train, store)) == len(train):
                 wanted[view] = train
             else:
@@ -99,6 +113,13 @@ def at_the_cut(job: Job, recipe: Recipe, plan: Plan) -> Extracted:
         with open_store(job.cache, prefix, recipe, view) as store:
             views.append(_read(store, catalog, positions))
     return Extracted(train, held_out, views, prefix.card, bad, n_stored)
+
+
+def _until(job: Job, ends: float | None) -> Job:
+    """The same job, which is late from a moment on."""
+    if ends is None:
+        return job
+    return replace(job, is_late=lambda: job.is_late() or time.monotonic() > ends)
 
 
 def feed_of(
@@ -158,22 +179,27 @@ def slices(catalog: Catalog, train: Sequence[int], recipe: Recipe) -> tuple[NDAr
     return np.flatnonzero(~is_watched), np.flatnonzero(is_watched)
 
 
-def _unreadable(job: Job, order: Sequence[int], recipe: Recipe) -> dict[int, Skip]:
-    """Photos that cannot be decoded. Raises SourceError when they are too many."""
+def _readable(job: Job, order: Sequence[int], recipe: Recipe) -> tuple[list[int], dict[int, Skip]]:
+    """The photos that can be decoded, of those that were looked at until the job was to end, and why others cannot. Raises
+    SourceError when these are too many."""
     catalog, gone = job.catalog, left_out(job, order, order)
+    job = _until(job, None if recipe.budget_s is None else time.monotonic() + recipe.budget_s)
     order = [i for i in order if i not in gone]
     alone: Decode[tuple[bytes | File, bytes]] = functools.partial(stored_views, PLAIN, SMALL)
     decode = beside(resolve("torch", recipe.device)[1], len(order), alone)
     n, workers = (1, n_cores()) if decode is alone else (4 * AT_ONCE, 2 * n_cores())
     job.progress.phase("Checking", len(order))
     bad: dict[int, Skip] = {}
+    n_seen = 0
+    some_of = itertools.takewhile(lambda _: not job.ends(), batched(order, n))
     for part in ordered_map(
-        lambda some: decoded(catalog, dict.fromkeys(some), decode), batched(order, n), workers=workers, ahead=64
+        lambda some: decoded(catalog, dict.fromkeys(some), decode), some_of, workers=workers, ahead=64
     ):
+        n_seen += len(part[0]) + len(part[2])
         job.progress.advance(len(part[0]) + len(part[2]))
         bad.update(part[2])
-    check_bad(list(bad.values()), len(order), recipe.max_bad, before=catalog.bad, n_all=catalog.n_all)
-    return bad | gone
+    check_bad(list(bad.values()), n_seen, recipe.max_bad, before=catalog.bad, n_all=catalog.n_all)
+    return [i for i in order[:n_seen] if i not in bad], bad | gone
 
 
 def _read(store: Store, catalog: Catalog, positions: Sequence[int]) -> NDArray[np.float16]:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.activations import Extracted, at_the_cut
+from rehead.activations import Extracted, at_the_cut, slices
 from rehead.auditing.ties import tied
 from rehead.bundle import Familiar, Head
+from rehead.data.rows import Skip
 from rehead.divided import job_order
 from rehead.errors import Diverged, counted
 from rehead.exporting.graph import export_prefix
@@ -42,6 +43,7 @@ from rehead.parallel import batched, n_cores, ordered_map
 from rehead.phase import record_of, trained
 from rehead.runners import open_session
 from rehead.runs.folder import BODY, CHECKPOINT, RunFolder
+from rehead.runs.footing import Footing, read_footing, write_footing
 from rehead.runs.record import CURVES, METRICS
 from rehead.solution import Solution
 from rehead.tuning.familiar import bank_rows, far, fit_familiar
@@ -71,10 +73,11 @@ def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] =
     backbone = network_of(recipe)
     job.clock.lap("prepare")
     first_phase, has_begun = recipe.first_phase, (run.path / CHECKPOINT).is_file()
+    footing = None
     if first_phase is not None and not has_begun:
-        first, note, job = _first_phase(job, first_phase, backbone, run)
+        first, note, job, footing = _first_phase(job, first_phase, backbone, run)
         job.progress.note("Second phase: all layers learn from the photos")
-    ground, extracted = _ground(job, recipe, backbone)
+    ground, extracted = _ground(job, recipe, backbone, run, footing)
     if first_phase is None:
         ground = replace(ground, job=job.served())
         job.progress.phase("Solving the head")
@@ -98,23 +101,36 @@ def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] =
         return _solution(model, ground, extracted, first, note, run, known, lr=state.history[-1]["lr"])
 
 
-def _ground(job: Job, recipe: Recipe, backbone: Backbone) -> tuple[Ground, Extracted]:
-    """What a training stands on, and the photos behind it."""
-    plan = planned_network(job, recipe, backbone)
-    extracted = at_the_cut(job, recipe, plan)
+def _ground(
+    job: Job, recipe: Recipe, backbone: Backbone, run: RunFolder, footing: Footing | None = None
+) -> tuple[Ground, Extracted]:
+    """What a training stands on, and the photos behind it. footing: that of a first phase; of a training that has begun, its
+    own stands in the run."""
+    catalog, has_begun = job.catalog, (run.path / CHECKPOINT).is_file()
+    footing = read_footing(run.path) if has_begun else footing
+    order = job_order(catalog, recipe)
+    wanted, bad = (order, dict[int, Skip]()) if footing is None else footing.photos(catalog, order)
+    plan = planned_network(job, recipe, backbone, wanted, footing)
+    extracted = at_the_cut(job, recipe, plan, wanted, bad, is_whole=footing is not None)
     job.clock.lap("extract")
+    train, held_out = extracted.train, extracted.held_out
+    learn, watch = slices(catalog, train, recipe) if footing is None else footing.slices(catalog, train)
+    if not has_begun:
+        watched = [train[place] for place in watch.tolist()]
+        begun = Footing.of(plan.cut, catalog, order, [*train, *held_out], extracted.bad, watched)
+        write_footing(run, begun)
     card = extracted.card or photo_card(backbone.cut_at(POOL)[1], recipe)
-    return ground_of(job, recipe, backbone, plan, extracted, card), extracted
+    return ground_of(job, recipe, backbone, plan, extracted, card, learn, watch), extracted
 
 
-def _first_phase(job: Job, recipe: Recipe, backbone: Backbone, run: RunFolder) -> tuple[Head, str, Job]:
-    """The last layers of the network learn, in place. The head that came of it, a few words on how, and what is left of the
-    job: a wish to stop that came while they learned is of the second phase too."""
+def _first_phase(job: Job, recipe: Recipe, backbone: Backbone, run: RunFolder) -> tuple[Head, str, Job, Footing]:
+    """The last layers of the network learn, in place. The head that came of it, a few words on how, what is left of the job,
+    as a wish to stop that came while they learned is of the second phase too, and the photos that are so too."""
     from rehead.nets.heads import head_from_module
 
     job.progress.note("First phase: what is learned from kept activations, before all layers learn")
     part = run.within(FIRST)
-    ground, _ = _ground(job, recipe, backbone)
+    ground, _ = _ground(job, recipe, backbone, part)
     ground = replace(ground, job=job.served())
     job.progress.phase("Solving the head")
     first, note = first_head_on(ground, recipe)
@@ -133,7 +149,8 @@ def _first_phase(job: Job, recipe: Recipe, backbone: Backbone, run: RunFolder) -
         run.write(f"{FIRST}-{name}", (part.path / name).read_text(encoding="utf-8"))
     note = _told(note, ground.plan, state, recipe, len(ground.watch))
     part.write(NOTE, note)
-    return head_from_module(model[1], first.kind, first.activation), note, ground.job
+    footing = replace(read_footing(part.path), cut=None)
+    return head_from_module(model[1], first.kind, first.activation), note, ground.job, footing
 
 
 def _solution(

@@ -5,6 +5,7 @@ The training itself is `deeper.py`'s.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,14 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.activations import Extracted, feed_of, slices
+from rehead.activations import Extracted, feed_of
 from rehead.bundle import Head
 from rehead.data.columns import Positions
-from rehead.divided import folds_of, job_order, watched
+from rehead.divided import folds_of, watched
 from rehead.errors import BackboneError
+from rehead.exporting.prefixes import prefix_there
 from rehead.extraction import chosen_prefix, extract_missing, open_store
+from rehead.features.room import on_disk
+from rehead.features.views import view_names
 from rehead.job import Job, trained_dense
 from rehead.nets.card import Card, with_fit
+from rehead.runs.footing import Footing
 from rehead.tuning.grow import grown, takes
 from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in, names_in
 from rehead.tuning.plan import Plan, check_mixing, described, planned
@@ -66,15 +71,33 @@ def network_of(recipe: Recipe) -> Backbone:
     return load_backbone(recipe.backbone, weights=recipe.weights, arguments=recipe.backbone_args)
 
 
-def planned_network(job: Job, recipe: Recipe, backbone: Backbone) -> Plan:
-    """What learns and where the network is cut, which is told."""
-    n_photos = len(job_order(job.catalog, recipe))
+def planned_network(
+    job: Job, recipe: Recipe, backbone: Backbone, order: Sequence[int], footing: Footing | None
+) -> Plan:
+    """What learns and where the network is cut, which is told. order: the photos. footing: of what has begun already."""
     stages = stages_of(backbone.chain, recipe)
-    plan = planned(recipe, stages, n_photos, job.cache)
+    if footing is not None:
+        recipe = replace(recipe, cut=footing.cut or "none")
+    plan = planned(recipe, stages, len(order), job.cache, partial(kept_bytes, job, recipe, order))
     check_mixing(recipe, stages, plan)
-    for line in described(stages, plan, recipe, n_photos):
+    for line in described(stages, plan, recipe, len(order)):
         job.progress.note(line)
     return plan
+
+
+def kept_bytes(job: Job, recipe: Recipe, order: Sequence[int], cut: str) -> int:
+    """What the store holds already of what these photos take behind a layer."""
+    weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
+    prefix = prefix_there(
+        recipe.backbone, weights=weights, arguments=dict(recipe.backbone_args), cut=cut, cache=job.cache, pooled=False
+    )
+    if prefix is None:
+        return 0
+    prefix, n = replace(prefix, card=photo_card(prefix.card, recipe)), 0
+    for view in view_names(recipe.augment, recipe.views):
+        with open_store(job.cache, prefix, recipe, view) as store:
+            n += int(store.has(job.catalog.digests(order)).sum())
+    return n * on_disk(2 * math.prod(prefix.card.shape))
 
 
 def check_layers(recipe: Recipe, cache: Path) -> None:
@@ -106,14 +129,22 @@ def stages_of(chain: Chain, recipe: Recipe) -> list[Stage]:
     return [replace(stage, linear=sum(linear.get(stage.name, {}).values())) for stage in stages]
 
 
-def ground_of(job: Job, recipe: Recipe, backbone: Backbone, plan: Plan, extracted: Extracted, card: Card) -> Ground:
+def ground_of(
+    job: Job,
+    recipe: Recipe,
+    backbone: Backbone,
+    plan: Plan,
+    extracted: Extracted,
+    card: Card,
+    learn: NDArray[np.int64],
+    watch: NDArray[np.int64],
+) -> Ground:
     import torch
 
     from rehead.nets.cut import Pooled
     from rehead.tuning.train import layout_for
 
     body: Any = backbone.suffix(plan.cut) if plan.cut is not None else Pooled(backbone.network)
-    learn, watch = slices(job.catalog, extracted.train, recipe)
     sizes = grown(card.preprocess, recipe.start_scale, recipe.course.epochs)
     if plan.cut is None and not takes(body, sizes[0]):
         job.progress.note(

@@ -105,6 +105,15 @@ def ready_prefix(
     return InCache(card, folder, network, in_use=in_use)
 
 
+def prefix_there(
+    name: str, *, weights: Path | None, arguments: dict[str, Any], cut: str, cache: Path, pooled: bool
+) -> Prefix | None:
+    """The same where the cache has it, without its network."""
+    key = card_key(name, _located(name, weights), arguments, cut, pooled)
+    in_use, card = InUse(card_folder(cache, key)), find_card(cache, key)
+    return None if card is None else InCache(card, card_folder(cache, key), None, in_use=in_use)
+
+
 def int8_prefix(prefix: Prefix, cache: Path, progress: Progress) -> Prefix:
     """The prefix in 8 bits, from the cache or made now. Raises BackboneError for one that is in 8 bits already."""
     if prefix.card.quantized is not None:

@@ -24,9 +24,11 @@ OURS = {
     "recipe.toml", "photos.json", "catalog.csv", "log.txt", "tried.json", "race.json", "race.svg", "metrics.jsonl",
     "curves.svg", "first-metrics.jsonl", "first-curves.svg", "lr_range.json", "lr_range.svg", "tensorboard", "mlflow",
     "logits.safetensors", "audit.json", "report.html",
-    "checkpoint.safetensors", "body.onnx", "seconds.json", "tries", "skipped.csv", "run.json", "verdict.json", "bundle",
+    "checkpoint.safetensors", "footing.json", "body.onnx", "seconds.json", "tries", "skipped.csv", "run.json",
+    "verdict.json", "bundle",
 }  # fmt: skip
 CHECKPOINT = "checkpoint.safetensors"  # a run that has one can be taken up; a finished run needs it no longer
+FOOTING = "footing.json"  # what a training with a checkpoint began with
 BODY = "body.onnx"  # a tuned network without its head, on the way into the bundle
 TRIES = "tries"  # of --recipe auto, each as a run of its own would have it
 SECONDS = "seconds.json"  # by phase, up to the last checkpoint
@@ -130,7 +132,7 @@ class RunFolder:
         if self._out is not None and self.path != self._out:
             replace_folder(self.path, Path(os.path.realpath(self._out)))
             self.path = self._out
-        for name in (LOCK, CHECKPOINT, BODY, SECONDS):
+        for name in (LOCK, CHECKPOINT, FOOTING, BODY, SECONDS):
             (self.path / name).unlink(missing_ok=True)
         remove_tree(self.path / TRIES)
         return self.path

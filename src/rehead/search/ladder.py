@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from rehead.errors import Defect, Diverged, ReheadError
 from rehead.extraction import chosen_prefix, open_store
 from rehead.features.rate import seconds_to_decode
 from rehead.frozen import tune_head
-from rehead.ground import stages_of
+from rehead.ground import kept_bytes, stages_of
 from rehead.job import Job
 from rehead.pixels import prepare
 from rehead.runs.folder import TRIES, RunFolder, can_go_on
@@ -249,8 +250,8 @@ def _ahead(job: Job, recipe: Recipe, seen: Solution) -> Forecast:
     job.progress.phase("Measuring what a photo takes")
     net = load_backbone(recipe.backbone, weights=recipe.weights, arguments=recipe.backbone_args)
     stages = stages_of(net.chain, recipe)
-    n_photos = len(seen.train) + len(seen.held_out)
-    plan = planned(recipe, stages, n_photos, job.cache)
+    photos_of = [*seen.train, *seen.held_out]
+    plan = planned(recipe, stages, len(photos_of), job.cache, partial(kept_bytes, job, recipe, photos_of))
     size = (3, net.preprocess.height, net.preprocess.width)
     shape = size if plan.cut is None else next(stage.shape for stage in stages if stage.name == plan.cut)
     body = Pooled(net.network) if plan.cut is None else net.suffix(plan.cut)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rehead.errors import RecipeError, UnknownLayer, counted, nearest
@@ -27,9 +28,12 @@ class Plan:
     cut: str | None
 
 
-def planned(recipe: Recipe, stages: Sequence[Stage], n_photos: int, cache: Path) -> Plan:
+def planned(
+    recipe: Recipe, stages: Sequence[Stage], n_photos: int, cache: Path, kept_bytes: Callable[[str], int] = lambda _: 0
+) -> Plan:
     """What learns and where activations are kept: below the first layer that learns, or where they fit on the disk.
 
+    kept_bytes: what is there already behind a layer, which takes no more room.
     Raises UnknownLayer, RecipeError when --cut lies behind a layer that learns.
     """
     names = [stage.name for stage in stages]
@@ -51,15 +55,18 @@ def planned(recipe: Recipe, stages: Sequence[Stage], n_photos: int, cache: Path)
                 fix="Leave --cut out, name an earlier layer if there is one, or train from the photos: --cut none.",
             )
         return Plan(learning, recipe.cut)
-    limit = (
-        min(CACHE_LIMIT_GB * GB, _free_bytes(cache) / 2)
-        if recipe.cache_limit_gb is None
-        else recipe.cache_limit_gb * GB
-    )
     for stage in reversed(stages[:first]):
-        if needed_bytes(stage, recipe, n_photos) <= limit:
+        if _fits(needed_bytes(stage, recipe, n_photos), recipe.cache_limit_gb, cache, partial(kept_bytes, stage.name)):
             return Plan(learning, stage.name)
     return Plan(learning, None)
+
+
+def _fits(needed: int, limit_gb: float | None, cache: Path, kept_bytes: Callable[[], int]) -> bool:
+    """Whether the disk may hold so much. Without a limit that is half of what is free, for what is not there yet."""
+    if needed > GB * (CACHE_LIMIT_GB if limit_gb is None else limit_gb):
+        return False
+    room = _free_bytes(cache) / 2
+    return limit_gb is not None or needed <= room or needed - kept_bytes() <= room
 
 
 def check_mixing(recipe: Recipe, stages: Sequence[Stage], plan: Plan) -> None:

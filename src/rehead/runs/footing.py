@@ -1,0 +1,82 @@
+"""What a training of layers began with: where the network is cut, which photos it does without, which of them are watched.
+
+It goes on with the same from a checkpoint, whatever the disk has room for by then and whatever could be extracted since; and
+so does a second phase behind a first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rehead.data.catalog import Catalog
+from rehead.data.columns import Positions
+from rehead.data.rows import Skip
+from rehead.errors import RunError
+from rehead.runs.folder import FOOTING, RunFolder
+
+
+@dataclass(frozen=True)
+class Footing:
+    """cut: the layer behind which activations are kept, None to train from the photos. absent: by their digests the photos of
+    the job that it does without, with the reason, None for those that were not reached. watched: digests of those that say
+    which epoch is kept."""
+
+    cut: str | None
+    absent: Mapping[bytes, str | None]
+    watched: frozenset[bytes]
+
+    @classmethod
+    def of(
+        cls,
+        cut: str | None,
+        catalog: Catalog,
+        order: Sequence[int],
+        used: Sequence[int],
+        bad: Mapping[int, Skip],
+        watched: Sequence[int],
+    ) -> Footing:
+        """order: the photos of the job. used, bad, watched: those of them that it has, that cannot be had, that are watched."""
+        lacking = np.setdiff1d(np.asarray(order, np.int64), np.asarray(used, np.int64)).tolist()
+        reasons = [bad[i].reason if i in bad else None for i in lacking]
+        return cls(cut, dict(zip(catalog.digests(lacking), reasons, strict=True)), frozenset(catalog.digests(watched)))
+
+    def photos(self, catalog: Catalog, order: Sequence[int]) -> tuple[Positions, dict[int, Skip]]:
+        """The photos of the job that are learned and verified with, and those that cannot be had."""
+        digests = [*catalog.digests(order)]
+        kept = Positions([i for i, digest in zip(order, digests, strict=True) if digest not in self.absent])
+        reasons = ((i, self.absent.get(digest)) for i, digest in zip(order, digests, strict=True))
+        return kept, {i: Skip(catalog.photos[i].path, reason) for i, reason in reasons if reason is not None}
+
+    def slices(self, catalog: Catalog, train: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places among the training photos to learn from, and those that are watched."""
+        is_watched = np.array([digest in self.watched for digest in catalog.digests(train)], bool)
+        return np.flatnonzero(~is_watched), np.flatnonzero(is_watched)
+
+
+def write_footing(run: RunFolder, footing: Footing) -> None:
+    """Writes it into the run, for a job that goes on from there."""
+    absent = {digest.hex(): reason for digest, reason in footing.absent.items()}
+    run.write_json(
+        FOOTING, {"cut": footing.cut, "absent": absent, "watched": sorted(one.hex() for one in footing.watched)}
+    )
+
+
+def read_footing(run: Path) -> Footing:
+    """What was written. Raises RunError where it is not there or damaged."""
+    try:
+        values: dict[str, Any] = json.loads((run / FOOTING).read_text(encoding="utf-8"))
+        absent = {bytes.fromhex(digest): reason for digest, reason in values["absent"].items()}
+        return Footing(values["cut"], absent, frozenset(map(bytes.fromhex, values["watched"])))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            what=f"What the training of {run} began with cannot be read.",
+            why=f"{run / FOOTING}: {error}",
+            fix="Start again without --resume; features that are there are used.",
+        ) from error
