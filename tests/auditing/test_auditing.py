@@ -112,6 +112,16 @@ def test_few_photos_or_one_label_are_looked_at_as_far_as_they_go(labels: str) ->
     assert audit.notes
 
 
+def test_a_class_that_is_a_near_copy_of_half_of_another_does_not_end_the_audit() -> None:
+    n = 44
+    hashes = [int(h) << 128 | int(h) for h in np.random.default_rng(1).integers(0, 2**62, n)]
+    hashes[n - 1] = hashes[n - 2]
+    catalog = catalog_of([*"cd" * (n // 2 - 2), "c", "a", "a", "b"])
+    facts = facts_with(n, hash=hashes, quality=[80 + i % 2 for i in range(n)])
+    audit = audit_photos(catalog, list(range(n)), np.ones((n, 4), np.float32), backbone="b", facts=facts)
+    assert [shortcut.accuracy.n for shortcut in audit.shortcuts] == [n - 3, n - 3]
+
+
 @pytest.mark.parametrize(("counts", "note"), [({"red": 1}, "One photo has no others to be compared with."), (
     {"red": 12}, "All photos have one label: wrong labels and shortcuts cannot be looked for.")])  # fmt: skip
 def test_a_single_photo_and_a_single_class_are_audited(

@@ -87,3 +87,16 @@ def test_a_photo_that_no_fold_holds_out_is_not_told() -> None:
     codes, labels = np.array([0, 0, 1, 1, 1]), np.array([0, 0, 1, 1, 1])
     assert told_by([codes], labels, np.array([0, 1, 0, 1, -1])).tolist() == [True] * 4 + [False]
     assert told_by([codes, codes], labels, np.array([0, 1, 0, 1, -1])).tolist() == [True] * 4 + [False]
+
+
+@pytest.mark.parametrize("has_facts", [True, False])
+def test_a_class_whose_photos_left_are_all_of_one_fold_is_passed_over(has_facts: bool) -> None:
+    n = 40
+    labels = {i: i % 2 for i in range(n)} | {n: 2, n + 1: 2}
+    folds = {i: (i // 2) % 5 for i in range(n)} | {n: 0, n + 1: -1 if has_facts else 1}
+    facts = facts_with(n + 2, quality=[85 + i % 2 for i in range(n + 2)])
+    if not has_facts:
+        del facts[n + 1]
+    told = shortcuts(catalog_of(["a", "b"] * (n // 2) + ["c", "c"]), facts, labels, folds)
+    assert [(one.source, one.accuracy.value, one.accuracy.n) for one in told] == [("file", 1, n), ("border", 0.5, n)]
+    assert shortcuts(catalog_of("a" * n + "cc"), facts, dict.fromkeys(range(n), 0) | {n: 2, n + 1: 2}, folds) == ()

@@ -8,6 +8,7 @@ much detail it has, of the border a ring of the same width further in.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,9 +43,13 @@ def shortcuts(
 ) -> tuple[Shortcut, ...]:
     """What gives the label away, of the file and of the border, found or not. All three by position in the catalog.
 
-    folds: of each photo, copies in the same one, -1 for none. Nothing where photos are fewer than MIN_PHOTOS.
+    folds: of each photo, copies in the same one, -1 for none. A class whose photos are all of one fold is passed over: no
+    other could learn it. Nothing where photos are fewer than MIN_PHOTOS.
     """
-    chosen = [i for i in sorted(facts) if folds.get(i, -1) >= 0]
+    folds_of: dict[int, set[int]] = defaultdict(set)
+    for i in (there := [i for i in sorted(facts) if folds.get(i, -1) >= 0]):
+        folds_of[labels[i]].add(folds[i])
+    chosen = [i for i in there if len(folds_of[labels[i]]) > 1]
     y = np.unique([labels[i] for i in chosen], return_inverse=True)[1].astype(np.int64)
     if len(chosen) < MIN_PHOTOS or y.max() < 1:
         return ()
