@@ -50,7 +50,8 @@ N_COMPARED = 8  # held-out photos on which the bundle is compared with the model
 class Tuned:
     """What a job gave. seconds: by phase, and "total". images: used, skipped and from_store, counts of photos.
 
-    report: the page about it, None where there is none. concerns: what it says is to be looked at, as sentences.
+    report: the page about it, None where there is none. concerns: what it says is to be looked at, as sentences. defect: what
+    a report failed with that should not, a mistake of ours; the run is whole.
     """
 
     run: Path
@@ -63,6 +64,7 @@ class Tuned:
     images: dict[str, int]
     report: Path | None = None
     concerns: tuple[str, ...] = ()
+    defect: Exception | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -271,6 +273,10 @@ def _reported(tuned: Tuned, catalog: Catalog, cache: Path, progress: Progress, c
     except KeyboardInterrupt:  # of the report alone: the model is finished
         progress.note(f"The report was left out. `rehead report {tuned.run}` writes it later.")
         return tuned
+    except Exception as error:  # what nobody thought of
+        why = f"{type(error).__name__}: {error}"
+        progress.note(f"No report was written: {why}. The run is whole; `rehead report {tuned.run}` tries again.")
+        return replace(tuned, defect=error)
     clock.lap("report")
     return replace(
         tuned, verdict=reported.verdict, report=reported.path, concerns=reported.concerns, seconds=clock.laps()

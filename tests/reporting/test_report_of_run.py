@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -15,6 +16,8 @@ from PIL import Image
 
 import rehead as package
 from rehead.auditing.findings import Audit
+from rehead.cli.arguments import guarded
+from rehead.cli.commands import app
 from rehead.errors import RunError
 from rehead.reporting.job import report
 from rehead.runs.outputs import read_outputs
@@ -110,3 +113,35 @@ def test_what_is_no_finished_run_is_told(
     told = rehead("report", run)
     assert told.returncode == 2
     assert "gave for its photos cannot be read" in told.stderr
+
+
+@pytest.mark.parametrize("option", ["--json", "--force"])
+def test_a_report_that_fails_as_nobody_thought_costs_no_word_of_the_run(
+    option: str,
+    photos: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError("class 3 has no photo")
+
+    monkeypatch.setattr("rehead.reporting.job.report", fails)
+    run = tmp_path / "run"
+    monkeypatch.setattr(
+        sys, "argv", ["rehead", "tune", str(photos), "--out", str(run), "--cache", str(cache), "--limit", "20", option]
+    )
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, getattr(sys, stream))  # Typer replaces both
+    assert guarded(app) == 1
+    told = capfd.readouterr()
+    if option == "--json":
+        facts = json.loads(told.out)
+        assert (facts["run"], facts["report"]) == (str(run), None)
+    else:
+        assert f"Bundle    {run / 'bundle'}" in told.out
+        assert f"The run is whole; `rehead report {run}` tries again." in told.err
+    assert "Error: rehead failed in a way it should not: ValueError: class 3 has no photo" in told.err
+    assert "--debug" in told.err
+    assert "No report was written: ValueError: class 3 has no photo." in (run / "log.txt").read_text()

@@ -203,6 +203,8 @@ def demo(
     finish(progress, None)
     terminal.show_verdict(tuned.verdict)
     terminal.show_tuned(tuned)
+    if tuned.defect is not None:
+        raise tuned.defect
 
 
 @runs_app.callback()

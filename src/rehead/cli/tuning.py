@@ -179,6 +179,8 @@ def tune(
     if not json:
         terminal.show_verdict(tuned.verdict, photos)
         terminal.show_tuned(tuned)
+    if tuned.defect is not None:
+        raise tuned.defect
 
 
 def race(
