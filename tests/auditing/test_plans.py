@@ -10,6 +10,7 @@ from conftest import make_photos
 from rehead.auditing.apply import apply_plan
 from rehead.auditing.findings import Audit, Broken, CopyGroup, LabelIssue, OddPicture, Outlier
 from rehead.auditing.plan import COLUMNS, Line, as_csv, plan_of, read_plan
+from rehead.cli.findings import show_applied
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import RunError, SourceError
@@ -134,3 +135,51 @@ def test_photos_in_an_archive_are_to_be_unpacked_first(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         apply_plan(archive, tmp_path / "plan.csv", tmp_path / "new.csv", cache=tmp_path / "cache")
     assert "Unpack the archive" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("names", "task"), [(("red", "blue"), None), (("2.5", "3.5"), "classification"), (("a;b", "b"), "classification")]
+)
+def test_labels_that_a_manifest_would_have_taken_for_others_are_told_with_the_command(
+    names: tuple[str, str], task: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 4, "blue": 4})
+    for old, new in zip(("red", "blue"), names, strict=True):
+        (photos / old).rename(photos / new)
+    (tmp_path / "plan.csv").write_text(f"path,action,new_label\n{names[0]}/0.png,relabel,{names[1]}\n")
+    applied = apply_plan(photos, tmp_path / "plan.csv", tmp_path / "new.csv", cache=tmp_path / "cache")
+    assert (applied.n_relabelled, applied.task) == (1, task)
+    again = scan(
+        open_source(tmp_path / "new.csv", cache=tmp_path),
+        seed=0,
+        valid_fraction=0.4,
+        task=task or "auto",
+        is_learned=False,
+    )
+    assert (again.task, again.classes) == ("classification", tuple(sorted(names)))
+    show_applied(applied)
+    command = f"rehead tune {tmp_path / 'new.csv'}" + (f" --task {task}" if task else "")
+    assert capsys.readouterr().out.splitlines()[-1] == f"Go on     {command}"
+
+
+@pytest.mark.parametrize(
+    ("labels", "new", "why"),
+    [
+        (["red", "blue"], "red;blue", "in the plan has the label 'red;blue', which is several: it stays as it is"),
+        (["1.5", "2.5"], "old", "in the plan has the label 'old', which is no number: it stays as it is"),
+        (["red", "red;blue"], " round; blue ", None),
+    ],
+)
+def test_a_new_label_that_is_none_of_these_photos_kind_is_not_given(
+    labels: list[str], new: str, why: str | None, tmp_path: Path
+) -> None:
+    make_photos(tmp_path / "photos", {"red": 4, "blue": 4})
+    rows = [f"photos/{c}/{i}.png,{label}" for c, label in zip(("red", "blue"), labels, strict=True) for i in range(4)]
+    (tmp_path / "given.csv").write_text("\n".join(["path,label", *rows]))
+    (tmp_path / "plan.csv").write_text(f"path,action,new_label\nphotos/red/0.png,relabel,{new}\n")
+    applied = apply_plan(tmp_path / "given.csv", tmp_path / "plan.csv", tmp_path / "new.csv", cache=tmp_path / "cache")
+    assert [skip.reason for skip in applied.skipped] == ([] if why is None else [why])
+    assert applied.n_relabelled == (why is None)
+    given = labels[0] if why is not None else "blue;round"
+    assert f"photos/red/0.png,{given},," in (tmp_path / "new.csv").read_text().splitlines()
+    assert applied.task is None

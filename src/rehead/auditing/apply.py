@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from rehead.auditing.plan import Line, read_plan
+from rehead.bundle_facts import Task
 from rehead.data.catalog import Catalog
-from rehead.data.rows import Photo, Skip
+from rehead.data.rows import Photo, Skip, label_of, quoted
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
+from rehead.data.targets import SEPARATOR, label_for, task_of
 from rehead.durable import write_asked
 from rehead.errors import RunError, SourceError
 from rehead.features.cache import cache_folder, check_writable
@@ -24,7 +26,8 @@ from rehead.progress import Progress, Silent
 @dataclass(frozen=True)
 class Applied:
     """What was written. n: photos in the manifest. skipped: lines of the plan that were not followed, and why. new_labels:
-    those that no photo had before."""
+    those that no photo had before. task: what the labels are, where a manifest of them would be taken for another; else None.
+    """
 
     manifest: Path
     n: int
@@ -32,6 +35,7 @@ class Applied:
     n_relabelled: int
     skipped: tuple[Skip, ...]
     new_labels: tuple[str, ...]
+    task: Task | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -75,7 +79,7 @@ def apply_plan(
         raise SourceError(
             what=f"{plan} removes all {len(photos)} photos.", fix="Leave some of them: change their action to keep."
         )
-    known = {photo.label for photo in photos.values()}
+    known, labels = ({photo.label for photo in some.values()} for some in (photos, changed))
     write_asked(target, _manifest(list(changed.values()), catalog, target))
     return Applied(
         manifest=target,
@@ -83,7 +87,8 @@ def apply_plan(
         n_removed=len(photos) - len(changed),
         n_relabelled=sum(photo.label != photos[path].label for path, photo in changed.items()),
         skipped=tuple(skipped),
-        new_labels=tuple(sorted({photo.label for photo in changed.values()} - known)),
+        new_labels=tuple(sorted(labels - known)),
+        task=catalog.task if task_of(labels, "manifest") != catalog.task else None,
     )
 
 
@@ -118,8 +123,18 @@ def _followed(photos: dict[str, Photo], lines: Sequence[Line], catalog: Catalog)
         elif line.action == "remove":
             changed.pop(path, None)
         elif line.action == "relabel":
-            changed[path] = replace(photo, label=line.new_label)
+            try:
+                changed[path] = replace(photo, label=_new_label(line.new_label, catalog))
+            except ValueError as error:
+                skipped.append(Skip(line.path, f"in the plan {error}: it stays as it is"))
     return changed, skipped
+
+
+def _new_label(text: str, catalog: Catalog) -> str:
+    """The label as the photos have theirs. Raises ValueError for one of another kind, as `label_for` does."""
+    if catalog.task == "classification" and SEPARATOR in text and text not in catalog.classes:
+        raise ValueError(f"has the label {quoted(text)}, which is several")
+    return label_for(catalog.task, label_of(text))
 
 
 def _manifest(photos: Sequence[Photo], catalog: Catalog, target: Path) -> str:

@@ -112,7 +112,9 @@ def show_applied(applied: Applied) -> None:
     target = printable(str(applied.manifest))
     out = console()
     out.print(f"Manifest  {target}: {counted(applied.n, 'photo')}, {done}", markup=False, soft_wrap=True)
-    out.print(f"Go on     rehead tune {printable(shlex.quote(str(applied.manifest)))}", markup=False, soft_wrap=True)
+    task = [] if applied.task is None else ["--task", applied.task]
+    command = shlex.join(["rehead", "tune", str(applied.manifest), *task])
+    out.print(f"Go on     {printable(command)}", markup=False, soft_wrap=True)
 
 
 def _show_leaks(audit: Audit) -> None:
