@@ -42,6 +42,7 @@ def test_what_is_certain_is_done_and_the_rest_is_kept_to_be_seen() -> None:
     assert lines["red/3.png"].new_label == "blue"
     assert lines["red/3.png"].reason.endswith("unlike all others: distance 0.90, usually 0.30")
     assert lines["red/0.png"].reason == "a near copy of red/1.png"
+    assert lines["blue/2.png"].reason == "the same picture is labelled red (red/2.png), blue (blue/2.png)"
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -62,6 +63,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
         ("path,action,new_label\na.png,relabel,\n", "relabels a.png, but not as what."),
         ("path,action\n,keep\n", "names no photo."),
         ("path,action\na.png,keep\na.png,remove\n", "asks two things of a.png."),
+        (f"path,action,reason\na.png,keep,{'x' * 200_000}\n", "is not a CSV file."),
     ],
 )
 def test_what_cannot_be_meant_is_an_error(text: str, what: str, tmp_path: Path) -> None:
@@ -70,6 +72,21 @@ def test_what_cannot_be_meant_is_an_error(text: str, what: str, tmp_path: Path) 
         read_plan(tmp_path / "plan.csv")
     assert caught.value.what.endswith(what)
     assert caught.value.fix
+
+
+def test_a_plan_of_many_copies_with_several_labels_stays_short_and_is_read(tmp_path: Path) -> None:
+    n = 5_000
+    paths, labels = tuple(f"{i}.png" for i in range(n)), tuple(f"class {i % 1000}" for i in range(n))
+    group = CopyGroup(paths, ("train",) * n, labels, True, 0, False)
+    plan = plan_of(Audit(n=n, backbone="b", copies=(group,)))
+    assert len(plan) == n
+    assert plan[-1].reason == (
+        "the same picture is labelled class 0 (0.png), class 1 (1.png), class 2 (2.png), class 3 (3.png), class 4 (4.png) "
+        "and 995 more"
+    )
+    (tmp_path / "plan.csv").write_text(as_csv(plan))
+    assert (tmp_path / "plan.csv").stat().st_size < 200 * n
+    assert read_plan(tmp_path / "plan.csv") == plan
 
 
 def test_a_manifest_has_the_photos_as_the_plan_has_them(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 from rehead.auditing.findings import Audit, CopyGroup
+from rehead.data.rows import first_few
 from rehead.errors import SourceError, nearest
 
 ACTIONS = ("remove", "relabel", "keep")
@@ -65,7 +66,17 @@ def read_plan(path: Path) -> list[Line]:
             fix="Write one with: rehead audit PHOTOS --fix plan.csv",
         ) from error
     header, _, _ = text.partition("\n")
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(DELIMITERS, key=header.count))
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(DELIMITERS, key=header.count))
+        return _followable(reader, path)
+    except csv.Error as error:
+        raise SourceError(
+            what=f"{path} is not a CSV file.", why=f"{error}.", fix="Write one with: rehead audit PHOTOS --fix plan.csv"
+        ) from error
+
+
+def _followable(reader: csv.DictReader[str], path: Path) -> list[Line]:
+    """The lines, each photo once."""
     if missing := [name for name in ("path", "action") if name not in (reader.fieldnames or ())]:
         raise SourceError(
             what=f"{path} has no column {missing[0]!r}, so it is no plan.",
@@ -121,17 +132,13 @@ def _lines(audit: Audit) -> Iterator[Line]:
 
 def _of_copies(group: CopyGroup, issues: set[str]) -> Iterator[Line]:
     """One of them stays, on the training side where it can; of copies with several labels a person says which is right."""
-    photos = sorted(
-        zip(group.paths, group.labels, group.sides, strict=True), key=lambda p: (p[2] != "train", p[0] in issues)
-    )
-    first = photos[0][0]
-    labels = sorted(set(group.labels))
+    photos = [*zip(group.paths, group.labels, group.sides, strict=True)]
+    first = min(photos, key=lambda p: (p[2] != "train", p[0] in issues))[0]
+    path_by_label = {label: path for path, label, _ in reversed(photos)}
+    labels = first_few([f"{label} ({path_by_label[label]})" for label in dict.fromkeys(group.labels)])
     for path, label, side in photos:
-        others = ", ".join(p[0] for p in photos if p[0] != path)
-        if len(labels) > 1:
-            yield Line(
-                path, label, side, "keep", "", f"the same picture has the labels {' and '.join(labels)}: {others}"
-            )
+        if len(path_by_label) > 1:
+            yield Line(path, label, side, "keep", "", f"the same picture is labelled {labels}")
         elif path != first:
             kind = "the same bytes as" if group.is_exact else "a near copy of"
             yield Line(path, label, side, "remove", "", f"{kind} {first}")
