@@ -19,8 +19,8 @@ FOUND = Audit(
     n=9,
     backbone="efficientnet_lite0",
     copies=(
-        CopyGroup(("red/0.png", "red/1.png"), ("valid", "train"), ("red", "red"), False, 3, True),
-        CopyGroup(("red/2.png", "blue/2.png"), ("train", "train"), ("red", "blue"), True, 0, False),
+        CopyGroup(("red/0.png", "red/1.png"), ("valid", "train"), ("red", "red"), False, 3, True, (0, 1)),
+        CopyGroup(("red/2.png", "blue/2.png"), ("train", "train"), ("red", "blue"), True, 0, False, (0, 0)),
     ),
     labels=(
         LabelIssue("red/3.png", "train", "red", 0.01, "blue", 0.99),
@@ -43,6 +43,27 @@ def test_what_is_certain_is_done_and_the_rest_is_kept_to_be_seen() -> None:
     assert lines["red/3.png"].reason.endswith("unlike all others: distance 0.90, usually 0.30")
     assert lines["red/0.png"].reason == "a near copy of red/1.png"
     assert lines["blue/2.png"].reason == "the same picture is labelled red (red/2.png), blue (blue/2.png)"
+
+
+@pytest.mark.parametrize(
+    ("bytes_of", "flagged", "kept"),
+    [
+        ((0, 0, 0), "2.png", ("2.png", "relabel", "blue")),  # each has the bytes whose label is wrong
+        ((0, 1, 1), "2.png", ("0.png", None, None)),  # a near copy of which the models are not sure
+        ((0, 0, 1), "1.png", ("2.png", None, None)),
+        ((0, 1, 2), "0.png", ("1.png", None, None)),
+    ],
+)
+def test_of_copies_no_twin_stays_of_one_whose_label_is_likely_wrong(
+    bytes_of: tuple[int, ...], flagged: str, kept: tuple[str, str | None, str | None]
+) -> None:
+    paths, is_exact = ("0.png", "1.png", "2.png"), bytes_of == (0, 0, 0)
+    group = CopyGroup(paths, ("train",) * 3, ("red",) * 3, is_exact, 0, False, bytes_of)
+    issue = LabelIssue(flagged, "train", "red", 0.01, "blue", 0.99)
+    lines = {line.path: line for line in plan_of(Audit(n=3, backbone="b", copies=(group,), labels=(issue,)))}
+    assert {path for path in paths if path not in lines or lines[path].action != "remove"} == {kept[0]}
+    line = lines.get(kept[0])
+    assert ((line.action, line.new_label) if line else (None, None)) == kept[1:]
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -77,7 +98,7 @@ def test_what_cannot_be_meant_is_an_error(text: str, what: str, tmp_path: Path) 
 def test_a_plan_of_many_copies_with_several_labels_stays_short_and_is_read(tmp_path: Path) -> None:
     n = 5_000
     paths, labels = tuple(f"{i}.png" for i in range(n)), tuple(f"class {i % 1000}" for i in range(n))
-    group = CopyGroup(paths, ("train",) * n, labels, True, 0, False)
+    group = CopyGroup(paths, ("train",) * n, labels, True, 0, False, (0,) * n)
     plan = plan_of(Audit(n=n, backbone="b", copies=(group,)))
     assert len(plan) == n
     assert plan[-1].reason == (

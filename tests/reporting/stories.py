@@ -117,7 +117,9 @@ def audit_of(photos: Sequence[Photo]) -> Audit:
     return Audit(
         n=len(photos),
         backbone="made up",
-        copies=(CopyGroup((one.path, three.path), ("train", "valid"), (one.label, three.label), False, 4, True),),
+        copies=(
+            CopyGroup((one.path, three.path), ("train", "valid"), (one.label, three.label), False, 4, True, (0, 1)),
+        ),
         leaks=Leaks(1, wilson(18, 20), wilson(17, 19)),
         labels=(LabelIssue(two.path, two.side, two.label, 0.04, one.label, 0.95),),
         outliers=(Outlier(three.path, three.side, three.label, 0.8, 0.3),),

@@ -124,13 +124,15 @@ def copy_groups(catalog: Catalog, pairs: Sequence[tuple[int, int, int]]) -> tupl
 
 def _group(photos: Sequence[Photo], kept: set[str], bits: int) -> CopyGroup:
     used = {photo.side for photo in photos if photo.path in kept}
+    digests = [photo.digest for photo in photos]
     return CopyGroup(
         paths=tuple(photo.path for photo in photos),
         sides=tuple(photo.side for photo in photos),
         labels=tuple(photo.label for photo in photos),
-        is_exact=len({photo.digest for photo in photos}) == 1,
+        is_exact=len(set(digests)) == 1,
         bits=-(-bits // 4),  # of 64, as pHash usually has
         is_leak="train" in used and len(used) > 1,
+        same_bytes=tuple(map(digests.index, digests)),
     )
 
 

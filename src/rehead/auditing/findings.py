@@ -13,7 +13,8 @@ WEAK_JUDGES = "of those called wrong many are right"  # in a note, where heads t
 @dataclass(frozen=True)
 class CopyGroup:
     """Photos that show the same picture. is_exact: byte for byte. bits: the largest distance of their perceptual hashes,
-    of 64. is_leak: whether some are learned from and others held out, and stay so. labels: of each; more than one is odd."""
+    of 64. is_leak: whether some are learned from and others held out, and stay so. labels: of each; more than one is odd.
+    same_bytes: of each a number, the same for those that are the same byte for byte."""
 
     paths: tuple[str, ...]
     sides: tuple[str, ...]
@@ -21,6 +22,7 @@ class CopyGroup:
     is_exact: bool
     bits: int
     is_leak: bool
+    same_bytes: tuple[int, ...]
 
 
 @dataclass(frozen=True)

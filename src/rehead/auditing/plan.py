@@ -131,12 +131,17 @@ def _lines(audit: Audit) -> Iterator[Line]:
 
 
 def _of_copies(group: CopyGroup, issues: set[str]) -> Iterator[Line]:
-    """One of them stays, on the training side where it can; of copies with several labels a person says which is right."""
-    photos = [*zip(group.paths, group.labels, group.sides, strict=True)]
-    first = min(photos, key=lambda p: (p[2] != "train", p[0] in issues))[0]
-    path_by_label = {label: path for path, label, _ in reversed(photos)}
+    """One of them stays, on the training side where it can; of copies with several labels a person says which is right.
+
+    Rather one whose label the models believe. Where they believe none, one that they were asked of: it is relabelled, and
+    the others, which have its label, go.
+    """
+    photos = [*zip(group.paths, group.labels, group.sides, group.same_bytes, strict=True)]
+    doubted = {same for path, _, _, same in photos if path in issues}
+    first = min(photos, key=lambda p: (p[2] != "train", p[3] in doubted, p[0] not in issues))[0]
+    path_by_label = {label: path for path, label, _, _ in reversed(photos)}
     labels = first_few([f"{label} ({path_by_label[label]})" for label in dict.fromkeys(group.labels)])
-    for path, label, side in photos:
+    for path, label, side, _ in photos:
         if len(path_by_label) > 1:
             yield Line(path, label, side, "keep", "", f"the same picture is labelled {labels}")
         elif path != first:
