@@ -66,6 +66,17 @@ def test_of_copies_no_twin_stays_of_one_whose_label_is_likely_wrong(
     assert ((line.action, line.new_label) if line else (None, None)) == kept[1:]
 
 
+def test_copies_with_several_labels_are_left_to_a_person_who_sees_what_the_models_say() -> None:
+    paths, labels = ("red/0.png", "blue/0.jpg"), ("red", "blue")
+    group = CopyGroup(paths, ("train",) * 2, labels, False, 4, False, (0, 1))
+    issue = LabelIssue("red/0.png", "train", "red", 0.01, "blue", 0.99)
+    red, blue = plan_of(Audit(n=2, backbone="b", copies=(group,), labels=(issue,)))
+    assert (red.action, red.new_label, blue.action, blue.new_label) == ("keep", "blue", "keep", "")
+    assert red.reason == (
+        "the same picture is labelled red (red/0.png), blue (blue/0.jpg); blue with 0.990, red with 0.010"
+    )
+
+
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
     lines = [*plan_of(FOUND), Line('odd, "name"\udcff.png', "a", "train", "keep", "", "why\nnot")]
     path = tmp_path / "plan.csv"

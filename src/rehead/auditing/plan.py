@@ -116,10 +116,11 @@ def _lines(audit: Audit) -> Iterator[Line]:
     for broken in audit.broken:
         yield Line(broken.path, "", "", "remove", "", broken.reason)
     issues = {issue.path for issue in audit.labels}
+    several = {path for group in audit.copies if len(set(group.labels)) > 1 for path in group.paths}
     for group in audit.copies:
         yield from _of_copies(group, issues)
     for issue in audit.labels:
-        sure = issue.probability >= SURE
+        sure = issue.probability >= SURE and issue.path not in several
         yield Line(issue.path, issue.label, issue.side, "relabel" if sure else "keep", issue.suggested,
                    f"{issue.suggested} with {issue.probability:.3f}, {issue.label} with {issue.given:.3f}")  # fmt: skip
     for odd in audit.pictures:
