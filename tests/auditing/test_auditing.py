@@ -163,3 +163,14 @@ def test_options_that_contradict_each_other_are_told(rehead: Program, tmp_path: 
     assert "--fix writes a plan" in rehead("audit", ".", "--fix", "a.csv", "--apply", "b.csv").stderr
     assert "--out names the manifest" in rehead("audit", ".", "--out", "a.csv").stderr
     assert "does not end in .csv" in rehead("audit", ".", "--fix", "a.png").stderr
+
+
+def test_what_is_to_be_typed_next_repeats_what_was_typed(rehead: Program, cache: Path, tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", {"red": 6, "blue": 6})
+    make_photos(tmp_path / "held out", {"red": 2, "blue": 2})
+    typed = ["--layout", "folders", "--valid", "held out", "--cache", str(cache), "--seed", "3", "--limit", "14"]
+    typed_first = "rehead audit photos --layout folders --valid 'held out'"
+    shown = rehead("audit", "photos", *typed).stdout.splitlines()[-1]
+    assert shown == f"Go on     {typed_first} --cache {cache} --limit 14 --seed 3 --fix plan.csv"
+    shown = rehead("audit", "photos", *typed, "--fix", "plan.csv").stdout.splitlines()[-1]
+    assert shown == f"Go on     edit it, then: {typed_first} --cache {cache} --apply plan.csv"

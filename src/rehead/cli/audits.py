@@ -1,5 +1,6 @@
 """The command that looks for what is wrong with photos, writes a plan, and follows it."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -11,6 +12,9 @@ from rehead.cli.options import Cache, Json, Layout, finish
 from rehead.cli.terminal import progress_for
 from rehead.durable import write_asked
 from rehead.errors import RecipeError
+
+READ = ("layout", "valid", "test", "cache")  # what decides which photos they are
+LOOKED = ("backbone", "weights", "limit", "seed")  # and how they are looked at
 
 
 def audit(
@@ -43,9 +47,7 @@ def audit(
     _check_options(fix, apply, out)
     progress = progress_for(json=json)
     if apply is not None:
-        check_apart(
-            context, "--apply", ("backbone", "weights", "limit", "seed"), "A plan is followed as it is written."
-        )
+        check_apart(context, "--apply", LOOKED, "A plan is followed as it is written.")
         from rehead.auditing.apply import apply_plan
 
         with Interrupt(progress):
@@ -71,7 +73,16 @@ def audit(
     finish(progress, found.to_dict() if json else None)
     if not json:
         show_audit(found, photos)
-        show_plan(plan, target, photos)
+        again = _typed(context, READ if target is not None else (*READ, *LOOKED))
+        show_plan(plan, target, ["rehead", "audit", photos, *again])
+
+
+def _typed(context: typer.Context, names: Sequence[str]) -> Iterator[str]:
+    """Those of these options that were typed, as they were."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            yield from (f"--{name}", str(context.params[name]))
 
 
 def _check_options(fix: Path | None, apply: Path | None, out: Path | None) -> None:

@@ -83,12 +83,12 @@ def show_audit(audit: Audit, photos: str | None = None) -> None:
         out.print(f"! {printable(note)}", style="yellow", markup=False)
 
 
-def show_plan(plan: Sequence[Line], target: Path | None, photos: str) -> None:
-    """What a plan proposes, or how to have one written."""
+def show_plan(plan: Sequence[Line], target: Path | None, typed: Sequence[str]) -> None:
+    """What a plan proposes, or how to have one written. typed: the words of the command that are to be typed again."""
     if not plan:
         return
     n = Counter(line.action for line in plan)
-    command = f"rehead audit {printable(shlex.quote(photos))}"
+    command = printable(shlex.join(typed))
     out = console()
     print()
     if target is None:
