@@ -15,12 +15,12 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from disks import fill, small_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -61,19 +61,6 @@ def opened(cache: Path, identity: str = "s", shape: tuple[int, ...] = (WIDTH,), 
 def writer(cache: Path, first: int, last: int, batch: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "error", "-c", WRITER, *map(str, (cache, first, last, batch))]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, options: str) -> Iterator[Path]:
-    """A folder on a disk of its own."""
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip("mounting a small disk takes the rights of root")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 @given(
@@ -240,13 +227,19 @@ def test_on_a_full_disk_a_store_is_read_and_a_new_one_refused(tmp_path: Path):
     with small_disk(tmp_path / "disk", "size=8m") as disk:
         with opened(disk) as store:
             store.put(rows(0, 100))
-        with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as ballast:
-            while True:
-                ballast.write(bytes(4096))
+        fill(disk)
         with opened(disk) as store:
             assert len(store.read([digest(n) for n in range(100)])) == 100
         with pytest.raises(DiskFull, match=r"1\.0 MB were needed"):
             opened(disk, "new")
+
+
+def test_a_disk_too_full_for_a_folder_is_named_so(tmp_path: Path):
+    with (
+        small_disk(tmp_path / "disk", "nr_inodes=1") as disk,
+        pytest.raises(DiskFull, match=r"were needed for features"),
+    ):
+        opened(disk)
 
 
 def test_a_disk_that_cannot_be_written_is_refused(tmp_path: Path):

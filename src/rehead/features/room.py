@@ -25,9 +25,15 @@ def disk_full(folder: Path, needed_bytes: int, purpose: str = "features") -> Dis
     place = folder.parent.parent if folder.parent.name == "features" else folder
     return DiskFull(
         what=f"The disk of {place} is full.",
-        why=shortage(needed_bytes, shutil.disk_usage(folder).free, purpose),
+        why=shortage(needed_bytes, free_bytes(folder), purpose),
         fix="Free some with `rehead cache clear`, or keep features elsewhere with --cache DIR.",
     )
+
+
+def free_bytes(folder: Path) -> int:
+    """On the disk of a folder that need not be there, or not any more."""
+    folder = folder.absolute()
+    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
 
 
 def shortage(needed_bytes: int, free_bytes: int, purpose: str) -> str:
@@ -61,7 +67,7 @@ def named(folder: Path, error: Any, needed_bytes: int) -> StoreError:
     import lmdb
 
     said = [number for number in (*FULL, errno.EIO, errno.EACCES) if os.strerror(number) in str(error)]
-    is_short = errno.EIO in said and shutil.disk_usage(folder).free < needed_bytes  # half a write is all that fitted
+    is_short = errno.EIO in said and free_bytes(folder) < needed_bytes  # half a write is all that fitted
     if errno.EFBIG in said:
         limit = "Files may not grow so large here; `ulimit -f` shows the limit."
         return cannot_write(folder, OSError(errno.EFBIG, limit))

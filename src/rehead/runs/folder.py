@@ -16,7 +16,7 @@ from typing import Any
 
 from rehead.durable import NoRoom, empty_folder, remove_tree, replace_folder, write_bytes, write_text
 from rehead.errors import ReheadError, RunError
-from rehead.features.room import shortage
+from rehead.features.room import free_bytes, shortage
 
 RUNS = "runs"
 # All that a run may hold at its top; what else is there is somebody's own, and a run that holds such is not replaced.
@@ -153,7 +153,7 @@ class RunFolder:
             remove_tree(self.path)
         error = exception[1]
         if isinstance(error, Exception) and not isinstance(error, ReheadError) and FULL.search(str(error)):
-            free, room = _free_bytes(self.path), ""
+            free, room = free_bytes(self.path), ""
             if isinstance(error, NoRoom):
                 room = shortage(error.needed_bytes, free, Path(error.filename).name)
             raise self._full(FULL.findall(str(error))[0], room or f"{free / 1e6:.1f} MB are free.") from error
@@ -212,12 +212,6 @@ def _written_at(path: Path) -> int:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
-
-
-def _free_bytes(path: Path) -> int:
-    """On the disk of a folder that need not be there any more."""
-    path = path.absolute()
-    return shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
 
 
 def is_running(run: Path) -> bool:
