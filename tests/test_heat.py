@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 import rehead
 from rehead.bundle import Head, read_head
 from rehead.errors import PhotoError, RecipeError, RunError
+from rehead.folds import cross_validate
 from rehead.heat import CAM, OCCLUSION, Heat, _grad_cam, _occluded, activation, explain, shares, write_overlay
 from rehead.nets.backbone import load_backbone
 from rehead.nets.grad_cam import grad_cam
@@ -140,3 +141,12 @@ def test_the_photos_it_learned_from_that_look_most_like_one_are_told(bundle: Pat
 def test_a_class_that_the_bundle_does_not_know_is_named(bundle: Path) -> None:
     with pytest.raises(RecipeError, match=r"knows no class 'redd'\.\nIt knows blue, red\.\nDid you mean 'red'"):
         explain(rehead.load(bundle), half_red(), "redd")
+
+
+def test_a_fit_that_was_decided_is_not_decided_again(
+    photos: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", fit="auto", head="prototype", report=False)
+    monkeypatch.delattr("rehead.extraction._best_fit")
+    assert len(rehead.neighbours(tuned.bundle, photos / "red" / "3.png", k=2, cache=cache)) == 2
+    assert cross_validate(tuned.run, cache=cache).verdict.n == 40

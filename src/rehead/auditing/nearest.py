@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rehead.divided import in_store
 from rehead.errors import RunError, StoreError
@@ -38,7 +38,7 @@ def neighbours(
     """
     model, place = bundle if isinstance(bundle, Model) else load(bundle), cache_folder(cache)
     run = read_finished(model.bundle.folder, place)
-    recipe = run.run.recipe
+    recipe = replace(run.run.recipe, fit=run.bundle.preprocess.fit)
     if recipe.train != "head":
         raise RunError(
             what=f"The features by which {run.run.path} names photos are not kept: it trained {recipe.train}.",
