@@ -9,7 +9,7 @@ from conftest import noise
 from sklearn.exceptions import NotFittedError
 
 import rehead
-from rehead.errors import RunError, SourceError
+from rehead.errors import RecipeError, RunError, SourceError
 
 PHOTOS = [noise(i, (200, 60, 60)) for i in range(4)]
 
@@ -40,3 +40,10 @@ def test_a_photo_that_cannot_be_read_is_named_without_options_of_the_command_lin
         rehead.Classifier(cache=cache).fit([*PHOTOS, bad], ["a", "b", "a", "b", "a"])
     assert caught.value.what.startswith(f"{bad} " if isinstance(bad, str) else "image 4 ")
     assert "--" not in str(caught.value)
+
+
+def test_a_fit_that_nothing_decides_on_is_refused(cache: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        rehead.Classifier(fit_="auto", cache=cache).fit(PHOTOS, ["a", "b", "a", "b"])
+    assert caught.value.what == "Here nothing decides which fit is best for these photos."
+    assert caught.value.fix == "Name one in place of auto: crop, pad or squash."

@@ -25,7 +25,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
     """`fit(images, labels)`, `predict`, `predict_proba`, `score`; for `cross_val_score` and `GridSearchCV`.
 
     images: a sequence of paths, encoded bytes, Pillow images or uint8 arrays (h, w, 3). A photo that cannot be read is
-    an error here, since scikit-learn wants an answer for each. backbone, head, class_weight, seed: see `Recipe`.
+    an error here, since scikit-learn wants an answer for each. backbone, head, class_weight, seed: see `Recipe`. fit_: its
+    `fit`, but not "auto".
     cache: the store's folder, by default REHEAD_CACHE or the user's cache folder.
     """
 

@@ -23,7 +23,7 @@ from rehead.data.columns import Positions
 from rehead.data.memory import encoded
 from rehead.data.rows import Photo, Skip
 from rehead.divided import folds_of, in_store, job_order
-from rehead.errors import PhotoError, RunError, SourceError, TooManyBad
+from rehead.errors import PhotoError, RecipeError, RunError, SourceError, TooManyBad
 from rehead.exporting.prefixes import int8_prefix, ready_prefix
 from rehead.features.decoders import beside
 from rehead.features.engines import Prefix, open_engine, precision_of, resolve
@@ -221,9 +221,12 @@ def features_of(images: Sequence[Any], recipe: Recipe, *, cache: Path) -> tuple[
     by_digest = dict(zip(digests, data, strict=True))
     catalog = Catalog("images", "dataset", photos, ("", " "), lambda photo: by_digest[photo.digest])
     job = Job(catalog, cache)
-    prefix = chosen_prefix(job, replace(recipe, fit="default"))
-    if recipe.fit not in ("default", "auto"):
-        prefix = replace(prefix, card=with_fit(prefix.card, recipe.fit))
+    if recipe.fit == "auto":
+        raise RecipeError(
+            what="Here nothing decides which fit is best for these photos.",
+            fix="Name one in place of auto: crop, pad or squash.",
+        )
+    prefix = chosen_prefix(job, recipe)
     with open_store(cache, prefix, recipe) as store:
         strict = replace(recipe, max_bad=0.0)
         try:
