@@ -18,10 +18,12 @@ from unittest.mock import ANY
 
 import pytest
 from conftest import make_photos
+from disks import fill, small_disk
 
 from rehead.data.in_use import InUse, mark_of
-from rehead.data.known import open_known
+from rehead.data.known import FILE, open_known
 from rehead.data.sources import open_source
+from rehead.errors import StoreError
 from rehead.exporting.prefixes import ready_prefix
 from rehead.features.cache import Cleared, clear, other_bytes
 from rehead.progress import Silent
@@ -166,3 +168,37 @@ def test_an_index_that_is_written_to_is_in_use(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(next(tmp_path.glob("*.sqlite")))) as connection:
         connection.execute("BEGIN IMMEDIATE")
         assert clear(tmp_path).kept_in_use == 1
+
+
+def known_of(cache: Path) -> None:
+    """An index of files as a job leaves it."""
+    with open_known(cache) as known:
+        assert known is not None
+        known.remember([(f"/photos/{i}.jpg", (1, 2, 3), bytes(32)) for i in range(2000)])
+
+
+def test_an_index_that_another_writes_to_is_in_use(tmp_path: Path) -> None:
+    known_of(tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert clear(tmp_path) == Cleared(freed_bytes=0, kept_in_use=1, matched=1)
+    assert clear(tmp_path).kept_in_use == 0
+
+
+def test_an_index_is_emptied_on_a_full_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "size=1m") as disk:
+        known_of(disk)
+        fill(disk)
+        cleared = clear(disk)
+        assert (cleared.kept_in_use, cleared.matched) == (0, 1)
+        assert cleared.freed_bytes > 100_000
+
+
+def test_an_index_that_may_not_be_written_is_said(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "size=1m") as disk:
+        known_of(disk)
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        with pytest.raises(StoreError) as caught:
+            clear(disk)
+    assert caught.value.what == f"{disk / FILE} cannot be emptied."
+    assert caught.value.why == "attempt to write a readonly database."

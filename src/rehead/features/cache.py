@@ -136,16 +136,21 @@ def clear(cache: Path, *, backbone: str | None = None, older_than_s: float | Non
 
 def _emptied(index: Path) -> int | None:
     """How many bytes an index gave back, None where another process writes to it. It is not removed: a job that has it open
-    would go on with a file that is gone, and its journal be taken for that of the next."""
+    would go on with a file that is gone, and its journal be taken for that of the next. Raises StoreError where it may not be
+    written. The journal is in memory: on a full disk there is no room for one."""
     before = index.stat().st_size
     try:
         with contextlib.closing(sqlite3.connect(index, timeout=0)) as connection:
+            connection.execute("PRAGMA journal_mode = MEMORY")
+            connection.execute("PRAGMA temp_store = MEMORY")
             for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
                 connection.execute(f'DELETE FROM "{table}"')
             connection.commit()
             connection.execute("VACUUM")
-    except sqlite3.OperationalError:
-        return None
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):  # the rest says which of them
+            return None
+        raise StoreError(what=f"{index} cannot be emptied.", why=f"{error}.") from error
     except sqlite3.DatabaseError:  # it is none
         index.unlink(missing_ok=True)
         return before
