@@ -76,7 +76,7 @@ def test_mcnemars_test_is_that_of_a_coin() -> None:
     better = paired(np.ones(40, bool), second, np.zeros(40, np.int64))
     assert better.sentence("A", "B").startswith("A is better by 20.0 points: A alone is right on 8 of 40 photos")
     same = paired(first, first, np.zeros(40, np.int64))
-    assert (same.p, same.sentence("A", "B")) == (1.0, "A and B are right on the same photos, all 40 of them.")
+    assert (same.p, same.sentence("A", "B")) == (1.0, "A and B are right on the same 30 of 40 photos.")
 
 
 def test_bundles_without_a_class_in_common_and_numbers_are_refused(

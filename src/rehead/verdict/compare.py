@@ -64,7 +64,7 @@ class Paired:
         """The plain answer. first, second: what the models are called."""
         changed = self.only_first + self.only_second
         if not changed:
-            return f"{first} and {second} are right on the same photos, all {self.n} of them."
+            return f"{first} and {second} are right on the same {self.both} of {counted(self.n, 'photo')}."
         if self.p >= SIGNIFICANT:
             return (
                 f"They cannot be told apart: of {counted(self.n, 'photo')} {first} alone is right on {self.only_first}, "
