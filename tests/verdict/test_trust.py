@@ -137,7 +137,19 @@ def test_twice_as_many_photos_bring_what_the_law_says_with_its_uncertainty() -> 
 def test_where_nothing_is_wrong_no_law_is_drawn() -> None:
     found = growth([50, 100, 200, 400], [np.ones((1, 30), bool)] * 4)
     assert (found.law, found.gain) == (None, None)
-    assert found.sentence == "What more than 400 photos would bring cannot be told from so few."
+    assert found.sentence == "It is right on all held-out photos already with 50 photos."
+    few = growth([50, 100], [np.zeros((1, 30), bool)] * 2)
+    assert few.sentence == "What more than 100 photos would bring cannot be told from so few."
+
+
+def test_more_photos_never_bring_more_than_there_is_to_gain() -> None:
+    wrong = [12, 8, 4, 2, 0]
+    found = growth([40, 80, 160, 320, 640], [(np.arange(60) >= k)[None] for k in wrong])
+    assert found.gain is not None
+    assert found.at_twice is not None
+    assert (found.gain.low, found.gain.value, found.gain.high) == (0, 0, 0)
+    assert found.at_twice.value == 1
+    assert found.sentence == "Twice as many photos (1280) would hardly help: 0.0 points (0.0 to 0.0)."
 
 
 def test_all_of_it_is_read_back_as_it_was_written() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rehead.errors import counted
 from rehead.verdict.bootstrap import Estimate, resampled
 from rehead.verdict.intervals import Interval, wilson
 
@@ -33,7 +34,8 @@ class GrowthPoint:
 @dataclass(frozen=True)
 class Growth:
     """points: from few photos to all. law: (floor, scale, exponent) of the error, None where too little was measured.
-    gain: what twice as many photos would likely bring, by the law; at_twice: the share right that they would have so."""
+    gain: what twice as many photos would likely bring, by the law, at most all that is wrong now; at_twice: the share right
+    that they would have so."""
 
     points: tuple[GrowthPoint, ...]
     law: tuple[float, float, float] | None
@@ -44,6 +46,8 @@ class Growth:
     def sentence(self) -> str:
         """A plain answer."""
         n = self.points[-1].n
+        if all(point.right.value == 1 for point in self.points):
+            return f"It is right on all held-out photos already with {counted(self.points[0].n, 'photo')}."
         if self.gain is None:
             return f"What more than {n} photos would bring cannot be told from so few."
         low, value, high = (100 * x for x in (self.gain.low, self.gain.value, self.gain.high))
@@ -78,9 +82,10 @@ def growth(n_photos: Sequence[int], right: Sequence[NDArray[np.bool_]], *, seed:
             draws.append(_brought(fit_law(n, drawn, spread), n[-1]))
     gain = _brought(law, n[-1])
     low, high = (float(q) for q in np.quantile(draws, [0.025, 0.975]))
-    gains = Estimate(gain, min(low, gain), max(high, gain), m)
-    top = 1 - float(errors[-1])
-    at_twice = Estimate(min(1.0, top + gains.value), min(1.0, top + gains.low), min(1.0, top + gains.high), m)
+    left = float(errors[-1])  # no more than that can be gained
+    low, gain, high = (min(left, x) for x in (min(low, gain), gain, max(high, gain)))
+    gains = Estimate(gain, low, high, m)
+    at_twice = Estimate(1 - (left - gain), 1 - (left - low), 1 - (left - high), m)
     return Growth(points, law, at_twice, gains)
 
 
