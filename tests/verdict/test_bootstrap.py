@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rehead.verdict.bootstrap import estimate, resampled
+from rehead.verdict.bootstrap import estimate, resampled, short
 from rehead.verdict.compare import paired
 from rehead.verdict.metrics import Verdict, judge, log_softmax
 
@@ -61,6 +61,15 @@ def test_a_number_that_no_photo_changes_has_no_interval_of_rounding() -> None:
     found = estimate(lambda weights: weights @ np.full(90, 0.1), 90, strata=strata)
     assert found is not None
     assert (found.low, found.high) == pytest.approx((found.value, found.value))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(999.6, "1000"), (-999.6, "-1000"), (999.4, "999"), (12345.6, "12346"), (12.34, "12.3"), (0.9996, "1.000"),
+     (0.0, "0"), (1e-3, "0.001"), (-0.00012345, "-0.000123"), (1e-5, "1e-05")],
+)  # fmt: skip
+def test_a_number_of_any_size_can_be_read(value: float, said: str) -> None:
+    assert short(value) == said
 
 
 @pytest.mark.slow

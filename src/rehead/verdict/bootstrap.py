@@ -47,7 +47,7 @@ class Estimate:
 def short(value: float) -> str:
     """A number of any size with three figures or so: 0.932, 12.3, 2041."""
     size = abs(value)
-    return f"{value:.0f}" if size >= 1000 else f"{value:.3f}" if 1e-3 <= size < 1 else f"{value:.3g}"
+    return f"{value:.0f}" if size >= 999.5 else f"{value:.3f}" if 1e-3 <= size < 1 else f"{value:.3g}"
 
 
 def resampled(
