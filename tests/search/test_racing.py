@@ -128,6 +128,8 @@ def test_settings_of_one_backbone_are_refused(folder: Path) -> None:
 def test_a_name_that_comes_twice_is_told_apart_by_its_file() -> None:
     labels = [e.label for e in entrants_of(["a", "b=x/1.pth", " b=x/2.pth", "a"])]
     assert labels == ["a", "b=1.pth", "b=2.pth"]
+    labels = [e.label for e in entrants_of(["b", "b=x/w.pth", "b=y/w.pth", "b=z.pth", "a=x/w.pth"])]
+    assert labels == ["b", "b=x/w.pth", "b=y/w.pth", "b=z.pth", "a"]
 
 
 @pytest.mark.slow

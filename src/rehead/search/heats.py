@@ -8,6 +8,7 @@ side, where it is among the photos, is shown beside it and decides nothing.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -48,13 +49,16 @@ class Entrant:
 
 
 def entrants_of(texts: Sequence[str]) -> list[Entrant]:
-    """From "resnet18" or "resnet18=weights.pth"; the file is part of the label where a name comes more than once."""
+    """From "resnet18" or "resnet18=weights.pth"; the file is part of the label where a name comes more than once, by its
+    path where its name does too."""
     pairs = list(dict.fromkeys(text.strip().partition("=")[::2] for text in texts))
-    names = [name for name, _ in pairs]
-    return [
-        Entrant(name, weights or None, name if names.count(name) == 1 else f"{name}={Path(weights).name}")
+    ways = [
+        (name, f"{name}={Path(weights).name}", f"{name}={weights}") if weights else (name,) * 3
         for name, weights in pairs
     ]
+    alike = [Counter(way) for way in zip(*ways, strict=True)]
+    labels = [next(label for label, n in zip(own, alike, strict=True) if n[label] == 1) for own in ways]
+    return [Entrant(name, weights or None, label) for (name, weights), label in zip(pairs, labels, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
