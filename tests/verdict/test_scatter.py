@@ -17,6 +17,11 @@ def test_every_point_has_its_name() -> None:
     assert "<!-- large -->" in svg
 
 
+def test_a_name_with_dollars_is_a_name() -> None:
+    named = [Point(r"a$\frac$", 88.0, wilson(74, 100), True), Point("b$1$", 20.0, wilson(90, 100), False)]
+    assert r"<!-- a$\frac$ -->" in scatter_svg(named, "$x$ photos")
+
+
 def test_the_recommended_one_has_a_colour_of_its_own() -> None:
     assert CHOSEN in scatter_svg(POINTS, "")
     assert CHOSEN not in scatter_svg(POINTS[1:], "")

@@ -39,9 +39,10 @@ def scatter_svg(points: Sequence[Point], subtitle: str) -> str:
             va="bottom" if above else "top",
             color=colour,
             fontweight="bold" if point.is_chosen else "normal",
+            parse_math=False,  # a "$" is part of a name
         )
     axes.set(xscale="log", xlabel="images a second", ylabel="right, %")
-    axes.set_title(subtitle, fontsize=10)
+    axes.set_title(subtitle, fontsize=10, parse_math=False)
     _room(axes, points)
     return svg_of(figure)
 
