@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from rehead.bundle import sigmoid
+from rehead.verdict.average_precision import mean_average_precision
 from rehead.verdict.judging import judge_task, read_verdict
-from rehead.verdict.multilabel import MultilabelVerdict, average_precision, judge_labels, mean_average_precision
+from rehead.verdict.multilabel import MultilabelVerdict, judge_labels
 
 CLASSES, THRESHOLDS = ("a", "b", "c"), (0.5, 0.3, 0.7)
 
@@ -32,7 +33,7 @@ def judged(n: int = 150, seed: int = 0) -> tuple[MultilabelVerdict, np.ndarray, 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=30))
 def test_average_precision_is_scikit_learns_also_with_equal_scores(cells: list[tuple[int, bool]]) -> None:
     scores, shown = (np.array(column) for column in zip(*cells, strict=True))
-    found = average_precision(scores.astype(np.float32), shown.astype(bool))
+    found = mean_average_precision(scores.astype(np.float32)[:, None], shown[:, None])
     if not shown.any():
         assert found is None
     else:
@@ -78,6 +79,17 @@ def test_95_of_100_intervals_hold_the_true_mean_average_precision() -> None:
         found = mean_average_precision(*judged(120, seed=seed + 2)[1:])
         held += found is not None and found.low <= true.value <= found.high
     assert 176 <= held <= 198
+
+
+def test_what_is_said_of_a_label_does_not_depend_on_the_others() -> None:
+    verdict, logits, targets = judged()
+    for i, label in enumerate(verdict.labels):
+        own = judge_labels(
+            logits[:, [i]], targets[:, [i]], classes=CLASSES[i : i + 1], thresholds=THRESHOLDS[i : i + 1],
+            paths=[""] * len(logits), side="valid",
+        )  # fmt: skip
+        assert own.labels == (label,)
+        assert (own.mean_ap, own.macro_f1, own.micro_f1) == (label.average_precision, label.f1, label.f1)
 
 
 def test_the_worst_mistakes_come_first_and_name_the_label() -> None:

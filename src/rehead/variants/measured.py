@@ -15,10 +15,10 @@ from rehead.bundle_facts import Task
 from rehead.parallel import ordered_map
 from rehead.predict import BATCH, Model
 from rehead.prediction import Prediction
+from rehead.verdict.average_precision import mean_ap_of
 from rehead.verdict.bootstrap import Estimate, estimate
 from rehead.verdict.compare import paired
 from rehead.verdict.intervals import Interval, wilson
-from rehead.verdict.multilabel import mean_ap_of
 from rehead.verdict.regression import r_squared_of
 
 A_POINT = 0.01

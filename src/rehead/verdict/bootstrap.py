@@ -92,18 +92,51 @@ def estimate(
     n_columns: int = 1,
     strata: NDArray[np.int64] | None = None,
     seed: int = 0,
+    n_resamples: int = N_RESAMPLES,
 ) -> Estimate | None:
     """The statistic of n photos with its interval; None where it is not defined.
 
     statistic: weights (m, n), how often each photo counts -> (m,), NaN where it is not defined. n_columns: numbers it
-    looks at for a photo. strata: as in `resampled`. Where nothing is wrong, or there is one photo, resampling shows no
-    spread, and the interval is only its value.
+    looks at for a photo. strata, n_resamples: as in `resampled`. Where nothing is wrong, or there is one photo, resampling
+    shows no spread, and the interval is only its value.
     """
-    value = float(statistic(np.ones((1, n)))[0])
+    (found,) = estimates(
+        lambda weights: statistic(weights)[:, None],
+        n,
+        n_columns=n_columns,
+        strata=strata,
+        seed=seed,
+        n_resamples=n_resamples,
+    )
+    return found
+
+
+def estimates(
+    statistics: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    n: int,
+    *,
+    n_columns: int = 1,
+    strata: NDArray[np.int64] | None = None,
+    seed: int = 0,
+    n_resamples: int = N_RESAMPLES,
+) -> list[Estimate | None]:
+    """The same of k statistics of the same photos, which are resampled once for all of them.
+
+    statistics: weights (m, n) -> (m, k). n_columns: numbers that all of them together look at for a photo.
+    """
+    whole = statistics(np.ones((1, n)))[0]
+    if not np.isfinite(whole).any():
+        return [None] * len(whole)
+    weights = resampled(n, n_columns, seed, strata=strata, n_resamples=n_resamples)
+    drawn = np.concatenate([statistics(some) for some in weights])
+    return [_estimate(value, own, n) for value, own in zip(whole.tolist(), drawn.T, strict=True)]
+
+
+def _estimate(value: float, drawn: NDArray[np.float64], n: int) -> Estimate | None:
+    """drawn: (m,), the statistic of each resample."""
     if not math.isfinite(value):
         return None
-    values = np.concatenate([statistic(weights) for weights in resampled(n, n_columns, seed, strata=strata)])
-    low, high = _interval(values[np.isfinite(values)], value)
+    low, high = _interval(drawn[np.isfinite(drawn)], value)
     return Estimate(value, min(low, value), max(high, value), n)
 
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from rehead.bundle_facts import Task
 from rehead.errors import counted
+from rehead.verdict.average_precision import mean_average_precision
 from rehead.verdict.intervals import wilson
 from rehead.verdict.metrics import Verdict, judge
-from rehead.verdict.multilabel import MultilabelVerdict, judge_labels, mean_average_precision
+from rehead.verdict.multilabel import MultilabelVerdict, judge_labels
 from rehead.verdict.regression import RegressionVerdict, judge_numbers, r_squared
 
 AnyVerdict: TypeAlias = Verdict | MultilabelVerdict | RegressionVerdict
@@ -50,5 +51,8 @@ def first_number(task: Task, outputs: NDArray[np.floating[Any]], targets: NDArra
     on = f"on {counted(len(targets), 'photo')}"
     if task == "classification":
         return f"held-out accuracy {wilson(int((outputs.argmax(axis=1) == targets).sum()), len(targets))} {on}"
-    found = mean_average_precision(outputs, targets) if task == "multilabel" else r_squared(outputs[:, 0], targets)
-    return "" if found is None else f"held-out {'mAP' if task == 'multilabel' else 'R2'} {found} {on}"
+    if task == "multilabel":
+        found, name = mean_average_precision(outputs, targets), "mAP"
+    else:
+        found, name = r_squared(outputs[:, 0], targets), "R2"
+    return "" if found is None else f"held-out {name} {found} {on}"

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from rehead.bundle import sigmoid
 from rehead.errors import counted
-from rehead.verdict.bootstrap import Estimate, estimate
+from rehead.verdict.average_precision import Weights, average_precisions
+from rehead.verdict.bootstrap import Estimate, estimate, estimates
 from rehead.verdict.intervals import Interval, wilson
 from rehead.verdict.metrics import N_MISTAKES, of_side, readable
 
@@ -130,94 +131,42 @@ def judge_labels(
     shown = targets > 0.5
     p = sigmoid(logits.astype(np.float32))
     named = p >= np.asarray(thresholds, np.float32)
-    hits, either = (shown & named).astype(np.float64), shown.astype(np.float64) + named
     losses = np.logaddexp(0, np.where(shown, -logits, logits).astype(np.float64)).mean(axis=1)
     _, most = Counter(map(bytes, shown)).most_common(1)[0]
+    mean_ap, precisions = average_precisions(logits, shown)
+    micro_f1, macro_f1, *f1 = _f1(shown, named)
     return MultilabelVerdict(
         side=side,
-        mean_ap=mean_average_precision(logits, targets),
+        mean_ap=mean_ap,
         exact=wilson(int((shown == named).all(axis=1).sum()), len(p)),
         majority=wilson(most, len(p)),
-        micro_f1=_estimated(lambda w: _share(2 * (w @ hits).sum(axis=1), (w @ either).sum(axis=1)), len(p)),
-        macro_f1=_estimated(lambda w: _mean_f1(w @ hits, w @ either), len(p), n_columns=2 * len(classes)),
-        log_loss=_estimated(lambda w: np.asarray(w @ losses / len(p)), len(p)),
-        labels=_label_verdicts(logits, shown, named, classes, np.median(np.atleast_2d(thresholds), axis=0)),
+        micro_f1=micro_f1,
+        macro_f1=macro_f1,
+        log_loss=_defined(estimate(lambda w: np.asarray(w @ losses / len(p)), len(p))),
+        labels=_label_verdicts(shown, named, classes, np.median(np.atleast_2d(thresholds), axis=0), precisions, f1),
         mistakes=_worst(p, shown, named, classes, paths),
         **about,
     )
 
 
-def mean_average_precision(
-    logits: NDArray[np.floating[Any]], targets: NDArray[np.floating[Any]], *, seed: int = 0
-) -> Estimate | None:
-    """The mean over the labels that are shown, with an interval by resampling; None when none is. Shapes as in judge_labels."""
-    statistic = mean_ap_of(logits, targets)
-    if statistic is None:
-        return None
-    return estimate(statistic, len(logits), n_columns=int(targets.any(axis=0).sum()), seed=seed)
-
-
-def mean_ap_of(
-    logits: NDArray[np.floating[Any]], targets: NDArray[np.floating[Any]]
-) -> Callable[[NDArray[np.float64]], NDArray[np.float64]] | None:
-    """The same as a statistic of weighted photos, see `bootstrap.estimate`."""
-    ranked = [_ranked(logits[:, i], targets[:, i] > 0.5) for i in range(logits.shape[1]) if targets[:, i].any()]
-    if not ranked:
-        return None
-
-    def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        values = np.stack([_average_precision(weights, *label) for label in ranked])
-        known = np.isfinite(values)
-        total = np.where(known, values, 0).sum(axis=0)
-        count = known.sum(axis=0)
-        return np.asarray(np.divide(total, count, out=np.full(len(weights), np.nan), where=count > 0))
-
-    return statistic
-
-
-def average_precision(scores: NDArray[np.floating[Any]], shown: NDArray[np.bool_]) -> Estimate | None:
-    """The sum of the precisions at each score, each weighed by the recall gained there, with an interval by resampling; None
-    when no photo shows the label. scores, shown: (n,).
-
-    As scikit-learn's average_precision_score: photos of equal score are named together.
-    """
-    if not shown.any():
-        return None
-    ranked = _ranked(scores, shown)
-    return estimate(lambda weights: _average_precision(weights, *ranked), len(scores))
-
-
-def _ranked(
-    scores: NDArray[np.floating[Any]], shown: NDArray[np.bool_]
-) -> tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[np.intp]]:
-    """The photos from high score to low, whether each shows the label, and the places where a run of equal scores ends."""
-    order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    return order, shown[order], ends
-
-
-def _average_precision(
-    weights: NDArray[np.float64], order: NDArray[np.intp], shown: NDArray[np.bool_], ends: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """(m,), of photos counted as often as `weights` (m, n) says; NaN where none shows the label."""
-    drawn = weights[:, order]
-    hits = np.cumsum(drawn * shown, axis=1)[:, ends]
-    named = np.cumsum(drawn, axis=1)[:, ends]
-    precision = np.divide(hits, named, out=np.zeros_like(hits), where=named > 0)
-    gained = np.diff(hits, axis=1, prepend=0)
-    total = hits[:, -1]
-    mean = np.divide((precision * gained).sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0)
-    return np.asarray(mean)
-
-
-Weights = NDArray[np.float64]
-
-
-def _estimated(statistic: Callable[[Weights], Weights], n: int, n_columns: int = 1) -> Estimate:
-    """A number that is defined for any photos, with an interval by resampling."""
-    found = estimate(statistic, n, n_columns=n_columns)
+def _defined(found: Estimate | None) -> Estimate:
+    """A number that is defined for any photos."""
     assert found is not None
     return found
+
+
+def _f1(shown: NDArray[np.bool_], named: NDArray[np.bool_]) -> list[Estimate]:
+    """Micro F1, macro F1, and that of each label, 0 where it is neither shown nor named."""
+    hits, either = (shown & named).astype(np.float64), shown.astype(np.float64) + named
+
+    def statistics(weights: Weights) -> Weights:
+        part, whole = 2 * (weights @ hits), weights @ either
+        micro = _share(part.sum(axis=1), whole.sum(axis=1))
+        each = _share(part, whole)
+        macro = _share(each.sum(axis=1), (whole > 0).sum(axis=1).astype(np.float64))
+        return np.concatenate([micro[:, None], macro[:, None], each], axis=1)
+
+    return [_defined(found) for found in estimates(statistics, len(shown), n_columns=2 * shown.shape[1])]
 
 
 def _share(part: Weights, whole: Weights) -> Weights:
@@ -225,17 +174,13 @@ def _share(part: Weights, whole: Weights) -> Weights:
     return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))
 
 
-def _mean_f1(hits: Weights, either: Weights) -> Weights:
-    """(m,), over the labels that are shown or named, from counts (m, k); 0 where none is."""
-    return _share(_share(2 * hits, either).sum(axis=1), (either > 0).sum(axis=1).astype(np.float64))
-
-
 def _label_verdicts(
-    logits: NDArray[np.floating[Any]],
     shown: NDArray[np.bool_],
     named: NDArray[np.bool_],
     classes: Sequence[str],
     thresholds: NDArray[np.floating[Any]],
+    precisions: Sequence[Estimate | None],
+    f1: Sequence[Estimate],
 ) -> tuple[LabelVerdict, ...]:
     verdicts = []
     for i, label in enumerate(classes):
@@ -244,19 +189,14 @@ def _label_verdicts(
             LabelVerdict(
                 label=label,
                 n=n_shown,
-                average_precision=average_precision(logits[:, i], shown[:, i]),
+                average_precision=precisions[i],
                 threshold=float(thresholds[i]),
                 precision=wilson(hits, n_named) if n_named else None,
                 recall=wilson(hits, n_shown) if n_shown else None,
-                f1=_label_f1(shown[:, i], named[:, i]) if n_shown + n_named else None,
+                f1=f1[i] if n_shown + n_named else None,
             )
         )
     return tuple(verdicts)
-
-
-def _label_f1(shown: NDArray[np.bool_], named: NDArray[np.bool_]) -> Estimate:
-    hits, either = (shown & named).astype(np.float64), shown.astype(np.float64) + named
-    return _estimated(lambda w: _share(2 * (w @ hits), w @ either), len(shown))
 
 
 def _worst(
