@@ -127,7 +127,8 @@ def extract_missing(
         sharing.end()
         return Extracted(gone)
     fit = functools.partial(quick_head, catalog.task, n_outputs=catalog.n_outputs)
-    anytime = Anytime(catalog.labels(), catalog.is_on("train"), lambda x, y: fit(features=x, targets=y))
+    tell = functools.partial(first_number, catalog.task)
+    anytime = Anytime(catalog.labels(), catalog.is_on("train"), lambda x, y: fit(features=x, targets=y), tell)
     ends = time.monotonic() + recipe.budget_s if recipe.budget_s is not None else None
 
     def on_features(positions: list[int], features: NDArray[np.floating[Any]]) -> None:
@@ -135,7 +136,7 @@ def extract_missing(
         if view != PLAIN:
             return
         anytime.add(positions, _pooled(features))
-        if (found := anytime.check()) and (line := first_number(catalog.task, *found)):
+        if line := anytime.check():
             progress.status(line)
 
     extracted = extract(

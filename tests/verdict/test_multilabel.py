@@ -12,7 +12,8 @@ from sklearn import metrics
 
 from rehead.bundle import sigmoid
 from rehead.verdict.average_precision import mean_average_precision
-from rehead.verdict.judging import judge_task, read_verdict
+from rehead.verdict.bootstrap import MIN_RESAMPLES
+from rehead.verdict.judging import first_number, judge_task, read_verdict
 from rehead.verdict.multilabel import MultilabelVerdict, judge_labels
 
 CLASSES, THRESHOLDS = ("a", "b", "c"), (0.5, 0.3, 0.7)
@@ -63,6 +64,13 @@ def test_the_interval_holds_its_value_and_shrinks_with_more_photos() -> None:
     assert many is not None
     assert few.low < few.value < few.high
     assert many.high - many.low < (few.high - few.low) / 2
+
+
+def test_the_first_number_rests_on_fewer_resamples() -> None:
+    _, logits, targets = judged()
+    few = mean_average_precision(logits, targets, n_resamples=MIN_RESAMPLES)
+    assert few != mean_average_precision(logits, targets)
+    assert first_number("multilabel", logits, targets) == f"held-out mAP {few} on 150 photos"
 
 
 def test_the_same_photos_have_the_same_interval() -> None:

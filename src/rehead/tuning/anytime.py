@@ -23,9 +23,10 @@ MIN_TRAIN = 4  # photos, and at least two classes, before a head is worth fittin
 
 
 class Anytime:
-    """`add` batches as they come; `check` gives what a head says of the held-out photos when a new number is due.
+    """`add` batches as they come; `check` tells how a head does on the held-out photos when a new number is due.
 
-    labels: what is learned of each photo, (n,) or (n, k). fit: a head from features and labels, quickly.
+    labels: what is learned of each photo, (n,) or (n, k). fit: a head from features and labels, quickly. tell: a line from
+    its logits and the labels, "" where there is nothing to tell.
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class Anytime:
         labels: NDArray[Any],
         is_train: NDArray[np.bool_],
         fit: Callable[[NDArray[np.float32], NDArray[Any]], Head],
+        tell: Callable[[NDArray[np.float32], NDArray[Any]], str],
     ) -> None:
-        self._labels, self._is_train, self._fit = labels, is_train, fit
+        self._labels, self._is_train, self._fit, self._tell = labels, is_train, fit, tell
         self._kept: dict[bool, list[tuple[int, NDArray[np.float16]]]] = {True: [], False: []}
         self._due = time.monotonic() + FIRST_AFTER_S
 
@@ -45,20 +47,20 @@ class Anytime:
             if len(kept) < (MAX_TRAIN if self._is_train[i] else MAX_HELD_OUT):
                 kept.append((i, row))
 
-    def check(self) -> tuple[NDArray[np.float32], NDArray[Any]] | None:
-        """(logits, labels) of the held-out photos that are there, or None when it is too early or too soon after the last."""
+    def check(self) -> str:
+        """The line on the held-out photos that are there, or "" when it is too early or too soon after the last."""
         if time.monotonic() < self._due or len(self._kept[True]) < MIN_TRAIN or not self._kept[False]:
-            return None
+            return ""
         begun = time.monotonic()
         x, y = self._arrays(True)
         if (y == y[0]).all():
-            return None
+            return ""
         held_x, held_y = self._arrays(False)
         with threadpool_limits(1):  # extraction uses the other cores; threads that wait for each other lose to it
-            logits = self._fit(x, y).logits(held_x)
+            line = self._tell(self._fit(x, y).logits(held_x), held_y)
         took = time.monotonic() - begun
         self._due = time.monotonic() + max(EVERY_S, took / MAX_SHARE)
-        return logits, held_y
+        return line
 
     def _arrays(self, train: bool) -> tuple[NDArray[np.float32], NDArray[Any]]:
         positions, rows = zip(*self._kept[train], strict=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rehead.bundle_facts import Task
 from rehead.errors import counted
 from rehead.verdict.average_precision import mean_average_precision
+from rehead.verdict.bootstrap import MIN_RESAMPLES
 from rehead.verdict.intervals import wilson
 from rehead.verdict.metrics import Verdict, judge
 from rehead.verdict.multilabel import MultilabelVerdict, judge_labels
@@ -47,12 +48,12 @@ def read_verdict(values: dict[str, Any]) -> AnyVerdict:
 
 
 def first_number(task: Task, outputs: NDArray[np.floating[Any]], targets: NDArray[Any]) -> str:
-    """A line on photos that are held out, for a display while there are more to come."""
+    """A line on photos that are held out, for a display while more come; the interval of a mAP rests on few resamples."""
     on = f"on {counted(len(targets), 'photo')}"
     if task == "classification":
         return f"held-out accuracy {wilson(int((outputs.argmax(axis=1) == targets).sum()), len(targets))} {on}"
     if task == "multilabel":
-        found, name = mean_average_precision(outputs, targets), "mAP"
+        found, name = mean_average_precision(outputs, targets, n_resamples=MIN_RESAMPLES), "mAP"
     else:
         found, name = r_squared(outputs[:, 0], targets), "R2"
     return "" if found is None else f"held-out {name} {found} {on}"
