@@ -16,6 +16,7 @@ from PIL import Image
 import rehead
 from rehead.auditing.audit import audit_photos
 from rehead.auditing.findings import Audit
+from rehead.cli.findings import show_audit
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -52,6 +53,7 @@ def test_faults_are_found(found: Audit) -> None:
 def test_near_copies_are_on_one_side_where_the_split_is_ours(found: Audit) -> None:
     assert all(len(set(group.sides)) == 1 and not group.is_leak for group in found.copies)
     assert found.leaks.n == 0
+    assert (found.n_judged, found.not_looked_for) == (found.n, ())
 
 
 def test_an_audit_survives_the_way_to_json(found: Audit) -> None:
@@ -102,14 +104,35 @@ def test_leaks_of_a_given_split_are_counted_and_the_accuracy_is_given_without_th
 
 
 @pytest.mark.parametrize("labels", ["", "a", "aaa", "ab"])
-def test_few_photos_or_one_label_are_looked_at_as_far_as_they_go(labels: str) -> None:
+def test_few_photos_or_one_label_are_looked_at_as_far_as_they_go(
+    labels: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     n = len(labels)
     logits = np.full((n, len(set(labels))), np.nan, np.float32)
     audit = audit_photos(
         catalog_of(labels), list(range(n)), np.ones((n, 4), np.float32), backbone="b", facts={}, apart=logits
     )
     assert (audit.n, audit.labels, audit.shortcuts, audit.outliers) == (n, (), (), ())
+    assert (audit.n_judged, audit.not_looked_for) == (0, ("wrong labels", "shortcuts"))
     assert audit.notes
+    show_audit(audit)
+    assert "looked at: nothing is wrong; wrong labels and shortcuts were not looked for" in capsys.readouterr().out
+
+
+def test_what_is_not_looked_for_has_its_reason() -> None:
+    n = 40
+    logits = np.full((n, 2), np.nan, np.float32)
+    logits[:6] = [[1, 0], [0, 1]] * 3
+    hashes = [int(h) << 128 | int(h) for h in np.random.default_rng(1).integers(0, 2**62, n)]
+    one, features, facts = catalog_of(["a", "b"] * 20), np.eye(n, dtype=np.float32), facts_with(n, hash=hashes)
+    few = audit_photos(one, range(n), features, backbone="b", facts={i: facts[i] for i in range(20)}, apart=logits)
+    assert few.not_looked_for == ("wrong labels", "shortcuts")
+    assert [note.partition(":")[0] for note in few.notes[:2]] == [
+        "Wrong labels were not looked for", "Shortcuts were not looked for",
+    ]  # fmt: skip
+    logits[:] = [[9, 0], [0, 9]] * 20
+    whole = audit_photos(one, range(n), features, backbone="b", facts=facts, apart=logits)
+    assert (whole.n_judged, whole.not_looked_for) == (n, ())
 
 
 def test_a_class_that_is_a_near_copy_of_half_of_another_does_not_end_the_audit() -> None:

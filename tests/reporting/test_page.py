@@ -6,15 +6,17 @@ import functools
 import itertools
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from stories import audit_of, full_story, jpeg, story
+from stories import audit_of, full_story, jpeg, labels_story, numbers_story, story
 
 from rehead.reporting.page import page
 from rehead.reporting.rendering import FOLDER
+from rehead.reporting.story import Story
 
 
 class Elements(HTMLParser):
@@ -77,6 +79,22 @@ def test_each_picture_is_embedded_once(everything: str) -> None:
 
 def test_the_same_story_gives_the_same_page(everything: str) -> None:
     assert page(full_story()) == everything
+
+
+@pytest.mark.parametrize("made", [labels_story, numbers_story])
+def test_labels_that_nobody_judged_are_not_called_right(made: Callable[[], Story]) -> None:
+    html = page(made())
+    assert '<p>They were not looked for: <a href="#broken">see why</a>.</p>' in html
+    assert "None of 60 photos" not in html
+    assert '<section id="shortcuts">' not in html
+    assert "Wrong labels and shortcuts are looked for where a photo has one class." in html
+
+
+def test_of_labels_that_were_judged_it_is_told_how_many() -> None:
+    told = story()
+    audit = replace(audit_of(told.photos), labels=(), n_judged=50)
+    html = page(replace(told, audit=audit))
+    assert "None of 50 photos has a label that is likely wrong" in html
 
 
 def test_inks_can_be_read_on_paper_in_light_and_dark() -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from stories import audit_of, jpeg, photos_of, story
+from stories import audit_of, audit_without_classes, jpeg, photos_of, story
 
 from rehead.data.rows import Photo
 from rehead.errors import PhotoError
 from rehead.pixels import Preprocess
-from rehead.reporting.concerns import concerns
+from rehead.reporting.concerns import concerns, nothing_found
 from rehead.reporting.heatmaps import over_picture, overlaid
 from rehead.reporting.map import MOST, layout
 from rehead.reporting.matrix import by_rank, matrix
@@ -157,6 +157,19 @@ def test_leaks_and_shortcuts_are_grave_and_come_first() -> None:
     assert grave == sorted(grave, reverse=True)
     assert [concern.href for concern in found][:2] == ["#copies", "#shortcuts"]
     assert any("likely wrong" in concern.text for concern in found)
+
+
+def test_what_was_not_looked_for_is_not_told_as_missing() -> None:
+    photos = story().photos
+    seen = replace(audit_of(photos), labels=(), copies=(), broken=())
+    assert nothing_found(seen) == (
+        "No leak, no shortcut and no label that is likely wrong was found, and there are enough photos to tell."
+    )
+    assert nothing_found(audit_without_classes(photos)) == (
+        "No leak was found, and there are enough photos to tell. Wrong labels and shortcuts were not looked for."
+    )
+    assert nothing_found(replace(seen, shortcuts=())).endswith("to tell. Shortcuts were not looked for.")
+    assert "Leaks, wrong labels and shortcuts were not looked for" in nothing_found(None)
 
 
 def test_paths_are_found_as_they_are_and_as_a_verdict_writes_them() -> None:

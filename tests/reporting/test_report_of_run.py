@@ -15,11 +15,13 @@ from conftest import make_photos
 from PIL import Image
 
 import rehead as package
+from rehead.auditing.examine import read_audit
 from rehead.auditing.findings import Audit
 from rehead.cli.arguments import guarded
 from rehead.cli.commands import app
 from rehead.errors import RunError
 from rehead.reporting.job import report
+from rehead.runs.finished import read_finished
 from rehead.runs.outputs import read_outputs
 from rehead.verdict.judging import read_verdict
 from rehead.verdict.metrics import Verdict
@@ -86,6 +88,16 @@ def test_the_page_is_written_again_without_the_photos_and_says_so(
     assert "cannot be read any more" in html
     assert "data:image/webp" not in html
     assert again.verdict == tuned.verdict
+
+
+def test_an_audit_that_does_not_say_what_it_judged_is_made_anew(
+    tuned: package.Tuned, cache: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(tuned.run, tmp_path / "run")
+    audit = json.loads((run / "audit.json").read_text())
+    assert audit.pop("n_judged") == audit["n"]
+    (run / "audit.json").write_text(json.dumps(audit))
+    assert read_audit(read_finished(run, cache)) is None
 
 
 def test_without_features_there_is_a_page_too(tuned: package.Tuned, photos: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ is `job.py`'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from rehead.auditing.copies import MAX_PHOTOS, Alike, alike, copy_groups, with_near
 from rehead.auditing.facts import Facts
 from rehead.auditing.findings import WEAK_JUDGES, Audit, Broken, CopyGroup, Leaks, Shortcut
-from rehead.auditing.labels import label_issues
+from rehead.auditing.labels import MIN_PHOTOS as MIN_FOR_LABELS
+from rehead.auditing.labels import judged_rows, label_issues
 from rehead.auditing.outliers import MIN_PHOTOS as MIN_FOR_OUTLIERS
 from rehead.auditing.outliers import outliers
 from rehead.auditing.pictures import odd_pictures
@@ -60,18 +61,24 @@ def audit_photos(
     progress.phase("Auditing")
     groups = copy_groups(catalog, found.pairs)
     is_classes = catalog.task == "classification" and len(catalog.different_labels(positions)) > 1
-    issues = label_issues(catalog, positions, apart) if is_classes and apart is not None else ()
+    apart = apart if is_classes else None
+    judged = np.empty(0, np.int64) if apart is None else judged_rows(catalog, positions, apart)
+    told = _shortcuts(catalog, positions, facts, found, seed) if is_classes else ()
     return Audit(
         n=len(positions),
         backbone=backbone,
         copies=groups,
         leaks=_leaks(catalog, positions, groups, held_out if is_classes else None),
-        labels=issues,
+        labels=() if apart is None else label_issues(catalog, positions, apart),
+        n_judged=len(judged),
         outliers=outliers(catalog, found),
         pictures=odd_pictures(catalog, {i: facts[i] for i in positions if i in facts}),
         broken=_broken([*catalog.bad, *bad]),
-        shortcuts=_shortcuts(catalog, positions, facts, found, seed) if is_classes else (),
-        notes=_notes(catalog, positions, facts, is_classes, apart, len(bad)),
+        shortcuts=told,
+        notes=(
+            *_of_classes(catalog, positions, is_classes, apart, judged, told),
+            *_notes(catalog, positions, facts, len(bad)),
+        ),
     )
 
 
@@ -119,35 +126,48 @@ def _broken(skips: Sequence[Skip]) -> tuple[Broken, ...]:
     return tuple(Broken(path, reason) for path, reason in {skip.path: skip.reason for skip in skips}.items())
 
 
-def _right(catalog: Catalog, positions: Sequence[int], apart: NDArray[Any]) -> float:
-    """How often the heads agree with the labels, of the photos that they know."""
-    labels = catalog.labels(positions)
-    known = np.isfinite(apart[np.arange(len(labels)), labels])
-    right = np.where(np.isnan(apart), -np.inf, apart).argmax(axis=1) == labels
-    return float(right[known].mean()) if known.any() else 1.0
-
-
-def _notes(
-    catalog: Catalog, positions: Sequence[int], facts: Mapping[int, Facts], is_classes: bool, apart: Any, n_bad: int
-) -> tuple[str, ...]:
-    n, notes = len(positions), []
-    if n + n_bad < len(catalog.photos):
-        notes.append(f"{n:,} of {len(catalog.photos):,} photos were looked at.")
+def _of_classes(
+    catalog: Catalog,
+    positions: Sequence[int],
+    is_classes: bool,
+    apart: NDArray[Any] | None,
+    judged: NDArray[np.int64],
+    told: Sequence[Shortcut],
+) -> Iterator[str]:
+    """Why wrong labels and shortcuts were not looked for, or what wrong labels rest on."""
     if catalog.task != "classification":
-        notes.append("Wrong labels and shortcuts are looked for where a photo has one class.")
-    elif not is_classes:
-        notes.append("All photos have one label: wrong labels and shortcuts cannot be looked for.")
-    elif apart is None:
-        notes.append("Wrong labels were not looked for: no model was made that did not learn from the photos.")
-    elif (right := _right(catalog, positions, apart)) < CLEAR:
-        notes.append(f"Labels were judged by heads that are right on {right:.0%} of the photos: {WEAK_JUDGES}.")
+        yield "Wrong labels and shortcuts are looked for where a photo has one class."
+        return
+    if not is_classes:
+        yield "All photos have one label: wrong labels and shortcuts cannot be looked for."
+        return
+    if apart is None:
+        yield "Wrong labels were not looked for: no model was made that did not learn from the photos."
+    elif not len(judged):
+        yield (
+            f"Wrong labels were not looked for: models that did not learn from them know fewer than {MIN_FOR_LABELS} photos, "
+            "or one class alone."
+        )
+    elif (right := _right(catalog, positions, apart, judged)) < CLEAR:
+        yield f"Labels were judged by heads that are right on {right:.0%} of the photos: {WEAK_JUDGES}."
+    if not told:
+        yield f"Shortcuts were not looked for: fewer than {MIN_FOR_SHORTCUTS} photos, or one class, can be held out in turn."
+
+
+def _right(catalog: Catalog, positions: Sequence[int], apart: NDArray[Any], judged: NDArray[np.int64]) -> float:
+    """How often the heads agree with the labels that they judge."""
+    right = np.where(np.isnan(apart), -np.inf, apart).argmax(axis=1) == catalog.labels(positions)
+    return float(right[judged].mean())
+
+
+def _notes(catalog: Catalog, positions: Sequence[int], facts: Mapping[int, Facts], n_bad: int) -> Iterator[str]:
+    n = len(positions)
+    if n + n_bad < len(catalog.photos):
+        yield f"{n:,} of {len(catalog.photos):,} photos were looked at."
     if n < MIN_FOR_OUTLIERS:
-        notes.append(f"{counted(n, 'photo')} are too few to say which is far from the others." if n != 1 else
-                     "One photo has no others to be compared with.")  # fmt: skip
-    if is_classes and n < MIN_FOR_SHORTCUTS:
-        notes.append(f"{n} photos are too few to look for shortcuts.")
+        few = f"{counted(n, 'photo')} are too few to say which is far from the others."
+        yield few if n != 1 else "One photo has no others to be compared with."
     if n > MAX_PHOTOS:
-        notes.append(f"Near copies and outliers were looked for among the first {MAX_PHOTOS:,} photos.")
+        yield f"Near copies and outliers were looked for among the first {MAX_PHOTOS:,} photos."
     if lacking := sum(i not in facts for i in positions):
-        notes.append(f"{counted(lacking, 'photo')} could not be looked at: their features alone were kept.")
-    return tuple(notes)
+        yield f"{counted(lacking, 'photo')} could not be looked at: their features alone were kept."

@@ -105,18 +105,28 @@ class Shortcut:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """n: photos that were looked at. backbone: whose features were used. notes: what could not be looked at, and why."""
+    """n: photos that were looked at. backbone: whose features were used. n_judged: photos whose labels were judged by models
+    that did not learn from them; of 0 nothing is known of their labels. shortcuts: found or not, none where they were not
+    looked for. notes: what could not be looked at, and why."""
 
     n: int
     backbone: str
     copies: tuple[CopyGroup, ...] = ()
     leaks: Leaks = Leaks(0, None, None)
     labels: tuple[LabelIssue, ...] = ()
+    n_judged: int = 0
     outliers: tuple[Outlier, ...] = ()
     pictures: tuple[OddPicture, ...] = ()
     broken: tuple[Broken, ...] = ()
     shortcuts: tuple[Shortcut, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def not_looked_for(self) -> tuple[str, ...]:
+        """What nothing can be said of: "wrong labels", "shortcuts"."""
+        return tuple(
+            kind for kind, seen in (("wrong labels", self.n_judged), ("shortcuts", self.shortcuts)) if not seen
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -151,6 +161,7 @@ class Audit:
             copies=tuple(CopyGroup(**g) for g in groups),
             leaks=Leaks(leaks["n"], interval(leaks["accuracy"]), interval(leaks["without"])),
             labels=tuple(LabelIssue(**x) for x in values["labels"]),
+            n_judged=values["n_judged"],
             outliers=tuple(Outlier(**x) for x in values["outliers"]),
             pictures=tuple(OddPicture(**x) for x in values["pictures"]),
             broken=tuple(Broken(**x) for x in values["broken"]),

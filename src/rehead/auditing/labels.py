@@ -26,15 +26,21 @@ def label_issues(catalog: Catalog, positions: Sequence[int], logits: NDArray[Any
     positions: in the catalog, of the rows of `logits` (n, n_classes), which are of a model that did not learn from the photo;
     NaN where there is none, or of a class that no photo has. Importing cleanlab takes two to three seconds.
     """
-    labels = catalog.labels(positions)
-    known = np.flatnonzero(np.isfinite(logits[np.arange(len(labels)), labels]))
-    labels = labels[known]
-    present = np.unique(labels)
-    if len(known) < MIN_PHOTOS or len(present) < 2:
+    known = judged_rows(catalog, positions, logits)
+    if not len(known):
         return ()
+    labels = catalog.labels(positions)[known]
+    present = np.unique(labels)
     probabilities = softmax(np.asarray(logits[known][:, present], np.float32))
     issues = _ranked(np.searchsorted(present, labels), probabilities)
     return tuple(_issue(catalog, positions[known[row]], probabilities[row], present) for row in issues)
+
+
+def judged_rows(catalog: Catalog, positions: Sequence[int], logits: NDArray[Any]) -> NDArray[np.int64]:
+    """The rows of photos whose labels such logits can judge, none where these are too few or of one class."""
+    labels = catalog.labels(positions)
+    known = np.flatnonzero(np.isfinite(logits[np.arange(len(labels)), labels]))
+    return known if len(known) >= MIN_PHOTOS and len(np.unique(labels[known])) > 1 else known[:0]
 
 
 def _ranked(labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]) -> list[int]:

@@ -33,9 +33,10 @@ def show_audit(audit: Audit, photos: str | None = None) -> None:
     }
     found = [_counted(n, kind) for kind, n in counts.items() if n]
     out = console()
-    out.print(
-        f"\n{counted(audit.n, 'photo')} looked at: {', '.join(found) or 'nothing is wrong'}", style="bold", markup=False
-    )
+    said = ", ".join(found) or "nothing is wrong"
+    if audit.not_looked_for:
+        said += f"; {' and '.join(audit.not_looked_for)} were not looked for"
+    out.print(f"\n{counted(audit.n, 'photo')} looked at: {said}", style="bold", markup=False)
     _show_leaks(audit)
     for shortcut in audit.shortcuts:
         _show_shortcut(shortcut)

@@ -36,6 +36,18 @@ def concerns(story: Story) -> list[Concern]:
     return sorted(found, key=lambda concern: not concern.is_grave)
 
 
+def nothing_found(audit: Audit | None) -> str:
+    """What is said where nothing stands out: of what was looked for alone, and what was not."""
+    if audit is None:
+        return "There are enough photos to tell. Leaks, wrong labels and shortcuts were not looked for."
+    none = {"shortcuts": "no shortcut", "wrong labels": "no label that is likely wrong"}
+    sought = ["no leak", *(said for kind, said in none.items() if kind not in audit.not_looked_for)]
+    said = f"{listing(tuple(sought)).capitalize()} was found, and there are enough photos to tell."
+    if not audit.not_looked_for:
+        return said
+    return f"{said} {listing(audit.not_looked_for).capitalize()} were not looked for."
+
+
 def _of_verdict(story: Story) -> list[Concern]:
     verdict = story.verdict
     found = []

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from rehead.errors import counted
 from rehead.progress import Progress, Silent
-from rehead.reporting.concerns import concerns
+from rehead.reporting.concerns import concerns, nothing_found
 from rehead.reporting.mapped import Map, feature_map
 from rehead.reporting.matrix import Matrix, by_rank, matrix
 from rehead.reporting.mistakes import Shown, shown_mistakes
@@ -52,6 +52,7 @@ def page(story: Story, progress: Progress | None = None) -> str:
         beside=beside(verdict),
         classes_listed=f"{counted(len(story.classes), KINDS[verdict.task])}: {listing(story.classes)}",
         concerns=concerns(story),
+        nothing_found=nothing_found(story.audit),
         matrix=cells,
         mistakes=mistakes,
         has_neighbours=any(mistake.neighbours for mistake in mistakes),
