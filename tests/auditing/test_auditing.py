@@ -74,7 +74,9 @@ def test_a_second_audit_finds_the_same_also_where_photos_are_gone(found: Audit, 
     assert without.n == found.n - 1
 
 
-def test_leaks_of_a_given_split_are_counted_and_the_accuracy_is_given_without_them() -> None:
+def test_leaks_of_a_given_split_are_counted_and_the_accuracy_is_given_without_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     n = 40
     sides = ["train"] * 20 + ["valid"] * 20
     x = np.random.default_rng(0).normal(size=(n, 8)).astype(np.float32)
@@ -101,6 +103,16 @@ def test_leaks_of_a_given_split_are_counted_and_the_accuracy_is_given_without_th
     assert (audit.leaks.accuracy.value, audit.leaks.accuracy.n) == (0.95, 20)
     assert (audit.leaks.without.value, audit.leaks.without.n) == (15 / 16, 16)
     assert all(group.is_leak for group in audit.copies)
+    hashes[20:] = hashes[:20]
+    all_leak = audit_photos(
+        catalog_of(labels, sides, ours=False), list(range(n)), x, backbone="b", facts=facts_with(n, hash=hashes),
+        held_out=logits,
+    )  # fmt: skip
+    assert (all_leak.leaks.n, all_leak.leaks.without) == (20, None)
+    show_audit(all_leak)
+    assert "Right on 95.0% (76.4% to 99.1%) with them, and none is left without." in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 @pytest.mark.parametrize("labels", ["", "a", "aaa", "ab"])

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from stories import audit_of, full_story, jpeg, labels_story, numbers_story, story
 
+from rehead.auditing.findings import Leaks
 from rehead.reporting.page import page
 from rehead.reporting.rendering import FOLDER
 from rehead.reporting.story import Story
+from rehead.verdict.intervals import wilson
 
 
 class Elements(HTMLParser):
@@ -92,9 +94,10 @@ def test_labels_that_nobody_judged_are_not_called_right(made: Callable[[], Story
 
 def test_of_labels_that_were_judged_it_is_told_how_many() -> None:
     told = story()
-    audit = replace(audit_of(told.photos), labels=(), n_judged=50)
+    audit = replace(audit_of(told.photos), labels=(), n_judged=50, leaks=Leaks(20, wilson(20, 20), None))
     html = page(replace(told, audit=audit))
     assert "None of 50 photos has a label that is likely wrong" in html
+    assert "With them it is right on 100.0\u00a0% (83.9\u00a0to\u00a0100.0), and none is left without them." in html
 
 
 def test_inks_can_be_read_on_paper_in_light_and_dark() -> None:

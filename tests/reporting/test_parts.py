@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from stories import audit_of, audit_without_classes, jpeg, photos_of, story
 
+from rehead.auditing.findings import Leaks
 from rehead.data.rows import Photo
 from rehead.errors import PhotoError
 from rehead.pixels import Preprocess
@@ -170,6 +171,13 @@ def test_what_was_not_looked_for_is_not_told_as_missing() -> None:
     )
     assert nothing_found(replace(seen, shortcuts=())).endswith("to tell. Shortcuts were not looked for.")
     assert "Leaks, wrong labels and shortcuts were not looked for" in nothing_found(None)
+
+
+def test_where_no_held_out_photo_is_left_no_share_is_told() -> None:
+    told = story()
+    audit = replace(audit_of(told.photos), leaks=Leaks(20, wilson(20, 20), None))
+    first = concerns(replace(told, audit=audit))[0]
+    assert first.text == "20 held-out photos are copies of photos it learned from. None is left without them."
 
 
 def test_paths_are_found_as_they_are_and_as_a_verdict_writes_them() -> None:

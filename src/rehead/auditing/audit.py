@@ -110,7 +110,7 @@ def _leaks(
     return Leaks(
         len(paths),
         wilson(int(right.sum()), int(judged.sum())),
-        wilson(int((right & clean).sum()), int(clean.sum())),
+        wilson(int((right & clean).sum()), int(clean.sum())) if clean.any() else None,
     )
 
 

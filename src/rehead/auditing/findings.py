@@ -28,7 +28,7 @@ class CopyGroup:
 @dataclass(frozen=True)
 class Leaks:
     """n: held-out photos that are copies of photos learned from. accuracy: on all held-out photos; without: on those that
-    are none. None where nothing was judged."""
+    are none, None where all are. None both where nothing was judged."""
 
     n: int
     accuracy: Interval | None

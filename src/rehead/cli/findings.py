@@ -126,7 +126,8 @@ def _show_leaks(audit: Audit) -> None:
         f"{counted(leaks.n, 'held-out photo')} {'is a copy' if leaks.n == 1 else 'are copies'} of photos learned from."
     )
     if leaks.accuracy is not None:
-        said += f" Right on {leaks.accuracy} with them, {leaks.without} without."
+        rest = f"{leaks.without} without" if leaks.without is not None else "and none is left without"
+        said += f" Right on {leaks.accuracy} with them, {rest}."
     print()
     console().print(f"! {said}", style="yellow", markup=False)
 

@@ -124,9 +124,13 @@ def _of_audit(audit: Audit) -> list[Concern]:
     found = []
     if audit.leaks.n:
         n = counted(audit.leaks.n, "held-out photo")
-        without = f" Without them: {interval(audit.leaks.without)}." if audit.leaks.without else ""
         verb = "is a copy" if audit.leaks.n == 1 else "are copies"
-        found.append(Concern(f"{n} {verb} of photos it learned from.{without}", "#copies", True))
+        text = f"{n} {verb} of photos it learned from."
+        if audit.leaks.without is not None:
+            text += f" Without them: {interval(audit.leaks.without)}."
+        elif audit.leaks.accuracy is not None:
+            text += " None is left without them."
+        found.append(Concern(text, "#copies", True))
     for shortcut in audit.shortcuts:
         if shortcut.is_found:
             what = "facts of the file" if shortcut.source == "file" else "the picture's border"
