@@ -100,6 +100,24 @@ def test_an_audit_that_does_not_say_what_it_judged_is_made_anew(
     assert read_audit(read_finished(run, cache)) is None
 
 
+def test_a_report_that_was_interrupted_is_whole_the_next_time(
+    tuned: package.Tuned, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(tuned.run, tmp_path / "run")
+    verdict = json.loads((run / "verdict.json").read_text())
+    (run / "verdict.json").write_text(json.dumps(verdict | {"growth": None}))
+    (run / "audit.json").unlink()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rehead.auditing.examine.grown", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            report(run, cache=cache)
+    assert report(run, cache=cache).verdict == tuned.verdict
+
+
 def test_without_features_there_is_a_page_too(tuned: package.Tuned, photos: Path, tmp_path: Path) -> None:
     run = shutil.copytree(tuned.run, tmp_path / "run")
     (run / "audit.json").unlink()

@@ -86,10 +86,11 @@ def examine(
         seed=run.run.recipe.seed,
         progress=job.progress,
     )
-    write_text(run.run.path / AUDIT, json.dumps(audit.to_dict(), indent=1) + "\n")
     if isinstance(verdict, Verdict) and run.run.recipe.train == "head" and len(positions):
         verdict = _with_growth(job, run, verdict, positions, features)
         write_text(run.run.path / "verdict.json", json.dumps(verdict.to_dict(), indent=1) + "\n")
+    # last, as a report that finds it does none of this again
+    write_text(run.run.path / AUDIT, json.dumps(audit.to_dict(), indent=1) + "\n")
     return audit, verdict
 
 
