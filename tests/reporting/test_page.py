@@ -100,6 +100,15 @@ def test_of_labels_that_were_judged_it_is_told_how_many() -> None:
     assert "With them it is right on 100.0\u00a0% (83.9\u00a0to\u00a0100.0), and none is left without them." in html
 
 
+def test_a_map_of_a_label_is_named_by_that_label_also_where_it_was_missed() -> None:
+    told = replace(labels_story(), heat=lambda data, place: np.ones((7, 7), np.float32))
+    mistakes = told.verdict.mistakes
+    assert any(m.wrong in m.labels for m in mistakes)
+    html = page(told)
+    assert re.findall(r"bright where it spoke for (\w+)", html) == [m.wrong for m in mistakes]
+    assert "Bright shows what spoke for the label it was most wrong about." in html
+
+
 def test_inks_can_be_read_on_paper_in_light_and_dark() -> None:
     schemes = (FOLDER / "page.css").read_text(encoding="utf-8").split("prefers-color-scheme: dark")
     for part in schemes[:2]:
