@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import base64
 import io
+import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from stories import audit_of, audit_without_classes, jpeg, photos_of, story
+from typer.main import get_command
 
 from rehead.auditing.findings import Leaks
+from rehead.cli.commands import app
 from rehead.data.rows import Photo
 from rehead.errors import PhotoError
 from rehead.pixels import Preprocess
+from rehead.reporting.command import command
 from rehead.reporting.concerns import concerns, nothing_found
 from rehead.reporting.heatmaps import over_picture, overlaid
 from rehead.reporting.map import MOST, layout
@@ -23,6 +28,9 @@ from rehead.reporting.matrix import by_rank, matrix
 from rehead.reporting.plots import growth_svg, reliability_svg
 from rehead.reporting.thumbnails import BUDGET_BYTES, Wanted, album
 from rehead.reporting.wording import calibration_sentence, headline, interval, plain, selective_sentence, shortened
+from rehead.runs.listing import Run
+from rehead.runs.resume import Asked
+from rehead.tuning.recipe import Recipe
 from rehead.verdict.intervals import wilson
 from rehead.verdict.metrics import GIVEN
 
@@ -178,6 +186,44 @@ def test_where_no_held_out_photo_is_left_no_share_is_told() -> None:
     audit = replace(audit_of(told.photos), leaks=Leaks(20, wilson(20, 20), None))
     first = concerns(replace(told, audit=audit))[0]
     assert first.text == "20 held-out photos are copies of photos it learned from. None is left without them."
+
+
+def asked_for(**changed: Any) -> Asked:
+    return Asked(**{"source": "/home/me/work/pets", "layout": "auto", "valid": None, "test": None, **changed})
+
+
+def told_of(asked: Asked, **settings: Any) -> dict[str, str]:
+    """What the report says of a run that was asked for so; the command is one that the program takes."""
+    run = Run(Path("run"), Recipe(**settings), 0.0, None, "", {}, None, is_running=False, can_resume=False)
+    told = dict(command(asked, run))
+    tune = get_command(app).commands["tune"]  # type: ignore[attr-defined]
+    tune.make_context("tune", shlex.split(told["command"])[2:]).close()
+    return told
+
+
+def test_the_command_that_repeats_a_job_names_all_that_was_asked_for() -> None:
+    assert told_of(asked_for(), seed=3) == {
+        "command": "rehead tune pets --seed 3", "typed in": "the folder that its paths begin in",
+    }  # fmt: skip
+    table = asked_for(
+        source="/home/me/work/a b.csv", layout="manifest", valid="/home/me/work/new/held", test="s3://bucket/zoo",
+        from_run="/home/me/runs/pets-1", with_neighbours=True,
+    )  # fmt: skip
+    settings = {"budget_s": 90.0, "tie_copies": False, "cache_limit_gb": 5.0, "weights": "/home/me/work/w.pth"}
+    assert told_of(table, **settings)["command"] == (
+        "rehead tune 'work/a b.csv' --layout manifest --valid work/new/held --test s3://bucket/zoo --from runs/pets-1 "
+        "--weights work/w.pth --cache-limit 5.0 --no-tie-copies --budget 90s --with-neighbours"
+    )
+
+
+def test_paths_that_share_no_folder_are_names_and_the_report_says_so() -> None:
+    far = told_of(asked_for(valid="/data/held"))
+    assert far["command"] == "rehead tune pets --valid held"
+    assert far["paths"] == "are names alone, as they lie far apart: write them whole"
+    assert told_of(asked_for(source=None)) == {
+        "command": "rehead tune PHOTOS", "PHOTOS": "were handed over in Python, and are no files",
+    }  # fmt: skip
+    assert told_of(asked_for(source="s3://bucket/zoo")) == {"command": "rehead tune s3://bucket/zoo"}
 
 
 def test_paths_are_found_as_they_are_and_as_a_verdict_writes_them() -> None:

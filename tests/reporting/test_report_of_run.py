@@ -90,6 +90,17 @@ def test_the_page_is_written_again_without_the_photos_and_says_so(
     assert again.verdict == tuned.verdict
 
 
+def test_the_command_that_repeats_it_is_that_of_a_table_with_photos_held_out(
+    tuned: package.Tuned, cache: Path, tmp_path: Path
+) -> None:
+    assert '<code id="command">rehead tune photos</code>' in tuned.report.read_text(encoding="utf-8")
+    run = shutil.copytree(tuned.run, tmp_path / "run")
+    asked = json.loads((run / "photos.json").read_text())
+    (run / "photos.json").write_text(json.dumps(asked | {"source": "/data/a/photos.csv", "valid": "/data/held"}))
+    html = report(run, cache=cache).path.read_text(encoding="utf-8")
+    assert '<code id="command">rehead tune a/photos.csv --valid held</code>' in html
+
+
 def test_an_audit_that_does_not_say_what_it_judged_is_made_anew(
     tuned: package.Tuned, cache: Path, tmp_path: Path
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from rehead.heat import activation, shares
 from rehead.job import Job
 from rehead.predict import Model
 from rehead.progress import Progress, Silent
+from rehead.reporting.command import command
 from rehead.reporting.concerns import concerns
 from rehead.reporting.heatmaps import over_picture
 from rehead.reporting.page import page
@@ -176,22 +176,5 @@ def _made(finished: Finished) -> dict[str, Sequence[tuple[str, str]]]:
         "Files of the bundle, SHA-256": [(name, str(digest)) for name, digest in facts["files"].items()],
         "Versions": [(name, str(version)) for name, version in facts["versions"].items()],
         "Seconds": [(name, f"{took:.1f}") for name, took in run.seconds.items()],
-        "To repeat it": [("command", _command(finished))],
+        "To repeat it": command(finished.asked, run),
     }
-
-
-def _command(finished: Finished) -> str:
-    """What to type on the same photos; options that are as they come are left out."""
-    photos = finished.run.photos
-    words = ["rehead", "tune", Path(photos).name if photos else "PHOTOS"]
-    for name, value in finished.run.settings().items():
-        option = "--" + {"cache_limit_gb": "cache-limit", "budget_s": "budget"}.get(name, name.replace("_", "-"))
-        if name == "backbone_args":
-            words += [word for key, own in value.items() for word in ("--backbone-arg", f"{key}={own}")]
-        elif isinstance(value, bool):
-            words.append(option if value else option.replace("--", "--no-", 1))
-        elif name == "budget_s":
-            words += [option, f"{value:g}s"]
-        else:
-            words += [option, Path(value).name if name == "weights" else str(value)]
-    return shlex.join(words)

@@ -108,7 +108,7 @@ def read_earlier(folder: str | os.PathLike[str], cache: Path) -> Earlier:
             fix="Name the run where it was made: --from runs/...",
         )
     try:
-        asked = _asked(run)
+        asked = asked_of(run)
         photos = _photos(run, asked)
         recipe = load(run / RECIPE)
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -139,7 +139,8 @@ def places(folder: Path) -> tuple[Path, Path]:
     return (bundle, folder) if (bundle / FACTS).is_file() else (folder, folder)
 
 
-def _asked(run: Path) -> Asked:
+def asked_of(run: Path) -> Asked:
+    """What a run was asked for. Raises OSError, ValueError, TypeError where it does not say."""
     return Asked(**json.loads((run / PHOTOS).read_text(encoding="utf-8")))
 
 
@@ -160,7 +161,7 @@ def _photos(run: Path, asked: Asked) -> Photos:
 
 def place_of(run: Path) -> str:
     """What makes a path of the run's catalog a full one. Raises OSError, ValueError, TypeError where it does not say."""
-    return _place(run, _asked(run))
+    return _place(run, asked_of(run))
 
 
 def _place(run: Path, asked: Asked) -> str:
@@ -208,7 +209,7 @@ def _listed(run: Path, cache: Path) -> dict[str, Callable[[], bytes]]:
     pending: str | None = str(run)
     while pending is not None:
         try:
-            asked = _asked(Path(pending))
+            asked = asked_of(Path(pending))
         except (OSError, ValueError, TypeError):
             break
         place = _place(Path(pending), asked)

@@ -13,9 +13,10 @@ from rehead.data.catalog import Catalog
 from rehead.data.columns import Photos
 from rehead.data.rows import Photo, Skip
 from rehead.errors import RunError
-from rehead.runs.earlier import CATALOG, access, place_of, places
+from rehead.runs.earlier import CATALOG, access, asked_of, place_of, places
 from rehead.runs.listing import Run, read_run
 from rehead.runs.outputs import Outputs, read_outputs
+from rehead.runs.resume import Asked
 from rehead.verdict.metrics import DRAWN
 
 COPY = "is a copy of "  # how `scan` begins the reason why a photo is left out that is there already
@@ -23,9 +24,11 @@ COPY = "is a copy of "  # how `scan` begins the reason why a photo is left out t
 
 @dataclass(frozen=True)
 class Finished:
-    """catalog: all photos of the run, also those that its limit left out. outputs: of those that it used."""
+    """asked: what it was asked for besides its recipe. catalog: all photos of the run, also those that its limit left out.
+    outputs: of those that it used."""
 
     run: Run
+    asked: Asked
     bundle: Bundle
     catalog: Catalog
     outputs: Outputs
@@ -41,15 +44,14 @@ def read_finished(folder: str | os.PathLike[str], cache: Path) -> Finished:
     if run.verdict is None:
         raise RunError(what=f"The run {path} is not finished.", fix=f"Go on with it first: rehead tune --resume {path}")
     bundle = bundles.read(bundle_folder)
-    return Finished(run, bundle, _catalog(path, run, bundle, cache), read_outputs(path))
-
-
-def _catalog(path: Path, run: Run, bundle: Bundle, cache: Path) -> Catalog:
     try:
-        photos = _photos(path / CATALOG)
-        place = place_of(path)
+        asked, photos, place = asked_of(path), _photos(path / CATALOG), place_of(path)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(what=f"The run {path} cannot be read.", why=f"{type(error).__name__}: {error}") from error
+    return Finished(run, asked, bundle, _catalog(path, run, bundle, photos, place, cache), read_outputs(path))
+
+
+def _catalog(path: Path, run: Run, bundle: Bundle, photos: Photos, place: str, cache: Path) -> Catalog:
     read, is_gone = access(path, cache)
 
     def full(photo: Photo) -> Photo:
