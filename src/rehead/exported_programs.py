@@ -2,7 +2,8 @@
 
 PyTorch's own `torch.export.load` is not made for files of strangers: it goes back to unrestricted pickles where the
 restricted reader fails, and evaluates text that stands in the file. What rehead writes needs none of that, so a file that
-asks for it is refused: pickled tensors and objects, operators outside of PyTorch's own `aten`, expressions and guards.
+asks for it is refused: pickled tensors and objects, operators outside of PyTorch's own `aten`, expressions and guards. PyTorch
+is given a copy of what was looked at, never the file: its reader of zips and Python's may find two contents in one file.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ MEMBER = re.compile(
 OPERATOR = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.\w+")
 EXPRESSION = re.compile(r"s\d+|\d+|Symbol\('s\d+', (positive=True, )?integer=True\)")
 TREES = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
+ENCRYPTED = 1  # the bit of a zip's flags
 MAX_JSON_BYTES = 64 << 20  # a graph of a thousand operators is 2 MB
 
 Call = Callable[[NDArray[np.uint8]], dict[str, NDArray[Any]]]
@@ -39,10 +41,11 @@ def open_program(path: Path) -> tuple[Call, tuple[int, int], dict[str, int | Non
 
     Raises BundleError for a file that is none of ours.
     """
-    check_program(path)
+    copy = checked_program(path)
     import torch
 
-    program = torch.export.load(str(path))
+    program = torch.export.load(copy)
+    del copy  # as large as the weights
     module = program.module()
 
     def call(pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
@@ -56,16 +59,12 @@ def open_program(path: Path) -> tuple[Call, tuple[int, int], dict[str, int | Non
     return call, (height, width), {name: _last(value) for name, value in found.items()}
 
 
-def check_program(path: Path) -> None:
-    """Raises BundleError where the file would make PyTorch run what stands in it, or is damaged."""
+def checked_program(path: Path) -> io.BytesIO:
+    """What stands in the file, written anew. Raises BundleError where it would make PyTorch run it, or is damaged."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            top = names[0].split("/")[0] + "/"
-            if wrong := [name for name in names if not name.startswith(top) or not MEMBER.fullmatch(name[len(top) :])]:
-                raise _refused(path, f"it holds {wrong[0]!r}")
-            if len(set(names)) != len(names):
-                raise _refused(path, "it holds a file twice")
+        copy = _copied(path)
+        with zipfile.ZipFile(copy) as archive:
+            top = archive.namelist()[0].split("/")[0] + "/"
             for kind in ("weights", "constants"):
                 for about in _json(archive, f"{top}data/{kind}/model_{kind}_config.json")["config"].values():
                     if about["use_pickle"] is not False or not re.fullmatch(r"(weight|tensor)_\d+", about["path_name"]):
@@ -74,6 +73,28 @@ def check_program(path: Path) -> None:
             _check_sample(path, archive.read(f"{top}data/sample_inputs/model.pt"))
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, IndexError, RecursionError) as error:
         raise _refused(path, f"{type(error).__name__}: {error}") from error
+    copy.seek(0)
+    return copy
+
+
+def _copied(path: Path) -> io.BytesIO:
+    """The members of the file, each read once, as an archive of ours in memory."""
+    copy = io.BytesIO()
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:
+        members = source.infolist()
+        names = [member.filename for member in members]
+        top = names[0].split("/")[0] + "/"
+        if wrong := [name for name in names if not name.startswith(top) or not MEMBER.fullmatch(name[len(top) :])]:
+            raise _refused(path, f"it holds {wrong[0]!r}")
+        if len(set(names)) != len(names):
+            raise _refused(path, "it holds a file twice")
+        if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & ENCRYPTED for member in members):
+            raise _refused(path, "it is compressed")
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise _refused(path, "its files are larger than itself")
+        for name in names:
+            target.writestr(name, source.read(name))
+    return copy
 
 
 def _check_graph(path: Path, program: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import subprocess
 import sys
 import zipfile
@@ -18,7 +19,7 @@ from small_models import SIZE, pixels_of, small_bundle, write_photos
 
 from rehead import bundle as bundles
 from rehead.errors import BundleError
-from rehead.exported_programs import check_program, open_program
+from rehead.exported_programs import checked_program, open_program
 from rehead.runners import RUNNERS, OnnxRunner, Runner
 from rehead.variants.forms import Make
 from rehead.variants.int8 import correct_distance, to_int8
@@ -197,17 +198,52 @@ def test_a_pickle_in_a_program_is_not_run_and_would_be_by_pytorch(files: dict[st
     assert made.exists()
 
 
+def two_in_one(first: bytes, second: bytes) -> bytes:
+    """A file that is one zip for who counts from its beginning, as PyTorch does, another for who counts from its end."""
+    ends = [archive.rindex(b"PK\x05\x06") for archive in (first, second)]
+    (size, at), (own_size, own_at) = (
+        struct.unpack_from("<II", a, e + 12) for a, e in zip((first, second), ends, strict=True)
+    )
+    assert size == own_size
+    place, directory = own_at, bytearray(second)
+    for _ in range(struct.unpack_from("<H", second, ends[1] + 10)[0]):
+        offset = struct.unpack_from("<I", directory, place + 42)[0]
+        struct.pack_into("<I", directory, place + 42, offset + at - own_at)
+        place += 46 + sum(struct.unpack_from("<HHH", directory, place + 28))
+    return first[: ends[0]] + bytes(directory[: ends[1]]) + first[ends[0] :]
+
+
+def test_of_a_file_that_is_two_the_one_that_was_looked_at_is_opened(files: dict[str, Path], tmp_path: Path) -> None:
+    made, large = tmp_path / "made", bytes(files["torch"].stat().st_size)  # so that its offsets are the larger ones
+    bad = changed(files["torch"], tmp_path / "bad", "sample_inputs/model.pt", lambda _: pickled((Touch(made), large)))
+    good = changed(files["torch"], tmp_path / "good", "sample_inputs/model.pt", lambda data: data)
+    path = tmp_path / "both.pt2"
+    path.write_bytes(two_in_one(bad.read_bytes(), good.read_bytes()))
+    assert torch._C.PyTorchFileReader(str(path)).get_record("data/sample_inputs/model.pt").count(b"touch")
+    assert list(open_program(path)[1]) == [SIZE, SIZE]
+    assert not made.exists()
+
+
+def test_a_program_that_unpacks_to_more_than_it_is_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "packed.pt2"
+    with zipfile.ZipFile(files["torch"]) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(BundleError, match="it is compressed"):
+        open_program(path)
+
+
 def test_what_is_no_program_is_refused(tmp_path: Path, files: dict[str, Path]) -> None:
     for name, data in {"empty": b"", "text": b"hello", "cut": files["torch"].read_bytes()[:5000]}.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(BundleError, match="is not opened"):
-            check_program(tmp_path / name)
+            checked_program(tmp_path / name)
     with zipfile.ZipFile(tmp_path / "more.pt2", "w") as target, zipfile.ZipFile(files["torch"]) as source:
         for member in source.namelist():
             target.writestr(member, source.read(member))
         target.writestr(source.namelist()[0].split("/")[0] + "/data/aotinductor/model.so", b"")
     with pytest.raises(BundleError, match="aotinductor"):
-        check_program(tmp_path / "more.pt2")
+        checked_program(tmp_path / "more.pt2")
 
 
 def test_what_cannot_be_converted_is_named(tmp_path: Path, files: dict[str, Path], photos: Path) -> None:
