@@ -2,7 +2,7 @@
 
 PyTorch's own `torch.export.load` is not made for files of strangers: it goes back to unrestricted pickles where the
 restricted reader fails, and evaluates text that stands in the file. What rehead writes needs none of that, so a file that
-asks for it is refused: pickled tensors and objects, operators outside of PyTorch's own `aten`, expressions and guards. PyTorch
+asks for it is refused: pickled tensors and objects, operators that no program of ours needs, expressions and guards. PyTorch
 is given a copy of what was looked at, never the file: its reader of zips and Python's may find two contents in one file.
 """
 
@@ -27,8 +27,22 @@ MEMBER = re.compile(
     r"|data/(weights|constants)/(model_(weights|constants)_config\.json|(weight|tensor)_\d+)"
     r"|data/sample_inputs/model\.pt"
 )
-OPERATOR = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.\w+")
-EXPRESSION = re.compile(r"s\d+|\d+|Symbol\('s\d+', (positive=True, )?integer=True\)")
+# What `variants/torch_operators.py` becomes in `torch.export`. Others of `aten` map files, or write where they are told.
+ATEN = """
+    abs.default add.Tensor alias.default amax.default _assert_tensor_metadata.default avg_pool2d.default
+    batch_norm.default cat.default clamp.default conv1d.default conv2d.default conv3d.default cos.default
+    detach_.default div.Tensor div.Tensor_mode elu.default erf.default exp.default expand.default flatten.using_ints
+    hardswish.default index_select.default layer_norm.default leaky_relu.default lift_fresh_copy.default
+    linalg_vector_norm.default log.default lt.Scalar matmul.default max_pool2d.default maximum.default mean.dim
+    minimum.default mul.Tensor neg.default numpy_T.default pad.default permute.default pow.Tensor_Scalar
+    pow.Tensor_Tensor reciprocal.default relu.default repeat.default reshape.default select.int sigmoid.default
+    sin.default slice.Tensor softmax.int softplus.default split_with_sizes.default sqrt.default squeeze.dims
+    sub.Tensor sum.dim_IntList sym_size.int tanh.default to.dtype topk.default unsqueeze.default where.self
+"""
+ON_SIZES = "add floordiv getitem mod mul neg sub"  # and `getitem` of what has several outputs
+OPERATORS = {f"torch.ops.aten.{name}" for name in ATEN.split()} | {f"_operator.{name}" for name in ON_SIZES.split()}
+# Sums and products of whole numbers and of the free n, as in 64 n for windows of a photo
+EXPRESSION = re.compile(r"((Add|Mul|Integer)\(|Symbol\('s\d++', (positive=True, )?integer=True\)|s\d++|[\d(), -])+")
 TREES = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 ENCRYPTED = 1  # the bit of a zip's flags
 MAX_JSON_BYTES = 64 << 20  # a graph of a thousand operators is 2 MB
@@ -101,7 +115,7 @@ def _check_graph(path: Path, program: Mapping[str, Any]) -> None:
     if program["guards_code"] or program["graph_module"].get("treespec_namedtuple_fields"):
         raise _refused(path, "it brings code to check its inputs with")
     for key, value in _leaves(program):
-        if key == "target" and not OPERATOR.fullmatch(str(value)):
+        if key in ("target", "as_operator") and value not in OPERATORS:
             raise _refused(path, f"it calls {value!r}")
         if key == "expr_str" and not EXPRESSION.fullmatch(str(value)):
             raise _refused(path, f"it computes {value!r}")

@@ -167,6 +167,9 @@ def pickled(value: object) -> bytes:
     ("member", "change", "why"),
     [
         ("model.json", text('"torch.ops.aten.relu.default"', '"torch.hub.load"'), "it calls 'torch.hub.load'"),
+        ("model.json", text('"torch.ops.aten.relu.default"', '"torch.ops.aten.from_file.default"'), "it calls"),
+        ("model.json", text('"torch.ops.aten.relu.default"', '"torch.ops.aten.relu_.default"'), "it calls"),
+        ("model.json", text('"torch.ops.aten.relu.default"', '"_operator.methodcaller"'), "it calls"),
         ("model.json", text("Symbol('s", "__import__('os').system('s"), "it computes"),
         ("model.json", text('"guards_code": []', '"guards_code": ["print(1)"]'), "code to check its inputs"),
         ("model_weights_config.json", text('"use_pickle": false', '"use_pickle": true'), "its weights are pickled"),

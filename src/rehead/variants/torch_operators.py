@@ -1,6 +1,7 @@
 """ONNX's operators in PyTorch: those that the exporter writes for timm's networks, as `OPERATORS` lists them.
 
-Each is given its inputs, tensors or constants as arrays of numpy, and its attributes.
+Each is given its inputs, tensors or constants as arrays of numpy, and its attributes. What they become in `torch.export` is
+let in again by `exported_programs.py`, and nothing else is.
 """
 
 from __future__ import annotations
