@@ -17,12 +17,16 @@ import numpy as np
 from rehead.bundle import Familiar, Head
 from rehead.bundle_facts import Task
 from rehead.durable import write_bytes
+from rehead.errors import BackboneError
 from rehead.exporting.settle import settled
 from rehead.pixels import Preprocess
 
 if TYPE_CHECKING:
     import torch
 
+ANOTHER = (
+    "Choose another backbone: `rehead backbones` lists those whose weights are here, `rehead backbones PATTERN` others."
+)
 OPSET = 17  # the newest that PyTorch's tracing exporter writes; every runtime of the last three years reads it
 
 
@@ -30,7 +34,7 @@ def export_prefix(prefix: torch.nn.Module, preprocess: Preprocess, path: Path) -
     """The prefix as an ONNX graph at `path`: "pixels" (n, h, w, 3) uint8 -> "features" (n, width) float32, any n.
 
     The tracing exporter is used: it takes a tenth of the time of the one built on torch.export and writes the same
-    convolutions. Raises what the exporter raises for networks it cannot trace.
+    convolutions. Raises BackboneError for networks that it cannot trace, or that are too large for one file.
     """
     import onnx
     import torch
@@ -47,18 +51,23 @@ def export_prefix(prefix: torch.nn.Module, preprocess: Preprocess, path: Path) -
 
     example = torch.zeros(2, preprocess.height, preprocess.width, 3, dtype=torch.uint8)
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the exporter warns of its own age and of constants it traces
-        torch.onnx.export(
-            FromPixels().eval(),
-            (example,),
-            buffer,
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["pixels"],
-            output_names=["features"],
-            dynamic_axes={"pixels": {0: "n"}, "features": {0: "n"}},
-        )
+    try:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # the exporter warns of its own age and of constants it traces
+            torch.onnx.export(
+                FromPixels().eval(),
+                (example,),
+                buffer,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["pixels"],
+                output_names=["features"],
+                dynamic_axes={"pixels": {0: "n"}, "features": {0: "n"}},
+            )
+    except Exception as error:  # tracing runs the network's own code
+        raise BackboneError(
+            what="The network cannot be exported to ONNX.", why=str(error).split("\n")[0], fix=ANOTHER
+        ) from error
     model = onnx.load_model_from_string(buffer.getvalue())
     del buffer  # as large as the network, as is what the exporter leaves in circles
     gc.collect()

@@ -16,7 +16,7 @@ from rehead.bundle import read
 from rehead.data.in_use import InUse
 from rehead.durable import FULL, write_bytes, write_text
 from rehead.errors import BackboneError, BundleError, MissingExtra, WeightsUnavailable
-from rehead.exporting.graph import export_prefix, prefix_in
+from rehead.exporting.graph import ANOTHER, export_prefix, prefix_in
 from rehead.features.engines import Prefix
 from rehead.features.room import disk_full
 from rehead.nets.card import Card, Place, architecture_of, card_folder, card_key, find_card, known_as, locate
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rehead.nets.backbone import Backbone
 
 BYTES_A_NUMBER = 4
+MAX_GRAPH_BYTES = 2**31 - 1  # of protobuf, which a graph in one file is
 INT8 = "int8"
 METHOD = 1  # of quantising; another gives other features, and so other graphs in the cache
 
@@ -42,7 +43,8 @@ class InCache(Prefix):
 def check_backbone(name: str, weights: Path | None, arguments: dict[str, Any], cut: str, cache: Path) -> None:
     """Raises BackboneError, of one of its kinds, before anything else is done, for what cannot be had.
 
-    Weights from a hub are fetched, a file of them is read; nothing is loaded where the cache has the exported network.
+    Weights from a hub are fetched, a file of them is read; nothing is loaded where the cache has the exported network, and
+    nothing fetched for a network that is too large to be exported.
     cut: the layer up to which weights must be complete.
     """
     place = _located(name, weights)
@@ -52,10 +54,13 @@ def check_backbone(name: str, weights: Path | None, arguments: dict[str, Any], c
     if _is_drawn(name, place, arguments, cut) or find_card(cache, card_key(name, place, arguments, cut)) is not None:
         return
     _check_torch(name)
-    from rehead.nets.backbone import check_weights, created
+    from rehead.nets.backbone import check_weights, created, n_parameters
+    from rehead.nets.cut import Pooled
     from rehead.nets.hub import fetch_weights
 
     network = created(architecture_of(name), arguments, 0, device="meta")
+    if cut == "pool":  # of another layer the parameters are known when the network is cut
+        _check_size(name, n_parameters(Pooled(network)))
     if place.kind == "hub":
         fetch_weights(name, network)
     elif weights is not None:
@@ -75,6 +80,7 @@ def ready_prefix(
     """The prefix of a backbone with its card and its graph, from the cache or made now, which loads torch for all but `SIZES`.
 
     pooled: its features are averaged to one row a photo; otherwise they are what crosses the cut.
+    Raises BackboneError, of one of its kinds, also for a network that cannot be exported.
     """
     place = _located(name, weights)
     key = card_key(name, place, arguments, cut, pooled)
@@ -101,6 +107,7 @@ def ready_prefix(
     if card is None:
         progress.phase(f"Preparing {name} (once)")
         prefix, made = load().cut_at(cut, pooled=pooled)
+        _check_size(name, made.parameters)
         card = _kept(cache, folder, made, lambda path: export_prefix(prefix, made.preprocess, path))
     return InCache(card, folder, network, in_use=in_use)
 
@@ -171,6 +178,16 @@ def _check_torch(name: str) -> None:
         missing = MissingExtra("torch", "tune", f"The backbone {name}")
         missing.fix += "; or take a bundle as the backbone, which needs none: --backbone BUNDLE"
         raise missing
+
+
+def _check_size(name: str, parameters: int) -> None:
+    n_bytes = BYTES_A_NUMBER * parameters
+    if n_bytes > MAX_GRAPH_BYTES:
+        raise BackboneError(
+            what=f"The network {name} cannot be exported to ONNX.",
+            why=f"Its {parameters / 1e6:,.0f} million parameters take {n_bytes / 1e9:.1f} GB; a graph holds 2 GB.",
+            fix=ANOTHER,
+        )
 
 
 def _kept(cache: Path, folder: Path, card: Card, write: Callable[[Path], None]) -> Card:

@@ -271,10 +271,14 @@ def measured(prefix: nn.Module, preprocess: Preprocess) -> tuple[int, int, tuple
     device = next(prefix.parameters()).device
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         features = prefix(torch.zeros(1, 3, preprocess.height, preprocess.width, device=device))
+    return n_parameters(prefix), counter.get_total_flops() // 2, tuple(features.shape[1:])
+
+
+def n_parameters(prefix: nn.Module) -> int:
+    """How many a prefix has, without those of a classifier that it does not use."""
     unused = prefix.network.get_classifier() if isinstance(prefix, Pooled) else None
     n_unused = sum(p.numel() for p in unused.parameters()) if isinstance(unused, nn.Module) else 0
-    n_parameters = sum(p.numel() for p in prefix.parameters()) - n_unused
-    return n_parameters, counter.get_total_flops() // 2, tuple(features.shape[1:])
+    return sum(p.numel() for p in prefix.parameters()) - n_unused
 
 
 def every_name() -> list[str]:

@@ -1,0 +1,48 @@
+"""Networks that cannot become a graph: told before they are fetched where that is known, in words where it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from rehead.errors import BackboneError
+from rehead.exporting import prefixes
+from rehead.exporting.graph import export_prefix
+from rehead.exporting.prefixes import check_backbone, ready_prefix
+from rehead.nets import backbone
+from rehead.pixels import Preprocess
+from rehead.progress import Silent
+
+
+def test_one_that_is_too_large_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match="vit_giant_patch14_224 cannot be exported to ONNX") as caught:
+        check_backbone("vit_giant_patch14_224", None, {}, "pool", tmp_path)
+    assert caught.value.why == "Its 1,011 million parameters take 4.0 GB; a graph holds 2 GB."
+    assert "rehead backbones" in caught.value.fix
+
+
+def test_one_that_is_too_large_at_its_cut_is_refused_before_it_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    made = backbone.load_backbone("resnet18", pretrained=False)
+    torch.save(made.network.state_dict(), tmp_path / "w.pt")
+    monkeypatch.setattr(prefixes, "MAX_GRAPH_BYTES", 1 << 20)
+    weights = {"weights": tmp_path / "w.pt", "arguments": {}, "cache": tmp_path, "progress": Silent()}
+    with pytest.raises(BackboneError, match="resnet18 cannot be exported"):
+        ready_prefix("resnet18", cut="layer2", **weights)
+    assert ready_prefix("resnet18", cut="layer1", **weights).card.shape == (64,)
+
+
+def test_an_operator_that_the_exporter_does_not_know_is_told() -> None:
+    class Odd(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.lgamma(x).mean((2, 3))
+
+    preprocess = Preprocess(height=8, width=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+    with pytest.raises(BackboneError, match="The network cannot be exported to ONNX") as caught:
+        export_prefix(Odd(), preprocess, Path("never.onnx"))
+    assert "lgamma" in caught.value.why
