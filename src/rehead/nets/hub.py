@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
+from urllib.request import getproxies, proxy_bypass
 
 import timm
 import torch
+from huggingface_hub import constants
 from torch import nn
 
 from rehead.errors import WeightsUnavailable
 from rehead.nets.card import PACKAGES
 
 CONNECT_TIMEOUT_S = 4.0  # for the hub to answer at all, before the retries of its library begin
+PORTS = {"http": 80, "https": 443}
 
 
 def fetch_weights(name: str, network: nn.Module) -> Path:
@@ -27,14 +29,24 @@ def fetch_weights(name: str, network: nn.Module) -> Path:
     hub_id, url = network.pretrained_cfg.get("hf_hub_id"), network.pretrained_cfg.get("url")
     if not hub_id and not url:
         raise _unavailable(name, "timm knows no pretrained weights for it.")
-    host = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co") if hub_id else url).hostname or ""
-    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
+    if constants.HF_HUB_OFFLINE:
         raise _unavailable(name, "HF_HUB_OFFLINE is set, and they are not in the hub's cache.")
+    address = constants.ENDPOINT if hub_id else url
     try:
-        socket.create_connection((host, 443), timeout=CONNECT_TIMEOUT_S).close()
+        _check_answers(address)
         return _fetch(hub_id, url)
     except (OSError, ValueError) as error:  # the hub's errors are OSErrors
-        raise _unavailable(name, f"{host} cannot be reached: {str(error).splitlines()[0]}") from error
+        why = f"{urlparse(address).hostname or address} cannot be reached: {str(error).splitlines()[0]}"
+        raise _unavailable(name, why) from error
+
+
+def _check_answers(address: str) -> None:
+    """Raises OSError where nobody takes a connection there; where a proxy stands before it that is left to the proxy."""
+    parsed, proxies = urlparse(address), getproxies()
+    where = (parsed.hostname or "", parsed.port or PORTS.get(parsed.scheme, 443))
+    if {parsed.scheme, "all"} & proxies.keys() and not proxy_bypass(f"{where[0]}:{where[1]}"):
+        return
+    socket.create_connection(where, timeout=CONNECT_TIMEOUT_S).close()
 
 
 def _fetch(hub_id: str | None, url: str | None) -> Path:
