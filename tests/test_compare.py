@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 import rehead
 from rehead.compare_bundles import Compared, compare
 from rehead.errors import BundleError, SourceError
+from rehead.progress import Silent
 from rehead.verdict.compare import paired
 
 
@@ -90,3 +91,28 @@ def test_bundles_without_a_class_in_common_and_numbers_are_refused(
     green = make_photos(folder / "other", {"green": 3})
     with pytest.raises(SourceError, match="None of the photos is of a class that both bundles know"):
         compare(*bundles, green, cache=cache)
+
+
+def test_a_photo_that_only_the_second_cannot_read_is_left_out_for_both(
+    bundles: tuple[Path, Path], folder: Path, cache: Path
+) -> None:
+    paths = sorted(make_photos(folder / "lost", {"red": 4, "blue": 4}).rglob("*.png"))
+    is_gone: list[str] = []
+
+    class Photos:
+        def __len__(self) -> int:
+            return len(paths)
+
+        def __getitem__(self, i: int) -> tuple[Path, str]:
+            if is_gone and i == 3:
+                raise OSError("the disk is not there any more")
+            return paths[i], paths[i].parent.name
+
+    class Watching(Silent):
+        def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
+            if name == "Asking bad":
+                is_gone.append(name)
+
+    found = compare(*bundles, Photos(), cache=cache, progress=Watching())
+    assert found.paired.n == 7
+    assert [skip.path for skip in found.skipped] == ["dataset[3]"]

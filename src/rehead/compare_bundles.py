@@ -124,7 +124,7 @@ def compare(
         )
     names = _names(folders)
     found = [_said(model, catalog, rows, tta, progress, name) for model, name in zip(models, names, strict=True)]
-    bad = found[0][1]
+    bad = found[0][1] | found[1][1]
     with listed(place / BAD_LIST):
         check_bad(list(bad.values()), len(rows), max_bad, before=catalog.bad, n_all=catalog.n_all)
     good = [i for i in rows if i not in bad]
