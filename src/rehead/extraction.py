@@ -33,7 +33,8 @@ from rehead.features.store import Store
 from rehead.features.views import PLAIN, stored_views
 from rehead.job import Job
 from rehead.nets.card import with_fit
-from rehead.pixels import FITS
+from rehead.nets.places import places_of
+from rehead.pixels import FITS, Preprocess
 from rehead.sharing import Sharing
 from rehead.tuning.anytime import Anytime
 from rehead.tuning.recipe import Recipe
@@ -135,7 +136,7 @@ def extract_missing(
         sharing.came(positions)
         if view != PLAIN:
             return
-        anytime.add(positions, _pooled(features))
+        anytime.add(positions, _pooled(features, prefix.card.preprocess))
         if line := anytime.check():
             progress.status(line)
 
@@ -203,9 +204,10 @@ def _lost(labels: list[str], gone: list[Skip]) -> RunError:
     )
 
 
-def _pooled(features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+def _pooled(features: NDArray[np.floating[Any]], preprocess: Preprocess) -> NDArray[np.float32]:
     """Features as one row a photo, for a number that is only shown: maps and tokens are averaged."""
-    axes = {4: (2, 3), 3: (1,)}.get(features.ndim, ())
+    places = places_of(features.shape[1:], (preprocess.height, preprocess.width))
+    axes = tuple(1 + axis for axis in places)
     return np.asarray(features.mean(axis=axes, dtype=np.float32) if axes else features, np.float32)
 
 

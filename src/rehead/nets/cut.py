@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from rehead.nets.chain import HEAD, POOL, Chain
+from rehead.nets.places import places_of
 
 
 class Pooled(nn.Module):
@@ -23,7 +24,10 @@ class Pooled(nn.Module):
 
 
 class Averaged(nn.Module):
-    """A piece of a network whose output is averaged over space or tokens: -> (n, width)."""
+    """A piece of a network whose output is averaged over space or tokens: -> (n, width).
+
+    channels_last: what a map is taken for whose shape does not tell.
+    """
 
     def __init__(self, piece: nn.Module, channels_last: bool) -> None:
         super().__init__()
@@ -31,9 +35,9 @@ class Averaged(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = self.piece(images)
-        if features.ndim == 4:
-            return features.mean((1, 2) if self.channels_last else (2, 3))
-        return features.mean(1) if features.ndim == 3 else features
+        shape, size = ([int(n) for n in x.shape[1:]] for x in (features, images[:, 0]))
+        axes = [1 + axis for axis in places_of(shape, size, channels_last=self.channels_last)]
+        return features.mean(axes) if axes else features
 
 
 class Flat(nn.Module):

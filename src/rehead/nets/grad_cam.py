@@ -15,8 +15,7 @@ from rehead.errors import BackboneError
 from rehead.nets.backbone import Backbone
 from rehead.nets.chain import HEAD, POOL
 from rehead.nets.heads import module_from_head
-
-N_DIMS_OF_TOKENS, N_DIMS_OF_A_MAP = 2, 3
+from rehead.nets.places import places_of
 
 
 class Turned(nn.Module):
@@ -46,24 +45,23 @@ def grad_cam(backbone: Backbone, head: Head, images: torch.Tensor, target: int) 
 
     Raises BackboneError where no layer of the network has places.
     """
-    layer, shape = _last_with_places(backbone)
-    is_map = len(shape) == N_DIMS_OF_A_MAP
-    channels_last = not is_map or getattr(backbone.network, "output_fmt", "NCHW") == "NHWC"
-    place = len(shape) if channels_last else 1
+    layer, places = _last_with_places(backbone)
+    place = 1 + len(places) if 0 in places else 1
     front = Turned(backbone.cut_at(layer, pooled=False)[0], place)
     network = nn.Sequential(front, Back(backbone.suffix(layer), place), module_from_head(head)).eval()
     found = LayerGradCam(network, front).attribute(images, target=target)[0, 0].detach().numpy()
-    if is_map:
+    if len(places) == 2:
         return np.asarray(found, np.float32)
     side = math.isqrt(len(found))
     return np.asarray(found[len(found) - side * side :].reshape(side, side), np.float32)  # class tokens stand first
 
 
 def _last_with_places(backbone: Backbone) -> tuple[str, tuple[int, ...]]:
+    """The name of the last layer that gives something for several places, and which dimensions those are."""
+    size = backbone.preprocess.height, backbone.preprocess.width
+    is_last = getattr(backbone.network, "output_fmt", "NCHW") == "NHWC"
     for layer in reversed(backbone.layers):
-        if layer.name in (POOL, HEAD):
-            continue
-        n_places = np.prod(layer.shape[1:]) if len(layer.shape) == N_DIMS_OF_A_MAP else layer.shape[0]
-        if len(layer.shape) in (N_DIMS_OF_TOKENS, N_DIMS_OF_A_MAP) and n_places > 1:
-            return layer.name, layer.shape
+        places = places_of(layer.shape, size, channels_last=is_last)
+        if layer.name not in (POOL, HEAD) and math.prod(layer.shape[i] for i in places) > 1:
+            return layer.name, places
     raise BackboneError(what=f"No layer of {backbone.name} has places.")
