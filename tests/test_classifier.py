@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import noise
 from sklearn.exceptions import NotFittedError
 
 import rehead
+from rehead import extraction
 from rehead.errors import RecipeError, RunError, SourceError
+from rehead.tuning.recipe import Recipe
 
 PHOTOS = [noise(i, (200, 60, 60)) for i in range(4)]
 
@@ -47,3 +51,28 @@ def test_a_fit_that_nothing_decides_on_is_refused(cache: Path) -> None:
         rehead.Classifier(fit_="auto", cache=cache).fit(PHOTOS, ["a", "b", "a", "b"])
     assert caught.value.what == "Here nothing decides which fit is best for these photos."
     assert caught.value.fix == "Name one in place of auto: crop, pad or squash."
+
+
+def test_photos_that_are_files_are_not_all_held(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"{i}.bmp" for i in range(12)]
+    for i, path in enumerate(paths):
+        noise(i, (200, 60, 60)).resize((600, 600)).save(path)
+    size, real, held, before = paths[0].stat().st_size, extraction.extract_missing, [], 0
+
+    def extract_missing(*given: Any) -> Any:
+        held.append(tracemalloc.get_traced_memory()[0] - before)
+        return real(*given)
+
+    monkeypatch.setattr(extraction, "extract_missing", extract_missing)
+    recipe = Recipe()
+    extraction.features_of(PHOTOS, recipe, cache=cache)  # what is loaded once
+    held.clear()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        digests, features = extraction.features_of([*paths, paths[0].read_bytes()], recipe, cache=cache)
+    finally:
+        tracemalloc.stop()
+    assert held[0] < 3 * size  # of the one that was given as bytes, and as it is read
+    assert digests[0] == digests[-1]
+    assert (features[0] == features[-1]).all()

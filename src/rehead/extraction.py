@@ -217,12 +217,16 @@ def features_of(images: Sequence[Any], recipe: Recipe, *, cache: Path) -> tuple[
     images: paths, encoded bytes, Pillow images or uint8 arrays. Raises SourceError for one that cannot be read, which names
     it: by its path, or by its place from 0 on.
     """
-    names = [str(image) if isinstance(image, str | os.PathLike) else f"image {i}" for i, image in enumerate(images)]
-    data = [_encoded(image, name) for image, name in zip(images, names, strict=True)]
-    digests = [blake3.blake3(one).digest() for one in data]
-    photos = tuple(Photo(name, "", "train", digest) for name, digest in zip(names, digests, strict=True))
-    by_digest = dict(zip(digests, data, strict=True))
-    catalog = Catalog("images", "dataset", photos, ("", " "), lambda photo: by_digest[photo.digest])
+    photos: list[Photo] = []
+    by_digest: dict[bytes, Any] = {}  # files are read again, not held
+    for i, image in enumerate(images):
+        is_file = isinstance(image, str | os.PathLike)
+        name = str(image) if is_file else f"image {i}"
+        data = _encoded(image, name)
+        photos.append(Photo(name, "", "train", blake3.blake3(data).digest()))
+        by_digest[photos[-1].digest] = image if is_file else data
+    digests = [photo.digest for photo in photos]
+    catalog = Catalog("images", "dataset", tuple(photos), ("", " "), lambda photo: encoded(by_digest[photo.digest]))
     job = Job(catalog, cache)
     if recipe.fit == "auto":
         raise RecipeError(
