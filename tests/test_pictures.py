@@ -181,3 +181,10 @@ def test_numbers_are_stretched_from_the_smallest_of_the_whole_picture_to_the_lar
     numbers[0, 0], numbers[1199, 1199], numbers[600, 600] = -1, 3, np.nan
     found = np.asarray(to_rgb(Image.fromarray(numbers)))[..., 0]
     assert (found[0, 0], found[1199, 1199], found[600, 600], found[5, 5]) == (0, 255, 63, 63)
+
+
+def test_a_grey_that_is_declared_to_be_transparent_stays_and_the_image_is_not_changed() -> None:
+    image = Image.new("L", (40, 40), 7)
+    image.info["transparency"] = 7
+    assert (fit_image(image, PLAIN) == 7).all()
+    assert image.info == {"transparency": 7}

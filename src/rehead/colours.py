@@ -1,6 +1,7 @@
 """A picture of any mode -> upright RGB.
 
-Grey is repeated; palettes are looked up; transparency is laid over white; CMYK, YCbCr, LAB and HSV are converted by Pillow's
+Grey is repeated; palettes are looked up; transparency is laid over white, but a colour that a PNG declares to be transparent
+stays as it is; CMYK, YCbCr, LAB and HSV are converted by Pillow's
 formulas (embedded colour profiles are not applied); 16-bit samples keep their upper 8 bits; floating point and 32-bit
 samples are stretched from their smallest to their largest value.
 """
@@ -36,8 +37,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return _by_bands(image, lambda band: _grey(stretched(_numbers(band))))
     if image.mode in ("P", "LA", "PA", "La", "RGBA", "RGBa") and image.has_transparency_data:
         return _by_bands(image, _over_white)
-    if image.mode == "L" and "transparency" in image.info:
-        image.info.pop("transparency")  # one colour key; Pillow warns when it meets it in a conversion
+    if image.mode == "L":
+        return Image.merge("RGB", (image,) * 3)  # a conversion warns of a grey that is declared to be transparent
     return image.convert("RGB")
 
 
