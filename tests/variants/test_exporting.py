@@ -259,3 +259,14 @@ def test_a_worse_form_carries_its_figures(tmp_path: Path) -> None:
         export(bundle, "onnx-int8", photos=photos)
     assert caught.value.measured.is_worse
     assert "points lower" in caught.value.what
+
+
+def test_photos_that_are_all_held_out_judge_a_form_that_is_not_calibrated(
+    plain: Path, place: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "held_out.csv"
+    paths = sorted((place / "photos").rglob("*.png"))
+    table.write_text("path,label,split\n" + "".join(f"{path},{path.parent.name},test\n" for path in paths))
+    assert export(plain, "openvino", photos=table).measured.n == len(paths)
+    with pytest.raises(SourceError, match="nothing to calibrate the export with: 0 photos to learn from, 80 held out"):
+        export(plain, "onnx-int8", photos=table)

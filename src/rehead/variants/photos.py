@@ -54,7 +54,7 @@ def photos_of(
 ) -> Photos:
     """Those of the bundle's run, or with `named` those of any source that `rehead tune` takes, split as the run would have.
 
-    Raises RunError where the run is not there, SourceError where nothing can be calibrated with or nothing is held out.
+    Raises RunError where the run is not there, SourceError where nothing is held out.
     """
     place = cache_folder(cache)
     if named is None:
@@ -72,12 +72,8 @@ def photos_of(
     else:
         catalog = _named(bundle, named, layout, place, max_bad, progress)
         learn, held_out = catalog.on("train"), catalog.on(catalog.held_out_side)
-    if not learn or not held_out:
-        raise SourceError(
-            what=f"There is nothing to {'judge' if learn else 'calibrate'} the export with: "
-            f"{counted(len(learn), 'photo')} to learn from, {len(held_out)} held out.",
-            fix="Name more labelled photos: --photos DIR",
-        )
+    if not held_out:
+        raise _nothing("judge", learn, held_out)
     side = DRAWN if catalog.ours else catalog.held_out_side
     return Photos(catalog, _spread(catalog, learn), _spread(catalog, held_out)[:MAX_HELD_OUT], side)
 
@@ -104,7 +100,12 @@ def prepared(
 
 
 def calibration_photos(photos: Photos, preprocess: Preprocess, n: int, progress: Progress) -> NDArray[np.uint8]:
-    """`n` photos to learn from, or all where there are fewer, (m, h, w, 3). Raises TooManyBad where a fifth cannot be read."""
+    """`n` photos to learn from, or all where there are fewer, (m, h, w, 3).
+
+    Raises SourceError where there are none, TooManyBad where a fifth cannot be read.
+    """
+    if not photos.learn:
+        raise _nothing("calibrate", photos.learn, photos.held_out)
     rows = photos.learn[:n]
     progress.phase("Reading photos to calibrate with", len(rows))
     parts, bad = [], []
@@ -114,6 +115,14 @@ def calibration_photos(photos: Photos, preprocess: Preprocess, n: int, progress:
         bad += skipped
     check_bad(bad, len(rows), MAX_BAD)
     return np.concatenate(parts)
+
+
+def _nothing(to_do: str, learn: Sequence[int], held_out: Sequence[int]) -> SourceError:
+    return SourceError(
+        what=f"There is nothing to {to_do} the export with: "
+        f"{counted(len(learn), 'photo')} to learn from, {len(held_out)} held out.",
+        fix="Name more labelled photos: --photos DIR",
+    )
 
 
 def _check_there(catalog: Catalog, rows: Sequence[int], bundle: Path) -> None:
