@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -270,3 +271,13 @@ def test_photos_that_are_all_held_out_judge_a_form_that_is_not_calibrated(
     assert export(plain, "openvino", photos=table).measured.n == len(paths)
     with pytest.raises(SourceError, match="nothing to calibrate the export with: 0 photos to learn from, 80 held out"):
         export(plain, "onnx-int8", photos=table)
+
+
+def test_a_form_is_made_on_the_disk_where_it_will_lie(
+    plain: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no room here"))
+    export(plain, "torch", photos=place / "photos", cache=place / "cache")
+    export(plain, "openvino", photos=place / "photos", cache=place / "cache", out=tmp_path / "new" / "folder")
+    assert (tmp_path / "new" / "folder" / "openvino.xml").is_file()
+    assert {path.name for path in tmp_path.iterdir()} <= {"bundle", "new", ".bundle.lock"}

@@ -99,7 +99,8 @@ def export(
         progress.phase("Calibrating")
         return pixels
 
-    with tempfile.TemporaryDirectory(prefix="rehead-export-") as place, _room_for(whole, out):
+    beside = next(folder for folder in Path(out or whole.folder).resolve().parents if folder.is_dir())
+    with _room_for(whole, out), tempfile.TemporaryDirectory(prefix=".rehead-export-", dir=beside) as place:
         progress.phase(f"Converting to {to}")
         made = make(whole, Path(place), calibration)
         trial = replace(whole, variants={name: Variant(name, made.files, {})})
