@@ -57,9 +57,6 @@ class Log:
         said, self._said = self._said, []
         return said
 
-    def state(self) -> State | None:
-        return self._state
-
     def end(self, state: State | None = None, error: ReheadError | OSError | None = None) -> None:
         """Training is over: it ended with a state, or with what cannot be mended by beginning anew."""
         self._state, self.error, self.is_over = state or self._state, error, True
