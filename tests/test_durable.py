@@ -12,7 +12,7 @@ from types import FrameType
 import pytest
 
 from rehead import durable
-from rehead.durable import replace_folder, replaced_file, replaced_folder
+from rehead.durable import replace_folder, replaced_file, replaced_folder, write_text
 from rehead.runs import folder as run_folder
 from rehead.runs.folder import RunFolder
 
@@ -143,6 +143,14 @@ def test_a_folder_that_cannot_be_placed_leaves_the_old_one(tmp_path: Path, monke
     with pytest.raises(FileNotFoundError):
         replace_folder(tmp_path / "missing", place)
     assert text_of(place) == "old"
+
+
+@pytest.mark.parametrize("name", ["日" * 85, "a" + "🐈" * 63, "a" * 255], ids=["three bytes", "four bytes", "one byte"])
+def test_a_name_may_be_as_long_as_the_disk_takes(name: str, tmp_path: Path) -> None:
+    write_text(tmp_path / name, "text")
+    with replaced_folder(tmp_path / "below" / name) as place:
+        write_text(place / "file", "text")
+    assert (tmp_path / name).read_text() == (tmp_path / "below" / name / "file").read_text() == "text"
 
 
 def test_a_link_to_a_folder_stays(tmp_path: Path) -> None:

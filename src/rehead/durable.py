@@ -184,7 +184,8 @@ def _kind(path: Path) -> int:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex[:12]}.part")
+    beginning = os.fsencode(path.name)[:80].decode("utf-8", "ignore")  # a name's limit counts bytes: 255 on most disks
+    return path.with_name(f".{beginning}.{uuid.uuid4().hex[:12]}.part")
 
 
 def _flush(path: Path) -> None:
