@@ -61,6 +61,16 @@ def test_a_run_holds_recipe_catalog_verdict_and_bundle(tuned: rehead.Tuned) -> N
     assert rehead.Recipe.from_toml((tuned.run / "recipe.toml").read_text()) == tuned.recipe
 
 
+def test_what_is_told_after_a_run_took_the_place_of_another_is_in_its_log(
+    folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.toml").touch()
+    tuned = rehead.tune(folder, cache=cache, out=tmp_path / "run", force=True)
+    assert tuned.report is not None
+    assert " Auditing\n" in (tuned.run / "log.txt").read_text()
+
+
 def test_same_photos_and_seed_give_the_same_head_bit_for_bit(tuned: rehead.Tuned, folder: Path, tmp_path: Path) -> None:
     again = rehead.tune(folder, cache=tmp_path / "cache", out=tmp_path / "run", report=False)
     assert (again.bundle / "head.safetensors").read_bytes() == (tuned.bundle / "head.safetensors").read_bytes()

@@ -224,6 +224,7 @@ def tune(
         run.write_json("verdict.json", verdict.to_dict())  # last: it says that the run is whole
         share_catalog(job, catalog)
         path = run.finish()
+        progress.begin(path)  # where its log went with it
         tuned = Tuned(path, path / "bundle", verdict, chosen, catalog.classes, solution.note, seconds, images)
         return _reported(tuned, catalog, place, progress, clock) if asked.report else tuned
 
