@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
-from rehead.runs.folder import CHECKPOINT, RunFolder
+import filelock
+import pytest
+
+from rehead.runs.folder import CHECKPOINT, LOCK, RunFolder, is_running
 from rehead.runs.listing import read_run
 from rehead.tuning.recipe import Recipe
 
@@ -30,3 +35,24 @@ def test_a_run_is_running_while_a_job_writes_it_and_can_be_taken_up_after_that(t
         assert (seen.is_running, seen.can_resume) == (True, False)
     seen = read_run(tmp_path / "run")
     assert (seen.is_running, seen.can_resume) == (False, True)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root and Windows write any file")
+def test_a_run_that_may_only_be_read_is_running_only_while_a_job_writes_it(tmp_path: Path) -> None:
+    run = interrupted(tmp_path / "run")
+    with filelock.FileLock(run / LOCK):
+        (run / LOCK).chmod(0o444)
+        run.chmod(0o555)
+        assert is_running(run)
+    assert not is_running(run)
+    run.chmod(0o755)
+
+
+def interrupted(path: Path) -> Path:
+    """A run with a checkpoint."""
+    with contextlib.suppress(KeyboardInterrupt), RunFolder(path, force=False) as run:
+        run.create("photos", "efficientnet_lite0")
+        run.write("recipe.toml", Recipe().to_toml())
+        (run.path / CHECKPOINT).write_bytes(b"")
+        raise KeyboardInterrupt
+    return path

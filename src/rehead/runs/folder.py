@@ -223,8 +223,24 @@ def is_running(run: Path) -> bool:
     try:
         with filelock.FileLock(run / LOCK, blocking=False):
             return False
-    except (filelock.Timeout, OSError):
+    except filelock.Timeout:
         return True
+    except OSError:  # it may only be read
+        return _is_locked(run / LOCK)
+
+
+def _is_locked(path: Path) -> bool:
+    """The same of a lock that may only be read: a shared one, which needs no more, is refused beside it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def can_go_on(run: Path) -> bool:
