@@ -9,6 +9,7 @@ from pathlib import Path
 import filelock
 import pytest
 
+from rehead.errors import RunError
 from rehead.runs.folder import CHECKPOINT, LOCK, RunFolder, is_running
 from rehead.runs.listing import read_run
 from rehead.tuning.recipe import Recipe
@@ -46,6 +47,27 @@ def test_a_run_that_may_only_be_read_is_running_only_while_a_job_writes_it(tmp_p
         assert is_running(run)
     assert not is_running(run)
     run.chmod(0o755)
+
+
+def test_a_run_that_another_job_writes_is_not_taken_up(tmp_path: Path) -> None:
+    run = interrupted(tmp_path / "run")
+    with RunFolder(None, force=False, resume=run) as first:
+        first.create("photos", "efficientnet_lite0")
+        with pytest.raises(RunError, match="Another job is writing") as error:
+            RunFolder(None, force=False, resume=run)
+        assert error.value.fix == "Wait for it."
+
+
+def test_a_run_that_finishes_while_another_job_begins_to_go_on_with_it_is_left_as_it_is(tmp_path: Path) -> None:
+    run = interrupted(tmp_path / "run")
+    late = RunFolder(None, force=False, resume=run)  # and reads its photos
+    with RunFolder(None, force=False, resume=run) as first:
+        first.create("photos", "efficientnet_lite0")
+        first.write("verdict.json", "{}")
+        first.finish()
+    with pytest.raises(RunError, match="is finished"), late:
+        late.create("photos", "efficientnet_lite0")
+    assert {path.name for path in run.iterdir()} == {"recipe.toml", "verdict.json"}
 
 
 def interrupted(path: Path) -> Path:

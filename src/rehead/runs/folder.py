@@ -33,6 +33,7 @@ BODY = "body.onnx"  # a tuned network without its head, on the way into the bund
 TRIES = "tries"  # of --recipe auto, each as a run of its own would have it
 SECONDS = "seconds.json"  # by phase, up to the last checkpoint
 LOCK = ".lock"
+WAIT, WAIT_OR_OUT = "Wait for it.", "Wait for it, or name another --out."  # where another job writes a run
 FULL = re.compile(
     "No space left on device|Disk quota exceeded|File too large|Read-only file system"
 )  # in any library's words
@@ -65,6 +66,8 @@ class RunFolder:
                 )
             self._out = None
             _check_unfinished(self.path)
+            if is_running(self.path):
+                raise _is_written(self.path, WAIT)
             self._checkpoint = _written_at(self.path / CHECKPOINT)
             return
         if self._out is not None and not str(out).strip():
@@ -174,11 +177,22 @@ class RunFolder:
     def _make(self, photos: str, backbone: str) -> Path:
         path = self.path if self._resumed else self._fresh(photos, backbone)
         self._lock(path)
-        if not self._resumed:  # what a job left that was killed while it replaced a run is not gone on from
+        if self._resumed:
+            self._check_still_unfinished()
+        else:  # what a job left that was killed while it replaced a run is not gone on from
             empty_folder(path, keep=LOCK)
         if self._out is not None and path != self._out and (self._out / "recipe.toml").is_file():
             self._lock(self._out)  # the run that is to be replaced: no other job may go on with it meanwhile
         return path
+
+    def _check_still_unfinished(self) -> None:
+        """Now that no other job writes the run: one may have gone on with it since this one looked."""
+        try:
+            _check_unfinished(self.path)
+        except RunError:
+            (self.path / LOCK).unlink()
+            raise
+        self._checkpoint = _written_at(self.path / CHECKPOINT)
 
     def _lock(self, path: Path) -> None:
         import filelock
@@ -187,7 +201,7 @@ class RunFolder:
         try:
             lock.acquire()
         except filelock.Timeout:
-            raise _is_written(path) from None
+            raise _is_written(path, WAIT if self._resumed else WAIT_OR_OUT) from None
         self._locks.append(lock)
 
     def _fresh(self, photos: str, backbone: str) -> Path:
@@ -280,8 +294,8 @@ def _is_same(one: Path, other: Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-def _is_written(run: Path) -> RunError:
-    return RunError(what=f"Another job is writing {run}.", fix="Wait for it, or name another --out.")
+def _is_written(run: Path, fix: str = WAIT_OR_OUT) -> RunError:
+    return RunError(what=f"Another job is writing {run}.", fix=fix)
 
 
 def _exists(out: Path, force: bool) -> RunError:
