@@ -15,6 +15,7 @@ from PIL import Image
 import rehead
 from rehead import bundle as bundles
 from rehead.errors import BundleError, RecipeError, RunError
+from rehead.runs.finished import read_finished
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -108,6 +109,20 @@ def test_the_same_photo_under_another_label_is_a_correction(
     rows = [line.split(",") for line in (tmp_path / "run" / "catalog.csv").read_text().splitlines()[1:]]
     assert len(rows) == 24
     assert [row[1] for row in rows if row[0] == "blue/corrected.png"] == ["blue"]
+
+
+def test_a_run_on_files_with_a_carriage_return_in_their_names_is_read_again(
+    green: Path, cache: Path, tmp_path: Path
+) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
+    (photos / "red" / "0.png").rename(photos / "red" / "0\r.png")
+    (photos / "red" / "no\rphoto.png").write_bytes(b"\x89PNG no more")
+    before = run_with(photos, tmp_path / "before", cache)
+    run = read_finished(before.run, cache)
+    assert "red/0\r.png" in run.catalog.columns.paths
+    assert [skip.path for skip in run.catalog.bad] == ["red/no\rphoto.png"]
+    tuned = rehead.tune(green, from_run=before.run, cache=cache, out=tmp_path / "run", report=False)
+    assert tuned.images["used"] == 36
 
 
 def test_features_that_are_missing_are_computed_from_the_earlier_files(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from rehead.auditing.plan import Line, read_plan
 from rehead.bundle_facts import Task
+from rehead.csv_rows import csv_writer
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Photo, Skip, label_of, quoted
 from rehead.data.scan import scan
@@ -141,7 +141,7 @@ def _manifest(photos: Sequence[Photo], catalog: Catalog, target: Path) -> str:
     """The manifest as text; paths below its folder are relative to it, so that both may move together."""
     folder = Path(os.path.realpath(target.parent))
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv_writer(text)
     writer.writerow(["path", "label", "split", "group"])
     for photo in photos:
         file = catalog.file(photo)

@@ -14,6 +14,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 from rehead.auditing.findings import Audit, CopyGroup
+from rehead.csv_rows import csv_writer
 from rehead.data.rows import first_few
 from rehead.errors import SourceError, nearest
 
@@ -49,7 +50,7 @@ def plan_of(audit: Audit) -> list[Line]:
 def as_csv(lines: list[Line]) -> str:
     """The plan as text, with the columns of `Line`."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv_writer(text)
     writer.writerow(COLUMNS)
     writer.writerows(astuple(line) for line in lines)
     return text.getvalue()

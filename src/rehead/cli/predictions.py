@@ -1,7 +1,6 @@
 """Predictions for any number of files, written as they come: a table, CSV or JSON lines, in constant memory."""
 
 import contextlib
-import csv
 import itertools
 import json
 import os
@@ -15,6 +14,7 @@ from rehead.bundle_facts import Task
 from rehead.cli.arguments import as_bytes, output_failed
 from rehead.cli.named import Named, found
 from rehead.cli.tables import as_unicode, printable
+from rehead.csv_rows import csv_writer
 from rehead.data.addresses import is_address
 from rehead.durable import FULL, replaced_file
 from rehead.errors import DiskFull, PhotoError, RecipeError, ReheadError, SourceError, nearest
@@ -134,7 +134,7 @@ def _doubts(result: Prediction) -> str:
 
 
 def _csv(file: IO[str], top: int) -> Callable[[str, Result], None]:
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv_writer(file)
     ranks = [f"{name}{rank}" for rank in range(1, top + 1) for name in ("label", "probability")]
     writer.writerow(["path", *ranks, "doubts", "error"])
 
@@ -172,7 +172,7 @@ def _labels_table(file: IO[str], top: int) -> Callable[[str, Result], None]:
 
 
 def _labels_csv(file: IO[str], _: int) -> Callable[[str, Result], None]:
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv_writer(file)
     writer.writerow(["path", "labels", "probabilities", "doubts", "error"])
 
     def write(path: str, result: Result) -> None:
@@ -196,7 +196,7 @@ def _numbers_table(file: IO[str], _: int) -> Callable[[str, Result], None]:
 
 
 def _numbers_csv(file: IO[str], _: int) -> Callable[[str, Result], None]:
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv_writer(file)
     writer.writerow(["path", "value", "doubts", "error"])
 
     def write(path: str, result: Result) -> None:

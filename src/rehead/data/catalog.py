@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import io
 from collections import Counter
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.bundle_facts import Task
+from rehead.csv_rows import csv_writer
 from rehead.data.columns import Chosen, Photos, Positions, Renamed
 from rehead.data.rows import Photo, Skip
 from rehead.data.split import HELD_OUT_SIDES, split_keys
@@ -151,7 +151,7 @@ class Catalog:
 def as_csv(catalog: Catalog) -> Iterator[str]:
     """path,label,side,digest,group, some lines at a time; a manifest that can be tuned from again where its paths are."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv_writer(text)
     writer.writerow(["path", "label", "side", "digest", "group"])
     for photos in batched(catalog.photos, LINES):
         writer.writerows([p.path, p.label, p.side, p.digest.hex(), p.group or ""] for p in photos)

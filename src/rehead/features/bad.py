@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rehead.csv_rows import csv_writer
 from rehead.data.rows import Photo, Skip, bounded
 from rehead.durable import write_text
 from rehead.errors import PhotoError, TooManyBad, counted
@@ -74,7 +74,7 @@ def listed(path: Path) -> Iterator[None]:
 def bad_table(skips: Sequence[Any]) -> str:
     """path,reason as CSV."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv_writer(text)
     writer.writerow(["path", "reason"])
     writer.writerows((skip.path, skip.reason) for skip in skips)
     return text.getvalue()

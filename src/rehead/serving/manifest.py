@@ -8,6 +8,7 @@ import io
 from pathlib import Path
 
 from rehead.bundle_facts import Task
+from rehead.csv_rows import csv_writer
 from rehead.data.manifests import DELIMITERS
 from rehead.data.tables import places_of
 from rehead.data.targets import SEPARATOR
@@ -23,7 +24,8 @@ def read_rows(folder: Path) -> dict[str, str]:
     """Label by path, none where there is no table. Raises Problem 409 for one that cannot be read, or that has more columns:
     what stands in them would be lost when it is written again."""
     try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8-sig")
+        with (folder / MANIFEST).open(encoding="utf-8-sig", newline="") as file:
+            text = file.read()
     except FileNotFoundError:
         return {}
     except UnicodeError as error:
@@ -43,7 +45,7 @@ def write_rows(folder: Path, task: Task, rows: dict[str, str]) -> None:
         (folder / MANIFEST).unlink(missing_ok=True)
         return
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv_writer(text)
     writer.writerow(["path", "label"])
     for path, label in rows.items():
         several = task == "multilabel" and not label.endswith(SEPARATOR)
