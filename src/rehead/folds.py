@@ -28,7 +28,7 @@ from rehead.features.cache import cache_folder
 from rehead.job import Job
 from rehead.pixels import Preprocess, prepare
 from rehead.progress import Progress, Silent
-from rehead.runs.earlier import Earlier, place_of, read_earlier
+from rehead.runs.earlier import Earlier, full_path, place_of, read_earlier
 from rehead.runs.finished import read_finished
 from rehead.tuning.labels import USUAL_THRESHOLD
 from rehead.tuning.recipe import Recipe
@@ -104,7 +104,7 @@ def cross_validate(
         classes=catalog.classes,
         thresholds=thresholds[judged],
         median=float(np.median(targets)),
-        paths=[os.path.join(root, catalog.photos[there[int(i)]].path) for i in judged],
+        paths=[full_path(root, catalog.photos[there[int(i)]].path) for i in judged],
         side=FOLDS,
         n_train=round(len(there) * (1 - 1 / folds)),
         notes=_notes(catalog, len(there) - len(judged), bad),

@@ -31,6 +31,8 @@ from rehead.data.walk import walk
 from rehead.errors import SourceError
 from rehead.features.extract import _Writer
 from rehead.progress import Silent
+from rehead.runs.earlier import read_earlier
+from rehead.runs.finished import read_finished
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 pytest.importorskip("moto", reason="needs moto: pip install 'moto[server]'")
@@ -100,6 +102,27 @@ def test_a_run_on_a_bucket_is_taken_up_and_reported_from_its_address(
     assert json.loads((tmp_path / "run" / "photos.json").read_text())["source"] == "s3://photos/zoo/big ones"
     done = rehead("verify", "run/bundle", "s3://photos/zoo/big ones", **store.variables)
     assert done.returncode == 0, done.stderr
+
+
+def test_photos_in_a_bucket_are_there_for_the_second_run_that_goes_on_from_theirs(
+    folder: Path, store: Store, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in store.variables.items():
+        monkeypatch.setenv(name, value)
+    first = tune("s3://photos/zoo/big ones", out=tmp_path / "first", cache=cache, report=False)
+    more = make_photos(tmp_path / "more", {"grey": 10})
+    second = tune(more, from_run=first.run, out=tmp_path / "second", cache=cache, report=False)
+    earlier, finished = read_earlier(second.run, cache), read_finished(second.run, cache).catalog
+    far = [photo for photo in earlier.photos if photo.path.startswith("s3://photos/zoo/big ones/")]
+    assert len(far) == 21
+    for photo in (far[0], next(photo for photo in finished.photos if photo.path == far[0].path)):
+        assert (
+            earlier.read(photo)
+            == finished.read(photo)
+            == (folder / photo.path.removeprefix("s3://photos/zoo/big ones/")).read_bytes()
+        )
+    assert not any(map(earlier.is_gone, earlier.photos))
+    assert not any(map(finished.is_gone, finished.photos))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

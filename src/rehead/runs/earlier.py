@@ -18,6 +18,7 @@ from typing import Any
 
 from rehead import bundle as bundles
 from rehead.bundle_facts import FACTS
+from rehead.data.addresses import is_address
 from rehead.data.catalog import Catalog
 from rehead.data.columns import Photos
 from rehead.data.joining import joined
@@ -149,7 +150,7 @@ def _photos(run: Path, asked: Asked) -> Photos:
     with (run / CATALOG).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         return Photos(
             Photo(
-                os.path.join(place, row["path"]),
+                full_path(place, row["path"]),
                 row["label"],
                 row["side"],
                 bytes.fromhex(row["digest"]),
@@ -167,6 +168,11 @@ def place_of(run: Path) -> str:
 def _place(run: Path, asked: Asked) -> str:
     """What makes a path of the run's catalog a full one: the folder it is relative to, where there is one."""
     return asked.root or asked.source or str(run)
+
+
+def full_path(place: str, path: str) -> str:
+    """A path of a run's catalog as a full one, by what `place_of` gives; an address is one already."""
+    return path if is_address(path) else os.path.join(place, path)
 
 
 def _used(photos: Photos, recipe: Recipe) -> Photos:
@@ -221,6 +227,6 @@ def _listed(run: Path, cache: Path) -> dict[str, Callable[[], bytes]]:
             except ReheadError:  # it is gone, and all that was in it
                 pass
             else:
-                found |= {os.path.join(place, row.path): partial(opened.read, row) for row in opened.rows}
+                found |= {full_path(place, row.path): partial(opened.read, row) for row in opened.rows}
         pending = asked.from_run
     return found

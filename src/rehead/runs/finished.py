@@ -13,7 +13,7 @@ from rehead.data.catalog import Catalog
 from rehead.data.columns import Photos
 from rehead.data.rows import Photo, Skip
 from rehead.errors import RunError
-from rehead.runs.earlier import CATALOG, access, asked_of, place_of, places
+from rehead.runs.earlier import CATALOG, access, asked_of, full_path, place_of, places
 from rehead.runs.listing import Run, read_run
 from rehead.runs.outputs import Outputs, read_outputs
 from rehead.runs.resume import Asked
@@ -55,7 +55,7 @@ def _catalog(path: Path, run: Run, bundle: Bundle, photos: Photos, place: str, c
     read, is_gone = access(path, cache)
 
     def full(photo: Photo) -> Photo:
-        return Photo(os.path.join(place, photo.path), photo.label, photo.side, photo.digest, photo.group)
+        return Photo(full_path(place, photo.path), photo.label, photo.side, photo.digest, photo.group)
 
     assert run.verdict is not None
     skipped = _skipped(path / "skipped.csv")
