@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import DATA, make_photos, noise
 from PIL import Image
@@ -202,6 +204,40 @@ def test_only_the_photos_that_a_limit_let_in_are_learned_again(
     tuned = rehead.tune(green, from_run=before.run, cache=empty_cache, out=tmp_path / "run", report=False)
     assert tuned.images == {"used": 28, "skipped": 0, "from_store": 16}
     assert not tuned.verdict.partial
+
+
+def with_copies(folder: Path, *held_out: str, n: int = 10) -> Path:
+    """Photos of two classes, n of each on the side train or, where no sides are held out, without any; and a near copy of each
+    for every such side, or one."""
+    random = np.random.default_rng(0)
+    for label in ("one", "other"):
+        for side in ("train", *held_out) if held_out else ("",):
+            (folder / side / label).mkdir(parents=True)
+        for i in range(n):
+            picture = Image.fromarray(random.integers(0, 256, (5, 5, 3), np.uint8)).resize((96, 96))
+            picture.save(folder / ("train" if held_out else "") / label / f"{i}.png")
+            for smaller, side in enumerate(held_out or ("",)):
+                picture.resize((80 - smaller, 80 - smaller)).save(folder / side / label / f"{i}-copy.png")
+    return folder
+
+
+def side_by_digest(run: Path) -> dict[str, str]:
+    with (run / "catalog.csv").open(newline="") as file:
+        return {row["digest"]: row["side"] for row in csv.DictReader(file)}
+
+
+@pytest.mark.slow
+def test_of_a_limited_run_whose_near_copies_changed_sides_the_photos_that_it_used_are_learned_again(
+    green: Path, cache: Path, tmp_path: Path
+) -> None:
+    before = run_with(with_copies(tmp_path / "photos", n=30), tmp_path / "before", cache, limit=60)
+    assert "went to the training side" in (before.run / "log.txt").read_text()
+    rows = list(side_by_digest(before.run))
+    used = {rows[i] for i in read_finished(before.run, cache).outputs.used}
+    tuned = rehead.tune(green, from_run=before.run, cache=cache, out=tmp_path / "run", report=False)
+    assert len(used) == 60
+    assert used <= set(side_by_digest(tuned.run))
+    assert len(side_by_digest(tuned.run)) == 72
 
 
 @pytest.mark.slow

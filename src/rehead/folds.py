@@ -132,8 +132,7 @@ def _photos(
     """The photos, the places of those that the run used, or would use of others, and what their paths are relative to."""
     if source is None:
         run = read_finished(earlier.run, cache)
-        rows = np.sort(np.concatenate([run.outputs.train, run.outputs.held_out]))
-        return replace(run.catalog, bad=()), rows.tolist(), place_of(earlier.run)
+        return replace(run.catalog, bad=()), run.outputs.used.tolist(), place_of(earlier.run)
     own, facts = earlier.recipe, bundles.read(earlier.run / "bundle")
     opened = open_source(source, layout=layout, cache=cache, classes=facts.classes, task=facts.task, progress=progress)
     found = scan(

@@ -24,10 +24,9 @@ from rehead.data.columns import Photos
 from rehead.data.joining import joined
 from rehead.data.rows import Photo
 from rehead.data.sources import open_source
-from rehead.data.targets import classes_of
-from rehead.divided import job_order
 from rehead.errors import PhotoError, RecipeError, ReheadError, RunError
 from rehead.progress import Progress
+from rehead.runs.outputs import read_outputs
 from rehead.runs.resume import Asked
 from rehead.tuning.presets import PRESETS
 from rehead.tuning.recipe import Recipe, load
@@ -115,7 +114,7 @@ def read_earlier(folder: str | os.PathLike[str], cache: Path) -> Earlier:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(what=f"The run {run} cannot be read.", why=f"{type(error).__name__}: {error}") from error
     if recipe.limit is not None:
-        photos = _used(photos, replace(recipe, task=facts.task))
+        photos = photos.without(set(range(len(photos))).difference(read_outputs(run).used.tolist()))
     usual = asdict(Recipe())
     chosen = {name: usual[name] for name in OF_ONE_JOB} | {"task": facts.task}
     if recipe.fit == "auto":
@@ -165,22 +164,14 @@ def place_of(run: Path) -> str:
     return _place(run, asked_of(run))
 
 
-def _place(run: Path, asked: Asked) -> str:
-    """What makes a path of the run's catalog a full one: the folder it is relative to, where there is one."""
-    return asked.root or asked.source or str(run)
-
-
 def full_path(place: str, path: str) -> str:
     """A path of a run's catalog as a full one, by what `place_of` gives; an address is one already."""
     return path if is_address(path) else os.path.join(place, path)
 
 
-def _used(photos: Photos, recipe: Recipe) -> Photos:
-    """Those that a job with a limit took."""
-    task: Any = recipe.task
-    classes = classes_of(photos.labels.different, task)
-    order = job_order(Catalog("earlier", "manifest", photos, classes, lambda _: b"", task=task), recipe)
-    return photos.without(set(range(len(photos))).difference(order))
+def _place(run: Path, asked: Asked) -> str:
+    """What makes a path of the run's catalog a full one: the folder it is relative to, where there is one."""
+    return asked.root or asked.source or str(run)
 
 
 def access(run: Path, cache: Path) -> tuple[Callable[[Photo], bytes], Callable[[Photo], bool]]:

@@ -32,6 +32,11 @@ class Outputs:
     apart_logits: NDArray[np.float32]
     distances: NDArray[np.float32]
 
+    @property
+    def used(self) -> NDArray[np.int64]:
+        """Rows of all photos that were used, (t + n,), in their order."""
+        return np.sort(np.concatenate([self.train, self.held_out]))
+
 
 def write_outputs(run: Path, solution: Solution) -> None:
     """Writes what a solution gave, whole or not at all."""
