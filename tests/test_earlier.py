@@ -17,6 +17,7 @@ from PIL import Image
 import rehead
 from rehead import bundle as bundles
 from rehead.errors import BundleError, RecipeError, RunError
+from rehead.runs.earlier import read_earlier
 from rehead.runs.finished import read_finished
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -224,6 +225,18 @@ def with_copies(folder: Path, *held_out: str, n: int = 10) -> Path:
 def side_by_digest(run: Path) -> dict[str, str]:
     with (run / "catalog.csv").open(newline="") as file:
         return {row["digest"]: row["side"] for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize("held_out", [["valid"], ["valid", "test"]])
+def test_sides_that_were_given_stay_as_they_are(held_out: list[str], green: Path, cache: Path, tmp_path: Path) -> None:
+    before = run_with(with_copies(tmp_path / "photos", *held_out), tmp_path / "before", cache)
+    tuned = rehead.tune(green, from_run=before.run, cache=cache, out=tmp_path / "run", report=False)
+    sides, earlier = side_by_digest(tuned.run), side_by_digest(before.run)
+    assert {digest: sides[digest] for digest in earlier} == earlier
+    assert {side for digest, side in sides.items() if digest not in earlier} == {"train", held_out[-1]}
+    assert tuned.verdict.side == before.verdict.side == held_out[-1]
+    assert {facts.label for facts in tuned.verdict.classes if facts.n} == {"green", "one", "other"}
+    assert read_earlier(before.run, cache).recipe_with(None, {"valid_fraction": 0.4}).valid_fraction == 0.4
 
 
 @pytest.mark.slow

@@ -31,8 +31,8 @@ def catalog(photos: tuple[Photo, ...], *, ours: bool = True) -> Catalog:
     return Catalog("new", "folders", photos, labels, lambda photo: b"new " + photo.digest, ours=ours)
 
 
-def join(old: tuple[Photo, ...], new: Catalog) -> Catalog:
-    return joined(new, old, lambda photo: b"old " + photo.digest, lambda photo: True).catalog
+def join(old: tuple[Photo, ...], new: Catalog, *, ours: bool = True) -> Catalog:
+    return joined(new, old, ours, lambda photo: b"old " + photo.digest, lambda photo: True).catalog
 
 
 def lots(labels: str, some: st.SearchStrategy[str]) -> st.SearchStrategy[list[tuple[int, str, str, str | None]]]:
@@ -71,10 +71,24 @@ def test_what_either_holds_out_is_held_out_together(old: list, new: list) -> Non
         assert held_out <= {photo.digest for photo in both.photos if photo.side == both.held_out_side}
 
 
+@pytest.mark.parametrize("held_out", [["valid"], ["test"], ["valid", "test"]])
+def test_sides_that_an_earlier_job_was_given_stay_and_new_photos_are_held_out_where_its_verdict_was(
+    held_out: list[str],
+) -> None:
+    facts = [(label, side) for label in "ab" for side in ("train", *held_out)]
+    old = photos("/old", [(n, label, side, None) for n, (label, side) in enumerate(facts)])
+    both = join(old, catalog(photos("new", [(20, "c", "train", None), (21, "c", "valid", None)])), ours=False)
+    assert not both.ours
+    assert both.held_out_side == held_out[-1]
+    side_by_digest = {photo.digest: photo.side for photo in both.photos}
+    assert all(side_by_digest[photo.digest] == photo.side for photo in old)
+    assert (side_by_digest[digest(20)], side_by_digest[digest(21)]) == ("train", held_out[-1])
+
+
 def test_a_new_label_of_the_same_bytes_counts_and_is_told() -> None:
     old = photos("/old", [(1, "a", "train", None), (2, "b", "train", None)])
     new = photos("new", [(1, "b", "valid", None), (2, "b", "valid", None)])
-    found = joined(catalog(new), old, lambda _: b"", lambda _: True)
+    found = joined(catalog(new), old, True, lambda _: b"", lambda _: True)
     assert [(photo.label, photo.side) for photo in found.catalog.photos] == [("b", "train"), ("b", "train")]
     assert found.n_again == 2
     assert [(skip.path, skip.reason) for skip in found.corrected] == [("new/1", "was a and is b")]

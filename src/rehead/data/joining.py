@@ -32,13 +32,15 @@ class Joined:
 def joined(
     new: Catalog,
     earlier: Sequence[Photo],
+    earlier_ours: bool,
     read: Callable[[Photo], bytes],
     is_gone: Callable[[Photo], bool],
 ) -> Joined:
     """Earlier photos, then new ones; the same bytes count once, as the new photo with its label.
 
-    earlier: with paths that no new photo has, unless it is the same file. read, is_gone: of an earlier photo, its bytes,
-    and whether they cannot be had any more.
+    earlier: with paths that no new photo has, unless it is the same file. earlier_ours: whether their sides were drawn here;
+    sides that were given stay, and new ones drawn beside them hold out where those do. read, is_gone: of an earlier photo, its
+    bytes, and whether they cannot be had any more.
     """
     old, added = _with_one_held_out_side(earlier, new.photos)
     if new.ours:
@@ -56,7 +58,7 @@ def joined(
         file=lambda photo: new.file(photo) if photo.digest in fresh else None,
         uri=lambda photo: new.uri(photo) if photo.digest in fresh else None,
         leaks=_leaks(photos),
-        ours=new.ours and _has_both_sides(old),
+        ours=new.ours and earlier_ours and _has_both_sides(old),
     )
     corrected = tuple(
         Skip(fresh[digest].path, f"was {photo.label} and is {fresh[digest].label}")

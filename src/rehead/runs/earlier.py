@@ -30,6 +30,7 @@ from rehead.runs.outputs import read_outputs
 from rehead.runs.resume import Asked
 from rehead.tuning.presets import PRESETS
 from rehead.tuning.recipe import Recipe, load
+from rehead.verdict.metrics import DRAWN
 
 CATALOG, PHOTOS, RECIPE = "catalog.csv", "photos.json", "recipe.toml"
 KNOWN_BY = (CATALOG, PHOTOS, RECIPE)
@@ -40,11 +41,13 @@ N_NAMED = 3
 
 @dataclass(frozen=True)
 class Earlier:
-    """photos: those of the run, with full paths. read, is_gone: of one of them, see `data/joining.py`."""
+    """photos: those of the run, with full paths. ours: whether their sides were drawn here. read, is_gone: of one of them, see
+    `data/joining.py`."""
 
     run: Path
     recipe: Recipe
     photos: Sequence[Photo]
+    ours: bool
     read: Callable[[Photo], bytes]
     is_gone: Callable[[Photo], bool]
 
@@ -62,7 +65,7 @@ class Earlier:
                 what=f"--task is {own['task']} in the run {self.run}.",
                 fix="Leave --task out, or begin a new run with all photos.",
             )
-        if "valid_fraction" in changed:
+        if "valid_fraction" in changed and self.ours:
             raise RecipeError(
                 what=f"--valid-fraction is {own['valid_fraction']:g} in the run {self.run}.",
                 why="Its photos keep their sides, and new ones are held out in the same proportion.",
@@ -74,7 +77,7 @@ class Earlier:
 
     def joined(self, new: Catalog, progress: Progress) -> Catalog:
         """The photos of the run and new ones as one catalog, with a word about what met."""
-        both = joined(new, self.photos, self.read, self.is_gone)
+        both = joined(new, self.photos, self.ours, self.read, self.is_gone)
         progress.note(f"{both.n_earlier} photos of {self.run} and {both.n_new} new ones")
         if both.n_again:
             progress.note(f"{both.n_again} of the new photos were there before and count once")
@@ -119,7 +122,8 @@ def read_earlier(folder: str | os.PathLike[str], cache: Path) -> Earlier:
     chosen = {name: usual[name] for name in OF_ONE_JOB} | {"task": facts.task}
     if recipe.fit == "auto":
         chosen["fit"] = facts.preprocess.fit
-    return Earlier(run, replace(recipe, **chosen), photos, *access(run, cache))
+    ours = facts.facts["verdict"].get("side") == DRAWN
+    return Earlier(run, replace(recipe, **chosen), photos, ours, *access(run, cache))
 
 
 def knows_photos(run: Path) -> bool:
