@@ -32,7 +32,8 @@ def load_batch(
     photos: what `rehead.tune` takes. preprocess: of the backbone they are for, `backbone.preprocess`; by default 224 x 224
     with the mean and deviation of ImageNet, which are those of torchvision's networks. side: only photos of "train",
     "valid" or "test"; where the photos bring no split, that of `rehead.tune`. seed: the same photos again; by default
-    others each time. Classes stand in alphabetical order. Photos that cannot be read are passed over.
+    others each time. Classes stand in alphabetical order, those of all sides, so that a column means the same on each.
+    Photos that cannot be read are passed over.
     Raises SourceError when there are too few photos, or their labels are no classes.
     """
     _check_arguments(n, preprocess, side)
@@ -51,8 +52,8 @@ def load_batch(
             why=f"It has: {', '.join(given or ['train', 'valid'])}{' (drawn)' if ours else ''}.",
             fix="Name one of them, or leave side out for all photos.",
         )
+    classes = sorted({row.label for row in source.rows})  # of all sides: a class has one number in batches of each
     rows = [row for row in source.rows if side is None or ours or row.side == side]
-    classes = sorted({row.label for row in rows})
     random = np.random.default_rng(seed_for(secrets.randbits(62) if seed is None else seed, "batch"))
     photos_of = [_usable(source, own, side if ours else None, preprocess) for own in _by_class(rows, classes, random)]
     taken = list(itertools.islice(_in_turn(photos_of, random), n))

@@ -222,6 +222,13 @@ def test_sides_of_batches_are_those_of_a_job(tmp_path: Path) -> None:
     assert not any(torch.equal(a, b) for a in sides[0] for b in sides[1])
 
 
+def test_a_class_has_one_column_in_batches_of_each_side(tmp_path: Path) -> None:
+    for side, classes in (("train", ("blue", "green", "red")), ("valid", ("blue", "red"))):
+        make_photos(tmp_path / "photos" / side, dict.fromkeys(classes, 4))
+    assert rehead.load_batch(tmp_path / "photos", 6, side="train")[1].sum(0).tolist() == [2, 2, 2]
+    assert rehead.load_batch(tmp_path / "photos", 4, side="valid")[1].sum(0).tolist() == [2, 0, 2]
+
+
 @pytest.mark.slow
 def test_the_example_is_verified_on_photos_that_it_cannot_have_learned_from(tmp_path: Path) -> None:
     """Every batch it asks for names its side, and only the last is of held-out photos."""
