@@ -13,6 +13,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -306,6 +307,27 @@ def test_a_path_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path, words in ((tmp_path / "gone.jpg", "is not there"), (tmp_path, "is a folder"), (tmp_path / "no.jpg", "")):
         with pytest.raises(PhotoError, match=re.escape(f"{path} {words}")):
             model.predict(path)
+
+
+def test_of_what_is_no_image_the_beginning_is_read_and_one_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = package.load(BUNDLE)
+    for name, beginning in (("film.mp4", b"\0\0\0\x20ftypisom"), ("endless.png", b"\x89PNG\r\n\x1a\n")):
+        (tmp_path / name).write_bytes(beginning)
+        os.truncate(tmp_path / name, 100 << 20)
+    monkeypatch.setattr("rehead.data.photo_bytes.MOST_BYTES", 50 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(PhotoError, match=r"film\.mp4 is not an image that can be read"):
+            model.predict(tmp_path / "film.mp4")
+        [told] = model.stream([tmp_path / "endless.png"])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 << 20
+    assert isinstance(told, PhotoError)
+    assert "more than any photo" in told.what
 
 
 def test_a_bundle_with_a_class_twice_is_refused(rehead: Program, red: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from rehead.bundle import Bundle, read, sigmoid, softmax
 from rehead.bundle_facts import FACTS
+from rehead.data.photo_bytes import photo_in
 from rehead.errors import BundleError, PhotoError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import fit_array, fit_image, prepare
@@ -227,12 +228,11 @@ def _check_fit(bundle: Bundle, size: Sequence[Any], widths: Mapping[str, Any]) -
 
 
 def _bytes_of(path: str | os.PathLike[str]) -> bytes:
-    """What a file holds. Raises PhotoError for a pipe or a device, which could be waited for without end, OSError."""
+    """What `photo_in` gives. Raises PhotoError also for a pipe or a device, which could be waited for without end, OSError."""
     kind = os.stat(path).st_mode
     if not stat.S_ISREG(kind):
         raise PhotoError(what="is a folder" if stat.S_ISDIR(kind) else "is not a regular file")
-    with open(path, "rb") as file:
-        return file.read()
+    return photo_in(path)
 
 
 def _reason(error: OSError) -> str:
