@@ -256,6 +256,13 @@ def test_a_manifest_in_an_archive_cannot_name_files_outside(tmp_path: Path) -> N
             opened(saved(tmp_path, data), tmp_path)
 
 
+def test_an_empty_path_in_the_manifest_of_an_archive_costs_its_line_alone(tmp_path: Path) -> None:
+    table = b"path,label\ncat/0.jpg,cat\n,dog\ndog/0.jpg,dog\n"
+    source = opened(saved(tmp_path, zipped({"labels.csv": table, **PETS})), tmp_path)
+    assert [row.path for row in source.rows] == ["cat/0.jpg", "dog/0.jpg"]
+    assert [skip.reason for skip in source.skipped] == ["has no path"]
+
+
 # -- bombs
 
 

@@ -164,7 +164,7 @@ def _path(line: Line, root: Path, confined: bool) -> str:
     text = "" if is_nothing(path) else os.fsdecode(path) if isinstance(path, bytes) else str(path)
     if "\\" in text and (os.sep == "\\" or not os.path.lexists(os.path.join(root, text))):
         text = text.replace("\\", "/")
-    if confined and not os.path.abspath(os.path.join(root, text)).startswith(os.path.abspath(root) + os.sep):
+    if text and confined and not os.path.abspath(os.path.join(root, text)).startswith(os.path.abspath(root) + os.sep):
         raise UnsafeArchive(what=f"The manifest in the archive names {quoted(text)}, which lies outside the archive.")
     return text
 
