@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from rehead.cli.answers import show_classes
 from rehead.cli.showing import Bars, Lines
 from rehead.cli.tables import say
 from rehead.runs.record import _cells
+from rehead.verdict.metrics import judge
+from rehead.verdict.selective import judge_selective
 
 EPOCH = {"epoch": 10, "loss": 0.4123, "lr": 1e-3, "seconds": 12.3, "images_per_s": 3141.5}
 WATCHED = {"watch_loss": 0.3141, "watch_right": 91, "watch_n": 100}
@@ -121,3 +126,16 @@ def test_what_is_told_on_the_way_may_go_nowhere(monkeypatch: pytest.MonkeyPatch)
     say("half done", sys.stderr)
     with pytest.raises(BrokenPipeError):
         say("the result")
+
+
+@pytest.mark.parametrize(
+    ("threshold", "words"), [(0.0, "at least 99.5 % are right"), (None, "no threshold makes answers right on 99.5 %")]
+)
+def test_the_precision_that_was_asked_for_is_shown_as_it_was(
+    threshold: float | None, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logits, labels = np.eye(2, dtype=np.float32)[[0, 1]], np.array([0, 1])
+    verdict = judge(logits, labels, classes=["a", "b"], paths=["1", "2"], side="drawn")
+    found = judge_selective(np.ones(2), np.ones(2, bool), precision=0.995, threshold=threshold, n_chosen=1000)
+    show_classes(replace(verdict, selective=found))
+    assert words in capsys.readouterr().out

@@ -61,12 +61,11 @@ def _doubts(verdict: Verdict) -> list[str]:
             f"probabilities are off by {100 * error.value:.1f} points ({100 * error.low:.1f} to {100 * error.high:.1f})"
         )
     if (found := verdict.selective) is not None:
+        wanted = f"{100 * found.precision:.4g} %"
         if found.threshold is None:
-            said.append(f"no threshold makes answers right on {found.precision:.0%}: all count as unsure")
+            said.append(f"no threshold makes answers right on {wanted}: all count as unsure")
         elif found.threshold == 0:
-            said.append(
-                f"no answer counts as unsure: at least {found.precision:.0%} are right on {found.n} photos apart"
-            )
+            said.append(f"no answer counts as unsure: at least {wanted} are right on {found.n} photos apart")
         else:
             right = "" if found.right is None else f", the others are right on {percent(found.right)}"
             said.append(f"unsure below {found.threshold:.2f}: {100 * (1 - found.coverage.value):.1f} %{right}")
