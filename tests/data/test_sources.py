@@ -639,13 +639,22 @@ def test_a_data_set_is_read_by_one_thread_at_a_time(tmp_path: Path) -> None:
         (iter([]), "no source of labelled photos"),
         ([], "Nothing in the data set can be used"),
         (["a.jpg", "b.jpg"], "not a pair of an image and a label"),
-        ([("a.jpg", [0, 1])], "A label is a list"),
+        ([("a.jpg", np.array([0, 1]))], "A label is an array"),
+        ([("a.jpg", {"cat": 1})], "A label is a mapping"),
         ((["a.jpg", "b.jpg"], ["cat"]), "2 photos and 1 labels"),
     ],
 )
 def test_what_is_no_source_says_what_is_wanted(tmp_path: Path, source: object, words: str) -> None:
     with pytest.raises(SourceError, match=words):
         opened(source, tmp_path)
+
+
+def test_a_label_in_memory_may_be_a_list(tmp_path: Path) -> None:
+    pairs = [(red(), ["red", "round"]), (red(), ("round",)), (red(), []), (red(), None)]
+    assert [row.label for row in opened(pairs, tmp_path).rows] == ["red;round", "round", "", ""]
+    source = opened(pairs[1:], tmp_path)  # where no photo has several, none is no label
+    assert [row.label for row in source.rows] == ["round"]
+    assert source.skipped == [Skip("dataset[1]", "has no label"), Skip("dataset[2]", "has no label")]
 
 
 def test_a_layout_for_files_cannot_be_forced_on_what_is_in_memory(tmp_path: Path) -> None:
@@ -667,6 +676,20 @@ def test_torchvisions_image_folder_is_read_from_its_files(tmp_path: Path) -> Non
     source = opened(datasets.ImageFolder(root), tmp_path)
     assert as_dict(source) == as_dict(opened(root, tmp_path))
     assert source.read(source.rows[0]) == (root / "cat" / "0.png").read_bytes()
+
+
+def test_what_torchvisions_data_set_makes_of_labels_and_files_is_what_is_taken(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("torchvision.datasets")
+    data = pytest.importorskip("torch.utils.data")
+    root = image_files(tmp_path / "photos")
+    turned = datasets.ImageFolder(root, target_transform=lambda target: 1 - target)
+    for dataset in (turned, data.Subset(turned, range(6))):
+        assert [row.label for row in opened(dataset, tmp_path).rows] == ["1"] * 3 + ["0"] * 3
+    named = datasets.ImageFolder(root, target_transform=("small", "large").__getitem__)
+    assert [row.label for row in opened(named, tmp_path).rows] == ["small"] * 3 + ["large"] * 3
+    source = opened(datasets.ImageFolder(root, loader=lambda _: Image.new("RGB", (2, 2), (7, 7, 7))), tmp_path)
+    assert [row.label for row in source.rows] == ["cat"] * 3 + ["dog"] * 3
+    assert pixels(source.read(source.rows[0])).shape == (2, 2, 3)
 
 
 def test_torchvisions_transforms_and_subsets_keep_the_names_of_classes(tmp_path: Path) -> None:
@@ -698,6 +721,19 @@ def test_hugging_face_images_are_not_decoded(tmp_path: Path) -> None:
     assert [row.label for row in source.rows] == ["cat", "cat", "cat", "dog", "dog"]
     assert source.skipped == [Skip("dataset[5]", "has no label")]
     assert [source.read(row) for row in source.rows] == [path.read_bytes() for path in files[:5]]
+
+
+def test_a_hugging_face_column_of_lists_is_several_labels_a_photo(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    files = [str(path) for path in sorted(image_files(tmp_path / "photos").rglob("*.png"))][:3]
+    lists = [
+        (datasets.Value("string"), [["red", "round"], ["round"], []]),
+        (datasets.ClassLabel(names=["red", "round"]), [[0, 1], [1], []]),
+    ]
+    for kind, labels in lists:
+        features = datasets.Features({"image": datasets.Image(), "labels": datasets.Sequence(kind)})
+        dataset = datasets.Dataset.from_dict({"image": files, "labels": labels}, features=features)
+        assert [row.label for row in opened(dataset, tmp_path).rows] == ["red;round", "round", ""]
 
 
 def test_hugging_face_columns_by_other_names_and_several_sides(tmp_path: Path) -> None:

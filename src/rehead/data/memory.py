@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from rehead.data.photo_bytes import photo_in
 from rehead.data.rows import Named, Request, Row, Skip, Source, file_below, label_of, reader_below, short_name
+from rehead.data.targets import SEPARATOR
 from rehead.errors import PhotoError, SourceError, nearest
 from rehead.pixels import as_image
 
@@ -32,24 +33,21 @@ LABEL_COLUMNS = ("label", "labels", "class", "category")
 def read_dataset(source: Any, request: Request) -> Source:
     """The rows of a sequence of (image, label): path, bytes, Pillow image, array or tensor, and name or number.
 
-    `.samples`, `.targets` and `.classes`, as torchvision's datasets have them, are used where they are there.
+    `.samples`, `.targets` and `.classes`, as torchvision's datasets have them, are used where they are there and say what
+    its items are.
     """
-    if getattr(source, "samples", None) and getattr(source, "transform", True) is None:
+    if _are_files(source):
         return _image_folder(source)
     _check_sequence(source)
     classes, labels = _classes(source), _targets(source)
-    rows, skipped = [], []
-    for i in range(len(source)):
-        path = f"dataset[{i}]"
+
+    def label_at(i: int) -> str | PhotoError:
         try:
-            label = _label(_pair(source, i)[1] if labels is None else labels[i], classes)
+            return _label(_pair(source, i)[1] if labels is None else labels[i], classes)
         except PhotoError as error:
-            skipped.append(Skip(path, error.what))
-            continue
-        if label or request.task == "multilabel":
-            rows.append(Row(path, label))
-        else:
-            skipped.append(Skip(path, "has no label"))
+            return error
+
+    rows, skipped = _rows([label_at(i) for i in range(len(source))], request)
     return _source("dataset", rows, skipped, lambda i: _pair(source, i)[0])
 
 
@@ -63,14 +61,9 @@ def read_hugging_face(source: Any, request: Request) -> Source:
     label = _one_column(kinds or others, LABEL_COLUMNS, "label", features)
     plain = source.with_format(None)
     encoded = plain.cast_column(image, type(features[image])(decode=False))
-    names = getattr(features[label], "names", None)
-    rows, skipped = [], []
-    for i, value in enumerate(plain[label]):
-        text = "" if names is not None and value in (None, -1) else _label(value, names)  # -1: not known
-        if text or request.task == "multilabel":
-            rows.append(Row(f"dataset[{i}]", text))
-        else:
-            skipped.append(Skip(f"dataset[{i}]", "has no label"))
+    names = getattr(getattr(features[label], "feature", features[label]), "names", None)  # feature: of a list
+    labels = ["" if names is not None and value in (None, -1) else _label(value, names) for value in plain[label]]
+    rows, skipped = _rows(labels, request)  # -1: not known
     return _source("huggingface", rows, skipped, lambda i: _bytes_or_path(encoded[i][image]))
 
 
@@ -103,6 +96,21 @@ def encoded(image: Any) -> bytes:
     return stream.getvalue()
 
 
+def _rows(labels: Sequence[str | PhotoError], request: Request) -> tuple[list[Row], list[Skip]]:
+    """The items by their labels, and those that have none, unless labels are several, or could not be read."""
+    several = request.task == "auto" and any(SEPARATOR in label for label in labels if isinstance(label, str))
+    rows, skipped = [], []
+    for i, label in enumerate(labels):
+        path = f"dataset[{i}]"
+        if isinstance(label, PhotoError):
+            skipped.append(Skip(path, label.what))
+        elif label or several or request.task == "multilabel":
+            rows.append(Row(path, label))
+        else:
+            skipped.append(Skip(path, "has no label"))
+    return rows, skipped
+
+
 def _source(layout: str, rows: Sequence[Row], skipped: list[Skip], image_at: Callable[[int], Any]) -> Source:
     if not rows:
         why = f"{skipped[0].path} {skipped[0].reason}." if skipped else "It has no items."
@@ -120,6 +128,17 @@ def _source(layout: str, rows: Sequence[Row], skipped: list[Skip], image_at: Cal
                 raise PhotoError(what=f"cannot be read: {error}") from error
 
     return Source("dataset", layout, rows, read, skipped)
+
+
+def _are_files(source: Any) -> bool:
+    """Whether the items are those of `.samples`, each read as any photo is and labelled by `.classes`."""
+    loader = getattr(source, "loader", None)
+    return (
+        bool(getattr(source, "samples", None))
+        and getattr(source, "transform", True) is None
+        and getattr(source, "target_transform", None) is None
+        and (loader is None or loader.__module__.startswith("torchvision."))
+    )
 
 
 def _image_folder(source: Any) -> Source:
@@ -161,10 +180,13 @@ def _pair(source: Any, i: int) -> tuple[Any, Any]:
 
 
 def _classes(source: Any) -> Sequence[str] | None:
-    """The names of the numbered classes, also of the data set that a `Subset` is a part of."""
-    while (classes := getattr(source, "classes", None)) is None and hasattr(source, "dataset"):
+    """The names of the numbered classes, also of the data set that a `Subset` is a part of; None where a `target_transform`
+    makes other labels of the numbers."""
+    while getattr(source, "target_transform", None) is None:
+        if (classes := getattr(source, "classes", None)) is not None or not hasattr(source, "dataset"):
+            return classes
         source = source.dataset
-    return classes
+    return None
 
 
 def _targets(source: Any) -> Sequence[Any] | None:
@@ -175,11 +197,16 @@ def _targets(source: Any) -> Sequence[Any] | None:
 
 
 def _label(value: Any, classes: Sequence[str] | None) -> str:
-    n_axes = getattr(value, "ndim", int(isinstance(value, list | tuple | dict)))  # arrays and tensors have ndim
+    if isinstance(value, list | tuple | set | frozenset):
+        return label_of([_label(one, classes) for one in value])
+    n_axes = getattr(value, "ndim", int(isinstance(value, dict)))  # arrays and tensors have ndim
     if n_axes == 0 and hasattr(value, "item"):
         value = value.item()
     if n_axes:
-        raise SourceError(what="A label is a list or an array.", fix="Each photo has one label: a name or a number.")
+        raise SourceError(
+            what=f"A label is {'a mapping' if isinstance(value, dict) else 'an array'}.",
+            fix="Each photo has a name or a number, or a list of names.",
+        )
     if classes is not None and isinstance(value, int) and not isinstance(value, bool):
         if not 0 <= value < len(classes):
             raise SourceError(what=f"A photo has the label {value}, but there are {len(classes)} classes.")
