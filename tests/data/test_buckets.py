@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow
 import pyarrow.csv
@@ -170,6 +171,49 @@ def test_a_manifest_in_a_bucket_and_one_of_addresses_give_what_a_local_one_gives
     assert len(found[0]) == 20
     assert found[0] == found[1] == found[2]
     assert not list(tmp_path.rglob("*fetched*"))
+
+
+def in_memory(folder: Path) -> str:
+    """The address of a bucket in memory that holds the files of a folder."""
+    fsspec.filesystem("memory").put(f"{folder}/", f"/{folder.parent.name}/{folder.name}/", recursive=True)
+    return f"memory://{folder.parent.name}/{folder.name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"), [("labels.csv", "auto"), ("meta/labels.parquet", "auto"), ("meta/labels.csv", "manifest")]
+)
+def test_a_manifest_in_a_folder_of_a_bucket_is_found_as_in_a_folder(name: str, layout: str, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "big ones" / "meta", {"red": 2, "blue": 2}).parent
+    begin = "" if "/" in name else "meta/"
+    paths = [f"{begin}{label}/{i}.png" for label in ("red", "blue") for i in range(2)]
+    table = pyarrow.table({"path": paths, "label": ["warm", "cold"] * 2})
+    if name.endswith(".csv"):
+        pyarrow.csv.write_csv(table, photos / name)
+    else:
+        pyarrow.parquet.write_table(table, photos / name)
+    (photos / "notes.csv").write_text("date,what\n")
+    here, there = (open_source(at, cache=tmp_path, layout=layout) for at in (photos, in_memory(photos)))
+    assert {row.label for row in here.rows} == {"warm", "cold"}
+    assert [*there.rows] == [*here.rows]
+    assert (there.layout, there.name) == ("manifest", here.name)
+    assert there.read(there.rows[3]) == here.read(here.rows[3])
+
+
+@pytest.mark.parametrize(
+    ("layout", "photo"), [("folders", "all/red/1.png"), ("split", "all/train/red/1.png"), ("flat", "all/red.1.png")]
+)
+def test_a_forced_layout_and_runs_among_photos_are_read_in_a_bucket_as_in_a_folder(
+    layout: str, photo: str, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    for name in (photo, photo.replace("red", "blue"), "all/runs/a/recipe.toml", "all/runs/a/1.png"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_bytes(b"a photo")
+    here, there = (open_source(at, cache=tmp_path, layout=layout) for at in (photos, in_memory(photos)))
+    assert {row.label for row in here.rows} == {"red", "blue"}
+    assert [*there.rows] == [*here.rows]
+    assert [skip.path for skip in here.skipped] == ["all/runs/a"]
+    assert there.skipped == here.skipped
 
 
 def test_an_archive_in_a_bucket_gives_what_its_folder_gives(folder: Path, store: Store, tmp_path: Path) -> None:

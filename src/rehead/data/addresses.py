@@ -157,6 +157,13 @@ def open_address(address: str) -> Any:
         return store.open_input_stream(path)
 
 
+def open_file(address: str) -> Any:
+    """The same, of which parts may be read in any order."""
+    with _as_os_error():
+        store, path = store_of(address)
+        return store.open_input_file(path)
+
+
 @contextlib.contextmanager
 def _as_os_error() -> Iterator[None]:
     """What libraries of stores raise, each its own, becomes an OSError."""

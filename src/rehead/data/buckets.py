@@ -5,14 +5,15 @@ A photo is known everywhere by an address of its own, so that other machines rea
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import PurePosixPath
 from urllib.parse import quote, unquote, urlunsplit
 
 from rehead.data.addresses import photo_at, split
-from rehead.data.folders import EXAMPLES, READERS, recognised
+from rehead.data.folders import EXAMPLES, READERS, forced, recognised, without_runs
 from rehead.data.listing import is_file_at, listed
-from rehead.data.manifests import are_parts, read_parts_of
-from rehead.data.rows import Named, Request, Source, short_name
+from rehead.data.manifests import are_parts, find_manifest_at, read_manifest_of, read_parts_of
+from rehead.data.rows import Named, Request, Skip, Source, short_name
 from rehead.data.shards import are_shards, read_shards
 from rehead.errors import SourceError
 
@@ -39,12 +40,17 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
             what=f"{address} is a single file, and neither a table nor an archive of photos.",
             fix="Name the folder that has one folder of photos for each class.",
         )
-    paths = stamps.paths
+    skipped: list[Skip] = []
+    paths = without_runs(stamps.paths, skipped)
+    called = short_name(PurePosixPath(prefix).name or parts.netloc.rpartition("@")[2])
     if layout == "webdataset" or (layout == "auto" and are_shards(paths)):
         return read_shards(address, request, stamps)
+    if layout in ("auto", "manifest") and not are_parts(paths) and (manifest := find_manifest_at(address, paths)):
+        found = read_manifest_of(f"{address.rstrip('/')}/{quote(manifest)}", request)
+        return replace(found, name=called)
     if layout == "manifest" or (layout == "auto" and are_parts(paths)):
         return read_parts_of(address, paths, request)
-    name, reading = (layout, READERS[layout](paths)) if layout != "auto" else recognised(paths, request.classes)
+    name, reading = (layout, forced(layout, paths)) if layout != "auto" else recognised(paths, request.classes)
     if not reading.rows:
         raise SourceError(
             what=f"{address} has no layout of labelled photos that is known here.",
@@ -56,11 +62,11 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
         return urlunsplit(parts._replace(path=quote(f"{prefix}/{row.path}")))
 
     return Source(
-        name=short_name(PurePosixPath(prefix).name or parts.netloc.rpartition("@")[2]),
+        name=called,
         layout=name,
         rows=reading.rows,
         read=lambda row: photo_at(uri(row)),
-        skipped=reading.skipped,
+        skipped=[*skipped, *reading.skipped],
         uri=uri,
         stamp=lambda row: stamps[row.path],
     )

@@ -87,7 +87,7 @@ def read_folder(source: str | Path, request: Request, layout: str = "auto") -> S
     if layout == "webdataset" or (layout == "auto" and are_shards(paths)):
         found = read_shards(folder, request, dict.fromkeys(paths))
         return replace(found, skipped=[*skipped, *found.skipped])
-    name, reading = recognised(paths, request.classes) if layout == "auto" else (layout, _forced(layout, paths))
+    name, reading = recognised(paths, request.classes) if layout == "auto" else (layout, forced(layout, paths))
     if not reading.rows:
         raise _unrecognised(shown, paths, layout)
     if n := sum(map(is_shard, paths)):
@@ -191,14 +191,21 @@ READERS: dict[str, Callable[[Sequence[str]], Reading]] = {
 }
 
 
-def _forced(layout: str, paths: Sequence[str]) -> Reading:
+def forced(layout: str, paths: Sequence[str]) -> Reading:
     """What a layout makes of the paths, or of what the only folder holds when that has more labels."""
     reading = READERS[layout](paths)
     if wrapper := _only_folder(paths):
-        inner = _forced(layout, [path.removeprefix(wrapper) for path in paths if path.startswith(wrapper)])
+        inner = forced(layout, [path.removeprefix(wrapper) for path in paths if path.startswith(wrapper)])
         if len(inner.labels()) > len(reading.labels()):
             return _below(wrapper, inner)
     return reading
+
+
+def without_runs(paths: Texts, skipped: list[Skip]) -> Texts:
+    """The paths that lie in no run of rehead; skipped: is given the runs."""
+    runs = {place for path in paths for place, _, name in [path.rpartition("/")] if place and name == RUN}
+    skipped += [Skip(run, "is a run of rehead") for run in sorted(runs)]
+    return Texts(path for path in paths if not any(path.startswith(f"{run}/") for run in runs)) if runs else paths
 
 
 def _listed(folder: Path, skipped: list[Skip], request: Request) -> Texts:
@@ -208,9 +215,7 @@ def _listed(folder: Path, skipped: list[Skip], request: Request) -> Texts:
         paths.append(path)
         if len(paths) % LISTED_AT_ONCE == 0:
             request.progress.advance(LISTED_AT_ONCE)
-    runs = {place for path in paths for place, _, name in [path.rpartition("/")] if place and name == RUN}
-    skipped += [Skip(run, "is a run of rehead") for run in sorted(runs)]
-    return Texts(path for path in paths if not any(path.startswith(f"{run}/") for run in runs)) if runs else paths
+    return without_runs(paths, skipped)
 
 
 def _fits(classes: frozenset[str], reading: Reading) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import os
 import re
 import shlex
@@ -16,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
 
-from rehead.data.addresses import fetched
+from rehead.data.addresses import fetched, open_file
 from rehead.data.places import Below, Files
 from rehead.data.rows import Request, Source, are_sides, label_of, quoted, short_name, side_in
 from rehead.data.tables import COLUMNS, Line, lines_of, places_of, source_of, values_of
@@ -136,16 +137,28 @@ def _is_mark(path: str) -> bool:
 
 def find_manifest(folder: Path, paths: Sequence[str]) -> str:
     """The one table among these files, relative to `folder`, whose columns are a manifest's, or ""."""
+    return _only_manifest(paths, lambda path: (folder / path).open("rb"))
+
+
+def find_manifest_at(address: str, paths: Sequence[str]) -> str:
+    """The same of a folder in a bucket."""
+    return _only_manifest(paths, lambda path: open_file(f"{address.rstrip('/')}/{quote(path)}"))
+
+
+def _only_manifest(paths: Sequence[str], opened: Callable[[str], Any]) -> str:
     tables = [path for path in paths if path.count("/") <= 1 and os.path.splitext(path)[1].lower() in TABLE_NAMES]
-    found = [path for path in tables if len(tables) <= MAX_TABLES and _is_manifest(folder / path)]
+    found = [path for path in tables if len(tables) <= MAX_TABLES and _is_manifest(path, opened)]
     return found[0] if len(found) == 1 else ""
 
 
-def _is_manifest(path: Path) -> bool:
+def _is_manifest(path: str, opened: Callable[[str], Any]) -> bool:
     try:
-        is_parquet = path.suffix.lower() in PARQUET_NAMES
-        what = str(path)
-        places_of(_parquet_file(path, what).schema_arrow.names if is_parquet else _csv_header(path, what), what)
+        with opened(path) as file:
+            if _is_parquet(path):
+                header = _parquet_file(file, path).schema_arrow.names
+            else:
+                header = _csv_header(file.read(HEADER_BYTES), path)
+        places_of(header, path)
     except (SourceError, MissingExtra, OSError, csv.Error):
         return False
     return True
@@ -153,10 +166,15 @@ def _is_manifest(path: Path) -> bool:
 
 def _csv_lines(path: Path, what: str) -> Iterator[Line]:
     """The lines of a file, which errors call `what`."""
-    header = _csv_header(path, what)
+    try:
+        with path.open("rb") as binary:
+            beginning = binary.read(HEADER_BYTES)
+    except OSError as error:
+        raise SourceError(what=f"{what} cannot be read.", why=f"{error.strerror}.") from error
+    header = _csv_header(beginning, what)
     place = places_of(header, what)
     try:
-        with path.open(newline="", encoding=_encoding(path), errors="surrogateescape") as file:
+        with path.open(newline="", encoding=_encoding(beginning), errors="surrogateescape") as file:
             reader = csv.reader(file, delimiter=_delimiter(file.readline()))
             file.seek(0)
             next(reader)
@@ -188,21 +206,18 @@ def _check_text(line: Line, what: str) -> None:
             )
 
 
-def _csv_header(path: Path, what: str) -> list[str]:
+def _csv_header(beginning: bytes, what: str) -> list[str]:
+    """The cells of the first line of a file that begins so."""
+    stream = io.TextIOWrapper(io.BytesIO(beginning), _encoding(beginning), errors="surrogateescape", newline="")
     try:
-        with path.open(newline="", encoding=_encoding(path), errors="surrogateescape") as file:
-            first = file.readline(HEADER_BYTES)
-    except OSError as error:
-        raise SourceError(what=f"{what} cannot be read.", why=f"{error.strerror}.") from error
+        first = stream.readline()
     except UnicodeError as error:
         raise SourceError(what=f"{what} is not a CSV file.", why=f"{error}.") from error
     return next(csv.reader([first], delimiter=_delimiter(first)), [])
 
 
-def _encoding(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(2)
-    return "utf-16" if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+def _encoding(beginning: bytes) -> str:
+    return "utf-16" if beginning[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def _delimiter(header: str) -> str:
@@ -228,13 +243,14 @@ def _parquet_lines(path: Path, what: str, given: Mapping[str, str] | None = None
         ) from error
 
 
-def _parquet_file(path: Path, what: str) -> Any:
+def _parquet_file(file: Any, what: str) -> Any:
+    """file: a path, or what is open to be read in parts."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise MissingExtra("pyarrow", "parquet", "Reading Parquet") from None
     try:
-        return pyarrow.parquet.ParquetFile(path)
+        return pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
         raise SourceError(what=f"{what} is not a Parquet file that can be read.", why=f"{error}", fix=AGAIN) from error
