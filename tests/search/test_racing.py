@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,10 @@ from conftest import make_photos
 from safetensors.torch import save_file
 
 import rehead
-from rehead.cli.races import arguments_by_name
+from rehead.cli.arguments import backbone_arguments
+from rehead.cli.races import arguments_by_name, command
 from rehead.errors import BackboneError, RecipeError, RunError, UnknownBackbone
-from rehead.search.heats import entrants_of
+from rehead.search.heats import Entry, entrants_of
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -156,3 +158,14 @@ def test_arguments_say_which_backbone_they_are_for() -> None:
     assert arguments_by_name(["a:mean=0.5", "b:mean=0.1", "a:pad_type=same"]) == wanted
     with pytest.raises(RecipeError, match="names no backbone"):
         arguments_by_name(["mean=0.5"])
+
+
+def test_what_to_type_repeats_what_was_typed() -> None:
+    texts = ["mean=0.5,0.5,0.4", "pad_type=same", "antialias=true"]
+    options = {"layout": "split", "valid": None, "test": "later photos/", "task": "auto"}
+    entry = Entry(label="b=w.pth", backbone="b", weights="my w.pth")
+    line = shlex.split(command(entry, "photos/", backbone_arguments(texts), options))
+    assert line[:7] == ["rehead", "tune", "photos/", "--layout", "split", "--test", "later photos/"]
+    assert line[7:11] == ["--backbone", "b", "--weights", "my w.pth"]
+    assert line[11::2] == ["--backbone-arg"] * 3
+    assert backbone_arguments(line[12::2]) == backbone_arguments(texts)

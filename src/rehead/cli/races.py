@@ -27,8 +27,13 @@ def arguments_by_name(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def show_race(raced: Race, photos: str, arguments: Mapping[str, Mapping[str, Any]]) -> None:
-    """The backbones, one a line, the reasons of those that did not run, and the recommendation with what to type."""
+def show_race(
+    raced: Race, photos: str, arguments: Mapping[str, Mapping[str, Any]], options: Mapping[str, str | None]
+) -> None:
+    """The backbones, one a line, the reasons of those that did not run, and the recommendation with what to type.
+
+    options: of the race, by their names, those that `rehead tune` has too and that say what is learned.
+    """
     print()
     header = ["backbone", "by folds %", "held out %", "images/s", "size", "1,000 photos"]
     rows = [_cells(entry, entry is raced.best) for entry in raced.entries]
@@ -45,7 +50,7 @@ def show_race(raced: Race, photos: str, arguments: Mapping[str, Mapping[str, Any
     )
     out.print(f"\n{printable(raced.recommendation)}", style="bold", markup=False)
     out.print(f"Picture   {printable(str(raced.run))}/race.svg", markup=False, soft_wrap=True)
-    again = _command(raced.best, photos, arguments.get(raced.best.backbone, {}))
+    again = command(raced.best, photos, arguments.get(raced.best.backbone, {}), options)
     out.print(f"Go on     {printable(again)}", markup=False, soft_wrap=True)
 
 
@@ -67,7 +72,14 @@ def _share(interval: Interval | None) -> str:
     return f"{100 * interval.value:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
 
 
-def _command(entry: Entry, photos: str, arguments: Mapping[str, Any]) -> str:
-    weights = f" --weights {shlex.quote(entry.weights)}" if entry.weights is not None else ""
-    others = "".join(f" --backbone-arg {shlex.quote(f'{name}={value}')}" for name, value in arguments.items())
-    return f"rehead tune {shlex.quote(photos)} --backbone {entry.backbone}{weights}{others}"
+def command(entry: Entry, photos: str, arguments: Mapping[str, Any], options: Mapping[str, str | None]) -> str:
+    """What to type to tune the backbone that won on the photos of the race."""
+    given: list[tuple[str, str | None]] = [*options.items(), ("backbone", entry.backbone), ("weights", entry.weights)]
+    given += [("backbone-arg", f"{name}={_typed(value)}") for name, value in arguments.items()]
+    words = [f"--{name} {shlex.quote(value)}" for name, value in given if value is not None and value != "auto"]
+    return " ".join(["rehead tune", shlex.quote(photos), *words])
+
+
+def _typed(value: Any) -> str:
+    """The opposite of what `backbone_arguments` makes of a value."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -223,4 +223,5 @@ def race(
                          budget_s=as_seconds(budget, "budget"), engine=engine, device=device, seed=seed, task=task)  # fmt: skip
     finish(progress, raced.to_dict() if json else None)
     if not json:
-        show_race(raced, photos, arguments)
+        options = {"layout": layout, "valid": valid, "test": test, "task": task, "cache": cache}
+        show_race(raced, photos, arguments, options)
