@@ -81,6 +81,30 @@ def test_a_service_that_is_away_is_not_called_busy_and_is_tried_again(
         assert one.text(".card .answer") == "red"
 
 
+def test_waiting_for_a_busy_service_takes_nothing_from_the_tries_of_one_that_is_away(
+    chromium: Any, service: Here, tmp_path: Path
+) -> None:
+    file = tmp_path / "one.png"
+    file.write_bytes(picture())
+    asked = []
+
+    def busy_then_away(route: Any) -> None:
+        asked.append(route.request.url)
+        if len(asked) <= 4:
+            route.fulfill(status=503, headers={"Retry-After": "0.05"}, json={"error": {"what": "Busy."}})
+        elif len(asked) == 5:
+            route.abort()
+        else:
+            route.continue_()
+
+    with seen(chromium, address(service)) as one:
+        one.page.route("**/v1/predict*", busy_then_away)
+        one.add(file)
+        one.done(1)
+        assert one.text(".card .answer") == "red"
+        assert len(asked) == 6
+
+
 @pytest.mark.slow
 def test_a_service_that_cannot_be_reached_is_told_and_can_be_asked_again(
     chromium: Any, service: Here, tmp_path: Path

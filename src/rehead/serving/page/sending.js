@@ -89,7 +89,8 @@ export class Sending {
     const back = () => {
       if (lot === this.#lot) this.#waiting.unshift(...group);
     };
-    for (let tries = 1; ; tries += 1) {
+    let tries = 0;
+    for (;;) {
       try {
         const files = group.map((picture) => picture.file);
         const answer = await answered(files, this.settings(), signal);
@@ -99,7 +100,7 @@ export class Sending {
       } catch (error) {
         if (signal.aborted) return back();
         if (error.status === 503) await this.#rest("busy", error.waitS ?? 1, signal);
-        else if (error.status === 0 && tries < TRIES) await this.#rest("away", 2 ** (tries - 1), signal);
+        else if (error.status === 0 && ++tries < TRIES) await this.#rest("away", 2 ** (tries - 1), signal);
         else if (HALVED.includes(error.status) && group.length > 1) {
           const half = Math.ceil(group.length / 2);
           await this.#asked(group.slice(0, half), signal);
