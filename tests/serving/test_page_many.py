@@ -105,6 +105,37 @@ def test_waiting_for_a_busy_service_takes_nothing_from_the_tries_of_one_that_is_
         assert len(asked) == 6
 
 
+GIVEN = """n => {
+    const all = new DataTransfer();
+    for (let i = 0; i < n; i++) all.items.add(new File(["x"], `${i}.png`));
+    document.getElementById("files").files = all.files;
+    document.getElementById("files").dispatchEvent(new Event("change"));
+}"""
+DROPPED = """() => {
+    const text = new DataTransfer();
+    text.setData("text/plain", "a picture's address");
+    dispatchEvent(new DragEvent("drop", { dataTransfer: text, cancelable: true }));
+}"""
+
+
+@pytest.mark.parametrize("size", [(390, 844), (1280, 900)])
+def test_what_is_not_taken_is_told_where_it_can_be_seen(chromium: Any, service: Here, size: tuple[int, int]) -> None:
+    width, height = size
+    with seen(chromium, address(service), viewport={"width": width, "height": height}) as one:
+        told = one.page.locator("#notice")
+        assert not told.is_visible()
+        one.page.evaluate(DROPPED)
+        assert told.inner_text() == "That is no file. Save the picture first, then drop it."
+        one.page.route("**/v1/predict*", lambda _: None)  # no answer comes
+        one.page.evaluate(GIVEN, 5001)
+        assert one.page.locator(".card").count() == 5000
+        assert told.inner_text().startswith("These are more than 5,000 files: 5,000 of them are taken.")
+        assert told.is_visible()
+        assert one.fits
+        one.page.click("#clear")
+        assert not told.is_visible()
+
+
 @pytest.mark.slow
 def test_a_service_that_cannot_be_reached_is_told_and_can_be_asked_again(
     chromium: Any, service: Here, tmp_path: Path

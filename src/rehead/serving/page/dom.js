@@ -31,6 +31,14 @@ export function percent(share) {
   return `${(100 * share).toFixed(1)} %`;
 }
 
+const board = byId("notice");
+
+/** Shown above the pictures and read out at once, until something else is; "" takes it away. */
+export function notice(text) {
+  board.textContent = text;
+  board.hidden = !text;
+}
+
 const speaker = byId("said");
 
 /** Said to screen readers when they are at rest. */

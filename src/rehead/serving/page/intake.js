@@ -1,6 +1,6 @@
 // The ways in for pictures: dropped (folders too), pasted, chosen, or taken by a phone's camera. What they hold is not judged here.
 
-import { byId, say } from "./dom.js";
+import { byId, notice } from "./dom.js";
 
 const LEFTOVERS = new Set(["thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"]);
 const MOST = 5_000; // pictures at once: more than that is a job for `rehead predict`
@@ -8,8 +8,9 @@ const MOST = 5_000; // pictures at once: more than that is a job for `rehead pre
 /** add([{file, name}]) is called with what came, in the order of their names. */
 export function listen(add) {
   const give = (pictures) => {
-    if (pictures.length > MOST) say(`These are ${pictures.length} files; the first ${MOST} are taken. For more there is rehead predict.`);
     if (pictures.length > 0) add(pictures.slice(0, MOST));
+    const n = MOST.toLocaleString("en");
+    notice(pictures.length > MOST ? `These are more than ${n} files: ${n} of them are taken. For more there is rehead predict.` : "");
   };
   const chosen = (input, button) => {
     button.addEventListener("click", () => input.click());
@@ -46,7 +47,7 @@ function dropped(give) {
     depth = 0;
     over(false);
     const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");
-    if (items.length === 0) return say("That is no file. Save the picture first, then drop it.");
+    if (items.length === 0) return notice("That is no file. Save the picture first, then drop it.");
     const entries = items.map((item) => item.webkitGetAsEntry?.() ?? item.getAsFile()); // now: they are gone a moment later
     const found = [];
     for (const entry of entries) if (entry) await gather(entry, found);

@@ -4,7 +4,7 @@
 import * as camera from "./camera.js";
 import { Card } from "./card.js";
 import { asCsv } from "./csv.js";
-import { byId, counted, harmless, isolated, make, say } from "./dom.js";
+import { byId, counted, harmless, isolated, make, notice, say } from "./dom.js";
 import * as intake from "./intake.js";
 import { Sending } from "./sending.js";
 import { described } from "./service.js";
@@ -212,6 +212,7 @@ function clear() {
   for (const { card } of pictures) card.remove();
   pictures = [];
   filter({ kind: "all", label: "" });
+  notice("");
   byId("results").hidden = true;
   byId("empty").hidden = false;
   document.body.classList.remove("busy");
