@@ -44,8 +44,8 @@ def load_batch(
             why="A batch is of photos of one class each, with one-hot labels.",
             fix="Tune on them with `rehead tune`, or read them in a loop of your own.",
         )
-    given = sorted({row.side for row in source.rows if row.side})
-    ours = not given
+    ours = not any(row.side for row in source.rows)
+    given = [] if ours else sorted({row.side or "train" for row in source.rows})  # as in a job
     if (ours and side == "test") or (given and side is not None and side not in given):
         raise SourceError(
             what=f"{source.name} has no side {side!r}.",
@@ -53,7 +53,7 @@ def load_batch(
             fix="Name one of them, or leave side out for all photos.",
         )
     classes = sorted({row.label for row in source.rows})  # of all sides: a class has one number in batches of each
-    rows = [row for row in source.rows if side is None or ours or row.side == side]
+    rows = [row for row in source.rows if side is None or ours or (row.side or "train") == side]
     random = np.random.default_rng(seed_for(secrets.randbits(62) if seed is None else seed, "batch"))
     photos_of = [_usable(source, own, side if ours else None, preprocess) for own in _by_class(rows, classes, random)]
     taken = list(itertools.islice(_in_turn(photos_of, random), n))

@@ -229,6 +229,14 @@ def test_a_class_has_one_column_in_batches_of_each_side(tmp_path: Path) -> None:
     assert rehead.load_batch(tmp_path / "photos", 4, side="valid")[1].sum(0).tolist() == [2, 0, 2]
 
 
+def test_photos_without_a_side_beside_others_are_of_the_training_side_as_in_a_job(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 4, "blue": 4})
+    rows = [f"{label}/{i}.png,{label},{'test' if i == 0 else ''}" for label in ("red", "blue") for i in range(4)]
+    (photos / "labels.csv").write_text("\n".join(["path,label,split", *rows]))
+    assert rehead.load_batch(photos / "labels.csv", 6, side="train")[1].sum(0).tolist() == [3, 3]
+    assert rehead.load_batch(photos / "labels.csv", 2, side="test")[1].sum(0).tolist() == [1, 1]
+
+
 @pytest.mark.slow
 def test_the_example_is_verified_on_photos_that_it_cannot_have_learned_from(tmp_path: Path) -> None:
     """Every batch it asks for names its side, and only the last is of held-out photos."""
