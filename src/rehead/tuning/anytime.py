@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from rehead.bundle import Head
+from rehead.features.store import LARGEST
 
 FIRST_AFTER_S = 1.5  # the first check: early enough to be the first number on screen within seconds
 EVERY_S = 5.0
@@ -42,7 +43,7 @@ class Anytime:
 
     def add(self, positions: list[int], features: NDArray[np.float32]) -> None:
         """positions: places in `labels`. features: (n, width)."""
-        for i, row in zip(positions, features.astype(np.float16), strict=True):
+        for i, row in zip(positions, np.clip(features, -LARGEST, LARGEST).astype(np.float16), strict=True):
             kept = self._kept[bool(self._is_train[i])]
             if len(kept) < (MAX_TRAIN if self._is_train[i] else MAX_HELD_OUT):
                 kept.append((i, row))
