@@ -78,7 +78,11 @@ def test_copies_with_several_labels_are_left_to_a_person_who_sees_what_the_model
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
-    lines = [*plan_of(FOUND), Line('odd, "name"\udcff.png', "a", "train", "keep", "", "why\nnot")]
+    lines = [
+        *plan_of(FOUND),
+        Line('odd, "name"\udcff.png', "a", "train", "keep", "", "why\nnot"),
+        Line("1.png\r", "a", "train", "keep", "", ""),
+    ]
     path = tmp_path / "plan.csv"
     path.write_bytes(as_csv(lines).encode("utf-8", "surrogateescape"))
     assert read_plan(path) == lines

@@ -41,7 +41,7 @@ def features_of_run(job: Job, run: Finished) -> tuple[Sequence[int], NDArray[np.
     )
     if run.run.recipe.train != "head":
         recipe = replace(recipe, cut=None)
-    used = sorted([*run.outputs.train.tolist(), *run.outputs.held_out.tolist()])
+    used = run.outputs.used.tolist()
     prefix = chosen_prefix(job, recipe)
     with open_store(job.cache, prefix, recipe) as store:
         catalog = job.catalog

@@ -59,7 +59,9 @@ def as_csv(lines: list[Line]) -> str:
 def read_plan(path: Path) -> list[Line]:
     """The lines of a plan. Raises SourceError for a file that is none, and for what it asks that cannot be done."""
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = path.read_bytes().decode(
+            "utf-8-sig", errors="surrogateescape"
+        )  # as it is: names may have a carriage return
     except OSError as error:
         raise SourceError(
             what=f"The plan {path} cannot be read.",

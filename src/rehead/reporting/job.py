@@ -109,7 +109,7 @@ def _story(
     features: NDArray[np.float32],
 ) -> Story:
     catalog, outputs = finished.catalog, finished.outputs
-    used = sorted([*outputs.train.tolist(), *outputs.held_out.tolist()])
+    used = outputs.used.tolist()
     place = {row: i for i, row in enumerate(used)}
     far = finished.bundle.unfamiliar_above
     return Story(

@@ -157,7 +157,7 @@ def race_on(
     for entrant in entrants:
         try:
             runners.append(_prepared(job, entrant, recipe, (arguments or {}).get(entrant.name, {})))
-        except (BackboneError, EngineError, RuntimeError) as error:  # RuntimeError: a network that cannot be exported
+        except (BackboneError, EngineError, RuntimeError) as error:  # RuntimeError: PyTorch's, also of memory
             entries[entrant] = _refused(entrant, error, job.progress)
     runners.sort(key=lambda runner: runner.card.macs)
     extracted = []
