@@ -388,7 +388,7 @@ def test_a_run_that_is_taken_up_keeps_its_cut_where_the_disk_has_no_more_room(
     tuned: rehead.Tuned, folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupted(folder, tmp_path / "run", cache, **LAST)
-    monkeypatch.setattr(plan, "_free_bytes", lambda folder: 0)
+    monkeypatch.setattr(plan, "free_bytes", lambda folder: 0)
     monkeypatch.setattr(ground, "kept_bytes", lambda *_: 0)
     again = rehead.tune(resume=tmp_path / "run", cache=cache, report=False)
     assert graph(again) == graph(tuned)
@@ -398,7 +398,7 @@ def test_a_run_that_is_taken_up_keeps_its_cut_where_the_disk_has_no_more_room(
 def test_activations_that_are_there_take_no_more_room(
     tuned: rehead.Tuned, folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "_free_bytes", lambda folder: 1e6)  # of the 3 MB that they take
+    monkeypatch.setattr(plan, "free_bytes", lambda folder: 1e6)  # of the 3 MB that they take
     again = rehead.tune(folder, cache=cache, out=tmp_path / "run", **LAST, report=False)
     assert graph(again) == graph(tuned)
     assert "Kept behind blocks.6" in (again.run / "log.txt").read_text()
@@ -441,6 +441,25 @@ def test_a_run_whose_extraction_was_ended_goes_on_with_the_same_photos(
     assert again.images["used"] < 170
     assert again.verdict.partial
     assert grounds.seen[0] == grounds.seen[1]
+
+
+def test_views_that_were_left_out_stay_so_when_a_run_is_taken_up(
+    tuned: rehead.Tuned, folder: Path, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = StoppingSoon("Extracting crop-1")
+    monkeypatch.setattr(StoppingSoon, "row", Interrupting.row)
+    settings = {**LAST, "augment": "crop", "views": 3}
+    with pytest.raises(KeyboardInterrupt):
+        rehead.tune(
+            folder, cache=empty, out=tmp_path / "run", progress=listener, stop=lambda: listener.wished, **settings
+        )
+    log = tmp_path / "run" / "log.txt"
+    assert "The view crop-2 is not whole and is left out." in log.read_text()
+    phases: list[str] = []
+    monkeypatch.setattr(Silent, "phase", lambda self, name, *_: phases.append(name))
+    rehead.tune(resume=tmp_path / "run", cache=empty, progress=Silent(), report=False)
+    assert "Extracting" in phases
+    assert not [name for name in phases if name.startswith("Extracting crop")]
 
 
 def test_a_second_phase_has_the_photos_of_the_first(

@@ -36,6 +36,7 @@ from rehead.job import Job
 from rehead.nets.card import Card, with_fit
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import Preprocess
+from rehead.runs.footing import Footing
 from rehead.tuning.plan import Plan
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.scale import Scale
@@ -50,10 +51,11 @@ SMALL = Preprocess(height=64, width=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5
 
 @dataclass(frozen=True)
 class Extracted:
-    """views: (n, *shape) float16 each: of train and held-out photos the first, of train photos the others."""
+    """views: (n, *shape) float16 each: of train and held-out photos the first, of train photos the others. names: theirs."""
 
     train: Sequence[int]
     held_out: Sequence[int]
+    names: tuple[str, ...]
     views: list[NDArray[np.float16]]
     card: Card | None
     bad: dict[int, Skip]
@@ -61,20 +63,20 @@ class Extracted:
 
 
 def at_the_cut(
-    job: Job, recipe: Recipe, plan: Plan, order: Sequence[int], bad: dict[int, Skip], *, is_whole: bool
+    job: Job, recipe: Recipe, plan: Plan, order: Sequence[int], bad: dict[int, Skip], footing: Footing | None
 ) -> Extracted:
     """What is needed to train by this plan; what the store lacks is extracted. Raises SourceError for too many bad photos.
 
-    order: the photos. bad: others that are known to be no use. is_whole: nobody may end it before all of them are there, as
-    a training stands on them already.
+    order: the photos. bad: others that are known to be no use. footing: of a training that stands on them already, so that
+    nobody may end it before all of them are there.
     """
-    if is_whole:
+    if footing is not None:
         job, recipe = replace(job, stop=lambda: False, is_late=lambda: False), replace(recipe, budget_s=None)
-    begun, catalog = time.monotonic(), job.catalog
+    catalog = job.catalog
     if plan.cut is None:
         there, unreadable = _readable(job, order, recipe)
         train, held_out = sides_of(catalog, sorted(there))
-        return Extracted(train, held_out, [], None, bad | unreadable, 0)
+        return Extracted(train, held_out, (), [], None, bad | unreadable, 0)
     weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
     prefix = ready_prefix(
         recipe.backbone,
@@ -89,10 +91,10 @@ def at_the_cut(
         prefix = replace(prefix, card=with_fit(prefix.card, recipe.fit))
     wanted: dict[str, Positions] = {}
     train, held_out, n_stored = Positions(), Positions(), 0
-    names, whole = view_names(recipe.augment, recipe.views), replace(recipe, budget_s=None)
-    for (
-        view
-    ) in names:  # the budget is of all views: the first has its share, as photos that it comes to need the others
+    names = view_names(recipe.augment, recipe.views) if footing is None else footing.views
+    begun, whole = time.monotonic(), replace(recipe, budget_s=None)
+    for view in names:
+        # The budget is of all views: the first has its share, as the photos that it comes to need the others.
         until = None if recipe.budget_s is None else begun + recipe.budget_s / (len(names) if view == PLAIN else 1)
         timed = _until(job, until)
         with open_store(job.cache, prefix, recipe, view) as store:
@@ -112,7 +114,7 @@ def at_the_cut(
     for view, positions in wanted.items():  # read when no more is extracted: both would be in memory at once
         with open_store(job.cache, prefix, recipe, view) as store:
             views.append(_read(store, catalog, positions))
-    return Extracted(train, held_out, views, prefix.card, bad, n_stored)
+    return Extracted(train, held_out, tuple(wanted), views, prefix.card, bad, n_stored)
 
 
 def _until(job: Job, ends: float | None) -> Job:

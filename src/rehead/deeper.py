@@ -111,13 +111,13 @@ def _ground(
     order = job_order(catalog, recipe)
     wanted, bad = (order, dict[int, Skip]()) if footing is None else footing.photos(catalog, order)
     plan = planned_network(job, recipe, backbone, wanted, footing)
-    extracted = at_the_cut(job, recipe, plan, wanted, bad, is_whole=footing is not None)
+    extracted = at_the_cut(job, recipe, plan, wanted, bad, footing)
     job.clock.lap("extract")
     train, held_out = extracted.train, extracted.held_out
     learn, watch = slices(catalog, train, recipe) if footing is None else footing.slices(catalog, train)
     if not has_begun:
         watched = [train[place] for place in watch.tolist()]
-        begun = Footing.of(plan.cut, catalog, order, [*train, *held_out], extracted.bad, watched)
+        begun = Footing.of(plan.cut, extracted.names, catalog, order, [*train, *held_out], extracted.bad, watched)
         write_footing(run, begun)
     card = extracted.card or photo_card(backbone.cut_at(POOL)[1], recipe)
     return ground_of(job, recipe, backbone, plan, extracted, card, learn, watch), extracted
@@ -149,7 +149,7 @@ def _first_phase(job: Job, recipe: Recipe, backbone: Backbone, run: RunFolder) -
         run.write(f"{FIRST}-{name}", (part.path / name).read_text(encoding="utf-8"))
     note = _told(note, ground.plan, state, recipe, len(ground.watch))
     part.write(NOTE, note)
-    footing = replace(read_footing(part.path), cut=None)
+    footing = replace(read_footing(part.path), cut=None, views=())
     return head_from_module(model[1], first.kind, first.activation), note, ground.job, footing
 
 

@@ -1,4 +1,4 @@
-"""What a training of layers began with: where the network is cut, which photos it does without, which of them are watched.
+"""What a training of layers began with: where the network is cut, which views it has, of which photos, and which are watched.
 
 It goes on with the same from a checkpoint, whatever the disk has room for by then and whatever could be extracted since; and
 so does a second phase behind a first.
@@ -24,11 +24,12 @@ from rehead.runs.folder import FOOTING, RunFolder
 
 @dataclass(frozen=True)
 class Footing:
-    """cut: the layer behind which activations are kept, None to train from the photos. absent: by their digests the photos of
-    the job that it does without, with the reason, None for those that were not reached. watched: digests of those that say
-    which epoch is kept."""
+    """cut: the layer behind which activations are kept, None to train from the photos. views: those that are kept. absent: by
+    their digests the photos of the job that it does without, with the reason, None for those that were not reached. watched:
+    digests of those that say which epoch is kept."""
 
     cut: str | None
+    views: tuple[str, ...]
     absent: Mapping[bytes, str | None]
     watched: frozenset[bytes]
 
@@ -36,6 +37,7 @@ class Footing:
     def of(
         cls,
         cut: str | None,
+        views: Sequence[str],
         catalog: Catalog,
         order: Sequence[int],
         used: Sequence[int],
@@ -45,7 +47,12 @@ class Footing:
         """order: the photos of the job. used, bad, watched: those of them that it has, that cannot be had, that are watched."""
         lacking = np.setdiff1d(np.asarray(order, np.int64), np.asarray(used, np.int64)).tolist()
         reasons = [bad[i].reason if i in bad else None for i in lacking]
-        return cls(cut, dict(zip(catalog.digests(lacking), reasons, strict=True)), frozenset(catalog.digests(watched)))
+        return cls(
+            cut,
+            tuple(views),
+            dict(zip(catalog.digests(lacking), reasons, strict=True)),
+            frozenset(catalog.digests(watched)),
+        )
 
     def photos(self, catalog: Catalog, order: Sequence[int]) -> tuple[Positions, dict[int, Skip]]:
         """The photos of the job that are learned and verified with, and those that cannot be had."""
@@ -64,7 +71,13 @@ def write_footing(run: RunFolder, footing: Footing) -> None:
     """Writes it into the run, for a job that goes on from there."""
     absent = {digest.hex(): reason for digest, reason in footing.absent.items()}
     run.write_json(
-        FOOTING, {"cut": footing.cut, "absent": absent, "watched": sorted(one.hex() for one in footing.watched)}
+        FOOTING,
+        {
+            "cut": footing.cut,
+            "views": footing.views,
+            "absent": absent,
+            "watched": sorted(one.hex() for one in footing.watched),
+        },
     )
 
 
@@ -73,7 +86,8 @@ def read_footing(run: Path) -> Footing:
     try:
         values: dict[str, Any] = json.loads((run / FOOTING).read_text(encoding="utf-8"))
         absent = {bytes.fromhex(digest): reason for digest, reason in values["absent"].items()}
-        return Footing(values["cut"], absent, frozenset(map(bytes.fromhex, values["watched"])))
+        watched = frozenset(map(bytes.fromhex, values["watched"]))
+        return Footing(values["cut"], tuple(values["views"]), absent, watched)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
             what=f"What the training of {run} began with cannot be read.",

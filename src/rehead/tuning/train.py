@@ -106,6 +106,7 @@ def train_layers(training: Training, start: State | None = None) -> State:
         training.save(keep(training.model, names, stepper, average, state))
     for epoch in range(state.epoch, course.epochs):
         if state.has_ended:
+            training.note(f"The training had ended after epoch {epoch} of {course.epochs}.")
             break
         begun = time.monotonic()
         set_modes(training.model, names, course.norm)
