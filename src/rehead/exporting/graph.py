@@ -65,6 +65,8 @@ def export_prefix(prefix: torch.nn.Module, preprocess: Preprocess, path: Path) -
                 dynamic_axes={"pixels": {0: "n"}, "features": {0: "n"}},
             )
     except Exception as error:  # tracing runs the network's own code
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise
         raise BackboneError(
             what="The network cannot be exported to ONNX.", why=str(error).split("\n")[0], fix=ANOTHER
         ) from error

@@ -117,7 +117,10 @@ def prefix_there(
 ) -> Prefix | None:
     """The same where the cache has it, without its network."""
     key = card_key(name, _located(name, weights), arguments, cut, pooled)
-    in_use, card = InUse(card_folder(cache, key)), find_card(cache, key)
+    if find_card(cache, key) is None:
+        return None
+    in_use = InUse(card_folder(cache, key))  # before it is looked for again: it may have been cleared
+    card = find_card(cache, key)
     return None if card is None else InCache(card, card_folder(cache, key), None, in_use=in_use)
 
 

@@ -20,6 +20,7 @@ from rehead.errors import ReheadError, WeightsUnavailable
 from rehead.pixels import Fit, Preprocess
 
 FORMAT = 5
+AVERAGING = 2  # of what a layer inside a network gives; another gives other features
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Card:
             self.cut,
             self.pooled,
             self.preprocess.to_dict(),
+            *_averaged(self.cut, self.pooled),
         ]
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
@@ -160,8 +162,13 @@ def is_bundle(path: Path) -> bool:
 def card_key(name: str, place: Place, arguments: Mapping[str, Any], cut: str, pooled: bool = True) -> str:
     """The name of the folder that holds the card and graph of a prefix, known before anything is loaded."""
     weights = place.digest or f"hub timm {metadata.version('timm')}"
-    asked = json.dumps([known_as(name), weights, dict(arguments), cut, pooled, FORMAT], sort_keys=True)
+    decides = [known_as(name), weights, dict(arguments), cut, pooled, FORMAT, *_averaged(cut, pooled)]
+    asked = json.dumps(decides, sort_keys=True)
     return hashlib.sha256(asked.encode()).hexdigest()[:32]
+
+
+def _averaged(cut: str, pooled: bool) -> list[int]:
+    return [AVERAGING] if pooled and cut != "pool" else []
 
 
 def card_folder(cache: Path, key: str) -> Path:

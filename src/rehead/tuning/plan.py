@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from rehead.errors import RecipeError, UnknownLayer, counted, nearest
-from rehead.features.room import on_disk
+from rehead.features.room import free_bytes, on_disk
 from rehead.features.views import view_names
 from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in, layers_that_learn
 from rehead.tuning.recipe import Recipe
@@ -65,7 +64,7 @@ def _fits(needed: int, limit_gb: float | None, cache: Path, kept_bytes: Callable
     """Whether the disk may hold so much. Without a limit that is half of what is free, for what is not there yet."""
     if needed > GB * (CACHE_LIMIT_GB if limit_gb is None else limit_gb):
         return False
-    room = _free_bytes(cache) / 2
+    room = free_bytes(cache) / 2
     return limit_gb is not None or needed <= room or needed - kept_bytes() <= room
 
 
@@ -122,9 +121,3 @@ def _where(stages: Sequence[Stage], plan: Plan, recipe: Recipe, n_photos: int) -
 
 def _amount(gigabytes: float) -> str:
     return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{max(1, 1000 * gigabytes):.0f} MB"
-
-
-def _free_bytes(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
