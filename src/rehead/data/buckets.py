@@ -43,13 +43,14 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
     skipped: list[Skip] = []
     paths = without_runs(stamps.paths, skipped)
     called = short_name(PurePosixPath(prefix).name or parts.netloc.rpartition("@")[2])
-    if layout == "webdataset" or (layout == "auto" and are_shards(paths)):
-        return read_shards(address, request, stamps)
     if layout in ("auto", "manifest") and not are_parts(paths) and (manifest := find_manifest_at(address, paths)):
         found = read_manifest_of(f"{address.rstrip('/')}/{quote(manifest)}", request)
         return replace(found, name=called)
     if layout == "manifest" or (layout == "auto" and are_parts(paths)):
         return read_parts_of(address, paths, request)
+    if layout == "webdataset" or (layout == "auto" and are_shards(paths)):
+        found = read_shards(address, request, {path: stamps[path] for path in paths})
+        return replace(found, skipped=[*skipped, *found.skipped])
     name, reading = (layout, forced(layout, paths)) if layout != "auto" else recognised(paths, request.classes)
     if not reading.rows:
         raise SourceError(
