@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from rehead import bundle as bundles
 from rehead.errors import BundleError, RecipeError, RunError
 from rehead.runs.earlier import read_earlier
 from rehead.runs.finished import read_finished
+from rehead.tuning.recipe import Recipe
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -316,3 +318,12 @@ def test_flowers_are_added_to_cats_and_dogs(cache: Path, tmp_path: Path) -> None
     assert tuned.classes == ("cat", "daisy", "dog", "rose")
     assert tuned.images["from_store"] >= 80
     assert tuned.verdict.top1.value >= 0.85
+
+
+@pytest.mark.parametrize(("preset", "settings"), [("quick", {}), ("balanced", {}), (None, {"train": "last:1"})])
+def test_a_first_phase_goes_with_the_layers_that_the_run_trained(
+    first: rehead.Tuned, cache: Path, preset: str | None, settings: dict[str, str]
+) -> None:
+    earlier = replace(read_earlier(first.run, cache), recipe=Recipe.from_preset("thorough", {}), photos=())
+    assert earlier.recipe_with(None, {}).first == "balanced"
+    assert earlier.recipe_with(preset, settings).first is None

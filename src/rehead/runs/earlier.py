@@ -73,6 +73,8 @@ class Earlier:
             )
         if new := [name for name in DECIDES_FEATURES if name in changed]:
             self._check_files(new[0].replace("_", "-"))
+        if "train" in changed:
+            own["first"] = None  # which goes before the layers that the run trained
         return Recipe.from_dict({**own, **given})
 
     def joined(self, new: Catalog, progress: Progress) -> Catalog:
