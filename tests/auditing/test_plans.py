@@ -210,8 +210,8 @@ def test_labels_that_a_manifest_would_have_taken_for_others_are_told_with_the_co
         is_learned=False,
     )
     assert (again.task, again.classes) == ("classification", tuple(sorted(names)))
-    show_applied(applied)
-    command = f"rehead tune {tmp_path / 'new.csv'}" + (f" --task {task}" if task else "")
+    show_applied(applied, ["--cache", "there"])
+    command = f"rehead tune {tmp_path / 'new.csv'}" + (f" --task {task}" if task else "") + " --cache there"
     assert capsys.readouterr().out.splitlines()[-1] == f"Go on     {command}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from stories import audit_of, audit_without_classes, jpeg, photos_of, story
 from typer.main import get_command
 
 from rehead.auditing.findings import Leaks
+from rehead.cli.arguments import backbone_arguments
 from rehead.cli.commands import app
 from rehead.data.rows import Photo
 from rehead.errors import PhotoError
@@ -148,6 +150,7 @@ def test_the_plain_sentences() -> None:
     assert "it was given" in headline(replace(verdict, side=GIVEN))
     assert calibration_sentence(verdict.calibration).startswith("When it says ")
     assert "are called unsure" in selective_sentence(verdict.selective)
+    assert "Wanted were 99.5\u00a0%." in selective_sentence(replace(verdict.selective, precision=0.995))
     assert interval(wilson(394, 400)).replace("\u00a0", " ") == "98.5 % (96.8 to 99.3)"
     assert interval(None) == "–"
 
@@ -197,7 +200,8 @@ def told_of(asked: Asked, **settings: Any) -> dict[str, str]:
     run = Run(Path("run"), Recipe(**settings), 0.0, None, "", {}, None, is_running=False, can_resume=False)
     told = dict(command(asked, run))
     tune = get_command(app).commands["tune"]  # type: ignore[attr-defined]
-    tune.make_context("tune", shlex.split(told["command"])[2:]).close()
+    with tune.make_context("tune", shlex.split(told["command"])[2:]) as context:
+        assert backbone_arguments(context.params["backbone_arg"] or []) == run.recipe.backbone_args
     return told
 
 
@@ -214,6 +218,21 @@ def test_the_command_that_repeats_a_job_names_all_that_was_asked_for() -> None:
         "rehead tune 'work/a b.csv' --layout manifest --valid work/new/held --test s3://bucket/zoo --from runs/pets-1 "
         "--weights work/w.pth --cache-limit 5.0 --no-tie-copies --budget 90s --with-neighbours"
     )
+
+
+def test_arguments_of_a_backbone_are_typed_as_they_are_read() -> None:
+    recipe = Recipe.from_toml(Recipe(backbone_args={"mean": (0.5, 0.5, 0.4), "pad_type": "same"}).to_toml())
+    assert told_of(asked_for(), backbone_args=recipe.backbone_args)["command"] == (
+        "rehead tune pets --backbone-arg mean=0.5,0.5,0.4 --backbone-arg pad_type=same"
+    )
+
+
+def test_sides_that_were_no_files_have_their_place_in_the_command() -> None:
+    asked = Asked.of("/home/me/work/pets", "auto", [("1.jpg", "cat")], None)
+    assert told_of(Asked(**json.loads(json.dumps(asked.to_dict())))) == {
+        "command": "rehead tune pets --valid VALID", "typed in": "the folder that its paths begin in",
+        "VALID": "were handed over in Python, and are no files",
+    }  # fmt: skip
 
 
 def test_paths_that_share_no_folder_are_names_and_the_report_says_so() -> None:

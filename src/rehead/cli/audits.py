@@ -55,7 +55,7 @@ def audit(
                                  force=force, progress=progress)  # fmt: skip
         finish(progress, applied.to_dict() if json else None)
         if not json:
-            show_applied(applied)
+            show_applied(applied, [*_typed(context, ("cache",))])
         return
     from rehead.auditing.apply import check_free
     from rehead.auditing.job import audit as run_audit

@@ -101,8 +101,8 @@ def show_plan(plan: Sequence[Line], target: Path | None, typed: Sequence[str]) -
     out.print(f"Go on     edit it, then: {command} --apply {again}", markup=False, soft_wrap=True)
 
 
-def show_applied(applied: Applied) -> None:
-    """What is in the new manifest, and which lines of the plan could not be followed."""
+def show_applied(applied: Applied, typed: Sequence[str]) -> None:
+    """What is in the new manifest, and which lines of the plan could not be followed. typed: words to be typed again."""
     for skip in applied.skipped[:N_SHOWN]:
         say(f"! {printable(skip.path)} {printable(skip.reason)}")
     if (more := len(applied.skipped) - N_SHOWN) > 0:
@@ -114,7 +114,7 @@ def show_applied(applied: Applied) -> None:
     out = console()
     out.print(f"Manifest  {target}: {counted(applied.n, 'photo')}, {done}", markup=False, soft_wrap=True)
     task = [] if applied.task is None else ["--task", applied.task]
-    command = shlex.join(["rehead", "tune", str(applied.manifest), *task])
+    command = shlex.join(["rehead", "tune", str(applied.manifest), *task, *typed])
     out.print(f"Go on     {printable(command)}", markup=False, soft_wrap=True)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from rehead.cli.arguments import as_bytes, backbone_arguments
 from rehead.cli.tables import console, printable, show_table
 from rehead.errors import RecipeError
+from rehead.reporting.command import argument as backbone_argument
 from rehead.search.heats import Entry, Race
 from rehead.verdict.intervals import Interval
 
@@ -75,11 +76,6 @@ def _share(interval: Interval | None) -> str:
 def command(entry: Entry, photos: str, arguments: Mapping[str, Any], options: Mapping[str, str | None]) -> str:
     """What to type to tune the backbone that won on the photos of the race."""
     given: list[tuple[str, str | None]] = [*options.items(), ("backbone", entry.backbone), ("weights", entry.weights)]
-    given += [("backbone-arg", f"{name}={_typed(value)}") for name, value in arguments.items()]
+    given += [("backbone-arg", backbone_argument(name, value)) for name, value in arguments.items()]
     words = [f"--{name} {shlex.quote(value)}" for name, value in given if value is not None and value != "auto"]
     return " ".join(["rehead tune", shlex.quote(photos), *words])
-
-
-def _typed(value: Any) -> str:
-    """The opposite of what `backbone_arguments` makes of a value."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -223,5 +223,6 @@ def race(
                          budget_s=as_seconds(budget, "budget"), engine=engine, device=device, seed=seed, task=task)  # fmt: skip
     finish(progress, raced.to_dict() if json else None)
     if not json:
-        options = {"layout": layout, "valid": valid, "test": test, "task": task, "cache": cache}
+        options = {"layout": layout, "valid": valid, "test": test, "task": task, "cache": cache,
+                   "seed": str(seed) if seed else None, "engine": engine, "device": device}  # fmt: skip
         show_race(raced, photos, arguments, options)

@@ -49,7 +49,7 @@ def too_many_bad(skips: Sequence[Any], seen: int, max_bad: float, *, so_far: boo
     first = "; ".join(f"{bounded(skip.path, 200)} {skip.reason}" for skip in skips[:N_NAMED])
     error = TooManyBad(
         what=f"{len(skips)} of {counted(seen, 'photo')} cannot be read{' so far' if so_far else ''}, "
-        f"which is more than {max_bad:.0%}.",
+        f"which is more than {100 * max_bad:.4g}%.",
         why=first + (" ..." if len(skips) > N_NAMED else ""),
         fix="Mend or remove them" + (", or allow more with --max-bad 0.5." if 2 * len(skips) < seen else "."),
     )

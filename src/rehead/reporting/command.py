@@ -31,7 +31,7 @@ def command(asked: Asked, run: Run) -> tuple[tuple[str, str], ...]:
             words += [_option(option), shown[name]]
     for setting, value in run.settings().items():
         if setting == "backbone_args":
-            words += [word for key, own in value.items() for word in ("--backbone-arg", f"{key}={own}")]
+            words += [word for key, own in value.items() for word in ("--backbone-arg", argument(key, own))]
         elif isinstance(value, bool):
             words.append(_option(setting) if value else _option(f"no-{setting}"))
         elif setting == "budget_s":
@@ -40,9 +40,16 @@ def command(asked: Asked, run: Run) -> tuple[tuple[str, str], ...]:
             words += [_option(setting), shown[weights] if setting == "weights" else str(value)]
     if asked.with_neighbours:
         words.append("--with-neighbours")
-    if asked.source is None:
-        where += (("PHOTOS", "were handed over in Python, and are no files"),)
+    for side in asked.objects:
+        words += [_option(side), side.upper()]
+    for name in [*(["PHOTOS"] if asked.source is None else []), *map(str.upper, asked.objects)]:
+        where += ((name, "were handed over in Python, and are no files"),)
     return (("command", shlex.join(words)), *where)
+
+
+def argument(name: str, value: object) -> str:
+    """What to type behind --backbone-arg: NAME=VALUE."""
+    return f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
 def _option(name: str) -> str:

@@ -98,7 +98,7 @@ def calibration_sentence(calibration: Calibration) -> str:
 
 def selective_sentence(selective: Selective) -> str:
     """What the threshold for "unsure" brings, and costs."""
-    wanted = percent(selective.precision, 0)
+    wanted = f"{100 * selective.precision:.4g}\u00a0%"  # with the decimals that were asked for
     if selective.threshold is None:
         return f"No threshold makes {wanted} of its answers right, so all photos are called unsure."
     if selective.threshold == 0:

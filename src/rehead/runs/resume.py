@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ class Asked:
     """What a run was asked for besides its recipe: the photos; source is None where they were no files.
 
     root: the folder that their paths are relative to, None where they have no files of their own. from_run: the earlier
-    run whose photos are learned with them. report, with_neighbours: as in `run.tune`.
+    run whose photos are learned with them. report, with_neighbours: as in `run.tune`. objects: which of valid and test were
+    handed over in Python as no files.
     """
 
     source: Any
@@ -31,13 +33,16 @@ class Asked:
     from_run: str | None = None
     report: bool = True
     with_neighbours: bool = False
+    objects: Sequence[str] = ()
 
     @classmethod
     def of(
         cls, source: object, layout: str, valid: object | None, test: object | None, from_run: object | None = None
     ) -> Asked:
         """With full paths, so that the run can be taken up from any folder."""
-        return cls(_full(source), layout, _full(valid), _full(test), from_run=_full(from_run))
+        sides = {"valid": valid, "test": test}
+        objects = [name for name, side in sides.items() if side is not None and _full(side) is None]
+        return cls(_full(source), layout, _full(valid), _full(test), from_run=_full(from_run), objects=objects)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -35,7 +35,7 @@ from rehead.solution import Solution
 from rehead.tuning.forecast import Forecast, Pace, forecast
 from rehead.tuning.head import fit_head
 from rehead.tuning.plan import planned
-from rehead.tuning.recipe import Recipe, load
+from rehead.tuning.recipe import AUTO, Recipe, load
 from rehead.tuning.sample import SAMPLE, in_each_fold
 from rehead.tuning.solve import cross_validated
 from rehead.verdict.compare import gain
@@ -247,6 +247,7 @@ def _ahead(job: Job, recipe: Recipe, seen: Solution) -> Forecast:
 
     first, catalog = recipe.first_phase, job.catalog
     once_s = _ahead(job, first, seen).seconds(first.course.epochs) if first else 0.0
+    recipe = replace(recipe, fit=seen.card.preprocess.fit) if recipe.fit == AUTO else recipe
     job.progress.phase("Measuring what a photo takes")
     net = load_backbone(recipe.backbone, weights=recipe.weights, arguments=recipe.backbone_args)
     stages = stages_of(net.chain, recipe)

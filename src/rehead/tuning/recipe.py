@@ -278,7 +278,9 @@ class Recipe:
                     why=f"It has: {', '.join(names)}.",
                     fix=nearest(name, names),
                 )
-        return cls(**values)
+        arguments = dict(values.get("backbone_args", {}))  # a file knows lists where the command line makes tuples
+        own = {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
+        return cls(**{**values, "backbone_args": own})
 
 
 def preset_with(preset: str | None, settings: dict[str, Any]) -> dict[str, Any]:
