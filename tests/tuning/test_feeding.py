@@ -44,7 +44,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def fed(catalog: Catalog) -> Feed:
-    extracted = Extracted(catalog.on("train"), catalog.on("valid"), [], None, {}, 0)
+    extracted = Extracted(catalog.on("train"), catalog.on("valid"), (), [], None, {}, 0)
     return feed_of(extracted, catalog, Recipe(train="all", augment="crop"), CARD, (SMALLER, SQUARE), None, "cpu")
 
 
