@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rehead.svg import blank, svg_of
 from rehead.verdict.intervals import Interval
@@ -47,16 +48,16 @@ def scatter_svg(points: Sequence[Point], subtitle: str) -> str:
     return svg_of(figure)
 
 
-def _room(axes: object, points: Sequence[Point]) -> None:
+def _room(axes: Any, points: Sequence[Point]) -> None:
     """Limits with room for names at every side, and ticks that are plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     rates = [point.images_per_s for point in points]
     low, high = min(p.accuracy.low for p in points), max(p.accuracy.high for p in points)
     margin = max(1.0, 12 * (high - low))
-    axes.set(xlim=(min(rates) / 1.8, max(rates) * 1.8), ylim=(100 * low - margin, 100 * high + margin))  # type: ignore[attr-defined]
-    axis = axes.xaxis  # type: ignore[attr-defined]
+    axes.set(xlim=(min(rates) / 1.8, max(rates) * 1.8), ylim=(100 * low - margin, 100 * high + margin))
+    axis = axes.xaxis
     axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if 0 <= value <= 100 else ""))  # type: ignore[attr-defined]
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if 0 <= value <= 100 else ""))
