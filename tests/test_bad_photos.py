@@ -28,7 +28,7 @@ from rehead.errors import (
     WeightsMismatch,
     WeightsUnavailable,
 )
-from rehead.runs.folder import OURS
+from rehead.runs.contents import OURS
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -16,7 +16,8 @@ from conftest import make_photos
 
 import rehead
 from rehead.errors import Diverged, RecipeError, RunError, UnknownLayer
-from rehead.runs.folder import SECONDS, RunFolder
+from rehead.runs.contents import SECONDS
+from rehead.runs.folder import RunFolder
 
 LAST: dict[str, Any] = {"train": "last:1", "epochs": 2, "batch_size": 8}
 TOO_HIGH = {**LAST, "batch_size": 2, "lr": 1000.0, "weight_decay": 10.0}  # weights grow ten thousandfold in a step

@@ -27,7 +27,7 @@ from measured import copies
 from rehead.auditing.facts import Facts
 from rehead.data import listing
 from rehead.data.catalog import Catalog
-from rehead.data.folders import recognised
+from rehead.data.layouts import recognised
 from rehead.data.rows import Photo, Request, Source
 from rehead.data.scan import scan
 from rehead.data.spill import spill_into

@@ -33,7 +33,8 @@ from rehead.runs.resume import Asked, check_photos, taken_up
 from rehead.search.tries import FILE as TRIED
 from rehead.search.tries import LADDER, Search
 from rehead.tuning.layers import HEAD, POOL, adapters_in
-from rehead.tuning.recipe import AUTO, Recipe, hidden_widths, unheard
+from rehead.tuning.ranges import hidden_widths
+from rehead.tuning.recipe import AUTO, Recipe, unheard
 from rehead.tuning.tasks import check_task
 from rehead.tuning.trackers import chosen_trackers
 

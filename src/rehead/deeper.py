@@ -42,7 +42,8 @@ from rehead.nets.card import Card
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.phase import record_of, trained
 from rehead.runners import open_session
-from rehead.runs.folder import BODY, CHECKPOINT, RunFolder
+from rehead.runs.contents import BODY, CHECKPOINT
+from rehead.runs.folder import RunFolder
 from rehead.runs.footing import Footing, read_footing, write_footing
 from rehead.runs.record import CURVES, METRICS
 from rehead.solution import Solution

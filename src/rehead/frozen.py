@@ -17,7 +17,8 @@ from rehead.job import Job, trained_dense
 from rehead.solution import Solution
 from rehead.tuning.familiar import bank_rows, far, fit_familiar
 from rehead.tuning.kept_axes import NAME as AXES
-from rehead.tuning.recipe import AUTO, STOP_SHARE, Recipe, hidden_widths
+from rehead.tuning.ranges import hidden_widths
+from rehead.tuning.recipe import AUTO, STOP_SHARE, Recipe
 from rehead.tuning.tasks import fit_task
 
 IN_MEMORY_BYTES = MEMORY_LIMIT_BYTES // 2  # of features in half precision: dense layers learn from them in float32

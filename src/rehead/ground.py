@@ -163,7 +163,7 @@ def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:
     """The head to begin with: solved on what the layers give before they learn, or random numbers."""
     from rehead.nets.heads import head_from_module, mlp_module
     from rehead.tuning.modes import adapt_norms
-    from rehead.tuning.recipe import hidden_widths
+    from rehead.tuning.ranges import hidden_widths
     from rehead.tuning.watching import logits_of
 
     catalog, hidden = ground.job.catalog, hidden_widths(recipe.head)

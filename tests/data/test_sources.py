@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rehead.data.folders import flat_label, recognised
+from rehead.data.layouts import flat_label, recognised
 from rehead.data.memory import encoded
 from rehead.data.rows import label_of, short_name
 from rehead.data.sources import LAYOUTS, Row, Skip, Source, open_source, walk

@@ -10,7 +10,8 @@ import filelock
 import pytest
 
 from rehead.errors import RunError
-from rehead.runs.folder import CHECKPOINT, LOCK, RunFolder, is_running
+from rehead.runs.contents import CHECKPOINT, LOCK, is_running
+from rehead.runs.folder import RunFolder
 from rehead.runs.listing import read_run
 from rehead.tuning.recipe import Recipe
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from rehead.data.folders import PICTURE_NAMES
+from rehead.data.layouts import PICTURE_NAMES
 from rehead.data.rows import Skip
 from rehead.data.walk import walk
 from rehead.errors import PhotoError, SourceError

@@ -1,4 +1,4 @@
-"""Photos in a bucket: paths below its address tell labels as in a folder (`folders.py`).
+"""Photos in a bucket: paths below its address tell labels as in a folder (`layouts.py`).
 
 A photo is known everywhere by an address of its own, so that other machines read it by themselves.
 """
@@ -10,7 +10,8 @@ from pathlib import PurePosixPath
 from urllib.parse import quote, unquote, urlunsplit
 
 from rehead.data.addresses import photo_at, split
-from rehead.data.folders import EXAMPLES, READERS, forced, recognised, without_runs
+from rehead.data.folders import EXAMPLES
+from rehead.data.layouts import READERS, forced, recognised, without_runs
 from rehead.data.listing import is_file_at, listed
 from rehead.data.manifests import are_parts, find_manifest_at, read_manifest_of, read_parts_of
 from rehead.data.rows import Named, Request, Skip, Source, short_name

@@ -1,67 +1,26 @@
-"""Folders of photos whose place or name says what they show: class folders, split folders, flat names.
-
-    folders  photos/cat/**.jpg            the label is the first folder's name
-    split    photos/train/cat/**.jpg      train, val|valid|validation and test, each with class folders
-    flat     photos/cat.0.jpg             the label is the name before the first dot or trailing number
-
-Rules work on lists of relative paths, so that they can be told apart without a disk. No file is opened here.
-"""
+"""A folder on a disk: listed, and read as what it is: a manifest's, shards', or photos in a layout of `layouts.py`."""
 
 from __future__ import annotations
 
-import functools
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from rehead.data.columns import Names, Rows, Texts
+from rehead.data.columns import Texts
 from rehead.data.corrections import check_one_model
+from rehead.data.layouts import forced, recognised, without_runs
 from rehead.data.manifests import are_parts, find_manifest, has_parts, read_manifest, read_parts
-from rehead.data.rows import SIDE_BY_NAME, Request, Row, Skip, Source, file_below, label_of, reader_below, short_name
+from rehead.data.rows import Request, Skip, Source, file_below, reader_below, short_name
 from rehead.data.shards import are_shards, is_shard, read_shards
 from rehead.data.walk import files_below
 from rehead.errors import SourceError, counted
 
-PICTURE_NAMES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".heic", ".heif"}
-CAMERA_NAMES = {
-    "img",
-    "dsc",
-    "dscn",
-    "dscf",
-    "dji",
-    "gopr",
-    "pxl",
-    "mvimg",
-    "image",
-    "photo",
-    "picture",
-    "pic",
-    "frame",
-}
-NUMBERED_SIDE = re.compile(rf"({'|'.join(SIDE_BY_NAME)})\d*", re.IGNORECASE)  # Kaggle's test1
-TRAILING_NUMBER = re.compile(r"[\s_\-(]*\d+\)?$")
-RUN = "recipe.toml"  # which a folder has that is a run: what it holds are no photos of its own
 LISTED_AT_ONCE = 1000  # files between two steps of the progress display
-MIN_OF_A_NAME = 2  # names that stand once each are no classes
-
 EXAMPLES = (
     "Layouts: folders photos/cat/1.jpg; split photos/train/cat/1.jpg with photos/valid/cat/2.jpg; "
     "flat photos/cat.1.jpg; a CSV or Parquet manifest with path,label; "
     "WebDataset shards photos/train-0000.tar. --layout forces one."
 )
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a layout makes of a list of paths."""
-
-    rows: Rows
-    skipped: list[Skip]
-
-    def labels(self) -> set[str]:
-        return set(self.rows.labels.different)
 
 
 def read_folder(source: str | Path, request: Request, layout: str = "auto") -> Source:
@@ -105,109 +64,6 @@ def read_folder(source: str | Path, request: Request, layout: str = "auto") -> S
     )
 
 
-def recognised(paths: Sequence[str], classes: frozenset[str] = frozenset()) -> tuple[str, Reading]:
-    """The layout that fits these relative paths, and its reading; one without rows when none does.
-
-    One folder that holds everything is looked through when that helps. classes: the labels expected, if known.
-    """
-    fits = functools.partial(_fits, classes)
-    if wrapper := _only_folder(paths):
-        inner = Texts(path.removeprefix(wrapper) for path in paths if path.startswith(wrapper))
-        name, reading = recognised(inner, classes)
-        if reading.rows and (fits(reading) or wrapper[:-1].lower() in SIDE_BY_NAME):
-            return name, _below(wrapper, reading)
-    if _is_split(paths) and (reading := read_split(paths)).rows:
-        return "split", reading
-    if _is_flat(paths) and _is_named_by_people(reading := read_flat(paths), classes):
-        return "flat", reading
-    return ("folders", read_class_folders(paths)) if _has_class_folders(paths) else ("", Reading(Rows(), []))
-
-
-def read_class_folders(paths: Sequence[str]) -> Reading:
-    """The first folder of each path is its label."""
-    reading = Reading(Rows(), [])
-    label = functools.cache(label_of)
-    for path in paths:
-        folder, slash, _ = path.partition("/")
-        if slash and label(folder):
-            reading.rows.append(Row(path, label(folder)))
-        elif slash or _looks_like_photo(path):
-            reading.skipped.append(Skip(path, "lies outside the class folders"))
-    return reading
-
-
-def read_split(paths: Sequence[str]) -> Reading:
-    """The first folder of each path is its side, the second its label; no sides when only train has labels."""
-    reading = Reading(Rows(), [])
-    label = functools.cache(label_of)
-    strays: Counter[str] = Counter()
-    for path in paths:
-        first, *folders = path.split("/")[:-1] or [""]
-        side = SIDE_BY_NAME.get(first.lower())
-        if side and folders and label(folders[0]):
-            reading.rows.append(Row(path, label(folders[0]), side))
-        elif first:
-            strays[first] += 1
-        elif _looks_like_photo(path):
-            reading.skipped.append(Skip(path, "lies outside the train, valid and test folders"))
-    for folder, count in strays.items():
-        why = "have no class folder" if folder.lower() in SIDE_BY_NAME else "are in neither train, valid nor test"
-        reading.skipped.append(Skip(folder, f"{count} files {why}"))
-    return _one_side_is_none(reading)
-
-
-def read_flat(paths: Sequence[str]) -> Reading:
-    """The label is in the file's name; the side is the first folder's, where several sides have labels."""
-    reading = Reading(Rows(), [])
-    label = functools.cache(label_of)
-    named = {path.rpartition("/")[0] for path in paths if flat_label(path)}
-    unnamed: Counter[str] = Counter()
-    for path in paths:
-        folder = path.rpartition("/")[0]
-        if text := label(flat_label(path)):
-            reading.rows.append(Row(path, text, SIDE_BY_NAME.get(path.partition("/")[0].lower()) if folder else None))
-        elif folder in named:
-            reading.skipped.append(Skip(path, "has no label in its name"))
-        else:
-            unnamed[folder] += 1
-    reading.skipped.extend(
-        Skip(folder or ".", f"{n} files have no label in their names") for folder, n in unnamed.items()
-    )
-    return _one_side_is_none(reading)
-
-
-def flat_label(path: str) -> str:
-    """The label in a file's name: cat.0.jpg, cat_001.jpg, cat (2).jpg are all "cat"; 17.jpg has none ("")."""
-    name = path.rpartition("/")[2]
-    stem = name.rpartition(".")[0] or name
-    head, dot, _ = stem.partition(".")
-    return (head if dot else TRAILING_NUMBER.sub("", head)).rstrip(" _-(")
-
-
-READERS: dict[str, Callable[[Sequence[str]], Reading]] = {
-    "folders": read_class_folders,
-    "split": read_split,
-    "flat": read_flat,
-}
-
-
-def forced(layout: str, paths: Sequence[str]) -> Reading:
-    """What a layout makes of the paths, or of what the only folder holds when that has more labels."""
-    reading = READERS[layout](paths)
-    if wrapper := _only_folder(paths):
-        inner = forced(layout, [path.removeprefix(wrapper) for path in paths if path.startswith(wrapper)])
-        if len(inner.labels()) > len(reading.labels()):
-            return _below(wrapper, inner)
-    return reading
-
-
-def without_runs(paths: Texts, skipped: list[Skip]) -> Texts:
-    """The paths that lie in no run of rehead; skipped: is given the runs."""
-    runs = {place for path in paths for place, _, name in [path.rpartition("/")] if place and name == RUN}
-    skipped += [Skip(run, "is a run of rehead") for run in sorted(runs)]
-    return Texts(path for path in paths if not any(path.startswith(f"{run}/") for run in runs)) if runs else paths
-
-
 def _listed(folder: Path, skipped: list[Skip], request: Request) -> Texts:
     request.progress.phase("Listing", None, "files")
     paths = Texts()
@@ -216,76 +72,6 @@ def _listed(folder: Path, skipped: list[Skip], request: Request) -> Texts:
         if len(paths) % LISTED_AT_ONCE == 0:
             request.progress.advance(LISTED_AT_ONCE)
     return without_runs(paths, skipped)
-
-
-def _fits(classes: frozenset[str], reading: Reading) -> bool:
-    labels = reading.labels()
-    return bool(labels & classes) if classes else len(labels) > 1
-
-
-def _only_folder(paths: Sequence[str]) -> str:
-    """The one folder, with its "/", that holds all files that could be photos, or ""."""
-    folders = {path.partition("/")[0] for path in paths if "/" in path}
-    if len(folders) != 1 or any("/" not in path and _looks_like_photo(path) for path in paths):
-        return ""
-    return folders.pop() + "/"
-
-
-def _below(wrapper: str, reading: Reading) -> Reading:
-    rows = reading.rows
-    return Reading(
-        Rows.of(Texts(wrapper + path for path in rows.paths), rows.labels, rows.sides, rows.groups),
-        [replace(skip, path=wrapper + skip.path) for skip in reading.skipped],
-    )
-
-
-def _is_split(paths: Sequence[str]) -> bool:
-    """Whether train has class folders, and so has another side, or there is nothing but sides."""
-    tops = {path.partition("/")[0] for path in paths if "/" in path}
-    with_classes = {SIDE_BY_NAME.get(path.partition("/")[0].lower()) for path in paths if path.count("/") > 1} - {None}
-    only_sides = len(tops) > 1 and all(NUMBERED_SIDE.fullmatch(top) for top in tops)
-    return "train" in with_classes and (len(with_classes) > 1 or only_sides)
-
-
-def _is_flat(paths: Sequence[str]) -> bool:
-    """Whether no folder could be a class, or most photos stand in none."""
-    tops = {path.partition("/")[0] for path in paths if "/" in path}
-    if all(NUMBERED_SIDE.fullmatch(top) for top in tops):
-        return True
-    loose = sum("/" not in path and _looks_like_photo(path) for path in paths)
-    return loose > len(paths) / 2
-
-
-def _is_named_by_people(reading: Reading, classes: frozenset[str]) -> bool:
-    """Whether at least two labels stand on several photos each, cameras' own names apart."""
-    counts = Counter(row.label for row in _photos(reading))
-    if classes:
-        return bool(counts.keys() & classes)
-    return sum(n >= MIN_OF_A_NAME and label.lower() not in CAMERA_NAMES for label, n in counts.items()) > 1
-
-
-def _has_class_folders(paths: Sequence[str]) -> bool:
-    tops = {path.partition("/")[0] for path in paths if "/" in path}
-    return not all(NUMBERED_SIDE.fullmatch(top) for top in tops)
-
-
-def _one_side_is_none(reading: Reading) -> Reading:
-    """A single side is no split: train beside a test folder without labels, and perhaps some other file."""
-    rows = reading.rows
-    sides = {row.side for row in _photos(reading)}
-    if sides & {"valid", "test"} and sides & {"train", None}:
-        return reading
-    return Reading(Rows.of(rows.paths, rows.labels, Names(None for _ in rows), rows.groups), reading.skipped)
-
-
-def _photos(reading: Reading) -> Iterator[Row]:
-    """The rows that are photos by their names, or all of them where names tell nothing."""
-    named = any(map(_looks_like_photo, reading.rows.paths))
-    return (row for row in reading.rows if not named or _looks_like_photo(row.path))
-
-
-def _looks_like_photo(path: str) -> bool:
-    return PurePath(path).suffix.lower() in PICTURE_NAMES
 
 
 def _empty(folder: str, skipped: list[Skip]) -> SourceError:

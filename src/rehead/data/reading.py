@@ -20,8 +20,8 @@ import blake3
 from rehead.data import far
 from rehead.data.addresses import read_address
 from rehead.data.columns import Digests, Rows
-from rehead.data.folders import PICTURE_NAMES
 from rehead.data.known import Look, open_known, stamp_of
+from rehead.data.layouts import PICTURE_NAMES
 from rehead.data.photo_bytes import HEAD_BYTES
 from rehead.data.rows import Row, Skip, Source, Stamp, bounded
 from rehead.errors import PhotoError, ReheadError, SourceError

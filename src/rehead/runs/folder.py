@@ -17,22 +17,21 @@ from typing import Any
 from rehead.durable import NoRoom, empty_folder, remove_tree, replace_folder, write_bytes, write_text
 from rehead.errors import ReheadError, RunError
 from rehead.features.room import free_bytes, shortage
+from rehead.runs.contents import (
+    BODY,
+    CHECKPOINT,
+    FOOTING,
+    LOCK,
+    SECONDS,
+    TRIES,
+    check_unfinished,
+    is_ours,
+    is_running,
+    is_worth_keeping,
+    not_ours,
+)  # fmt: skip
 
 RUNS = "runs"
-# All that a run may hold at its top; what else is there is somebody's own, and a run that holds such is not replaced.
-OURS = {
-    "recipe.toml", "photos.json", "catalog.csv", "log.txt", "tried.json", "race.json", "race.svg", "metrics.jsonl",
-    "curves.svg", "first-metrics.jsonl", "first-curves.svg", "lr_range.json", "lr_range.svg", "tensorboard", "mlflow",
-    "logits.safetensors", "audit.json", "report.html",
-    "checkpoint.safetensors", "footing.json", "body.onnx", "seconds.json", "tries", "skipped.csv", "run.json",
-    "verdict.json", "bundle",
-}  # fmt: skip
-CHECKPOINT = "checkpoint.safetensors"  # a run that has one can be taken up; a finished run needs it no longer
-FOOTING = "footing.json"  # what a training with a checkpoint began with
-BODY = "body.onnx"  # a tuned network without its head, on the way into the bundle
-TRIES = "tries"  # of --recipe auto, each as a run of its own would have it
-SECONDS = "seconds.json"  # by phase, up to the last checkpoint
-LOCK = ".lock"
 WAIT, WAIT_OR_OUT = "Wait for it.", "Wait for it, or name another --out."  # where another job writes a run
 FULL = re.compile(
     "No space left on device|Disk quota exceeded|File too large|Read-only file system"
@@ -65,7 +64,7 @@ class RunFolder:
                     fix="Leave --out out, or move the run's folder when it is finished.",
                 )
             self._out = None
-            _check_unfinished(self.path)
+            check_unfinished(self.path)
             if is_running(self.path):
                 raise _is_written(self.path, WAIT)
             self._checkpoint = _written_at(self.path / CHECKPOINT)
@@ -74,11 +73,11 @@ class RunFolder:
             raise RunError(
                 what="The run's folder has an empty name.", fix="Name a folder: --out DIR, or leave --out out."
             )
-        if self._out is not None and self._out.exists() and not (force and _is_ours(self._out)):
+        if self._out is not None and self._out.exists() and not (force and is_ours(self._out)):
             raise _exists(self._out, force)
         if self._out is not None and is_running(self._out):
             raise _is_written(self._out)
-        if self._out is not None and (foreign := _not_ours(self._out)):
+        if self._out is not None and (foreign := not_ours(self._out)):
             raise RunError(
                 what=f"{self._out} holds files that are not the run's: {', '.join(foreign[:3])}"
                 f"{', ...' if len(foreign) > 3 else ''}.",
@@ -152,7 +151,7 @@ class RunFolder:
             lock.release()
             if self._out is not None and Path(lock.lock_file).parent == self._out != self.path:
                 Path(lock.lock_file).unlink(missing_ok=True)  # of a run that was to be replaced and stays
-        if exception[0] is not None and self.path != Path() and not self._resumed and not _is_worth_keeping(self.path):
+        if exception[0] is not None and self.path != Path() and not self._resumed and not is_worth_keeping(self.path):
             remove_tree(self.path)
         error = exception[1]
         if isinstance(error, Exception) and not isinstance(error, ReheadError) and FULL.search(str(error)):
@@ -188,7 +187,7 @@ class RunFolder:
     def _check_still_unfinished(self) -> None:
         """Now that no other job writes the run: one may have gone on with it since this one looked."""
         try:
-            _check_unfinished(self.path)
+            check_unfinished(self.path)
         except RunError:
             (self.path / LOCK).unlink()
             raise
@@ -228,68 +227,6 @@ def _written_at(path: Path) -> int:
         return 0
 
 
-def is_running(run: Path) -> bool:
-    """Whether a job is writing this run now."""
-    import filelock
-
-    if not (run / LOCK).is_file():
-        return False
-    try:
-        with filelock.FileLock(run / LOCK, blocking=False):
-            return False
-    except filelock.Timeout:
-        return True
-    except OSError:  # it may only be read
-        return _is_locked(run / LOCK)
-
-
-def _is_locked(path: Path) -> bool:
-    """The same of a lock that may only be read: a shared one, which needs no more, is refused beside it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-def can_go_on(run: Path) -> bool:
-    """Whether there is a checkpoint from which `--resume` goes on."""
-    return (run / CHECKPOINT).is_file() or any(run.glob(f"{TRIES}/**/{CHECKPOINT}"))
-
-
-def _is_worth_keeping(run: Path) -> bool:
-    return (run / "verdict.json").exists() or can_go_on(run)
-
-
-def _check_unfinished(run: Path) -> None:
-    if not (run / "recipe.toml").is_file():
-        raise RunError(
-            what=f"{run} is no run.",
-            fix="Name the folder of a run that was interrupted: --resume runs/... One that was killed before its folder "
-            "was there is begun again by the same command.",
-        )
-    if (run / "verdict.json").is_file():
-        raise RunError(what=f"The run {run} is finished.", fix=f"Its bundle is {run / 'bundle'}.")
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether a folder may be replaced: it is empty or a run of ours."""
-    return path.is_dir() and (
-        not any(path.iterdir()) or (path / "recipe.toml").is_file() or (path / "race.json").is_file()
-    )
-
-
-def _not_ours(path: Path) -> list[str]:
-    """The names in a run's folder that no run writes; hidden ones are of what was interrupted."""
-    names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
-    return [name for name in names if name not in OURS and not name.startswith(".")]
-
-
 def _is_same(one: Path, other: Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
@@ -312,6 +249,6 @@ def _exists(out: Path, force: bool) -> RunError:
             fix=f"Go on with it: rehead tune --resume {shlex.quote(str(out))}; "
             "or name another --out, or replace it with --force.",
         )
-    if not _is_ours(out):
+    if not is_ours(out):
         return RunError(what=f"{out} is there already and is no run of rehead.", fix="Name another folder: --out DIR")
     return RunError(what=f"{out} is there already.", fix="Name another --out, or replace it with --force.")

@@ -19,7 +19,8 @@ from rehead.data.catalog import Catalog
 from rehead.data.columns import Positions
 from rehead.data.rows import Skip
 from rehead.errors import RunError
-from rehead.runs.folder import FOOTING, RunFolder
+from rehead.runs.contents import FOOTING
+from rehead.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rehead.errors import RecipeError, RunError
-from rehead.runs.folder import is_running
+from rehead.runs.contents import is_running
 from rehead.tuning.recipe import Recipe, load
 from rehead.verdict.judging import AnyVerdict, read_verdict
 from rehead.verdict.metrics import Verdict

@@ -27,7 +27,8 @@ from rehead.frozen import tune_head
 from rehead.ground import kept_bytes, stages_of
 from rehead.job import Job
 from rehead.pixels import prepare
-from rehead.runs.folder import TRIES, RunFolder, can_go_on
+from rehead.runs.contents import TRIES, can_go_on
+from rehead.runs.folder import RunFolder
 from rehead.runs.record import CURVES, METRICS
 from rehead.search.heats import rate_of
 from rehead.search.tries import FILE, LADDER, Search, Try

@@ -1,6 +1,6 @@
 """The label of a correction, checked: what a person typed or chose -> the text under which `rehead tune` reads it again.
 
-Of classes it names a folder, so it must be one that `data/folders.py` gives back letter by letter. A class of the model is
+Of classes it names a folder, so it must be one that `data/layouts.py` gives back letter by letter. A class of the model is
 refused only where no folder of this system can have its name, or it would be read as a part of a split; a new name also where
 another system could not.
 """
@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from rehead.bundle_facts import Task
-from rehead.data.folders import NUMBERED_SIDE
+from rehead.data.layouts import NUMBERED_SIDE
 from rehead.data.rows import label_of, quoted
 from rehead.data.targets import SEPARATOR, label_for, names_in
 from rehead.data.walk import is_leftover

@@ -15,7 +15,8 @@ from threadpoolctl import threadpool_limits
 from rehead.bundle import Head
 from rehead.errors import Diverged
 from rehead.progress import Progress, Silent
-from rehead.tuning.recipe import LR, Recipe, hidden_widths
+from rehead.tuning.ranges import hidden_widths
+from rehead.tuning.recipe import LR, Recipe
 from rehead.tuning.sample import SAMPLE, in_each_fold
 from rehead.tuning.solve import cross_validated, solve_linear, solve_prototype
 

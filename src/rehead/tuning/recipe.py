@@ -5,7 +5,6 @@ Functions below the job take plain arguments; nothing deeper than `run.py` knows
 
 from __future__ import annotations
 
-import re
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -16,30 +15,15 @@ from rehead.errors import RecipeError, nearest
 from rehead.tuning.course import Course
 from rehead.tuning.layers import check_form
 from rehead.tuning.presets import PRESETS
+from rehead.tuning.ranges import CHOICES, RANGES, check_choice, check_within, hidden_widths
 
 FORMAT = 1
-HEADS = ("linear", "mlp", "prototype", "auto")
 ENGINES = ("auto", "onnxruntime", "openvino", "torch")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 AUTO = "auto"  # as a backbone: the one that wins a race; as a preset: the one that pays within --budget
 LR = 1e-3  # the usual learning rate of the optimisers that are not told one
 STOP_SHARE = 0.1  # of the training photos say when dense layers have learned enough; no held-out photo does
 
-CHOICES = {
-    "task": ("auto", "classification", "multilabel", "regression"),
-    "optimizer": ("adam", "adamw", "sgd"),
-    "schedule": ("one-cycle", "cosine", "constant"),
-    "norm": ("frozen", "adapt"),
-    "sampling": ("plain", "balanced"),
-    "augment": ("none", "flip", "crop", "trivial", "rand"),
-}
-RANGES = {
-    "epochs": (1, 100_000), "batch_size": (1, 1 << 20), "lr": (1e-12, 1e3), "weight_decay": (0, 10),
-    "layer_decay": (1e-3, 1), "label_smoothing": (0, 0.99), "clip": (1e-6, 1e9), "accumulate": (1, 1 << 20),
-    "ema": (0, 0.999999), "patience": (1, 100_000),
-    "mixup": (0, 100), "cutmix": (0, 100), "erase": (0, 1), "views": (1, 100), "start_scale": (0.1, 1), "watch": (0, 0.5),
-    "cache_limit_gb": (0, 1e6), "seed": (0, 2**63 - 1), "limit": (1, 1 << 40), "budget_s": (0.001, 1e9),
-}  # fmt: skip
 OF_STEPS = (  # settings of training by gradient steps
     "activation", "epochs", "batch_size", "lr", "optimizer", "schedule", "weight_decay", "layer_decay", "label_smoothing",
     "clip", "accumulate", "ema", "patience", "norm", "mixup", "cutmix", "erase", "sampling", "augment", "views",
@@ -128,24 +112,24 @@ class Recipe:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        _choice("fit", self.fit, ("default", "crop", "pad", "squash", "auto"))
-        _choice("engine", self.engine, ENGINES)
-        _choice("device", self.device, DEVICES)
-        _choice("quantize", self.quantize, ("none", "int8"))
-        _choice("activation", self.activation, ("relu", "none"))
-        _choice("class-weight", self.class_weight, (None, "balanced"))
+        check_choice("fit", self.fit, ("default", "crop", "pad", "squash", "auto"))
+        check_choice("engine", self.engine, ENGINES)
+        check_choice("device", self.device, DEVICES)
+        check_choice("quantize", self.quantize, ("none", "int8"))
+        check_choice("activation", self.activation, ("relu", "none"))
+        check_choice("class-weight", self.class_weight, (None, "balanced"))
         hidden_widths(self.head)
-        _within("valid-fraction", self.valid_fraction, 0.01, 0.9)
-        _within("max-bad", self.max_bad, 0, 1)
-        _within("folds", self.folds, 2, 100)
-        _within("precision", self.precision, 0.5, 0.9999)
+        check_within("valid-fraction", self.valid_fraction, 0.01, 0.9)
+        check_within("max-bad", self.max_bad, 0, 1)
+        check_within("folds", self.folds, 2, 100)
+        check_within("precision", self.precision, 0.5, 0.9999)
         check_form(self.train)
         if self.train != "head" and self.head in ("prototype", "auto"):
             raise RecipeError(
                 what=f"--head {self.head} cannot be trained on with --train {self.train}.",
                 fix="Name --head linear or mlp:1000,256, or leave --train out.",
             )
-        _choice("first", self.first, (None, "balanced"))
+        check_choice("first", self.first, (None, "balanced"))
         if self.first is not None and self.train != "all":
             raise RecipeError(
                 what=f"--first {self.first} goes before --train all, not before --train {self.train}.",
@@ -160,12 +144,12 @@ class Recipe:
                 fix="Name the backbone, or leave the option out. `rehead race` takes weights of your own: NAME=FILE.",
             )
         for name, choices in CHOICES.items():
-            _choice(name, getattr(self, name), choices)
+            check_choice(name, getattr(self, name), choices)
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and (name, value) != ("lr", AUTO):
                 unit = " seconds" if name.endswith("_s") else " GB" if name.endswith("_gb") else ""
-                _within(name.removesuffix("_s").removesuffix("_gb").replace("_", "-"), value, low, high, unit)
+                check_within(name.removesuffix("_s").removesuffix("_gb").replace("_", "-"), value, low, high, unit)
 
         if self.lr == AUTO and self.train == "head" and not hidden_widths(self.head):
             raise RecipeError(
@@ -243,7 +227,7 @@ class Recipe:
             return cls.from_dict(settings)
         if preset == AUTO:
             raise RecipeError(what="--recipe auto tries one recipe after another; it is none itself.")
-        _choice("recipe", preset, (*PRESETS, AUTO))
+        check_choice("recipe", preset, (*PRESETS, AUTO))
         return cls.from_dict(preset_with(preset, settings))
 
     @classmethod
@@ -291,21 +275,6 @@ def preset_with(preset: str | None, settings: dict[str, Any]) -> dict[str, Any]:
     return {**own, **settings}
 
 
-def hidden_widths(head: str) -> tuple[int, ...]:
-    """The widths in "mlp:1000,256" as (1000, 256); () for other heads. Raises RecipeError when it is no head."""
-    kind, _, widths = head.partition(":")
-    if kind != "mlp":
-        _choice("head", head, HEADS)
-        return ()
-    if not re.fullmatch(r"\d{1,5}(,\d{1,5})*", widths) or "0" in widths.split(","):
-        raise RecipeError(
-            what=f"{head!r} is no head.",
-            why="An MLP names the widths of its hidden layers, 1 to 99999.",
-            fix="For example: --head mlp:1000,256",
-        )
-    return tuple(int(width) for width in widths.split(","))
-
-
 def unheard(recipe: Recipe, settings: dict[str, Any]) -> list[str]:
     """A line for each of these settings that a recipe, whose head alone learns, does not listen to."""
     if recipe.train != "head":
@@ -324,18 +293,3 @@ def unheard(recipe: Recipe, settings: dict[str, Any]) -> list[str]:
 def load(path: Path) -> Recipe:
     """The recipe in a TOML file."""
     return Recipe.from_toml(path.read_text(encoding="utf-8"))
-
-
-def _choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        names = [str(choice) for choice in choices if choice is not None]
-        why = f"One of: {', '.join(names)}."
-        raise RecipeError(what=f"--{name} cannot be {value!r}.", why=why, fix=nearest(str(value), names))
-
-
-def _within(name: str, value: float, low: float, high: float, unit: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        allowed = f"{low:g}{unit} or more" if high >= 1e6 else f"between {low:g} and {high:g}{unit}"
-        raise RecipeError(
-            what=f"--{name} must be {allowed}, not {value!r}.", fix="Give it such a value, or leave it out."
-        )

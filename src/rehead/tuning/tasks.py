@@ -15,7 +15,8 @@ from rehead.errors import RecipeError
 from rehead.progress import Progress, Silent
 from rehead.tuning.head import SOFT_PENALTY, Fitted, X, Y, fit_head, mlp_settings, soft_head
 from rehead.tuning.labels import chosen_thresholds, solve_labels
-from rehead.tuning.recipe import AUTO, Recipe, hidden_widths
+from rehead.tuning.ranges import hidden_widths
+from rehead.tuning.recipe import AUTO, Recipe
 from rehead.tuning.ridge import solve_quick_ridge, solve_ridge
 from rehead.tuning.solve import cross_validated, solve_linear, solve_quick
 

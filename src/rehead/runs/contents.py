@@ -1,0 +1,85 @@
+"""What lies in a run's folder, and what that says: that a job writes it, that it can go on, that it is no run of ours."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from rehead.errors import RunError
+
+# All that a run may hold at its top; what else is there is somebody's own, and a run that holds such is not replaced.
+OURS = {
+    "recipe.toml", "photos.json", "catalog.csv", "log.txt", "tried.json", "race.json", "race.svg", "metrics.jsonl",
+    "curves.svg", "first-metrics.jsonl", "first-curves.svg", "lr_range.json", "lr_range.svg", "tensorboard", "mlflow",
+    "logits.safetensors", "audit.json", "report.html",
+    "checkpoint.safetensors", "footing.json", "body.onnx", "seconds.json", "tries", "skipped.csv", "run.json",
+    "verdict.json", "bundle",
+}  # fmt: skip
+CHECKPOINT = "checkpoint.safetensors"  # a run that has one can be taken up; a finished run needs it no longer
+FOOTING = "footing.json"  # what a training with a checkpoint began with
+BODY = "body.onnx"  # a tuned network without its head, on the way into the bundle
+TRIES = "tries"  # of --recipe auto, each as a run of its own would have it
+SECONDS = "seconds.json"  # by phase, up to the last checkpoint
+LOCK = ".lock"
+
+
+def is_running(run: Path) -> bool:
+    """Whether a job is writing this run now."""
+    import filelock
+
+    if not (run / LOCK).is_file():
+        return False
+    try:
+        with filelock.FileLock(run / LOCK, blocking=False):
+            return False
+    except filelock.Timeout:
+        return True
+    except OSError:  # it may only be read
+        return _is_locked(run / LOCK)
+
+
+def _is_locked(path: Path) -> bool:
+    """The same of a lock that may only be read: a shared one, which needs no more, is refused beside it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def can_go_on(run: Path) -> bool:
+    """Whether there is a checkpoint from which `--resume` goes on."""
+    return (run / CHECKPOINT).is_file() or any(run.glob(f"{TRIES}/**/{CHECKPOINT}"))
+
+
+def is_worth_keeping(run: Path) -> bool:
+    return (run / "verdict.json").exists() or can_go_on(run)
+
+
+def check_unfinished(run: Path) -> None:
+    if not (run / "recipe.toml").is_file():
+        raise RunError(
+            what=f"{run} is no run.",
+            fix="Name the folder of a run that was interrupted: --resume runs/... One that was killed before its folder "
+            "was there is begun again by the same command.",
+        )
+    if (run / "verdict.json").is_file():
+        raise RunError(what=f"The run {run} is finished.", fix=f"Its bundle is {run / 'bundle'}.")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a folder may be replaced: it is empty or a run of ours."""
+    return path.is_dir() and (
+        not any(path.iterdir()) or (path / "recipe.toml").is_file() or (path / "race.json").is_file()
+    )
+
+
+def not_ours(path: Path) -> list[str]:
+    """The names in a run's folder that no run writes; hidden ones are of what was interrupted."""
+    names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    return [name for name in names if name not in OURS and not name.startswith(".")]
