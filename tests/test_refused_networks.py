@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import make_photos
 from torch import nn
 
+import rehead
 from rehead.errors import BackboneError
 from rehead.exporting import prefixes
 from rehead.exporting.graph import export_prefix
 from rehead.exporting.prefixes import check_backbone, ready_prefix
 from rehead.nets import backbone
+from rehead.nets.cut import Pooled
 from rehead.pixels import Preprocess
 from rehead.progress import Silent
 
@@ -35,6 +38,27 @@ def test_one_that_is_too_large_at_its_cut_is_refused_before_it_is_exported(
     with pytest.raises(BackboneError, match="resnet18 cannot be exported"):
         ready_prefix("resnet18", cut="layer2", **weights)
     assert ready_prefix("resnet18", cut="layer1", **weights).card.shape == (64,)
+
+
+def test_one_that_cannot_be_exported_whole_is_refused_before_its_layers_learn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    made = backbone.load_backbone("resnet18", pretrained=False)
+    torch.save(made.network.state_dict(), tmp_path / "w.pt")
+
+    def only_below_the_pool(prefix: nn.Module, preprocess: Preprocess, path: Path) -> None:
+        if isinstance(prefix, Pooled):
+            raise BackboneError(what="The network cannot be exported to ONNX.")
+        export_prefix(prefix, preprocess, path)
+
+    monkeypatch.setattr(prefixes, "export_prefix", only_below_the_pool)
+    photos = make_photos(tmp_path / "photos", {"red": 8, "blue": 8})
+    how = {"backbone": "resnet18", "weights": tmp_path / "w.pt", "cache": tmp_path / "cache", "report": False}
+    with pytest.raises(BackboneError, match="cannot be exported"):
+        rehead.tune(photos, train="last:1", epochs=1, out=tmp_path / "run", **how)
+    assert not (tmp_path / "cache" / "features").exists(), "nothing was computed"
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_operator_that_the_exporter_does_not_know_is_told() -> None:

@@ -45,6 +45,12 @@ def read_facts(folder: Path) -> dict[str, Any]:
             raise BundleError(what=f"{path} is too large to be a bundle's.", fix=AGAIN)
         facts = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
+        if not folder.exists():
+            raise BundleError(
+                what=f"There is no folder {folder}.",
+                why=f"It was looked for at {folder.absolute()}." if not folder.is_absolute() else "",
+                fix="Check the spelling, or pass the folder's full path.",
+            ) from None
         raise BundleError(
             what=f"{folder} is no bundle: it has no {FACTS}.",
             fix=f"Pass the folder that rehead tune wrote, such as {folder / 'bundle'}."

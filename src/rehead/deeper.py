@@ -24,7 +24,7 @@ from rehead.data.rows import Skip
 from rehead.divided import job_order
 from rehead.errors import Diverged, counted
 from rehead.exporting.graph import export_prefix
-from rehead.extraction import with_decided_fit
+from rehead.extraction import chosen_prefix, with_decided_fit
 from rehead.features.engines import CPU_BATCH
 from rehead.ground import (
     Ground,
@@ -70,10 +70,12 @@ def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] =
     if recipe.tie_copies:
         job = tied(job, job_order(job.catalog, recipe))
         job.clock.lap("scan")
+    first_phase, has_begun = recipe.first_phase, (run.path / CHECKPOINT).is_file()
+    if not has_begun:
+        chosen_prefix(job, replace(recipe, cut=None))  # one that cannot be exported is told before anything is learned
     job.progress.phase(f"Loading {recipe.backbone}")
     backbone = network_of(recipe)
     job.clock.lap("prepare")
-    first_phase, has_begun = recipe.first_phase, (run.path / CHECKPOINT).is_file()
     footing = None
     if first_phase is not None and not has_begun:
         first, note, job, footing = _first_phase(job, first_phase, backbone, run)
