@@ -16,6 +16,7 @@ from test_main_job import without
 import rehead
 from rehead import bundle as bundles
 from rehead.errors import BundleError, RecipeError, RunError
+from rehead.verdict.metrics import Verdict, judge
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +158,23 @@ def test_every_library_of_an_extra_is_known_by_it() -> None:
             continue
         name = called.get(library, library).replace("_", "-")
         assert any(wanted.startswith(name) for wanted in extras[extra]), f"{library} in {extra}"
+
+
+def test_a_bundle_of_thousands_of_classes_is_written_and_read(away: Path, tmp_path: Path) -> None:
+    k, random = 5000, np.random.default_rng(0)
+    classes, labels = [f"species {i}" for i in range(k)], random.integers(0, k, 9000)
+    logits = random.normal(size=(len(labels), k)).astype(np.float32)
+    paths = [f"{i}.jpg" for i in range(len(labels))]
+    verdict = judge(logits, labels, classes=classes, paths=paths, side="drawn", n_train=1)
+    assert verdict.confusion.sum() == len(labels)
+    assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
+    old = bundles.read(away)
+    facts = {name: value for name, value in old.facts.items() if name in bundles.KEYS}
+    facts |= {"classes": classes, "verdict": verdict.to_dict()}
+    for name in ("format", "head", "files", "variants", "neighbours"):
+        del facts[name]
+    written = bundles.write(
+        tmp_path / "many", model=old.model.read_bytes(), head=bundles.read_head(away), card="", facts=facts
+    )
+    assert len(written.classes) == k
+    assert (tmp_path / "many" / "rehead.json").stat().st_size < 8_000_000

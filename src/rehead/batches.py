@@ -88,7 +88,7 @@ def _check_arguments(n: int, preprocess: object, side: str | None) -> None:
 
 
 def _side(data: bytes, row: Row) -> str:
-    """The side that `rehead.tune` puts a photo on by itself."""
+    """The side that `rehead.tune` puts a photo on by itself; of a class that would lack a side it puts one elsewhere."""
     (key,) = split_keys([blake3.blake3(data).digest()], [row.group])
     recipe = Recipe()
     return side_of(key, seed=recipe.seed, valid_fraction=recipe.valid_fraction)

@@ -27,7 +27,7 @@ KEYS_3 = KEYS_2 | {"calibration", "unsure", "unfamiliar"}
 KEYS = KEYS_3 | {"variants", "neighbours"}
 TABLES = ("preprocess", "head", "backbone", "recipe", "verdict", "files", "versions")
 ABOVE_ALL = 1.5  # a probability that none reaches: every answer is unsure
-MAX_FACTS_BYTES = 64 << 20  # a verdict over ten thousand classes is 2 MB; more than this is no bundle of ours
+MAX_FACTS_BYTES = 64 << 20  # a verdict of ten thousand classes is 5 MB; more than this is no bundle of ours
 MAX_TILE, MAX_COLUMNS = 512, 128  # of the small pictures: a sheet stays far below what a decoder refuses
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a file in a bundle: never a path
 

@@ -38,7 +38,7 @@ def same(run: Path, alone: Path) -> None:
         assert facts["watch_loss"] == pytest.approx(wanted["watch_loss"], abs=1e-2)
     verdicts = [json.loads((place / "verdict.json").read_text()) for place in (run, alone)]
     assert verdicts[0]["top1"] == verdicts[1]["top1"]
-    assert verdicts[0]["confusion"] == verdicts[1]["confusion"]
+    assert verdicts[0]["cells"] == verdicts[1]["cells"]
     assert (run / "catalog.csv").read_text() == (alone / "catalog.csv").read_text()
 
 

@@ -10,12 +10,25 @@ import pytest
 from conftest import make_photos
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from rehead.data.catalog import as_csv
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.data.split import fold_numbers, side_of, split_keys, stratified_order
 from rehead.errors import SplitError
+from rehead.verdict.notes import notes_on
+
+
+def colourful(folder: Path, counts: dict[str, int]) -> Path:
+    """Pictures of noise, a folder for each class."""
+    random = np.random.default_rng(0)
+    for label, count in counts.items():
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8)).save(folder / label / f"{i}.png")
+    return folder
+
 
 keys = st.lists(st.binary(min_size=1, max_size=8), min_size=1, max_size=60, unique=True)
 
@@ -180,3 +193,54 @@ def test_held_out_photos_under_other_names_are_told_apart_from_none(tmp_path: Pa
         scan(open_source(photos, test=held, cache=tmp_path / "cache"), seed=0, valid_fraction=0.2)
     assert told.value.what == "No held-out photo has a class that is learned, so nothing could be verified."
     assert told.value.why == "Held out are 'Blue', 'Red'; learned are 'blue', 'red'."
+
+
+def test_each_class_of_a_few_photos_has_some_on_both_sides(tmp_path: Path) -> None:
+    photos = colourful(tmp_path / "photos", {f"class {i}": 2 + i % 3 for i in range(40)})
+    catalog = scan(open_source(photos, cache=tmp_path / "cache"), seed=0, valid_fraction=0.2)
+    for side in ("train", "valid"):
+        assert {photo.label for photo in catalog.photos if photo.side == side} == set(catalog.classes)
+
+
+def test_a_photo_that_comes_later_moves_none_of_a_small_class_to_the_held_out_side(tmp_path: Path) -> None:
+    photos = colourful(tmp_path / "photos", {f"class {i}": 6 for i in range(20)})
+    later = [tmp_path / "photos" / f"class {i}" / "5.png" for i in range(20)]
+    away = [path.rename(tmp_path / f"{i}.png") for i, path in enumerate(later)]
+    before = scan(open_source(photos, cache=tmp_path / "cache"), seed=0, valid_fraction=0.2)
+    for path, there in zip(away, later, strict=True):
+        path.rename(there)
+    after = scan(open_source(photos, cache=tmp_path / "cache"), seed=0, valid_fraction=0.2)
+    side = {photo.digest: photo.side for photo in after.photos}
+    moved = [photo for photo in before.photos if side[photo.digest] != photo.side]
+    alone = {name for name in before.classes if sum(p.side == "valid" for p in before.photos if p.label == name) == 1}
+    assert all(photo.side == "valid" and photo.label in alone for photo in moved)
+
+
+def test_a_class_of_one_photo_is_learned_and_the_verdict_says_that_none_shows_it(tmp_path: Path) -> None:
+    photos = colourful(tmp_path / "photos", {"cat": 8, "dog": 8, "Cat": 1})
+    catalog = scan(open_source(photos, cache=tmp_path / "cache"), seed=0, valid_fraction=0.2)
+    (alone,) = [photo for photo in catalog.photos if photo.label == "Cat"]
+    assert alone.side == "train"
+    held_out = list(catalog.on("valid"))
+    notes = notes_on(catalog, held_out, np.eye(3)[catalog.labels(held_out)])
+    assert notes == ("No held-out photo shows Cat. 'Cat' and 'cat' are two classes: names count letter by letter.",)
+    with pytest.raises(SplitError) as caught:
+        scan(
+            open_source(colourful(tmp_path / "ones", {"a": 1, "b": 1}), cache=tmp_path / "cache"),
+            seed=0,
+            valid_fraction=0.2,
+        )
+    assert caught.value.why == "Each of the 2 classes has one photo, from which it is learned."
+
+
+def test_a_group_of_two_classes_is_held_out_only_where_both_keep_photos_to_learn_from(tmp_path: Path) -> None:
+    labels, groups = ["a", "b", "a", "b", "a", "b", *"cccc"], ["g1", "g1", "g2", "g2", "g3", "g3", *"wxyz"]
+    rows = [f"{i}.png,{label},{group}" for i, (label, group) in enumerate(zip(labels, groups, strict=True))]
+    colourful(tmp_path, {"": len(rows)})
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,group", *rows]) + "\n")
+    for seed in range(30):
+        catalog = scan(open_source(tmp_path / "table.csv", cache=tmp_path / "cache"), seed=seed, valid_fraction=0.2)
+        for side in ("train", "valid"):
+            assert {photo.label for photo in catalog.photos if photo.side == side} == {"a", "b", "c"}
+        for group in ("g1", "g2", "g3"):
+            assert len({photo.side for photo in catalog.photos if photo.group == group}) == 1

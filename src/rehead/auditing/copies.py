@@ -87,12 +87,7 @@ def tied_sides(catalog: Catalog, pairs: Iterable[tuple[int, int, int]]) -> tuple
         moved &= {i for group in kept for i in group}
     if not moved or len(moved) == np.count_nonzero(~is_train):
         return catalog, 0
-    digests = {photos[i].digest for i in moved}
-    same = tuple(
-        tuple(replace(photo, side="train") if photo.digest in digests else photo for photo in group)
-        for group in catalog.same
-    )
-    return replace(catalog, photos=catalog.columns.on_side(moved, "train"), same=same), len(moved)
+    return catalog.with_side(moved, "train"), len(moved)
 
 
 def _with_one_key(catalog: Catalog) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -142,6 +142,15 @@ class Catalog:
         """One key a photo; photos that must stay together have the same."""
         keys = split_keys(self.columns.digests, self.columns.groups)
         return Renamed(keys, self.near) if self.near else keys
+
+    def with_side(self, positions: Collection[int], side: str) -> Catalog:
+        """The catalog with these photos on this side, and with them what has the same bytes."""
+        digests = {self.photos[i].digest for i in positions}
+        same = tuple(
+            tuple(replace(photo, side=side) if photo.digest in digests else photo for photo in group)
+            for group in self.same
+        )
+        return replace(self, photos=self.columns.on_side(positions, side), same=same)
 
     def without(self, positions: set[int], reasons: Sequence[Skip]) -> Catalog:
         """The catalog without these photos, their reasons added to `skipped`."""

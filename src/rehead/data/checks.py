@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rehead.data.catalog import Catalog
 
 
+MIN_VERIFIED = 2  # classes with held-out photos: fewer cannot be confused with each other
 MOSTLY = 0.8  # of the classes: numbers with few that are none
 
 
@@ -25,6 +26,8 @@ def checked_split(catalog: Catalog) -> Catalog:
     _check_learned(catalog)
     catalog = _without_strangers(catalog)
     _check_differ(catalog)
+    if catalog.ours and catalog.task != "regression":
+        _check_numbers(catalog)
     if not catalog.on(catalog.held_out_side):
         if catalog.strangers:
             raise _all_are_strangers(catalog)
@@ -34,7 +37,7 @@ def checked_split(catalog: Catalog) -> Catalog:
             fix="Name held-out photos with --valid DIR or --test DIR, or leave the split to rehead.",
         )
     if catalog.ours and catalog.task != "regression":
-        _check_every_class(catalog)
+        _check_classes(catalog)
     return catalog
 
 
@@ -71,6 +74,8 @@ def _why_none_is_held_out(catalog: Catalog) -> str:
         return f"The source gives sides, and all of them are the training side{unsided}.{torn}"
     if len(groups) == 1 and None not in groups:
         return f"Photos of one group stay on one side, and all {n} are of the group {quoted(str(groups.pop()))}."
+    if catalog.task == "classification" and n == len(catalog.classes):
+        return f"Each of the {n} classes has one photo, from which it is learned."
     return ""
 
 
@@ -118,17 +123,18 @@ def _is_absent(catalog: Catalog, name: str) -> bool:
     return not any(name in catalog.names(photo) for photo in catalog.photos if photo.side == "train")
 
 
-def _check_every_class(catalog: Catalog) -> None:
-    """Raises SplitError for a class that one side lacks; of several labels a photo, one may be missing among the held out."""
+def _check_classes(catalog: Catalog) -> None:
+    """Raises SplitError for a class that nothing can be learned of, and where only one class is both learned and held out."""
     counts = {side: Counter[str]() for side in ("train", catalog.held_out_side)}
     for photo in catalog.photos:
         counts[photo.side].update(catalog.names(photo))
     learned, held_out = counts["train"], counts[catalog.held_out_side]
-    _check_numbers(catalog)
-    for label in catalog.classes:
+    lacking = [label for label in catalog.classes if not learned[label]]
+    if not lacking and catalog.task == "classification":
+        unseen = [label for label in catalog.classes if not held_out[label]]
+        lacking = unseen if len(catalog.classes) - len(unseen) < MIN_VERIFIED else []
+    for label in lacking:
         count = learned[label] + held_out[label]
-        if learned[label] and (held_out[label] or catalog.task == "multilabel"):
-            continue
         none = "held out" if learned[label] else "left to learn from"
         what = "class" if catalog.task == "classification" else "label"
         raise SplitError(

@@ -58,7 +58,7 @@ def joined(
         file=lambda photo: new.file(photo) if photo.digest in fresh else None,
         uri=lambda photo: new.uri(photo) if photo.digest in fresh else None,
         leaks=_leaks(photos),
-        ours=new.ours and earlier_ours and _has_both_sides(old),
+        ours=new.ours and earlier_ours,
     )
     corrected = tuple(
         Skip(fresh[digest].path, f"was {photo.label} and is {fresh[digest].label}")
@@ -86,13 +86,6 @@ def _where_they_belong(old: Sequence[Photo], added: Sequence[Photo]) -> list[Pho
         replace(photo, side=side_by_key.get(key, photo.side))
         for key, photo in zip(keys[len(old) :], added, strict=True)
     ]
-
-
-def _has_both_sides(photos: Sequence[Photo]) -> bool:
-    """Whether each class has photos to learn from and others, so that asking this of all classes asks the new ones."""
-    labels = {photo.label for photo in photos}
-    learned = {photo.label for photo in photos if photo.side == "train"}
-    return labels == learned == {photo.label for photo in photos if photo.side != "train"}
 
 
 def _leaks(photos: Sequence[Photo]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from rehead.data.checks import checked_split
 from rehead.data.columns import Digests, Names, Photos, Rows
 from rehead.data.reading import photos_of
 from rehead.data.rows import Skip, Source, bounded
+from rehead.data.small import with_both_sides
 from rehead.data.split import HELD_OUT_SIDES, side_of, split_keys
 from rehead.data.targets import classes_of, label_for, task_of
 from rehead.errors import SourceError
@@ -53,7 +54,7 @@ def scan(
     rows, digests = _labelled(source, rows, digests, kind)
     ours = not any(rows.sides.different)
     photos = _with_sides(rows, digests, ours, seed, valid_fraction)
-    catalog = _catalog(source, photos, rows.sides, ours, kind)
+    catalog = with_both_sides(_catalog(source, photos, rows.sides, ours, kind), seed=seed)
     catalog = join(catalog) if join else catalog
     return checked_split(catalog) if is_learned else catalog
 

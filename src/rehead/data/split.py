@@ -1,7 +1,7 @@
 """A photo's side from its own bytes; k folds; the order in which photos are taken.
 
 No dice are rolled here that depend on how many photos there are or in which order they were found: a photo stays where
-it is when others come or go, on every machine. Reading photos is left to `scan.py`.
+it is when others come or go, on every machine; of small classes see `small.py`. Reading photos is left to `scan.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ def seed_for(seed: int, *purpose: str | int) -> int:
 
 def side_of(key: bytes, *, seed: int, valid_fraction: float) -> str:
     """ "valid" for `valid_fraction` of all keys in expectation, else "train". key: a digest, or a group's name."""
-    return "valid" if _dice(key, seed, "side") / 2**64 < valid_fraction else "train"
+    return "valid" if fate(key, seed) < valid_fraction else "train"
+
+
+def fate(key: bytes, seed: int) -> float:
+    """Where a key's dice fell, in [0, 1]: it is held out below the share that is."""
+    return _dice(key, seed, "side") / 2**64
 
 
 def split_keys(digests: Sequence[bytes], groups: Sequence[str | None]) -> Sequence[bytes]:

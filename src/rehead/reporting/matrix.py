@@ -56,14 +56,17 @@ def matrix(story: Story, verdict: Verdict) -> Matrix:
     """The cells of the verdict's confusion, with the photos behind them."""
     photos = _photos(story)
     k = len(verdict.classes)
-    if k <= MOST_CLASSES:
-        rows = tuple(tuple(_cell(verdict, i, j, photos[i, j]) for j in range(k)) for i in range(k))
-    else:
-        rows = ()
-    wrong = [(i, j) for i, row in enumerate(verdict.confusion) for j, n in enumerate(row) if n and i != j]
-    wrong.sort(key=lambda at: (-verdict.confusion[at[0]][at[1]], at))
+    counts = {(i, j): n for i, j, n in verdict.cells}
+
+    def cell(i: int, j: int) -> Cell:
+        n, shown = counts.get((i, j), 0), verdict.classes[i].n
+        shade = 0 if not n else math.ceil(SHADES * math.sqrt(n / shown))  # few mistakes are to be seen too
+        return Cell(i, j, n, tuple(photos[i, j][: MOST_PHOTOS[i == j]]), shade)
+
+    rows = tuple(tuple(cell(i, j) for j in range(k)) for i in range(k)) if k <= MOST_CLASSES else ()
+    wrong = sorted(((i, j) for i, j in counts if i != j), key=lambda at: (-counts[at], at))
     kept = wrong if rows else wrong[:MOST_PAIRS]
-    return Matrix(rows, tuple(_cell(verdict, i, j, photos[i, j]) for i, j in kept), len(wrong))
+    return Matrix(rows, tuple(cell(i, j) for i, j in kept), len(wrong))
 
 
 def by_rank(cells: Sequence[Cell]) -> list[int]:
@@ -86,9 +89,3 @@ def _photos(story: Story) -> dict[tuple[int, int], list[int]]:
             named, probability = answer
             found[row, named].append((probability if row == named else -probability, place))
     return defaultdict(list, {at: [place for _, place in sorted(own)] for at, own in found.items()})
-
-
-def _cell(verdict: Verdict, i: int, j: int, photos: list[int]) -> Cell:
-    n, shown = verdict.confusion[i][j], sum(verdict.confusion[i])
-    shade = 0 if not n else math.ceil(SHADES * math.sqrt(n / shown))  # few mistakes are to be seen too
-    return Cell(i, j, n, tuple(photos[: MOST_PHOTOS[i == j]]), shade)

@@ -129,7 +129,8 @@ def _numbers(task: Task, said: Sequence[Prediction], classes: Sequence[str]) -> 
     """(n, n_classes) probabilities, or (n, 1) numbers."""
     if task == "regression":
         return np.array([[one.value] for one in said], np.float32)
-    return np.array([[dict(one.top)[name] for name in classes] for one in said], np.float32)
+    by_class = (dict(one.top) for one in said)
+    return np.array([[own[name] for name in classes] for own in by_class], np.float32)
 
 
 def _flagged(name: str, said: Sequence[Prediction]) -> float | None:

@@ -56,7 +56,8 @@ class Verdict:
     macro_f1: mean F1 over the classes that are shown or named. log_loss: mean of -ln(probability of the right class).
     calibration, selective, unfamiliar, growth: whether probabilities hold, what is unsure, the share of photos unlike those
     learned from, what more photos would bring; None where that was not looked at.
-    confusion: row = true class, column = predicted class, in the order of `classes`. mistakes: the ten it was surest of.
+    cells: (class, named class, photos) by places in `classes`, in their order, without those of no photos; as a matrix
+    they are `confusion`. mistakes: the ten it was surest of.
     n_train: photos learned from. partial: whether that is a part of those there, for a
     limit or as extraction was cut short. notes: what a reader must know.
     """
@@ -69,7 +70,7 @@ class Verdict:
     macro_f1: Estimate
     log_loss: Estimate
     classes: tuple[ClassVerdict, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    cells: tuple[tuple[int, int, int], ...]
     mistakes: tuple[Mistake, ...]
     n_train: int = 0
     partial: bool = False
@@ -84,6 +85,14 @@ class Verdict:
     def n(self) -> int:
         """How many photos were looked at."""
         return self.top1.n
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """(n_classes, n_classes): how many photos of each class were named each, rows being what they are."""
+        matrix = np.zeros((len(self.classes), len(self.classes)), np.int64)
+        for row, column, n in self.cells:
+            matrix[row, column] = n
+        return matrix
 
     @property
     def headline(self) -> str:
@@ -108,7 +117,7 @@ class Verdict:
             "top5": interval(values["top5"]),
             "majority": Interval(**values["majority"]),
             "classes": tuple(classes),
-            "confusion": tuple(tuple(row) for row in values["confusion"]),
+            "cells": tuple((row, column, n) for row, column, n in values["cells"]),
             "mistakes": tuple(Mistake(**mistake) for mistake in values["mistakes"]),
             "leaks": tuple(values["leaks"]),
             "notes": tuple(values["notes"]),
@@ -135,8 +144,7 @@ def judge(
     log_p = log_softmax(logits)
     predicted = log_p.argmax(axis=1)
     right = predicted == labels
-    confusion = np.zeros((n_classes, n_classes), np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
+    filled, counts = np.unique(labels * n_classes + predicted, return_counts=True)
     top5 = None
     if n_classes >= TOP5_FROM:
         rank = (log_p > log_p[np.arange(n), labels][:, None]).sum(axis=1)
@@ -148,8 +156,8 @@ def judge(
         majority=wilson(int(np.bincount(labels, minlength=1).max()), n),
         macro_f1=_macro_f1(labels, predicted, n_classes),
         log_loss=_mean(np.maximum(0.0, -log_p[np.arange(n), labels]), labels),  # never -0.0
-        classes=tuple(_class_verdict(confusion, i, label) for i, label in enumerate(classes)),
-        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+        classes=_class_verdicts(labels, predicted, classes),
+        cells=tuple((*divmod(int(at), n_classes), int(count)) for at, count in zip(filled, counts, strict=True)),
         mistakes=_worst(log_p, labels, predicted, classes, paths),
         **about,
     )
@@ -176,9 +184,22 @@ def log_softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return np.asarray(raised - np.log(np.exp(raised).sum(axis=1, keepdims=True)))
 
 
-def _class_verdict(confusion: NDArray[np.int64], i: int, label: str) -> ClassVerdict:
-    hits, shown, named = int(confusion[i, i]), int(confusion[i].sum()), int(confusion[:, i].sum())
-    return ClassVerdict(label, shown, wilson(hits, named) if named else None, wilson(hits, shown) if shown else None)
+def _class_verdicts(
+    labels: NDArray[np.int64], predicted: NDArray[np.intp], classes: Sequence[str]
+) -> tuple[ClassVerdict, ...]:
+    hits, shown, named = (
+        np.bincount(places, minlength=len(classes)).tolist()
+        for places in (labels[labels == predicted], labels, predicted)
+    )
+    return tuple(
+        ClassVerdict(
+            label,
+            shown[i],
+            wilson(hits[i], named[i]) if named[i] else None,
+            wilson(hits[i], shown[i]) if shown[i] else None,
+        )
+        for i, label in enumerate(classes)
+    )
 
 
 def _macro_f1(labels: NDArray[np.int64], predicted: NDArray[np.intp], n_classes: int) -> Estimate:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog
+from rehead.data.rows import quoted
 from rehead.data.targets import names_of
 from rehead.errors import counted
 
@@ -34,9 +35,17 @@ def notes_on(catalog: Catalog, held_out: Sequence[int], logits: NDArray[np.float
     shown = {name for label in catalog.different_labels(held_out) for name in names_of(label, catalog.task)}
     if lacking := [label for label in catalog.classes if label not in shown]:
         more = f" and {len(lacking) - N_NAMED} more" if len(lacking) > N_NAMED else ""
-        notes.append(f"No held-out photo shows {', '.join(lacking[:N_NAMED])}{more}.")
+        notes.append(f"No held-out photo shows {', '.join(lacking[:N_NAMED])}{more}.{_alike(lacking, catalog.classes)}")
     if catalog.task != "classification" and len(held_out) < FEW:
         notes.append(
             f"{counted(len(held_out), 'held-out photo')} are too few to draw an interval from: take it for no more."
         )
     return tuple(notes)
+
+
+def _alike(lacking: Sequence[str], classes: Sequence[str]) -> str:
+    """' 'Cat' and 'cat' are two classes: ...' of the first of these names that another is spelled like."""
+    for name in lacking:
+        if twin := [other for other in classes if other != name and other.casefold() == name.casefold()]:
+            return f" {quoted(name)} and {quoted(twin[0])} are two classes: names count letter by letter."
+    return ""

@@ -1,0 +1,86 @@
+"""Classes that chance left on one side, where sides are drawn here: one of their photos stands on the other.
+
+Of ten photos, of which a fifth is to be held out, none is once in nine times; of fifty such classes some are nearly always
+without one. The photo is taken whose dice came nearest to the other side. So it depends on the photos of its class alone, and a
+photo that comes later moves nothing but this one, back to where its own dice put it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from rehead.data.catalog import Catalog
+from rehead.data.split import fate
+from rehead.data.targets import names_of
+
+
+def with_both_sides(catalog: Catalog, *, seed: int) -> Catalog:
+    """The catalog in which each class has a photo to learn from, and one that is held out where it has two or more.
+
+    Of several labels a photo each has one to learn from. Photos of one key move together, and none moves that leaves another
+    class without photos to learn from. A split that was given stays as it is.
+    """
+    if not catalog.ours or catalog.task == "regression":
+        return catalog
+    learned, held_out = (_counts(catalog, side) for side in ("train", catalog.held_out_side))
+    lonely = [name for name in catalog.classes if not learned[name]]
+    unseen = [name for name in catalog.classes if not held_out[name] and catalog.task == "classification"]
+    if not lonely and not unseen:
+        return catalog
+    keys, photos, moved = _by_key(catalog, {*lonely, *unseen}), catalog.columns, dict[int, str]()
+
+    def move(places: Sequence[int], side: str) -> None:
+        to, away = (learned, held_out) if side == "train" else (held_out, learned)
+        for i in places:
+            if moved.get(i, photos[i].side) != side:
+                moved[i] = side
+                to.update(catalog.names(photos[i]))
+                away.subtract(catalog.names(photos[i]))
+
+    for name in lonely:
+        if not learned[name]:
+            move(keys[name][max(keys[name], key=lambda key: fate(key, seed))], "train")
+    for name in unseen:
+        for key in sorted(keys[name], key=lambda key: fate(key, seed)):
+            leaving = Counter(n for i in keys[name][key] for n in catalog.names(photos[i]))
+            if all(learned[n] > leaving[n] for n in leaving):
+                move(keys[name][key], catalog.held_out_side)
+                break
+    for side in ("train", catalog.held_out_side):
+        if places := {i for i, to in moved.items() if to == side}:
+            catalog = catalog.with_side(places, side)
+    return catalog
+
+
+def _counts(catalog: Catalog, side: str) -> Counter[str]:
+    """How many photos of a side show each class."""
+    labels = catalog.columns.labels
+    found = Counter[str]()
+    for label, n in zip(
+        labels.different,
+        np.bincount(labels.numbers()[catalog.is_on(side)], minlength=len(labels.different)).tolist(),
+        strict=True,
+    ):
+        found.update(dict.fromkeys(names_of(label, catalog.task), n))
+    return found
+
+
+def _by_key(catalog: Catalog, names: set[str]) -> dict[str, dict[bytes, list[int]]]:
+    """Of each of these classes the keys of its photos, and the places of all photos that a key is of."""
+    wanted = catalog.columns.labels.each(lambda label: not names.isdisjoint(names_of(label, catalog.task)), bool)
+    keys = catalog.keys()
+    places: dict[bytes, list[int]] = {keys[i]: [i] for i in np.flatnonzero(wanted).tolist()}
+    if catalog.columns.groups.different != [None]:
+        found = defaultdict[bytes, list[int]](list)
+        for i, key in enumerate(keys):
+            if key in places:
+                found[key].append(i)
+        places = dict(found)
+    by_class: dict[str, dict[bytes, list[int]]] = {name: {} for name in names}
+    for key, own in places.items():
+        for name in names.intersection(n for i in own for n in catalog.names(catalog.photos[i])):
+            by_class[name][key] = own
+    return by_class
