@@ -14,9 +14,10 @@ Program = Callable[..., subprocess.CompletedProcess[str]]
 
 def an_archive(cache: Path) -> Path:
     """What a cache keeps of an archive of two kilobytes."""
-    (cache / "archives" / "a").mkdir(parents=True)
-    (cache / "archives" / "a" / "photo").write_bytes(bytes(2000))
-    return cache / "archives" / "a"
+    folder = cache / "archives" / ("a" * 64)
+    folder.mkdir(parents=True)
+    (folder / "photo").write_bytes(bytes(2000))
+    return folder
 
 
 @pytest.mark.parametrize("words", [("--cache", "CACHE", "clear"), ("clear", "--cache", "CACHE")])

@@ -49,7 +49,7 @@ def test_stores_are_told_apart_by_cut_fit_and_view(rehead: Program, tmp_path: Pa
     for i, about in enumerate(
         [{}, {"cut": "layer4"}, {"view": "flip-1"}, {"preprocess": {"fit": "pad", "height": 96, "width": 96}}]
     ):
-        kept(tmp_path / "own", f"{i}-plain-fp32", **about)
+        kept(tmp_path / "own", f"{i:032}-plain-fp32", **about)
     assert {(s.cut, s.fit, s.view) for s in list_stores(tmp_path / "own")} == {
         ("pool", "crop 224", "plain"),
         ("layer4", "crop 224", "plain"),
@@ -67,7 +67,7 @@ def test_an_empty_cache_and_one_that_is_not_there_are_told_in_words(rehead: Prog
 
 
 def test_clearing_says_where_nothing_matched(rehead: Program, tmp_path: Path) -> None:
-    kept(tmp_path / "own", "1-plain-fp32")
+    kept(tmp_path / "own", f"{1:032}-plain-fp32")
     shown = rehead("cache", "clear", "--backbone", "nope", "--cache", tmp_path / "own").stdout
     assert shown == "Freed 0 B: nothing that is kept matches. `rehead cache` lists what is.\n"
     assert clear(tmp_path / "own", backbone="resnet18").matched == 1

@@ -107,7 +107,7 @@ def test_what_is_fetched_lies_where_it_is_cleared_when_nobody_uses_it(web: str, 
         os.utime(path.parent, (0, 0))
         assert clear(cache) == Cleared(freed_bytes=0, kept_in_use=1, matched=1)
         assert path.is_file()
-        killed = shutil.copytree(path.parent, path.parent.with_name(".fetched-killed.part"))
+        killed = shutil.copytree(path.parent, path.parent.with_name(f".fetched-{'0' * 12}.part"))
     os.utime(killed, (0, 0))
     assert other_bytes(cache) > 0
     assert clear(cache).matched == 1

@@ -25,7 +25,7 @@ from rehead.data.known import FILE, open_known
 from rehead.data.sources import open_source
 from rehead.errors import StoreError
 from rehead.exporting.prefixes import ready_prefix
-from rehead.features.cache import Cleared, clear, other_bytes
+from rehead.features.cache import Cleared, clear, list_stores, other_bytes
 from rehead.progress import Silent
 
 DAY_S = 86_400.0
@@ -66,7 +66,7 @@ def test_an_archive_is_kept_while_anybody_can_read_its_photos(archive: Path, tmp
 
 
 def test_what_another_process_uses_is_kept_until_it_is_killed(tmp_path: Path) -> None:
-    folder = tmp_path / "prefixes" / "a"
+    folder = tmp_path / "prefixes" / ("a" * 32)
     folder.mkdir(parents=True)
     code = (
         "import sys, time; from pathlib import Path; from rehead.data.in_use import InUse\n"
@@ -103,7 +103,7 @@ def test_age_is_counted_from_the_last_use(archive: Path, tmp_path: Path) -> None
 
 
 def test_clearing_while_jobs_come_and_go_takes_nothing_from_them(tmp_path: Path) -> None:
-    folder, ends = tmp_path / "archives" / "a", time.monotonic() + 1.0
+    folder, ends = tmp_path / "archives" / ("a" * 64), time.monotonic() + 1.0
     lost: list[bool] = []
 
     def use() -> None:
@@ -160,6 +160,27 @@ def test_other_files_in_the_folder_of_the_cache_are_left_alone(tmp_path: Path) -
     before = own.read_bytes()
     assert (clear(tmp_path).matched, other_bytes(tmp_path)) == (0, 0)
     assert (own.read_bytes(), (tmp_path / "notes.sqlite").read_text()) == (before, "no database")
+
+
+def test_other_folders_in_the_folder_of_the_cache_are_left_alone(tmp_path: Path) -> None:
+    own = {
+        "features/engineered/f.csv", "features/mine/data.mdb", "features/mine/about.json", "prefixes/de/card.json",
+        "archives/2023/a.txt", "archives/.old.part/b.txt", "shards/x/y", "backbones/1.0/resnet.pth",
+    }  # fmt: skip
+    ours = {f"archives/{'a' * 64}/1.jpg", f"shards/{'b' * 32}/1.json", "backbones/1.0.19/resnet18.json"}
+    for name in own | ours:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+        os.utime(tmp_path / name, (0, 0))
+    assert list_stores(tmp_path) == []
+    before = other_bytes(tmp_path)
+    assert clear(tmp_path, backbone="*").matched == 0
+    assert clear(tmp_path) == Cleared(before, kept_in_use=0, matched=3)
+    assert other_bytes(tmp_path) == 0
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*") if path.is_file()} == {
+        name for name in own if "." in name
+    }
+    assert (tmp_path / "shards" / "x" / "y").is_file()
 
 
 def test_an_index_that_is_written_to_is_in_use(tmp_path: Path) -> None:

@@ -32,13 +32,14 @@ from rehead.features.room import shortage
 from rehead.features.store import LARGEST, Store
 
 WIDTH = 1280
+STORE, OTHER = (32 * digit + "-plain-fp32" for digit in "56")
 WRITER = """
 import hashlib, sys
 from pathlib import Path
 import numpy as np
 from rehead.features.store import Store
 cache, first, last, batch = Path(sys.argv[1]), *map(int, sys.argv[2:])
-with Store.open(cache, "s", shape=(1280,), about={"backbone": "b"}) as store:
+with Store.open(cache, 32 * "5" + "-plain-fp32", shape=(1280,), about={"backbone": "b"}) as store:
     for i in range(first, last, batch):
         numbers = range(i, min(i + batch, last))
         store.put([(hashlib.sha256(b"%d" % n).digest(), np.full(1280, n % 2048, np.float32)) for n in numbers])
@@ -54,7 +55,7 @@ def rows(first: int, last: int) -> list[tuple[bytes, Any]]:
     return [(digest(n), np.full(WIDTH, n % 2048, np.float32)) for n in range(first, last)]
 
 
-def opened(cache: Path, identity: str = "s", shape: tuple[int, ...] = (WIDTH,), backbone: str = "b") -> Store:
+def opened(cache: Path, identity: str = STORE, shape: tuple[int, ...] = (WIDTH,), backbone: str = "b") -> Store:
     return Store.open(cache, identity, shape=shape, about={"backbone": backbone})
 
 
@@ -127,7 +128,7 @@ def test_a_store_grows_past_its_first_map(tmp_path: Path):
     with opened(tmp_path) as store:
         for first in range(0, 20_000, 5000):  # 82 MB
             store.put(rows(first, first + 5000))
-        assert (tmp_path / "features" / "s" / "data.mdb").stat().st_size > store_module.FIRST_MAP_BYTES
+        assert (tmp_path / "features" / STORE / "data.mdb").stat().st_size > store_module.FIRST_MAP_BYTES
         assert store.read([digest(n) for n in range(20_000)])[:, -1].tolist() == [n % 2048 for n in range(20_000)]
 
 
@@ -260,7 +261,7 @@ def test_a_file_in_the_place_of_the_cache_is_refused(tmp_path: Path):
 def test_a_truncated_file_is_refused_and_mended_by_clearing(tmp_path: Path, keep: float):
     with opened(tmp_path) as store:
         store.put(rows(0, 500))
-    file = tmp_path / "features" / "s" / "data.mdb"
+    file = tmp_path / "features" / STORE / "data.mdb"
     size = file.stat().st_size
     os.truncate(file, int(size * keep) if isinstance(keep, float) else keep if keep > 0 else size + keep)
     with pytest.raises(StoreError, match="is damaged") as caught:
@@ -283,7 +284,7 @@ def test_a_store_that_is_removed_while_it_is_open_says_so(tmp_path: Path):
 
 
 def test_a_file_of_noise_is_refused(tmp_path: Path):
-    folder = tmp_path / "features" / "s"
+    folder = tmp_path / "features" / STORE
     folder.mkdir(parents=True)
     (folder / "data.mdb").write_bytes(random.Random(0).randbytes(50_000))
     with pytest.raises(StoreError, match="is damaged"):
@@ -306,7 +307,7 @@ def test_stores_are_listed_with_their_facts(tmp_path: Path):
     with opened(tmp_path, backbone="resnet50") as store:
         store.put(rows(0, 30))
         (facts,) = list_stores(tmp_path)
-        assert (facts.identity, facts.backbone, facts.photos) == ("s", "resnet50", 30)
+        assert (facts.identity, facts.backbone, facts.photos) == (STORE, "resnet50", 30)
         assert facts.size_bytes > 30 * 2 * WIDTH
         assert before - 1 <= facts.last_used <= time.time() + 1
     assert list_stores(tmp_path)[0].photos == 30
@@ -322,27 +323,27 @@ def aged(cache: Path, identity: str, backbone: str, age_s: float) -> Path:
 
 
 def test_clearing_by_backbone_takes_its_features_and_its_exported_network(tmp_path: Path):
-    kept, gone = aged(tmp_path, "1", "vit_small", 0), aged(tmp_path, "2", "resnet50", 0)
-    for name in ("vit_small", "resnet50"):
-        (tmp_path / "prefixes" / name).mkdir(parents=True)
-        (tmp_path / "prefixes" / name / "card.json").write_text(json.dumps({"name": name}))
-    (tmp_path / "archives" / "a").mkdir(parents=True)
+    kept, gone = aged(tmp_path, STORE, "vit_small", 0), aged(tmp_path, OTHER, "resnet50", 0)
+    for key, name in ((32 * "a", "vit_small"), (f"{32 * 'b'}-int8-1-1.20.1", "resnet50")):
+        (tmp_path / "prefixes" / key).mkdir(parents=True)
+        (tmp_path / "prefixes" / key / "card.json").write_text(json.dumps({"name": name}))
+    (tmp_path / "archives" / (64 * "a")).mkdir(parents=True)
     assert clear(tmp_path, backbone="resnet*").freed_bytes > 0
     assert (kept.exists(), gone.exists()) == (True, False)
-    assert os.listdir(tmp_path / "prefixes") == ["vit_small"]
-    assert (tmp_path / "archives" / "a").exists()
+    assert os.listdir(tmp_path / "prefixes") == [32 * "a"]
+    assert (tmp_path / "archives" / (64 * "a")).exists()
 
 
 def test_clearing_by_age_keeps_what_was_used_since(tmp_path: Path):
-    kept, gone = aged(tmp_path, "1", "b", 100), aged(tmp_path, "2", "b", 10_000)
+    kept, gone = aged(tmp_path, STORE, "b", 100), aged(tmp_path, OTHER, "b", 10_000)
     clear(tmp_path, older_than_s=1000)
     assert (kept.exists(), gone.exists()) == (True, False)
 
 
 def test_clearing_all_takes_archives_and_what_killed_jobs_left_over(tmp_path: Path):
-    aged(tmp_path, "1", "b", 0)
-    (tmp_path / "archives" / "a").mkdir(parents=True)
-    (tmp_path / "archives" / "a" / "photo").write_bytes(bytes(10_000))
+    aged(tmp_path, STORE, "b", 0)
+    (tmp_path / "archives" / (64 * "a")).mkdir(parents=True)
+    (tmp_path / "archives" / (64 * "a") / "photo").write_bytes(bytes(10_000))
     fresh, old = (tmp_path / "archives" / f".{name}.{uuid.uuid4().hex[:12]}.part" for name in ("fresh", "old"))
     fresh.mkdir()
     old.mkdir()

@@ -2,7 +2,7 @@
 
 What a live process uses is left alone: a store by the lock on its file `in_use`, see `store.py`, an exported network or an
 unpacked archive by the one beside it, see `data/in_use.py`. What is cleared is renamed first, so that no job ever finds half
-of it.
+of it. A cache may lie in a folder of the user's, as with `--cache .`: what is ours there is told by its name.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import fnmatch
 import json
 import os
+import re
 import sqlite3
 import sys
 import tempfile
@@ -29,6 +30,14 @@ from rehead.features.store import count_photos
 OF_BACKBONES = ("features", "prefixes")  # whose folders say in a file what they are of
 INDICES = ("files-[0-9].sqlite", "facts-[0-9].sqlite")  # of `data/known.py` and `auditing/kept.py`, of any format
 OF_NONE = ("archives", "shards", "backbones")  # the last has what was found out of all of them
+OURS = {  # room -> the names that are given to folders there; others are the user's
+    "features": r"[0-9a-f]{32}-.+-.+",  # by `extraction.py`
+    "prefixes": r"[0-9a-f]{32}(-int8-.+)?",  # `nets/card.py`, `exporting/prefixes.py`
+    "archives": r"[0-9a-f]{64}",  # `data/archives.py`
+    "shards": r"[0-9a-f]{32}",  # `data/shards.py`
+    "backbones": r"\d+\.[\w.+]+",  # `nets/listing.py`
+}
+PART = re.compile(r"\.(.+[.-])?[0-9a-f]{12}\.part")  # `durable.py`, `data/addresses.py`, and what is cleared here
 LEFT_OVER_S = 3600.0  # a hidden *.part folder in which nothing was written for so long is of a killed job
 
 
@@ -109,11 +118,12 @@ def other_bytes(cache: Path) -> int:
     over."""
     parts = [folder for folder in _folders(cache / "features") if _is_part(folder)]
     indices = sum(path.stat().st_size for index in INDICES for path in cache.glob(f"{index}*"))
-    return indices + sum(_size(folder) for folder in [*(cache / name for name in ("prefixes", *OF_NONE)), *parts])
+    others = [folder for room in ("prefixes", *OF_NONE) for folder in _folders(cache / room)]
+    return indices + sum(_size(folder) for folder in [*others, *parts])
 
 
 def clear(cache: Path, *, backbone: str | None = None, older_than_s: float | None = None) -> Cleared:
-    """Removes what matches: by backbone (patterns allowed), and by the time since it was last used.
+    """Removes what matches of what rehead made: by backbone (patterns allowed), and by the time since it was last used.
 
     Archives, and what killed jobs left over, are removed only when no backbone is named; what is known of files when all is
     to go, as nobody knows when it was of use. Raises StoreError when something cannot be removed.
@@ -256,13 +266,21 @@ def _last_used(folder: Path, about: Mapping[str, Any]) -> float:
 
 
 def _folders(room: Path) -> list[Path]:
-    """The folders in a room, left-overs of killed jobs included."""
-    return sorted(path for path in room.iterdir() if path.is_dir()) if room.is_dir() else []
+    """The folders of ours in a room, left-overs of killed jobs included."""
+    return sorted(path for path in room.iterdir() if path.is_dir() and _is_ours(path)) if room.is_dir() else []
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether rehead made this folder of a room. A version's facts of backbones are files of JSON and nothing else."""
+    room = folder.parent.name
+    if room == "backbones" and any(path.suffix not in (".json", ".part") for path in folder.glob("*")):
+        return False
+    return _is_part(folder) or re.fullmatch(OURS[room], folder.name) is not None
 
 
 def _is_part(folder: Path) -> bool:
     """Whether this is a folder that a job was filling or removing."""
-    return folder.name.startswith(".") and folder.name.endswith(".part")
+    return PART.fullmatch(folder.name) is not None
 
 
 def _last_written(folder: Path) -> float:
