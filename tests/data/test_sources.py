@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import re
 import shutil
 import threading
+import weakref
 import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +25,7 @@ from PIL import Image
 from rehead.data.layouts import flat_label, recognised
 from rehead.data.memory import encoded
 from rehead.data.rows import label_of, short_name
+from rehead.data.scan import scan
 from rehead.data.sources import LAYOUTS, Row, Skip, Source, open_source, walk
 from rehead.errors import PhotoError, SourceError
 
@@ -819,3 +822,14 @@ def test_a_run_among_the_photos_is_left_out(tmp_path: Path) -> None:
     assert [(skip.path, skip.reason) for skip in source.skipped] == [
         ("b", "is a run of rehead"), ("runs/a", "is a run of rehead")
     ]  # fmt: skip
+
+
+def test_a_catalog_does_not_keep_the_rows_it_was_made_of(tmp_path: Path) -> None:
+    """Of many photos they take as much memory as it does."""
+    source = open_source(make_photos(tmp_path / "photos", {"red": 10, "blue": 10}), cache=tmp_path)
+    rows = weakref.ref(source.rows)
+    catalog = scan(source, seed=0, valid_fraction=0.3)
+    del source
+    gc.collect()
+    assert rows() is None
+    assert catalog.read(catalog.photos[0])

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from conftest import make_photos
 
+from rehead.auditing.kept import facts_of_photos
+from rehead.cluster.computing import _read as read_here
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Photo
 from rehead.data.scan import scan
@@ -84,6 +86,28 @@ def test_features_reasons_and_order_are_the_same_by_threads_and_by_processes(cat
     reasons = sorted((skip.path, skip.reason) for skip in by_threads.bad.values())
     assert [path for path, _ in reasons] == ["blue/7.png", "red/3.png"]
     assert reasons[0][1] == "cannot be read: No such file or directory"
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize("way", ["threads", "processes", "far", "cluster"])
+def test_a_photo_that_changed_since_it_was_looked_at_is_left_out(tmp_path: Path, way: str) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 10, "blue": 10, "green": 1})
+    catalog = scan(open_source(photos, cache=tmp_path), seed=0, valid_fraction=0.2, is_learned=False)
+    (photos / "green" / "0.png").replace(photos / "red" / "3.png")
+    [i] = [i for i, photo in enumerate(catalog.photos) if photo.path == "red/3.png"]
+    if way == "far":
+        catalog = replace(catalog, file=lambda _: None, uri=lambda photo: f"far://photos/{photo.path}")
+    if way == "cluster":  # of what nodes cannot read the bytes are sent
+        sent, bad = zip(*read_here(catalog, [i], threading.Event()), strict=True)
+        assert sent == ({},)
+        assert bad[0][i].reason == "is another picture than it was when the job began"
+        return
+    with Store.open(tmp_path, way, shape=(12,), about={}) as store:
+        done, _, _ = extracted(catalog, store, decoders.Processes(DECODE) if way == "processes" else DECODE)
+        assert store.missing(catalog.digests([i])) == [catalog.photos[i].digest]
+    assert done.bad[i].reason == "is another picture than it was when the job began"
+    facts, left_out = facts_of_photos(catalog, [i], tmp_path)
+    assert (facts, left_out) == ({}, {i: done.bad[i]})
 
 
 def test_what_the_thread_that_writes_cannot_write_stops_the_job(

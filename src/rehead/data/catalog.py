@@ -27,16 +27,16 @@ LINES = 10_000  # of a catalog that are written at once
 class Catalog:
     """The photos of a job, in the order of the source.
 
-    task: what their labels are. classes: all of them, sorted; none where they are numbers. read: the bytes of a photo.
-    skipped: what was left out, with the reason. copies: photos left out because the same bytes stand on the same side
-    already. leaks: held-out photos whose bytes stand on the training side too (only where the source gave the sides).
-    ours: whether the sides were drawn here. n_unsided: photos of which the source gives no side, while it gives that of
-    others. is_gone: whether a photo cannot be read any more, which is no fault where its
-    features are kept. bad: those of `skipped` that the source or the reading could not use. n_rows: what the source names,
-    those included. strangers: classes or labels that only held-out photos have, which are left out, and how many each.
-    same: photos with the same bytes, those that are left out included, a group each. near: the one key of photos that show
-    the same picture, by the key that each would have, where that was looked for. file, uri: where a photo's bytes are, see
-    `Source`.
+    task: what their labels are. classes: all of them, sorted; none where they are numbers. read: the bytes of a photo,
+    those of its digest; raises OSError, and PhotoError where it has others now. skipped: what was left out, with the
+    reason. copies: photos left out because the same bytes stand on the same side already. leaks: held-out photos whose
+    bytes stand on the training side too (only where the source gave the sides). ours: whether the sides were drawn
+    here. n_unsided: photos of which the source gives no side, while it gives that of others. is_gone: whether a photo
+    cannot be read any more, which is no fault where its features are kept. bad: those of `skipped` that the source or
+    the reading could not use. n_rows: what the source names, those included. strangers: classes or labels that only
+    held-out photos have, which are left out, and how many each. same: photos with the same bytes, those that are left
+    out included, a group each. near: the one key of photos that show the same picture, by the key that each would have,
+    where that was looked for. file, uri: where a photo's bytes are, see `Source`.
     """
 
     name: str

@@ -23,7 +23,7 @@ from rehead.data.columns import Digests, Rows
 from rehead.data.known import Look, open_known, stamp_of
 from rehead.data.layouts import PICTURE_NAMES
 from rehead.data.photo_bytes import HEAD_BYTES
-from rehead.data.rows import Row, Skip, Source, Stamp, bounded
+from rehead.data.rows import Photo, Row, Skip, Source, Stamp, bounded
 from rehead.errors import PhotoError, ReheadError, SourceError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import is_image
@@ -193,6 +193,13 @@ def identified(
     digest = blake3.blake3(data).digest()
     seen = look(data) if look else None
     return digest if seen is None else (digest, seen)
+
+
+def checked(data: bytes, photo: Photo, since: str) -> bytes:
+    """The bytes of a photo that was identified before. Raises PhotoError where they are others. since: when that was."""
+    if blake3.blake3(data).digest() != photo.digest:
+        raise PhotoError(what=f"is another picture than it was {since}")
+    return data
 
 
 def identified_at(

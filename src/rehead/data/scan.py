@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -17,8 +18,8 @@ from rehead.data import far
 from rehead.data.catalog import Catalog
 from rehead.data.checks import checked_split
 from rehead.data.columns import Digests, Names, Photos, Rows
-from rehead.data.reading import photos_of
-from rehead.data.rows import Skip, Source, bounded
+from rehead.data.reading import checked, photos_of
+from rehead.data.rows import Named, Photo, Skip, Source, bounded
 from rehead.data.small import with_both_sides
 from rehead.data.split import HELD_OUT_SIDES, side_of, split_keys
 from rehead.data.targets import classes_of, label_for, task_of
@@ -136,7 +137,7 @@ def _catalog(source: Source, photos: Photos, given: Names[str | None] | Names[st
         layout=source.layout,
         photos=kept,
         classes=classes_of(kept.labels.different, task),
-        read=source.read,
+        read=partial(_again, source.read),
         skipped=(*source.skipped, *_in_order(skipped)),
         copies=_in_order(copies),
         leaks=_in_order(leaks),
@@ -149,6 +150,11 @@ def _catalog(source: Source, photos: Photos, given: Names[str | None] | Names[st
         file=source.file,
         uri=source.uri,
     )
+
+
+def _again(read: Callable[[Named], bytes], photo: Photo) -> bytes:
+    """The bytes of a photo that the job has identified. Not a closure of the source, whose rows would stay in memory."""
+    return checked(read(photo), photo, "when the job began")
 
 
 def _in_order(found: Mapping[int, T]) -> tuple[T, ...]:

@@ -22,6 +22,7 @@ from rehead.data.addresses import is_address
 from rehead.data.catalog import Catalog
 from rehead.data.columns import Photos
 from rehead.data.joining import joined
+from rehead.data.reading import checked
 from rehead.data.rows import Photo
 from rehead.data.sources import open_source
 from rehead.errors import PhotoError, RecipeError, ReheadError, RunError
@@ -188,17 +189,13 @@ def access(run: Path, cache: Path) -> tuple[Callable[[Photo], bytes], Callable[[
         return _listed(run, cache)
 
     def read(photo: Photo) -> bytes:
-        import blake3
-
         if os.path.isfile(photo.path):
             data = Path(photo.path).read_bytes()
         elif photo.path in files():
             data = files()[photo.path]()
         else:
             raise PhotoError(what="is not there any more")
-        if blake3.blake3(data).digest() != photo.digest:
-            raise PhotoError(what="is another picture than it was in the earlier run")
-        return data
+        return checked(data, photo, "in the earlier run")
 
     def is_gone(photo: Photo) -> bool:
         return not os.path.isfile(photo.path) and photo.path not in files()
