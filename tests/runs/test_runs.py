@@ -13,6 +13,7 @@ from rehead.errors import RunError
 from rehead.runs.contents import CHECKPOINT, LOCK, is_running
 from rehead.runs.folder import RunFolder
 from rehead.runs.listing import read_run
+from rehead.runs.resume import Asked
 from rehead.tuning.recipe import Recipe
 
 
@@ -25,6 +26,21 @@ def test_a_run_that_replaces_another_does_not_go_on_from_what_a_killed_job_left(
             (run.path / CHECKPOINT).write_bytes(b"of another seed")  # then it is killed
             run.within("first").write("note.txt", "")
     assert run.path == tmp_path / ".run.new"
+
+
+def test_home_is_understood_as_where_photos_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked = Asked.of("~/photos", "auto", "~/valid", Path("~/later"))
+    assert (asked.source, asked.valid, asked.test) == tuple(
+        f"{tmp_path}/{name}" for name in ("photos", "valid", "later")
+    )
+    with RunFolder("~/run", force=False) as run:
+        run.create("photos", "efficientnet_lite0")
+        run.write("recipe.toml", Recipe().to_toml())
+        (run.path / CHECKPOINT).write_bytes(b"")
+    assert run.path == tmp_path / "run"
+    with RunFolder("~/run", force=False, resume="~/run") as again:
+        assert again.path == run.path
 
 
 def test_a_run_is_running_while_a_job_writes_it_and_can_be_taken_up_after_that(tmp_path: Path) -> None:

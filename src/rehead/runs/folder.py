@@ -49,16 +49,16 @@ class RunFolder:
     def __init__(
         self, out: str | os.PathLike[str] | None, *, force: bool, resume: str | os.PathLike[str] | None = None
     ) -> None:
-        self._out = Path(out) if out is not None else None
+        self._out = Path(os.path.expanduser(out)) if out is not None else None
         self._force = force
         self._locks: list[Any] = []
         self._resumed = resume is not None
         self._before: dict[str, bytes] = {}  # what was written over in a run that is taken up
         self._checkpoint = 0
-        self.path = Path(resume) if resume is not None else Path()
+        self.path = Path(os.path.expanduser(resume)) if resume is not None else Path()
         self._whole = self
         if resume is not None:
-            if out is not None and not _is_same(Path(out), self.path):
+            if self._out is not None and not _is_same(self._out, self.path):
                 raise RunError(
                     what=f"--resume goes on in the run's own folder, {self.path}, and --out names another.",
                     fix="Leave --out out, or move the run's folder when it is finished.",

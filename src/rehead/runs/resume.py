@@ -112,4 +112,4 @@ def _told(value: Any) -> str:
 def _full(source: object) -> str | None:
     if is_address(source):
         return str(source)
-    return os.path.abspath(source) if isinstance(source, (str, os.PathLike)) else None
+    return os.path.abspath(os.path.expanduser(source)) if isinstance(source, (str, os.PathLike)) else None
