@@ -15,6 +15,7 @@ import torch
 from conftest import make_photos, noise
 
 import rehead
+from rehead.begin import Wish, begun
 from rehead.bundled import with_bundle
 from rehead.errors import (
     BackboneError,
@@ -28,7 +29,13 @@ from rehead.errors import (
     WeightsMismatch,
     WeightsUnavailable,
 )
+from rehead.progress import Clock, Silent
 from rehead.runs.about import published
+from rehead.runs.contents import CHECKPOINT
+from rehead.runs.earlier import asked_of
+from rehead.runs.folder import RunFolder
+from rehead.runs.log import Log
+from rehead.runs.resume import Asked
 from rehead.tuning.recipe import Recipe, unheard
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -150,6 +157,33 @@ def test_an_interrupted_run_in_the_way_names_how_to_go_on(photos: Path, cache: P
         rehead.tune(photos, cache=cache, out=tmp_path / "r_k", report=False)
     assert caught.value.what == f"{tmp_path / 'r_k'} is there already: a run that was interrupted."
     assert caught.value.fix.startswith(f"Go on with it: rehead tune --resume {tmp_path / 'r_k'}; or name another --out")
+
+
+def test_a_run_that_is_taken_up_with_its_photos_elsewhere_knows_the_new_place(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    with RunFolder(tmp_path / "run", force=False) as run:
+        run.create("photos", "efficientnet_lite0")
+        run.write("recipe.toml", Recipe().to_toml())
+        run.write_json("photos.json", {**Asked.of(photos, "auto", None, None).to_dict(), "report": False})
+        (run.path / CHECKPOINT).write_bytes(b"")
+    moved = photos.rename(tmp_path / "moved")
+    wish = Wish(
+        moved,
+        "auto",
+        None,
+        None,
+        preset=None,
+        resume=tmp_path / "run",
+        from_run=None,
+        track=(),
+        settings={},
+        force=False,
+    )
+    with RunFolder(None, force=False, resume=tmp_path / "run") as run:
+        begun(wish, run, cache, Log(Silent()), Clock())
+        asked = asked_of(tmp_path / "run")
+    assert (asked.source, asked.root, asked.report) == (str(moved), str(moved), False)
 
 
 def test_photos_that_stop_a_job_are_counted_so_far_and_listed(cache: Path, tmp_path: Path) -> None:

@@ -143,6 +143,9 @@ def _chosen(wish: Wish, run: RunFolder, cache: Path) -> tuple[Recipe, Asked, Sea
     if wish.resume is not None:
         recipe, asked = taken_up(run.path, wish.source, wish.preset, wish.settings, force=wish.force)
         earlier = read_earlier(asked.from_run, cache) if asked.from_run is not None else None
+        if wish.source is not None:
+            moved = Asked.of(wish.source, wish.layout, wish.valid, wish.test, asked.from_run)
+            asked = replace(moved, report=asked.report, with_neighbours=asked.with_neighbours)
         return recipe, asked, Search.of_run(run.path), earlier
     earlier = read_earlier(wish.from_run, cache) if wish.from_run is not None else None
     search = Search.of(wish.settings) if wish.preset == AUTO else None
