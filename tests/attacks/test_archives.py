@@ -8,6 +8,7 @@ import stat
 import subprocess
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,10 +189,41 @@ def test_held_out_photos_may_be_an_archive(tmp_path: Path) -> None:
     assert contents(source)["test/cat/0.jpg"] == b"cat 0"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names as on POSIX")
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_a_colon_in_a_name_is_no_drive(tmp_path: Path, pack: Callable[[Any], bytes]) -> None:
+    members = {"C: drive/1.jpg": b"c", "a: first/1.jpg": b"a"}
+    name = "pets.zip" if pack is zipped else "pets.tar"
+    assert contents(opened(saved(tmp_path, pack(dict(members)), name), tmp_path)) == members
+
+
+@pytest.mark.parametrize(
+    ("members", "named"),
+    [({"cat/é" + 140 * "é" + ".jpg": b"x"}, "'cat/éé"), ({"cat": b"x", "cat/1.jpg": b"x"}, "'cat/1.jpg' ")],
+)
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_a_name_that_cannot_be_written_is_told(
+    tmp_path: Path, pack: Callable[[Any], bytes], members: dict[str, bytes], named: str
+) -> None:
+    path = saved(tmp_path, pack(dict(members)), "pets.zip" if pack is zipped else "pets.tar")
+    with pytest.raises(SourceError) as caught:
+        opened(path, tmp_path)
+    assert caught.value.what == f"{path} cannot be unpacked."
+    assert caught.value.why.startswith(f"{named}")
+    assert caught.value.fix == "Give it another name in the archive, or leave it out."
+    assert left_behind(tmp_path) == []
+
+
 # -- hostile ones
 
 
-OUTSIDE = ["../evil.jpg", "cat/../../evil.jpg", "/evil.jpg", "C:/evil.jpg", "c:evil.jpg"]
+OUTSIDE = [
+    "../evil.jpg",
+    "cat/../../evil.jpg",
+    "/evil.jpg",
+    "C:/evil.jpg",
+    *(["c:evil.jpg"] if os.name == "nt" else []),
+]
 
 
 @pytest.mark.parametrize("name", [*OUTSIDE, "..\\evil.jpg", "cat\\..\\..\\evil.jpg", "\\\\host\\evil.jpg"])

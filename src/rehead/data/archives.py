@@ -26,12 +26,15 @@ from typing import IO, Any, cast
 
 from rehead.data.in_use import InUse
 from rehead.data.limits import Limits, Meter
+from rehead.data.rows import quoted
 from rehead.data.walk import files_below, is_leftover
 from rehead.durable import replaced_folder, sha256_file
 from rehead.errors import SourceError, UnsafeArchive
 from rehead.progress import Progress, Silent
 
 ARCHIVE_NAME = re.compile(r"\.(zip|tar|tar\.gz|tgz|tar\.xz|txz|tar\.bz2|tbz2?)$", re.IGNORECASE)
+DRIVE = re.compile(r"[A-Za-z]:" if os.name == "nt" else r"[A-Za-z]:/")  # elsewhere "a: first/" is a name as any other
+UNFIT = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # of a name that cannot be given on this disk
 BLOCK = 1 << 20  # bytes copied at a time
 TAR_BLOCK = 512
 MAX_PARTS = 100  # folders in each other; Python makes and removes them by recursion
@@ -130,7 +133,7 @@ def _unpack_zip(archive: Path, folder: Path, meter: Meter) -> None:
                 if kind == stat.S_IFLNK:
                     links[name] = _checked_link(name, os.fsdecode(source.read(4096)), meter)
                 else:
-                    _copy(source, folder / name, meter)
+                    _copy(source, folder, name, meter)
     _place_links(links, folder, meter)
 
 
@@ -148,7 +151,7 @@ def _unpack_tar(archive: Path, folder: Path, meter: Meter) -> None:
             elif not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
                 raise meter.hostile(f"{member.name!r} is a device")
             elif member.isreg() and name:
-                _copy(cast(IO[bytes], file.extractfile(member)), folder / name, meter)
+                _copy(cast(IO[bytes], file.extractfile(member)), folder, name, meter)
     _check_end(archive)
     _place_links(links, folder, meter)
 
@@ -167,7 +170,7 @@ def members_of(file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 def _checked_name(name: str, meter: Meter) -> str:
     """A member's name relative to the archive's folder, "" for what is not unpacked. Raises UnsafeArchive."""
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
+    if name.startswith("/") or DRIVE.match(name) or ".." in name.split("/"):
         raise meter.hostile(f"{name!r} lies outside the archive's folder")
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if len(parts) > MAX_PARTS:
@@ -178,7 +181,7 @@ def _checked_name(name: str, meter: Meter) -> str:
 def _checked_link(name: str, target: str, meter: Meter) -> str:
     """Where the link `name` points to, relative to the archive's folder. Raises UnsafeArchive."""
     parts = list(PurePosixPath(name).parent.parts)
-    if target.startswith("/") or re.match(r"[A-Za-z]:", target) or "\\" in target:
+    if target.startswith("/") or DRIVE.match(target) or "\\" in target:
         raise meter.hostile(f"the link {name!r} points to {target!r}, outside the archive's folder")
     for part in target.split("/"):
         if part == ".." and not parts:
@@ -199,15 +202,25 @@ def _place_links(links: dict[str, str], folder: Path, meter: Meter) -> None:
             target = links[target]
         if target and (folder / target).is_file() and not (folder / name).exists():
             with (folder / target).open("rb") as source:
-                _copy(source, folder / name, meter)
+                _copy(source, folder, name, meter)
 
 
-def _copy(source: IO[bytes], path: Path, meter: Meter) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        while block := source.read(BLOCK):
-            meter.add_bytes(len(block))
-            file.write(block)
+def _copy(source: IO[bytes], folder: Path, name: str, meter: Meter) -> None:
+    path = folder / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            while block := source.read(BLOCK):
+                meter.add_bytes(len(block))
+                file.write(block)
+    except OSError as error:
+        if error.errno not in UNFIT:
+            raise
+        raise SourceError(
+            what=f"{meter.archive} cannot be unpacked.",
+            why=f"{quoted(name)} cannot be written: {error.strerror}.",
+            fix="Give it another name in the archive, or leave it out.",
+        ) from error
 
 
 def _is_zip(archive: Path) -> bool:
