@@ -26,7 +26,7 @@ from rehead.data import listing
 from rehead.data.addresses import refused
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Request
-from rehead.data.scan import scan
+from rehead.data.scan import scan, scan_held_out
 from rehead.data.sources import open_source
 from rehead.data.walk import walk
 from rehead.errors import SourceError
@@ -214,6 +214,21 @@ def test_a_forced_layout_and_runs_among_photos_are_read_in_a_bucket_as_in_a_fold
     assert [*there.rows] == [*here.rows]
     assert [skip.path for skip in here.skipped] == ["all/runs/a"]
     assert there.skipped == here.skipped
+
+
+@pytest.mark.parametrize("name", ["../images/red.png", "red/.hidden/1.png", "@tmp/1.png"])
+def test_a_manifest_in_a_bucket_names_what_a_local_one_names(name: str, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos" / "meta", {"red": 1, "blue": 1})
+    (photos / name).parent.mkdir(parents=True, exist_ok=True)
+    (photos / "red" / "0.png").rename(photos / name)
+    (photos / "labels.csv").write_text(f"path,label\n{name},red\nblue/0.png,blue\n../none.png,red\nred/0.png,red\n")
+    address = in_memory(photos.parent)
+    here, there = (
+        scan_held_out(open_source(at, cache=tmp_path)) for at in (photos / "labels.csv", f"{address}/meta/labels.csv")
+    )
+    assert [photo.path for photo in here.photos] == [name, "blue/0.png"]
+    assert [*there.photos] == [*here.photos]
+    assert {*there.skipped} == {*here.skipped}
 
 
 def test_an_archive_in_a_bucket_gives_what_its_folder_gives(folder: Path, store: Store, tmp_path: Path) -> None:

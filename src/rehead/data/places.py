@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote, urlunsplit
 from rehead.data.addresses import holds_secret, is_address, photo_at, split, without_secret
 from rehead.data.listing import Listing, listed
 from rehead.data.rows import Named, Request, Row, Skip, Source, file_below, reader_below
+from rehead.data.walk import is_leftover
 from rehead.data.web import WEB
 from rehead.errors import SourceError
 
@@ -90,7 +91,10 @@ class Below:
     def missing(self, path: str) -> str:
         if is_address(path):
             return _unlisted(path)
-        return "" if posixpath.normpath(path) in self._stamps else "is not there"
+        path = posixpath.normpath(path)
+        if any(map(is_leftover, path.split("/"))):  # also of "../": what is not listed is seen when it is read
+            return ""
+        return "" if path in self._stamps else "is not there"
 
     def source(self, name: str, layout: str, rows: Sequence[Row], skipped: list[Skip]) -> Source:
         return Source(
@@ -102,7 +106,7 @@ class Below:
         if is_address(row.path):
             return _uri(row.path)
         folder = unquote(self._folder.path).rstrip("/")
-        return urlunsplit(self._folder._replace(path=quote(f"{folder}/{posixpath.normpath(row.path)}")))
+        return urlunsplit(self._folder._replace(path=quote(posixpath.normpath(f"{folder}/{row.path}"))))
 
 
 def _unlisted(address: str) -> str:
