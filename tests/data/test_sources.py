@@ -695,6 +695,20 @@ def test_what_torchvisions_data_set_makes_of_labels_and_files_is_what_is_taken(t
     assert pixels(source.read(source.rows[0])).shape == (2, 2, 3)
 
 
+@pytest.mark.parametrize("source", ["photos\0", Path("photos\0"), b"photos\0", {"train": "photos\0"}])
+def test_a_name_with_a_nul_is_told(source: object, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="A name of photos holds a NUL"):
+        open_source(source, cache=tmp_path)
+
+
+@pytest.mark.parametrize("streamed", [0, 1])
+def test_a_stream_of_paths_or_labels_is_told(streamed: int, tmp_path: Path) -> None:
+    lists: list[Any] = [["1.jpg", "2.jpg"], ["cat", "dog"]]
+    lists[streamed] = iter(lists[streamed])
+    with pytest.raises(SourceError, match="A list_iterator is no source of labelled photos"):
+        open_source(tuple(lists), cache=tmp_path)
+
+
 def test_torchvisions_transforms_and_subsets_keep_the_names_of_classes(tmp_path: Path) -> None:
     datasets = pytest.importorskip("torchvision.datasets")
     transforms = pytest.importorskip("torchvision.transforms")

@@ -38,7 +38,8 @@ def read_dataset(source: Any, request: Request) -> Source:
     """
     if _are_files(source):
         return _image_folder(source)
-    _check_sequence(source)
+    if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
+        raise no_sequence(source)
     classes, labels = _classes(source), _targets(source)
 
     def label_at(i: int) -> str | PhotoError:
@@ -154,13 +155,13 @@ def _image_folder(source: Any) -> Source:
     )
 
 
-def _check_sequence(source: Any) -> None:
-    if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
-        raise SourceError(
-            what=f"A {type(source).__name__} is no source of labelled photos.",
-            why="A folder, manifest or archive, (paths, labels), a table, or a sequence of (image, label) is wanted.",
-            fix="Streams can be read once only: make a list of them, or write the photos into class folders.",
-        )
+def no_sequence(source: object) -> SourceError:
+    """The error for what cannot be asked for its items again."""
+    return SourceError(
+        what=f"A {type(source).__name__} is no source of labelled photos.",
+        why="A folder, manifest or archive, (paths, labels), a table, or a sequence of (image, label) is wanted.",
+        fix="Streams can be read once only: make a list of them, or write the photos into class folders.",
+    )
 
 
 def _pair(source: Any, i: int) -> tuple[Any, Any]:

@@ -23,7 +23,7 @@ from rehead.data.folders import EXAMPLES, read_folder
 from rehead.data.held_out import joined, replaced
 from rehead.data.in_use import InUse
 from rehead.data.manifests import TABLE_NAMES, read_manifest, read_manifest_of
-from rehead.data.memory import is_hugging_face, read_dataset, read_hugging_face
+from rehead.data.memory import is_hugging_face, no_sequence, read_dataset, read_hugging_face
 from rehead.data.rows import SIDE_BY_NAME, Named, Request, Row, Skip, Source, short_name
 from rehead.data.shards import begins_like_one, is_shard, read_shards
 from rehead.data.spill import spill_into
@@ -63,14 +63,9 @@ def open_source(
     Raises SourceError, UnsafeArchive, MissingExtra.
     """
     spill_into(cache)
-    if any(isinstance(other, str) and not other.strip() for other in (source, valid, test)):
-        raise SourceError(
-            what="A name of photos is empty.",
-            why="It would mean the current folder.",
-            fix="Name it as . if that is meant.",
-        )
     if isinstance(source, Mapping):
         source, valid, test = _by_side(source, valid, test)
+    _check_names(source, valid, test)
     held_out = {side: other for side, other in (("valid", valid), ("test", test)) if other is not None}
     request = Request(
         cache=cache,
@@ -93,6 +88,20 @@ def open_source(
         request.progress.note(f"{skip.path} {skip.reason}")
     main = replace(main, skipped=[*main.skipped, *given_up])
     return joined(main, {side: _open(other, "auto", expected) for side, other in held_out.items()})
+
+
+def _check_names(*sources: object) -> None:
+    names = [os.fsdecode(source) for source in sources if isinstance(source, str | bytes | os.PathLike)]
+    if not all(name.strip() for name in names):
+        raise SourceError(
+            what="A name of photos is empty.",
+            why="It would mean the current folder.",
+            fix="Name it as . if that is meant.",
+        )
+    if any("\0" in name for name in names):
+        raise SourceError(
+            what="A name of photos holds a NUL.", why="No file can have such a name.", fix="Check where it comes from."
+        )
 
 
 def read_archive(source: str | Path, request: Request, layout: str = "auto", shown: str = "") -> Source:
@@ -241,6 +250,9 @@ def _in_memory(source: object) -> tuple[str, object]:
     if not isinstance(source, tuple) or len(source) != 2 or any(isinstance(part, str) for part in source):
         return "dataset", source
     images, labels = source
+    for part in source:
+        if not hasattr(part, "__len__"):
+            raise no_sequence(part)
     if len(images) != len(labels):
         what = f"There are {len(images)} photos and {len(labels)} labels."
         raise SourceError(what=what, fix="Pass one label for each photo.")
