@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -229,6 +230,32 @@ def test_a_manifest_in_a_bucket_names_what_a_local_one_names(name: str, tmp_path
     assert [photo.path for photo in here.photos] == [name, "blue/0.png"]
     assert [*there.photos] == [*here.photos]
     assert {*there.skipped} == {*here.skipped}
+
+
+@pytest.mark.parametrize("scheme", ["memory", "file", "file and path", "path and file"])
+def test_what_is_held_out_among_the_photos_is_no_class_of_theirs(scheme: str, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "big photos", {"red": 3, "blue": 3})
+    make_photos(photos / "later on", {"red": 2, "blue": 2})
+    (photos / "later on and on").mkdir()
+    shutil.copy(photos / "red" / "0.png", photos / "later on and on" / "0.png")
+    if scheme == "memory":
+        address = in_memory(photos)
+        source, test = address, f"{address}/later%20on/"
+    else:
+        source, test = photos.as_uri(), (photos / "later on").as_uri()
+        if scheme == "file and path":
+            test = str(photos / "later on")
+        if scheme == "path and file":
+            source = str(photos)
+    here, there = (
+        open_source(at, test=late, cache=tmp_path) for at, late in ((photos, photos / "later on"), (source, test))
+    )
+    assert Counter((row.label, row.side) for row in here.rows) == {
+        ("red", "train"): 3, ("blue", "train"): 3, ("later on and on", "train"): 1, ("red", "test"): 2, ("blue", "test"): 2,
+    }  # fmt: skip
+    assert Counter((row.label, row.side) for row in there.rows) == Counter((row.label, row.side) for row in here.rows)
+    with pytest.raises(SourceError, match="is to be tuned on and held out at once"):
+        open_source(source, test=f"{source}/", cache=tmp_path)
 
 
 def test_an_archive_in_a_bucket_gives_what_its_folder_gives(folder: Path, store: Store, tmp_path: Path) -> None:

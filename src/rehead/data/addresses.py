@@ -94,6 +94,15 @@ def local_path(address: str) -> Path | None:
     return Path(url2pathname(parts.path))
 
 
+def path_of(source: object) -> Path | None:
+    """The path of a source on this machine; None for one in a store, or in memory."""
+    if isinstance(source, bytes):
+        source = os.fsdecode(source)
+    if is_address(source):
+        return local_path(str(source))
+    return Path(os.path.expanduser(source)) if isinstance(source, str | os.PathLike) else None
+
+
 def split(address: str) -> SplitResult:
     """The parts of an address; a "#" belongs to its path. Raises SourceError for what is none, or holds a secret."""
     parts = without_secret(address)

@@ -10,7 +10,9 @@ from pathlib import PurePosixPath
 from urllib.parse import quote, unquote, urlunsplit
 
 from rehead.data.addresses import photo_at, split
+from rehead.data.columns import Texts
 from rehead.data.folders import EXAMPLES
+from rehead.data.held_out import way_from
 from rehead.data.layouts import READERS, forced, recognised, without_runs
 from rehead.data.listing import is_file_at, listed
 from rehead.data.manifests import are_parts, find_manifest_at, read_manifest_of, read_parts_of
@@ -42,7 +44,7 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
             fix="Name the folder that has one folder of photos for each class.",
         )
     skipped: list[Skip] = []
-    paths = without_runs(stamps.paths, skipped)
+    paths = without_runs(_apart(stamps.paths, address, request), skipped)
     called = short_name(PurePosixPath(prefix).name or parts.netloc.rpartition("@")[2])
     if layout in ("auto", "manifest") and not are_parts(paths) and (manifest := find_manifest_at(address, paths)):
         found = read_manifest_of(f"{address.rstrip('/')}/{quote(manifest)}", request)
@@ -72,3 +74,10 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
         uri=uri,
         stamp=lambda row: stamps[row.path],
     )
+
+
+def _apart(paths: Texts, address: str, request: Request) -> Texts:
+    """The paths of files that are not read for another side."""
+    ways = (way_from(address, other) for other in request.besides if isinstance(other, str))
+    folders = tuple(f"{way}/" for way in ways if way)
+    return Texts(path for path in paths if not path.startswith(folders)) if folders else paths

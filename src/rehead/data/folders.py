@@ -67,7 +67,7 @@ def read_folder(source: str | Path, request: Request, layout: str = "auto") -> S
 def _listed(folder: Path, skipped: list[Skip], request: Request) -> Texts:
     request.progress.phase("Listing", None, "files")
     paths = Texts()
-    for path in files_below(folder, skipped, request.besides):
+    for path in files_below(folder, skipped, [path for path in request.besides if isinstance(path, Path)]):
         paths.append(path)
         if len(paths) % LISTED_AT_ONCE == 0:
             request.progress.advance(LISTED_AT_ONCE)

@@ -1,4 +1,5 @@
-"""Photos that are held out by name, as with --valid and --test: put behind those that are learned from, as one source."""
+"""Photos that are held out by name, as with --valid and --test: apart from those that are learned from, and behind them in one
+source."""
 
 from __future__ import annotations
 
@@ -6,11 +7,15 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote
 
+from rehead.data.addresses import is_address, path_of, split
 from rehead.data.columns import Rows
 from rehead.data.rows import Named, Row, Skip, Source
-from rehead.errors import counted
+from rehead.data.web import WEB
+from rehead.errors import SourceError, counted
 
 T = TypeVar("T")
 
@@ -57,6 +62,36 @@ def replaced(main: Source, held_out: Iterable[str]) -> list[Skip]:
     return [Skip(side, why.format(side, counted(n_own[side], "photo"))) for side in held_out if n_own[side]]
 
 
+def place_of(source: object) -> Path | str | None:
+    """The folder that is read for a side, or its address in a store; None for what is neither."""
+    path = path_of(source)
+    if path is None:
+        return str(source) if is_address(source) else None
+    return path if os.path.isdir(path) else None
+
+
+def check_apart(source: object, held_out: Iterable[Path | str]) -> None:
+    """Raises SourceError where one of the places that are held out is the source."""
+    place = place_of(source)
+    for other in held_out:
+        if _are_same(place, other):
+            raise SourceError(
+                what=f"{other} is to be tuned on and held out at once.",
+                why="Photos that the head has seen say nothing of those it has not.",
+                fix="Name another folder, or leave out --valid and --test: some photos are then held out.",
+            )
+
+
+def way_from(address: str, other: str) -> str | None:
+    """The path of another address as seen from a folder's, "" for the folder itself; None for what is elsewhere."""
+    (store, folder), (other_store, path) = map(_placed, (address, other))
+    if store != other_store:
+        return None
+    if path == folder:
+        return ""
+    return path.removeprefix(f"{folder}/") if not folder or path.startswith(f"{folder}/") else None
+
+
 def _way(main: Source, other: Source, side: str) -> str:
     """How paths of `other` begin as seen from `main`: a relative path between folders, else a name."""
     if main.root and other.root:
@@ -65,3 +100,17 @@ def _way(main: Source, other: Source, side: str) -> str:
         except ValueError:  # on two drives of Windows
             return other.root.as_posix()
     return side if other.layout in ("dataset", "huggingface") else other.name
+
+
+def _are_same(one: Path | str | None, other: Path | str) -> bool:
+    if isinstance(one, Path) and isinstance(other, Path):
+        return one.samefile(other)
+    return isinstance(one, str) and isinstance(other, str) and way_from(one, other) == ""
+
+
+def _placed(address: str) -> tuple[tuple[str, ...], str]:
+    """The store of an address, whoever asks it, and with which options, and the path there."""
+    parts = split(address)
+    scheme = parts.scheme.lower()
+    store = scheme, parts.netloc.rpartition("@")[2].lower(), parts.query * (scheme in WEB)
+    return store, unquote(parts.path).strip("/")

@@ -15,12 +15,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from rehead.data.addresses import fetched, is_address, local_path, mended, open_address, split
+from rehead.data.addresses import fetched, is_address, local_path, mended, open_address, path_of, split
 from rehead.data.archives import archive_stem, is_archive, unpacked_in_use
 from rehead.data.buckets import read_bucket
 from rehead.data.far import Readers
 from rehead.data.folders import EXAMPLES, read_folder
-from rehead.data.held_out import joined, replaced
+from rehead.data.held_out import check_apart, joined, place_of, replaced
 from rehead.data.in_use import InUse
 from rehead.data.manifests import TABLE_NAMES, read_manifest, read_manifest_of
 from rehead.data.memory import is_hugging_face, no_sequence, read_dataset, read_hugging_face
@@ -70,13 +70,13 @@ def open_source(
     request = Request(
         cache=cache,
         classes=frozenset(classes),
-        besides=tuple(path for other in held_out.values() if (path := _as_path(other)) and os.path.isdir(path)),
+        besides=tuple(place for other in held_out.values() if (place := place_of(other)) is not None),
         task=task,
         max_bad=max_bad,
         readers=readers,
         progress=progress or Silent(),
     )
-    _check_apart(source, request.besides)
+    check_apart(source, request.besides)
     main = _open(source, layout, request)
     if not held_out:
         return main
@@ -140,7 +140,7 @@ def _open(source: object, layout: str, request: Request) -> Source:
         if here is None:
             return _open_address(address, layout, request)
         source = here
-    path = _as_path(source)
+    path = path_of(source)
     if layout != "auto" and layout not in LAYOUTS:
         known = tuple(LAYOUTS) if path is None else OF_FILES
         raise SourceError(
@@ -260,14 +260,6 @@ def _in_memory(source: object) -> tuple[str, object]:
     return ("lists", source) if are_paths else ("dataset", list(zip(images, labels, strict=True)))
 
 
-def _as_path(source: object) -> Path | None:
-    if isinstance(source, bytes):
-        source = os.fsdecode(source)
-    if is_address(source):
-        return None
-    return Path(source).expanduser() if isinstance(source, str | os.PathLike) else None
-
-
 def _by_side(sources: Mapping[Any, object], valid: object | None, test: object | None) -> tuple[object, object, object]:
     by_side: dict[str, object] = {}
     for name, source in sources.items():
@@ -281,14 +273,3 @@ def _by_side(sources: Mapping[Any, object], valid: object | None, test: object |
     if "train" not in by_side:
         raise SourceError(what="A mapping of sources has no 'train'.", why=f"It has {', '.join(map(str, sources))}.")
     return by_side["train"], by_side.get("valid", valid), by_side.get("test", test)
-
-
-def _check_apart(source: object, held_out: tuple[Path, ...]) -> None:
-    folder = _as_path(source)
-    for path in held_out:
-        if folder and os.path.exists(folder) and path.samefile(folder):
-            raise SourceError(
-                what=f"{path} is to be tuned on and held out at once.",
-                why="Photos that the head has seen say nothing of those it has not.",
-                fix="Name another folder, or leave out --valid and --test: some photos are then held out.",
-            )
