@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import blake3
@@ -112,6 +112,68 @@ def test_what_is_fetched_lies_where_it_is_cleared_when_nobody_uses_it(web: str, 
     assert other_bytes(cache) > 0
     assert clear(cache).matched == 1
     assert os.listdir(cache / "archives") == []
+
+
+@pytest.fixture
+def failing(web: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """The same server, told to fail: "503", "403" or "429" at once; "503 late" and "broken" in what comes behind its begin."""
+
+    def fails(how: str) -> str:
+        def do_get(handler: Quiet) -> None:
+            status, is_late, begins = (
+                how[:3],
+                how.endswith("late"),
+                handler.headers.get("Range", "bytes=0-").startswith("bytes=0-"),
+            )
+            if status.isdigit() and not (is_late and begins):
+                return handler.send_error(int(status))
+            if is_late and "Range" in handler.headers:
+                body = bytes(2**20)
+                handler.send_response(206)
+                handler.send_header("Content-Range", f"bytes 0-{len(body) - 1}/{20 * 2**20}")
+                handler.send_header("Content-Length", str(len(body)))
+                handler.end_headers()
+                handler.wfile.write(body)
+                return None
+            handler.send_response(200)
+            handler.send_header("Accept-Ranges", "bytes")
+            handler.send_header("Content-Length", str(20 * 2**20))
+            handler.end_headers()
+            if handler.command == "GET":
+                handler.wfile.write(bytes(1000))
+                handler.close_connection = True
+            return None
+
+        monkeypatch.setattr(Quiet, "do_GET", do_get)
+        monkeypatch.setattr(Quiet, "do_HEAD", do_get)
+        return web
+
+    return fails
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("503", "the store failed"), ("429", "the store failed"), ("403", "the store does not let this machine read there"),
+        ("503 late", "the store failed"), ("broken", "the store failed"), ("404", "There is nothing at"),
+    ],
+)  # fmt: skip
+def test_what_a_server_refuses_is_told(failing: Callable[[str], str], how: str, said: str, tmp_path: Path) -> None:
+    web = failing(how)
+    files = ["photos.zip", "table.csv", "shards.tar"]
+    for name in files if how in ("503 late", "broken") else [*files, "photos/", "photo.jpg"]:
+        with pytest.raises(SourceError) as caught:
+            open_source(f"{web}/{name}", cache=tmp_path / "cache")
+        assert said in caught.value.what, name
+        assert (" cannot be listed: " in caught.value.what) == (name in ("photos/", "photo.jpg") and how != "404"), name
+    assert not list(tmp_path.rglob("*fetched*.part"))
+
+
+def test_a_server_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    with pytest.raises(SourceError, match="the store cannot be reached"):
+        open_source(f"http://127.0.0.1:{port}/photos.zip", cache=tmp_path)
 
 
 def test_what_a_store_refused_is_said_again_without_what_was_said_before() -> None:

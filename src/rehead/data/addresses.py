@@ -22,6 +22,7 @@ from urllib.request import url2pathname
 from rehead.data.far import n_readers
 from rehead.data.in_use import InUse
 from rehead.data.photo_bytes import check_size, photo_from
+from rehead.data.plain import Plain, PlainWeb, as_os_error
 from rehead.data.rows import Request
 from rehead.data.web import WEB, patience, photo_on_web
 from rehead.durable import remove_tree
@@ -41,13 +42,13 @@ REFUSALS = (  # what a store's answer holds -> what it means, and what to do
         "{keys}",
     ),
     (
-        r"HTTP (status|response code:?) 5\d\d|INTERNAL_FAILURE|SLOW_DOWN|SERVICE_UNAVAILABLE"
-        r"|InternalError|Internal Server Error|Service Unavailable|SlowDown",
+        r"HTTP (status|response code:?) (5\d\d|429)|INTERNAL_FAILURE|SLOW_DOWN|SERVICE_UNAVAILABLE"
+        r"|InternalError|Internal Server Error|Service Unavailable|SlowDown|payload is not completed|Server disconnected",
         "the store failed",
         "Try again later; what was done is kept.",
     ),
     (
-        r"NETWORK_CONNECTION|could ?n[o']t (resolve|connect)|failed to connect|timed ?out|UNAVAILABLE",
+        r"NETWORK_CONNECTION|(could ?n[o']t|cannot) (resolve|connect)|failed to connect|timed ?out|UNAVAILABLE",
         "the store cannot be reached",
         "Check the network, and the address of the store where it is one of your own ({endpoint}).",
     ),
@@ -143,7 +144,7 @@ def holds_secret(address: str) -> bool:
 def read_address(address: str) -> bytes:
     """The bytes of the photo at an address, or at one of `part_of`; of what is none perhaps their beginning alone. Raises
     OSError; FileNotFoundError where there are none; PhotoError for too many."""
-    with _as_os_error():
+    with as_os_error():
         if address.startswith(PART):
             whole, _, place = address.removeprefix(PART).rpartition(PLACE)
             start, size = map(int, place.split("-"))
@@ -161,27 +162,16 @@ def read_address(address: str) -> bytes:
 
 def open_address(address: str) -> Any:
     """What is at an address, to be read from its begin. Raises OSError; FileNotFoundError where there is nothing."""
-    with _as_os_error():
+    with as_os_error():
         store, path = store_of(address)
         return store.open_input_stream(path)
 
 
 def open_file(address: str) -> Any:
     """The same, of which parts may be read in any order."""
-    with _as_os_error():
+    with as_os_error():
         store, path = store_of(address)
         return store.open_input_file(path)
-
-
-@contextlib.contextmanager
-def _as_os_error() -> Iterator[None]:
-    """What libraries of stores raise, each its own, becomes an OSError."""
-    try:
-        yield
-    except (OSError, ReheadError):
-        raise
-    except Exception as error:
-        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def part_of(address: str, start: int, size: int) -> str:
@@ -213,7 +203,7 @@ def fetched(address: str, request: Request) -> Iterator[Path]:
             with store.open_input_stream(there) as source, (folder / name).open("wb") as target:
                 shutil.copyfileobj(source, target, FETCHED_AT_ONCE)
         except (OSError, ValueError) as error:
-            raise refused(address, error) from error
+            raise refused(address, error, "read") from error
         yield folder / name
     finally:
         remove_tree(folder)
@@ -285,7 +275,7 @@ def _open(base: str) -> tuple[Any, str]:
             why=f"{error}.",
             fix="Known without more are s3://, gs://, hdfs:// and file://; others need their library of fsspec.",
         ) from error
-    return PyFileSystem(FSSpecHandler(store)), str(root)
+    return PyFileSystem(FSSpecHandler(PlainWeb(store) if scheme in WEB else Plain(store))), str(root)
 
 
 def refused(address: str, error: Exception, asked: str = "listed") -> SourceError:

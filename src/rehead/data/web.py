@@ -35,6 +35,21 @@ def photo_on_web(web: Any, url: str) -> bytes:
         raise OSError(f"its server did not send all of it within {PHOTO_S:g} s") from error
 
 
+def is_there(web: Any, url: str) -> bool:
+    """Whether a server has something at an address. Raises what aiohttp does where it does not say."""
+    from fsspec.asyn import sync
+
+    return bool(sync(web.loop, _has, web, url))
+
+
+async def _has(web: Any, url: str) -> bool:
+    session = await web.set_session()
+    async with session.get(web.encode_url(url), **web.kwargs) as response:
+        if response.status not in (404, 410):
+            response.raise_for_status()
+        return bool(response.ok)
+
+
 async def _sent(web: Any, url: str) -> bytearray:
     from aiohttp import ClientTimeout
 
