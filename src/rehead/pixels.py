@@ -34,8 +34,10 @@ _DAMAGED = (
     RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
 COMMON = ("JPEG", "PNG", "WEBP")  # some others have to read a file before they know that it is not theirs
-# These run another program, or only name the format.
-NOT_PICTURES = {"EPS", "WMF", "PDF", "MPEG", "FITS", "GRIB", "HDF5", "BUFR"}
+NOT_PICTURES = {
+    "EPS", "WMF", "PDF", "MPEG", "FITS", "GRIB", "HDF5", "BUFR",  # run another program, or only name the format
+    "IPTC", "ICO", "ICNS", "BLP",  # hold a picture of another kind, EPS too, or of another size than they say
+}  # fmt: skip
 # Pillow's: a picture is shrunk by whole numbers first, to no less than so many times the wanted size.
 REDUCING_GAP = 3.0
 # A scaled JPEG decode keeps at least twice the wanted size, so the final resize still decides the pixels.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import pytest
 from peaks import needs_status, peak_bytes
-from PIL import Image
+from PIL import EpsImagePlugin, Image
+from PIL.PngImagePlugin import PngImageFile
 
 from rehead.errors import PhotoError
+from rehead.pixels import Preprocess, prepare
 from rehead.serving.dimensions import BYTES, check_pixels
 
 MOST = 200 * 100
@@ -34,6 +37,27 @@ def test_a_picture_whose_decoder_takes_more_memory_may_have_fewer_pixels(kind: s
         PhotoError, match=rf"has 100 x \d+ pixels.*megapixels at most({f' of a {kind}' if share < 1 else '$'})"
     ):
         check_pixels(encoded(kind, mode, fits + 100), MOST)
+
+
+@pytest.mark.parametrize("kind", ["ICO", "ICNS"])
+def test_a_file_around_a_picture_of_another_size_is_refused_before_it_is_decoded(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = encoded("PNG", "RGB", 40_000, 200)
+    icon = struct.pack("<3H4B2H2I", 0, 1, 1, 10, 10, 0, 0, 1, 32, len(inner), 22) + inner
+    icons = b"icns" + struct.pack(">I", 16 + len(inner)) + b"icp4" + struct.pack(">I", 8 + len(inner)) + inner
+    monkeypatch.setattr(PngImageFile, "load", lambda _: pytest.fail("it was decoded"))
+    with pytest.raises(PhotoError, match="is not an image"):
+        check_pixels({"ICO": icon, "ICNS": icons}[kind], 1000)
+
+
+def test_postscript_inside_an_iptc_file_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("a program was started"))
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop\n"
+    fields = [(3, 60, b"\1\0"), (3, 20, b"\0\x0a"), (3, 30, b"\0\x0a"), (3, 120, b"\5"), (8, 10, program)]
+    data = b"".join(struct.pack(">3BH", 0x1C, *kind, len(value)) + value for *kind, value in fields)
+    with pytest.raises(PhotoError, match="is not an image"):
+        prepare(data, Preprocess(height=8, width=8, mean=(0, 0, 0), std=(1, 1, 1)))
 
 
 @needs_status
