@@ -89,6 +89,14 @@ def test_what_is_no_label_is_refused(model: Loaded, folder: Path, text: str) -> 
     assert files(folder) == []
 
 
+@pytest.mark.parametrize("label", ["feedback.csv", "Feedback.CSV", "photos"])
+def test_a_class_that_is_called_as_what_tables_need_is_refused(model: Loaded, folder: Path, label: str) -> None:
+    with pytest.raises(Problem, match="cannot be the name of a folder: corrections of labels and numbers"):
+        Feedback(folder).keep(model, RED, label)
+    assert files(folder) == []
+    assert Feedback(folder).keep(model, RED, "red").label == "red"
+
+
 def test_a_class_that_is_a_word_of_a_split_is_refused_with_the_reason(folder: Path, tmp_path: Path) -> None:
     vehicles = load_named("vehicles", bundle(tmp_path / "made", ["train", "plane", "ship"]))
     with pytest.raises(Problem, match="read as a part of a split"):

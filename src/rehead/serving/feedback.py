@@ -29,14 +29,13 @@ from rehead.errors import MissingExtra, RunError
 from rehead.pixels import MAX_PIXELS, opened
 from rehead.serving.dimensions import check_pixels
 from rehead.serving.labels import checked
-from rehead.serving.manifest import read_rows, task_of_rows, write_rows
+from rehead.serving.manifest import PHOTOS, read_rows, task_of_rows, write_rows
 from rehead.serving.models import Loaded
 from rehead.serving.problems import Problem
 
 MAX_BYTES = 10 << 30  # of all corrections: some thousand photos as phones take them
 LEAST_FREE_BYTES = 1 << 30  # of the disk, which others need too
 LOCK_S = 10  # a change takes milliseconds; whoever holds the folder longer hangs
-PHOTOS = "photos"
 ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "HEIF": "heic", "JPEG2000": "jp2"}  # others: their own names
 
 

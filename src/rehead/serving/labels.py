@@ -16,6 +16,7 @@ from rehead.data.layouts import NUMBERED_SIDE
 from rehead.data.rows import label_of, quoted
 from rehead.data.targets import SEPARATOR, label_for, names_in
 from rehead.data.walk import is_leftover
+from rehead.serving.manifest import MANIFEST, PHOTOS
 from rehead.serving.problems import Problem
 
 MAX_LETTERS = 100  # of a new name; people do not read longer ones
@@ -77,6 +78,8 @@ def _no_folder(label: str) -> str:
         return "folders of that name are hidden, or left behind by systems, and are not read"
     if NUMBERED_SIDE.fullmatch(label):
         return "folders of that name are read as a part of a split (train, valid, test), not as a class"
+    if label.casefold() in (MANIFEST, PHOTOS):
+        return "corrections of labels and numbers lie under that name"
     if len(os.fsencode(label)) > MAX_BYTES:
         return f"it has more than {MAX_BYTES} bytes"
     if label_of(label) != label:

@@ -17,6 +17,7 @@ from rehead.errors import SourceError
 from rehead.serving.problems import Problem
 
 MANIFEST = "feedback.csv"
+PHOTOS = "photos"  # the folder of the pictures that it names
 COLUMNS = {"path", "label"}
 
 
