@@ -116,6 +116,41 @@ def test_what_is_no_class_is_refused_before_anything_is_extracted(
 def test_numbers_may_be_said_to_be_classes(folder: Path, cache: Path, tmp_path: Path) -> None:
     photos = sorted(str(path) for path in folder.glob("*/*.png"))
     source = (photos, ["0.5" if "red" in path else "7.5" for path in photos])
+@pytest.mark.parametrize(
+    ("n_each", "limit", "why"),
+    [(25, 1, "There is none to learn from of red"), (1, None, "No class has two to learn from")],
+)
+def test_photos_that_cannot_be_compared_are_refused_before_anything_is_extracted(
+    folder: Path, weights: Path, tmp_path: Path, n_each: int, limit: int | None, why: str
+) -> None:
+    photos = sorted(str(path) for path in folder.glob("*/*.png"))
+    blue, red = photos[:25], photos[25:]
+    learned = [*blue[:n_each], *red[:n_each]], ["blue"] * n_each + ["red"] * n_each
+    with pytest.raises(RunError, match="Photos are too few to compare backbones on 2 classes") as error:
+        rehead.race(
+            learned, valid=([blue[0], red[0]], ["blue", "red"]), backbones=[f"test_resnet={weights}"],
+            limit=limit, cache=tmp_path / "cache", out=tmp_path / "race",
+        )  # fmt: skip
+    assert why in error.value.why
+    assert not list((tmp_path / "cache").glob("**/data.mdb"))
+
+
+def test_near_copies_of_a_photo_are_raced_on_one_side(weights: Path, cache: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(30):
+            small = Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8))
+            picture = small.resize((96, 96), Image.Resampling.BICUBIC)
+            picture.save(tmp_path / "photos" / label / f"{i}.png")
+            if i % 2:
+                picture.save(tmp_path / "photos" / label / f"{i}-again.jpg", quality=90)
+    own: dict[str, Any] = {"backbones": [f"test_resnet={weights}"], "cache": cache}
+    torn = rehead.race(tmp_path / "photos", tie_copies=False, out=tmp_path / "torn", **own)
+    raced = rehead.race(tmp_path / "photos", out=tmp_path / "tied", **own)
+    assert 0 < raced.n_held_out < torn.n_held_out
+
+
     raced = rehead.race(
         source, backbones=["efficientnet_lite0"], cache=cache, out=tmp_path / "race", task="classification"
     )

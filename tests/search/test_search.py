@@ -65,6 +65,21 @@ def test_the_winner_of_a_race_on_the_training_side_is_put_into_the_recipe(
     assert replace(chosen, backbone="auto", weights=None, budget_s=60.0) == asked
 
 
+def test_photos_are_raced_of_every_class_however_many_classes_there_are(
+    photos: Path, tiny: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rehead.search.backbone.N_RACED", 1)
+    catalog = scan(open_source(photos, cache=cache), seed=0, valid_fraction=0.2)
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(tiny.read_bytes())
+    entrants = entrants_of([f"test_resnet={tiny}", f"test_resnet={other}"])
+    with RunFolder(tmp_path / "run", force=False) as run:
+        run.create("photos", "auto")
+        with_best_backbone(Job(catalog, cache), entrants, Recipe(backbone="auto"), run)
+        race = json.loads((run.path / "race.json").read_text())
+    assert race["n_train"] == 4 * len(catalog.classes)
+
+
 def test_one_backbone_alone_needs_no_race(photos: Path, cache: Path, tmp_path: Path) -> None:
     catalog = scan(open_source(photos, cache=cache), seed=0, valid_fraction=0.2)
     run = RunFolder(tmp_path / "run", force=False)

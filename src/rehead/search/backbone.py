@@ -15,7 +15,8 @@ from rehead.runs.folder import RunFolder
 from rehead.search.heats import Entrant, race_on
 from rehead.tuning.recipe import Recipe
 
-N_RACED = 500  # photos of the training side, at most
+N_RACED = 500  # photos of the training side, where that is PER_CLASS of each class
+PER_CLASS = 4
 RACE_SHARE = 1 / 3  # of the time for extraction that a race may take, where that is limited
 
 
@@ -28,7 +29,9 @@ def with_best_backbone(job: Job, entrants: Sequence[Entrant], recipe: Recipe, ru
     if len(entrants) == 1:
         progress.note(f"{entrants[0].name} is the only backbone whose weights are here.")
         return replace(recipe, backbone=entrants[0].name, weights=entrants[0].weights)
-    train = catalog.among(job_order(catalog, recipe), "train")[:N_RACED]
+    n_raced = max(N_RACED, PER_CLASS * len(catalog.classes))
+    order = job_order(catalog, recipe)
+    train = job.catalog.among(order, "train")[:n_raced]
     progress.note(f"Racing {len(entrants)} backbones on {counted(len(train), 'photo')} of the training side")
     share = None if recipe.budget_s is None else RACE_SHARE * recipe.budget_s
     raced = race_on(job, train, entrants, replace(recipe, budget_s=share))

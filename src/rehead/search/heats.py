@@ -148,8 +148,9 @@ def race_on(
     """The race on the photos of `order`, positions in the catalog. recipe.budget_s: for all of it.
 
     The cheapest runs first, so that what it leaves of its share of the time goes to those that need more. All are
-    compared on the photos that each of them has.
+    compared on the photos that each of them has. Raises RunError before anything is extracted where they cannot be compared.
     """
+    _check_enough(job.catalog, order, recipe, "Raise --limit, or use more photos of each class.")
     begun = time.monotonic()
     ends = begun + recipe.budget_s if recipe.budget_s is not None else None
     entries: dict[Entrant, Entry] = {}
@@ -168,7 +169,7 @@ def race_on(
         except (BackboneError, EngineError, RuntimeError) as error:
             entries[runner.entrant] = _refused(runner.entrant, error, job.progress)
     finalists = _finalists(extracted, entries, job.progress)
-    train, held_out = _shared(job.catalog, finalists, entries)
+    train, held_out = _shared(job.catalog, finalists, entries, recipe)
     rivals = []
     for runner in finalists:
         entries[runner.entrant], right = _judged(job, runner, train, held_out)
@@ -236,21 +237,31 @@ def _finalists(runners: Sequence[_Runner], entries: dict[Entrant, Entry], progre
 
 
 def _shared(
-    catalog: Catalog, finalists: Sequence[_Runner], entries: Mapping[Entrant, Entry]
+    catalog: Catalog, finalists: Sequence[_Runner], entries: Mapping[Entrant, Entry], recipe: Recipe
 ) -> tuple[Sequence[int], Sequence[int]]:
     """The training and the held-out photos that all have. Raises BackboneError, RunError when nothing can be compared."""
     if not finalists:
         why = "; ".join(f"{entrant.label}: {entry.reason}" for entrant, entry in entries.items())
         raise BackboneError(what="None of the backbones can run.", why=why, fix="`rehead backbones` lists those here.")
     there = sorted(frozenset.intersection(*(runner.there for runner in finalists)))
-    train = catalog.among(there, "train")
-    if lacking := set(catalog.classes) - catalog.different_labels(train):
-        raise RunError(
-            what=f"Photos are too few to compare backbones on {len(catalog.classes)} classes: {len(there)}.",
-            why=f"There is none to learn from of {', '.join(sorted(lacking)[:5])}.",
-            fix="Raise --limit or --budget, or name fewer backbones.",
-        )
+    train = _check_enough(catalog, there, recipe, "Raise --limit or --budget, or name fewer backbones.")
     return train, catalog.among(there, catalog.held_out_side)
+
+
+def _check_enough(catalog: Catalog, positions: Sequence[int], recipe: Recipe, fix: str) -> Sequence[int]:
+    """Those to learn from. Raises RunError where a class has none of them, or no fold can hold one out."""
+    train = catalog.among(positions, "train")
+    if lacking := set(catalog.classes) - catalog.different_labels(train):
+        why = f"There is none to learn from of {', '.join(sorted(lacking)[:5])}."
+    elif (folds_of(catalog, train, recipe) < 0).all():
+        why = "No class has two to learn from, of which one could be held out."
+    else:
+        return train
+    raise RunError(
+        what=f"Photos are too few to compare backbones on {len(catalog.classes)} classes: {len(positions)}.",
+        why=why,
+        fix=fix,
+    )
 
 
 def _judged(
