@@ -66,10 +66,10 @@ def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] =
 
     track: names of trackers that follow the training.
     """
-    recipe = with_decided_fit(job, recipe)
     if recipe.tie_copies:
         job = tied(job, job_order(job.catalog, recipe))
         job.clock.lap("scan")
+    recipe = with_decided_fit(job, recipe)
     first_phase, has_begun = recipe.first_phase, (run.path / CHECKPOINT).is_file()
     if not has_begun:
         chosen_prefix(job, replace(recipe, cut=None))  # one that cannot be exported is told before anything is learned

@@ -72,14 +72,18 @@ def with_decided_fit(job: Job, recipe: Recipe) -> Recipe:
     return replace(recipe, fit=chosen_prefix(job, recipe).card.preprocess.fit)
 
 
+def fit_sample(catalog: Catalog, recipe: Recipe) -> Sequence[int]:
+    """The photos of the training side on which --fit auto decides."""
+    n_sample = max(N_FIT_SAMPLE, 4 * len(catalog.classes))
+    return catalog.among(job_order(catalog, recipe), "train")[:n_sample]
+
+
 def _best_fit(job: Job, prefix: Prefix, recipe: Recipe) -> Prefix:
     """The prefix with the fit of least loss by k-fold on a sample of the training side.
 
     Log-loss tells more than accuracy does on a few hundred photos, where one photo decides between accuracies.
     """
-    catalog = job.catalog
-    n_sample = max(N_FIT_SAMPLE, 4 * len(catalog.classes))
-    sample = catalog.among(job_order(catalog, recipe), "train")[:n_sample]
+    catalog, sample = job.catalog, fit_sample(job.catalog, recipe)
     candidates = [replace(prefix, card=with_fit(prefix.card, fit)) for fit in FITS]
     losses = []
     for candidate in candidates:

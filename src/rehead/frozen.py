@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rehead.auditing.ties import tied
 from rehead.divided import folds_of, in_store, job_order, photos_there, watched
 from rehead.exporting.agreement import in_batches
-from rehead.extraction import chosen_prefix, extract_missing, open_store
+from rehead.extraction import chosen_prefix, extract_missing, fit_sample, open_store
 from rehead.features.engines import OnnxEngine, Prefix, direction_kept
 from rehead.features.store import MEMORY_LIMIT_BYTES
 from rehead.job import Job, trained_dense
@@ -27,7 +27,8 @@ IN_MEMORY_BYTES = MEMORY_LIMIT_BYTES // 2  # of features in half precision: dens
 def tune_head(job: Job, recipe: Recipe) -> Solution:
     """The head of least loss on the features of the photos that are there when extraction ends or is stopped."""
     catalog, progress = job.catalog, job.progress
-    prefix = chosen_prefix(job, recipe)
+    decides = recipe.fit == AUTO and recipe.tie_copies
+    prefix = chosen_prefix(tied(job, fit_sample(catalog, recipe)) if decides else job, recipe)
     job.clock.lap("prepare")
 
     with open_store(job.cache, prefix, recipe) as store:

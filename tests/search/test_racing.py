@@ -8,9 +8,12 @@ import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from conftest import make_photos
+from PIL import Image
 from safetensors.torch import save_file
 
 import rehead
@@ -113,9 +116,6 @@ def test_what_is_no_class_is_refused_before_anything_is_extracted(
     assert not (tmp_path / "race").exists()
 
 
-def test_numbers_may_be_said_to_be_classes(folder: Path, cache: Path, tmp_path: Path) -> None:
-    photos = sorted(str(path) for path in folder.glob("*/*.png"))
-    source = (photos, ["0.5" if "red" in path else "7.5" for path in photos])
 @pytest.mark.parametrize(
     ("n_each", "limit", "why"),
     [(25, 1, "There is none to learn from of red"), (1, None, "No class has two to learn from")],
@@ -151,6 +151,9 @@ def test_near_copies_of_a_photo_are_raced_on_one_side(weights: Path, cache: Path
     assert 0 < raced.n_held_out < torn.n_held_out
 
 
+def test_numbers_may_be_said_to_be_classes(folder: Path, cache: Path, tmp_path: Path) -> None:
+    photos = sorted(str(path) for path in folder.glob("*/*.png"))
+    source = (photos, ["0.5" if "red" in path else "7.5" for path in photos])
     raced = rehead.race(
         source, backbones=["efficientnet_lite0"], cache=cache, out=tmp_path / "race", task="classification"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from rehead.auditing.ties import tied
 from rehead.divided import job_order
 from rehead.errors import counted
 from rehead.job import Job
@@ -31,6 +32,8 @@ def with_best_backbone(job: Job, entrants: Sequence[Entrant], recipe: Recipe, ru
         return replace(recipe, backbone=entrants[0].name, weights=entrants[0].weights)
     n_raced = max(N_RACED, PER_CLASS * len(catalog.classes))
     order = job_order(catalog, recipe)
+    if recipe.tie_copies:
+        job = tied(job, order)
     train = job.catalog.among(order, "train")[:n_raced]
     progress.note(f"Racing {len(entrants)} backbones on {counted(len(train), 'photo')} of the training side")
     share = None if recipe.budget_s is None else RACE_SHARE * recipe.budget_s

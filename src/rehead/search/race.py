@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rehead.auditing.ties import tied
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.divided import job_order
@@ -84,8 +85,11 @@ def race(
         if len(opened.skipped) > recipe.max_bad * len(opened.rows):
             raise too_many_bad(opened.skipped, len(opened.rows), recipe.max_bad)
         order = job_order(catalog, recipe)
+        job = Job(catalog, place, log, stop=stop)
+        if recipe.tie_copies:
+            job = tied(job, order)
         log.note(f"{counted(len(entrants), 'backbone')} on {len(order)} of {len(catalog.photos)} photos")
-        raced = race_on(Job(catalog, place, log, stop=stop), order, entrants, recipe, arguments)
+        raced = race_on(job, order, entrants, recipe, arguments)
         log.phase("Writing the result")
         run.write_json("race.json", raced.to_dict())
         run.write("race.svg", raced.to_svg())
