@@ -22,7 +22,7 @@ from rehead.tuning.solve import (
     solve_prototype,
     solve_quick,
 )
-from rehead.tuning.tasks import cv_loss
+from rehead.tuning.tasks import cv_loss, fit_task
 
 
 def photos(n: int = 240, width: int = 40, n_classes: int = 3, *, apart: float = 0.6, seed: int = 0):
@@ -301,6 +301,41 @@ def test_the_best_head_is_found_where_a_class_has_two_photos():
     labels[:] = np.arange(60) >= 58
     folds = np.append(np.arange(58) % 5, [0, 1])
     assert fit_head(features, labels, 2, folds, Recipe(head="auto", epochs=1)).head.logits(features).shape == (60, 2)
+
+
+def test_heads_are_compared_on_a_sample_and_not_where_nothing_is_held_out(monkeypatch: pytest.MonkeyPatch):
+    sizes: list[int] = []
+
+    def spied(x: np.ndarray, *rest: object) -> np.ndarray:
+        sizes.append(len(x))
+        return cross_validated(x, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("rehead.tuning.head.cross_validated", spied)
+    features, labels, folds = photos(9_000, 8, 3)
+    fit_head(features.astype(np.float16), labels, 3, folds, Recipe(head="auto", epochs=1))
+    assert sizes
+    assert max(sizes) <= SAMPLE + 15
+    sizes.clear()
+    fitted = fit_head(np.eye(3, 8, dtype=np.float32), np.arange(3), 3, np.full(3, -1), Recipe(head="auto"))
+    assert not sizes
+    assert fitted.head.kind == "linear"
+    assert fitted.note.endswith("; linear as the simplest, as heads could not be compared")
+
+
+def test_thresholds_of_an_mlp_are_chosen_on_a_sample(monkeypatch: pytest.MonkeyPatch):
+    sizes: list[int] = []
+
+    def spied(x: np.ndarray, *rest: object) -> np.ndarray:
+        sizes.append(len(x))
+        return cross_validated(x, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("rehead.tuning.tasks.cross_validated", spied)
+    features, labels, folds = photos(9_000, 8, 3)
+    shown = np.eye(3, dtype=np.float32)[labels]
+    fitted = fit_task("multilabel", features, shown, 3, folds, Recipe(head="mlp:4", epochs=1))
+    assert len(fitted.thresholds) == 3
+    assert len(sizes) == 1
+    assert sizes[0] <= SAMPLE + 15
 
 
 def test_a_loss_to_compare_by_is_had_where_the_sample_lacks_classes_and_labels():

@@ -76,11 +76,17 @@ def fit_head(
     progress = progress or Silent()
     if recipe.head != "auto":
         return _fit(recipe.head, features, labels, n_classes, folds, recipe, device, progress, axes_in, by, watch)
+    if (folds < 0).all():
+        simplest = CANDIDATES[0]
+        fitted = _fit(simplest, features, labels, n_classes, folds, recipe, device, progress, axes_in, by, watch)
+        return replace(fitted, note=f"{fitted.note}; {simplest} as the simplest, as heads could not be compared")
+    rows = in_each_fold(labels, folds, SAMPLE)
+    x, y, sample_folds = features[rows], labels[rows], folds[rows]
     scores = {}
     for candidate in CANDIDATES:
         fit = functools.partial(_refit, candidate, n_classes, recipe, device, progress)
         try:
-            scores[candidate] = _accuracy(features, labels, n_classes, folds, fit)
+            scores[candidate] = _accuracy(x, y, n_classes, sample_folds, fit)
         except Diverged as error:
             progress.note(f"Head {candidate} is left out: {error.what}")
             continue
@@ -166,7 +172,7 @@ def _refit(name: str, n_classes: int, recipe: Recipe, device: str, progress: Pro
 def _accuracy(x: X, y: Y, n_classes: int, folds: Y, fit: Callable[[Any, Any], Head]) -> float:
     logits = cross_validated(x, y, n_classes, folds, fit)
     scored = folds >= 0
-    return float((logits[scored].argmax(axis=1) == y[scored]).mean()) if scored.any() else 0.0
+    return float((logits[scored].argmax(axis=1) == y[scored]).mean())
 
 
 def mlp_settings(recipe: Recipe) -> dict[str, Any]:

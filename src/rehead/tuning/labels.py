@@ -48,7 +48,7 @@ def solve_labels(
     none. class_weight: None, or "balanced", where photos with a label weigh as much as those without. penalties, axes_in:
     as in solve_linear. Raises ValueError if a label is on no photo or on all of them.
     """
-    kinds = _rarest(targets)
+    kinds = rarest(targets)
     rows = stratified(kinds, np.bincount(kinds), SAMPLE)
     sample, photos = along_axes(features, rows, axes_in)
     fits = []
@@ -88,7 +88,7 @@ def _threshold(logits: Array32, shown: NDArray[np.float32]) -> float:
     return float(sigmoid(places[np.argmin(np.abs(places))]))
 
 
-def _rarest(targets: NDArray[np.float32]) -> NDArray[np.int64]:
+def rarest(targets: NDArray[np.float32]) -> NDArray[np.int64]:
     """For each photo 1 + the rarest of its labels, 0 where it has none."""
     n_shown = np.where(targets > 0, targets.sum(axis=0), np.inf)
     return np.where(targets.any(axis=1), 1 + n_shown.argmin(axis=1), 0)

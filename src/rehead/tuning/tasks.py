@@ -14,10 +14,11 @@ from rehead.bundle_facts import Task
 from rehead.errors import RecipeError
 from rehead.progress import Progress, Silent
 from rehead.tuning.head import SOFT_PENALTY, Fitted, X, Y, fit_head, mlp_settings, soft_head
-from rehead.tuning.labels import chosen_thresholds, solve_labels
+from rehead.tuning.labels import chosen_thresholds, rarest, solve_labels
 from rehead.tuning.ranges import hidden_widths
 from rehead.tuning.recipe import AUTO, Recipe
 from rehead.tuning.ridge import solve_quick_ridge, solve_ridge
+from rehead.tuning.sample import SAMPLE, in_each_fold
 from rehead.tuning.solve import cross_validated, solve_linear, solve_quick
 
 if TYPE_CHECKING:
@@ -143,4 +144,6 @@ def _mlp(
 
 
 def _thresholds(x: X, y: Any, n_outputs: int, folds: Y, fit: Callable[[X, Any], Head]) -> tuple[float, ...]:
-    return chosen_thresholds(cross_validated(x, y, n_outputs, folds, fit), y)
+    """Chosen on a sample: its features are in memory, and heads of the folds learn from them alone."""
+    rows = in_each_fold(rarest(y), folds, SAMPLE)
+    return chosen_thresholds(cross_validated(x[rows], y[rows], n_outputs, folds[rows], fit), y[rows])
