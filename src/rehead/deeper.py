@@ -211,7 +211,7 @@ def _features(body: Any, feed: Any, graph: Path, positions: NDArray[np.int64]) -
     from rehead.tuning.feed import PhotoFeed
     from rehead.tuning.watching import logits_of
 
-    if not isinstance(feed, PhotoFeed) or not len(positions):
+    if not isinstance(feed, PhotoFeed):
         return logits_of(body, feed, positions, "cpu")
     session = open_session(graph)
 

@@ -192,6 +192,11 @@ def test_epochs_that_cannot_be_told_apart_count_as_equal() -> None:
     assert not is_worse(best, None)
 
 
+def test_no_photos_are_no_reason_to_try_smaller_batches() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        logits_of(network(), feed(), np.arange(0), "cpu")
+
+
 def test_training_ends_early_without_a_gain_and_when_it_is_stopped() -> None:
     patient = train_layers(job(network(), replace(COURSE, epochs=50, lr=1.0, patience=2)))
     assert patient.epoch == patient.best_epoch + 2

@@ -26,8 +26,9 @@ JUDGED, JUDGED_ON_CPU, JUDGED_ROWS = 64, 16, 1_024  # photos that are judged at 
 def logits_of(
     model: nn.Module, feed: Feed, positions: NDArray[np.int64], device: str, size: int | None = None
 ) -> NDArray[np.float32]:
-    """(n, n_classes) of these photos as they are, without augmentation; the model is left in the mode it had."""
+    """(n, n_classes) of these photos, one at least, as they are, without augmentation; the model is left in the mode it had."""
     size = size or (JUDGED_ON_CPU if device == "cpu" else JUDGED)
+    rows: list[NDArray[np.float32]] | None = None
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -36,11 +37,10 @@ def logits_of(
     except RuntimeError as error:
         if not is_out_of_memory(error) or size == 1:
             raise
-        rows = []
     finally:
         for module, mode in modes.items():
             module.training = mode
-    if rows:
+    if rows is not None:
         return np.concatenate(rows)
     free_memory(torch.device(device))
     return logits_of(model, feed, positions, device, size // 2)
