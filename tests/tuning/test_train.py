@@ -192,6 +192,31 @@ def test_epochs_that_cannot_be_told_apart_count_as_equal() -> None:
     assert not is_worse(best, None)
 
 
+def rising(monkeypatch: pytest.MonkeyPatch, n_epochs: int) -> None:
+    """Losses of 200 watched photos rise by 0.01 an epoch; photos differ by 0.25."""
+    random = torch.Generator().manual_seed(0)
+    steady = torch.rand(200, generator=random)
+    epochs = iter([steady + 0.01 * n + 0.25 * torch.randn(200, generator=random) for n in range(n_epochs)])
+    monkeypatch.setattr("rehead.tuning.train.judged", lambda training: (torch.zeros(200), torch.zeros(200)))
+
+    def told(*_: object) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
+        losses = next(epochs)
+        return {"watch_loss": float(losses.mean())}, torch.zeros(200), losses
+
+    monkeypatch.setattr("rehead.tuning.train.watched", told)
+
+
+def test_a_slowly_rising_loss_is_compared_with_the_least_and_ends_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    rising(monkeypatch, 30)
+    state = train_layers(job(network(), replace(COURSE, epochs=30)))
+    losses = [facts["watch_loss"] for facts in state.history]
+    assert state.least_epoch == losses.index(min(losses)) + 1
+    assert losses[state.best_epoch - 1] < min(losses) + 2 * 0.25 * 2**0.5 / 200**0.5
+    rising(monkeypatch, 30)
+    patient = train_layers(job(network(), replace(COURSE, epochs=30, patience=4)))
+    assert patient.epoch == patient.least_epoch + 4
+
+
 def test_no_photos_are_no_reason_to_try_smaller_batches() -> None:
     with pytest.raises(ValueError, match="at least one"):
         logits_of(network(), feed(), np.arange(0), "cpu")
@@ -199,7 +224,7 @@ def test_no_photos_are_no_reason_to_try_smaller_batches() -> None:
 
 def test_training_ends_early_without_a_gain_and_when_it_is_stopped() -> None:
     patient = train_layers(job(network(), replace(COURSE, epochs=50, lr=1.0, patience=2)))
-    assert patient.epoch == patient.best_epoch + 2
+    assert patient.epoch == patient.least_epoch + 2
     stopped = train_layers(job(network(), stop=lambda: True))
     assert stopped.epoch == 1
 

@@ -17,9 +17,7 @@ from torch import nn
 from rehead.tuning.checks import check_fits
 from rehead.tuning.step import Stepper
 
-WATCHED = (
-    "best.watched"  # of each watched photo in the epoch that is kept: the loss; from before the first, see `train.py`
-)
+WATCHED = "watched"  # of each watched photo in the epoch of least loss: the loss; from before the first, see `train.py`
 SHORT = 9  # steps; the average begins short, so that the beginning is forgotten: after n of them it keeps n / (n + 9)
 
 
@@ -28,6 +26,7 @@ class State:
     """All that a training needs to go on: tensors by name, and plain facts. step: batches done in this epoch.
 
     history: one entry an epoch. best_epoch: the one whose weights are kept, 0 for those from before the first; see `train.py`.
+    least_epoch: the one of least loss on the watched photos, of those after which weights were kept; 0 before.
     has_ended: whether the training was ended before all its epochs.
     """
 
@@ -36,6 +35,7 @@ class State:
     loss_sum: float = 0.0
     n_seen: int = 0
     best_epoch: int = 0
+    least_epoch: int = 0
     has_ended: bool = False
     learning: list[str] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Average:
 
 def keep(model: nn.Module, names: set[str], stepper: Stepper, average: Average, state: State) -> State:
     """The state with all tensors in it, on the CPU."""
-    tensors = {n: t for n, t in state.tensors.items() if n.startswith("best.")}
+    tensors = {n: t for n, t in state.tensors.items() if n.startswith("best.") or n == WATCHED}
     tensors |= {f"model.{n}": t.detach().cpu() for n, t in _changing(model, names).items()}
     tensors |= {f"average.{n}": t.cpu() for n, t in average.tensors.items()}
     tensors["average_n"] = torch.tensor(average.n)
@@ -100,16 +100,16 @@ def restore(model: nn.Module, stepper: Stepper, average: Average, state: State) 
     stepper.load(_under("optimizer.", state))
 
 
-def keep_best(model: nn.Module, names: set[str], losses: torch.Tensor, state: State) -> None:
-    """The weights as they are become the ones to keep. losses: of each watched photo, (n,)."""
+def keep_best(model: nn.Module, names: set[str], state: State) -> None:
+    """The weights as they are become the ones to keep."""
     best = {f"best.{name}": t.detach().cpu().clone() for name, t in _changing(model, names).items()}
     others = {n: t for n, t in state.tensors.items() if not n.startswith("best.")}
-    state.tensors = others | {WATCHED: losses} | best
+    state.tensors = others | best
 
 
 def load_best(model: nn.Module, state: State) -> None:
     """Puts the weights of the best epoch into the model."""
-    load(model, {n: t for n, t in _under("best.", state).items() if f"best.{n}" != WATCHED})
+    load(model, _under("best.", state))
 
 
 def load(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:

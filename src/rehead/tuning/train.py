@@ -102,7 +102,8 @@ def train_layers(training: Training, start: State | None = None) -> State:
         if (
             len(training.watch) > 1 and not course.from_random
         ):  # what was there before may be what is kept, or a bad rate would ship worse
-            keep_best(training.model, names, judged(training)[0], state)
+            state.tensors[WATCHED] = judged(training)[0]
+            keep_best(training.model, names, state)
         training.save(keep(training.model, names, stepper, average, state))
     for epoch in range(state.epoch, course.epochs):
         if state.has_ended:
@@ -117,13 +118,17 @@ def train_layers(training: Training, start: State | None = None) -> State:
         stepper.make_room()
         with average.used():
             facts, faults, losses = watched(training, state, lr, time.monotonic() - begun, epoch)
-            best = state.tensors.get(WATCHED)
-            if not (is_worse(losses, best, course.tolerance) if state.best_epoch else is_worse(faults, best, UNDOING)):
+            least = state.tensors.get(WATCHED)
+            if not (
+                is_worse(losses, least, course.tolerance) if state.best_epoch else is_worse(faults, least, UNDOING)
+            ):
+                if not (state.best_epoch and is_worse(losses, least, 0)):
+                    state.least_epoch, state.tensors[WATCHED] = epoch + 1, losses
                 state.best_epoch = epoch + 1
-                keep_best(training.model, names, losses, state)
+                keep_best(training.model, names, state)
         state.history.append(facts)
         state.epoch, state.step, state.loss_sum, state.n_seen = epoch + 1, 0, 0.0, 0
-        has_settled = course.patience is not None and epoch + 1 - state.best_epoch >= course.patience
+        has_settled = course.patience is not None and epoch + 1 - state.least_epoch >= course.patience
         state.has_ended = training.together.first_says(stopped or has_settled)
         training.report(facts)
         training.save(sound(keep(training.model, names, stepper, average, state), lr))

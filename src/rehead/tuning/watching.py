@@ -86,14 +86,15 @@ def class_weights(training: Training, device: torch.device | str) -> torch.Tenso
     )
 
 
-def is_worse(losses: torch.Tensor, best: torch.Tensor | None, n_errors: float = 1) -> bool:
-    """Whether an epoch is worse on the watched photos than the best by more than so many standard errors of the difference.
+def is_worse(losses: torch.Tensor, least: torch.Tensor | None, n_errors: float = 1) -> bool:
+    """Whether an epoch is worse on the watched photos than that of least loss by more than so many standard errors of the
+    difference.
 
     Of epochs that cannot be told apart the later one is kept, after Breiman's rule (1984): with a falling rate it has the
     better weights, and the least of a few noisy losses is mostly luck. With less than two watched photos, and where they
-    are others than those of the best epoch, the last is kept.
+    are others than those of that epoch, the last is kept.
     """
-    if best is None or len(losses) < 2 or len(losses) != len(best):  # one has no standard error
+    if least is None or len(losses) < 2 or len(losses) != len(least):  # one has no standard error
         return False
-    difference = losses - best
+    difference = losses - least
     return bool(difference.mean() > n_errors * difference.std() / math.sqrt(len(losses)))
