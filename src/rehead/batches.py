@@ -96,8 +96,10 @@ def _side(data: bytes, row: Row) -> str:
 
 def _by_class(rows: list[Row], classes: list[str], random: np.random.Generator) -> list[list[Row]]:
     """The rows of each class, in random order."""
-    shuffled = [rows[i] for i in random.permutation(len(rows))]
-    return [[row for row in shuffled if row.label == label] for label in classes]
+    found: dict[str, list[Row]] = {label: [] for label in classes}
+    for i in random.permutation(len(rows)):
+        found[rows[i].label].append(rows[i])
+    return list(found.values())
 
 
 def _usable(source: Source, rows: list[Row], side: str | None, preprocess: Preprocess) -> Iterator[NDArray[np.uint8]]:
