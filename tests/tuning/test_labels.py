@@ -63,6 +63,16 @@ def test_a_label_that_stands_in_one_fold_alone_is_solved_at_the_usual_penalty() 
     assert np.isfinite(solved.head.logits(features)).all()
 
 
+@pytest.mark.parametrize("alone", [0, 2])
+def test_the_note_says_how_many_labels_have_the_usual_penalty(alone: int) -> None:
+    features, targets, folds = photos()
+    targets[:, alone] = 0
+    targets[0, alone] = 1
+    note = solve_labels(features, targets, folds=folds).note
+    assert note.startswith("penalty chosen by ")
+    assert note.endswith("; 1 of 3 labels: usual penalty")
+
+
 def test_a_label_on_no_photo_or_on_all_is_refused() -> None:
     features, targets, folds = photos()
     targets[:, 1] = 1

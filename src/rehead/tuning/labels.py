@@ -61,7 +61,7 @@ def solve_labels(
         if fit.out_of_fold is not None:
             out_of_fold[rows, i] = fit.out_of_fold[:, 1] - fit.out_of_fold[:, 0]
     losses = [fit.cv_log_loss for fit in fits if fit.cv_log_loss is not None]
-    return SolvedLabels(_joined(fits), out_of_fold, float(np.mean(losses)) if losses else None, fits[0].note)
+    return SolvedLabels(_joined(fits), out_of_fold, float(np.mean(losses)) if losses else None, _noted(fits))
 
 
 def chosen_thresholds(logits: Array32, targets: NDArray[np.float32]) -> tuple[float, ...]:
@@ -108,6 +108,14 @@ def _foldable(shown: NDArray[np.int64], folds: Integers, rows: Integers) -> Inte
         if len(np.unique(folds[rows][shown[rows] == kind])) < 2:
             return np.full_like(folds, -1)
     return folds
+
+
+def _noted(fits: Sequence[Solved]) -> str:
+    """How the penalties were found, and of how many labels no photo could be held out where of others some could."""
+    chosen = [fit.note for fit in fits if fit.cv_log_loss is not None]
+    if len(chosen) in (0, len(fits)):
+        return fits[0].note
+    return f"{chosen[0]}; {len(fits) - len(chosen)} of {len(fits)} labels: usual penalty"
 
 
 def _joined(fits: Sequence[Solved]) -> Head:
