@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 import rehead
 from rehead.bundle import Head, read_head
-from rehead.errors import PhotoError, RecipeError, RunError
+from rehead.errors import BackboneError, PhotoError, RecipeError, RunError
 from rehead.folds import cross_validate
 from rehead.heat import CAM, OCCLUSION, Heat, _grad_cam, _occluded, activation, explain, shares, write_overlay
 from rehead.nets.backbone import load_backbone
@@ -82,6 +82,33 @@ def test_networks_whose_bundle_has_no_map_are_asked_by_grad_cam(name: str, tmp_p
     assert values.ndim == 2
     assert values.shape[0] == values.shape[1] > 1
     assert np.ptp(values) > 0
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        {"name": "hf-hub:a/stranger", "arguments": {}},
+        {
+            "name": "test_vit",
+            "arguments": {"pretrained_cfg_overlay": {"hf_hub_id": None, "url": "http://10.0.0.5/x.pth"}},
+        },
+        {"name": "test_vit", "arguments": {"checkpoint_path": "/no/such/file"}},
+        {"name": "test_vit", "arguments": {}},
+    ],
+)
+def test_what_a_bundle_says_never_decides_where_weights_are_fetched(
+    backbone: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*address: object, **_: object) -> None:
+        raise AssertionError(f"{address} was asked")
+
+    monkeypatch.setattr("socket.create_connection", asked)
+    monkeypatch.setattr("rehead.nets.hub._cached_file", lambda config: None)
+    facts = {"backbone": {"cut": "pool", "learned": [], "weights": "00", **backbone}}
+    preprocess = SimpleNamespace(mean=(0.5,) * 3, std=(0.5,) * 3)
+    model: Any = SimpleNamespace(bundle=SimpleNamespace(facts=facts, preprocess=preprocess, folder=tmp_path / "bundle"))
+    with pytest.raises(BackboneError):
+        _grad_cam(model, np.zeros((160, 160, 3), np.uint8), 0)
 
 
 def test_hiding_a_part_that_matters_shows_where_it_is() -> None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import torch
 
 CAM, GRAD_CAM, OCCLUSION = "class activation map", "Grad-CAM", "occlusion"
+# Arguments of timm that say where weights come from
+FROM_ELSEWHERE = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 N_WINDOWS = 7  # that are hidden one at a time along each side: as fine as the last maps of most networks
 SHOWN_PIXELS = 448  # the shorter side of a picture that is written, at least
 OPACITY = 0.65  # of the strongest place
@@ -148,9 +150,15 @@ def _grad_cam(model: Model, pixels: NDArray[np.uint8], target: int) -> NDArray[n
     from rehead.nets.grad_cam import grad_cam
 
     about, preprocess = model.bundle.facts["backbone"], model.bundle.preprocess
+    if ":" in about["name"] or FROM_ELSEWHERE.intersection(about.get("arguments", ())):
+        raise BackboneError(
+            what="The bundle says where weights are fetched from, which whoever made it does not decide."
+        )
     if about.get("learned") or about.get("cut") != "pool":
         raise BackboneError(what="The network was tuned or cut, and the bundle alone has it.")
-    backbone = load_backbone(about["name"], weights=_weights_of_run(model), arguments=about["arguments"])
+    backbone = load_backbone(
+        about["name"], weights=_weights_of_run(model), arguments=about.get("arguments"), fetches=False
+    )
     if backbone.weights != about["weights"]:
         raise BackboneError(what="The weights that are here are not the bundle's.")
     mean, std = (np.array(values, np.float32) * 255 for values in (preprocess.mean, preprocess.std))

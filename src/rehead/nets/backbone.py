@@ -132,11 +132,13 @@ def load_backbone(
     cut: str = POOL,
     pretrained: bool = True,
     seed: int = 0,
+    fetches: bool = True,
 ) -> Backbone:
     """A timm classifier. name: timm's, or a key of `card.PACKAGES`. weights: a local file instead of its own.
 
     arguments: for timm, but mean, std, input_size, crop_pct and interpolation change the preprocessing. cut: the weights
-    of layers behind it may be missing. pretrained=False: random weights from `seed`.
+    of layers behind it may be missing. pretrained=False: random weights from `seed`. fetches: whether a hub may be asked
+    for weights that are not here.
     Raises UnknownBackbone, UnknownLayer, WeightsUnavailable, WeightsMismatch, UnsafeWeights.
     """
     if weights is not None and not pretrained:
@@ -149,7 +151,7 @@ def load_backbone(
     preprocess = preprocess_of(network, name, arguments)
     if pretrained:
         place = locate(name, Path(weights) if weights is not None else None)
-        path = place.path or fetch_weights(name, network)
+        path = place.path or fetch_weights(name, network, only_here=not fetches)
         size = (preprocess.height, preprocess.width)
         prefix = prefix_of(network, cut, chain=lambda: Chain(network, size, classifier_of(network)))
         loaded = load_into(network, prefix, read_weights(path), place.origin)
@@ -222,7 +224,7 @@ def created(architecture: str, arguments: Mapping[str, Any], seed: int, device: 
             warnings.simplefilter("ignore")
             torch.manual_seed(seed)
             return timm.create_model(architecture, pretrained=False, **for_timm).eval()
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except (TypeError, ValueError, RuntimeError, AssertionError, OSError, LookupError, AttributeError) as error:
         raise BackboneError(
             what=f"timm cannot make {architecture} with {for_timm}.", why=str(error).split("\n")[0]
         ) from error

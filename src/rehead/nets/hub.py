@@ -21,11 +21,13 @@ CONNECT_TIMEOUT_S = 4.0  # for the hub to answer at all, before the retries of i
 PORTS = {"http": 80, "https": 443}
 
 
-def fetch_weights(name: str, network: nn.Module) -> Path:
-    """The weights of a timm model in the hub's cache, or fetched from the hub. Raises WeightsUnavailable."""
+def fetch_weights(name: str, network: nn.Module, *, only_here: bool = False) -> Path:
+    """The weights of a timm model in the hub's cache, or but for only_here fetched from the hub. Raises WeightsUnavailable."""
     cached = _cached_file(network.pretrained_cfg)
     if cached is not None:
         return cached
+    if only_here:
+        raise _unavailable(name, "They are not in the hub's cache, and no hub was to be asked.")
     hub_id, url = network.pretrained_cfg.get("hf_hub_id"), network.pretrained_cfg.get("url")
     if not hub_id and not url:
         raise _unavailable(name, "timm knows no pretrained weights for it.")
