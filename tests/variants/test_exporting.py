@@ -19,7 +19,7 @@ from small_models import pixels_of, small_bundle, write_photos
 
 import rehead as library
 from rehead import bundle as bundles
-from rehead.errors import BundleError, MissingExtra, RecipeError, RunError, SourceError, WorseVariant
+from rehead.errors import BundleError, MissingExtra, RecipeError, RunError, SourceError, TooManyBad, WorseVariant
 from rehead.progress import Silent
 from rehead.variants.job import FORMS, export
 from rehead.variants.photos import photos_of
@@ -99,6 +99,22 @@ def test_a_photo_to_calibrate_with_is_never_one_to_judge_on(place: Path) -> None
     assert digests[1]
     assert not digests[0] & digests[1]
     assert len(used.learn) + len(used.held_out) == 80
+
+
+def test_as_many_bad_photos_as_were_allowed_are_left_out_of_what_calibrates(
+    plain: Path, place: Path, tmp_path: Path
+) -> None:
+    photos = shutil.copytree(place / "photos", tmp_path / "photos")
+    shown = photos_of(bundles.read(plain), photos, "auto", tmp_path / "cache", Silent())
+    some = [shown.catalog.photos[row].path for row in shown.learn]
+    for path in some[: len(some) // 3]:
+        whole = (photos / path).read_bytes()
+        (photos / path).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TooManyBad, match="which is more than 20%"):
+        export(plain, "onnx-int8", photos=photos, cache=tmp_path / "cache", force=True)
+    assert (
+        export(plain, "onnx-int8", photos=photos, cache=tmp_path / "cache", force=True, max_bad=0.5).variant == "int8"
+    )
 
 
 def test_predict_takes_a_variant_by_name(place: Path, rehead: Rehead) -> None:

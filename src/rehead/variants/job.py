@@ -95,7 +95,7 @@ def export(
     shown = photos_of(whole, photos, layout, None if cache is None else Path(cache), progress, max_bad)
 
     def calibration() -> NDArray[np.uint8]:
-        pixels = calibration_photos(shown, whole.preprocess, N_CALIBRATION, progress)
+        pixels = calibration_photos(shown, whole.preprocess, N_CALIBRATION, max_bad, progress)
         progress.phase("Calibrating")
         return pixels
 

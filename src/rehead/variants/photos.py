@@ -30,7 +30,6 @@ from rehead.progress import Progress
 from rehead.runs.finished import read_finished
 from rehead.verdict.metrics import DRAWN
 
-MAX_BAD = 0.2  # of the photos, as everywhere
 MAX_HELD_OUT = 1_000  # photos: a point of accuracy is ten of them, and PyTorch sees 30 a second on two cores
 
 
@@ -68,7 +67,7 @@ def photos_of(
             ) from error
         catalog = finished.catalog
         learn, held_out = finished.outputs.train.tolist(), finished.outputs.held_out.tolist()
-        _check_there(catalog, held_out, bundle.folder)
+        _check_there(catalog, held_out, bundle.folder, max_bad)
     else:
         catalog = _named(bundle, named, layout, place, max_bad, progress)
         learn, held_out = catalog.on("train"), catalog.on(catalog.held_out_side)
@@ -99,10 +98,12 @@ def prepared(
     yield from ordered_map(work, batched(rows, BATCH), workers=n_cores(), ahead=2 * n_cores())
 
 
-def calibration_photos(photos: Photos, preprocess: Preprocess, n: int, progress: Progress) -> NDArray[np.uint8]:
+def calibration_photos(
+    photos: Photos, preprocess: Preprocess, n: int, max_bad: float, progress: Progress
+) -> NDArray[np.uint8]:
     """`n` photos to learn from, or all where there are fewer, (m, h, w, 3).
 
-    Raises SourceError where there are none, TooManyBad where a fifth cannot be read.
+    Raises SourceError where there are none that can be read, TooManyBad where more than `max_bad` of them cannot be.
     """
     if not photos.learn:
         raise _nothing("calibrate", photos.learn, photos.held_out)
@@ -113,7 +114,13 @@ def calibration_photos(photos: Photos, preprocess: Preprocess, n: int, progress:
         progress.advance(len(found) + len(skipped))
         parts.append(pixels)
         bad += skipped
-    check_bad(bad, len(rows), MAX_BAD)
+    check_bad(bad, len(rows), max_bad)
+    if len(bad) == len(rows):
+        raise SourceError(
+            what=f"None of {counted(len(rows), 'photo')} can be read: there is nothing to calibrate the export with.",
+            why=f"{bad[0].path}: {bad[0].reason}",
+            fix="Name labelled photos that can be read: --photos DIR",
+        )
     return np.concatenate(parts)
 
 
@@ -125,9 +132,9 @@ def _nothing(to_do: str, learn: Sequence[int], held_out: Sequence[int]) -> Sourc
     )
 
 
-def _check_there(catalog: Catalog, rows: Sequence[int], bundle: Path) -> None:
+def _check_there(catalog: Catalog, rows: Sequence[int], bundle: Path, max_bad: float) -> None:
     gone = [catalog.photos[i].path for i in rows if catalog.is_gone(catalog.photos[i])]
-    if len(gone) > MAX_BAD * len(rows):
+    if len(gone) > max_bad * len(rows):
         raise RunError(
             what=f"{len(gone)} of the {counted(len(rows), 'photo')} that the run of {bundle} held out are not there any more.",
             why=f"{', '.join(gone[:3])}{', ...' if len(gone) > 3 else '.'}",
