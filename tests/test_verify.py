@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import blake3
+import numpy as np
 import pytest
 from conftest import make_photos
+from safetensors.numpy import save_file
 
 import rehead
 from rehead.compare_bundles import compare
@@ -34,6 +36,14 @@ def test_photos_that_the_bundle_learned_from_are_counted(run: Path, photos: Path
     note = f"The bundle learned from {40 - 7} of these 40 photos: on new ones it will be right less often."
     assert verdict.notes == (note.replace("33", str(_n_train(run))),)
     assert verdict.headline.endswith(" on 40 photos")
+
+
+def test_photos_that_a_limit_left_out_are_not_called_learned(photos: Path, cache: Path, tmp_path: Path) -> None:
+    tuned = rehead.tune(photos, limit=20, cache=cache, out=tmp_path / "run", report=False)
+    n = tuned.verdict.n_train
+    assert 0 < n < _n_train(tuned.run)
+    (note,) = rehead.verify(tuned.bundle, photos, cache=cache).verdict.notes
+    assert note == f"The bundle learned from {n} of these 40 photos: on new ones it will be right less often."
 
 
 def _n_train(run: Path) -> int:
@@ -115,5 +125,8 @@ def test_a_bundle_of_numbers_is_further_off_on_new_photos(photos: Path, tmp_path
     path = next(photos.glob("red/*.png"))
     digest = blake3.blake3(path.read_bytes()).hexdigest()
     (tmp_path / "catalog.csv").write_text(f"path,label,side,digest,group\nx.png,1,train,{digest},\n")
+    none = {name: np.zeros(0, np.int64) for name in ("held_out", "apart")}
+    none |= {name: np.zeros((0, 1), np.float32) for name in ("logits", "apart_logits", "distances")}
+    save_file({"train": np.zeros(1, np.int64), **none}, tmp_path / "logits.safetensors")
     verdict = rehead.verify(tmp_path / "bundle", ([path], [1.5]), cache=tmp_path / "cache").verdict
     assert verdict.notes == ("The bundle learned from this photo: on new ones it will be further off.",)

@@ -19,13 +19,14 @@ from rehead.data.rows import Photo, Skip, Source, bounded, quoted
 from rehead.data.scan import scan_held_out
 from rehead.data.sources import open_source
 from rehead.data.split import HELD_OUT_SIDES
-from rehead.errors import PhotoError, SourceError, counted
+from rehead.errors import PhotoError, RunError, SourceError, counted
 from rehead.features.bad import BAD_LIST, check_bad, listed
 from rehead.features.cache import cache_folder
 from rehead.parallel import batched, ordered_map
 from rehead.pixels import prepare
 from rehead.predict import BATCH, Model, load
 from rehead.progress import Progress, Silent
+from rehead.runs.outputs import read_outputs
 from rehead.tuning.recipe import Recipe
 from rehead.verdict.judging import AnyVerdict, judge_task
 from rehead.verdict.metrics import GIVEN, Verdict
@@ -195,10 +196,12 @@ def about(opened: Source, catalog: Catalog) -> str:
 
 def learned_notes(bundle: Path, photos: Sequence[Photo], model: Model) -> list[str]:
     """A note on those of the photos that the bundle learned from, as far as the run beside it tells."""
+    run = bundle.resolve().parent
     try:
-        with (bundle.resolve().parent / "catalog.csv").open(encoding="utf-8", errors="replace", newline="") as file:
-            learned = {row["digest"] for row in csv.DictReader(file) if row["side"] == "train"}
-    except (OSError, KeyError, csv.Error):
+        rows = set(read_outputs(run).train.tolist())  # of the training side a part may have been learned from
+        with (run / "catalog.csv").open(encoding="utf-8", errors="replace", newline="") as file:
+            learned = {photo["digest"] for row, photo in enumerate(csv.DictReader(file)) if row in rows}
+    except (RunError, OSError, KeyError, csv.Error):
         return []  # it was carried away from its run
     n = sum(photo.digest.hex() in learned for photo in photos)
     if not n:
