@@ -43,6 +43,13 @@ ON_SIZES = "add floordiv getitem mod mul neg sub"  # and `getitem` of what has s
 OPERATORS = {f"torch.ops.aten.{name}" for name in ATEN.split()} | {f"_operator.{name}" for name in ON_SIZES.split()}
 # Sums and products of whole numbers and of the free n, as in 64 n for windows of a photo
 EXPRESSION = re.compile(r"((Add|Mul|Integer)\(|Symbol\('s\d++', (positive=True, )?integer=True\)|s\d++|[\d(), -])+")
+AS_TEXT = {
+    "target",
+    "as_operator",
+    "expr_str",
+    "in_spec",
+    "out_spec",
+}  # keys of texts that PyTorch looks up or evaluates
 TREES = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 ENCRYPTED = 1  # the bit of a zip's flags
 MAX_JSON_BYTES = 64 << 20  # a graph of a thousand operators is 2 MB
@@ -115,6 +122,8 @@ def _check_graph(path: Path, program: Mapping[str, Any]) -> None:
     if program["guards_code"] or program["graph_module"].get("treespec_namedtuple_fields"):
         raise _refused(path, "it brings code to check its inputs with")
     for key, value in _leaves(program):
+        if key in AS_TEXT and not isinstance(value, str):
+            raise _refused(path, f"its {key} is no text")
         if key in ("target", "as_operator") and value not in OPERATORS:
             raise _refused(path, f"it calls {value!r}")
         if key == "expr_str" and not EXPRESSION.fullmatch(str(value)):
@@ -148,8 +157,11 @@ def _json(archive: zipfile.ZipFile, name: str) -> Any:
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value in a tree of tables and lists that is neither, with the key it stands under."""
-    if isinstance(value, dict):
+    """Every value in a tree of tables and lists that is neither, with the key it stands under; what stands under a key of
+    AS_TEXT is a value whatever it is."""
+    if key in AS_TEXT:
+        yield key, value
+    elif isinstance(value, dict):
         for name, inner in value.items():
             yield from _leaves(inner, name)
     elif isinstance(value, list):

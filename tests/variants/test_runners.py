@@ -171,6 +171,12 @@ def pickled(value: object) -> bytes:
         ("model.json", text('"torch.ops.aten.relu.default"', '"torch.ops.aten.relu_.default"'), "it calls"),
         ("model.json", text('"torch.ops.aten.relu.default"', '"_operator.methodcaller"'), "it calls"),
         ("model.json", text("Symbol('s", "__import__('os').system('s"), "it computes"),
+        ("model.json", text('"torch.ops.aten.relu.default"', '["torch.hub.load"]'), "its target is no text"),
+        (
+            "model.json",
+            text('"expr_str": "', '"expr_str": {"a": "__import__(0)"}, "was": "'),
+            "its expr_str is no text",
+        ),
         ("model.json", text('"guards_code": []', '"guards_code": ["print(1)"]'), "code to check its inputs"),
         ("model_weights_config.json", text('"use_pickle": false', '"use_pickle": true'), "its weights are pickled"),
         ("model.json", lambda data: data[: len(data) // 2], "JSONDecodeError"),
