@@ -217,7 +217,7 @@ def _about(catalog: Catalog) -> str:
     """One line on what was found."""
     n_train, n_held_out = len(catalog.on("train")), len(catalog.on(catalog.held_out_side))
     parts = [f"{counted(len(catalog.photos), 'photo')} {_what(catalog)}"]
-    parts.append(f"{n_train} to learn from, {n_held_out} held out ({'ours' if catalog.ours else 'as given'})")
+    parts.append(f"{n_train} to learn from, {n_held_out} held out {'by rehead' if catalog.ours else 'as given'}")
     if n := len(catalog.photos) - n_train - n_held_out:
         parts.append(f"{n} of the side valid not used, as there is a test side")
     if catalog.n_unsided:

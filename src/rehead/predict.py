@@ -41,6 +41,10 @@ class Model:
         self._widths = self._runner.widths
         _check_fit(bundle, self._runner.size, self._widths)
 
+    def __repr__(self) -> str:
+        names = ", ".join(self.classes[:5]) + ", ..." * (len(self.classes) > 5)
+        return f"<rehead.Model: {self.task}{' of ' * bool(names)}{names}; {self.bundle.folder}>"
+
     @overload
     def predict(self, pictures: list[Picture] | tuple[Picture, ...], *, tta: bool = ...) -> list[Prediction]: ...
     @overload

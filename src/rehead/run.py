@@ -30,6 +30,7 @@ from rehead.job import Job, Machines
 from rehead.progress import Clock, Progress, Silent
 from rehead.reporting.sheet import sheet
 from rehead.runs.about import facts_of, versions
+from rehead.runs.contents import CHECKPOINT
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
 from rehead.runs.outputs import write_outputs
@@ -41,12 +42,12 @@ from rehead.verdict.judging import AnyVerdict, judge_task
 from rehead.verdict.metrics import DRAWN, Verdict
 from rehead.verdict.model_card import model_card
 from rehead.verdict.notes import notes_on
-from rehead.verdict.trust import Trust, chosen_trust
+from rehead.verdict.trust import Trust, chosen_trust, notes_on_trust
 
 N_COMPARED = 8  # held-out photos on which the bundle is compared with the model: each runs twice, 0.01 s a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tuned:
     """What a job gave. seconds: by phase, and "total". images: used, skipped and from_store, counts of photos.
 
@@ -65,6 +66,9 @@ class Tuned:
     report: Path | None = None
     concerns: tuple[str, ...] = ()
     defect: Exception | None = None
+
+    def __repr__(self) -> str:
+        return f"<rehead.Tuned: {self.verdict.headline}; {self.bundle}>"
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -137,7 +141,7 @@ def tune(
     progress, clock = Log(progress or Silent()), Clock()
     folder = RunFolder(out, force=force, resume=resume)
     shared = Shared(features) if features is not None else None
-    with _machines(ray, progress) as machines, folder as run, listed(place / BAD_LIST):
+    with _machines(ray, progress) as machines, folder as run, _how_to_go_on(run, progress), listed(place / BAD_LIST):
         if machines is not None:
             clock.lap("connect")
         catalog, chosen, search, asked = begun(wish, run, place, progress, clock, machines)
@@ -176,7 +180,7 @@ def tune(
             n_train=len(train),
             partial=len(train) + len(held_out) + len(solution.bad) < len(catalog.on("train", catalog.held_out_side)),
             leaks=catalog.leaks,
-            notes=notes_on(catalog, held_out, solution.logits),
+            notes=(*notes_on(catalog, held_out, solution.logits), *notes_on_trust(catalog.task, solution.apart)),
         )
         if isinstance(verdict, Verdict):
             verdict = trust.on(verdict, solution.logits, shown, solution.is_far)
@@ -226,7 +230,8 @@ def tune(
         path = run.finish()
         progress.begin(path)  # where its log went with it
         tuned = Tuned(path, path / "bundle", verdict, chosen, catalog.classes, solution.note, seconds, images)
-        return _reported(tuned, catalog, place, progress, clock) if asked.report else tuned
+        unread = replace(catalog, bad=(*catalog.bad, *solution.bad.values()))
+        return _reported(tuned, unread, place, progress, clock) if asked.report else tuned
 
 
 @contextlib.contextmanager
@@ -242,6 +247,17 @@ def _machines(ray: str | None, progress: Progress) -> Iterator[Machines | None]:
     with connected(ray) as cluster:
         progress.note(f"Ray: {cluster.about}")
         yield Ray(cluster)
+
+
+@contextlib.contextmanager
+def _how_to_go_on(run: RunFolder, progress: Progress) -> Iterator[None]:
+    """Says so where a training that has a checkpoint is aborted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (run.path / CHECKPOINT).is_file():
+            progress.note(f"The last checkpoint is kept. Go on from it: rehead tune --resume {run.path}")
+        raise
 
 
 def _pictures(solution: Solution, progress: Progress) -> tuple[dict[str, Any], bytes] | None:

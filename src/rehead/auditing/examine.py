@@ -29,6 +29,7 @@ from rehead.verdict.judging import AnyVerdict
 from rehead.verdict.metrics import Verdict
 
 AUDIT = "audit.json"
+MOST_CELLS = 4_000_000  # photos times classes, beyond which no heads are solved for the report alone: 4,000 of 2,000 took minutes
 
 
 def features_of_run(job: Job, run: Finished) -> tuple[Sequence[int], NDArray[np.float32]]:
@@ -122,9 +123,16 @@ def _apart(
     if len(outputs.apart) == len(outputs.train):
         rows = np.concatenate([outputs.apart, outputs.held_out])
         return _spread(positions, rows, np.concatenate([outputs.apart_logits, outputs.logits]))
+    if not _is_quick(len(positions), catalog):
+        return None
     job.progress.phase("Learning by folds")
     labels, folds = catalog.labels(positions), audit_folds(catalog, positions, found, run.run.recipe.seed)
     return logits_apart(features, labels, len(catalog.classes), folds)
+
+
+def _is_quick(n: int, catalog: Catalog) -> bool:
+    """Whether heads on so many photos are solved within a minute or so, several of them."""
+    return n * catalog.n_outputs <= MOST_CELLS
 
 
 def _with_growth(
@@ -137,7 +145,7 @@ def _with_growth(
         for rows in (run.outputs.train, run.outputs.held_out)
     )
     labels = catalog.labels(positions)
-    if not len(held_out) or len(np.unique(labels[train])) < len(catalog.classes):
+    if not _is_quick(len(train), catalog) or not len(held_out) or len(np.unique(labels[train])) < len(catalog.classes):
         return verdict
     job.progress.phase("Learning from fewer photos", len(FRACTIONS), "parts")
     found: tuple[Any, Any] = grown(

@@ -67,7 +67,9 @@ def _doubts(verdict: Verdict) -> list[str]:
         elif found.threshold == 0:
             said.append(f"no answer counts as unsure: at least {wanted} are right on {found.n} photos apart")
         else:
-            right = "" if found.right is None else f", the others are right on {percent(found.right)}"
+            right = (
+                "" if found.right is None else f", the others are right on {percent(found.right).replace('  ', ' ')}"
+            )
             said.append(f"unsure below {found.threshold:.2f}: {100 * (1 - found.coverage.value):.1f} %{right}")
         if found.n * (1 - found.precision) < 1:
             said[-1] += f" ({found.n} photos, on which that was chosen, are too few to show {found.precision:.4g})"

@@ -143,7 +143,7 @@ class Interrupt:
         if self._stopped or not self._listening:
             raise KeyboardInterrupt
         self._stopped = True
-        self._progress.note("Stopping: the job is finished with what is there. Ctrl-C again aborts.")
+        self._progress.note("Stopping: the job goes on with what is there, to its end. Ctrl-C again aborts.")
 
 
 def guarded(app: Any) -> int:
@@ -282,5 +282,5 @@ def _say_mistyped(error: Any) -> None:
 
 
 def _aborted() -> int:
-    print("Aborted. What was finished is kept; the same command goes on from there.", file=sys.stderr)
+    print("Aborted. What was computed is kept, and used when the same command runs again.", file=sys.stderr)
     return ABORTED

@@ -58,11 +58,12 @@ def compare(
 def _show(found: "Compared", photos: str, page: Optional[Path]) -> None:
     out = console()
     out.print(f"\n{printable(found.sentence)}", style="bold", markup=False)
-    for name, right in zip(found.names, found.right, strict=True):
-        out.print(f"{printable(name)}: right on {percent(right)}", markup=False)
+    for which, name, right in zip(("first", "second"), found.names, found.right, strict=True):
+        out.print(f"{which:6}  {printable(name)}: right on {percent(right)}", markup=False, soft_wrap=True)
     difference = found.paired.difference
     out.print(
-        f"difference {100 * difference.value:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f}); "
+        f"second less first {100 * difference.value:+.1f} points "
+        f"({100 * difference.low:+.1f} to {100 * difference.high:+.1f}); "
         f"both right on {found.paired.both}, neither on {found.paired.neither}",
         style="dim", markup=False,
     )  # fmt: skip
@@ -79,12 +80,12 @@ def _show(found: "Compared", photos: str, page: Optional[Path]) -> None:
             )
             for c in found.changes[:N_SHOWN]
         ]
-        show_table(["changed", "is", *map(printable, found.names)], rows)
+        show_table(["changed", "is", "first", "second"], rows)
         if (more := len(found.changes) - N_SHOWN) > 0:
             say(f"... and {more} more; --json has all.")
     terminal.show_skipped(found.skipped)
     if page is not None:
-        say(printable(str(page)))
+        say(f"Page    {printable(str(page))}")
 
 
 def _said(said: "Said") -> str:

@@ -107,7 +107,8 @@ def train_layers(training: Training, start: State | None = None) -> State:
         training.save(keep(training.model, names, stepper, average, state))
     for epoch in range(state.epoch, course.epochs):
         if state.has_ended:
-            training.note(f"The training had ended after epoch {epoch} of {course.epochs}.")
+            why = ": the loss of watched photos no longer fell" if has_settled(state, course) else ""
+            training.note(f"The training ended after epoch {epoch} of {course.epochs}{why}.")
             break
         begun = time.monotonic()
         set_modes(training.model, names, course.norm)
@@ -128,12 +129,16 @@ def train_layers(training: Training, start: State | None = None) -> State:
                 keep_best(training.model, names, state)
         state.history.append(facts)
         state.epoch, state.step, state.loss_sum, state.n_seen = epoch + 1, 0, 0.0, 0
-        has_settled = course.patience is not None and epoch + 1 - state.least_epoch >= course.patience
-        state.has_ended = training.together.first_says(stopped or has_settled)
+        state.has_ended = training.together.first_says(stopped or has_settled(state, course))
         training.report(facts)
         training.save(sound(keep(training.model, names, stepper, average, state), lr))
     end(training.model, state)
     return state
+
+
+def has_settled(state: State, course: Course) -> bool:
+    """Whether the last epochs brought no better loss of the watched photos, as many as the course has patience for."""
+    return course.patience is not None and state.epoch - state.least_epoch >= course.patience
 
 
 def end(model: nn.Module, state: State) -> None:

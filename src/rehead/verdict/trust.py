@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.bundle import Bundle, Familiar, softmax
-from rehead.bundle_facts import ABOVE_ALL
+from rehead.bundle_facts import ABOVE_ALL, Task
+from rehead.errors import counted
 from rehead.verdict.calibrate import calibration, fit_temperature
 from rehead.verdict.intervals import wilson
 from rehead.verdict.metrics import Verdict
@@ -68,6 +69,17 @@ def chosen_trust(logits: NDArray[np.float32], labels: NDArray[np.int64], precisi
     p = softmax(np.asarray(logits, np.float32) / np.float32(temperature))
     threshold = threshold_for(p.max(axis=1), p.argmax(axis=1) == labels, precision)
     return Trust(temperature, len(labels), precision, threshold)
+
+
+def notes_on_trust(task: Task, apart: tuple[Sequence[int], NDArray[np.float32]] | None) -> tuple[str, ...]:
+    """Why nothing was chosen, where that is so. apart: photos that were not learned from, with their logits."""
+    n = 0 if apart is None else len(apart[0])
+    if task != "classification" or n >= MIN_CHOSEN_ON:
+        return ()
+    return (
+        f"Probabilities are not calibrated, and no answer counts as unsure: {counted(n, 'photo')} that the model did not "
+        f"learn from {'is' if n == 1 else 'are'} too few to choose by, which takes {MIN_CHOSEN_ON}.",
+    )
 
 
 def trust_of(bundle: Bundle) -> Trust:
