@@ -127,6 +127,10 @@ def test_labels_are_ticked_and_numbers_are_typed(page: Seen, service: Any, tmp_p
     page.page.get_by_label("and also").fill("square")
     page.page.click("text=Keep it")
     until(lambda: page.text(".kept") == "Kept as round, square.")
+    page.page.click("text=Change")  # what was kept is where one begins, names that are new among it
+    assert page.page.get_by_label("and also").input_value() == "square"
+    page.page.click("text=Keep it")
+    until(lambda: page.text(".kept") == "Kept as round, square.")
     page.page.select_option("#model", "sizes")
     until(lambda: page.page.locator(".card .value").count() == 1)
     assert page.page.locator(".bars").count() == 0

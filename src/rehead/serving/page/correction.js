@@ -106,7 +106,8 @@ const FIELDS = {
   multilabel(model, row, last, id) {
     const on = new Set(last === undefined ? row.labels : last.split(";"));
     const known = model.classes.map((name) => ({ name, box: make("input", { type: "checkbox", checked: on.has(name) }) }));
-    const other = make("input", { type: "text", autocomplete: "off", id: `${id}-other` });
+    const fresh = (last ?? "").split(";").filter((name) => !model.classes.includes(name));
+    const other = make("input", { type: "text", autocomplete: "off", id: `${id}-other`, value: fresh.join(";") });
     const boxes = known.map(({ name, box }) => make("label", {}, box, isolated(name)));
     const field = make("div", {}, make("fieldset", {}, make("legend", { text: "It shows …" }), ...boxes), make("label", { class: "what" }, "and also", other));
     const read = () => ({ label: [...known.filter(({ box }) => box.checked).map(({ name }) => name), other.value.trim()].filter(Boolean).join(";") });
