@@ -93,6 +93,18 @@ def test_a_map_covers_the_part_that_the_network_sees(service: Here, tmp_path: Pa
     assert alpha[:, : alpha.shape[1] // 4].mean() < 10 < 100 < alpha[:, -alpha.shape[1] // 4 :].mean()
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_the_map_of_a_picture_that_lies_on_its_side_covers_the_same_part_in_every_format(
+    service: Here, kind: str
+) -> None:
+    lying = Image.Exif()
+    lying[0x0112] = 6
+    with io.BytesIO() as file:
+        Image.new("RGB", (300, 200)).save(file, kind, exif=lying)
+        answer = service.predict(file.getvalue(), "?model=little&explain=true")
+    assert answer.json["results"][0]["heat"]["box"] == pytest.approx([0.0625, 0.2083, 0.9375, 0.7917], abs=1e-4)
+
+
 def test_a_bundle_without_a_map_says_so(service: Here) -> None:
     for name, word in (("old", "no map"), ("number", "a number")):
         row = service.predict(picture(), f"?model={name}&explain=true").json["results"][0]

@@ -60,7 +60,8 @@ def _png(values: NDArray[np.float32], preprocess: Preprocess) -> bytes:
 def _box(data: bytes, preprocess: Preprocess) -> list[float]:
     with opened(data) as image:
         width, height = image.size
-        if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # lies on its side
+        # lies on its side; of a TIFF Pillow says the upright size
+        if image.format != "TIFF" and image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
             width, height = height, width
     if preprocess.fit == "crop":
         left, top, right, bottom = crop_box((width, height), preprocess)
