@@ -293,6 +293,36 @@ def test_models_whose_folders_would_be_one_are_refused(tmp_path: Path) -> None:
         opened_feedback(tmp_path / "feedback", models)
 
 
+@pytest.mark.parametrize("golden", ["bundle-3", "bundle-2", "bundle-2-number"])
+def test_a_folder_of_one_model_is_not_taken_for_several_nor_the_other_way(folder: Path, golden: str) -> None:
+    one, other = (load_named(name, GOLDEN / golden) for name in ("pets", "birds"))
+    opened_feedback(folder, [one])["pets"].keep(one, RED, "3")
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(RunError, match="Those of one model") as refused:
+        opened_feedback(folder, [one, other])
+    assert "into a folder in it" in refused.value.fix
+    assert sorted(folder.rglob("*")) == before
+    (folder / "pets").mkdir()
+    for path in before:  # as it says
+        if path.parent == folder and path.name != LOCK:
+            path.rename(folder / "pets" / path.name)
+    several = opened_feedback(folder, [one, other])
+    assert {name: len(files(place.folder)) > 0 for name, place in several.items()} == {"pets": True, "birds": False}
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(RunError, match="each model in a folder by itself: birds, pets") as refused:
+        opened_feedback(folder, [one])
+    assert refused.value.fix == f"Pass the folder of one: --feedback {folder}/birds"
+    assert sorted(folder.rglob("*")) == before
+    assert opened_feedback(folder, [one, other, load_named("fish", GOLDEN / golden)])
+    assert opened_feedback(folder / "pets", [one])
+
+
+def test_a_folder_that_was_opened_for_one_model_and_holds_nothing_takes_several(model: Loaded, folder: Path) -> None:
+    opened_feedback(folder, [model])
+    (folder / "@eaDir").mkdir()
+    assert len(opened_feedback(folder, [model, load_named("other", GOLDEN / "bundle-3")])) == 2
+
+
 @pytest.mark.parametrize("where", ["pets", "pets/bundle", "pets/bundle/kept/deep", "link"])
 def test_a_folder_that_holds_a_served_bundle_or_lies_in_one_is_refused(tmp_path: Path, where: str) -> None:
     model = load_named("pets", bundle(tmp_path / "pets" / "bundle"))

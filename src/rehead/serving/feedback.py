@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import shlex
 import shutil
 import tempfile
 import threading
@@ -24,12 +25,13 @@ from typing import Any
 
 from rehead.bundle_facts import Task
 from rehead.data.corrections import LOCK
+from rehead.data.walk import is_leftover
 from rehead.durable import write_bytes
 from rehead.errors import MissingExtra, RunError
 from rehead.pixels import MAX_PIXELS, opened
 from rehead.serving.dimensions import check_pixels
 from rehead.serving.labels import checked
-from rehead.serving.manifest import PHOTOS, read_rows, task_of_rows, write_rows
+from rehead.serving.manifest import MANIFEST, PHOTOS, read_rows, task_of_rows, write_rows
 from rehead.serving.models import Loaded
 from rehead.serving.problems import Problem
 
@@ -148,8 +150,8 @@ class Feedback:
 def opened_feedback(folder: Path, models: list[Loaded], **bounds: Any) -> dict[str, Feedback]:
     """Where the corrections of each model are kept, by its name: the folder itself, or one in it for each of several models.
 
-    Raises RunError where nothing can be written there, a served bundle is there, or two models' folders would be one;
-    MissingExtra.
+    Raises RunError where nothing can be written there, a served bundle is there, two models' folders would be one, or the
+    folder holds corrections of one model and several are served, or the other way; MissingExtra.
     """
     if importlib.util.find_spec("filelock") is None:
         raise MissingExtra("filelock", "serve", "Keeping corrections")
@@ -163,6 +165,7 @@ def opened_feedback(folder: Path, models: list[Loaded], **bounds: Any) -> dict[s
             fix="Name the models so that letters and digits tell them apart: NAME=FOLDER.",
         )
     try:
+        _check_as_before(folder, [*places.values()])
         for place in places.values():
             place.mkdir(parents=True, exist_ok=True)
             (place / LOCK).touch()  # and left as it is: another service may hold it
@@ -188,6 +191,31 @@ def _check_apart(folder: Path, models: list[Loaded]) -> None:
                 why=f"The bundle {one.folder} is served, and one of the two folders holds the other.",
                 fix="Pass --feedback with a folder of its own, such as feedback/.",
             )
+
+
+def _check_as_before(folder: Path, places: list[Path]) -> None:
+    """Raises RunError where the folder was kept for several models and `places` are the folder itself, or the other way: the
+    corrections that it holds could be tuned on no more. Raises OSError."""
+    models = sorted(lock.parent.name for lock in folder.glob(f"*/{LOCK}"))
+    if places == [folder]:
+        if models:
+            raise RunError(
+                what=f"Corrections cannot be kept in {folder}.",
+                why=f"It holds those of each model in a folder by itself: {', '.join(models)}.",
+                fix=f"Pass the folder of one: --feedback {shlex.quote(str(folder / models[0]))}",
+            )
+        return
+    others = [place for place in folder.glob("*") if place not in places and _may_be_kept(place)]
+    if others and not models:
+        raise RunError(
+            what=f"Corrections of several models cannot be kept in {folder}.",
+            why=f"Those of one model lie there already, such as {others[0].name}, and could be tuned on no more.",
+            fix="Pass --feedback with another folder, or move them into a folder in it that has the model's name.",
+        )
+
+
+def _may_be_kept(path: Path) -> bool:
+    return path.name == MANIFEST or (path.is_dir() and not is_leftover(path.name))
 
 
 def size_of(folder: Path) -> int:
