@@ -7,8 +7,6 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from rehead.errors import ReheadError
-
 
 class Problem(Exception):
     """A request that is refused. status: of HTTP. what, why, fix: as in rehead's other errors."""
@@ -19,11 +17,6 @@ class Problem(Exception):
         super().__init__(what)
         self.status, self.what, self.why, self.fix = status, what, why, fix
         self.headers = dict(headers or {})
-
-    @classmethod
-    def of(cls, error: ReheadError, status: int) -> Problem:
-        """An error of rehead's own as a refusal."""
-        return cls(status, error.what, why=error.why, fix=error.fix)
 
     def response(self, request_id: str) -> JSONResponse:
         return JSONResponse(self.body(request_id), self.status, self.headers)

@@ -23,11 +23,6 @@ class Shelf:
         self._folders: dict[str, Path] = {name: loaded.folder for name, loaded in models.items()}
         self._seen: dict[str, Signature] = {name: loaded.signature for name, loaded in models.items()}
 
-    @classmethod
-    def of(cls, folders: Mapping[str, Path]) -> Shelf:
-        """Loads the bundles in these folders. Raises BundleError."""
-        return cls({name: load_named(name, folder) for name, folder in folders.items()})
-
     def __iter__(self) -> Iterator[Loaded]:
         return iter(list(self._models.values()))
 
