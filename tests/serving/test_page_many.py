@@ -81,6 +81,23 @@ def test_a_service_that_is_away_is_not_called_busy_and_is_tried_again(
         assert one.text(".card .answer") == "red"
 
 
+def test_an_answer_of_something_else_is_not_taken_for_the_services(
+    chromium: Any, service: Here, tmp_path: Path
+) -> None:
+    file = tmp_path / "one.png"
+    file.write_bytes(picture())
+    with seen(chromium, address(service)) as one:
+        one.page.route(
+            "**/v1/predict*", lambda route: route.fulfill(body="<p>Log in</p>", content_type="text/html"), times=1
+        )
+        one.add(file)
+        one.done(1)
+        assert one.text(".card .answer") == "red"
+        one.page.route("**/v1/predict*", lambda route: route.fulfill(body="<p>Log in</p>", content_type="text/html"))
+        one.page.locator(".card .look").hover()
+        until(lambda: one.text(".card .told").startswith("What answered is not this service"))
+
+
 def test_waiting_for_a_busy_service_takes_nothing_from_the_tries_of_one_that_is_away(
     chromium: Any, service: Here, tmp_path: Path
 ) -> None:

@@ -1,6 +1,6 @@
 // What is asked of the service, and what it refuses. Addresses are relative: it may stand behind another one's path.
 
-/** A request that was not answered. status: of HTTP, 0 where nothing came back. wait_s: after which to come again, if said. */
+/** A request that was not answered. status: of HTTP, 0 where nothing came back, or something else. wait_s: after which to come again, if said. */
 export class Refused extends Error {
   constructor(status, said, waitS = null) {
     super(said);
@@ -41,6 +41,7 @@ async function called(address, options = {}) {
   }
   if (response.status === 204) return null;
   const body = await response.json().catch(() => null);
+  if (response.ok && body === null) throw new Refused(0, "What answered is not this service, or its answer broke off.");
   if (response.ok || (response.status === 422 && body?.results)) return body;
   const said = body?.error ?? { what: `The service answered with status ${response.status}.` };
   const fix = response.status === 401 ? "Load this page again, and give the token as the password." : said.fix;
