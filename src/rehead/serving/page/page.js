@@ -16,6 +16,7 @@ const NAMED = 12; // classes that are counted in a line
 
 let served = { models: [], feedback: false, limits: { images: 8, body_bytes: 16e6 } };
 let model = null;
+let choices = 0; // of a model: what is looked up for an earlier one is passed over
 let shown = { kind: "all", label: "" };
 let pictures = []; // {file, name, row, why, card}: the answer, or why there is none
 
@@ -39,10 +40,13 @@ async function begin() {
   watch();
 }
 
-/** Asks what is served, also after a bundle was replaced. */
-async function look(name = null) {
-  served = await described();
-  model = served.models.find((one) => one.name === name) ?? served.models[0];
+/** Asks what is served, also after a bundle was replaced. name: of the model to go on with, by default the same. */
+async function look(name) {
+  const mine = choices;
+  const found = await described();
+  if (mine !== choices) return;
+  served = found;
+  model = served.models.find((one) => one.name === (name ?? model?.name)) ?? served.models[0];
   const known = model.classes;
   const few = known.slice(0, 8).join(", ") + (known.length > 8 ? ` and ${known.length - 8} more` : "");
   const does = {
@@ -70,8 +74,16 @@ function trouble(text) {
 
 /** Asks another model about the pictures that are here. */
 async function choose(name) {
+  const mine = ++choices;
+  try {
+    await look(name);
+  } catch (error) {
+    if (mine !== choices) return;
+    byId("model").value = model.name;
+    return trouble(error.message);
+  }
+  if (mine !== choices) return;
   sending.clear();
-  await look(name).catch((error) => trouble(error.message));
   for (const picture of pictures) Object.assign(picture, { row: null, why: null }).card.wait(model, served);
   filter({ kind: "all", label: "" });
   sending.add(pictures);
@@ -99,7 +111,7 @@ function onAnswer(picture, row, answer) {
   if (row.error === undefined) picture.row = row;
   else picture.why = row.error;
   picture.card.show();
-  if (answer.version !== model.version) look(model.name).catch((error) => trouble(error.message));
+  if (answer.version !== model.version) look().catch((error) => trouble(error.message));
 }
 
 function onFailure(picture, why) {

@@ -1,0 +1,83 @@
+"""What is under way on the page when another model is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from served import Here, here
+from shown import COLOURS, Seen, bundle, pictures, seen, until
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
+    place = tmp_path_factory.mktemp("made")
+    with here(
+        {"colours": bundle(place / "colours"), "insects": bundle(place / "insects", ["ant", "bee", "fly"])}
+    ) as one:
+        yield one
+
+
+@pytest.fixture
+def page(chromium: Any, service: Here) -> Iterator[Seen]:
+    with seen(chromium, f"http://127.0.0.1:{service.port}/") as one:
+        yield one
+
+
+def n_predicted(page: Seen) -> int:
+    return sum("/v1/predict" in address for address in page.asked)
+
+
+def soon(page: Seen, holds: Callable[[], bool]) -> None:
+    """Waits until it holds, and hears meanwhile what the browser asks for."""
+
+    def heard() -> bool:
+        page.page.wait_for_timeout(10)
+        return holds()
+
+    until(heard)
+
+
+def chosen(page: Seen) -> tuple[str, str, str]:
+    """The model that the choice says, what the page says of it, and the answer of the first card."""
+    return (
+        page.page.locator("#model").input_value(),
+        page.text("#about").split(":")[1].split(",")[0],
+        page.text(".card .answer"),
+    )
+
+
+def test_a_model_that_could_not_be_looked_up_is_not_chosen(page: Seen, tmp_path: Path) -> None:
+    page.add(*pictures(tmp_path, one=COLOURS["red"]))
+    page.done(1)
+    page.page.route("**/v1/model", lambda route: route.abort(), times=1)
+    page.page.select_option("#model", "insects")
+    until(lambda: "cannot be reached" in page.text("#trouble"))
+    page.done(1)
+    assert chosen(page) == ("colours", " red", "red")
+    assert n_predicted(page) == 1
+    page.page.select_option("#model", "insects")
+    until(lambda: chosen(page) == ("insects", " ant", "ant"))
+    assert not page.page.locator("#trouble").is_visible()
+
+
+def test_of_two_choices_the_later_counts_whichever_is_looked_up_first(page: Seen, tmp_path: Path) -> None:
+    page.add(*pictures(tmp_path, one=COLOURS["red"]))
+    page.done(1)
+    held: list[Any] = []
+    page.page.route("**/v1/model", lambda route: held.append(route), times=1)
+    page.page.select_option("#model", "insects")
+    soon(page, lambda: len(held) == 1)
+    page.page.select_option("#model", "colours")
+    soon(page, lambda: n_predicted(page) == 2)
+    page.done(1)
+    with page.page.expect_response("**/v1/model"):
+        held[0].continue_()
+    page.page.wait_for_timeout(200)
+    page.done(1)
+    assert chosen(page) == ("colours", " red", "red")
+    assert n_predicted(page) == 2
