@@ -1,4 +1,4 @@
-"""What is under way on the page when another model is chosen."""
+"""What is under way on the page when another model is chosen, or all is cleared."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from little import picture
 from served import Here, here
 from shown import COLOURS, Seen, bundle, pictures, seen, until
 
@@ -81,3 +82,23 @@ def test_of_two_choices_the_later_counts_whichever_is_looked_up_first(page: Seen
     page.done(1)
     assert chosen(page) == ("colours", " red", "red")
     assert n_predicted(page) == 2
+
+
+def test_of_pictures_that_were_cleared_none_is_sent(page: Seen, tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    def slow(route: Any) -> None:
+        asked.append(route)
+        if len(asked) == 1:
+            route.fulfill(status=504, json={"error": {"what": "It took too long."}})
+        elif len(asked) > 2:
+            route.continue_()
+
+    page.page.route("**/v1/predict*", slow)
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(picture())
+    page.add(tmp_path / "a.png", tmp_path / "b.png")
+    soon(page, lambda: len(asked) == 2)  # the first half, which is not answered
+    page.page.click("#clear")
+    page.page.wait_for_timeout(300)
+    assert len(asked) == 2

@@ -84,8 +84,8 @@ export class Sending {
     if (small.length > 0) await this.#asked(small, signal);
   }
 
-  async #asked(group, signal) {
-    const lot = this.#lot;
+  /** lot: that the group is of, which a half of it stays in when all is cleared. */
+  async #asked(group, signal, lot = this.#lot) {
     const back = () => {
       if (lot === this.#lot) this.#waiting.unshift(...group);
     };
@@ -103,8 +103,8 @@ export class Sending {
         else if (error.status === 0 && ++tries < TRIES) await this.#rest("away", 2 ** (tries - 1), signal);
         else if (HALVED.includes(error.status) && group.length > 1) {
           const half = Math.ceil(group.length / 2);
-          await this.#asked(group.slice(0, half), signal);
-          return this.#asked(group.slice(half), signal);
+          await this.#asked(group.slice(0, half), signal, lot);
+          return this.#asked(group.slice(half), signal, lot);
         } else {
           for (const picture of group) this.told.failed(picture, error.message);
           return this.told.moved("");
