@@ -149,6 +149,12 @@ def test_names_of_bundles(tmp_path: Path) -> None:
             named_bundles([argument])
 
 
+def test_names_that_are_no_utf_8_are_written_so_that_answers_can_have_them(tmp_path: Path) -> None:
+    place = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9-1/bundle")
+    folders = named_bundles([place, os.fsdecode(b"\xe9=") + str(bundle(tmp_path / "b"))])
+    assert folders == {"caf\\xe9-1": Path(place), "\\xe9": tmp_path / "b"}
+
+
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.7", "not an address"])
 def test_an_address_that_is_not_ours(host: str) -> None:
     with pytest.raises(RunError, match="for this machine alone"):

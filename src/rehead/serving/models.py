@@ -14,6 +14,7 @@ import numpy as np
 
 from rehead.bundle import Head, read_head
 from rehead.bundle_facts import FACTS
+from rehead.data.rows import label_of
 from rehead.errors import BundleError, RunError
 from rehead.pixels import Preprocess
 from rehead.predict import Model, load
@@ -88,7 +89,8 @@ def load_named(name: str, folder: str | os.PathLike[str], variant: str | None = 
 
 def named_bundles(arguments: list[str]) -> dict[str, Path]:
     """Folders by the names they are served under, in order. arguments: `name=path`, or a path whose folder names it, or the
-    folder around it where it is called `bundle`. Raises RunError for two of one name, and for an empty one."""
+    folder around it where it is called `bundle`; bytes that are no UTF-8 are escaped, since names stand in JSON. Raises
+    RunError for two of one name, and for an empty one."""
     pairs = [_named(argument) for argument in arguments]
     if twice := [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]:
         paths = [str(path) for name, path in pairs if name == twice[0]]
@@ -105,7 +107,7 @@ def _named(argument: str) -> tuple[str, Path]:
     if equals and not Path(argument).exists() and "/" not in name:
         if not name.strip() or not path.strip():
             raise RunError(what=f"{argument!r} is no name=path.", fix="For example: pets=runs/pets-1/bundle")
-        return name, Path(path)
+        return label_of(name), Path(path)
     if equals and "/" in name and not Path(argument).exists() and Path(path).exists():
         raise RunError(
             what=f"{name!r} is no name for a bundle: it has a slash.",
@@ -114,7 +116,8 @@ def _named(argument: str) -> tuple[str, Path]:
         )
     folder = Path(argument)
     whole = folder.resolve()
-    return (whole.parent.name if whole.name == DEFAULT_FOLDER else whole.name) or DEFAULT_FOLDER, folder
+    named = whole.parent.name if whole.name == DEFAULT_FOLDER else whole.name
+    return label_of(named) or DEFAULT_FOLDER, folder
 
 
 def _head(model: Model) -> Head | None:
