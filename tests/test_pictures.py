@@ -183,6 +183,36 @@ def test_numbers_are_stretched_from_the_smallest_of_the_whole_picture_to_the_lar
     assert (found[0, 0], found[1199, 1199], found[600, 600], found[5, 5]) == (0, 255, 63, 63)
 
 
+@pytest.mark.parametrize("highest", [255, 1000, 4095, 65535, 70_000])
+def test_floating_point_is_stretched_whatever_its_numbers(highest: int) -> None:
+    numbers = np.linspace(0, highest, 1600).reshape(40, 40).astype(np.float32)
+    wanted = (numbers.astype(float) * (255 / highest)).astype(np.uint8)
+    assert np.array_equal(np.asarray(to_rgb(Image.fromarray(numbers)))[..., 0], wanted)
+    whole = np.round(numbers)
+    wanted = (whole.astype(float) * (255 / highest)).astype(np.uint8)
+    assert np.array_equal(np.asarray(to_rgb(Image.fromarray(whole)))[..., 0], wanted)
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "greys"),
+    [(0, 65535, (0, 255)), (0, 256, (0, 1)), (512, 4095, (2, 15)), (0, 255, (0, 255)), (-1, 4095, (0, 255)),
+     (0, 65536, (0, 255))],
+)  # fmt: skip
+def test_32_bit_whole_numbers_are_those_of_16_bits_where_they_can_be(
+    lowest: int, highest: int, greys: tuple[int, int]
+) -> None:
+    image = Image.fromarray(np.array([[lowest, highest]], np.int32))
+    assert image.mode == "I"
+    assert tuple(np.asarray(to_rgb(image))[0, :, 0].tolist()) == greys
+
+
+def test_a_file_of_16_bits_that_pillow_opens_as_32_keeps_its_upper_8() -> None:
+    samples = np.full((40, 40), 0x7F00, ">u2")
+    image = Image.open(io.BytesIO(b"P5 40 40 65535\n" + samples.tobytes()))
+    assert image.mode == "I"
+    assert prepare(encoded(image, "PPM"), PLAIN)[16, 16].tolist() == [127, 127, 127]
+
+
 def test_a_grey_that_is_declared_to_be_transparent_stays_and_the_image_is_not_changed() -> None:
     image = Image.new("L", (40, 40), 7)
     image.info["transparency"] = 7

@@ -2,8 +2,9 @@
 
 Grey is repeated; palettes are looked up; transparency is laid over white, but a colour that a PNG declares to be transparent
 stays as it is; CMYK, YCbCr, LAB and HSV are converted by Pillow's
-formulas (embedded colour profiles are not applied); 16-bit samples keep their upper 8 bits; floating point and 32-bit
-samples are stretched from their smallest to their largest value.
+formulas (embedded colour profiles are not applied); 16-bit samples keep their upper 8 bits, and so do
+32-bit ones from 0 on with a largest in 256..65535, as which Pillow opens 16-bit PGM; other 32-bit samples, and floating
+point, are stretched from their smallest to their largest value.
 """
 
 from __future__ import annotations
@@ -69,12 +70,11 @@ def _grey(values: NDArray[Any]) -> Image.Image:
 
 def _stretch(image: Image.Image) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """How the numbers of this image become 0..255."""
-    low, high, are_whole = math.inf, -math.inf, True
+    low, high = math.inf, -math.inf
     for _, band in _bands(image):
         values = _numbers(band)
         low, high = min(low, float(values.min())), max(high, float(values.max()))
-        are_whole = are_whole and bool(np.all(values == np.floor(values)))
-    if low >= 0 and 255 < high <= 65535 and are_whole:
+    if image.mode == "I" and low >= 0 and 255 < high <= 65535:
         return lambda values: values.astype(np.uint16) >> 8  # 16 bits in a 32-bit container
     scale = 255.0 / (high - low) if high > low else 0.0
     return lambda values: (values - low) * scale
