@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -62,6 +63,32 @@ def test_verify_says_what_it_found_and_what_it_leaves_aside(rehead: Program, run
     make_photos(tmp_path / "data" / "val", {"red": 1, "blue": 2})
     done = rehead("verify", run / "bundle", "data", "--json")
     assert "3 photos (split) of the held-out sides; 10 of the training side are left out\n" in done.stderr
+
+
+def test_photos_that_are_left_out_are_counted_and_copies_named(rehead: Program, run: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "data", {"red": 6, "blue": 6, "green": 5, "grey": 4})
+    for i in range(3):
+        shutil.copy(photos / "red" / "0.png", photos / "red" / f"copy{i}.png")
+    (photos / "red" / "cut.png").write_bytes((photos / "red" / "0.png").read_bytes()[:300])
+    done = rehead("verify", run / "bundle", "data", "--json")
+    facts = json.loads(done.stdout)
+    assert facts["images"] == {"used": 12, "skipped": 5 + 4 + 1, "from_store": 0}
+    assert "9 photos of unknown classes were left out: green, grey." in facts["verdict"]["notes"]
+    assert "22 photos (folders); 3 copies counted once\n" in done.stderr
+    for command in (("verify", run / "bundle"), ("compare", run / "bundle", run / "bundle")):
+        said = rehead(*command, "data").stderr
+        assert "3 copies counted once\n" in said
+        assert "Skipped red/copy2.png: is a copy of red/0.png\n" in said
+
+
+def test_a_note_names_the_first_classes_that_no_photo_shows_or_that_are_unknown(cache: Path, tmp_path: Path) -> None:
+    labels = [f"{i // 2:02}" for i in range(24)]
+    paths = sorted(str(path) for path in make_photos(tmp_path / "photos", {"red": 24}).glob("*/*.png"))
+    bundle = rehead.tune((paths, labels), cache=cache, out=tmp_path / "run", report=False).bundle
+    others = [*labels[:2], *(f"new{i}" for i in range(22))]
+    notes = rehead.verify(bundle, (paths, others), cache=cache).verdict.notes
+    assert "No photo shows 01, 02, 03 and 8 more." in notes
+    assert "22 photos of unknown classes were left out: new0, new1, new10 and 19 more." in notes
 
 
 def test_photos_that_cannot_be_read_are_listed_where_the_error_says(run: Path, cache: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def compare(
         changes=changes,
         photos=tuple(photos[change.path] for change in changes),
         notes=_notes(folders, models, catalog, good, rows),
-        skipped=(*catalog.skipped, *bad.values()),
+        skipped=(*catalog.skipped, *bad.values(), *catalog.copies),
         seconds=round(time.monotonic() - begun, 3),
         read=catalog.read,
     )

@@ -30,16 +30,19 @@ from rehead.runs.outputs import read_outputs
 from rehead.tuning.recipe import Recipe
 from rehead.verdict.judging import AnyVerdict, judge_task
 from rehead.verdict.metrics import GIVEN, Verdict
+from rehead.verdict.notes import first_of
 from rehead.verdict.trust import trust_of
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What other photos say of a bundle. skipped: what was left out. seconds: by phase, and "total"."""
+    """What other photos say of a bundle. skipped: what was left out: photos, those of an unknown class together, and copies.
+    n_skipped: how many photos those are, without copies. seconds: by phase, and "total"."""
 
     bundle: Path
     verdict: AnyVerdict
     skipped: tuple[Skip, ...]
+    n_skipped: int
     seconds: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
@@ -48,7 +51,7 @@ class Verified:
             "run": None,
             "bundle": str(self.bundle),
             "seconds": self.seconds,
-            "images": {"used": self.verdict.n, "skipped": len(self.skipped), "from_store": 0},
+            "images": {"used": self.verdict.n, "skipped": self.n_skipped, "from_store": 0},
             "report": None,
             "concerns": [],
             "verdict": self.verdict.to_dict(),
@@ -113,8 +116,13 @@ def verify(
         Skip(f"class {quoted(label)}", f"is not known to the bundle: {counted(n, 'photo')}")
         for label, n in unknown.items()
     ]
-    skipped = (*catalog.skipped, *bad, *unknown_skips)
-    return Verified(Path(bundle), verdict, skipped, {name: round(value, 3) for name, value in seconds.items()})
+    return Verified(
+        Path(bundle),
+        verdict,
+        skipped=(*catalog.skipped, *bad, *unknown_skips, *catalog.copies),
+        n_skipped=len(catalog.skipped) + len(bad) + n_unknown,
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+    )
 
 
 def _judged(
@@ -191,6 +199,8 @@ def about(opened: Source, catalog: Catalog) -> str:
     n_train = sum(row.side not in HELD_OUT_SIDES for row in opened.rows)
     if n_train < len(opened.rows):
         text += f" of the held-out sides; {n_train} of the training side are left out"
+    if n := len(catalog.copies):
+        text += f"; {counted(n, 'copy')} counted once"
     return text
 
 
@@ -215,8 +225,8 @@ def _notes(model: Model, shown: set[str], unknown: Counter[str], n_unknown: int)
     """n_unknown: photos of unknown classes; of several labels one photo may have more than one of them."""
     notes = []
     if lacking := [label for label in model.classes if label not in shown]:
-        notes.append(f"No photo shows {', '.join(lacking)}.")
+        notes.append(f"No photo shows {first_of(lacking)}.")
     if unknown:
         were = "was" if n_unknown == 1 else "were"
-        notes.append(f"{counted(n_unknown, 'photo')} of unknown classes {were} left out: {', '.join(sorted(unknown))}.")
+        notes.append(f"{counted(n_unknown, 'photo')} of unknown classes {were} left out: {first_of(sorted(unknown))}.")
     return tuple(notes)

@@ -13,7 +13,7 @@ from rehead.data.rows import quoted
 from rehead.data.targets import names_of
 from rehead.errors import counted
 
-N_NAMED = 3  # groups in a note
+N_NAMED = 3  # groups or classes in a note
 FEW = 10  # held-out photos, below which drawing among them again and again says nothing of others
 
 
@@ -34,13 +34,18 @@ def notes_on(catalog: Catalog, held_out: Sequence[int], logits: NDArray[np.float
         )
     shown = {name for label in catalog.different_labels(held_out) for name in names_of(label, catalog.task)}
     if lacking := [label for label in catalog.classes if label not in shown]:
-        more = f" and {len(lacking) - N_NAMED} more" if len(lacking) > N_NAMED else ""
-        notes.append(f"No held-out photo shows {', '.join(lacking[:N_NAMED])}{more}.{_alike(lacking, catalog.classes)}")
+        notes.append(f"No held-out photo shows {first_of(lacking)}.{_alike(lacking, catalog.classes)}")
     if catalog.task != "classification" and len(held_out) < FEW:
         notes.append(
             f"{counted(len(held_out), 'held-out photo')} are too few to draw an interval from: take it for no more."
         )
     return tuple(notes)
+
+
+def first_of(names: Sequence[str]) -> str:
+    """'cat, dog, hen and 4 more'."""
+    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
+    return ", ".join(names[:N_NAMED]) + more
 
 
 def _alike(lacking: Sequence[str], classes: Sequence[str]) -> str:
