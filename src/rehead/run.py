@@ -195,7 +195,7 @@ def tune(
         }  # fmt: skip
         pictures = _pictures(solution, progress) if asked.with_neighbours else None
         shown_here = 0 if pictures is None else len(pictures[0]["labels"])
-        card = model_card(facts, solution.note, run.path.name.strip("."), counts, n_shown=shown_here)
+        card = model_card(facts, solution.note, run.name, counts, n_shown=shown_here)
         model = with_head(
             solution.body, solution.head, catalog.task, temperature=trust.temperature, familiar=solution.familiar
         )

@@ -22,6 +22,12 @@ def test_a_limit_is_told_as_what_was_wanted(
     assert [line for line in card.splitlines() if line in (LIMITED, CUT_SHORT)] == said
 
 
+def test_it_is_called_as_the_run_that_took_the_place_of_another(photos: Path, cache: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        tuned = rehead.tune(photos, cache=cache, out=tmp_path / "pets", force=True, report=False)
+    assert "\n# pets: blue, red\n" in (tuned.bundle / "README.md").read_text()
+
+
 def test_where_time_was_up_before_the_limit_that_is_told() -> None:
     n_photos = {"train": 10, "held_out": 4, "skipped": 30, "unreadable": 1}
     assert _why_partial(None, n_photos) == _why_partial(20, n_photos) == CUT_SHORT

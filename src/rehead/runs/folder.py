@@ -85,6 +85,11 @@ class RunFolder:
                 fix="Move them away, or name another folder.",
             )
 
+    @property
+    def name(self) -> str:
+        """What the folder is called once it is finished."""
+        return Path(os.path.realpath(self._out or self.path)).name
+
     def create(self, photos: str, backbone: str) -> None:
         """The folder, empty and locked. Raises RunError when it cannot be made or another job writes it."""
         try:
