@@ -142,7 +142,10 @@ def open_session(path: Path, threads: int = 1) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only; warnings about unused initialisers tell a user nothing
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the core to decoding
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = str(path)
+    is_utf8 = name.encode("utf-8", "replace").decode() == name
+    model = name if is_utf8 else path.read_bytes()  # ONNX Runtime opens no file whose name is anything else
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _no_variant(bundle: Bundle, variant: str) -> BundleError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,14 @@ def test_it_is_called_as_the_run_that_took_the_place_of_another(photos: Path, ca
     for _ in range(2):
         tuned = rehead.tune(photos, cache=cache, out=tmp_path / "pets", force=True, report=False)
     assert "\n# pets: blue, red\n" in (tuned.bundle / "README.md").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_no_utf_8_are_escaped(photos: Path, cache: Path, tmp_path: Path) -> None:
+    out = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    tuned = rehead.tune(photos, cache=cache, out=out, report=False)
+    assert "\n# caf\\xe9: blue, red\n" in (tuned.bundle / "README.md").read_text(encoding="utf-8")
+    assert rehead.load(tuned.bundle).classes == ("blue", "red")
 
 
 def test_where_time_was_up_before_the_limit_that_is_told() -> None:

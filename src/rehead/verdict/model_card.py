@@ -7,14 +7,15 @@ from typing import Any
 
 from rehead.errors import counted
 from rehead.verdict.card_parts import card_parts
-from rehead.verdict.metrics import DRAWN
+from rehead.verdict.metrics import DRAWN, readable
 
 SIDES = {DRAWN: "drawn by rehead", "valid": "the valid side they came with", "test": "the test side they came with"}
 
 
 def model_card(facts: dict[str, Any], head_note: str, name: str, n_photos: dict[str, int], *, n_shown: int = 0) -> str:
     """The README.md of a bundle: what a person would publish beside the model. n_photos: to "train" on, "held_out", "skipped" for
-    any reason, and "unreadable" of those that were to be used. n_shown: photos of which it has pictures."""
+    any reason, and "unreadable" of those that were to be used. n_shown: photos of which it has pictures. Bytes in names that are
+    no UTF-8 are escaped."""
     verdict, backbone, recipe = facts["verdict"], facts["backbone"], facts["recipe"]
     parts = card_parts(facts)
     partial = f"\n{_why_partial(recipe.get('limit'), n_photos)}\n" if verdict["partial"] else ""
@@ -24,7 +25,7 @@ def model_card(facts: dict[str, Any], head_note: str, name: str, n_photos: dict[
         else ""
     )
     notes = "".join(f"- {note}\n" for note in verdict["notes"])
-    return f"""---
+    return readable(f"""---
 license: other
 library_name: rehead
 pipeline_tag: {parts.tag}
@@ -61,7 +62,7 @@ gives {parts.outputs} and `features`; how a picture becomes those pixels stands 
 {parts.limits} The figures hold for photos like the held-out ones; on photos
 taken elsewhere, verify it again: `rehead verify path/to/this/folder your_photos/`. The backbone's own licence and the rights
 in the photos apply.
-{shown}"""
+{shown}""")
 
 
 def _why_partial(limit: int | None, n_photos: dict[str, int]) -> str:
