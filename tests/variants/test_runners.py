@@ -22,11 +22,12 @@ from rehead.errors import BundleError
 from rehead.exported_programs import checked_program, open_program
 from rehead.runners import RUNNERS, OnnxRunner, Runner
 from rehead.variants.forms import Make
-from rehead.variants.int8 import correct_distance, to_int8
+from rehead.variants.int8 import correct_similarity, to_int8
 from rehead.variants.ir import to_openvino
 from rehead.variants.pt2 import to_torch
 
 OUTPUTS = {"features": 24, "logits": 2, "probabilities": 2, "map": 24, "distance": None, "nearest": 3, "similarity": 3}
+GOLDEN = Path(__file__).parents[1] / "golden"
 MAKERS: dict[str, tuple[str, Make]] = {
     "int8": (".onnx", to_int8),
     "openvino": (".xml", to_openvino),
@@ -110,17 +111,39 @@ def test_forms_give_what_the_original_gives(files: dict[str, Path], photos: Path
                 np.testing.assert_allclose(one, other, atol=1e-4, err_msg=f"{name} {output}")
 
 
+def test_distance_is_one_less_the_similarity_to_the_last_of_the_nearest(runner: Runner, photos: Path) -> None:
+    far, similarity = runner.run(["distance", "similarity"], pixels_of(photos))
+    np.testing.assert_allclose(far, 1 - similarity[:, -1], atol=1e-6)
+
+
 def test_similarity_is_given_back_by_a_factor(files: dict[str, Path], photos: Path, tmp_path: Path) -> None:
+    before, after = (
+        OnnxRunner(path, 1).run(["distance", "similarity"], pixels_of(photos))
+        for path in (files["original"], corrected(files["original"], tmp_path))
+    )
+    np.testing.assert_allclose(1 - after[0], (1 - before[0]) / 0.8, atol=1e-5)
+    np.testing.assert_allclose(after[1], before[1] / 0.8, atol=1e-5)
+    np.testing.assert_allclose(after[0], 1 - after[1][:, -1], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bundle-3", "bundle-4"])
+def test_it_is_given_back_to_graphs_of_older_formats_that_give_the_distance_alone(name: str, tmp_path: Path) -> None:
+    original = GOLDEN / name / "model.onnx"
+    runners = [OnnxRunner(path, 1) for path in (original, corrected(original, tmp_path))]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *runners[0].size, 3), np.uint8)
+    before, after = (runner.run(["distance"], pixels)[0] for runner in runners)
+    np.testing.assert_allclose(1 - after, (1 - before) / 0.8, atol=1e-5)
+
+
+def corrected(model: Path, folder: Path) -> Path:
+    """The graph as if 0.8 of the similarity were kept."""
     import onnx
 
-    model = onnx.load(str(files["original"]))
-    correct_distance(model.graph, 0.8)
-    onnx.save(model, str(tmp_path / "corrected.onnx"))
-    pixels = pixels_of(photos)
-    before, after = (
-        OnnxRunner(path, 1).run(["distance"], pixels)[0] for path in (files["original"], tmp_path / "corrected.onnx")
-    )
-    np.testing.assert_allclose(1 - after, (1 - before) / 0.8, atol=1e-5)
+    graph = onnx.load(str(model))
+    correct_similarity(graph.graph, 0.8)
+    onnx.checker.check_model(graph)
+    onnx.save(graph, str(folder / "corrected.onnx"))
+    return folder / "corrected.onnx"
 
 
 def test_a_program_tells_nothing_of_the_machine_it_was_made_on(files: dict[str, Path]) -> None:

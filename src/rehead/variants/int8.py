@@ -1,5 +1,5 @@
 """A bundle's graph with 8-bit weights and activations: the network's layers by `exporting/quantise.py`, with ranges of training
-photos, and the distance corrected. The head, probabilities and the distance stay in float32.
+photos, and the similarity corrected. The head, probabilities and the distance stay in float32.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def to_int8(bundle: Bundle, folder: Path, calibration: Calibration) -> Made:
 
         kept = similarity_kept(bundle.model, path, pixels)
         model = onnx.load(str(path))
-        correct_distance(model.graph, kept)
+        correct_similarity(model.graph, kept)
         onnx.save(model, str(path))
         settings["similarity_kept"] = round(kept, 4)
     return Made((path,), settings)
@@ -52,20 +52,15 @@ def similarity_kept(original: Path, quantised: Path, pixels: NDArray[np.uint8]) 
     return min(max(kept, LEAST_KEPT), 1.0)
 
 
-def correct_distance(graph: Any, kept: float) -> None:
-    """Gives the similarity back in the output "distance", so that the bundle's threshold means what it meant."""
+def correct_similarity(graph: Any, kept: float) -> None:
+    """Gives similarity back before the nearest are chosen, so that "similarity" and "distance", which is 1 less the last of it,
+    keep their scale and the bundle's threshold means what it meant."""
     from onnx import helper, numpy_helper
 
-    maker = next(node for node in graph.node if "distance" in node.output)
-    maker.output[list(maker.output).index("distance")] = "distance.rounded"
-    constants = {"distance.scale": 1 / kept, "distance.shift": 1 - 1 / kept}
-    graph.initializer.extend(numpy_helper.from_array(np.array(v, np.float32), name) for name, v in constants.items())
-    graph.node.extend(
-        [
-            helper.make_node("Mul", ["distance.rounded", "distance.scale"], ["distance.scaled"]),
-            helper.make_node("Add", ["distance.scaled", "distance.shift"], ["distance"]),
-        ]
-    )
+    place, choice = next((i, node) for i, node in enumerate(graph.node) if "bank.k" in node.input)
+    graph.initializer.append(numpy_helper.from_array(np.array(1 / kept, np.float32), "bank.kept"))
+    graph.node.insert(place, helper.make_node("Mul", [choice.input[0], "bank.kept"], ["bank.corrected"]))
+    graph.node[place + 1].input[0] = "bank.corrected"
 
 
 def _distances(runner: OnnxRunner, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
