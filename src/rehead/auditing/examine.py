@@ -29,7 +29,7 @@ from rehead.verdict.judging import AnyVerdict
 from rehead.verdict.metrics import Verdict
 
 AUDIT = "audit.json"
-MOST_CELLS = 4_000_000  # photos times classes, beyond which no heads are solved for the report alone: 4,000 of 2,000 took minutes
+MOST_CELLS = 4_000_000  # photos times classes, beyond which no heads are solved for the report alone: it takes minutes
 
 
 def features_of_run(job: Job, run: Finished) -> tuple[Sequence[int], NDArray[np.float32]]:
