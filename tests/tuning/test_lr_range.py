@@ -22,12 +22,15 @@ from rehead.tuning.range_test import find_rate
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.train import train_layers
 
+USUAL = 7e-4
+
 
 def valley(best: float) -> RangeTest:
     """A loss that falls up to a rate and explodes behind it."""
     return range_test(
         lambda _, rate: float(2 - 1.5 * min(1.0, rate / best) + (100 * (rate / best - 1) if rate > best else 0)),
         lambda n: None,
+        USUAL,
     )
 
 
@@ -38,41 +41,41 @@ def test_the_rate_is_about_a_tenth_of_where_the_loss_is_least(best: float) -> No
 
 def test_where_no_rate_is_better_the_highest_that_does_no_harm_counts() -> None:
     noise = np.random.default_rng(0).normal(0, 0.002, lr_range.N_BATCHES)
-    flat = range_test(lambda n, rate: float(0.2 + noise[n] + (10 * rate if rate > 1e-2 else 0)), lambda n: None)
+    flat = range_test(lambda n, rate: float(0.2 + noise[n] + (10 * rate if rate > 1e-2 else 0)), lambda n: None, USUAL)
     assert 5e-4 < flat.lr < 3e-3
 
 
 def test_one_lucky_batch_at_the_beginning_decides_nothing() -> None:
     lucky = range_test(
-        lambda n, rate: 0.05 if n == 0 else float(0.3 + (10 * rate if rate > 1e-2 else 0)), lambda n: None
+        lambda n, rate: 0.05 if n == 0 else float(0.3 + (10 * rate if rate > 1e-2 else 0)), lambda n: None, USUAL
     )
     assert 5e-4 < lucky.lr < 3e-3
 
 
 def test_where_the_loss_rises_from_the_first_rate_on_the_usual_one_is_taken_and_that_is_said() -> None:
-    rising = range_test(lambda n, _: 0.3 * 1.02**n, lambda n: None)
-    assert rising.lr == lr_range.USUAL
+    rising = range_test(lambda n, _: 0.3 * 1.02**n, lambda n: None, USUAL)
+    assert rising.lr == USUAL
     assert "the usual one" in range_lines(rising)[0]
     assert "the usual one" not in range_lines(valley(1e-2))[0]
 
 
 def test_where_the_loss_still_falls_at_the_highest_rate_the_usual_one_is_taken_and_that_is_said() -> None:
-    falling = range_test(lambda n, _: 2 * 0.97**n, lambda n: None)
-    assert falling.lr == lr_range.USUAL
+    falling = range_test(lambda n, _: 2 * 0.97**n, lambda n: None, USUAL)
+    assert falling.lr == USUAL
     assert "no rate was too high for the loss" in range_lines(falling)[0]
 
 
 def test_it_ends_where_the_loss_diverges_or_is_no_number() -> None:
     assert len(valley(1e-3).rates) < lr_range.N_BATCHES
-    broken = range_test(lambda n, rate: float("nan") if n == 30 else 1.0, lambda n: None)
+    broken = range_test(lambda n, rate: float("nan") if n == 30 else 1.0, lambda n: None, USUAL)
     assert len(broken.losses) == 30
     with pytest.raises(RunError, match="before anything is learned"):
-        range_test(lambda n, rate: float("nan"), lambda n: None)
+        range_test(lambda n, rate: float("nan"), lambda n: None, USUAL)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=80))
 def test_any_curve_gives_a_rate_lines_and_a_dict_that_reads_back(losses: list[float]) -> None:
-    test = RangeTest.of([rate_at(n) for n in range(len(losses))], losses)
+    test = RangeTest.of([rate_at(n) for n in range(len(losses))], losses, USUAL)
     assert lr_range.LOWEST <= test.lr <= lr_range.HIGHEST
     assert RangeTest.from_dict(test.to_dict()) == test
     words, curve, mark = range_lines(test)

@@ -16,7 +16,7 @@ from rehead.bundle import Head
 from rehead.errors import Diverged
 from rehead.progress import Progress, Silent
 from rehead.tuning.ranges import hidden_widths
-from rehead.tuning.recipe import LR, Recipe
+from rehead.tuning.recipe import Recipe
 from rehead.tuning.sample import SAMPLE, in_each_fold
 from rehead.tuning.solve import cross_validated, solve_linear, solve_prototype
 
@@ -180,7 +180,7 @@ def mlp_settings(recipe: Recipe) -> dict[str, Any]:
     return {
         "epochs": recipe.epochs or 40,
         "batch_size": recipe.batch_size or 64,
-        "lr": recipe.lr or LR,
+        "lr": recipe.lr,
         "activation": recipe.activation,
         "class_weight": recipe.class_weight,
         "seed": recipe.seed,

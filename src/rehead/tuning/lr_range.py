@@ -23,7 +23,6 @@ SHARE = 0.1  # of the rate where the loss was least; the rule of Howard and Gugg
 CLOSE = (
     1.05  # times the least; the highest rate of those that cannot be told apart, since a solved head starts on a plain
 )
-USUAL = 1e-3  # the rate where no rate of the test lowers the loss; a recipe's own default
 BARS, WIDTH = "▁▂▃▄▅▆▇█", 48
 RATE, LOSS = "#d1495b", "#1f77b4"
 
@@ -37,9 +36,9 @@ class RangeTest:
     lr: float
 
     @classmethod
-    def of(cls, rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
+    def of(cls, rates: Sequence[float], losses: Sequence[float], usual: float) -> RangeTest:
         """The rate is a tenth of `still_good`, as a number of two digits; the usual one where that tells nothing."""
-        test = cls(tuple(rates), tuple(losses), USUAL)
+        test = cls(tuple(rates), tuple(losses), usual)
         return test if test.says_nothing else replace(test, lr=float(f"{SHARE * still_good(rates, losses):.1e}"))
 
     @property
@@ -59,8 +58,8 @@ class RangeTest:
         return asdict(self)
 
 
-def range_test(try_rate: Callable[[int, float], float], advance: Callable[[int], None]) -> RangeTest:
-    """The loss at rising rates, and the rate to train with. It ends early where the loss diverges.
+def range_test(try_rate: Callable[[int, float], float], advance: Callable[[int], None], usual: float) -> RangeTest:
+    """The loss at rising rates, and the rate to train with, `usual` where they say nothing. It ends early where it diverges.
 
     try_rate: told a batch's number and its rate, makes a step at it and gives the loss before. advance: told how many
     batches are done. Raises RunError when the first loss is not a number.
@@ -79,7 +78,7 @@ def range_test(try_rate: Callable[[int, float], float], advance: Callable[[int],
         rates.append(rate)
         losses.append(loss)
         advance(1)
-    return RangeTest.of(rates, losses)
+    return RangeTest.of(rates, losses, usual)
 
 
 def rate_at(number: int) -> float:

@@ -19,7 +19,8 @@ from rehead.tuning.watching import class_weights
 def find_rate(training: Training, advance: Callable[[int], None]) -> RangeTest:
     """The loss at rising learning rates and the rate to train with. The training's model, norms and all dice stay as they were.
 
-    advance: told how many batches are done. It ends early where the loss diverges.
+    Where the test says nothing, the rate is the course's own. advance: told how many batches are done. It ends early where the
+    loss diverges.
     """
     course, device = training.course, torch.device(training.device)
     names = learning_names(training)
@@ -39,7 +40,7 @@ def find_rate(training: Training, advance: Callable[[int], None]) -> RangeTest:
         return loss
 
     try:
-        return range_test(try_rate, advance)
+        return range_test(try_rate, advance, course.lr)
     finally:
         batches.close()
 
