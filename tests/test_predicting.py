@@ -24,7 +24,9 @@ from conftest import noise
 import rehead as package
 from rehead.bundle import read_head, write
 from rehead.cli.named import found
+from rehead.cli.predictions import predict_to
 from rehead.errors import BackboneError, BundleError, PhotoError
+from rehead.progress import Silent
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 GOLDEN = Path(__file__).parent / "golden"
@@ -49,6 +51,24 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 2, done.stderr
     assert "failed in a way it should not" not in done.stderr
     return done.stderr
+
+
+def test_how_many_are_done_and_left_is_told_where_no_rows_run_over_the_screen(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for i in range(6):
+        noise(i, RED).save(tmp_path / f"photos/{i}.png")
+    (tmp_path / "photos/broken.png").write_bytes(b"no picture")
+    told: list[tuple[str, int | None] | int] = []
+
+    class Told(Silent):
+        def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
+            told.append((name, total))
+
+        def advance(self, n: int = 1) -> None:
+            told.append(n)
+
+    predict_to(BUNDLE, [str(tmp_path / "photos")], top=1, form="csv", out=tmp_path / "rows.csv", progress=Told())
+    assert told == [("Predicting", 7), *[1] * 7]
 
 
 def test_out_goes_through_what_is_no_regular_file(rehead: Program, red: Path, tmp_path: Path) -> None:

@@ -106,6 +106,21 @@ def test_what_was_said_already_is_not_said_again_at_the_end_of_a_phase(monkeypat
     assert said == ["Solving the head, 49 s, held-out accuracy 95.0%"]
 
 
+def test_the_last_line_of_all_photos_says_nothing_of_a_part_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("rehead.cli.showing.time.monotonic", lambda: now[0])
+    said: list[str] = []
+    lines = Lines(said.append)
+    lines.phase("Extracting", 4)
+    now[0] = 4.0
+    lines.advance(2)
+    lines.status("held-out accuracy 95.0% on 2 photos")
+    lines.advance(2)
+    lines.close()
+    first = "Extracting: 2 of 4 photos, 0/s, 4 s left, held-out accuracy 95.0% on 2 photos"
+    assert said == [first, "Extracting: 4 of 4 photos, 1/s"]
+
+
 def test_the_last_line_of_a_phase_stands_before_what_is_noted_next(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     lines, now = Lines(said.append), [0.0]

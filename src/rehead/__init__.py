@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rehead.batches import load_batch
     from rehead.bundle import Bundle, Head
     from rehead.classifier import Classifier
+    from rehead.cli.showing import Lines
     from rehead.compare_bundles import Compared, compare
     from rehead.errors import ReheadError
     from rehead.folds import cross_validate
@@ -61,6 +62,7 @@ _ROOM_BY_NAME = {
     "Model": "rehead.predict",
     "Prediction": "rehead.prediction",
     "Classifier": "rehead.classifier",
+    "Lines": "rehead.cli.showing",
     "Backbone": "rehead.nets.backbone",
     "backbone": "rehead.nets.backbone",
     "fit": "rehead.tuning.fit",
@@ -83,6 +85,7 @@ __all__ = [
     "Head",
     "Heat",
     "Interval",
+    "Lines",
     "Model",
     "Neighbour",
     "Prediction",

@@ -111,6 +111,7 @@ def tune(
         with labels one for each. layout, valid, test: see `rehead.data.sources.open_source`.
     out: the run's folder, by default runs/<photos>-<backbone>-<n>; force replaces a run that is there.
     cache: where features are kept, by default REHEAD_CACHE or the user's cache folder.
+    progress: told what the job does, such as `rehead.Lines()`, which says it on standard error; by default nobody is.
     stop: asked during extraction; once true the job is finished with the photos that are there.
     recipe: a preset, "quick", "balanced" or "thorough", whose settings others go before; or "auto": the one of them that
         pays, within budget_s for the whole job.

@@ -87,8 +87,11 @@ def predict(
     from rehead.cli.predictions import predict_to
 
     not_empty(out, "out")
-    bad = predict_to(bundle, photos, top=top, form=format, out=Path(out) if out else None, tta=tta,
-                     variant=not_empty(variant, "variant"))  # fmt: skip
+    progress = terminal.progress_beside(out)
+    with Interrupt(progress):
+        bad = predict_to(bundle, photos, top=top, form=format, out=Path(out) if out else None, tta=tta,
+                         variant=not_empty(variant, "variant"), progress=progress)  # fmt: skip
+    progress.close()
     if bad:
         raise typer.Exit(3)
 

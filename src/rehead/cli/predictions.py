@@ -20,13 +20,16 @@ from rehead.durable import FULL, replaced_file
 from rehead.errors import DiskFull, PhotoError, RecipeError, ReheadError, SourceError, nearest
 from rehead.predict import load
 from rehead.prediction import Prediction
+from rehead.progress import Progress
 
 Result = Prediction | PhotoError
 
 
 def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: Path | None, tta: bool = False,
-               variant: str | None = None) -> int:  # fmt: skip
+               variant: str | None = None, progress: Progress | None = None) -> int:  # fmt: skip
     """Writes a row for every photo, to `out` or standard output, and gives the number of photos that could not be read.
+
+    progress: told how many of them are done; the photos are listed once before, to say how many there are.
 
     Raises RecipeError, also where `out` is a photo or a place in the bundle, SourceError where the arguments name nothing,
     BundleError, DiskFull.
@@ -44,11 +47,15 @@ def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: P
     rows, again = itertools.tee(found(patterns) if out is None else _spared(found(patterns), bundle, out))
     results = model.stream((wrong or path for path, wrong in rows), tta=tta)
     bad = 0
+    if progress:
+        progress.phase("Predicting", sum(1 for _ in found(patterns)))
     with _written(out) as file:
         write = TASK_WRITERS[model.task][form](file, min(top, len(model.classes)))
         for (path, _), result in zip(again, results, strict=True):
             write(as_unicode(path), result)
             bad += isinstance(result, PhotoError)
+            if progress:
+                progress.advance()
     return bad
 
 

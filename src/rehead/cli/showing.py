@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rehead.cli.tables import printable, say, shortened
@@ -24,9 +24,10 @@ BELOW_TABLE = 8  # lines of a terminal that a growing table leaves to the bar an
 
 
 class Lines:
-    """Progress as plain lines, at most one every ten seconds, and one at the end of each phase."""
+    """Progress as plain lines, at most one every ten seconds, and one at the end of each phase. write: told each line, by
+    default on standard error."""
 
-    def __init__(self, write: Any = None) -> None:
+    def __init__(self, write: Callable[[str], object] | None = None) -> None:
         self._write = write or functools.partial(say, file=sys.stderr)
         self._name, self._unit, self._done, self._status = "", "photos", 0, ""
         self._total: int | None = None
@@ -76,7 +77,8 @@ class Lines:
                 parts.append(f"{(self._total - self._done) / rate:.0f} s left")
         if not self._total:
             parts = [f"{self._name}, {took:.0f} s"]
-        self._write(", ".join([*parts, self._status] if self._status else parts))
+        is_over = self._total is not None and self._done >= self._total  # what was told on the way is of fewer than all
+        self._write(", ".join([*parts, self._status] if self._status and not is_over else parts))
 
 
 class Bars:

@@ -33,6 +33,13 @@ def progress_for(*, json: bool) -> Lines | Bars:
     return Lines()
 
 
+def progress_beside(out: str | None) -> Lines | Bars:
+    """The same beside rows that go to the file `out` or to standard output; rows on a screen are all the progress there is."""
+    if out is None and sys.stdout.isatty():
+        return Lines(write=lambda _: None)
+    return progress_for(json=out is None)
+
+
 def show_error(error: ReheadError) -> None:
     """What happened, why, and what to do, on standard error."""
     parts = [printable(part) for part in (error.what, error.why, error.fix) if part]

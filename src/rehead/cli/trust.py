@@ -147,8 +147,10 @@ def _show_neighbours(model: "Model", photo: Path, n: int, cache: Optional[str]) 
             from rehead.auditing.nearest import neighbours
 
             found = neighbours(model, photo, k=n, cache=cache)
-    except ReheadError as error:  # the bundle was carried away from its run, or the features are gone
-        say(f"The photos it learned from cannot be shown: {printable(error.what)}")
+    except ReheadError as error:  # or the features are gone
+        is_carried = not (model.bundle.folder.resolve().parent / "recipe.toml").is_file()
+        why = "the bundle lies outside the run that made it." if is_carried else printable(error.what)
+        say(f"The photos it learned from cannot be shown: {why}")
         return
     rows = [(printable(one.path), printable(one.label), f"{one.similarity:.2f}") for one in found]
     show_table(["nearest photos it learned from", "is", "alike"], rows, right=[2])
