@@ -114,6 +114,25 @@ def test_the_head_to_begin_with_is_solved_without_the_photos_that_are_watched(
         assert n_solved == n_learn == n_train - n_watch < n_train
 
 
+def test_norms_take_statistics_only_where_something_learns_and_each_photo_counts_alike(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the cut is: how much room the disk has is nothing that a model may depend on."""
+    seen: list[tuple[set[str], list[int]]] = []
+
+    def adapt(body: torch.nn.Module, learning: list[torch.nn.Module], batches: Any) -> None:
+        norms = {name for name, m in body.named_modules() if any(m is part for of in learning for part in of.modules())}
+        seen.append(({name for name in norms if "bn" in name}, [len(x) for x in batches]))
+
+    monkeypatch.setattr("rehead.tuning.modes.adapt_norms", adapt)
+    for cut in (None, "blocks.4"):
+        asked: dict[str, Any] = LAST | {"epochs": 1, "batch_size": 13, "norm": "adapt", "cut": cut}
+        rehead.tune(folder, cache=cache, out=tmp_path / str(cut), **asked, report=False)
+    (own, sizes), (earlier, _) = seen
+    assert own == earlier != set()
+    assert max(sizes) - min(sizes) <= 1 < len(sizes)
+
+
 def test_what_is_familiar_is_told_by_photos_of_all_classes(
     folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,20 @@ def test_classes_that_came_are_refused_even_when_forced(run: Path, folder: Path,
     assert {name: (run / name).read_bytes() for name in kept} == kept, "a run that was refused is as it was"
 
 
+def test_a_wrong_folder_that_was_noticed_in_time_leaves_the_run_as_it_was(
+    run: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    kept = {name: (run / name).read_bytes() for name in ("recipe.toml", "photos.json", "catalog.csv")}
+    wrong = make_photos(tmp_path / "wrong", {"red": 5, "grey": 5})
+    monkeypatch.setattr("rehead.begin.scan", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rehead.tune(wrong, resume=run, cache=cache, force=True, lr=1e-3, report=False)
+    assert {name: (run / name).read_bytes() for name in kept} == kept
+
+
 @pytest.mark.slow
 def test_a_disk_that_is_full_in_a_checkpoint_leaves_the_one_before_and_the_run_goes_on(
     folder: Path, cache: Path, tmp_path: Path

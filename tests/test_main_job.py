@@ -79,7 +79,7 @@ def test_same_photos_and_seed_give_the_same_head_bit_for_bit(tuned: rehead.Tuned
 def test_another_head_reads_the_store(folder: Path, cache: Path, tuned: rehead.Tuned, tmp_path: Path) -> None:
     for head in ("prototype", "mlp:16", "auto"):
         other = rehead.tune(
-            folder, cache=cache, head=head, epochs=5, out=tmp_path / head.replace(":", ""), report=False
+            folder, cache=cache, head=head, epochs=20, out=tmp_path / head.replace(":", ""), report=False
         )
         assert other.images["from_store"] == other.images["used"] == 40
         assert other.verdict.top1.value > 0.8

@@ -5,10 +5,11 @@ And which of them it learns from, which say what epoch is kept, and which are he
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,13 @@ from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog
 from rehead.data.columns import Positions
-from rehead.data.rows import Skip
+from rehead.data.rows import Photo, Skip, bounded
 from rehead.data.spill import let_go
 from rehead.divided import in_store, photos_there, sides_of, watched
-from rehead.errors import DiskFull
+from rehead.errors import DiskFull, PhotoError, SourceError
 from rehead.exporting.prefixes import ready_prefix
 from rehead.extraction import extract_missing, left_out, open_store
-from rehead.features.bad import check_bad
+from rehead.features.bad import check_bad, skip_of
 from rehead.features.decoders import Decode, File, Found, beside, bytes_or_file
 from rehead.features.engines import resolve
 from rehead.features.extract import decoded
@@ -141,7 +142,7 @@ def feed_of(
     import torch
 
     from rehead.features.on_device import decodes
-    from rehead.tuning.feed import PhotoFeed, StoredFeed
+    from rehead.tuning.feed import PhotoFeed, Request, StoredFeed
 
     photos = [*extracted.train, *extracted.held_out]
     labels = scale.standardised(catalog.labels(photos)) if scale else catalog.labels(photos)
@@ -161,18 +162,40 @@ def feed_of(
         epoch, seed = drawn
         return data, sizes[min(epoch, len(sizes) - 1)], seed
 
+    def read(requests: Sequence[Request]) -> list[NDArray[np.uint8] | Jpeg]:
+        jobs = []
+        for request in requests:
+            with _told_of(catalog.photos[photos[request[0]]]):
+                jobs.append(job(*request))
+        return [_good(catalog.photos[photos[r[0]]], one) for r, one in zip(requests, decode(jobs), strict=True)]
+
     return PhotoFeed(
-        lambda requests: _good(decode([job(*request) for request in requests])),
+        read,
         labels, card.preprocess.mean, card.preprocess.std, recipe.seed, 1 if decode is alone else AT_ONCE, learner,
     )  # fmt: skip
 
 
-def _good(found: Sequence[Found]) -> list[NDArray[np.uint8] | Jpeg]:
-    """The same. Raises PhotoError or OSError for a photo that cannot be read any more."""
-    for one in found:
-        if isinstance(one, Exception):
-            raise one
-    return [one for one in found if isinstance(one, np.ndarray | Jpeg)]
+def _good(photo: Photo, found: Found) -> NDArray[np.uint8] | Jpeg:
+    """The same. Raises SourceError for a photo that cannot be read any more."""
+    with _told_of(photo):
+        if isinstance(found, Exception):
+            raise found
+    assert isinstance(found, np.ndarray | Jpeg)
+    return found
+
+
+@contextlib.contextmanager
+def _told_of(photo: Photo) -> Iterator[None]:
+    """Where a photo that was readable is so no more, SourceError says which: to learn on without it would be another job."""
+    try:
+        yield
+    except (PhotoError, OSError) as error:
+        lost = skip_of(photo, error)
+        raise SourceError(
+            what=f"A photo cannot be read any more while it is learned from: {bounded(lost.path, 200)} {lost.reason}.",
+            why="It was there when the training began.",
+            fix="Bring it back and go on from the last checkpoint with --resume RUN; add --force to go on without it.",
+        ) from error
 
 
 def slices(catalog: Catalog, train: Sequence[int], recipe: Recipe) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

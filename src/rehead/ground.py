@@ -6,11 +6,11 @@ The training itself is `deeper.py`'s.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from rehead.activations import Extracted, feed_of
 from rehead.bundle import Head
 from rehead.data.columns import Positions
 from rehead.divided import folds_of, watched
-from rehead.errors import BackboneError
+from rehead.errors import BackboneError, counted
 from rehead.exporting.prefixes import prefix_there
 from rehead.extraction import chosen_prefix, extract_missing, open_store
 from rehead.features.room import on_disk
@@ -36,11 +36,12 @@ from rehead.tuning.tasks import first_head, fit_task
 
 if TYPE_CHECKING:
     from rehead.nets.backbone import Backbone
-    from rehead.nets.chain import Chain
+    from rehead.nets.chain import Chain, Layer
     from rehead.tuning.feed import Feed
     from rehead.tuning.lora import Adapters
 
 
+T = TypeVar("T")
 N_ADAPT = 1_024  # photos on which norms take their statistics: tens of thousands of pixels a channel
 
 
@@ -119,7 +120,7 @@ def check_layers(recipe: Recipe, cache: Path) -> None:
 
 def stages_of(chain: Chain, recipe: Recipe) -> list[Stage]:
     """The backbone's layers, in parts where the recipe names parts; where it asks for adapters, with what could have some."""
-    layers = chain.opened_at(names_in(recipe.train) | ({recipe.cut} if recipe.cut else set()))
+    layers = _layers(chain, recipe)
     stages = [Stage(layer.name, layer.parameters, layer.macs, layer.shape) for layer in layers]
     if adapters_in(recipe.train) is None:
         return stages
@@ -127,6 +128,10 @@ def stages_of(chain: Chain, recipe: Recipe) -> list[Stage]:
 
     linear = linear_layers(chain, [stage.name for stage in stages])
     return [replace(stage, linear=sum(linear.get(stage.name, {}).values())) for stage in stages]
+
+
+def _layers(chain: Chain, recipe: Recipe) -> Sequence[Layer]:
+    return chain.opened_at(names_in(recipe.train) | ({recipe.cut} if recipe.cut else set()))
 
 
 def ground_of(
@@ -172,7 +177,12 @@ def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:
     if recipe.warm_head:
         if recipe.norm == "adapt":
             some = np.random.default_rng(recipe.seed).permutation(ground.learn)[:N_ADAPT]
-            adapt_norms(body, (x.to(device) for x in feed.plain(some, recipe.course.batch_size)))
+            learning = [ground.backbone[name] for name in ground.plan.learning]
+            n_batches = math.ceil(
+                len(some) / recipe.course.batch_size
+            )  # as large as each other: the mean is over batches
+            size = math.ceil(len(some) / n_batches)
+            adapt_norms(body, learning, (x.to(device) for x in feed.plain(some, size)))
         pooled, learned = _frozen_features(ground, recipe), _learned(ground)
         labels, folds = feed.labels[ground.learn], folds_of(catalog, learned, recipe)
         if not hidden:
@@ -228,8 +238,36 @@ def with_adapters(ground: Ground, recipe: Recipe) -> Adapters | None:
     asked = adapters_in(recipe.train)
     if asked is None:
         return None
-    linear = linear_layers(ground.backbone.chain, ground.plan.learning)
-    return add_adapters(ground.body, [[*linear[name]] for name in ground.plan.learning], asked[0], recipe.seed)
+    chain, learning = ground.backbone.chain, ground.plan.learning
+    linear = linear_layers(chain, [*_frozen(ground, recipe), *learning])
+    taken = {path for name in linear if name not in learning for path in linear[name]}
+    return add_adapters(ground.body, _each_once([linear[name] for name in learning], taken), asked[0], recipe.seed)
+
+
+def parameters_that_learn(ground: Ground, recipe: Recipe) -> list[list[Any]]:
+    """Of each layer that learns, without adapters, its parameters: each once, and none that a frozen layer uses too, by which
+    what is kept of the photos was computed."""
+    chain, learning = ground.backbone.chain, ground.plan.learning
+    of_layer = [{id(p): p for p in ground.backbone[name].parameters()} for name in learning]
+    taken = {id(p) for name in _frozen(ground, recipe) for p in chain[name].parameters()}
+    if shared := len(taken & {key for layer in of_layer for key in layer}):
+        ground.job.progress.note(f"{counted(shared, 'parameter')} that frozen layers use too stay frozen.")
+    return [[layer[key] for key in own] for layer, own in zip(of_layer, _each_once(of_layer, taken), strict=True)]
+
+
+def _each_once(layers: Sequence[Iterable[T]], taken: Iterable[T]) -> list[list[T]]:
+    """What each layer has, in the first of them that has it, without what is taken."""
+    seen, kept = set(taken), []
+    for layer in layers:
+        kept.append([one for one in layer if one not in seen])
+        seen.update(kept[-1])
+    return kept
+
+
+def _frozen(ground: Ground, recipe: Recipe) -> list[str]:
+    """The layers below the head that do not learn."""
+    names = [layer.name for layer in _layers(ground.backbone.chain, recipe)]
+    return [name for name in names if name not in (*ground.plan.learning, HEAD)]
 
 
 def photo_card(card: Card, recipe: Recipe) -> Card:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rehead.errors import Diverged, counted
-from rehead.ground import Ground
+from rehead.ground import Ground, parameters_that_learn
 from rehead.progress import Progress
 from rehead.runs.folder import RunFolder
 from rehead.runs.record import Record
@@ -45,8 +45,7 @@ def trained(
     from rehead.tuning.train import Training, train_layers
 
     state, progress = record.checkpoint(), ground.job.progress
-    learning = ground.plan.learning
-    layers = adapters.groups if adapters else [list(ground.backbone[name].parameters()) for name in learning]
+    layers = adapters.groups if adapters else parameters_that_learn(ground, recipe)
     training = Training(
         model=model,
         groups=[*layers, list(model[1].parameters())],
@@ -65,10 +64,10 @@ def trained(
         stop=ground.job.ends,
         norms=ground.backbone.chain.normed(),
     )
-    if recipe.first is not None or (recipe.train == "all" and recipe.lr is None and recipe.warm_head):
-        training = replace(training, course=_gentle(training.course, len(training.learn), progress))
     if recipe.lr == AUTO:
         training = replace(training, course=replace(training.course, lr=_found_rate(training, record, progress)))
+    if recipe.first is not None or (recipe.train == "all" and recipe.lr is None and recipe.warm_head):
+        training = replace(training, course=_gentle(training.course, len(training.learn), progress))
     course, machines = training.course, ground.job.machines
 
     def begin(state: State | None) -> None:

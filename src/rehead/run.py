@@ -17,7 +17,7 @@ from rehead.begin import Wish, begun
 from rehead.bundled import with_bundle
 from rehead.data.catalog import Catalog, as_csv
 from rehead.data.columns import Chosen
-from rehead.errors import MissingExtra, ReheadError, counted, missing_extras
+from rehead.errors import MissingExtra, ReheadError, SourceError, counted, missing_extras
 from rehead.exporting.agreement import compare
 from rehead.exporting.graph import with_head
 from rehead.features.bad import BAD_LIST, bad_table, listed
@@ -252,10 +252,10 @@ def _machines(ray: str | None, progress: Progress) -> Iterator[Machines | None]:
 
 @contextlib.contextmanager
 def _how_to_go_on(run: RunFolder, progress: Progress) -> Iterator[None]:
-    """Says so where a training that has a checkpoint is aborted."""
+    """Says so where a training that has a checkpoint is aborted, or a photo is gone."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SourceError):
         if (run.path / CHECKPOINT).is_file():
             progress.note(f"The last checkpoint is kept. Go on from it: rehead tune --resume {run.path}")
         raise

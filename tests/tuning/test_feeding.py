@@ -15,6 +15,7 @@ from rehead.activations import Extracted, feed_of
 from rehead.data.catalog import Catalog
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
+from rehead.errors import SourceError
 from rehead.features import decoders
 from rehead.nets.card import Card
 from rehead.pixels import Preprocess
@@ -66,5 +67,15 @@ def test_batches_are_the_same_by_threads_and_by_processes(catalog: Catalog, requ
 def test_a_photo_that_is_gone_while_it_is_learned_from_is_an_error(catalog: Catalog) -> None:
     for i in range(40):
         Path(str(catalog.file(catalog.photos[i]))).unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(
+        SourceError, match=r"cannot be read any more while it is learned from: (red|blue)/\d+\.png"
+    ) as error:
+        batches(fed(catalog), 0)
+    assert "--resume RUN" in error.value.fix
+
+
+def test_it_is_so_by_threads_too(catalog: Catalog) -> None:
+    for i in range(40):
+        Path(str(catalog.file(catalog.photos[i]))).unlink()
+    with pytest.raises(SourceError, match="while it is learned from"):
         batches(fed(catalog), 0)

@@ -106,6 +106,28 @@ def test_a_layer_of_the_wrong_width_is_named_with_both_widths() -> None:
     assert "nn.Linear(8, 16)" in error.value.fix
 
 
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        ((torch.zeros(4, 3, 6, 6), [0, 1, 0, 1]), "Batch 1 has labels of list"),
+        ((torch.zeros(4, 3, 6, 6), torch.zeros(4), 1), "Batch 1 is a tuple of 3"),
+        (
+            (torch.zeros(4, 3, 6, 6, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)),
+            "but is given torch.float64",
+        ),
+    ],
+)
+def test_what_is_no_batch_of_the_model_is_told_in_words(batch: Any, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        rehead.fit(chain(), [batch], device="cpu")
+
+
+def test_a_model_of_one_output_learns_nothing_and_that_is_said() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 1))
+    with pytest.raises(RecipeError, match="gives one number a photo"):
+        rehead.fit(model, [(torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64))], device="cpu")
+
+
 def test_nothing_to_train_is_an_error() -> None:
     model = chain()
     with pytest.raises(RecipeError, match="Nothing is left to train"):

@@ -90,6 +90,7 @@ def test_smoothing_a_constant_gives_the_constant() -> None:
 
 def test_the_picture_is_a_picture() -> None:
     assert ElementTree.fromstring(range_svg(valley(1e-2))).tag.endswith("svg")
+    assert "loss, squared" in range_svg(valley(1e-2), "squared")
 
 
 def test_training_after_a_range_test_ends_with_the_same_bits_as_without() -> None:

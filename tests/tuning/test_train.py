@@ -425,7 +425,7 @@ def test_norms_adapted_to_inputs_have_their_mean_and_stay_out_of_training() -> N
 
     model = network()
     x = torch.randn(64, 3, 6, 6, generator=torch.Generator().manual_seed(0)) * 3 + 1
-    adapt_norms(model, x.split(16))
+    adapt_norms(model, [model[0][:2]], x.split(16))
     with torch.no_grad():
         below = model[0][0](x)
     torch.testing.assert_close(model[0][1].running_mean, below.mean((0, 2, 3)), atol=1e-5, rtol=1e-5)

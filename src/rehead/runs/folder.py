@@ -148,7 +148,7 @@ class RunFolder:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if isinstance(exception[1], ReheadError) and self._checkpoint == _written_at(self.path / CHECKPOINT):
+        if exception[0] is not None and self._checkpoint == _written_at(self.path / CHECKPOINT):
             for name, before in self._before.items():
                 with contextlib.suppress(OSError):  # the error that ended the job is the one to tell
                     write_bytes(self.path / name, before)

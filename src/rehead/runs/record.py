@@ -50,7 +50,7 @@ class Record:
 
     def keep_range(self, test: RangeTest) -> None:
         """Writes a range test down, so that a job that goes on from here uses the same rate; and its picture."""
-        self._run.write(f"{RANGE}.svg", range_svg(test))
+        self._run.write(f"{RANGE}.svg", range_svg(test, self._unit))
         self._run.write_json(f"{RANGE}.json", test.to_dict())
 
     def checkpoint(self) -> State | None:

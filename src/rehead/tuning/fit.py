@@ -87,6 +87,21 @@ def fit(
     return losses
 
 
+def pair_of(batch: Any, number: int) -> tuple[Any, torch.Tensor]:
+    """Images and labels of a batch. Raises RecipeError when it is no such pair. number: of the batch, from 1."""
+    if not isinstance(batch, Sequence) or len(batch) != 2:
+        many = f" of {len(batch)}" if isinstance(batch, Sequence) else ""
+        raise RecipeError(
+            what=f"Batch {number} is a {type(batch).__name__}{many}.", fix="Pass pairs of (images, labels)."
+        )
+    if not isinstance(batch[1], torch.Tensor):
+        raise RecipeError(
+            what=f"Batch {number} has labels of {type(batch[1]).__name__}.",
+            fix="Pass a tensor: torch.as_tensor(labels), one-hot floats or class numbers of int64.",
+        )
+    return batch[0], batch[1]
+
+
 def check_images(images: Any, number: int) -> None:
     """Raises RecipeError when a batch's images are no tensor of numbers. number: of the batch, from 1."""
     if not isinstance(images, torch.Tensor) or not images.is_floating_point():
@@ -112,14 +127,18 @@ def check_labels(y: torch.Tensor, logits: torch.Tensor, n: int, number: int) -> 
             fix="End it with nn.Flatten() and nn.Linear(width, n_classes).",
         )
     n_classes = logits.shape[1]
+    if n_classes < 2:
+        raise RecipeError(
+            what=f"The model gives one number a photo, {tuple(logits.shape)} for batch {number}.",
+            why="One class cannot be told from others: a model has two outputs or more.",
+            fix="End it with nn.Linear(width, n_classes).",
+        )
     one_hot = y.ndim == 2 and y.is_floating_point() and tuple(y.shape) == tuple(logits.shape)
     numbers = y.ndim == 1 and y.dtype == torch.int64 and len(y) == n
     if not (one_hot or numbers):
         raise RecipeError(
             what=f"Batch {number} has labels {tuple(y.shape)} of {y.dtype} for logits {tuple(logits.shape)}.",
-            why="Labels are one-hot (n, n_classes) floats or class numbers (n,) int64."
-            if n_classes > 1
-            else "One class cannot be told from others: a model has two outputs or more.",
+            why="Labels are one-hot (n, n_classes) floats or class numbers (n,) int64.",
             fix="Make the last layer as wide as there are classes, or the labels as there are photos.",
         )
     if one_hot and not bool(torch.isfinite(y).all()):
@@ -142,7 +161,8 @@ def _check_arguments(epochs: int, norm: str, lr: float) -> None:
 
 @contextmanager
 def checked_widths(model: nn.Module) -> Iterator[None]:
-    """Within it, a layer that is given another width than its own raises RecipeError, which names the layer and both."""
+    """Within it, a layer that is given another width or kind of number than its own raises RecipeError, which names the layer
+    and both."""
     handles = []
 
     def hook(name: str) -> Callable[..., None]:
@@ -151,6 +171,12 @@ def checked_widths(model: nn.Module) -> Iterator[None]:
                 return
             shape, wanted, axis = tuple(inputs[0].shape), *_width(layer)
             given = shape[axis] if len(shape) > max(axis, 0) else None
+            own, kind = getattr(layer.weight, "dtype", None), inputs[0].dtype
+            if given == wanted and own not in (None, kind) and not torch.is_autocast_enabled(inputs[0].device.type):
+                raise RecipeError(
+                    what=f"The layer {name or 'given'} computes in {own}, but is given {kind}.",
+                    fix=f"Pass images.to({own}), as `rehead.load_batch` gives them.",
+                )
             if given == wanted:
                 return
             raise RecipeError(
@@ -229,7 +255,8 @@ class _Once:
         self._kept_bytes = 0
 
     def __iter__(self) -> Iterator[Batch]:
-        for i, (images, labels) in enumerate(self._batches):
+        for i, batch in enumerate(self._batches):
+            images, labels = pair_of(batch, i + 1)
             if i not in self._kept:
                 check_images(images, i + 1)
                 x = images.to(self._device)

@@ -13,6 +13,7 @@ from typing import Any
 
 from rehead.errors import RunError
 from rehead.svg import blank, svg_of
+from rehead.tuning.curves import NATS
 
 LOWEST, HIGHEST = 1e-6, 1.0  # rates of the first and the last batch
 N_BATCHES = 80  # of a whole test; it ends sooner, where the loss diverges
@@ -135,14 +136,14 @@ def range_lines(test: RangeTest) -> list[str]:
     ]
 
 
-def range_svg(test: RangeTest) -> str:
-    """An SVG of the loss (nats) by the learning rate, smoothed and of each batch, with the chosen rate marked."""
+def range_svg(test: RangeTest, unit: str = NATS) -> str:
+    """An SVG of the loss by the learning rate, smoothed and of each batch, with the chosen rate marked."""
     (figure, (axes,)), means = blank(6, 3.4), smoothed(test.losses)
     axes.plot(test.rates, test.losses, ".", color=LOSS, alpha=0.35, label="each batch")
     axes.plot(test.rates, means, color=LOSS, label="smoothed")
     axes.axvline(test.lr, color=RATE, linestyle="--", label=f"chosen: {test.lr:.1e}")
     low, high = min(means), min(max(means), 1.5 * means[0])
-    axes.set(title="Range test", xlabel="learning rate", ylabel="loss, nats", xscale="log")
+    axes.set(title="Range test", xlabel="learning rate", ylabel=f"loss, {unit}", xscale="log")
     axes.set_ylim(low - 0.1 * (high - low), high + 0.3 * (high - low))
     axes.legend(frameon=False)
     return svg_of(figure)

@@ -60,9 +60,10 @@ def set_modes(model: nn.Module, names: set[str], norm: str = "frozen") -> None:
             module.eval()
 
 
-def adapt_norms(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
-    """Gives batch norms the statistics of these inputs, the mean over all batches, and leaves the model in eval mode."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+def adapt_norms(model: nn.Module, learning: Iterable[nn.Module], batches: Iterable[torch.Tensor]) -> None:
+    """Gives the batch norms in those modules of the model the statistics of these inputs, the mean over all batches, and leaves
+    the model in eval mode."""
+    norms = [module for part in learning for module in part.modules() if isinstance(module, _BatchNorm)]
     momentum = [norm.momentum for norm in norms]
     model.eval()
     for norm in norms:

@@ -21,8 +21,8 @@ def step_seconds(body: nn.Module, shape: tuple[int, ...], batch_size: int, devic
     for _ in range(2):
         begun = time.monotonic()
         body(batch).square().mean().backward()
-        if device == "cuda":
-            torch.cuda.synchronize()
+        if device != "cpu":  # which hands back what it was asked for when that is done
+            (torch.mps if device == "mps" else torch.cuda).synchronize()
         took = time.monotonic() - begun
     body.zero_grad(set_to_none=True)
     body.requires_grad_(False)

@@ -12,7 +12,7 @@ from rehead.tuning.feed import Pair
 from rehead.tuning.lr_range import RangeTest, range_test
 from rehead.tuning.modes import set_modes
 from rehead.tuning.step import Stepper
-from rehead.tuning.train import Training, dice, layout_for, learning_names, order_of
+from rehead.tuning.train import Training, at_once, dice, layout_for, learning_names, order_of
 from rehead.tuning.watching import class_weights
 
 
@@ -29,7 +29,8 @@ def find_rate(training: Training, advance: Callable[[int], None]) -> RangeTest:
     twin_of = {id(own[name]): twins[name] for name in names}
     groups = [[twin_of[id(p)] for p in group] for group in training.groups]
     set_modes(model, names, course.norm)
-    stepper = Stepper(model, groups, course, class_weights(training, device), device, training.note, training.task)
+    weights, most = class_weights(training, device), at_once(training)
+    stepper = Stepper(model, groups, course, weights, device, training.note, training.task, most)
     batches = _endless(training)
 
     def try_rate(number: int, rate: float) -> float:

@@ -92,7 +92,7 @@ def train_layers(training: Training, start: State | None = None) -> State:
     set_modes(training.model, names, course.norm)
     stepper = Stepper(
         training.model, training.groups, course, class_weights(training, device), device, training.note, training.task,
-        _at_once(training.feed) if device.type == "cpu" and course.norm == "frozen" else None,
+        at_once(training),
         len(training.learn) // course.batch_size * course.epochs if training.together.n == 1 else 0,
     )  # fmt: skip
     average = Average(training.model, names, course.average)
@@ -110,7 +110,7 @@ def train_layers(training: Training, start: State | None = None) -> State:
             why = ": the loss of watched photos no longer fell" if has_settled(state, course) else ""
             training.note(f"The training ended after epoch {epoch} of {course.epochs}{why}.")
             break
-        begun = time.monotonic()
+        begun, n_before = time.monotonic(), state.n_seen
         set_modes(training.model, names, course.norm)
         with torch.no_grad():
             training.together.same([p for name, p in training.model.named_parameters() if name in names])
@@ -118,7 +118,7 @@ def train_layers(training: Training, start: State | None = None) -> State:
             lr, stopped = _epoch(training, names, stepper, average, state, epoch)
         stepper.make_room()
         with average.used():
-            facts, faults, losses = watched(training, state, lr, time.monotonic() - begun, epoch)
+            facts, faults, losses = watched(training, state, lr, time.monotonic() - begun, n_before, epoch)
             least = state.tensors.get(WATCHED)
             if not (
                 is_worse(losses, least, course.tolerance) if state.best_epoch else is_worse(faults, least, UNDOING)
@@ -219,8 +219,11 @@ def _agreed(training: Training, loss: torch.Tensor) -> tuple[torch.Tensor, Told,
     return told[0], told[1] > 0, told[2] > 0
 
 
-def _at_once(feed: Feed) -> int | None:
-    return next((most for kind, most in MOST_ON_CPU.items() if isinstance(feed, kind)), None)
+def at_once(training: Training) -> int | None:
+    """Photos that go through the model at once, None for a whole batch: what norms that adapt see has to be one."""
+    if torch.device(training.device).type != "cpu" or training.course.norm == "adapt":
+        return None
+    return next((most for kind, most in MOST_ON_CPU.items() if isinstance(training.feed, kind)), None)
 
 
 def learning_names(training: Training) -> set[str]:

@@ -47,13 +47,14 @@ def logits_of(
 
 
 def watched(
-    training: Training, state: State, lr: float, seconds: float, epoch: int
+    training: Training, state: State, lr: float, seconds: float, n_before: int, epoch: int
 ) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
     """The facts of an epoch: loss while learning, and on the watched photos loss and, of classes, how many are right. And
-    what `judged` gives of them."""
+    what `judged` gives of them. seconds: that the epoch took, here without the n_before photos that were seen before the job
+    was interrupted."""
     faults = losses = torch.empty(0)
     facts: dict[str, Any] = {"epoch": epoch + 1, "loss": state.loss_sum / max(1, state.n_seen), "lr": lr}
-    facts |= {"seconds": round(seconds, 3), "images_per_s": round(state.n_seen / max(seconds, 1e-9), 1)}
+    facts |= {"seconds": round(seconds, 3), "images_per_s": round((state.n_seen - n_before) / max(seconds, 1e-9), 1)}
     if len(training.watch):
         faults, losses = judged(training)
         check_loss(float(losses.mean()), f"on the watched photos after epoch {epoch + 1}", lr)
