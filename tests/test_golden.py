@@ -126,6 +126,29 @@ def test_a_variant_takes_the_place_of_its_namesake(tmp_path: Path) -> None:
     assert bundles.read(folder).facts == bundle.facts
 
 
+def test_a_variant_leaves_what_else_is_in_the_folder_and_who_may_read_it(tmp_path: Path) -> None:
+    folder = shutil.copytree(GOLDEN / "bundle-4", tmp_path / "bundle")
+    (folder / ".git" / "objects").mkdir(parents=True)
+    (folder / ".git" / "objects" / "one").write_bytes(b"object")
+    (folder / "LICENSE").write_text("MIT")
+    (folder / "gone").symlink_to("nothing")
+    (tmp_path / "shared.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    (tmp_path / "shared.onnx").chmod(0o600)
+    (folder / "model.onnx").unlink()
+    (folder / "model.onnx").symlink_to("../shared.onnx")
+    (folder / "rehead.json").chmod(0o600)
+    (folder / "LICENSE").chmod(0o444)
+    folder.chmod(0o700)
+    (tmp_path / "new").write_bytes(b"new")
+    before = {path: (path.lstat().st_mode, path.is_symlink() and path.readlink()) for path in folder.rglob("*")}
+    bundles.add_variant(bundles.read(folder), "one", {"one.bin": tmp_path / "new"}, {})
+    after = {path: (path.lstat().st_mode, path.is_symlink() and path.readlink()) for path in folder.rglob("*")}
+    assert after.pop(folder / "one.bin") == (0o100600, False)
+    assert after == before
+    assert (folder / ".git" / "objects" / "one").read_bytes() == b"object"
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_older_bundles_do_not_say_what_they_doubt() -> None:
     for name in ("bundle-1", "bundle-2", "bundle-2-number"):
         prediction = rehead.load(GOLDEN / name).predict(red())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -207,8 +207,9 @@ def write(
 def add_variant(bundle: Bundle, name: str, files: Mapping[str, Path], measured: Mapping[str, Any]) -> Bundle:
     """The bundle with another form of its model, or with a new one in place of its namesake; whole or not at all.
 
-    files: by the name that each gets in the bundle, the one to open first. Variants that are not whole are left behind. One
-    that another process added meanwhile stays. Raises BundleError where the model itself was replaced meanwhile.
+    files: by the name that each gets in the bundle, the one to open first. Variants that are not whole are left behind; all
+    else in the folder stays, with its modes, and so does what another process added meanwhile. Raises BundleError where the
+    model itself was replaced meanwhile.
     """
     import filelock
 
@@ -229,12 +230,25 @@ def _with_variant(bundle: Bundle, name: str, files: Mapping[str, Path], measured
     names = [file for file in bundle.facts["files"] if file not in dropped]
     variants = {**kept, name: {"files": list(files), "measured": dict(measured)}}
     with replaced_folder(bundle.folder) as temporary:
-        for file in names:
-            shutil.copyfile(bundle.folder / file, temporary / file)
+        shutil.copymode(bundle.folder, temporary)
+        _carry_over(bundle.folder, temporary, {FACTS, *dropped, *files})
         for file, source in files.items():
             shutil.copyfile(source, temporary / file)
+            shutil.copymode(bundle.model, temporary / file)  # who may not read the model gets it in no other form
         _write_facts(temporary, {**bundle.facts, "variants": variants}, (*names, *files))
+        shutil.copymode(bundle.folder / FACTS, temporary / FACTS)
     return read(bundle.folder)
+
+
+def _carry_over(folder: Path, new: Path, but: Set[str]) -> None:
+    """What is in `folder`, which may be a checkout or hold somebody's notes, is in `new` too, with its modes; links stay."""
+    for entry in folder.iterdir():
+        if entry.name in but:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, new / entry.name, symlinks=True)
+        else:
+            shutil.copy2(entry, new / entry.name, follow_symlinks=False)
 
 
 def _write_facts(folder: Path, facts: Mapping[str, Any], names: tuple[str, ...]) -> None:

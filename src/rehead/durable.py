@@ -109,8 +109,9 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for folder, _, names in os.walk(temporary):
-            for name in names:
-                _flush(Path(folder, name))
+            for file in (Path(folder, name) for name in names):
+                if not file.is_symlink():  # it may lead to nothing, and is flushed with its folder
+                    _flush(file)
             _flush(Path(folder))
         replace_folder(temporary, path)
     finally:

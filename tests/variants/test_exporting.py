@@ -229,6 +229,15 @@ def test_a_folder_that_is_there_is_never_replaced(plain: Path, place: Path, tmp_
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
 
 
+def test_nothing_is_written_beside_the_files_of_a_bundle(plain: Path, place: Path) -> None:
+    before = contents(plain)
+    for out in (plain, plain / "openvino"):
+        with pytest.raises(RecipeError, match="lies in the bundle") as caught:
+            export(plain, "openvino", photos=place / "photos", out=out)
+        assert "--out" in caught.value.fix
+    assert contents(plain) == before
+
+
 def test_a_place_that_takes_no_files_is_named(plain: Path, place: Path) -> None:
     with pytest.raises(BundleError, match="cannot be written to /proc/rehead"):
         export(plain, "openvino", photos=place / "photos", out="/proc/rehead")

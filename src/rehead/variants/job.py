@@ -129,7 +129,7 @@ def _form(to: str) -> tuple[str, Make]:
 
 
 def _check_place(bundle: Bundle, out: Path | None) -> None:
-    """Raises BundleError, before minutes are spent, where nothing could be handed over."""
+    """Raises BundleError or RecipeError, before minutes are spent, where nothing could be handed over."""
     if out is None:
         parent = bundle.folder.resolve().parent
         if not os.access(parent, os.W_OK | os.X_OK):
@@ -139,6 +139,12 @@ def _check_place(bundle: Bundle, out: Path | None) -> None:
                 fix="Copy the bundle, or write the export elsewhere: --out DIR",
             )
         return
+    if out.resolve().is_relative_to(bundle.folder.resolve()):
+        raise RecipeError(
+            what=f"{out} lies in the bundle: an export cannot be written there.",
+            why="A bundle holds the forms that its rehead.json names, and this one would be named nowhere.",
+            fix="Leave --out out to add the form to the bundle, or name a folder elsewhere.",
+        )
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RecipeError(
             what=f"{out} is there already.",
