@@ -306,3 +306,11 @@ def test_a_form_is_made_on_the_disk_where_it_will_lie(
     export(plain, "openvino", photos=place / "photos", cache=place / "cache", out=tmp_path / "new" / "folder")
     assert (tmp_path / "new" / "folder" / "openvino.xml").is_file()
     assert {path.name for path in tmp_path.iterdir()} <= {"bundle", "new", ".bundle.lock"}
+
+
+def test_a_form_that_was_damaged_is_made_again(place: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(place / "bundle", tmp_path / "bundle")
+    (bundle / "openvino.bin").write_bytes(b"damaged")
+    assert list(bundles.read(bundle).lost) == ["openvino"]
+    export(bundle, "openvino", photos=place / "photos", cache=place / "cache")
+    assert (sorted(bundles.read(bundle).variants), [*bundles.read(bundle).lost]) == (["int8", "openvino", "torch"], [])

@@ -103,7 +103,7 @@ def export(
     with _room_for(whole, out), tempfile.TemporaryDirectory(prefix=".rehead-export-", dir=beside) as place:
         progress.phase(f"Converting to {to}")
         made = make(whole, Path(place), calibration)
-        trial = replace(whole, variants={name: Variant(name, made.files, {})})
+        trial = replace(whole, variants={name: Variant(name, made.files, {})}, lost={})
         measured, skipped = _measured(trial, name, shown, max_bad, progress)
         measured = replace(measured, settings=made.settings)
         if measured.is_worse and not force:
