@@ -278,6 +278,24 @@ def test_a_named_photo_whose_near_copy_is_learned_from_is_not_judged_on(plain: P
     assert all(side[path] == side[path.replace(".copy", "")] for path in side)
 
 
+@pytest.mark.parametrize("side", ["train", "valid"])
+def test_a_few_photos_of_the_run_are_not_judged_on_where_they_were_learned_from(
+    plain: Path, place: Path, tmp_path: Path, side: str
+) -> None:
+    photos = place / "photos"
+    whole = photos_of(bundles.read(plain), photos, "auto", tmp_path / "cache", Silent()).catalog
+    for label in whole.classes:
+        (tmp_path / "few" / label).mkdir(parents=True)
+        of_side = [photo.path for photo in whole.photos if (photo.label, photo.side) == (label, side)]
+        for path in of_side[:4]:
+            shutil.copy(photos / path, tmp_path / "few" / path)
+    if side == "train":
+        with pytest.raises(SourceError, match="nothing to judge the export with: 8 photos to learn from, 0 held out"):
+            export(plain, "openvino", photos=tmp_path / "few")
+    else:  # one of each class might have been the only one that it was learned from
+        assert export(plain, "openvino", photos=tmp_path / "few").measured.n == 6
+
+
 def test_a_worse_form_carries_its_figures(tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "photos", 20, noise=20)
     bundle = small_bundle(tmp_path / "bundle", photos, brittle=True)

@@ -39,6 +39,7 @@ def scan(
     cache: Path | None = None,
     join: Callable[[Catalog], Catalog] | None = None,
     is_learned: bool = True,
+    are_all: bool = True,
     readers: far.Readers | None = None,
     besides: far.Besides | None = None,
 ) -> Catalog:
@@ -46,8 +47,9 @@ def scan(
 
     task: what its labels are; "auto" where they tell it, see `targets.task_of`. cache: the folder of the index of files
     that were read before; None: all are read. join: adds photos that are known already, before that is checked.
-    is_learned: whether classes are to be learned and verified; else any photos will do. readers: machines that read what has an
-    address, in place of this one. besides: what else is wanted of photos that have an address, see `far.Besides`.
+    is_learned: whether classes are to be learned and verified; else any photos will do. are_all: whether these are all photos
+    of a job; see `with_both_sides`. readers: machines that read what has an address, in place of this one. besides: what else
+    is wanted of photos that have an address, see `far.Besides`.
     Raises SourceError when nothing can be read and SplitError when no honest split can be made.
     """
     rows, digests = photos_of(source, progress or Silent(), cache, readers, besides)
@@ -55,7 +57,7 @@ def scan(
     rows, digests = _labelled(source, rows, digests, kind)
     ours = not any(rows.sides.different)
     photos = _with_sides(rows, digests, ours, seed, valid_fraction)
-    catalog = with_both_sides(_catalog(source, photos, rows.sides, ours, kind), seed=seed)
+    catalog = with_both_sides(_catalog(source, photos, rows.sides, ours, kind), seed=seed, are_all=are_all)
     catalog = join(catalog) if join else catalog
     return checked_split(catalog) if is_learned else catalog
 

@@ -17,17 +17,20 @@ from rehead.data.split import fate
 from rehead.data.targets import names_of
 
 
-def with_both_sides(catalog: Catalog, *, seed: int) -> Catalog:
+def with_both_sides(catalog: Catalog, *, seed: int, are_all: bool = True) -> Catalog:
     """The catalog in which each class has a photo to learn from, and one that is held out where it has two or more.
 
     Of several labels a photo each has one to learn from. Photos of one key move together, and none moves that leaves another
     class without photos to learn from. A split that was given stays as it is.
+    are_all: whether these are all photos of a job. Of a part of them none comes to the held-out side: its class may have had
+    another there, and this one was learned from. The other way they go all the same: one may have been all it was learned from.
     """
     if not catalog.ours or catalog.task == "regression":
         return catalog
     learned, held_out = (_counts(catalog, side) for side in ("train", catalog.held_out_side))
     lonely = [name for name in catalog.classes if not learned[name]]
-    unseen = [name for name in catalog.classes if not held_out[name] and catalog.task == "classification"]
+    is_shown = are_all and catalog.task == "classification"
+    unseen = [name for name in catalog.classes if is_shown and not held_out[name]]
     if not lonely and not unseen:
         return catalog
     keys, photos, moved = _by_key(catalog, {*lonely, *unseen}), catalog.columns, dict[int, str]()

@@ -155,6 +155,7 @@ def _named(bundle: Bundle, named: object, layout: str, place: Path, max_bad: flo
         task=bundle.task,
         progress=progress,
         is_learned=False,
+        are_all=False,
     )
     known = tuple(
         photo
