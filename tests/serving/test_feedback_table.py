@@ -61,6 +61,14 @@ def test_a_folder_holds_corrections_of_one_task(folder: Path, shapes: Loaded, si
             feedback.forget(digest)  # and then it is free for any
 
 
+@pytest.mark.parametrize("name", ["lost+found", ".git", "@eaDir", "System Volume Information"])
+def test_folders_of_a_disk_are_no_corrections(folder: Path, shapes: Loaded, sizes: Loaded, name: str) -> None:
+    (folder / name).mkdir()
+    for model, label in ((shapes, "round;red"), (sizes, "2")):
+        feedback = Feedback(folder)
+        feedback.forget(feedback.keep(model, RED, label).digest)
+
+
 def test_the_table_goes_with_its_last_line(folder: Path, sizes: Loaded, colours: Loaded) -> None:
     feedback = Feedback(folder)
     digest = feedback.keep(sizes, RED, "2").digest

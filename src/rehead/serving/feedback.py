@@ -143,7 +143,7 @@ class Feedback:
         if rows:
             return task_of_rows(rows)
         with os.scandir(self.folder) as entries:
-            is_used = any(entry.is_dir() and entry.name != PHOTOS for entry in entries)
+            is_used = any(entry.is_dir() and entry.name != PHOTOS and not is_leftover(entry.name) for entry in entries)
         return "classification" if is_used else None
 
 
