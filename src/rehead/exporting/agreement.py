@@ -38,7 +38,7 @@ def compare(
     wanted = softmax(logits / np.float32(bundle.temperature)) if bundle.task == "classification" else sigmoid(logits)
     off = float(np.abs(probabilities - wanted).max())
     same = _same_names(bundle, probabilities, wanted, off)
-    if off >= allowed or not same.all():
+    if not off < allowed or not same.all():  # NaN is neither
         kind = "classes" if bundle.task == "classification" else "labels"
         raise _differs(f"by {off:.2g} in a probability, {int((~same).sum())} other {kind}", allowed)
     return off
@@ -61,8 +61,8 @@ def _compare_numbers(
     values = in_batches(model.logits, pixels, AT_ONCE, 1)
     rounding = 4 * float(np.finfo(np.float32).eps) * float(np.abs(wanted).max())
     apart = float(np.abs(values - wanted).max())
-    off = max(0.0, apart - rounding) / (spread or 1.0)
-    if off >= allowed:
+    off = max(apart - rounding, 0.0) / (spread or 1.0)  # in this order NaN stays NaN
+    if not off < allowed:
         raise _differs(f"by {off:.2g} of the numbers' deviation", allowed)
     return off
 
