@@ -273,10 +273,27 @@ def test_the_second_ctrl_c_aborts_and_what_was_computed_is_kept(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, said + err
-    assert "Aborted" in err
+    assert err.index("What was computed is kept") < err.index("Aborted.")
     assert not (tmp_path / "run").exists()
     again = answer(rehead("tune", many, "--limit", "50", "--json", REHEAD_CACHE=str(tmp_path / "own")))
     assert again["images"]["from_store"] > 0
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_that_work_is_kept_is_said_of_jobs_that_keep_some(asks: bool) -> None:
+    code = f"""
+from rehead.cli.arguments import Interrupt, guarded
+from rehead.cli.terminal import progress_for
+
+def app(**_):
+    with Interrupt(progress_for(json=True)) as stop:
+        {"stop()" if asks else "pass"}
+        raise KeyboardInterrupt
+
+raise SystemExit(guarded(app))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    kept = "What was computed is kept, and used when the same command runs again.\n"
+    assert (done.returncode, done.stderr) == (130, kept * asks + "Aborted.\n")
 
 
 def test_pixels_are_the_same_bit_for_bit_on_every_way_in(run: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from rehead.errors import RecipeError, ReheadError, RunError, SourceError, missing_extras
 
 ABORTED = 130  # what shells give a program that Ctrl-C ended
+KEPT = "What was computed is kept, and used when the same command runs again."
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 USUAL_UNIT = {"older-than": "d"}  # what is most likely meant where none is given; elsewhere minutes
 
@@ -114,7 +115,8 @@ def _value(text: str) -> Any:
 
 
 class Interrupt:
-    """Asked, as a function, whether extraction is to stop. The first Ctrl-C during extraction says yes; any other aborts."""
+    """Asked, as a function, whether extraction is to stop. The first Ctrl-C during extraction says yes; any other aborts. Of
+    a job that asked it is said then that what was computed is kept."""
 
     def __init__(self, progress: Any) -> None:
         self._progress = progress
@@ -135,6 +137,8 @@ class Interrupt:
             signal.signal(
                 signal.SIGINT, signal.SIG_IGN
             )  # the job ends anyway; a hasty Ctrl-C must not tear its last words
+            if self._listening and isinstance(exception[1], KeyboardInterrupt):
+                self._progress.note(KEPT)
             self._progress.close()
         elif self._before is not None:
             signal.signal(signal.SIGINT, self._before)
@@ -282,5 +286,5 @@ def _say_mistyped(error: Any) -> None:
 
 
 def _aborted() -> int:
-    print("Aborted. What was computed is kept, and used when the same command runs again.", file=sys.stderr)
+    print("Aborted.", file=sys.stderr)
     return ABORTED
