@@ -9,6 +9,7 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from PIL import Image
 from served import Here, here
 
 import rehead as package
+from rehead.serving.models import Loaded
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 TASKS = {"one": "bundle-3", "old": "bundle-1", "several": "bundle-2", "number": "bundle-2-number"}
@@ -163,6 +165,23 @@ def test_browsers_are_told_to_load_nothing_else(service: Here) -> None:
         assert "default-src 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
         assert "access-control-allow-origin" not in headers
+
+
+def test_so_they_are_by_an_answer_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_self: Loaded) -> dict[str, Any]:
+        raise ValueError("nobody thought of it")
+
+    monkeypatch.setattr(Loaded, "to_dict", fail)
+    other = "https://elsewhere.example"
+    with here({"x": GOLDEN / "bundle-3"}, cors=[other]) as running:
+        answer = running.get("/v1/model", Origin=other)
+        assert (answer.status, answer.headers["x-request-id"]) == (500, answer.json["request_id"])
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["access-control-allow-origin"] == other
+        failed = [line for line in running.said if line["event"] == "failed"]
+    assert [line["request_id"] for line in failed] == [answer.json["request_id"]]
+    assert "ValueError: nobody thought of it" in failed[0]["trace"]
+    assert [line["status"] for line in running.said if line["event"] == "request"] == [500]
 
 
 def test_a_service_in_python_needs_no_program(tmp_path: Path) -> None:

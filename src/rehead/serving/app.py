@@ -22,7 +22,7 @@ from rehead.serving.feedback import opened_feedback
 from rehead.serving.files import documentation, page
 from rehead.serving.gate import Gate
 from rehead.serving.headers import Secured
-from rehead.serving.journal import CLOSED_REQUEST, Journal, Journaled
+from rehead.serving.journal import CLOSED_REQUEST, Answered, Journal, Journaled
 from rehead.serving.limits import Limits
 from rehead.serving.lingering import Lingering
 from rehead.serving.models import Loaded
@@ -100,7 +100,8 @@ def _layers(
                 expose_headers=["Retry-After", "X-Request-ID"],
             )
         )
-    return [*layers, Middleware(Gate, token=token, hosts=hosts, origins=cors)]
+    answered = Middleware(Answered, journal=service.journal)
+    return [*layers, answered, Middleware(Gate, token=token, hosts=hosts, origins=cors)]
 
 
 async def _refused(request: Request, problem: Any) -> Response:

@@ -1,6 +1,6 @@
 """One line of JSON for each request, on standard error: what was asked, how it ended, how long it took. Nothing of a picture's
-content, no file's name and no token stands in it. The outermost layer: it also gives requests their identity, counts them,
-and turns what nobody thought of into an answer."""
+content, no file's name and no token stands in it. The outermost layer: it also gives requests their identity and counts them.
+Further in, where all layers that add to an answer have it before them, what nobody thought of becomes one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rehead.serving.problems import Problem
+from rehead.serving.problems import Problem, request_id_of
 
 SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 CLOSED_REQUEST = 499  # what servers log for a client that went away; it is never sent
@@ -77,10 +77,6 @@ class Journaled:
 
         try:
             await self._app(scope, receive, sent)
-        except Exception as error:
-            self._journal.say("failed", request_id=request_id, trace="".join(traceback.format_exception(error)))
-            if status == 0:
-                await _failure(request_id)(scope, receive, sent)
         finally:
             took = time.perf_counter() - begun
             self._close(scope, request_id, status or CLOSED_REQUEST, took)
@@ -97,6 +93,31 @@ class Journaled:
             ms=round(1000 * took, 2),
             **scope["state"]["logged"],
         )
+
+
+class Answered:
+    """The layer that answers where what lies in it fails, and says in the journal how."""
+
+    def __init__(self, app: ASGIApp, journal: Journal) -> None:
+        self._app, self._journal = app, journal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            request_id = request_id_of(scope)
+            self._journal.say("failed", request_id=request_id, trace="".join(traceback.format_exception(error)))
+            if not has_begun:
+                await _failure(request_id)(scope, receive, send)
 
 
 def _identity(scope: Scope) -> str:
