@@ -159,9 +159,10 @@ def files_named(facts: Mapping[str, Any], path: Path) -> set[str]:
     variants, neighbours = facts["variants"], facts["neighbours"]
     try:
         of_variants = [name for variant in variants.values() for name in variant["files"]]
+        odd = [name for name, variant in variants.items() if not _is_variant(variant)]
         others = of_variants + ([] if neighbours is None else [neighbours["file"]])
         wrong = [name for name in others if NAME.fullmatch(name) is None or name in (MODEL, HEAD, CARD, FACTS)]
-        wrong += [name for name in variants if NAME.fullmatch(name) is None]
+        wrong += odd + [name for name in variants if NAME.fullmatch(name) is None]
         wrong += [name for name, n in Counter(others).items() if n > 1]
         lacking = [name for name in (MODEL, HEAD, *others) if name not in facts["files"]]
         if neighbours is not None and not _is_sheet(neighbours):
@@ -177,6 +178,11 @@ def files_named(facts: Mapping[str, Any], path: Path) -> set[str]:
     if lacking:
         raise BundleError(what=f"{path} does not name {' and '.join(lacking)} among its files.", fix=AGAIN)
     return {MODEL, HEAD, CARD, *others}
+
+
+def _is_variant(about: Mapping[str, Any]) -> bool:
+    """Whether a table names what is opened, and has one of what was measured."""
+    return isinstance(about["files"], list) and bool(about["files"]) and isinstance(about["measured"], dict)
 
 
 def _is_sheet(neighbours: Mapping[str, Any]) -> bool:
