@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import noise
+from PIL import Image
 
 import rehead as package
 from rehead.bundle import read_head, write
@@ -69,6 +70,32 @@ def test_how_many_are_done_and_left_is_told_where_no_rows_run_over_the_screen(tm
 
     predict_to(BUNDLE, [str(tmp_path / "photos")], top=1, form="csv", out=tmp_path / "rows.csv", progress=Told())
     assert told == [("Predicting", 7), *[1] * 7]
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_damaged_picture_that_pillow_opened_is_told_as_other_photos_are(form: str) -> None:
+    with io.BytesIO() as file:
+        noise(1, RED, 300).save(file, form)
+        whole = file.getvalue()
+    at = whole.rfind(b"IDAT")  # of a PNG Pillow reads all but the first such part when it decodes
+    damaged = whole[: len(whole) // 2] if form == "JPEG" else whole[:at] + b"\0\0\0\0" + whole[at + 4 :]
+    model = package.load(BUNDLE)
+    with Image.open(io.BytesIO(damaged)) as image, pytest.raises(PhotoError, match="cannot be decoded: "):
+        model.predict(image)
+    with Image.open(io.BytesIO(damaged)) as image:
+        said = list(model.stream([image, noise(1, RED)]))
+    assert [isinstance(one, PhotoError) for one in said] == [True, False]
+
+
+def test_a_photo_that_a_disk_gives_no_reason_for_is_told_in_what_words_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_path: object) -> bytes:
+        raise OSError("the disk is asleep")
+
+    monkeypatch.setattr("rehead.predict._bytes_of", fail)
+    with pytest.raises(PhotoError, match=r"^a\.png cannot be read: the disk is asleep"):
+        package.load(BUNDLE).predict("a.png")
 
 
 def test_out_goes_through_what_is_no_regular_file(rehead: Program, red: Path, tmp_path: Path) -> None:

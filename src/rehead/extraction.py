@@ -254,7 +254,9 @@ def _encoded(image: Any, name: str) -> bytes:
     except PhotoError as error:
         raise _unusable(f"{name}: {error.what}") from error
     except OSError as error:
-        reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        reason = (
+            "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or error}"
+        )
         raise _unusable(f"{name} {reason}") from error
 
 

@@ -29,7 +29,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 FITS: tuple[Fit, ...] = ("crop", "pad", "squash")
 MAX_PIXELS = 178_956_970  # Pillow's own bound against decompression bombs: 512 MiB of RGB
-_DAMAGED = (
+_DAMAGED = (  # Pillow's decoders raise all of these for damaged files
     OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError,
     RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
@@ -106,27 +106,39 @@ def prepare(
 @contextlib.contextmanager
 def opened(data: bytes) -> Iterator[Image.Image]:
     """The picture in an encoded file, not decoded yet. What fails when it is becomes a PhotoError, as in `prepare`."""
-    try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+    with _decoding():
+        try:
+            image = Image.open(io.BytesIO(data), formats=_formats())
+        except UnidentifiedImageError:
+            raise PhotoError(what=_why_unidentified(data)) from None
+        with image:
             _check_size(image)
             yield image
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    """What Pillow's decoders raise becomes a PhotoError."""
+    try:
+        yield
     except PhotoError:
         raise
     except Image.DecompressionBombError:
         raise PhotoError(what=f"more than {MAX_PIXELS / 1e6:.0f} megapixels: refused as a decompression bomb") from None
-    except UnidentifiedImageError:
-        raise PhotoError(what=_why_unidentified(data)) from None
     except _DAMAGED as e:
-        # Pillow's decoders raise all of these for damaged files
         raise PhotoError(what=f"cannot be decoded: {_one_line(e)}") from e
 
 
 def fit_image(
     image: Image.Image, preprocess: Preprocess, box: Callable[[tuple[int, int]], Box] | None = None
 ) -> NDArray[np.uint8]:
-    """A Pillow image as (height, width, 3). The image is not changed. box: as in `prepare`."""
-    _check_size(image)
-    return _fitted(upright(image), preprocess, box)
+    """A Pillow image as (height, width, 3). The image is not changed, but decoded where it was only opened.
+
+    box, and what is raised: as in `prepare`.
+    """
+    with _decoding():
+        _check_size(image)
+        return _fitted(upright(image), preprocess, box)
 
 
 def _fitted(

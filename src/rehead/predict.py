@@ -241,7 +241,7 @@ def _bytes_of(path: str | os.PathLike[str]) -> bytes:
 
 def _reason(error: OSError) -> str:
     """Why a file could not be read; it continues the path."""
-    return "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+    return "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or error}"
 
 
 def seen_twice(

@@ -182,7 +182,7 @@ def answered(model: Model, catalog: Catalog, positions: Sequence[int], tta: bool
             try:
                 pixels.append(prepare(catalog.read(photo), model.bundle.preprocess))
             except (PhotoError, OSError) as error:
-                reason = error.what if isinstance(error, PhotoError) else f"cannot be read: {error.strerror}"
+                reason = error.what if isinstance(error, PhotoError) else f"cannot be read: {error.strerror or error}"
                 pixels.append(Skip(photo.path, reason))
         good = [p for p in pixels if not isinstance(p, Skip)]
         logits, far = model.judged(np.stack(good), tta=tta) if good else ((), ())
