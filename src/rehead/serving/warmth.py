@@ -25,7 +25,7 @@ def explained(loaded: Loaded, data: bytes, pixels: NDArray[np.uint8], said: Pred
     """What speaks for the class that was named. box: the part of the upright picture that the image covers, left, top, right
     and bottom as shares of its width and height, beyond 0..1 where the network sees bars beside it."""
     if loaded.head is None:
-        return {"error": why_none(loaded)}
+        return {"error": _why_none(loaded)}
     target = loaded.model.classes.index(said.label)
     values = activation(loaded.head, loaded.model.map(pixels[None])[0], target)
     return {
@@ -36,13 +36,11 @@ def explained(loaded: Loaded, data: bytes, pixels: NDArray[np.uint8], said: Pred
     }
 
 
-def why_none(loaded: Loaded) -> str:
+def _why_none(loaded: Loaded) -> str:
     """Why a bundle has no such map."""
     if loaded.model.task == "regression":
         return "this bundle gives a number, and no class whose places could be shown"
-    if not loaded.model.has_map:
-        return "this bundle gives no map: its features are not the mean of one"
-    return 'maps need the library safetensors: pip install "rehead[serve]"'
+    return "this bundle gives no map: its features are not the mean of one"
 
 
 def _png(values: NDArray[np.float32], preprocess: Preprocess) -> bytes:

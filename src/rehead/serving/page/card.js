@@ -22,7 +22,7 @@ export class Card {
   #isWhole = false;
   #correction = null;
 
-  /** told: {again(), changed()}. */
+  /** told: {again()}. */
   constructor(picture, told) {
     Object.assign(this, { picture, told });
     this.frame = make("span", { class: "frame" });

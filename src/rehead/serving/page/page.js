@@ -91,7 +91,7 @@ async function choose(name) {
 
 function add(some) {
   const added = some.map(({ file, name }) => ({ file, name: harmless(name), row: null, why: null }));
-  for (const picture of added) picture.card = new Card(picture, { again: () => again(picture), changed: tally });
+  for (const picture of added) picture.card = new Card(picture, { again: () => again(picture) });
   for (const picture of added) picture.card.wait(model, served);
   pictures.push(...added);
   byId("pictures").append(...added.map(({ card }) => card.element));
