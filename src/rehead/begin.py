@@ -125,7 +125,7 @@ def begun(
     if wish.resume is not None and not wish.force:
         check_photos(run.path, catalog)
     run.write("catalog.csv", as_csv(catalog))
-    progress.note(_about(catalog))
+    progress.note(about(catalog))
     if (line := about_bundle(recipe)) is not None:
         progress.note(line)
     if catalog.strangers:
@@ -213,9 +213,10 @@ def _check_ray(recipe: Recipe, wish: Wish) -> None:
         )
 
 
-def _about(catalog: Catalog) -> str:
+def about(catalog: Catalog) -> str:
     """One line on what was found."""
-    n_train, n_held_out = len(catalog.on("train")), len(catalog.on(catalog.held_out_side))
+    train, held_out = catalog.on("train"), catalog.on(catalog.held_out_side)
+    n_train, n_held_out = len(train), len(held_out)
     parts = [f"{counted(len(catalog.photos), 'photo')} {_what(catalog)}"]
     parts.append(f"{n_train} to learn from, {n_held_out} held out {'by rehead' if catalog.ours else 'as given'}")
     if n := len(catalog.photos) - n_train - n_held_out:
@@ -228,7 +229,7 @@ def _about(catalog: Catalog) -> str:
         parts.append(f"{counted(n, 'copy')} counted once")
     if catalog.skipped and catalog.copies:
         parts[-1] += f" (skipped.csv will list all {len(catalog.skipped) + n})"
-    if n := len(catalog.leaks):
+    if n := len(catalog.leaks(train, held_out)):
         parts.append(
             "1 held-out photo is also a training photo" if n == 1 else f"{n} held-out photos are also training photos"
         )

@@ -168,7 +168,7 @@ def tune(
             solution = tune_layers(job, chosen, run, chosen_trackers(track))
         catalog, train, held_out = solution.catalog, solution.train, solution.held_out
         targets, shown = catalog.labels(train), catalog.labels(held_out)
-        trust = _trust(catalog, solution, chosen)
+        trust, leaks = _trust(catalog, solution, chosen), catalog.leaks(train, held_out)
         verdict = judge_task(
             catalog.task,
             solution.logits / np.float32(trust.temperature),
@@ -180,8 +180,8 @@ def tune(
             side=DRAWN if catalog.ours else catalog.held_out_side,
             n_train=len(train),
             partial=len(train) + len(held_out) + len(solution.bad) < len(catalog.on("train", catalog.held_out_side)),
-            leaks=catalog.leaks,
-            notes=(*notes_on(catalog, held_out, solution.logits), *notes_on_trust(catalog.task, solution.apart)),
+            leaks=leaks,
+            notes=(*notes_on(catalog, held_out, solution.logits, leaks), *notes_on_trust(catalog.task, solution.apart)),
         )
         if isinstance(verdict, Verdict):
             verdict = trust.on(verdict, solution.logits, shown, solution.is_far)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from rehead.begin import about
 from rehead.data.catalog import as_csv
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
@@ -109,7 +110,33 @@ def test_a_held_out_photo_that_is_also_learned_from_is_named(tmp_path: Path) -> 
     (held_out / "blue").mkdir()
     (held_out / "blue" / "leak.png").write_bytes((photos / "blue" / "1.png").read_bytes())
     catalog = scanned(tmp_path / "data")
-    assert "val/blue/leak.png" in catalog.leaks  # type: ignore[attr-defined]
+    train, held = catalog.on("train"), catalog.on("valid")  # type: ignore[attr-defined]
+    leaks = catalog.leaks(train, held)  # type: ignore[attr-defined]
+    assert leaks == ("val/blue/leak.png",)
+    notes = notes_on(catalog, held, np.eye(2)[catalog.labels(held)], leaks)  # type: ignore[arg-type,attr-defined]
+    assert notes == ("1 of the held-out photos is byte for byte in the training side too.",)
+
+
+def test_a_leak_is_of_photos_that_are_learned_from_and_judged(tmp_path: Path) -> None:
+    photos = colourful(tmp_path / "data" / "train", {"red": 8, "blue": 8})
+    colourful(tmp_path / "data" / "val", {"red": 8, "blue": 8})
+    for number, label in enumerate(("red", "blue")):
+        for i in range(4):
+            picture = np.random.default_rng(1 + number).integers(0, 256, (16 + i, 16, 3), np.uint8)
+            place = tmp_path / "data" / "test" / label / f"{i}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(place)
+    catalog = scanned(tmp_path / "data")
+    train, held_out = catalog.on("train"), catalog.on("test")  # type: ignore[attr-defined]
+    assert catalog.leaks(train, held_out) == ()  # type: ignore[attr-defined]
+    assert " also " not in about(catalog)  # type: ignore[arg-type]
+    (photos / "red" / "leak.png").write_bytes((tmp_path / "data" / "test" / "red" / "2.png").read_bytes())
+    catalog = scanned(tmp_path / "data")
+    train, held_out = catalog.on("train"), catalog.on("test")  # type: ignore[attr-defined]
+    assert catalog.leaks(train, held_out) == ("test/red/2.png",)  # type: ignore[attr-defined]
+    assert "1 held-out photo is also a training photo" in about(catalog)  # type: ignore[arg-type]
+    learned = [i for i in train if catalog.photos[i].path != "train/red/leak.png"]  # type: ignore[attr-defined]
+    assert catalog.leaks(learned, held_out) == ()  # type: ignore[attr-defined]
 
 
 def test_a_catalog_is_a_manifest_that_gives_the_same_photos(tmp_path: Path) -> None:
@@ -222,7 +249,7 @@ def test_a_class_of_one_photo_is_learned_and_the_verdict_says_that_none_shows_it
     (alone,) = [photo for photo in catalog.photos if photo.label == "Cat"]
     assert alone.side == "train"
     held_out = list(catalog.on("valid"))
-    notes = notes_on(catalog, held_out, np.eye(3)[catalog.labels(held_out)])
+    notes = notes_on(catalog, held_out, np.eye(3)[catalog.labels(held_out)], ())
     assert notes == ("No held-out photo shows Cat. 'Cat' and 'cat' are two classes: names count letter by letter.",)
     with pytest.raises(SplitError) as caught:
         scan(

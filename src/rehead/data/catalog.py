@@ -29,8 +29,7 @@ class Catalog:
 
     task: what their labels are. classes: all of them, sorted; none where they are numbers. read: the bytes of a photo,
     those of its digest; raises OSError, and PhotoError where it has others now. skipped: what was left out, with the
-    reason. copies: photos left out because the same bytes stand on the same side already. leaks: held-out photos whose
-    bytes stand on the training side too (only where the source gave the sides). ours: whether the sides were drawn
+    reason. copies: photos left out because the same bytes stand on the same side already. ours: whether the sides were drawn
     here. n_unsided: photos of which the source gives no side, while it gives that of others. is_gone: whether a photo
     cannot be read any more, which is no fault where its features are kept. bad: those of `skipped` that the source or
     the reading could not use. n_rows: what the source names, those included. strangers: classes or labels that only
@@ -46,7 +45,6 @@ class Catalog:
     read: Callable[[Photo], bytes]
     skipped: tuple[Skip, ...] = ()
     copies: tuple[Skip, ...] = ()
-    leaks: tuple[str, ...] = ()
     ours: bool = True
     n_unsided: int = 0
     task: Task = "classification"
@@ -81,6 +79,13 @@ class Catalog:
     def held_out_side(self) -> str:
         """ "test" where there is one, else "valid"."""
         return next((side for side in HELD_OUT_SIDES if side in self.columns.sides.different), "valid")
+
+    def leaks(self, train: Sequence[int], held_out: Sequence[int]) -> tuple[str, ...]:
+        """The paths of those of these held-out photos whose bytes are learned from too; a split that is ours has none."""
+        is_learned, is_judged = np.zeros((2, len(self.photos)), bool)
+        is_learned[np.asarray(train, np.int64)] = is_judged[np.asarray(held_out, np.int64)] = True
+        groups = (places for places in self.columns.digests.same() if is_learned[places].any())
+        return tuple(self.photos[i].path for i in sorted(i for places in groups for i in places if is_judged[i]))
 
     @functools.cached_property
     def torn_groups(self) -> tuple[str, ...]:

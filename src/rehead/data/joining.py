@@ -57,7 +57,6 @@ def joined(
         is_gone=lambda photo: photo.digest not in fresh and is_gone(photo),
         file=lambda photo: new.file(photo) if photo.digest in fresh else None,
         uri=lambda photo: new.uri(photo) if photo.digest in fresh else None,
-        leaks=_leaks(photos),
         ours=new.ours and earlier_ours,
     )
     corrected = tuple(
@@ -86,8 +85,3 @@ def _where_they_belong(old: Sequence[Photo], added: Sequence[Photo]) -> list[Pho
         replace(photo, side=side_by_key.get(key, photo.side))
         for key, photo in zip(keys[len(old) :], added, strict=True)
     ]
-
-
-def _leaks(photos: Sequence[Photo]) -> tuple[str, ...]:
-    learned = {photo.digest for photo in photos if photo.side == "train"}
-    return tuple(photo.path for photo in photos if photo.side != "train" and photo.digest in learned)

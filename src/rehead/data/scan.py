@@ -6,10 +6,9 @@ Copies count once, photos with two labels are left out, sides that the source do
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 
@@ -25,8 +24,6 @@ from rehead.data.split import HELD_OUT_SIDES, side_of, split_keys
 from rehead.data.targets import classes_of, label_for, task_of
 from rehead.errors import SourceError
 from rehead.progress import Progress, Silent
-
-T = TypeVar("T")
 
 
 def scan(
@@ -74,7 +71,7 @@ def scan_held_out(source: Source, progress: Progress | None = None, task: Task =
         rows, digests = rows.without(away), digests.without(away)
     sides = Names("test" for _ in rows)
     photos = Photos.of(rows.paths, rows.labels, sides, digests, rows.groups)
-    return replace(_catalog(source, photos, sides, ours=False, task=task), leaks=())
+    return _catalog(source, photos, sides, ours=False, task=task)
 
 
 def _labelled(source: Source, rows: Rows, digests: Digests, task: Task, fix: str = "") -> tuple[Rows, Digests]:
@@ -114,12 +111,10 @@ def _with_sides(rows: Rows, digests: Digests, ours: bool, seed: int, valid_fract
 
 
 def _catalog(source: Source, photos: Photos, given: Names[str | None] | Names[str], ours: bool, task: Task) -> Catalog:
-    """Photos with two labels and copies on one side are taken out; leaks across sides are named. given: the sides as the
-    source has them."""
+    """Photos with two labels and copies on one side are taken out. given: the sides as the source has them."""
     same = [[(i, photos[i]) for i in places] for places in photos.digests.same()]
     skipped: dict[int, Skip] = {}
     copies: dict[int, Skip] = {}
-    leaks: dict[int, str] = {}
     for group in same:
         labels = {photo.label for _, photo in group}
         if len(labels) > 1:
@@ -130,8 +125,6 @@ def _catalog(source: Source, photos: Photos, given: Names[str | None] | Names[st
         for i, photo in group:
             if (j := first.setdefault(photo.side, i)) != i:
                 copies[i] = Skip(photo.path, f"is a copy of {photos.paths[j]}")
-        if "train" in first:
-            leaks |= {i: photos.paths[i] for side, i in first.items() if side != "train"}
     away = skipped.keys() | copies.keys()
     kept = photos.without(away)
     return Catalog(
@@ -142,7 +135,6 @@ def _catalog(source: Source, photos: Photos, given: Names[str | None] | Names[st
         read=partial(_again, source.read),
         skipped=(*source.skipped, *_in_order(skipped)),
         copies=_in_order(copies),
-        leaks=_in_order(leaks),
         ours=ours,
         n_unsided=0 if ours else sum(not side for side in given.without(away)),
         task=task,
@@ -159,5 +151,5 @@ def _again(read: Callable[[Named], bytes], photo: Photo) -> bytes:
     return checked(read(photo), photo, "when the job began")
 
 
-def _in_order(found: Mapping[int, T]) -> tuple[T, ...]:
+def _in_order(found: Mapping[int, Skip]) -> tuple[Skip, ...]:
     return tuple(found[i] for i in sorted(found))

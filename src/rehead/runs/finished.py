@@ -67,7 +67,6 @@ def _catalog(path: Path, run: Run, bundle: Bundle, photos: Photos, place: str, c
         classes=bundle.classes,
         read=lambda photo: read(full(photo)),
         skipped=skipped,
-        leaks=run.verdict.leaks,
         ours=run.verdict.side == DRAWN,
         task=bundle.task,
         is_gone=lambda photo: is_gone(full(photo)),

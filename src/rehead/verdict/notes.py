@@ -17,14 +17,16 @@ N_NAMED = 3  # groups or classes in a note
 FEW = 10  # held-out photos, below which drawing among them again and again says nothing of others
 
 
-def notes_on(catalog: Catalog, held_out: Sequence[int], logits: NDArray[np.floating[Any]]) -> tuple[str, ...]:
-    """A sentence for each of these. logits: of the held-out photos, (n, k)."""
+def notes_on(
+    catalog: Catalog, held_out: Sequence[int], logits: NDArray[np.floating[Any]], leaks: Sequence[str]
+) -> tuple[str, ...]:
+    """A sentence for each of these. logits: of the held-out photos, (n, k). leaks: those of them that were learned from."""
     notes = []
     if catalog.task == "classification" and held_out:
         labels = catalog.labels(held_out)
         if (logits.argmax(axis=1) == labels).sum() < np.bincount(labels).max():
             notes.append("To name the commonest class of the held-out photos always would be right on more of them.")
-    if n := len(catalog.leaks):
+    if n := len(leaks):
         notes.append(f"{n} of the held-out photos {'is' if n == 1 else 'are'} byte for byte in the training side too.")
     if torn := set(catalog.torn_groups):
         n = sum(catalog.photos[i].group in torn for i in held_out)
