@@ -30,6 +30,18 @@ def test_a_quality_that_tells_the_class_is_found_and_named() -> None:
     assert [field.name for field in file.fields] == ["JPEG quality"]
 
 
+def test_a_shortcut_is_told_as_often_as_the_strongest_field_tells_the_class() -> None:
+    random = np.random.default_rng(3)
+    noise = {name: random.integers(100, 10_000, N).tolist() for name in ("width", "height", "quality")}
+    file = found(**noise, n_bytes=[int(random.integers(1e4, 2e4)) + 40_000 * (i % 2) for i in range(N)])["file"]
+    assert file.is_found
+    assert file.fields[0].name == "file size"
+    assert file.accuracy == file.fields[0].accuracy
+    assert file.accuracy.value > 0.95
+    assert file.control is not None
+    assert file.control.value < 0.6
+
+
 def test_chance_is_not_found() -> None:
     noise = {name: RANDOM.integers(100, 10_000, N).tolist() for name in ("n_bytes", "width", "height", "quality")}
     rings = {name: [tuple(row) for row in RANDOM.uniform(0, 255, (N, 16))] for name in ("border", "inside")}

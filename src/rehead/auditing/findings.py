@@ -90,9 +90,10 @@ class Field:
 @dataclass(frozen=True)
 class Shortcut:
     """The label told from what is not the picture. source: "file" (its facts) or "border" (the picture's edge). accuracy:
-    cross-validated. majority: of always naming the most frequent class. p: of a one-sided test that it is no better than
-    that and than the control. is_found: whether it is significantly better. fields: those that give it away by themselves,
-    the strongest first. control: the same from the picture itself: how much detail it has, or a ring further in."""
+    cross-validated, of its fields together, or of the one that gives it away by itself more often. majority: of always naming
+    the most frequent class. p: the least of one-sided tests that fields are no better than that and than the control.
+    is_found: whether some are significantly better. fields: those that give it away by themselves, the strongest first.
+    control: the same from the picture itself, beside accuracy: how much detail it has, or a ring further in."""
 
     source: str
     accuracy: Interval

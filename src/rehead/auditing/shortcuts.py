@@ -77,11 +77,14 @@ def _shortcut(probe: Probe, labels: NDArray[np.int64], folds: NDArray[np.int64])
         p = max(p_better(right, majority), p_better(more, controlled))
         return _share(right), _share(controlled), min(1.0, n_looks * p)
 
-    accuracy, control, p = told([name for name in probe.fields if name not in probe.shown] or list(probe.fields))
-    fields = [Field(name, *told([name])[::2]) for name in probe.fields]
-    telling = sorted((f for f in fields if f.p < ALPHA), key=lambda f: -f.accuracy.value)
-    least = min([p, *(f.p for f in fields)])
-    return Shortcut(probe.source, accuracy, _share(majority), least, least < ALPHA, tuple(telling), control)
+    together = told([name for name in probe.fields if name not in probe.shown] or list(probe.fields))
+    alone = {name: told([name]) for name in probe.fields}
+    fields = [Field(name, accuracy, p) for name, (accuracy, _, p) in alone.items() if p < ALPHA]
+    found = [one for one in (together, *alone.values()) if one[2] < ALPHA]
+    accuracy, control, _ = max(found or [together], key=lambda one: one[0].value)
+    least = min(p for *_, p in (together, *alone.values()))
+    telling = tuple(sorted(fields, key=lambda field: -field.accuracy.value))
+    return Shortcut(probe.source, accuracy, _share(majority), least, bool(found), telling, control)
 
 
 def _columns(columns: Mapping[str, Sequence[Codes]], names: Sequence[str]) -> list[Codes]:
