@@ -106,7 +106,7 @@ def copies(folder: Path, cache: Path, scales: tuple[float, float], qualities: tu
     position = {photo.path: i for i, photo in enumerate(catalog.photos)}
     hashes = {path: looked.facts[position[path]].hash for pair in planted.items() for path in pair}
     bits = [(hashes[a] ^ hashes[b]).bit_count() for a, b in planted.items()]
-    groups = [set(group.paths) for group in copy_groups(catalog, looked.found.pairs)]
+    groups = [set(group.paths) for group in copy_groups(catalog, looked.found.pairs, looked.positions)]
     n = sum(any({a, b} <= group for group in groups) for a, b in planted.items())
     near = dict(zip(looked.positions, looked.found.nearest.places.tolist(), strict=True))
     held = sum(looked.positions.index(position[b]) in near[position[a]] for a, b in planted.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 import rehead
 from rehead.auditing.audit import audit_photos
 from rehead.auditing.findings import Audit
+from rehead.bundle_facts import Task
 from rehead.cli.findings import show_audit
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -113,6 +115,21 @@ def test_leaks_of_a_given_split_are_counted_and_the_accuracy_is_given_without_th
     assert "Right on 95.0% (76.4% to 99.1%) with them, and none is left without." in " ".join(
         capsys.readouterr().out.split()
     )
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_copies_on_a_side_that_is_not_judged_are_no_leaks(task: Task) -> None:
+    sides = ["train"] * 8 + ["valid"] * 4 + ["test"] * 4
+    catalog = replace(catalog_of(["1", "2"] * 8, sides, ours=False), task=task)
+    twins = [replace(catalog.photos[8 + i], digest=catalog.photos[i].digest) for i in range(4)]
+    photos = (*catalog.photos[:8], *twins, *catalog.photos[12:])
+    catalog = replace(catalog, photos=photos, same=tuple((photos[i], photos[8 + i]) for i in range(4)))
+    used = [*range(8), *range(12, 16)]
+    logits = np.array([[np.nan] * 2] * 8 + [[1, 0], [0, 1]] * 2, np.float32)
+    of_run = audit_photos(catalog, used, np.eye(12), backbone="b", facts={}, held_out=logits)
+    assert (of_run.leaks.n, [group.is_leak for group in of_run.copies]) == (0, [False] * 4)
+    whole = audit_photos(catalog, range(16), np.eye(16), backbone="b", facts={})
+    assert (whole.leaks.n, [group.is_leak for group in whole.copies]) == (4, [True] * 4)
 
 
 @pytest.mark.parametrize("labels", ["", "a", "aaa", "ab"])

@@ -48,7 +48,7 @@ def test_near_copies_of_our_split_go_to_the_training_side() -> None:
     catalog = catalog_of("aaabba", sides)
     tied, n = tied_sides(catalog, [(0, 1, 3), (1, 2, 3)])
     assert ([p.side for p in tied.photos], n) == (["train", "train", "train", "valid", "train", "valid"], 2)
-    assert not any(group.is_leak for group in copy_groups(tied, [(0, 1, 3), (1, 2, 3)]))
+    assert not any(group.is_leak for group in copy_groups(tied, [(0, 1, 3), (1, 2, 3)], range(6)))
 
 
 def test_a_group_moves_as_a_whole() -> None:
@@ -64,14 +64,15 @@ def test_a_class_keeps_a_held_out_photo_and_a_given_split_stays() -> None:
     assert tied_sides(catalog, [(0, 2, 1)]) == (catalog, 0)
     given = replace(catalog_of("aabaab", ["train", "valid", "train", "valid", "valid", "valid"]), ours=False)
     assert tied_sides(given, [(0, 1, 1)]) == (given, 0)
-    assert [group.is_leak for group in copy_groups(given, [(0, 1, 1)])] == [True]
+    assert [group.is_leak for group in copy_groups(given, [(0, 1, 1)], range(6))] == [True]
+    assert [group.is_leak for group in copy_groups(given, [(0, 1, 1)], [1, 2, 3])] == [False]
 
 
 def test_groups_hold_exact_and_near_copies_leaks_first() -> None:
     catalog = catalog_of("aabb", ["train", "train", "train", "valid"], ours=False)
     twin = Photo("twin.jpg", "a", "train", catalog.photos[0].digest)
     catalog = replace(catalog, same=((catalog.photos[0], twin),))
-    leak, same = copy_groups(catalog, [(2, 3, 8)])
+    leak, same = copy_groups(catalog, [(2, 3, 8)], range(4))
     assert (leak.paths, leak.is_leak, leak.is_exact, leak.bits) == (("2.jpg", "3.jpg"), True, False, 2)
     assert (same.paths, same.is_leak, same.is_exact, same.bits) == (("0.jpg", "twin.jpg"), False, True, 0)
 

@@ -59,7 +59,7 @@ def audit_photos(
         progress.phase("Comparing", len(positions))
         found = alike(positions, features, facts, told=progress.advance)
     progress.phase("Auditing")
-    groups = copy_groups(catalog, found.pairs)
+    groups = copy_groups(catalog, found.pairs, positions)
     is_classes = catalog.task == "classification" and len(catalog.different_labels(positions)) > 1
     apart = apart if is_classes else None
     judged = np.empty(0, np.int64) if apart is None else judged_rows(catalog, positions, apart)
@@ -89,17 +89,17 @@ def audit_folds(catalog: Catalog, positions: Sequence[int], found: Alike, seed: 
     return fold_numbers((keys[i] for i in positions), strata, n_folds=N_FOLDS, seed=seed)
 
 
-def leaked(groups: Sequence[CopyGroup], catalog: Catalog) -> set[str]:
-    """The paths of held-out photos that are copies of photos learned from."""
-    kept = {photo.path for photo in catalog.photos}
+def leaked(groups: Sequence[CopyGroup], catalog: Catalog, positions: Sequence[int]) -> set[str]:
+    """The paths of those of these photos that are held out and copies of photos learned from."""
+    used = {catalog.photos[i].path for i in positions}
     pairs = [pair for group in groups if group.is_leak for pair in zip(group.paths, group.sides, strict=True)]
-    return {path for path, side in pairs if side != "train" and path in kept}
+    return {path for path, side in pairs if side != "train" and path in used}
 
 
 def _leaks(
     catalog: Catalog, positions: Sequence[int], groups: Sequence[CopyGroup], held_out: NDArray[Any] | None
 ) -> Leaks:
-    paths = leaked(groups, catalog)
+    paths = leaked(groups, catalog, positions)
     if held_out is None or not len(positions):
         return Leaks(len(paths), None, None)
     judged = ~np.isnan(held_out).any(axis=1)

@@ -99,10 +99,13 @@ def _with_one_key(catalog: Catalog) -> list[tuple[int, int]]:
     return [(i, j) for i, j in links if i != j]
 
 
-def copy_groups(catalog: Catalog, pairs: Sequence[tuple[int, int, int]]) -> tuple[CopyGroup, ...]:
-    """The copies, exact and near: leaks first, then groups with several labels, then the largest."""
+def copy_groups(
+    catalog: Catalog, pairs: Sequence[tuple[int, int, int]], positions: Sequence[int]
+) -> tuple[CopyGroup, ...]:
+    """The copies, exact and near: leaks first, then groups with several labels, then the largest. positions: of the photos
+    that are learned from or judged; only among these is a leak."""
     photo_by_path = {photo.path: photo for photo in (*catalog.photos, *(p for group in catalog.same for p in group))}
-    kept = {photo.path for photo in catalog.photos}
+    used = {catalog.photos[i].path for i in positions}
     path = [photo.path for photo in catalog.photos]
     links = [(path[i], path[j]) for i, j, _ in pairs]
     links += [(group[0].path, photo.path) for group in catalog.same for photo in group[1:]]
@@ -111,14 +114,14 @@ def copy_groups(catalog: Catalog, pairs: Sequence[tuple[int, int, int]]) -> tupl
         bits[path[i]] = max(n, bits.get(path[i], 0))
         bits[path[j]] = max(n, bits.get(path[j], 0))
     groups = [
-        _group([photo_by_path[p] for p in sorted(group)], kept, max(bits.get(p, 0) for p in group))
+        _group([photo_by_path[p] for p in sorted(group)], used, max(bits.get(p, 0) for p in group))
         for group in joined(links)
     ]
     return tuple(sorted(groups, key=lambda g: (not g.is_leak, len(set(g.labels)) < 2, -len(g.paths), g.paths)))
 
 
-def _group(photos: Sequence[Photo], kept: set[str], bits: int) -> CopyGroup:
-    used = {photo.side for photo in photos if photo.path in kept}
+def _group(photos: Sequence[Photo], used: set[str], bits: int) -> CopyGroup:
+    sides = {photo.side for photo in photos if photo.path in used}
     digests = [photo.digest for photo in photos]
     return CopyGroup(
         paths=tuple(photo.path for photo in photos),
@@ -126,7 +129,7 @@ def _group(photos: Sequence[Photo], kept: set[str], bits: int) -> CopyGroup:
         labels=tuple(photo.label for photo in photos),
         is_exact=len(set(digests)) == 1,
         bits=-(-bits // 4),  # of 64, as pHash usually has
-        is_leak="train" in used and len(used) > 1,
+        is_leak="train" in sides and len(sides) > 1,
         same_bytes=tuple(map(digests.index, digests)),
     )
 

@@ -123,7 +123,7 @@ def _logits(
     progress.phase("Learning by folds")
     labels, n_classes = catalog.labels(positions), len(catalog.classes)
     apart = logits_apart(features, labels, n_classes, audit_folds(catalog, positions, looked.found, seed))
-    if not leaked(copy_groups(catalog, looked.found.pairs), catalog):
+    if not leaked(copy_groups(catalog, looked.found.pairs, positions), catalog, positions):
         return apart, None
     is_train = catalog.is_on("train")[positions]
     return apart, logits_held_out(features, labels, n_classes, is_train)
