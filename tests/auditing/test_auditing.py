@@ -17,6 +17,7 @@ from PIL import Image
 import rehead
 from rehead.auditing.audit import audit_photos
 from rehead.auditing.findings import Audit
+from rehead.auditing.plan import plan_of
 from rehead.bundle_facts import Task
 from rehead.cli.findings import show_audit
 
@@ -130,6 +131,24 @@ def test_copies_on_a_side_that_is_not_judged_are_no_leaks(task: Task) -> None:
     assert (of_run.leaks.n, [group.is_leak for group in of_run.copies]) == (0, [False] * 4)
     whole = audit_photos(catalog, range(16), np.eye(16), backbone="b", facts={})
     assert (whole.leaks.n, [group.is_leak for group in whole.copies]) == (4, [True] * 4)
+
+
+def test_only_what_cannot_be_read_is_a_broken_file(cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 6, "blue": 6})
+    held = make_photos(tmp_path / "held", {"red": 2, "blue": 2})
+    (photos / "red" / "cut.png").touch()
+    (photos / "loose.png").write_bytes((photos / "red" / "0.png").read_bytes())
+    split = tmp_path / "split"
+    for side in ("train", "test"):
+        make_photos(split / side, {"red": 3, "blue": 3})
+    (split / "train" / "red" / "cut.png").touch()
+    loose, own = rehead.audit(photos, cache=cache), rehead.audit(split, test=held, cache=cache)
+    assert [broken.path for broken in loose.broken] == ["red/cut.png"]
+    assert "Not looked at: loose.png lies outside the class folders." in loose.notes
+    assert [broken.path for broken in own.broken] == ["train/red/cut.png"]
+    said = "Not looked at: test is the photos' own side (6 photos) and left out, as --test names others."
+    assert said in own.notes
+    assert [line.path for line in plan_of(own) if line.action == "remove" and not line.label] == ["train/red/cut.png"]
 
 
 @pytest.mark.parametrize("labels", ["", "a", "aaa", "ab"])

@@ -104,7 +104,7 @@ def test_class_folders_win_over_names_that_look_flat(tmp_path: Path) -> None:
 
 def test_a_photo_beside_the_class_folders_is_listed_but_a_readme_is_not(tmp_path: Path) -> None:
     source = opened(fill(tmp_path / "photos", "cat/1.jpg", "dog/2.jpg", "cover.jpg", "README.md"), tmp_path)
-    assert source.skipped == [Skip("cover.jpg", "lies outside the class folders")]
+    assert source.skipped == [Skip("cover.jpg", "lies outside the class folders", "aside")]
 
 
 def test_the_same_name_in_two_spellings_of_unicode_is_one_class() -> None:
@@ -180,7 +180,7 @@ def test_a_linked_folder_is_listed_once_under_its_own_name(tmp_path: Path) -> No
     (photos / "a_cat").symlink_to("cat")
     source = opened(photos, tmp_path)
     assert list(as_dict(source)) == ["cat/1.jpg", "dog/2.jpg"]
-    assert source.skipped == [Skip("a_cat", "is a link to a folder that is listed under its own name")]
+    assert source.skipped == [Skip("a_cat", "is a link to a folder that is listed under its own name", "aside")]
 
 
 @posix
@@ -310,7 +310,7 @@ def test_a_test_folder_without_classes_is_named_and_makes_no_split(tmp_path: Pat
     photos = fill(tmp_path / "photos", "train/cat/1.jpg", "train/dog/2.jpg", "test/3.jpg", "test/4.jpg")
     source = opened(photos, tmp_path)
     assert {row.side for row in source.rows} == {None}
-    assert source.skipped == [Skip("test", "2 files have no class folder")]
+    assert source.skipped == [Skip("test", "2 files have no class folder", "aside")]
 
 
 def test_train_can_be_a_class(tmp_path: Path) -> None:
@@ -363,7 +363,7 @@ def test_flat_names_are_recognised_with_and_without_a_folder_around(tmp_path: Pa
 def test_a_flat_name_without_a_label_is_skipped(tmp_path: Path) -> None:
     names = [f"{kind}_{i}.jpg" for kind in ("cat", "dog") for i in range(3)]
     source = opened(fill(tmp_path / "photos", *names, "17.jpg"), tmp_path)
-    assert source.skipped == [Skip("17.jpg", "has no label in its name")]
+    assert source.skipped == [Skip("17.jpg", "has no label in its name", "aside")]
 
 
 def test_kaggles_folder_of_unlabelled_photos_is_one_skip(tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_kaggles_folder_of_unlabelled_photos_is_one_skip(tmp_path: Path) -> None
     assert source.layout == "flat"
     assert Counter(row.label for row in source.rows if row.path.startswith("train/")) == {"cat": 3, "dog": 3}
     assert {row.side for row in source.rows} == {None}
-    assert source.skipped == [Skip("test1", "2 files have no label in their names")]
+    assert source.skipped == [Skip("test1", "2 files have no label in their names", "aside")]
 
 
 def test_flat_names_in_side_folders_have_sides(tmp_path: Path) -> None:
@@ -510,7 +510,9 @@ def test_a_named_test_folder_takes_the_place_of_the_photos_own_test_side(tmp_pat
     )
     assert {row.path for row in source.rows if row.side == "test"} == {"../later/cat/1.jpg", "../later/dog/2.jpg"}
     assert Counter(row.side for row in source.rows) == {"train": 2, "valid": 2, "test": 2}
-    assert source.skipped == [Skip("test", "is the photos' own side (2 photos) and left out, as --test names others")]
+    assert source.skipped == [
+        Skip("test", "is the photos' own side (2 photos) and left out, as --test names others", "aside")
+    ]
 
 
 def test_a_held_out_folder_may_lack_a_class(tmp_path: Path) -> None:

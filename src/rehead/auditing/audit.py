@@ -23,13 +23,14 @@ from rehead.auditing.pictures import odd_pictures
 from rehead.auditing.shortcuts import MIN_PHOTOS as MIN_FOR_SHORTCUTS
 from rehead.auditing.shortcuts import shortcuts
 from rehead.data.catalog import Catalog
-from rehead.data.rows import Skip
+from rehead.data.rows import Skip, first_few
 from rehead.data.split import fold_numbers
 from rehead.errors import counted
 from rehead.progress import Progress, Silent
 from rehead.verdict.intervals import wilson
 
 N_FOLDS = 5
+N_NAMED = 3  # of what was left aside, in a note
 CLEAR = 0.9  # right so often, most labels called wrong are; on the flowers, at 0.76, with 5 % flipped, a third of them
 
 
@@ -123,7 +124,8 @@ def _shortcuts(
 
 
 def _broken(skips: Sequence[Skip]) -> tuple[Broken, ...]:
-    return tuple(Broken(path, reason) for path, reason in {skip.path: skip.reason for skip in skips}.items())
+    reasons = {skip.path: skip.reason for skip in skips if skip.kind == "broken"}
+    return tuple(Broken(path, reason) for path, reason in reasons.items())
 
 
 def _of_classes(
@@ -164,6 +166,8 @@ def _notes(catalog: Catalog, positions: Sequence[int], facts: Mapping[int, Facts
     n = len(positions)
     if n + n_bad < len(catalog.photos):
         yield f"{n:,} of {len(catalog.photos):,} photos were looked at."
+    if aside := [f"{skip.path} {skip.reason}" for skip in catalog.skipped if skip.kind == "aside"]:
+        yield f"Not looked at: {first_few(aside, N_NAMED)}."
     if n < MIN_FOR_OUTLIERS:
         few = f"{counted(n, 'photo')} are too few to say which is far from the others."
         yield few if n != 1 else "One photo has no others to be compared with."

@@ -72,7 +72,7 @@ class OddPicture:
 
 @dataclass(frozen=True)
 class Broken:
-    """A file that cannot be read, and why; the reason continues the path."""
+    """A file that cannot be used, and why; the reason continues the path."""
 
     path: str
     reason: str

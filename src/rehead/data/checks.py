@@ -89,7 +89,7 @@ def _without_strangers(catalog: Catalog) -> Catalog:
     if not strangers:
         return catalog
     why = f"its {'class' if catalog.task == 'classification' else 'label'} has no photo on the training side"
-    skips = [Skip(catalog.photos[i].path, why) for i in sorted(strangers)]
+    skips = [Skip(catalog.photos[i].path, why, "aside") for i in sorted(strangers)]
     counts = Counter(name for i in sorted(strangers) for name in catalog.names(catalog.photos[i]) if name not in known)
     return replace(catalog.without(strangers, skips), classes=learned, strangers=counts)
 

@@ -59,7 +59,7 @@ def replaced(main: Source, held_out: Iterable[str]) -> list[Skip]:
     """A word for each side whose photos give way to others."""
     n_own = Counter(row.side for row in main.rows)
     why = "is the photos' own side ({1}) and left out, as --{0} names others"
-    return [Skip(side, why.format(side, counted(n_own[side], "photo"))) for side in held_out if n_own[side]]
+    return [Skip(side, why.format(side, counted(n_own[side], "photo")), "aside") for side in held_out if n_own[side]]
 
 
 def place_of(source: object) -> Path | str | None:

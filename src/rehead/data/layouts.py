@@ -79,7 +79,7 @@ def read_class_folders(paths: Sequence[str]) -> Reading:
         if slash and label(folder):
             reading.rows.append(Row(path, label(folder)))
         elif slash or _looks_like_photo(path):
-            reading.skipped.append(Skip(path, "lies outside the class folders"))
+            reading.skipped.append(Skip(path, "lies outside the class folders", "aside"))
     return reading
 
 
@@ -96,10 +96,10 @@ def read_split(paths: Sequence[str]) -> Reading:
         elif first:
             strays[first] += 1
         elif _looks_like_photo(path):
-            reading.skipped.append(Skip(path, "lies outside the train, valid and test folders"))
+            reading.skipped.append(Skip(path, "lies outside the train, valid and test folders", "aside"))
     for folder, count in strays.items():
         why = "have no class folder" if folder.lower() in SIDE_BY_NAME else "are in neither train, valid nor test"
-        reading.skipped.append(Skip(folder, f"{count} files {why}"))
+        reading.skipped.append(Skip(folder, f"{count} files {why}", "aside"))
     return _one_side_is_none(reading)
 
 
@@ -114,11 +114,11 @@ def read_flat(paths: Sequence[str]) -> Reading:
         if text := label(flat_label(path)):
             reading.rows.append(Row(path, text, SIDE_BY_NAME.get(path.partition("/")[0].lower()) if folder else None))
         elif folder in named:
-            reading.skipped.append(Skip(path, "has no label in its name"))
+            reading.skipped.append(Skip(path, "has no label in its name", "aside"))
         else:
             unnamed[folder] += 1
     reading.skipped.extend(
-        Skip(folder or ".", f"{n} files have no label in their names") for folder, n in unnamed.items()
+        Skip(folder or ".", f"{n} files have no label in their names", "aside") for folder, n in unnamed.items()
     )
     return _one_side_is_none(reading)
 
@@ -151,7 +151,7 @@ def forced(layout: str, paths: Sequence[str]) -> Reading:
 def without_runs(paths: Texts, skipped: list[Skip]) -> Texts:
     """The paths that lie in no run of rehead; skipped: is given the runs."""
     runs = {place for path in paths for place, _, name in [path.rpartition("/")] if place and name == RUN}
-    skipped += [Skip(run, "is a run of rehead") for run in sorted(runs)]
+    skipped += [Skip(run, "is a run of rehead", "aside") for run in sorted(runs)]
     return Texts(path for path in paths if not any(path.startswith(f"{run}/") for run in runs)) if runs else paths
 
 

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -60,10 +60,15 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Something that was left out, and why; the reason continues the path: "a.jpg" "is not there"."""
+    """Something that was left out, and why; the reason continues the path: "a.jpg" "is not there".
+
+    kind: "broken" is what cannot be used, "copy" a photo whose bytes stand elsewhere too, "aside" what was passed over and may
+    be whole.
+    """
 
     path: str
     reason: str
+    kind: Literal["broken", "copy", "aside"] = "broken"
 
 
 @dataclass(frozen=True)

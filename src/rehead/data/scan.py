@@ -119,12 +119,12 @@ def _catalog(source: Source, photos: Photos, given: Names[str | None] | Names[st
         labels = {photo.label for _, photo in group}
         if len(labels) > 1:
             why = f"the same bytes have several labels: {', '.join(sorted(labels))}"
-            skipped |= {i: Skip(photo.path, why) for i, photo in group}
+            skipped |= {i: Skip(photo.path, why, "copy") for i, photo in group}
             continue
         first: dict[str, int] = {}
         for i, photo in group:
             if (j := first.setdefault(photo.side, i)) != i:
-                copies[i] = Skip(photo.path, f"is a copy of {photos.paths[j]}")
+                copies[i] = Skip(photo.path, f"is a copy of {photos.paths[j]}", "copy")
     away = skipped.keys() | copies.keys()
     kept = photos.without(away)
     return Catalog(

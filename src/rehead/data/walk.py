@@ -71,7 +71,7 @@ def _may_enter(root: str, relative: str, entered: set[tuple[int, int]], skipped:
     is_link = bool(relative) and os.path.islink(path)
     if identity in entered or (is_link and _stands_below(root, os.path.realpath(path))):
         if is_link:
-            skipped.append(Skip(relative, "is a link to a folder that is listed under its own name"))
+            skipped.append(Skip(relative, "is a link to a folder that is listed under its own name", "aside"))
         return False
     entered.add(identity)
     return True

@@ -72,9 +72,9 @@ def listed(path: Path) -> Iterator[None]:
 
 
 def bad_table(skips: Sequence[Any]) -> str:
-    """path,reason as CSV."""
+    """path,reason,kind as CSV."""
     text = io.StringIO(newline="")
     writer = csv_writer(text)
-    writer.writerow(["path", "reason"])
-    writer.writerows((skip.path, skip.reason) for skip in skips)
+    writer.writerow(["path", "reason", "kind"])
+    writer.writerows((skip.path, skip.reason, skip.kind) for skip in skips)
     return text.getvalue()

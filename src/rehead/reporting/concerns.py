@@ -143,5 +143,5 @@ def _of_audit(audit: Audit) -> list[Concern]:
             verb = "may be"
         found.append(Concern(f"{n} {verb} wrong.", "#labels"))
     if audit.broken:
-        found.append(Concern(f"{counted(len(audit.broken), 'file')} cannot be read and took no part.", "#broken"))
+        found.append(Concern(f"{counted(len(audit.broken), 'file')} cannot be used and took no part.", "#broken"))
     return found
