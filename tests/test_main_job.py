@@ -50,8 +50,8 @@ def test_two_colours_are_told_apart_and_the_verdict_says_so(tuned: rehead.Tuned)
 
 def test_a_run_holds_recipe_catalog_verdict_and_bundle(tuned: rehead.Tuned) -> None:
     names = {path.name for path in tuned.run.iterdir()}
-    written = {"catalog.csv", "log.txt", "logits.safetensors", "photos.json", "recipe.toml", "run.json", "skipped.csv",
-               "verdict.json"}  # fmt: skip
+    written = {"catalog.csv", "copies.csv", "log.txt", "logits.safetensors", "photos.json", "recipe.toml", "run.json",
+               "skipped.csv", "verdict.json"}  # fmt: skip
     assert names == {"bundle", *written}
     log = (tuned.run / "log.txt").read_text()
     assert "40 photos of 2 classes" in log

@@ -124,7 +124,7 @@ def begun(
     check_bad(catalog.bad, catalog.n_rows, recipe.max_bad)
     if wish.resume is not None and not wish.force:
         check_photos(run.path, catalog)
-    run.write("catalog.csv", as_csv(catalog))
+    run.write("catalog.csv", as_csv(catalog.photos))
     progress.note(about(catalog))
     if (line := about_bundle(recipe)) is not None:
         progress.note(line)

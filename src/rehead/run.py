@@ -30,7 +30,7 @@ from rehead.job import Job, Machines
 from rehead.progress import Clock, Progress, Silent
 from rehead.reporting.sheet import sheet
 from rehead.runs.about import facts_of, versions
-from rehead.runs.contents import CHECKPOINT
+from rehead.runs.contents import CHECKPOINT, COPIES
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
 from rehead.runs.outputs import write_outputs
@@ -225,7 +225,8 @@ def tune(
             },
         )
         write_outputs(run.path, solution)
-        run.write("catalog.csv", as_csv(catalog))
+        run.write("catalog.csv", as_csv(catalog.photos))
+        run.write(COPIES, as_csv(photo for group in catalog.same for photo in group))
         run.write_json("verdict.json", verdict.to_dict())  # last: it says that the run is whole
         share_catalog(job, catalog)
         path = run.finish()

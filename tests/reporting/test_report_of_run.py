@@ -19,6 +19,8 @@ from rehead.auditing.examine import read_audit
 from rehead.auditing.findings import Audit
 from rehead.cli.arguments import guarded
 from rehead.cli.commands import app
+from rehead.data.scan import scan
+from rehead.data.sources import open_source
 from rehead.errors import RunError
 from rehead.reporting.job import report
 from rehead.runs.finished import read_finished
@@ -127,6 +129,40 @@ def test_a_report_that_was_interrupted_is_whole_the_next_time(
         with pytest.raises(KeyboardInterrupt):
             report(run, cache=cache)
     assert report(run, cache=cache).verdict == tuned.verdict
+
+
+@pytest.fixture(scope="module")
+def untold(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[package.Tuned, Path]:
+    """A run without a report, on sides that are given; a copy, bytes of two classes, a class nobody learns, an empty file."""
+    folder = tmp_path_factory.mktemp("untold") / "photos"
+    for n, (side, label) in enumerate((s, c) for s in ("train", "val") for c in ("red", "blue")):
+        (folder / side / label).mkdir(parents=True)
+        for i in range(8):
+            tint = np.array((90, -40, -40) if label == "red" else (-40, -40, 90))
+            picture = np.clip(np.asarray(structured(1000 + 10 * n + i)).astype(int) + tint, 0, 255)
+            Image.fromarray(picture.astype(np.uint8)).save(folder / side / label / f"{i}.png")
+    red, blue = folder / "train" / "red", folder / "train" / "blue"
+    shutil.copy(red / "0.png", red / "copy.png")
+    shutil.copy(red / "1.png", blue / "both.png")
+    (red / "empty.png").touch()
+    (folder / "val" / "green").mkdir()
+    structured(2000).save(folder / "val" / "green" / "0.png")
+    tuned = package.tune(folder, cache=cache, out=folder.parent / "run", report=False, tie_copies=False)
+    return tuned, folder
+
+
+def test_a_report_that_comes_later_knows_what_the_job_knew(untold: tuple[package.Tuned, Path], cache: Path) -> None:
+    tuned, folder = untold
+    later = read_finished(tuned.run, cache).catalog
+    now = scan(open_source(folder, cache=cache), seed=0, valid_fraction=0.2)
+    assert later.same == now.same
+    assert {tuple(sorted(photo.path for photo in group)) for group in later.same} == {
+        ("train/red/0.png", "train/red/copy.png"),
+        ("train/blue/both.png", "train/red/1.png"),
+    }
+    assert [skip.path for skip in later.bad] == ["train/red/empty.png"]
+    assert {skip.path: skip.kind for skip in later.skipped}["val/green/0.png"] == "aside"
+    assert later.file(later.photos[0]) == str(folder / later.photos[0].path)
 
 
 def test_without_features_there_is_a_page_too(tuned: package.Tuned, photos: Path, tmp_path: Path) -> None:

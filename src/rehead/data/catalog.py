@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -162,12 +162,12 @@ class Catalog:
         return replace(self, photos=self.columns.without(positions), skipped=(*self.skipped, *reasons))
 
 
-def as_csv(catalog: Catalog) -> Iterator[str]:
+def as_csv(listed: Iterable[Photo]) -> Iterator[str]:
     """path,label,side,digest,group, some lines at a time; a manifest that can be tuned from again where its paths are."""
     text = io.StringIO(newline="")
     writer = csv_writer(text)
     writer.writerow(["path", "label", "side", "digest", "group"])
-    for photos in batched(catalog.photos, LINES):
+    for photos in batched(listed, LINES):
         writer.writerows([p.path, p.label, p.side, p.digest.hex(), p.group or ""] for p in photos)
         yield text.getvalue()
         text.seek(0)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from rehead.errors import RunError
 
+COPIES = "copies.csv"  # photos with the same bytes, those that are left out included
 # All that a run may hold at its top; what else is there is somebody's own, and a run that holds such is not replaced.
 OURS = {
     "recipe.toml", "photos.json", "catalog.csv", "log.txt", "tried.json", "race.json", "race.svg", "metrics.jsonl",
     "curves.svg", "first-metrics.jsonl", "first-curves.svg", "lr_range.json", "lr_range.svg", "tensorboard", "mlflow",
     "logits.safetensors", "audit.json", "report.html",
-    "checkpoint.safetensors", "footing.json", "body.onnx", "seconds.json", "tries", "skipped.csv", "run.json",
+    "checkpoint.safetensors", "footing.json", "body.onnx", "seconds.json", "tries", "skipped.csv", COPIES, "run.json",
     "verdict.json", "bundle",
 }  # fmt: skip
 CHECKPOINT = "checkpoint.safetensors"  # a run that has one can be taken up; a finished run needs it no longer

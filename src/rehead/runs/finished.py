@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 from rehead import bundle as bundles
 from rehead.bundle import Bundle
@@ -13,13 +14,12 @@ from rehead.data.catalog import Catalog
 from rehead.data.columns import Photos
 from rehead.data.rows import Photo, Skip
 from rehead.errors import RunError
+from rehead.runs.contents import COPIES
 from rehead.runs.earlier import CATALOG, access, asked_of, full_path, place_of, places
 from rehead.runs.listing import Run, read_run
 from rehead.runs.outputs import Outputs, read_outputs
 from rehead.runs.resume import Asked
 from rehead.verdict.metrics import DRAWN
-
-COPY = "is a copy of "  # how `scan` begins the reason why a photo is left out that is there already
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,19 @@ def read_finished(folder: str | os.PathLike[str], cache: Path) -> Finished:
     bundle = bundles.read(bundle_folder)
     try:
         asked, photos, place = asked_of(path), _photos(path / CATALOG), place_of(path)
+        copies = _photos(path / COPIES) if (path / COPIES).is_file() else Photos()
+        skipped = _skipped(path / "skipped.csv")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(what=f"The run {path} cannot be read.", why=f"{type(error).__name__}: {error}") from error
-    return Finished(run, asked, bundle, _catalog(path, run, bundle, photos, place, cache), read_outputs(path))
+    bad = tuple(skip for skip in skipped if skip.kind == "broken")
+    catalog = replace(
+        _catalog(path, run, bundle, photos, place, cache),
+        skipped=skipped,
+        bad=bad,
+        n_rows=len(photos) + len(bad),
+        same=tuple(tuple(copies[i] for i in places) for places in copies.digests.same()),
+    )
+    return Finished(run, asked, bundle, catalog, read_outputs(path))
 
 
 def _catalog(path: Path, run: Run, bundle: Bundle, photos: Photos, place: str, cache: Path) -> Catalog:
@@ -58,20 +68,16 @@ def _catalog(path: Path, run: Run, bundle: Bundle, photos: Photos, place: str, c
         return Photo(full_path(place, photo.path), photo.label, photo.side, photo.digest, photo.group)
 
     assert run.verdict is not None
-    skipped = _skipped(path / "skipped.csv")
-    bad = tuple(skip for skip in skipped if not skip.reason.startswith((COPY, "the same bytes")))
     return Catalog(
         name=path.name,
         layout="manifest",
         photos=photos,
         classes=bundle.classes,
         read=lambda photo: read(full(photo)),
-        skipped=skipped,
         ours=run.verdict.side == DRAWN,
         task=bundle.task,
         is_gone=lambda photo: is_gone(full(photo)),
-        bad=bad,
-        n_rows=len(photos) + len(bad),
+        file=lambda photo: file if os.path.isfile(file := full(photo).path) else None,
     )
 
 
@@ -86,6 +92,7 @@ def _photos(path: Path) -> Photos:
 def _skipped(path: Path) -> tuple[Skip, ...]:
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            return tuple(Skip(row["path"], row["reason"]) for row in csv.DictReader(file))
-    except (OSError, KeyError):
+            rows = csv.DictReader(file)
+            return tuple(Skip(row["path"], row["reason"], cast(Any, row.get("kind", "broken"))) for row in rows)
+    except FileNotFoundError:
         return ()

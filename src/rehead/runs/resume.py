@@ -82,7 +82,7 @@ def check_photos(run: Path, catalog: Catalog) -> None:
     """Raises RunError when photos came, went, changed their label or side since the run began."""
     try:
         with (run / "catalog.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            if all(file.read(len(some)) == some for some in as_csv(catalog)) and not file.read(1):
+            if all(file.read(len(some)) == some for some in as_csv(catalog.photos)) and not file.read(1):
                 return
             file.seek(0)
             before = {row["digest"]: (row["label"], row["side"]) for row in csv.DictReader(file)}
