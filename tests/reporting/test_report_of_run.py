@@ -151,6 +151,23 @@ def untold(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[packa
     return tuned, folder
 
 
+def test_photos_that_are_gone_took_part_and_are_looked_at_once_they_are_back(
+    untold: tuple[package.Tuned, Path], cache: Path
+) -> None:
+    tuned, folder = untold
+    moved = folder.rename(folder.with_name("away"))
+    try:
+        away = report(tuned.run, cache=cache).audit
+    finally:
+        moved.rename(folder)
+    assert away is not None
+    assert [broken.path for broken in away.broken] == ["train/red/empty.png"]
+    assert f"{away.n} photos could not be looked at: their features alone were kept." in away.notes
+    back = report(tuned.run, cache=cache).audit
+    assert back is not None
+    assert not any("could not be looked at" in note for note in back.notes)
+
+
 def test_a_report_that_comes_later_knows_what_the_job_knew(untold: tuple[package.Tuned, Path], cache: Path) -> None:
     tuned, folder = untold
     later = read_finished(tuned.run, cache).catalog

@@ -78,7 +78,7 @@ def audit_photos(
         shortcuts=told,
         notes=(
             *_of_classes(catalog, positions, is_classes, apart, judged, told),
-            *_notes(catalog, positions, facts, len(bad)),
+            *_notes(catalog, positions, facts, bad),
         ),
     )
 
@@ -162,9 +162,11 @@ def _right(catalog: Catalog, positions: Sequence[int], apart: NDArray[Any], judg
     return float(right[judged].mean())
 
 
-def _notes(catalog: Catalog, positions: Sequence[int], facts: Mapping[int, Facts], n_bad: int) -> Iterator[str]:
-    n = len(positions)
-    if n + n_bad < len(catalog.photos):
+def _notes(
+    catalog: Catalog, positions: Sequence[int], facts: Mapping[int, Facts], bad: Sequence[Skip]
+) -> Iterator[str]:
+    n, looked = len(positions), {catalog.photos[i].path for i in positions}
+    if n + sum(skip.path not in looked for skip in bad) < len(catalog.photos):
         yield f"{n:,} of {len(catalog.photos):,} photos were looked at."
     if aside := [f"{skip.path} {skip.reason}" for skip in catalog.skipped if skip.kind == "aside"]:
         yield f"Not looked at: {first_few(aside, N_NAMED)}."

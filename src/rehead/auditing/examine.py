@@ -64,7 +64,8 @@ def features_of_run(job: Job, run: Finished) -> tuple[Sequence[int], NDArray[np.
 def examine(
     job: Job, run: Finished, positions: Sequence[int], features: NDArray[np.float32]
 ) -> tuple[Audit, AnyVerdict]:
-    """The audit, and the verdict with what more photos would bring; both are written into the run.
+    """The audit, and the verdict with what more photos would bring; both are written into the run, the audit where all photos
+    could be looked at.
 
     positions: in the catalog, of the rows of features (n, width); see `features_of_run`.
     """
@@ -83,15 +84,15 @@ def examine(
         found=found,
         apart=_apart(job, run, positions, features, found),
         held_out=held_out,
-        bad=list(unseen.values()),
         seed=run.run.recipe.seed,
         progress=job.progress,
     )
-    if isinstance(verdict, Verdict) and run.run.recipe.train == "head" and len(positions):
+    if isinstance(verdict, Verdict) and verdict.growth is None and run.run.recipe.train == "head" and len(positions):
         verdict = _with_growth(job, run, verdict, positions, features)
         write_text(run.run.path / "verdict.json", json.dumps(verdict.to_dict(), indent=1) + "\n")
-    # last, as a report that finds it does none of this again
-    write_text(run.run.path / AUDIT, json.dumps(audit.to_dict(), indent=1) + "\n")
+    if not unseen:  # else they are looked at again when they are back
+        # last, as a report that finds it does none of this again
+        write_text(run.run.path / AUDIT, json.dumps(audit.to_dict(), indent=1) + "\n")
     return audit, verdict
 
 
