@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import rehead
 from rehead.data.catalog import Catalog
 from rehead.errors import RecipeError, RunError, StoreError
 from rehead.folds import _by_others, cross_validate
+from rehead.job import Job
 from rehead.tuning.head import Fitted
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.tasks import fit_task
@@ -128,10 +130,28 @@ def test_a_label_that_a_fold_cannot_learn_is_given_what_the_counts_say() -> None
     catalog = Catalog("photos", "manifest", (), classes, lambda _: b"", task="multilabel")
     x, y = random.normal(size=(21, 4)).astype(np.float32), np.zeros((20, 3), np.float32)
     y[:, 0], y[:, 2] = 1, x[:20, 0] > 0
-    logits, thresholds = _by_others(catalog, x[:20], y, np.arange(20) % 5, x[20:], Recipe())
+    logits, thresholds = _by_others(catalog, x[:20], y, np.arange(20) % 5, x[20:], Recipe(), "cpu")
     assert logits[0, :2] == pytest.approx([np.log(20.5 / 0.5), np.log(0.5 / 20.5)])
     assert (logits[0, 2] > 0) == (x[20, 0] > 0)
     assert thresholds[:2].tolist() == [0.5, 0.5]
+
+
+def test_heads_of_folds_learn_on_the_device_of_the_run_where_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fit(*arguments: Any) -> Fitted:
+        asked.append(arguments[6])
+        return fit_task(*arguments[:6])
+
+    monkeypatch.setattr("rehead.folds.fit_task", fit)
+    catalog = Catalog("photos", "manifest", (), ("a", "b"), lambda _: b"")
+    x, y = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32), np.arange(20) % 2
+    _by_others(catalog, x, y, np.arange(20) // 2 % 5, x, Recipe(), "cuda")
+    assert asked == ["cuda"]
+    monkeypatch.setattr("rehead.features.engines._has_nvidia", lambda: False)
+    assert [Job(catalog, Path()).own_device(device) for device in ("auto", "cuda", "cpu")] == ["cpu"] * 3
+    monkeypatch.setattr("rehead.features.engines._has_nvidia", lambda: True)
+    assert [Job(catalog, Path()).own_device(device) for device in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
 
 
 def test_thresholds_are_not_those_of_the_photos_that_are_judged(
@@ -139,7 +159,7 @@ def test_thresholds_are_not_those_of_the_photos_that_are_judged(
 ) -> None:
     learned: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def fit(task: str, x: np.ndarray, y: np.ndarray, n: int, inner: np.ndarray, recipe: Recipe) -> Fitted:
+    def fit(task: str, x: np.ndarray, y: np.ndarray, n: int, inner: np.ndarray, recipe: Recipe, _: str) -> Fitted:
         learned.append((y, inner))
         return replace(fit_task(task, x, y, n, inner, recipe), thresholds=(0.1 * len(learned),) * n)
 

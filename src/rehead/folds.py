@@ -96,7 +96,8 @@ def cross_validate(
     if not len(judged):
         raise RunError(what="No fold can hold out a photo and learn its class.", fix="Add photos of each class.")
     progress.phase("Solving heads", folds, "folds")
-    outputs, thresholds = _outputs(catalog, there, features, targets, numbers, recipe, progress)
+    device = Job(catalog, place).own_device(recipe.device)
+    outputs, thresholds = _outputs(catalog, there, features, targets, numbers, recipe, device, progress)
     verdict = judge_task(
         catalog.task,
         outputs[judged],
@@ -172,6 +173,7 @@ def _outputs(
     y: NDArray[Any],
     folds: NDArray[np.int64],
     recipe: Recipe,
+    device: str,
     progress: Progress,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What each photo is given by a head that did not learn from its fold, (n, k), and of several labels the probability
@@ -186,28 +188,34 @@ def _outputs(
                 (own_keys[i] for i in learned), strata[learned], n_folds=recipe.folds, seed=recipe.seed
             )
             outputs[held_out], thresholds[held_out] = _by_others(
-                catalog, x[learned], y[learned], inner, x[held_out], recipe
+                catalog, x[learned], y[learned], inner, x[held_out], recipe, device
             )
             progress.advance()
     return outputs, thresholds
 
 
 def _by_others(
-    catalog: Catalog, x: NDArray[Any], y: NDArray[Any], folds: NDArray[np.int64], shown: NDArray[Any], recipe: Recipe
+    catalog: Catalog,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    folds: NDArray[np.int64],
+    shown: NDArray[Any],
+    recipe: Recipe,
+    device: str,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What a head that learned from x and y gives for other photos, (m, k), and its thresholds, (k,).
 
     A label that none or all of the photos learned from have is given what that says: odds of the counts, half a photo added.
     """
     if catalog.task != "multilabel":
-        head = fit_task(catalog.task, x, y, catalog.n_outputs, folds, recipe).head
+        head = fit_task(catalog.task, x, y, catalog.n_outputs, folds, recipe, device).head
         return head.logits(shown), np.full(catalog.n_outputs, USUAL_THRESHOLD, np.float32)
     n_shown = y.sum(axis=0)
     logits = np.tile(np.log((n_shown + 0.5) / (len(y) - n_shown + 0.5)), (len(shown), 1))
     thresholds = np.full(len(n_shown), USUAL_THRESHOLD, np.float32)
     can = np.flatnonzero((n_shown > 0) & (n_shown < len(y)))
     if len(can):
-        fitted = fit_task(catalog.task, x, y[:, can], len(can), folds, recipe)
+        fitted = fit_task(catalog.task, x, y[:, can], len(can), folds, recipe, device)
         logits[:, can], thresholds[can] = fitted.head.logits(shown), fitted.thresholds
     return logits, thresholds
 

@@ -83,6 +83,10 @@ class Job:
         are any."""
         return resolve("torch", "auto" if self.machines is not None and asked != "cpu" else asked)[1]
 
+    def own_device(self, asked: str) -> str:
+        """The same, where what was asked for need not be here: of a run that was made elsewhere."""
+        return self.device("auto" if asked != "cpu" else asked)
+
     def served(self) -> Job:
         """The same, where a wish to stop that was made by now is fulfilled: what comes next is done whole."""
         return replace(self, stop=lambda: False) if self.stop() else self

@@ -182,6 +182,20 @@ def test_a_report_that_comes_later_knows_what_the_job_knew(untold: tuple[package
     assert later.file(later.photos[0]) == str(folder / later.photos[0].path)
 
 
+def test_what_more_photos_would_bring_is_left_out_where_dense_heads_would_learn_for_minutes(
+    tuned: package.Tuned, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(tuned.run, tmp_path / "run")
+    (run / "audit.json").unlink()
+    verdict = json.loads((run / "verdict.json").read_text())
+    (run / "verdict.json").write_text(json.dumps(verdict | {"growth": None}))
+    monkeypatch.setattr("rehead.auditing.examine.multiplied", lambda *_: 1e13)
+    monkeypatch.setattr("rehead.job.Job.own_device", lambda *_: "cpu")
+    found = report(run, cache=cache).verdict
+    assert isinstance(found, Verdict)
+    assert found.growth is None
+
+
 def test_without_features_there_is_a_page_too(tuned: package.Tuned, photos: Path, tmp_path: Path) -> None:
     run = shutil.copytree(tuned.run, tmp_path / "run")
     (run / "audit.json").unlink()

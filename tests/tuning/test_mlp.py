@@ -180,14 +180,18 @@ def test_photos_that_are_to_be_watched_are_not_learned_from() -> None:
 
 def test_parts_of_the_photos_are_learned_by_the_head_that_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = photos(300)
-    asked: list[str] = []
+    asked: list[tuple[str, str]] = []
 
     def fit(*arguments: Any) -> Any:
-        asked.append(arguments[4].head)
-        return fit_head(*arguments)
+        asked.append((arguments[4].head, arguments[5]))
+        return fit_head(*arguments[:5])
 
     monkeypatch.setattr(learning_curve, "fit_head", fit)
     recipe = Recipe(head="auto", epochs=1)
     head = fit_head(features, labels, 2, np.full(300, -1), replace(recipe, head="mlp:7,5")).head
-    learning_curve.grown(features, labels, features, labels, 2, recipe, head, None, Silent())
-    assert set(asked) == {"mlp:7,5"}
+    learning_curve.grown(features, labels, features, labels, 2, recipe, head, None, Silent(), "cuda")
+    assert set(asked) == {("mlp:7,5", "cuda")}
+    n_weights, shares = sum(weight.size for weight, _ in head.layers), 3 * 0.1 + 3 * 0.2 + 2 * 0.4 + 0.7
+    assert learning_curve.multiplied(300, head, recipe) == pytest.approx(3 * n_weights * 300 * shares)
+    linear = fit_head(features, labels, 2, np.full(300, -1), Recipe(head="linear")).head
+    assert learning_curve.multiplied(300, linear, recipe) == 0

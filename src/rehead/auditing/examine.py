@@ -23,13 +23,14 @@ from rehead.errors import StoreError
 from rehead.extraction import chosen_prefix, extract_missing, open_store
 from rehead.job import Job
 from rehead.runs.finished import Finished
-from rehead.tuning.learning_curve import FRACTIONS, grown
+from rehead.tuning.learning_curve import FRACTIONS, grown, multiplied
 from rehead.verdict.growth import growth
 from rehead.verdict.judging import AnyVerdict
 from rehead.verdict.metrics import Verdict
 
 AUDIT = "audit.json"
 MOST_CELLS = 4_000_000  # photos times classes, beyond which no heads are solved for the report alone: it takes minutes
+MOST_MULTIPLIED = 2.5e12  # of heads of dense layers, on a CPU: a minute of two cores, see `job.WORTH_BEGINNING`
 
 
 def features_of_run(job: Job, run: Finished) -> tuple[Sequence[int], NDArray[np.float32]]:
@@ -146,7 +147,12 @@ def _with_growth(
         for rows in (run.outputs.train, run.outputs.held_out)
     )
     labels = catalog.labels(positions)
-    if not _is_quick(len(train), catalog) or not len(held_out) or len(np.unique(labels[train])) < len(catalog.classes):
+    if not len(held_out) or len(np.unique(labels[train])) < len(catalog.classes):
+        return verdict
+    head, device = read_head(run.bundle.folder), job.own_device(run.run.recipe.device)
+    is_long = device == "cpu" and multiplied(len(train), head, run.run.recipe) > MOST_MULTIPLIED
+    if is_long or not _is_quick(len(train), catalog):
+        job.progress.note("What more photos would bring is not told: heads for that would learn for minutes.")
         return verdict
     job.progress.phase("Learning from fewer photos", len(FRACTIONS), "parts")
     found: tuple[Any, Any] = grown(
@@ -156,8 +162,9 @@ def _with_growth(
         labels[held_out],
         len(catalog.classes),
         run.run.recipe,
-        read_head(run.bundle.folder),
+        head,
         run.run.penalty,
         job.progress,
+        device,
     )
     return replace(verdict, growth=growth(*found))

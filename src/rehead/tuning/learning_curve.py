@@ -32,13 +32,14 @@ def grown(
     head: Head,
     penalty: float | None,
     progress: Progress,
+    device: str = "cpu",
 ) -> tuple[list[int], list[Right]]:
     """Numbers of photos, ascending, and for each (repeats, n_held_out), whether heads learned from so many are right.
 
     The last is `head`, which learned from all. penalty: that of a linear head, whose C is kept at every fraction; None
-    for other heads. Each part holds every class in proportion.
+    for other heads. device: of PyTorch, for dense layers. Each part holds every class in proportion.
     """
-    fit = _fit_of(n_classes, recipe, head, penalty, len(labels))
+    fit = _fit_of(n_classes, recipe, head, penalty, len(labels), device)
     n_photos: list[int] = []
     right: list[Right] = []
     for fraction, repeats in FRACTIONS:
@@ -55,6 +56,14 @@ def grown(
     return [*n_photos, len(labels)], [*right, whole[None]]
 
 
+def multiplied(n: int, head: Head, recipe: Recipe) -> float:
+    """The multiplications by which heads of dense layers learn from all parts of n photos; 0 for other heads."""
+    if head.kind != "mlp":
+        return 0
+    n_weights = sum(weight.size for weight, _ in head.layers)
+    return 3 * n_weights * n * _epochs(recipe) * sum(fraction * repeats for fraction, repeats in FRACTIONS)
+
+
 def part(labels: Y, fraction: float, seed: int) -> Y:
     """The rows of a random part that holds each class in proportion, and at least one photo of each."""
     random = np.random.default_rng(seed)
@@ -62,7 +71,13 @@ def part(labels: Y, fraction: float, seed: int) -> Y:
     return np.sort(np.concatenate([own[: max(1, round(fraction * len(own)))] for own in rows]))
 
 
-def _fit_of(n_classes: int, recipe: Recipe, head: Head, penalty: float | None, n_all: int) -> Callable[[X, Y], Head]:
+def _epochs(recipe: Recipe) -> int:
+    return min(recipe.epochs or MOST_EPOCHS, MOST_EPOCHS)
+
+
+def _fit_of(
+    n_classes: int, recipe: Recipe, head: Head, penalty: float | None, n_all: int, device: str
+) -> Callable[[X, Y], Head]:
     def fit(x: Any, y: Any) -> Head:
         none = np.full(len(y), -1, np.int64)
         if head.kind == "prototype":
@@ -72,7 +87,7 @@ def _fit_of(n_classes: int, recipe: Recipe, head: Head, penalty: float | None, n
             return solve_linear(x, y, n_classes, folds=none, class_weight=recipe.class_weight, penalties=given).head
         widths = ",".join(str(len(weight)) for weight, _ in head.layers[:-1])
         own = f"mlp:{widths}" if widths else head.kind  # --head auto has chosen by now
-        few = replace(recipe, head=own, epochs=min(recipe.epochs or MOST_EPOCHS, MOST_EPOCHS))
-        return fit_head(x, y, n_classes, none, few).head
+        few = replace(recipe, head=own, epochs=_epochs(recipe))
+        return fit_head(x, y, n_classes, none, few, device).head
 
     return fit
