@@ -260,8 +260,13 @@ def _measure(at: Array32, photos: Photos, labels: Integers, weights: Array32, pe
 
 
 def _product(rows: Array32, block: Array32) -> Array32:
-    """rows (k, n) @ block (n, m). Of few rows one by one: a product of matrices first copies both."""
-    return rows @ block if len(rows) > FEW else np.stack([row @ block for row in rows])
+    """rows (k, n) @ block (n, m). Of few rows one by one: a product of matrices first copies both.
+
+    A BLAS may compute with what lies beside a row in memory too, and now and then leave the processor's flag of an invalid
+    number; what comes out is right, and what goes in is finite.
+    """
+    with np.errstate(invalid="ignore"):
+        return rows @ block if len(rows) > FEW else np.stack([row @ block for row in rows])
 
 
 def _each(values: NDArray[Any]) -> Array32:
