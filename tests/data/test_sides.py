@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,6 +174,18 @@ def test_a_group_on_both_sides_of_a_given_split_is_named(tmp_path: Path) -> None
     assert catalog.torn_groups[:2] == ("patient 0", "patient 1")  # type: ignore[attr-defined]
     assert scanned(manifest(tmp_path / "apart", "path,label,split,group", lambda i: f"{'test' if i % 3 == 0 else 'train'},{i}")
                    ).torn_groups == ()  # type: ignore[attr-defined]  # fmt: skip
+
+
+def test_of_torn_groups_those_are_told_whose_photos_are_judged(tmp_path: Path) -> None:
+    def cells(i: int) -> str:
+        return f"{'test' if i % 3 == 0 else 'train'},patient {i // 2 if i < 12 else i}"
+
+    catalog: Any = scanned(manifest(tmp_path, "path,label,split,group", cells))
+    torn = next(i for i in catalog.on("test") if catalog.photos[i].group == "patient 1")
+    whole = next(i for i in catalog.on("test") if catalog.photos[i].group not in catalog.torn_groups)
+    notes = [notes_on(catalog, [i], np.eye(2)[catalog.labels([i])], ())[0] for i in (torn, whole)]
+    assert notes[0] == "1 held-out photo of 1 group that the training side has too: patient 1."
+    assert "group" not in notes[1]
 
 
 def test_photos_without_a_split_in_a_manifest_are_counted(tmp_path: Path) -> None:

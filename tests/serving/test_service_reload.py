@@ -56,6 +56,13 @@ def test_a_bundle_that_is_deleted_goes_on_answering_until_another_comes(tmp_path
         assert model(running)["stale"] is False
 
 
+def test_a_link_that_leads_to_nothing_beside_the_bundle_does_not_matter(tmp_path: Path) -> None:
+    folder = bundle(tmp_path / "bundle")
+    (folder / "notes").symlink_to("nowhere")
+    with here({"x": folder}, limits=QUICK) as running:
+        assert running.predict(picture()).json["results"][0]["label"] == "red"
+
+
 def test_one_that_cannot_be_loaded_leaves_the_old_one_in_place(tmp_path: Path) -> None:
     folder = bundle(tmp_path / "bundle")
     with here({"x": folder}, limits=QUICK) as running:

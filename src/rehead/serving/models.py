@@ -61,7 +61,7 @@ def signature(folder: Path) -> Signature:
     """Changes when a file in the folder does: name, inode, size and time of change of each. Raises OSError."""
     rows = []
     for path in folder.iterdir():
-        status = path.stat()
+        status = path.stat() if path.exists() else path.lstat()  # a link that leads to nothing
         rows.append((path.name, status.st_ino, status.st_size, status.st_mtime_ns))
     return tuple(sorted(rows))
 

@@ -28,8 +28,9 @@ def notes_on(
             notes.append("To name the commonest class of the held-out photos always would be right on more of them.")
     if n := len(leaks):
         notes.append(f"{n} of the held-out photos {'is' if n == 1 else 'are'} byte for byte in the training side too.")
-    if torn := set(catalog.torn_groups):
-        n = sum(catalog.photos[i].group in torn for i in held_out)
+    groups, both = [catalog.photos[i].group for i in held_out], set(catalog.torn_groups)
+    if torn := both & set(groups):
+        n = sum(group in torn for group in groups)
         named = ", ".join(sorted(torn)[:N_NAMED]) + ", ..." * (len(torn) > N_NAMED)
         notes.append(
             f"{counted(n, 'held-out photo')} of {counted(len(torn), 'group')} that the training side has too: {named}."
