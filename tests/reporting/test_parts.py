@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from stories import audit_of, audit_without_classes, jpeg, photos_of, story
+from stories import audit_of, audit_without_classes, full_story, jpeg, photos_of, story
 from typer.main import get_command
 
 from rehead.auditing.findings import Leaks
@@ -182,6 +182,15 @@ def test_what_was_not_looked_for_is_not_told_as_missing() -> None:
     )
     assert nothing_found(replace(seen, shortcuts=())).endswith("to tell. Shortcuts were not looked for.")
     assert "Leaks, wrong labels and shortcuts were not looked for" in nothing_found(None)
+
+
+def test_copies_of_which_no_photo_was_used_come_last_as_there_is_nothing_to_show_of_them() -> None:
+    told = full_story()
+    assert told.audit is not None
+    (leak,) = told.audit.copies
+    used, left = (replace(leak, paths=paths, is_leak=False) for paths in (leak.paths, ("left/out.png", "left/too.png")))
+    told = replace(told, audit=replace(told.audit, copies=(left, used, leak)))
+    assert told.copies == (leak, used, left)
 
 
 def test_where_no_held_out_photo_is_left_no_share_is_told() -> None:

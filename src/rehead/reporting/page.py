@@ -79,7 +79,7 @@ def _of_audit(story: Story) -> list[int]:
     audit = story.audit
     if audit is None:
         return []
-    groups = sorted(audit.copies, key=lambda group: not group.is_leak)[: MOST["copies"]]
+    groups = story.copies[: MOST["copies"]]
     paths = [
         *(issue.path for issue in audit.labels[: MOST["labels"]]),
         *(path for group in groups for path in group.paths[: MOST["of_group"]]),

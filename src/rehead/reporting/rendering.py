@@ -44,7 +44,7 @@ def render(story: Story, album: Album, **told: Any) -> str:
         heats=album.heats,
         labels=[c.label for c in getattr(story.verdict, "classes", ())],
         by_recall=_by_recall(story),
-        copies=sorted(story.audit.copies, key=lambda group: not group.is_leak) if story.audit else (),
+        copies=story.copies,
         map_data=laid_out and _map_data(laid_out.places, laid_out.points, album),
         **told,
     )

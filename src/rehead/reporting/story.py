@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.auditing.findings import Audit
+from rehead.auditing.findings import Audit, CopyGroup
 from rehead.data.rows import Photo
 from rehead.reporting.wording import plain
 from rehead.verdict.judging import AnyVerdict
@@ -47,6 +47,12 @@ class Story:
         """The places of the photos that are not held out."""
         held_out = set(self.held_out)
         return tuple(i for i in range(len(self.photos)) if i not in held_out)
+
+    @functools.cached_property
+    def copies(self) -> tuple[CopyGroup, ...]:
+        """Leaks first, and those last of which no photo was used, so that there is nothing to show."""
+        groups = self.audit.copies if self.audit else ()
+        return tuple(sorted(groups, key=lambda g: (not g.is_leak, all(self.place(path) is None for path in g.paths))))
 
     @functools.cached_property
     def row_by_place(self) -> dict[int, int]:
