@@ -35,6 +35,12 @@ def test_the_quality_of_a_jpeg_is_read_from_its_tables(quality: int) -> None:
     assert facts_of(encoded(shapes(0), "PNG")).quality is None
 
 
+def test_how_much_detail_a_picture_has_is_not_told_by_what_is_written_beside_it() -> None:
+    plain, commented = (facts_of(encoded(shapes(0), quality=90, comment=text)) for text in (b"", b"x" * 40_000))
+    assert plain.detail == commented.detail
+    assert commented.n_bytes > plain.n_bytes + 40_000
+
+
 def test_camera_date_and_upright_size_come_from_exif() -> None:
     exif = Image.Exif()
     exif[0x010F], exif[0x0110], exif[0x0112], exif[0x0132] = "Ours", "X1", 6, "2020:02:03 04:05:06"

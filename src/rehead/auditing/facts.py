@@ -156,7 +156,9 @@ def _sharpness(luma: NDArray[np.float32]) -> float:
 
 def _detail(picture: Image.Image) -> float:
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=DETAIL_QUALITY)
+    picture.save(
+        file, "JPEG", quality=DETAIL_QUALITY, comment=b""
+    )  # Pillow would write the file's own, which is no detail
     return round(8 * file.tell() / (picture.width * picture.height), 3)
 
 

@@ -2,6 +2,7 @@
 
 import json as json_module
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -22,9 +23,10 @@ from rehead.cli.audits import audit
 from rehead.cli.exports import export
 from rehead.cli.options import Cache, Json, JsonList, Layout, MaxBad, Tta, Variant, finish
 from rehead.cli.service import serve
+from rehead.cli.tables import printable, say
 from rehead.cli.trust import FOLDS_READ, compare, cross_validated, explain, report
 from rehead.cli.tuning import race, tune
-from rehead.errors import SourceError
+from rehead.errors import SourceError, counted
 
 app = typer.Typer(
     name="rehead",
@@ -93,6 +95,8 @@ def predict(
                          variant=not_empty(variant, "variant"), progress=progress)  # fmt: skip
     progress.close()
     if bad:
+        where = f"{printable(out)} says" if out else "their rows say"
+        say(f"{counted(bad, 'photo')} could not be read: {where} why.", sys.stderr)
         raise typer.Exit(3)
 
 
