@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from standardised import standardised
 
 from rehead.bundle import sigmoid
 from rehead.tuning.labels import MIN_SHOWN, chosen_thresholds, solve_labels
@@ -25,11 +26,10 @@ def photos(n: int = 200, width: int = 30, n_labels: int = 3, seed: int = 0):
 @pytest.mark.parametrize(("n", "width"), [(200, 30), (60, 100)])
 def test_each_label_is_scikit_learns_logistic_regression(n: int, width: int, class_weight: str | None) -> None:
     from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
 
     features, targets, folds = photos(n, width)
     solved = solve_labels(features, targets, folds=folds, class_weight=class_weight, penalties=[0.01])
-    standard = StandardScaler().fit_transform(features.astype(np.float64))
+    standard = standardised(features)
     for i, shown in enumerate(targets.T):
         oracle = LogisticRegression(C=2 / (0.01 * n), tol=1e-9, max_iter=9000, class_weight=class_weight)
         wanted = oracle.fit(standard, shown).decision_function(standard)

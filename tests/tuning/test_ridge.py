@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from standardised import standardised
 
 from rehead.tuning.ridge import PENALTIES, solve_quick_ridge, solve_ridge
 
@@ -14,12 +15,6 @@ def photos(n: int = 120, width: int = 40, seed: int = 0):
     features = (features * np.exp(random.normal(size=width)) + 3).astype(np.float32)
     values = 50 + features[:, :4] @ random.normal(size=4) + random.normal(size=n)
     return features, values.astype(np.float32), np.arange(n) % 5
-
-
-def standardised(features: np.ndarray) -> np.ndarray:
-    from sklearn.preprocessing import StandardScaler
-
-    return StandardScaler().fit_transform(features.astype(np.float64))
 
 
 @pytest.mark.parametrize(("n", "width"), [(120, 40), (60, 200), (1500, 30)])

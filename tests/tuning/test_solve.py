@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from standardised import standardised
 
 from rehead.bundle import Head, softmax
 from rehead.tuning import convex
@@ -45,9 +46,8 @@ def centred(logits: np.ndarray) -> np.ndarray:
 
 def sklearn_logits(features, labels, n_classes, penalty, class_weight=None):
     from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
 
-    standard = StandardScaler().fit_transform(features.astype(np.float64))
+    standard = standardised(features)
     c = (2 if n_classes == 2 else 1) / (penalty * len(labels))
     oracle = LogisticRegression(C=c, tol=1e-9, max_iter=20_000, class_weight=class_weight, solver="newton-cg")
     decided = oracle.fit(standard, labels).decision_function(standard)
@@ -98,9 +98,9 @@ def solve_three(features, labels):
     yield solve_quick(features, labels, 3), 0.2
 
 
-def test_scale_and_origin_of_a_feature_do_not_matter():
+def test_the_scale_of_all_features_and_the_origin_of_each_do_not_matter():
     features, labels, _ = photos()
-    moved = features * np.exp2(np.arange(features.shape[1]) % 7 - 3).astype(np.float32) - 4
+    moved = features * np.float32(8) - np.arange(features.shape[1], dtype=np.float32)
     for (head, near), (other, _) in zip(solve_three(features, labels), solve_three(moved, labels), strict=True):
         np.testing.assert_allclose(other.logits(moved), head.logits(features), atol=near)
 
@@ -230,8 +230,7 @@ def test_a_quick_head_of_many_photos_sees_every_class():
 
 
 def nearest_mean(features: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
-    spread = features.std(axis=0, dtype=np.float64)
-    standard = (features - features.mean(axis=0, dtype=np.float64)) / np.where(spread > 0, spread, 1)
+    standard = standardised(features)
     means = np.stack([standard[labels == k].mean(axis=0) for k in range(n_classes)])
     return np.square(standard[:, None] - means).sum(axis=2).argmin(axis=1)
 
@@ -401,3 +400,15 @@ def test_where_axes_cannot_be_written_the_head_is_solved_all_the_same(tmp_path: 
     nowhere = tmp_path / "file" / "axes.safetensors"
     assert solve_linear(features, labels, 3, folds=folds, axes_in=nowhere).cv_accuracy is not None
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_feature_that_hardly_varied_does_not_decide_when_it_moves() -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    features = random.normal(0, 1, (60, 40)).astype(np.float32)
+    features[:, 0] += 2 * labels
+    features[:, 1] = 1e-5 * (labels + random.normal(0, 0.3, 60))  # tells the classes here, by next to nothing
+    head = solve_linear(features, labels, 2, folds=np.arange(60) // 2 % 5).head
+    new = features.copy()
+    new[:, 1] = 0.1
+    assert np.abs(head.logits(new) - head.logits(features)).max() < 0.5

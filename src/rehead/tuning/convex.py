@@ -27,10 +27,11 @@ _Move = tuple[Array32, Array32, Array32]  # one step: how far it went, how the g
 WIDEST = 4_096  # whose principal axes are computed where there are more photos than SAMPLE: 6 s on two cores
 BLOCK = 1_024  # photos standardised at a time; fewer are faster alone, much slower where other work shares the cores
 COPIED_BYTES = 256 << 20  # photos whose coordinates are kept, in float32; above that each step makes them anew
-FEW, IN_REACH = (
-    4,
-    512,
-)  # rows that are multiplied one by one, and with how many photos: they are still in the processor's cache
+# rows that are multiplied one by one, and with how many photos: they are still in the processor's cache
+FEW, IN_REACH = 4, 512
+# the least that a feature is divided by, of the features' median deviation: one that is all but still on few photos moves
+# on new ones, by a hundred deviations. Of ten a class, ants and bees are 92 % right for 88, 0.29 nats for 0.93 (12 draws)
+LEAST = 0.2
 CELLS = 2_000_000  # logits at a time: 8 MB
 PATIENCE, MAX_STEPS = 50, 1_000
 
@@ -88,6 +89,7 @@ class _Point(NamedTuple):
 
 
 def standard(features: Features) -> Axes:
+    """Axes that take features (n, d) to mean 0 and deviation 1, those that hardly vary to less: see LEAST."""
     n, width = features.shape
     total, squares = np.zeros(width), np.zeros(width)
     for part in parts(n, BLOCK):
@@ -100,7 +102,8 @@ def standard(features: Features) -> Axes:
         squares += np.einsum("nd,nd->d", block, block)
     std = np.sqrt(squares / n)
     varies = std > 4 * np.finfo(np.float32).eps * np.abs(mean)  # less is the rounding of a constant
-    scale = np.divide(1, std, out=np.zeros(width), where=varies).astype(np.float32)
+    least = LEAST * np.median(std[varies]) if varies.any() else 1.0
+    scale = np.divide(1, np.maximum(std, least), out=np.zeros(width), where=varies).astype(np.float32)
     return Axes(mean, scale, None, np.ones(width, np.float32))
 
 
