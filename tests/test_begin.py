@@ -320,3 +320,15 @@ def test_classes_that_only_held_out_photos_have_are_named(photos: Path, cache: P
     rehead.tune(photos, valid=other, cache=cache, out=tmp_path / "run", progress=notes, report=False)
     named = "'Red' (1 photo), 'green' (3 photos). Other names are 'red' and 'Red': they count letter by letter"
     assert f"Left out, as no training photo has their classes: {named}" in notes.notes
+
+
+def test_a_folder_named_as_a_side_among_class_folders_is_pointed_out(cache: Path, tmp_path: Path) -> None:
+    place = make_photos(tmp_path / "photos", {"red": 8, "blue": 8, "green": 8})
+    for name, before in ("Test", "green"), ("tests", "Test"):
+        notes = Notes()
+        (place / before).rename(place / name)
+        rehead.tune(place, cache=cache, out=tmp_path / name, progress=notes, report=False)
+        told = [
+            note for note in notes.notes if note.startswith("Learned as a class, since class folders stand beside it")
+        ]
+        assert [note.partition("it: ")[2].partition(".")[0] for note in told] == ["'Test'"] * (name == "Test")

@@ -120,7 +120,9 @@ def test_out_spares_the_bundle_and_the_photos(rehead: Program, red: Path, tmp_pa
     assert "--out has an empty name" in refused(rehead("predict", "own", red, "--out", ""))
     assert red.read_bytes() == before
     (tmp_path / "named.csv").write_text("old")
-    assert rehead("predict", "own", ".", "--out", "named.csv").returncode == 0
+    done = rehead("predict", "own", "red.png", "--out", "named.csv")
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1] == "1 row written to named.csv."
     assert "red.png" in (tmp_path / "named.csv").read_text()
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from rehead.auditing.kept import Kept
 from rehead.bundled import about_bundle, check_bundled
 from rehead.data.catalog import Catalog, as_csv
-from rehead.data.rows import first_few, quoted
+from rehead.data.rows import SIDE_BY_NAME, first_few, quoted
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import MissingExtra, RecipeError, RunError, SourceError, counted
@@ -132,6 +132,11 @@ def begun(
         progress.note(_left_out(catalog))
     if alike := _alike(catalog.classes, catalog.classes):
         progress.note(f"Learned apart are {first_few(alike)}: names count letter by letter")
+    if catalog.layout == "folders" and (sides := [name for name in catalog.classes if name.lower() in SIDE_BY_NAME]):
+        progress.note(
+            f"Learned as a class, since class folders stand beside it: {first_few([quoted(name) for name in sides])}. "
+            "Photos to hold out stand in a folder elsewhere, in class folders: --test DIR"
+        )
     for line in unheard(recipe, wish.settings):
         progress.note(line)
     check_task(recipe, catalog.task, searches=search is not None)

@@ -22,11 +22,12 @@ from rehead.features.bad import BAD_LIST, check_bad, listed
 from rehead.features.cache import cache_folder
 from rehead.predict import Model, load
 from rehead.progress import Progress, Silent
+from rehead.runs.learned import learned_notes
 from rehead.tuning.recipe import Recipe
 from rehead.verdict.compare import Paired, paired
 from rehead.verdict.intervals import Interval, wilson
 from rehead.verdict.metrics import readable
-from rehead.verify_bundle import about, answered, check_any, learned_notes
+from rehead.verify_bundle import about, answered, check_any
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ def _notes(
 ) -> tuple[str, ...]:
     photos: list[Photo] = [catalog.photos[i] for i in good]
     notes = [f"{note} ({folder})" for folder, model in zip(folders, models, strict=True)
-             for note in learned_notes(folder, photos, model)]  # fmt: skip
+             for note in learned_notes(folder, photos, model.task)]  # fmt: skip
     for folder, model in zip(folders, models, strict=True):
         if others := [name for name in model.classes if name not in catalog.classes]:
             notes.append(f"{folder} knows {', '.join(others[:5])} too, which the other does not, and may name it.")

@@ -255,7 +255,7 @@ def _thresholds(ground: Ground, model: Any) -> tuple[float, ...]:
 def _told(first: str, plan: Plan, state: State, recipe: Recipe, n_watched: int) -> str:
     """A few words on how the head came to be."""
     which = f"epoch {state.best_epoch} of {state.epoch}" if state.best_epoch else "what was there before"
-    kept = f", {which} kept by a slice of the training side" if n_watched > 1 else ""
+    kept = f", {which} kept by {n_watched} photos of the training side" if n_watched > 1 else ""
     asked, n_epochs = adapters_in(recipe.train), recipe.course.epochs
     adapters = f"adapters of rank {asked[0]} in " if asked else ""
     layers = adapters + ("all layers" if recipe.train == "all" else ", ".join(plan.learning))

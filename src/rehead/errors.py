@@ -54,7 +54,7 @@ def _rebuild(kind: type[ReheadError], what: str, why: str, fix: str) -> ReheadEr
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """'Did you mean 'x'?' for the nearest of `names`, or an empty string when none is near."""
-    near = difflib.get_close_matches(name, list(dict.fromkeys(names)), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, list(dict.fromkeys(names)), n=3, cutoff=0.51)  # "auto" is half of "fast"
     return f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 

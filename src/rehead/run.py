@@ -169,9 +169,10 @@ def tune(
         catalog, train, held_out = solution.catalog, solution.train, solution.held_out
         targets, shown = catalog.labels(train), catalog.labels(held_out)
         trust, leaks = _trust(catalog, solution, chosen), catalog.leaks(train, held_out)
+        logits = solution.logits / np.float32(trust.temperature)
         verdict = judge_task(
             catalog.task,
-            solution.logits / np.float32(trust.temperature),
+            logits,
             shown,
             classes=catalog.classes,
             thresholds=solution.thresholds,
@@ -181,7 +182,7 @@ def tune(
             n_train=len(train),
             partial=len(train) + len(held_out) + len(solution.bad) < len(catalog.on("train", catalog.held_out_side)),
             leaks=leaks,
-            notes=(*notes_on(catalog, held_out, solution.logits, leaks), *notes_on_trust(catalog.task, solution.apart)),
+            notes=(*notes_on(catalog, held_out, logits, leaks), *notes_on_trust(catalog.task, solution.apart)),
         )
         if isinstance(verdict, Verdict):
             verdict = trust.on(verdict, solution.logits, shown, solution.is_far)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import time
 from collections import Counter
@@ -15,22 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog
-from rehead.data.rows import Photo, Skip, Source, bounded, quoted
+from rehead.data.rows import Skip, Source, bounded, quoted
 from rehead.data.scan import scan_held_out
 from rehead.data.sources import open_source
 from rehead.data.split import HELD_OUT_SIDES
-from rehead.errors import PhotoError, RunError, SourceError, counted
+from rehead.errors import PhotoError, SourceError, counted
 from rehead.features.bad import BAD_LIST, check_bad, listed
 from rehead.features.cache import cache_folder
 from rehead.parallel import batched, ordered_map
 from rehead.pixels import prepare
 from rehead.predict import BATCH, Model, load
 from rehead.progress import Progress, Silent
-from rehead.runs.outputs import read_outputs
+from rehead.runs.learned import learned_notes
 from rehead.tuning.recipe import Recipe
 from rehead.verdict.judging import AnyVerdict, judge_task
 from rehead.verdict.metrics import GIVEN, Verdict
-from rehead.verdict.notes import first_of
+from rehead.verdict.notes import first_of, notes_on_loss
 from rehead.verdict.trust import trust_of
 
 
@@ -93,9 +92,10 @@ def verify(
     check_any(positions, bad)
     facts, trust = model.bundle.facts["verdict"], trust_of(model.bundle)
     outputs, labels = np.stack(logits), replace(catalog, classes=model.classes).labels(positions)
+    calibrated = outputs / np.float32(trust.temperature)
     verdict = judge_task(
         model.task,
-        outputs / np.float32(trust.temperature),
+        calibrated,
         labels,
         classes=model.classes,
         thresholds=model.bundle.thresholds,
@@ -104,7 +104,8 @@ def verify(
         side=GIVEN,
         n_train=facts["n_train"],
         notes=(
-            *learned_notes(Path(bundle), [catalog.photos[i] for i in positions], model),
+            *learned_notes(Path(bundle), [catalog.photos[i] for i in positions], model.task),
+            *(notes_on_loss(calibrated, labels) if model.task == "classification" else ()),
             *_notes(model, {name for i in positions for name in catalog.names(catalog.photos[i])}, unknown, n_unknown),
         ),
     )
@@ -202,23 +203,6 @@ def about(opened: Source, catalog: Catalog) -> str:
     if n := len(catalog.copies):
         text += f"; {counted(n, 'copy')} counted once"
     return text
-
-
-def learned_notes(bundle: Path, photos: Sequence[Photo], model: Model) -> list[str]:
-    """A note on those of the photos that the bundle learned from, as far as the run beside it tells."""
-    run = bundle.resolve().parent
-    try:
-        rows = set(read_outputs(run).train.tolist())  # of the training side a part may have been learned from
-        with (run / "catalog.csv").open(encoding="utf-8", errors="replace", newline="") as file:
-            learned = {photo["digest"] for row, photo in enumerate(csv.DictReader(file)) if row in rows}
-    except (RunError, OSError, KeyError, csv.Error):
-        return []  # it was carried away from its run
-    n = sum(photo.digest.hex() in learned for photo in photos)
-    if not n:
-        return []
-    of_them = f"{n} of these {len(photos)} photos" if len(photos) > 1 else "this photo"
-    worse = "further off" if model.task == "regression" else "right less often"
-    return [f"The bundle learned from {of_them}: on new ones it will be {worse}."]
 
 
 def _notes(model: Model, shown: set[str], unknown: Counter[str], n_unknown: int) -> tuple[str, ...]:

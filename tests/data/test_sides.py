@@ -118,6 +118,20 @@ def test_a_held_out_photo_that_is_also_learned_from_is_named(tmp_path: Path) -> 
     assert notes == ("1 of the held-out photos is byte for byte in the training side too.",)
 
 
+def test_probabilities_worse_than_none_are_named_and_others_are_not(tmp_path: Path) -> None:
+    catalog = scanned(colourful(tmp_path / "photos", {"red": 12, "blue": 12}))
+    held = catalog.on("valid")  # type: ignore[attr-defined]
+    right = np.eye(2)[catalog.labels(held)]  # type: ignore[attr-defined]
+    assert notes_on(catalog, held, 9 * right, ()) == ()  # type: ignore[arg-type]
+    right[0] = 9 * (1 - right[0])  # one that it is all but sure of, and wrong about
+    (note,) = notes_on(catalog, held, right, ())  # type: ignore[arg-type]
+    loss = (9 + np.log1p(np.exp(-9)) + (len(held) - 1) * np.log1p(np.exp(-1))) / len(held)
+    assert note == (
+        "Its probabilities are worse than none: to give all 2 classes the same on every photo would have a log-loss of 0.693, "
+        f"these have {loss:.3f}."
+    )
+
+
 def test_a_leak_is_of_photos_that_are_learned_from_and_judged(tmp_path: Path) -> None:
     photos = colourful(tmp_path / "data" / "train", {"red": 8, "blue": 8})
     colourful(tmp_path / "data" / "val", {"red": 8, "blue": 8})

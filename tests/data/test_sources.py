@@ -310,7 +310,7 @@ def test_a_test_folder_without_classes_is_named_and_makes_no_split(tmp_path: Pat
     photos = fill(tmp_path / "photos", "train/cat/1.jpg", "train/dog/2.jpg", "test/3.jpg", "test/4.jpg")
     source = opened(photos, tmp_path)
     assert {row.side for row in source.rows} == {None}
-    assert source.skipped == [Skip("test", "2 files have no class folder", "aside")]
+    assert source.skipped == [Skip("test", "2 files (test/3.jpg and 1 more) without a class folder", "aside")]
 
 
 def test_train_can_be_a_class(tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_kaggles_folder_of_unlabelled_photos_is_one_skip(tmp_path: Path) -> None
     assert source.layout == "flat"
     assert Counter(row.label for row in source.rows if row.path.startswith("train/")) == {"cat": 3, "dog": 3}
     assert {row.side for row in source.rows} == {None}
-    assert source.skipped == [Skip("test1", "2 files have no label in their names", "aside")]
+    assert source.skipped == [Skip("test1", "2 files (test1/1.jpg and 1 more) without a label in the name", "aside")]
 
 
 def test_flat_names_in_side_folders_have_sides(tmp_path: Path) -> None:

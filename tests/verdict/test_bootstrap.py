@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from rehead.verdict.bootstrap import estimate, resampled, short
+from rehead.verdict.calibrate import log_softmax
 from rehead.verdict.compare import paired
-from rehead.verdict.metrics import Verdict, judge, log_softmax
+from rehead.verdict.metrics import Verdict, judge
 
 N_CLASSES = 50
 

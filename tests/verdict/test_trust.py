@@ -74,10 +74,16 @@ def test_the_calibration_error_is_that_of_a_plain_loop() -> None:
     for b in range(15):
         own = [i for i in range(500) if b / 15 < p[i].max() <= (b + 1) / 15]
         wanted += abs(sum(p[i].max() for i in own) - sum(p[i].argmax() == labels[i] for i in own)) / 500
-    found = reliability(p, labels)
+    found = reliability(logits, labels)
     assert found.error.value == pytest.approx(wanted, abs=1e-6)
     assert found.error.low <= wanted <= found.error.high
     assert sum(b.n for b in found.bins) == 500
+
+
+def test_the_log_loss_of_sure_errors_is_that_of_the_verdict() -> None:
+    logits, labels = np.array([[500, 0], [0, 300]], np.float32), np.array([1, 1])
+    verdict = judge(logits, labels, classes=["a", "b"], paths=["1", "2"], side="valid")
+    assert calibration(logits, labels, 1.0, 20).after.log_loss == verdict.log_loss.value == 250
 
 
 def test_resampling_within_strata_keeps_the_size_of_each() -> None:

@@ -23,10 +23,10 @@ from rehead.cli.audits import audit
 from rehead.cli.exports import export
 from rehead.cli.options import Cache, Json, JsonList, Layout, MaxBad, Tta, Variant, finish
 from rehead.cli.service import serve
-from rehead.cli.tables import printable, say
+from rehead.cli.tables import say
 from rehead.cli.trust import FOLDS_READ, compare, cross_validated, explain, report
 from rehead.cli.tuning import race, tune
-from rehead.errors import SourceError, counted
+from rehead.errors import SourceError
 
 app = typer.Typer(
     name="rehead",
@@ -86,17 +86,17 @@ def predict(
 
     Example: rehead predict runs/photos-efficientnet_lite0-1/bundle cat.jpg holiday/
     """
-    from rehead.cli.predictions import predict_to
+    from rehead.cli.predictions import last_words, predict_to
 
     not_empty(out, "out")
     progress = terminal.progress_beside(out)
     with Interrupt(progress):
-        bad = predict_to(bundle, photos, top=top, form=format, out=Path(out) if out else None, tta=tta,
-                         variant=not_empty(variant, "variant"), progress=progress)  # fmt: skip
+        n, bad = predict_to(bundle, photos, top=top, form=format, out=Path(out) if out else None, tta=tta,
+                            variant=not_empty(variant, "variant"), progress=progress)  # fmt: skip
     progress.close()
+    for words in last_words(n, bad, out):
+        say(words, sys.stderr)
     if bad:
-        where = f"{printable(out)} says" if out else "their rows say"
-        say(f"{counted(bad, 'photo')} could not be read: {where} why.", sys.stderr)
         raise typer.Exit(3)
 
 

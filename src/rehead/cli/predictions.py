@@ -17,7 +17,7 @@ from rehead.cli.tables import as_unicode, printable
 from rehead.csv_rows import csv_writer
 from rehead.data.addresses import is_address
 from rehead.durable import FULL, replaced_file
-from rehead.errors import DiskFull, PhotoError, RecipeError, ReheadError, SourceError, nearest
+from rehead.errors import DiskFull, PhotoError, RecipeError, ReheadError, SourceError, counted, nearest
 from rehead.predict import load
 from rehead.prediction import Prediction
 from rehead.progress import Progress
@@ -26,8 +26,8 @@ Result = Prediction | PhotoError
 
 
 def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: Path | None, tta: bool = False,
-               variant: str | None = None, progress: Progress | None = None) -> int:  # fmt: skip
-    """Writes a row for every photo, to `out` or standard output, and gives the number of photos that could not be read.
+               variant: str | None = None, progress: Progress | None = None) -> tuple[int, int]:  # fmt: skip
+    """Writes a row for every photo, to `out` or standard output; how many there were, and how many could not be read.
 
     progress: told how many of them are done; the photos are listed once before, to say how many there are.
 
@@ -46,17 +46,26 @@ def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: P
     model = load(bundle, variant=variant)
     rows, again = itertools.tee(found(patterns) if out is None else _spared(found(patterns), bundle, out))
     results = model.stream((wrong or path for path, wrong in rows), tta=tta)
-    bad = 0
+    n = bad = 0
     if progress:
         progress.phase("Predicting", sum(1 for _ in found(patterns)))
     with _written(out) as file:
         write = TASK_WRITERS[model.task][form](file, min(top, len(model.classes)))
         for (path, _), result in zip(again, results, strict=True):
             write(as_unicode(path), result)
-            bad += isinstance(result, PhotoError)
+            n, bad = n + 1, bad + isinstance(result, PhotoError)
             if progress:
                 progress.advance()
-    return bad
+    return n, bad
+
+
+def last_words(n: int, bad: int, out: str | None) -> list[str]:
+    """Where the rows of n photos are, and of those among them that could not be read why not. out: as was asked for."""
+    words = [f"{counted(n, 'row')} written to {printable(out)}."] if out else []
+    if bad:
+        where = f"{printable(out)} says" if out else "their rows say"
+        words.append(f"{counted(bad, 'photo')} could not be read: {where} why.")
+    return words
 
 
 def _spared(rows: Iterator[Named], bundle: Path, out: Path) -> Iterator[Named]:

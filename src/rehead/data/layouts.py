@@ -18,6 +18,7 @@ from pathlib import PurePath
 
 from rehead.data.columns import Names, Rows, Texts
 from rehead.data.rows import SIDE_BY_NAME, Row, Skip, label_of
+from rehead.errors import counted
 
 PICTURE_NAMES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".heic", ".heif"}
 CAMERA_NAMES = {
@@ -87,7 +88,7 @@ def read_split(paths: Sequence[str]) -> Reading:
     """The first folder of each path is its side, the second its label; no sides when only train has labels."""
     reading = Reading(Rows(), [])
     label = functools.cache(label_of)
-    strays: Counter[str] = Counter()
+    strays, an_example = Counter[str](), dict[str, str]()
     for path in paths:
         first, *folders = path.split("/")[:-1] or [""]
         side = SIDE_BY_NAME.get(first.lower())
@@ -95,11 +96,12 @@ def read_split(paths: Sequence[str]) -> Reading:
             reading.rows.append(Row(path, label(folders[0]), side))
         elif first:
             strays[first] += 1
+            an_example.setdefault(first, path)
         elif _looks_like_photo(path):
             reading.skipped.append(Skip(path, "lies outside the train, valid and test folders", "aside"))
-    for folder, count in strays.items():
-        why = "have no class folder" if folder.lower() in SIDE_BY_NAME else "are in neither train, valid nor test"
-        reading.skipped.append(Skip(folder, f"{count} files {why}", "aside"))
+    for folder, n in strays.items():
+        why = "without a class folder" if folder.lower() in SIDE_BY_NAME else "in neither train, valid nor test"
+        reading.skipped.append(Skip(folder, f"{_some(n, an_example[folder])} {why}", "aside"))
     return _one_side_is_none(reading)
 
 
@@ -108,7 +110,7 @@ def read_flat(paths: Sequence[str]) -> Reading:
     reading = Reading(Rows(), [])
     label = functools.cache(label_of)
     named = {path.rpartition("/")[0] for path in paths if flat_label(path)}
-    unnamed: Counter[str] = Counter()
+    unnamed, an_example = Counter[str](), dict[str, str]()
     for path in paths:
         folder = path.rpartition("/")[0]
         if text := label(flat_label(path)):
@@ -117,10 +119,17 @@ def read_flat(paths: Sequence[str]) -> Reading:
             reading.skipped.append(Skip(path, "has no label in its name", "aside"))
         else:
             unnamed[folder] += 1
-    reading.skipped.extend(
-        Skip(folder or ".", f"{n} files have no label in their names", "aside") for folder, n in unnamed.items()
-    )
+            an_example.setdefault(folder, path)
+    for folder, n in unnamed.items():
+        reading.skipped.append(
+            Skip(folder or ".", f"{_some(n, an_example[folder])} without a label in the name", "aside")
+        )
     return _one_side_is_none(reading)
+
+
+def _some(n: int, example: str) -> str:
+    """'3 files (train/b.jpg and 2 more)'."""
+    return f"{counted(n, 'file')} ({example}{f' and {n - 1} more' if n > 1 else ''})"
 
 
 def flat_label(path: str) -> str:

@@ -84,7 +84,7 @@ def fit_head(
     x, y, sample_folds = features[rows], labels[rows], folds[rows]
     scores = {}
     for candidate in CANDIDATES:
-        fit = functools.partial(_refit, candidate, n_classes, recipe, device, progress)
+        fit = functools.partial(_refit, candidate, n_classes, recipe, device)
         try:
             scores[candidate] = _accuracy(x, y, n_classes, sample_folds, fit)
         except Diverged as error:
@@ -103,10 +103,9 @@ def logits_by_folds(
     folds: Y,
     recipe: Recipe,
     device: str = "cpu",
-    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Logits (n, n_classes) of each photo by a head, not "auto", fitted without its fold, its penalty too. NaN in fold -1."""
-    fit = functools.partial(_refit, recipe.head, n_classes, recipe, device, progress or Silent())
+    fit = functools.partial(_refit, recipe.head, n_classes, recipe, device)
     with threadpool_limits(1):  # many small products: threads that wait for each other lose, ninefold on busy cores
         return cross_validated(features, labels, n_classes, folds, fit)
 
@@ -160,13 +159,13 @@ def _fit(
     return Fitted(head, note, apart=Apart(seen, head.logits(x[seen])) if len(seen) else None)
 
 
-def _refit(name: str, n_classes: int, recipe: Recipe, device: str, progress: Progress, x: X, y: Y) -> Head:
+def _refit(name: str, n_classes: int, recipe: Recipe, device: str, x: X, y: Y) -> Head:
     """One head for one fold; its penalty is chosen on the fold's own training side."""
     if name == "prototype":
         return solve_prototype(x, y, n_classes)
     inner = np.arange(len(y)) % recipe.folds
     inner = inner[np.argsort(np.argsort(y, kind="stable"), kind="stable")]
-    return _fit(name, x, y, n_classes, inner, recipe, device, progress).head
+    return _fit(name, x, y, n_classes, inner, recipe, device, Silent()).head
 
 
 def _accuracy(x: X, y: Y, n_classes: int, folds: Y, fit: Callable[[Any, Any], Head]) -> float:

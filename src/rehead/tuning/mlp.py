@@ -125,7 +125,7 @@ def train_mlp(
     state = (by or train_layers)(training)
     head = _on_raw(head_from_module(module, "mlp", activation), axes)
     head = scale_back.on(head) if scale_back else head
-    kept = f"epoch {state.best_epoch} of {state.epoch} kept by a slice of the training side"
+    kept = f"epoch {state.best_epoch} of {state.epoch} kept by {len(seen)} photos of the training side"
     widths = ", ".join(map(str, hidden))
     note = f"mlp: {widths} hidden, Adam, {kept if len(seen) else f'{state.epoch} epochs'}"
     return head, note, seen

@@ -24,6 +24,7 @@ from rehead.features.bad import check_bad
 from rehead.predict import Model
 from rehead.prediction import Prediction
 from rehead.progress import Progress, Silent
+from rehead.runs.learned import learned_notes
 from rehead.tuning.recipe import Recipe
 from rehead.variants.forms import Make
 from rehead.variants.int8 import N_CALIBRATION, to_int8
@@ -93,6 +94,8 @@ def export(
     whole = bundles.read(Path(bundle))
     _check_place(whole, None if out is None else Path(out))
     shown = photos_of(whole, photos, layout, None if cache is None else Path(cache), progress, max_bad)
+    for note in learned_notes(whole.folder, [shown.catalog.photos[i] for i in shown.held_out], whole.task):
+        progress.note(note)
 
     def calibration() -> NDArray[np.uint8]:
         pixels = calibration_photos(shown, whole.preprocess, N_CALIBRATION, max_bad, progress)

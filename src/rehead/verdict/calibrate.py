@@ -110,10 +110,16 @@ def _zero_of(falling: Callable[[float], float], low: float, high: float) -> floa
     return middle
 
 
-def reliability(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64], *, seed: int = 0) -> Reliability:
-    """How far probabilities can be trusted. probabilities: (n, n_classes), rows sum to 1. labels: (n,), the right classes."""
-    n = len(labels)
-    sure, right = probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == labels
+def log_softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Natural logarithms of the probabilities, (n, n_classes) float64."""
+    raised = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return np.asarray(raised - np.log(np.exp(raised).sum(axis=1, keepdims=True)))
+
+
+def reliability(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64], *, seed: int = 0) -> Reliability:
+    """How far probabilities can be trusted. logits: (n, n_classes). labels: (n,), the right classes."""
+    n, log_p = len(labels), log_softmax(logits)
+    sure, right = np.exp(log_p.max(axis=1)), log_p.argmax(axis=1) == labels
     place = np.clip(np.ceil(sure * N_BINS).astype(int) - 1, 0, N_BINS - 1)
     within = np.zeros((n, N_BINS))
     within[np.arange(n), place] = sure - right
@@ -123,21 +129,17 @@ def reliability(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int
 
     error = estimate(statistic, n, n_columns=N_BINS, strata=labels, seed=seed)
     assert error is not None  # probabilities are finite
-    given = np.maximum(probabilities[np.arange(n), labels].astype(np.float64), np.finfo(np.float32).tiny)
     bins = [
         Bin(b / N_BINS, (b + 1) / N_BINS, len(own), float(sure[own].mean()), wilson(int(right[own].sum()), len(own)))
         for b in range(N_BINS)
         if len(own := np.flatnonzero(place == b))
     ]
-    return Reliability(error, max(0.0, float(-np.log(given).mean())), tuple(bins))
+    return Reliability(error, max(0.0, float(-log_p[np.arange(n), labels].mean())), tuple(bins))
 
 
 def calibration(
     logits: NDArray[np.floating[Any]], labels: NDArray[np.int64], temperature: float, n_fitted: int
 ) -> Calibration:
     """What a temperature does to the probabilities of n photos. logits: (n, n_classes), not divided yet. labels: (n,)."""
-    from rehead.bundle import softmax
-
-    given = logits.astype(np.float32)
-    before, after = (reliability(softmax(given / np.float32(t)), labels) for t in (1.0, temperature))
+    before, after = (reliability(logits / np.float32(t), labels) for t in (1.0, temperature))
     return Calibration(temperature, n_fitted, before, after)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rehead.errors import counted
 from rehead.verdict.bootstrap import Estimate, estimate
-from rehead.verdict.calibrate import Calibration
+from rehead.verdict.calibrate import Calibration, log_softmax
 from rehead.verdict.growth import Growth
 from rehead.verdict.intervals import Interval, wilson
 from rehead.verdict.selective import Selective
@@ -176,12 +176,6 @@ def of_side(side: str) -> str:
 def readable(path: str) -> str:
     """A path as text that can be written anywhere: bytes that are no UTF-8 are escaped."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def log_softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Natural logarithms of the probabilities, (n, n_classes) float64."""
-    raised = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return np.asarray(raised - np.log(np.exp(raised).sum(axis=1, keepdims=True)))
 
 
 def _class_verdicts(

@@ -1,7 +1,8 @@
-"""What a verdict's numbers must not be read without: photos on both sides, classes that none shows, a guess that is better."""
+"""What a verdict's numbers must not be read without: photos on both sides, classes that none shows, guesses that are better."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from rehead.data.catalog import Catalog
 from rehead.data.rows import quoted
 from rehead.data.targets import names_of
 from rehead.errors import counted
+from rehead.verdict.calibrate import log_softmax
 
 N_NAMED = 3  # groups or classes in a note
 FEW = 10  # held-out photos, below which drawing among them again and again says nothing of others
@@ -20,12 +22,15 @@ FEW = 10  # held-out photos, below which drawing among them again and again says
 def notes_on(
     catalog: Catalog, held_out: Sequence[int], logits: NDArray[np.floating[Any]], leaks: Sequence[str]
 ) -> tuple[str, ...]:
-    """A sentence for each of these. logits: of the held-out photos, (n, k). leaks: those of them that were learned from."""
-    notes = []
+    """A sentence for each of these. logits: of the held-out photos, (n, k), as they are judged. leaks: those of the photos that
+    were learned from.
+    """
+    notes: list[str] = []
     if catalog.task == "classification" and held_out:
         labels = catalog.labels(held_out)
         if (logits.argmax(axis=1) == labels).sum() < np.bincount(labels).max():
             notes.append("To name the commonest class of the held-out photos always would be right on more of them.")
+        notes += notes_on_loss(logits, labels)
     if n := len(leaks):
         notes.append(f"{n} of the held-out photos {'is' if n == 1 else 'are'} byte for byte in the training side too.")
     groups, both = [catalog.photos[i].group for i in held_out], set(catalog.torn_groups)
@@ -43,6 +48,17 @@ def notes_on(
             f"{counted(len(held_out), 'held-out photo')} are too few to draw an interval from: take it for no more."
         )
     return tuple(notes)
+
+
+def notes_on_loss(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> list[str]:
+    """A sentence where the log-loss of logits (n, k) is above ln k, that of saying nothing. labels: (n,), n >= 1."""
+    loss, chance = float(-log_softmax(logits)[np.arange(len(labels)), labels].mean()), math.log(logits.shape[1])
+    if loss <= chance:
+        return []
+    return [
+        f"Its probabilities are worse than none: to give all {counted(logits.shape[1], 'class')} the same on every photo would "
+        f"have a log-loss of {chance:.3f}, these have {loss:.3f}."
+    ]
 
 
 def first_of(names: Sequence[str]) -> str:
