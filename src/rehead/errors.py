@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -56,6 +57,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """'Did you mean 'x'?' for the nearest of `names`, or an empty string when none is near."""
     near = difflib.get_close_matches(name, list(dict.fromkeys(names)), n=3, cutoff=0.51)  # "auto" is half of "fast"
     return f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+def command(*words: object) -> str:
+    """What a shell runs as `rehead` with these words: "rehead tune --resume 'my run'"."""
+    return shlex.join(["rehead", *map(str, words)])
 
 
 def counted(n: int, noun: str) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rehead.errors import Diverged, counted
+from rehead.errors import Diverged, command, counted
 from rehead.ground import Ground, parameters_that_learn
 from rehead.progress import Progress
 from rehead.runs.folder import RunFolder
@@ -82,7 +82,7 @@ def trained(
         begin(state)
         return train_layers(training, state)
     except Diverged as error:
-        again = f"rehead tune --resume {run.path} --lr {course.lr / 10:g} --force"
+        again = command("tune", "--resume", run.path, "--lr", f"{course.lr / 10:g}", "--force")
         fix = f"Go on from the last good checkpoint at a lower rate: {again}"
         raise Diverged(error.what, error.lr, fix) from None
 

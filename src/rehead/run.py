@@ -17,7 +17,7 @@ from rehead.begin import Wish, begun
 from rehead.bundled import with_bundle
 from rehead.data.catalog import Catalog, as_csv
 from rehead.data.columns import Chosen
-from rehead.errors import MissingExtra, ReheadError, SourceError, counted, missing_extras
+from rehead.errors import MissingExtra, ReheadError, SourceError, command, counted, missing_extras
 from rehead.exporting.agreement import compare
 from rehead.exporting.graph import with_head
 from rehead.features.bad import BAD_LIST, bad_table, listed
@@ -259,7 +259,7 @@ def _how_to_go_on(run: RunFolder, progress: Progress) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SourceError):
         if (run.path / CHECKPOINT).is_file():
-            progress.note(f"The last checkpoint is kept. Go on from it: rehead tune --resume {run.path}")
+            progress.note(f"The last checkpoint is kept. Go on from it: {command('tune', '--resume', run.path)}")
         raise
 
 
@@ -280,6 +280,7 @@ def _pictures(solution: Solution, progress: Progress) -> tuple[dict[str, Any], b
 
 def _reported(tuned: Tuned, catalog: Catalog, cache: Path, progress: Progress, clock: Clock) -> Tuned:
     """The same with its report. The run is finished already: what goes wrong here costs the report alone."""
+    again = command("report", tuned.run)
     try:
         with missing_extras():
             from rehead.reporting.job import report as write_report
@@ -288,14 +289,14 @@ def _reported(tuned: Tuned, catalog: Catalog, cache: Path, progress: Progress, c
     except (ReheadError, OSError) as error:
         why = error.what if isinstance(error, ReheadError) else f"{error.strerror or error}."
         fix = f" {error.fix}." if isinstance(error, MissingExtra) else ""
-        progress.note(f"No report was written: {why}{fix} `rehead report {tuned.run}` writes it later.")
+        progress.note(f"No report was written: {why}{fix} `{again}` writes it later.")
         return tuned
     except KeyboardInterrupt:  # of the report alone: the model is finished
-        progress.note(f"The report was left out. `rehead report {tuned.run}` writes it later.")
+        progress.note(f"The report was left out. `{again}` writes it later.")
         return tuned
     except Exception as error:  # what nobody thought of
         why = f"{type(error).__name__}: {error}"
-        progress.note(f"No report was written: {why}. The run is whole; `rehead report {tuned.run}` tries again.")
+        progress.note(f"No report was written: {why}. The run is whole; `{again}` tries again.")
         return replace(tuned, defect=error)
     clock.lap("report")
     return replace(

@@ -26,7 +26,7 @@ from rehead.cli.service import serve
 from rehead.cli.tables import say
 from rehead.cli.trust import FOLDS_READ, compare, cross_validated, explain, report
 from rehead.cli.tuning import race, tune
-from rehead.errors import SourceError
+from rehead.errors import SourceError, command
 
 app = typer.Typer(
     name="rehead",
@@ -131,7 +131,7 @@ def verify(
     if photos is None:
         raise SourceError(
             what="No photos are named.",
-            fix=f"Name labelled photos: rehead verify {bundle} photos/, or cross-validate on the run's own: --folds 5",
+            fix=f"Name labelled photos: {command('verify', bundle, 'photos/')}, or cross-validate on the run's own: --folds 5",
         )
     progress = terminal.progress_for(json=json)
     with Interrupt(progress):

@@ -1,7 +1,6 @@
 """`rehead export`: a bundle's model in another form, with the figures that say what it is worth."""
 
 import json as json_module
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -11,7 +10,7 @@ from rehead.cli import terminal
 from rehead.cli.arguments import Interrupt, as_bytes, named, not_empty
 from rehead.cli.options import Json, Layout, MaxBad, finish
 from rehead.cli.tables import console, narrow, printable, say, show_table
-from rehead.errors import WorseVariant, counted
+from rehead.errors import WorseVariant, command, counted
 
 if TYPE_CHECKING:
     from rehead.variants.measured import Figures, Measured
@@ -63,7 +62,7 @@ def export(
     out_.print(f"\nWritten   {printable(str(done.folder))}: {', '.join(path.name for path in done.files)}, {size}",
                markup=False, soft_wrap=True)  # fmt: skip
     if target is None:
-        again = f"rehead predict {shlex.quote(str(bundle))} PHOTO --variant {done.variant}"
+        again = f"{command('predict', bundle)} PHOTO --variant {done.variant}"
         out_.print(f"Try it    {printable(again)}", markup=False, soft_wrap=True)
 
 

@@ -7,7 +7,9 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-Cache = Annotated[Optional[str], typer.Option("--cache", help="Where features are kept. (env: REHEAD_CACHE)")]
+Cache = Annotated[
+    Optional[str], typer.Option("--cache", help="Where features are kept, if not ~/.cache/rehead. (env: REHEAD_CACHE)")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 JsonList = Annotated[bool, typer.Option("--json", help="Print one JSON array, an object a row, and nothing else.")]
 Layout = Annotated[

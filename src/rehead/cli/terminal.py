@@ -6,7 +6,6 @@ With --json nothing but JSON goes to standard output, and errors go to standard 
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rehead.cli.showing import Bars, Lines
 from rehead.cli.tables import console, narrow, printable, say, show_table
-from rehead.errors import ReheadError
+from rehead.errors import ReheadError, command
 
 if TYPE_CHECKING:
     from rehead.run import Tuned
@@ -88,7 +87,7 @@ def show_tuned(tuned: Tuned) -> None:
     if tuned.report is not None:
         out.print(f"Report    {printable(str(tuned.report))}", markup=False, soft_wrap=True)
     out.print(f"Bundle    {printable(bundle)}", markup=False, soft_wrap=True)
-    out.print(f"Try it    rehead predict {printable(shlex.quote(bundle))} PHOTO", markup=False, soft_wrap=True)
+    out.print(f"Try it    {printable(command('predict', bundle))} PHOTO", markup=False, soft_wrap=True)
 
 
 def show_skipped(skipped: Sequence[Any]) -> None:
@@ -148,7 +147,7 @@ def show_run(run: Any) -> None:
         out.print("A job is writing it now.")
         return
     if run.verdict is None:
-        go_on = f" Go on: rehead tune --resume {printable(shlex.quote(str(run.path)))}" if run.can_resume else ""
+        go_on = f" Go on: {printable(command('tune', '--resume', run.path))}" if run.can_resume else ""
         out.print(f"It is not finished.{go_on}", markup=False, soft_wrap=True)
         return
     out.print(f"Head      {printable(run.head_note)}", markup=False)

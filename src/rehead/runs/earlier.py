@@ -25,7 +25,7 @@ from rehead.data.joining import joined
 from rehead.data.reading import checked
 from rehead.data.rows import Photo
 from rehead.data.sources import open_source
-from rehead.errors import PhotoError, RecipeError, ReheadError, RunError
+from rehead.errors import PhotoError, RecipeError, ReheadError, RunError, command
 from rehead.progress import Progress
 from rehead.runs.outputs import read_outputs
 from rehead.runs.resume import Asked
@@ -141,7 +141,8 @@ def places(folder: Path) -> tuple[Path, Path]:
     bundle = folder / "bundle"
     if (folder / RECIPE).is_file() and not (bundle / FACTS).is_file():
         raise RunError(
-            what=f"The run {folder} is not finished.", fix=f"Go on with it first: rehead tune --resume {folder}"
+            what=f"The run {folder} is not finished.",
+            fix=f"Go on with it first: {command('tune', '--resume', folder)}",
         )
     return (bundle, folder) if (bundle / FACTS).is_file() else (folder, folder)
 

@@ -13,7 +13,7 @@ from rehead.bundle import Bundle
 from rehead.data.catalog import Catalog
 from rehead.data.columns import Photos
 from rehead.data.rows import Photo, Skip
-from rehead.errors import RunError
+from rehead.errors import RunError, command
 from rehead.runs.contents import COPIES
 from rehead.runs.earlier import CATALOG, access, asked_of, full_path, place_of, places
 from rehead.runs.listing import Run, read_run
@@ -42,7 +42,8 @@ def read_finished(folder: str | os.PathLike[str], cache: Path) -> Finished:
     bundle_folder, path = places(Path(folder).expanduser())
     run = read_run(path)
     if run.verdict is None:
-        raise RunError(what=f"The run {path} is not finished.", fix=f"Go on with it first: rehead tune --resume {path}")
+        go_on = command("tune", "--resume", path)
+        raise RunError(what=f"The run {path} is not finished.", fix=f"Go on with it first: {go_on}")
     bundle = bundles.read(bundle_folder)
     try:
         asked, photos, place = asked_of(path), _photos(path / CATALOG), place_of(path)

@@ -8,14 +8,13 @@ import errno
 import json
 import os
 import re
-import shlex
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rehead.durable import NoRoom, empty_folder, remove_tree, replace_folder, write_bytes, write_text
-from rehead.errors import ReheadError, RunError
+from rehead.errors import ReheadError, RunError, command
 from rehead.features.room import free_bytes, shortage
 from rehead.runs.contents import (
     BODY,
@@ -170,7 +169,7 @@ class RunFolder:
             return RunError(
                 what=f"The run could not be written to {self.path}: {reason}.",
                 why=f"{room} Its last checkpoint is whole.",
-                fix=f"Make room, and go on from there: rehead tune --resume {self.path}",
+                fix=f"Make room, and go on from there: {command('tune', '--resume', self.path)}",
             )
         return RunError(
             what=f"The run could not be written to {self._out or RUNS}: {reason}.",
@@ -251,7 +250,7 @@ def _exists(out: Path, force: bool) -> RunError:
     if (out / "recipe.toml").is_file() and not (out / "verdict.json").is_file():
         return RunError(
             what=f"{out} is there already: a run that was interrupted.",
-            fix=f"Go on with it: rehead tune --resume {shlex.quote(str(out))}; "
+            fix=f"Go on with it: {command('tune', '--resume', out)}; "
             "or name another --out, or replace it with --force.",
         )
     if not is_ours(out):

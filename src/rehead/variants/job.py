@@ -93,7 +93,7 @@ def export(
     name, make = _form(to)
     whole = bundles.read(Path(bundle))
     _check_place(whole, None if out is None else Path(out))
-    shown = photos_of(whole, photos, layout, None if cache is None else Path(cache), progress, max_bad)
+    shown = photos_of(whole, photos, layout, cache, progress, max_bad)
     for note in learned_notes(whole.folder, [shown.catalog.photos[i] for i in shown.held_out], whole.task):
         progress.note(note)
 

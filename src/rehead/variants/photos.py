@@ -5,6 +5,7 @@ Those it is calibrated with are photos to learn from, those it is judged on are 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +48,7 @@ def photos_of(
     bundle: Bundle,
     named: object | None,
     layout: str,
-    cache: Path | str | None,
+    cache: str | os.PathLike[str] | None,
     progress: Progress,
     max_bad: float = 0.2,
 ) -> Photos:
