@@ -246,3 +246,18 @@ def test_what_is_to_be_typed_next_repeats_what_was_typed(rehead: Program, cache:
     assert shown == f"Go on     {typed_first} --cache {cache} --limit 14 --seed 3 --fix plan.csv"
     shown = rehead("audit", "photos", *typed, "--fix", "plan.csv").stdout.splitlines()[-1]
     assert shown == f"Go on     edit it, then: {typed_first} --cache {cache} --apply plan.csv"
+
+
+def test_numbers_that_are_names_are_audited_and_relabelled_as_classes(rehead: Program, tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", {"red": 8, "blue": 8})
+    rows = [f"photos/{c}/{i}.png,{n}" for c, n in (("red", "1.5"), ("blue", "2.5")) for i in range(8)]
+    (tmp_path / "given.csv").write_text("\n".join(["path,label", *rows]))
+    asked = ("audit", "given.csv", "--task", "classification")
+    shown = rehead(*asked, "--json")
+    assert json.loads(shown.stdout)["n_judged"] == 16, shown.stderr
+    (tmp_path / "plan.csv").write_text("path,action,new_label\nphotos/red/0.png,relabel,2.5\n")
+    done = rehead(*asked, "--apply", "plan.csv", "--out", "new.csv")
+    assert done.stdout.splitlines()[-1].endswith("rehead tune new.csv --task classification"), done.stderr
+    assert "photos/red/0.png,2.5,," in (tmp_path / "new.csv").read_text().splitlines()
+    assert rehead("audit", "given.csv", "--task", "clas").returncode == 2
+    assert rehead("audit", "given.csv", "--task", "clas", "--apply", "plan.csv", "--out", "other.csv").returncode == 2

@@ -21,6 +21,7 @@ from rehead.durable import write_asked
 from rehead.errors import RunError, SourceError
 from rehead.features.cache import cache_folder, check_writable
 from rehead.progress import Progress, Silent
+from rehead.tuning.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -50,27 +51,32 @@ def apply_plan(
     layout: str = "auto",
     valid: object | None = None,
     test: object | None = None,
+    task: str = "auto",
     cache: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Applied:
     """Writes a manifest path,label,split,group of the source's photos as the plan has them; `rehead tune` takes it.
 
+    task: as in `rehead.tune`.
     out: by default <photos>-audited.csv in the current folder. A file that is there is replaced only with force. Sides are
     those that the source gives; where it gives none they stay to be drawn, which gives the same ones again.
-    Raises SourceError where the plan or the photos cannot be used, RunError where the file cannot be written.
+    Raises SourceError where the plan or the photos cannot be used, RunError where the file cannot be written, RecipeError.
     """
+    Recipe(task=task)  # raises RecipeError for what is no task
     lines = read_plan(Path(plan))
     place, progress = cache_folder(cache), progress or Silent()
     check_writable(place)
-    opened = open_source(source, layout=layout, valid=valid, test=test, cache=place, max_bad=1.0, progress=progress)
+    opened = open_source(
+        source, layout=layout, valid=valid, test=test, task=task, cache=place, max_bad=1.0, progress=progress
+    )
     target = check_free(Path(out) if out is not None else Path(f"{opened.name}-audited.csv"), "out", force)
     if opened.root is None:
         raise SourceError(
             what=f"The photos of {opened.name} are no files that a manifest could name.",
             fix="Unpack the archive into a folder, and name that; photos of shards into a folder for each class.",
         )
-    catalog = scan(opened, seed=0, valid_fraction=0.2, progress=progress, cache=place, is_learned=False)
+    catalog = scan(opened, seed=0, valid_fraction=0.2, task=task, progress=progress, cache=place, is_learned=False)
     photos = {photo.path: photo for photo in (*catalog.photos, *(p for group in catalog.same for p in group))}
     order = {row.path: n for n, row in enumerate(opened.rows)}
     photos = dict(sorted(photos.items(), key=lambda item: order[item[0]]))

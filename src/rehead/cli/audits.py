@@ -8,12 +8,12 @@ import typer
 
 from rehead.cli.arguments import Interrupt, check_apart, named, not_empty
 from rehead.cli.findings import show_applied, show_audit, show_plan
-from rehead.cli.options import Cache, Json, Layout, finish
+from rehead.cli.options import Cache, Json, Layout, Task, finish
 from rehead.cli.terminal import progress_for
 from rehead.durable import write_asked
 from rehead.errors import RecipeError
 
-READ = ("layout", "valid", "test", "cache")  # what decides which photos they are
+READ = ("layout", "valid", "test", "task", "cache")  # what decides which photos they are
 LOOKED = ("backbone", "weights", "limit", "seed")  # and how they are looked at
 
 
@@ -27,6 +27,7 @@ def audit(
     layout: Layout = "auto",
     valid: Annotated[Optional[str], typer.Option(help="A folder of photos to hold out.")] = None,
     test: Annotated[Optional[str], typer.Option(help="A folder of photos for the verdict.")] = None,
+    task: Task = None,
     limit: Annotated[Optional[int], typer.Option(help="Look at no more than so many photos.")] = None,
     fix: Annotated[
         Optional[Path], typer.Option(help="Write what to remove, relabel or keep to this .csv file, to be edited.")
@@ -51,8 +52,8 @@ def audit(
         from rehead.auditing.apply import apply_plan
 
         with Interrupt(progress):
-            applied = apply_plan(named(photos), apply, out, layout=layout, valid=valid, test=test, cache=cache,
-                                 force=force, progress=progress)  # fmt: skip
+            applied = apply_plan(named(photos), apply, out, layout=layout, valid=valid, test=test,
+                                 task=task or "auto", cache=cache, force=force, progress=progress)  # fmt: skip
         finish(progress, applied.to_dict() if json else None)
         if not json:
             show_applied(applied, [*_typed(context, ("cache",))])
@@ -61,7 +62,8 @@ def audit(
     from rehead.auditing.job import audit as run_audit
     from rehead.auditing.plan import as_csv, plan_of
 
-    given = {"backbone": not_empty(backbone, "backbone"), "weights": str(weights) if weights else None, "limit": limit}
+    given = {"backbone": not_empty(backbone, "backbone"), "weights": str(weights) if weights else None, "limit": limit,
+             "task": task}  # fmt: skip
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     target = check_free(fix, "fix", force) if fix is not None else None
     with Interrupt(progress) as stop:

@@ -22,6 +22,9 @@ Variant = Annotated[
     Optional[str],
     typer.Option(help="Another form of the model that `rehead export` put into the bundle, such as int8."),
 ]
+Task = Annotated[
+    Optional[str], typer.Option(help="classification, multilabel or regression; the labels tell it when left out.")
+]
 TRAINING = "Training by gradient steps"
 MaxBad = Annotated[float, typer.Option(help="Share of unreadable photos over which the job stops.")]
 

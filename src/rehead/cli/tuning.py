@@ -7,7 +7,7 @@ import typer
 
 from rehead.cli import terminal
 from rehead.cli.arguments import Interrupt, as_rate, as_seconds, backbone_arguments, named, not_empty
-from rehead.cli.options import TRAINING, Cache, Json, Layout, finish, training
+from rehead.cli.options import TRAINING, Cache, Json, Layout, Task, finish, training
 
 
 def tune(
@@ -24,9 +24,7 @@ def tune(
             help="A preset: quick (head), balanced (last layers too), thorough (all), or auto: which of them pays."
         ),
     ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="classification, multilabel or regression; the labels tell it when left out.")
-    ] = None,
+    task: Task = None,
     head: Annotated[str | None, typer.Option(help="linear, mlp:1000,256, prototype or auto. (linear)")] = None,
     train: Annotated[
         str | None, typer.Option(help="What learns: head, last:2, last:30%, layer4,head, all or lora:8. (head)")
