@@ -34,6 +34,7 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/unfamiliar.py
+	$(BIN)/python benchmarks/few.py
 	$(BIN)/python benchmarks/trust.py
 	$(BIN)/python benchmarks/predicting.py
 	$(BIN)/python benchmarks/serving.py
