@@ -34,7 +34,19 @@ def test_the_share_that_is_to_be_kept_of_new_photos_is_kept() -> None:
 def test_photos_apart_set_the_threshold_where_there_are_enough() -> None:
     familiar = fit_familiar(CLOUD, 2 - CLOUD[:150])
     assert familiar is not None
-    assert familiar.threshold == pytest.approx(float(np.quantile(far(2 - CLOUD[:150], familiar.bank, 5), KEPT)))
+    assert familiar.threshold == pytest.approx(
+        np.sort(far(2 - CLOUD[:150], familiar.bank, 5))[147]
+    )  # the 148th: 151 * 0.98
+
+
+def test_of_few_photos_no_larger_share_of_new_ones_is_unfamiliar_than_is_said() -> None:
+    random, beyond = np.random.default_rng(3), []
+    for _ in range(60):
+        familiar = fit_familiar(random.normal(2, 1, (49, 8)).astype(np.float32))
+        assert familiar is not None
+        new = random.normal(2, 1, (1_000, 8)).astype(np.float32)
+        beyond.append((far(new, familiar.bank, familiar.k) > familiar.threshold).mean())
+    assert np.mean(beyond) < 1.3 * (1 - KEPT)  # their own quantile leaves twice as many
 
 
 def test_too_few_photos_are_no_bank() -> None:
