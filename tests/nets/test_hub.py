@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -34,12 +35,15 @@ def test_weights_that_cannot_be_fetched_are_an_error_of_whole_sentences(monkeypa
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers for any file of the hub, asked directly or as a proxy."""
+    """Answers for any file of the hub, asked directly or as a proxy; tunnels it refuses. What is under /short it cuts short."""
+
+    def do_CONNECT(self) -> None:
+        self.send_error(403)
 
     def do_HEAD(self) -> None:
-        is_there = self.path.endswith("/model.safetensors")
+        is_there, n_bytes = self.path.endswith("/model.safetensors"), 700 if "/short/" in self.path else 7
         self.send_response(200 if is_there else 404)
-        self.send_header("Content-Length", "7" if is_there else "0")
+        self.send_header("Content-Length", str(n_bytes) if is_there else "0")
         self.send_header("ETag", '"0123456789abcdef"')
         self.send_header("X-Repo-Commit", "0" * 40)
         self.end_headers()
@@ -73,12 +77,45 @@ def port() -> Iterator[int]:
     ids=["a port of its own", "not offline", "past the proxy", "through the proxy"],
 )
 def test_weights_come_from_a_mirror_and_through_a_proxy(given: dict[str, str], port: int, tmp_path: Path) -> None:
+    done = fetched(given, port, tmp_path)
+    assert done.stdout == "weights\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"HF_ENDPOINT": "https://hub.invalid", "https_proxy": "http://127.0.0.1:{port}"},
+            "hub.invalid cannot be reached: 403",
+        ),
+        ({"HF_ENDPOINT": "http://127.0.0.1:{port}/short"}, "127.0.0.1 cannot be reached: "),
+    ],
+    ids=["a proxy that refuses", "a server that ends too soon"],
+)
+def test_weights_that_are_refused_or_cut_short_are_weights_that_cannot_be_had(
+    given: dict[str, str], said: str, port: int, tmp_path: Path
+) -> None:
+    done = fetched(given, port, tmp_path)
+    assert (
+        f"\nrehead.errors.WeightsUnavailable: The weights of resnet18 are not here and cannot be fetched.\n{said}"
+        in done.stderr
+    )
+
+
+def test_an_error_without_a_word_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rehead.nets.hub._cached_file", lambda _: None)
+    monkeypatch.setattr("rehead.nets.hub._check_answers", Mock(side_effect=TimeoutError()))
+    with pytest.raises(WeightsUnavailable, match="cannot be reached: TimeoutError"):
+        fetch_weights("resnet50", created("resnet50", {}, 0, device="meta"))
+
+
+def fetched(given: dict[str, str], port: int, place: Path) -> subprocess.CompletedProcess[str]:
+    """Fetches the weights of a network in a new process, with these variables, and prints them."""
     code = """if True:
         from rehead.nets.backbone import created
         from rehead.nets.hub import fetch_weights
         print(fetch_weights("resnet18", created("resnet18", {}, 0, device="meta")).read_text())
     """
     env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    env |= {"HF_HOME": str(tmp_path), **{name: value.format(port=port) for name, value in given.items()}}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert done.stdout == "weights\n", done.stderr
+    env |= {"HF_HOME": str(place), **{name: value.format(port=port) for name, value in given.items()}}
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)

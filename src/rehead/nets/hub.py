@@ -37,8 +37,9 @@ def fetch_weights(name: str, network: nn.Module, *, only_here: bool = False) -> 
     try:
         _check_answers(address)
         return _fetch(hub_id, url)
-    except (OSError, ValueError) as error:  # the hub's errors are OSErrors
-        why = f"{urlparse(address).hostname or address} cannot be reached: {str(error).splitlines()[0]}"
+    except Exception as error:  # also those of the HTTP client, which is the choice of the hub's library
+        said = str(error).strip().split("\n")[0] or type(error).__name__
+        why = f"{urlparse(address).hostname or address} cannot be reached: {said}"
         raise _unavailable(name, why) from error
 
 
