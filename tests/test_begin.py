@@ -9,13 +9,14 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import make_photos, noise
 
 import rehead
-from rehead.begin import Wish, begun
+from rehead.begin import Begun, Wish, begun
 from rehead.bundled import with_bundle
 from rehead.errors import (
     BackboneError,
@@ -24,6 +25,7 @@ from rehead.errors import (
     MissingExtra,
     RecipeError,
     RunError,
+    SourceError,
     TooManyBad,
     UnknownBackbone,
     WeightsMismatch,
@@ -168,22 +170,60 @@ def test_a_run_that_is_taken_up_with_its_photos_elsewhere_knows_the_new_place(
         run.write_json("photos.json", {**Asked.of(photos, "auto", None, None).to_dict(), "report": False})
         (run.path / CHECKPOINT).write_bytes(b"")
     moved = photos.rename(tmp_path / "moved")
-    wish = Wish(
-        moved,
-        "auto",
-        None,
-        None,
-        preset=None,
-        resume=tmp_path / "run",
-        from_run=None,
-        track=(),
-        settings={},
-        force=False,
-    )
-    with RunFolder(None, force=False, resume=tmp_path / "run") as run:
-        begun(wish, run, cache, Log(Silent()), Clock())
-        asked = asked_of(tmp_path / "run")
+    taken_up(tmp_path / "run", cache, source=moved, report=None)
+    asked = asked_of(tmp_path / "run")
     assert (asked.source, asked.root, asked.report) == (str(moved), str(moved), False)
+
+
+def wish(source: Path | None = None, **asked: Any) -> Wish:
+    """What a job is asked for, as little as there can be."""
+    little: dict[str, Any] = {
+        "layout": "auto",
+        "valid": None,
+        "test": None,
+        "preset": None,
+        "resume": None,
+        "from_run": None,
+    }
+    return Wish(source, **{**little, "track": (), "settings": {}, "force": False, "report": False, **asked})
+
+
+def taken_up(run: Path, cache: Path, **asked: Any) -> Begun:
+    """A run taken up, as far as its photos are read."""
+    with RunFolder(None, force=False, resume=run) as folder:
+        return begun(wish(**asked, resume=run), folder, cache, Log(Silent()), Clock())
+
+
+@pytest.fixture
+def left(photos: Path, cache: Path, tmp_path: Path) -> Path:
+    """A run that was left when its photos were read, with some to hold out in a folder of their own."""
+    test = make_photos(tmp_path / "test", {"blue": 3, "red": 3})
+    with RunFolder(tmp_path / "run", force=False) as run:
+        begun(wish(photos, test=test), run, cache, Log(Silent()), Clock())
+    return tmp_path / "run"
+
+
+def test_sides_that_are_given_to_a_run_that_is_taken_up_are_looked_at(left: Path, cache: Path, tmp_path: Path) -> None:
+    other = make_photos(tmp_path / "other", {"grey": 1, "green": 1, "blue": 4, "red": 4})
+    kept = (left / "photos.json").read_bytes()
+    for side in ("valid", "test"):
+        with pytest.raises(RunError, match=f"The photos changed since the run {left} began"):
+            taken_up(left, cache, **{side: other})
+    with pytest.raises(SourceError):
+        taken_up(left, cache, layout="split")
+    assert (left / "photos.json").read_bytes() == kept
+    assert len(taken_up(left, cache, test=other, force=True).catalog.on("test")) == 8
+    assert asked_of(left).test == str(other)
+
+
+def test_sides_that_are_not_given_stay_where_a_run_is_taken_up_with_photos_elsewhere(
+    left: Path, photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    moved = photos.rename(tmp_path / "moved")
+    assert len(taken_up(left, cache, source=moved).catalog.on("test")) == 6
+    (tmp_path / "test").rename(tmp_path / "moved too")
+    assert len(taken_up(left, cache, test=tmp_path / "moved too").catalog.on("test")) == 6
+    assert (asked_of(left).source, asked_of(left).test) == (str(moved), str(tmp_path / "moved too"))
 
 
 def test_photos_that_stop_a_job_are_counted_so_far_and_listed(cache: Path, tmp_path: Path) -> None:

@@ -99,11 +99,17 @@ def begun(
     clock.lap("prepare")
     if wish.resume is not None:
         clock.add(run.kept_seconds())
-    given = asked if wish.source is None else Asked(wish.source, wish.layout, wish.valid, wish.test)
     opened = open_source(
-        given.source, layout=given.layout, valid=given.valid, test=given.test, cache=cache, task=recipe.task,
-        max_bad=recipe.max_bad, readers=machines, progress=progress,
-    )  # fmt: skip
+        asked.source if wish.source is None else wish.source,
+        layout=asked.layout,
+        valid=asked.valid if wish.valid is None else wish.valid,
+        test=asked.test if wish.test is None else wish.test,
+        cache=cache,
+        task=recipe.task,
+        max_bad=recipe.max_bad,
+        readers=machines,
+        progress=progress,
+    )
     run.create(opened.name, recipe.backbone)
     progress.begin(run.path)
     run.write("recipe.toml", recipe.to_toml())
@@ -147,10 +153,8 @@ def begun(
 def _chosen(wish: Wish, run: RunFolder, cache: Path) -> tuple[Recipe, Asked, Search | None, Earlier | None]:
     if wish.resume is not None:
         recipe, asked = taken_up(run.path, wish.source, wish.preset, wish.settings, force=wish.force)
+        asked = asked.with_given(wish.source, wish.layout, wish.valid, wish.test)
         earlier = read_earlier(asked.from_run, cache) if asked.from_run is not None else None
-        if wish.source is not None:
-            moved = Asked.of(wish.source, wish.layout, wish.valid, wish.test, asked.from_run)
-            asked = replace(moved, report=asked.report, with_neighbours=asked.with_neighbours)
         return recipe, asked, Search.of_run(run.path), earlier
     earlier = read_earlier(wish.from_run, cache) if wish.from_run is not None else None
     search = Search.of(wish.settings) if wish.preset == AUTO else None

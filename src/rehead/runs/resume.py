@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,16 @@ class Asked:
         cls, source: object, layout: str, valid: object | None, test: object | None, from_run: object | None = None
     ) -> Asked:
         """With full paths, so that the run can be taken up from any folder."""
-        sides = {"valid": valid, "test": test}
-        objects = [name for name, side in sides.items() if side is not None and _full(side) is None]
-        return cls(_full(source), layout, _full(valid), _full(test), from_run=_full(from_run), objects=objects)
+        return cls(None, layout, None, None, from_run=_full(from_run)).with_given(source, layout, valid, test)
+
+    def with_given(self, source: object | None, layout: str, valid: object | None, test: object | None) -> Asked:
+        """The same, where what is given takes the place of its own. layout: "auto" is none, but of a source."""
+        given = {"source": source, "valid": valid, "test": test}
+        places: dict[str, Any] = {name: _full(place) for name, place in given.items() if place is not None}
+        sides = ("valid", "test")
+        objects = [name for name in sides if (places[name] is None if name in places else name in self.objects)]
+        is_own = layout == "auto" and source is None
+        return replace(self, **places, layout=self.layout if is_own else layout, objects=objects)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
