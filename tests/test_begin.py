@@ -226,6 +226,16 @@ def test_sides_that_are_not_given_stay_where_a_run_is_taken_up_with_photos_elsew
     assert (asked_of(left).source, asked_of(left).test) == (str(moved), str(tmp_path / "moved too"))
 
 
+def test_settings_that_later_tries_hear_are_not_called_without_effect(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    notes = Notes()
+    with RunFolder(tmp_path / "run", force=False) as run:
+        settings = {"lr": 0.0005, "epochs": 3, "mixup": 0.2}
+        begun(wish(photos, preset="auto", settings=settings), run, cache, Log(notes), Clock())
+    assert not [note for note in notes.notes if "has no effect" in note]
+
+
 def test_photos_that_stop_a_job_are_counted_so_far_and_listed(cache: Path, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 100, "blue": 100})
     for i in range(150):

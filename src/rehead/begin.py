@@ -143,7 +143,7 @@ def begun(
             f"Learned as a class, since class folders stand beside it: {first_few([quoted(name) for name in sides])}. "
             "Photos to hold out stand in a folder elsewhere, in class folders: --test DIR"
         )
-    for line in unheard(recipe, wish.settings):
+    for line in unheard(recipe, wish.settings) if search is None else ():  # what a search tries later hears them
         progress.note(line)
     check_task(recipe, catalog.task, searches=search is not None)
     clock.lap("scan")
