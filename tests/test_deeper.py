@@ -24,8 +24,12 @@ from safetensors.torch import load_file, save_file
 import rehead
 from rehead import activations, deeper, ground
 from rehead import bundle as bundles
+from rehead.data.scan import scan
+from rehead.data.sources import open_source
 from rehead.errors import RecipeError, RunError, UnknownLayer
-from rehead.extraction import extract_missing
+from rehead.extraction import extract_missing, with_decided_fit
+from rehead.features.engines import Prefix
+from rehead.job import Job
 from rehead.phase import trained
 from rehead.progress import Silent
 from rehead.solution import Solution
@@ -246,6 +250,30 @@ def test_the_cut_moves_to_where_activations_fit_or_nothing_is_kept(tmp_path: Pat
     assert last.startswith(
         "Nothing is kept: each epoch reads the photos (205 MB behind a would be more than --cache-limit"
     )
+
+
+@pytest.mark.parametrize("cut", ["none", "stem"])
+def test_the_fit_is_decided_by_the_whole_frozen_network_wherever_it_is_cut(
+    cut: str, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decided_by = []
+
+    def best_fit(job: Job, prefix: Prefix, recipe: Recipe) -> Prefix:
+        decided_by.append(prefix.card.cut)
+        return prefix
+
+    monkeypatch.setattr("rehead.extraction._best_fit", best_fit)
+    job = Job(scan(open_source(folder, cache=cache), seed=0, valid_fraction=0.2), cache)
+    with_decided_fit(job, Recipe(train="last:1", cut=cut, fit="auto"))
+    assert decided_by == ["pool"]
+
+
+def test_a_head_alone_learns_from_the_same_features_where_nothing_is_to_be_kept(
+    folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    settings = {"cache": cache, "head": "prototype", "report": False}
+    one, other = (rehead.tune(folder, out=tmp_path / str(cut), cut=cut, **settings) for cut in (None, "none"))
+    assert graph(one) == graph(other)
 
 
 def test_a_cut_behind_a_layer_that_learns_is_refused(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def chosen_prefix(job: Job, recipe: Recipe) -> Prefix:
         recipe.backbone,
         weights=weights,
         arguments=dict(recipe.backbone_args),
-        cut=recipe.cut or "pool",
+        cut=recipe.cut if recipe.cut and recipe.cut != "none" else "pool",
         cache=job.cache,
         progress=job.progress,
     )
@@ -69,7 +69,7 @@ def with_decided_fit(job: Job, recipe: Recipe) -> Recipe:
     """The recipe with the fit that --fit auto decides on, by the frozen network also where layers will learn."""
     if recipe.fit != "auto":
         return recipe
-    return replace(recipe, fit=chosen_prefix(job, recipe).card.preprocess.fit)
+    return replace(recipe, fit=chosen_prefix(job, replace(recipe, cut=None)).card.preprocess.fit)
 
 
 def fit_sample(catalog: Catalog, recipe: Recipe) -> Sequence[int]:
