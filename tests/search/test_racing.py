@@ -74,6 +74,17 @@ def test_a_name_that_no_backbone_has_is_an_error_before_photos_are_read(cache: P
         rehead.race(tmp_path / "no photos", backbones=["efficientnet_lite0", "efficientnet_lite9"], cache=cache)
 
 
+def test_arguments_of_a_backbone_that_does_not_race_are_an_error_before_photos_are_read(
+    cache: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        rehead.race(
+            tmp_path / "no photos", backbones=["efficientnet_lite0"], arguments={"efficientnet_l0": {}}, cache=cache
+        )
+    assert caught.value.what == "--backbone-arg efficientnet_l0:... is of a backbone that does not race."
+    assert caught.value.fix == "Did you mean 'efficientnet_lite0'?"
+
+
 def test_the_folder_holds_what_was_found(raced: rehead.Race) -> None:
     assert raced.run is not None
     facts = json.loads((raced.run / "race.json").read_text())

@@ -11,7 +11,7 @@ from rehead.auditing.ties import tied
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.divided import job_order
-from rehead.errors import RecipeError, counted
+from rehead.errors import RecipeError, counted, nearest
 from rehead.features.bad import BAD_LIST, listed, too_many_bad
 from rehead.features.cache import cache_folder, check_writable
 from rehead.job import Job
@@ -61,6 +61,7 @@ def race(
 
         for entrant in entrants:
             check_name(entrant.name)
+    _check_arguments(arguments or {}, [entrant.name for entrant in entrants])
     log = Log(progress or Silent())
     with RunFolder(out, force=force) as run, listed(place / BAD_LIST):
         opened = open_source(
@@ -95,3 +96,14 @@ def race(
         run.write("race.svg", raced.to_svg())
         log.note(raced.recommendation)
         return replace(raced, run=run.finish())
+
+
+def _check_arguments(arguments: Mapping[str, Any], racing: Sequence[str]) -> None:
+    """Raises RecipeError for arguments of a backbone that does not race."""
+    for name in arguments:
+        if name not in racing:
+            raise RecipeError(
+                what=f"--backbone-arg {name}:... is of a backbone that does not race.",
+                why=f"These do: {', '.join(dict.fromkeys(racing))}.",
+                fix=nearest(name, racing) or "Name it in --backbones too, or leave its arguments out.",
+            )
