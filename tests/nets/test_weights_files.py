@@ -74,9 +74,11 @@ def test_a_digest_in_a_name_is_checked(tensors: Tensors, tmp_path: Path) -> None
     digest = hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()
     (tmp_path / "w.pth").rename(tmp_path / f"resnet18-{digest[:8]}.pth")
     assert set(read_weights(tmp_path / f"resnet18-{digest[:8]}.pth")) == set(tensors)
-    (tmp_path / f"resnet18-{digest[:8]}.pth").rename(tmp_path / "resnet18-01234567.pth")
+    (tmp_path / f"resnet18-{digest[:8]}.pth").rename(tmp_path / "resnet18-0123456a.pth")
     with pytest.raises(WeightsMismatch, match="not the file its name says"):
-        read_weights(tmp_path / "resnet18-01234567.pth")
+        read_weights(tmp_path / "resnet18-0123456a.pth")
+    (tmp_path / "resnet18-0123456a.pth").rename(tmp_path / "resnet18-20240131.pth")
+    assert set(read_weights(tmp_path / "resnet18-20240131.pth")) == set(tensors), "a date is no digest"
 
 
 @pytest.mark.parametrize(

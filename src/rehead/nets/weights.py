@@ -23,7 +23,8 @@ from rehead.errors import UnsafeWeights, WeightsMismatch
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "state_dict_ema")
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.", "backbone.")
-DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")  # torch hub's convention: the beginning of the file's SHA-256
+# torch hub's convention: the beginning of the file's SHA-256. Digits alone are taken for a date.
+DIGEST_IN_NAME = re.compile(r"-(?=[0-9]*[a-f])([0-9a-f]{8,64})\.")
 NOT_SAVED = "they are not what torch.save writes"
 SHOWN = 4  # differing names in an error
 
