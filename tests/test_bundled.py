@@ -100,6 +100,8 @@ def test_layers_that_were_tuned_are_still_named(away: Path, photos: Path, cache:
         ({"cut": "stem"}, "--cut stem needs the network"),
         ({"backbone_args": {"mean": 0.5}}, "--backbone-arg needs the network"),
         ({"engine": "torch"}, "--engine torch runs networks"),
+        ({"device": "cuda"}, "--device cuda runs networks"),
+        ({"device": "mps", "head": "mlp:8"}, "--device mps runs networks"),
         ({"weights": "/nowhere.pth"}, "has weights of its own, and --weights says /nowhere.pth"),
         ({"backbone": "resnet50"}, "it holds efficientnet_lite0, and --backbone says resnet50"),
     ],
@@ -110,6 +112,12 @@ def test_what_needs_the_network_itself_is_refused(
     with pytest.raises(RecipeError, match=words):
         rehead.tune(photos, from_run=away, cache=cache, out=tmp_path / "run", report=False, **settings)
     assert not (tmp_path / "run").exists()
+
+
+def test_two_bundles_are_not_taken_for_one(away: Path, photos: Path, cache: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(away, tmp_path / "other")
+    with pytest.raises(RecipeError, match=f"it holds efficientnet_lite0, and --backbone says {other}"):
+        rehead.tune(photos, from_run=away, backbone=str(other), cache=cache, out=tmp_path / "run", report=False)
 
 
 def test_a_damaged_bundle_is_no_backbone(away: Path, photos: Path, cache: Path, tmp_path: Path) -> None:

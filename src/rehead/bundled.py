@@ -43,7 +43,7 @@ def with_bundle(
             fix="Leave --weights out, or the bundle.",
         )
     other = asked.get("backbone")
-    if other not in (None, name) and not is_bundle(_path(other)):
+    if other not in (None, name) and _path(other) != folder:
         raise RecipeError(
             what=f"The bundle {folder} is a backbone itself: it holds {name}, and --backbone says {other}.",
             fix="Leave --backbone out, or the bundle.",
@@ -52,6 +52,11 @@ def with_bundle(
         raise RecipeError(
             what=f"--engine {asked['engine']} runs networks, and a bundle holds a graph alone.",
             fix="Leave --engine out.",
+        )
+    if asked.get("device") in ("cuda", "mps"):
+        raise RecipeError(
+            what=f"--device {asked['device']} runs networks, and a bundle holds a graph alone, which runs on the CPU here.",
+            fix="Leave --device out.",
         )
     engine = "onnxruntime" if asked.get("engine", AUTO) == AUTO else asked["engine"]
     return {**asked, "backbone": name, "weights": str(folder), "engine": engine}, rest
