@@ -24,6 +24,7 @@ from rehead.errors import (
     EngineError,
     MissingExtra,
     RecipeError,
+    ReheadError,
     RunError,
     SourceError,
     TooManyBad,
@@ -38,7 +39,8 @@ from rehead.runs.earlier import asked_of
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
 from rehead.runs.resume import Asked
-from rehead.tuning.recipe import Recipe, unheard
+from rehead.search.tries import Search
+from rehead.tuning.recipe import Recipe, load, unheard
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -224,6 +226,55 @@ def test_sides_that_are_not_given_stay_where_a_run_is_taken_up_with_photos_elsew
     (tmp_path / "test").rename(tmp_path / "moved too")
     assert len(taken_up(left, cache, test=tmp_path / "moved too").catalog.on("test")) == 6
     assert (asked_of(left).source, asked_of(left).test) == (str(moved), str(tmp_path / "moved too"))
+
+
+@pytest.mark.parametrize(("preset", "said"), [("fast", "--recipe cannot be 'fast'"), ("auto", "has one recipe, and")])
+def test_a_recipe_that_a_run_cannot_go_on_with_is_refused_also_when_forced(
+    preset: str, said: str, left: Path, cache: Path
+) -> None:
+    for force in (False, True):
+        with pytest.raises(ReheadError, match=said):
+            taken_up(left, cache, preset=preset, force=force)
+
+
+@pytest.fixture
+def searching(photos: Path, cache: Path, tmp_path: Path) -> Path:
+    """A search that was left when its photos were read."""
+    with RunFolder(tmp_path / "run", force=False) as run:
+        settings = {"budget_s": 600.0, "lr": 0.1, "backbone_args": {"mean": (0.5, 0.4, 0.3)}}
+        begun(wish(photos, preset="auto", settings=settings), run, cache, Log(Silent()), Clock())
+    return tmp_path / "run"
+
+
+def test_a_search_is_taken_up_by_the_command_that_began_it(searching: Path, cache: Path) -> None:
+    kept = (searching / "tried.json").read_bytes()
+    settings = {"budget_s": 600.0, "lr": 0.1, "backbone_args": {"mean": (0.5, 0.4, 0.3)}}
+    for given in {"preset": "auto", "settings": settings}, {}:
+        search = taken_up(searching, cache, **given).search
+        assert search is not None
+        assert search.budget_s == 600
+        assert search.recipe("balanced") == Search.of(settings).recipe("balanced")
+    assert (searching / "tried.json").read_bytes() == kept
+
+
+def test_other_settings_for_a_search_are_named_as_they_are_typed_and_taken_when_forced(
+    searching: Path, cache: Path
+) -> None:
+    settings = {"budget_s": 1800.0, "lr": 0.01, "mixup": 0.2}
+    with pytest.raises(RunError) as caught:
+        taken_up(searching, cache, preset="auto", settings=settings)
+    assert caught.value.why == ("--budget is 600s, not 1800s; --lr is 0.1, not 0.01; --mixup is not given, not 0.2.")
+    search = taken_up(searching, cache, settings=settings, force=True).search
+    assert search is not None
+    assert (search.budget_s, search.recipe("balanced").lr, search.recipe("balanced").mixup) == (1800, 0.01, 0.2)
+    assert search.recipe("balanced").backbone_args == {"mean": (0.5, 0.4, 0.3)}
+    assert load(searching / "recipe.toml") == search.recipe("quick")
+
+
+def test_a_search_has_no_one_preset_when_it_is_taken_up(searching: Path, cache: Path) -> None:
+    for preset, said in ("fast", "--recipe cannot be 'fast'"), ("balanced", "and --recipe balanced names one"):
+        with pytest.raises(ReheadError, match=said):
+            taken_up(searching, cache, preset=preset, force=True)
 
 
 def test_settings_that_later_tries_hear_are_not_called_without_effect(

@@ -409,7 +409,7 @@ def test_a_run_goes_on_only_with_its_own_photos_and_recipe_unless_forced(
     interrupted(photos, tmp_path / "run", cache, **LAST)
     with pytest.raises(RunError) as error:
         rehead.tune(resume=tmp_path / "run", cache=cache, epochs=7, report=False)
-    assert "epochs is 2, not 7" in error.value.why
+    assert "--epochs is 2, not 7" in error.value.why
     (photos / "red" / "0.png").unlink()
     with pytest.raises(RunError) as error:
         rehead.tune(resume=tmp_path / "run", cache=cache, report=False)

@@ -67,7 +67,7 @@ def test_it_goes_on_at_a_lower_rate_when_forced(run: Path, cache: Path) -> None:
     lower = {"lr": 0.001, "weight_decay": 0.05}
     with pytest.raises(RunError) as error:
         rehead.tune(resume=run, cache=cache, **lower, report=False)
-    assert error.value.why == "lr is 1000.0, not 0.001; weight_decay is 10.0, not 0.05."
+    assert error.value.why == "--lr is 1000.0, not 0.001; --weight-decay is 10.0, not 0.05."
     (run / SECONDS).write_text(json.dumps({"train": 990.0, "total": 1000.0}))
     tuned = rehead.tune(resume=run, cache=cache, force=True, **lower)
     assert tuned.recipe.lr == 0.001

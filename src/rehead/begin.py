@@ -29,7 +29,7 @@ from rehead.progress import Clock
 from rehead.runs.earlier import Earlier, read_earlier
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
-from rehead.runs.resume import Asked, check_photos, taken_up
+from rehead.runs.resume import Asked, check_photos, recipe_of, taken_up
 from rehead.search.tries import FILE as TRIED
 from rehead.search.tries import LADDER, Search
 from rehead.tuning.layers import HEAD, POOL, adapters_in
@@ -152,10 +152,9 @@ def begun(
 
 def _chosen(wish: Wish, run: RunFolder, cache: Path) -> tuple[Recipe, Asked, Search | None, Earlier | None]:
     if wish.resume is not None:
-        recipe, asked = taken_up(run.path, wish.source, wish.preset, wish.settings, force=wish.force)
-        asked = asked.with_given(wish.source, wish.layout, wish.valid, wish.test)
+        recipe, asked, search = _taken_up(wish, run.path)
         earlier = read_earlier(asked.from_run, cache) if asked.from_run is not None else None
-        return recipe, asked, Search.of_run(run.path), earlier
+        return recipe, asked, search, earlier
     earlier = read_earlier(wish.from_run, cache) if wish.from_run is not None else None
     search = Search.of(wish.settings) if wish.preset == AUTO else None
     if search is not None:
@@ -168,6 +167,22 @@ def _chosen(wish: Wish, run: RunFolder, cache: Path) -> tuple[Recipe, Asked, Sea
         recipe = Recipe.from_preset(wish.preset, wish.settings)
     asked = Asked.of(wish.source, wish.layout, wish.valid, wish.test, earlier.run if earlier else None)
     return recipe, asked, search, earlier
+
+
+def _taken_up(wish: Wish, run: Path) -> tuple[Recipe, Asked, Search | None]:
+    """What an interrupted run goes on with: its own, but for what is given in its place."""
+    recipe, asked = taken_up(run, wish.source)
+    asked = asked.with_given(wish.source, wish.layout, wish.valid, wish.test)
+    own = Search.of_run(run)
+    if own is not None:
+        search = own.taken_up(run, wish.preset, wish.settings, force=wish.force)
+        return (recipe if search is own else search.recipe(LADDER[0])), asked, search
+    if wish.preset == AUTO:
+        raise RunError(
+            what=f"The run {run} has one recipe, and --recipe auto tries one after another.",
+            fix="Leave --recipe out, or start a new run.",
+        )
+    return recipe_of(run, recipe, wish.preset, wish.settings, force=wish.force), asked, None
 
 
 def _check(recipe: Recipe, wish: Wish, cache: Path, progress: Log) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import Mock, call
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 import rehead
 from rehead.errors import Defect, DiskFull, Diverged, PhotoError, RecipeError, ReheadError, TooManyBad
-from rehead.search.ladder import _compared, _Held
+from rehead.search.ladder import _Climb, _compared, _Held
 from rehead.search.tries import LADDER, Search
 from rehead.solution import Solution
 from rehead.tuning.presets import PRESETS
@@ -189,6 +189,24 @@ def test_the_mlp_stays_where_its_folds_fail_or_time_is_up(
     monkeypatch.undo()
     late = rehead.tune(hard, cache=cache, out=tmp_path / "b", budget_s=0.01, **mlp, **tiny, report=False)
     assert "of the training side set aside" in tries(late.run)[0]["why"]
+
+
+def gone(seconds: float) -> Mock:
+    """A job that has taken so long."""
+    job = Mock()
+    job.clock.laps.return_value = {"total": seconds}
+    return job
+
+
+def test_a_try_that_goes_on_tells_which_settings_came_too_late_for_it(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.safetensors").touch()
+    begun = Search.of({"lr": 1e-3, "seed": 3}).recipe("balanced")
+    (tmp_path / "recipe.toml").write_text(begun.to_toml())
+    for lr, told in (1e-3, []), (1e-4, [call("balanced goes on as it began, without the new --lr")]):
+        job = gone(0)
+        climb = _Climb(job, Search.of({"lr": lr, "seed": 3}), Mock())
+        assert climb.planned("balanced", Mock(path=tmp_path), Mock(), job) == (begun, 0.0)
+        assert job.progress.note.call_args_list == told
 
 
 @pytest.mark.parametrize("settings", [{"train": "last:1"}, {"watch": 0}, {"head": "prototype"}])

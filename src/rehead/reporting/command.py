@@ -10,8 +10,7 @@ from pathlib import Path
 from rehead.data.addresses import is_address, local_path
 from rehead.runs.listing import Run
 from rehead.runs.resume import Asked
-
-OPTIONS = {"cache_limit_gb": "cache-limit", "budget_s": "budget", "from_run": "from"}
+from rehead.tuning.recipe import option
 
 
 def command(asked: Asked, run: Run) -> tuple[tuple[str, str], ...]:
@@ -20,28 +19,28 @@ def command(asked: Asked, run: Run) -> tuple[tuple[str, str], ...]:
     A report may be handed on, so its paths begin in the folder that holds all that is named; where that is the root alone, they
     are no more than names, and it says so.
     """
-    named = {"photos": asked.source, "valid": asked.valid, "test": asked.test, "from_run": asked.from_run}
+    named = {"photos": asked.source, "valid": asked.valid, "test": asked.test, "from": asked.from_run}
     weights = run.recipe.weights
     shown, where = _shown([name for name in (*named.values(), weights) if name is not None])
     words = ["rehead", "tune", shown.get(named.pop("photos"), "PHOTOS")]
     if asked.layout != "auto":
         words += ["--layout", asked.layout]
-    for option, name in named.items():
+    for place, name in named.items():
         if name is not None:
-            words += [_option(option), shown[name]]
+            words += [f"--{place}", shown[name]]
     for setting, value in run.settings().items():
         if setting == "backbone_args":
-            words += [word for key, own in value.items() for word in ("--backbone-arg", argument(key, own))]
+            words += [word for key, own in value.items() for word in (option(setting), argument(key, own))]
         elif isinstance(value, bool):
-            words.append(_option(setting) if value else _option(f"no-{setting}"))
+            words.append(option(setting) if value else option(f"no-{setting}"))
         elif setting == "budget_s":
-            words += [_option(setting), f"{value:g}s"]
+            words += [option(setting), f"{value:g}s"]
         else:
-            words += [_option(setting), shown[weights] if setting == "weights" else str(value)]
+            words += [option(setting), shown[weights] if setting == "weights" else str(value)]
     if asked.with_neighbours:
         words.append("--with-neighbours")
     for side in asked.objects:
-        words += [_option(side), side.upper()]
+        words += [f"--{side}", side.upper()]
     for name in [*(["PHOTOS"] if asked.source is None else []), *map(str.upper, asked.objects)]:
         where += ((name, "were handed over in Python, and are no files"),)
     return (("command", shlex.join(words)), *where)
@@ -50,10 +49,6 @@ def command(asked: Asked, run: Run) -> tuple[tuple[str, str], ...]:
 def argument(name: str, value: object) -> str:
     """What to type behind --backbone-arg: NAME=VALUE."""
     return f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
-
-
-def _option(name: str) -> str:
-    return "--" + OPTIONS.get(name, name.replace("_", "-"))
 
 
 def _shown(names: Sequence[str]) -> tuple[dict[str | None, str], tuple[tuple[str, str], ...]]:

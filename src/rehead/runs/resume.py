@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from rehead.data.addresses import is_address
 from rehead.data.catalog import Catalog, as_csv
 from rehead.errors import RunError, SourceError
-from rehead.tuning.recipe import Recipe, load, preset_with
+from rehead.tuning.recipe import Recipe, load, option, preset_with
 
 
 @dataclass(frozen=True)
@@ -55,22 +55,31 @@ class Asked:
         return asdict(self)
 
 
-def taken_up(
-    run: Path, source: object, preset: str | None, settings: dict[str, Any], *, force: bool
-) -> tuple[Recipe, Asked]:
-    """The recipe and the photos of an interrupted run. Raises RunError when there is none, or other settings are given.
+def taken_up(run: Path, source: object) -> tuple[Recipe, Asked]:
+    """The recipe and the photos of an interrupted run. Raises RunError when there is none.
 
-    force: settings that are given go before the run's own.
+    source: photos that are given in the place of its own.
     """
     try:
         recipe = load(run / "recipe.toml")
         asked = Asked(**json.loads((run / "photos.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise RunError(what=f"{run} is no run that can be taken up.", why=str(error)) from error
-    given = preset_with(preset, settings)
-    own = asdict(recipe)
+    if source is None and asked.source is None:
+        raise SourceError(what=f"The photos of {run} were no files.", fix="Pass them again beside resume=.")
+    return recipe, asked
+
+
+def recipe_of(run: Path, recipe: Recipe, preset: str | None, settings: dict[str, Any], *, force: bool) -> Recipe:
+    """The run's recipe, before whose settings go those that are given. Raises RunError where these differ, unless force."""
+    given, own = preset_with(preset, settings), asdict(recipe)
+    return Recipe.from_dict({**own, **given}) if differs(run, own, given, force=force) else recipe
+
+
+def differs(run: Path, own: Mapping[str, Any], given: Mapping[str, Any], *, force: bool) -> bool:
+    """Whether settings that are given are others than the run's own. Raises RunError where they are, unless force."""
     changed = [
-        f"{name} is {_told(own.get(name))}, not {_told(value)}"
+        f"{option(name)} is {_told(name, own.get(name))}, not {_told(name, value)}"
         for name, value in given.items()
         if own.get(name) != value
     ]
@@ -80,9 +89,7 @@ def taken_up(
             why="; ".join(changed) + ".",
             fix="Leave those options out, start a new run, or go on all the same with --force.",
         )
-    if source is None and asked.source is None:
-        raise SourceError(what=f"The photos of {run} were no files.", fix="Pass them again beside resume=.")
-    return (Recipe.from_dict({**own, **given}) if changed else recipe), asked
+    return bool(changed)
 
 
 def check_photos(run: Path, catalog: Catalog) -> None:
@@ -112,8 +119,10 @@ def check_photos(run: Path, catalog: Catalog) -> None:
         )
 
 
-def _told(value: Any) -> str:
-    return "not given" if value is None else repr(value)
+def _told(name: str, value: Any) -> str:
+    if value is None:
+        return "not given"
+    return f"{value:g}s" if name.endswith("_s") else repr(value)
 
 
 def _full(source: object) -> str | None:

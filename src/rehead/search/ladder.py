@@ -11,7 +11,7 @@ where they are few.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -36,7 +36,7 @@ from rehead.solution import Solution
 from rehead.tuning.forecast import Forecast, Pace, forecast
 from rehead.tuning.head import fit_head
 from rehead.tuning.plan import planned
-from rehead.tuning.recipe import AUTO, Recipe, load
+from rehead.tuning.recipe import AUTO, Recipe, load, option
 from rehead.tuning.sample import SAMPLE, in_each_fold
 from rehead.tuning.solve import cross_validated
 from rehead.verdict.compare import gain
@@ -172,7 +172,7 @@ class _Climb:
         """The recipe of a try, with as many epochs as there is time for, and the seconds it will take; None when that is
         too few. One that was interrupted goes on as it was planned: 0 s."""
         if can_go_on(part.path):
-            return load(part.path / "recipe.toml"), 0.0
+            return self.going_on(name, load(part.path / "recipe.toml")), 0.0
         recipe = self.search.recipe(name)
         n_train = len(kept.solution.train)
         if "watch" not in self.search.settings:
@@ -185,6 +185,13 @@ class _Climb:
         recipe = replace(recipe, epochs=fitting)
         part.write("recipe.toml", recipe.to_toml())
         return recipe, factor * ahead.seconds(fitting)
+
+    def going_on(self, name: str, recipe: Recipe) -> Recipe:
+        """The recipe of a try that goes on; where others of its settings were asked for since, that is told."""
+        asked, own = asdict(self.search.recipe(name)), asdict(recipe)
+        if kept := [option(setting) for setting in self.search.settings if own[setting] != asked[setting]]:
+            self.job.progress.note(f"{name} goes on as it began, without the new {', '.join(kept)}")
+        return recipe
 
     def tell(self, tried: Try) -> None:
         self.tries.append(tried)

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rehead.errors import RecipeError
+from rehead.errors import RecipeError, RunError
+from rehead.runs.resume import differs
 from rehead.tuning.presets import PRESETS
-from rehead.tuning.recipe import Recipe
+from rehead.tuning.ranges import check_choice
+from rehead.tuning.recipe import AUTO, Recipe
 from rehead.verdict.intervals import Interval
 
 LADDER = ("quick", "balanced", "thorough")  # presets, from the simplest
@@ -62,6 +64,21 @@ class Search:
         except FileNotFoundError:
             return None
         return cls(facts["settings"], facts["budget_s"])
+
+    def taken_up(self, run: Path, preset: str | None, settings: dict[str, Any], *, force: bool) -> Search:
+        """The same, or with force one before whose settings go those that are given.
+
+        Raises RunError where these differ, unless force, and for a preset, which a search finds.
+        """
+        check_choice("recipe", preset, (None, *PRESETS, AUTO))
+        if preset not in (None, AUTO):
+            raise RunError(
+                what=f"The run {run} tries one recipe after another, and --recipe {preset} names one.",
+                fix="Leave --recipe out, or start a new run.",
+            )
+        first = asdict(self.recipe(LADDER[0]))
+        own = {**{name: first[name] for name in self.settings}, "budget_s": self.budget_s}
+        return Search.of({**own, **settings}) if differs(run, own, settings, force=force) else self
 
     def recipe(self, name: str) -> Recipe:
         """A preset's, under the settings."""

@@ -32,7 +32,7 @@ OF_STEPS = (  # settings of training by gradient steps
 KEPT = (  # by a first phase, whose other settings are its preset's
     "activation", "sampling", "accumulate", "watch", "cache_limit_gb", "compile",
 )  # fmt: skip
-OPTIONS = {"cache_limit_gb": "cache_limit"}  # what the command line calls them
+OPTIONS = {"cache_limit_gb": "cache-limit", "budget_s": "budget", "backbone_args": "backbone-arg"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +227,6 @@ class Recipe:
             return cls.from_dict(settings)
         if preset == AUTO:
             raise RecipeError(what="--recipe auto tries one recipe after another; it is none itself.")
-        check_choice("recipe", preset, (*PRESETS, AUTO))
         return cls.from_dict(preset_with(preset, settings))
 
     @classmethod
@@ -268,7 +267,11 @@ class Recipe:
 
 
 def preset_with(preset: str | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a preset, and others that go before them; a first phase goes with the layers that it goes before."""
+    """The settings of a preset, and others that go before them; a first phase goes with the layers that it goes before.
+
+    Raises RecipeError for a name that no preset has.
+    """
+    check_choice("recipe", preset, (None, *PRESETS, AUTO))
     own = dict(PRESETS.get(preset or "", {}))
     if settings.get("train", own.get("train")) != own.get("train"):
         own.pop("first", None)
@@ -284,10 +287,12 @@ def unheard(recipe: Recipe, settings: dict[str, Any]) -> list[str]:
     if recipe.head == "prototype":
         deaf += [name for name in settings if name == "class_weight"]
     how = {"prototype": "is the class means", "linear": "is solved"}.get(recipe.head, "learns by its own steps")
-    return [
-        f"--{OPTIONS.get(name, name).replace('_', '-')} has no effect: --train head with --head {recipe.head} {how}."
-        for name in deaf
-    ]
+    return [f"{option(name)} has no effect: --train head with --head {recipe.head} {how}." for name in deaf]
+
+
+def option(name: str) -> str:
+    """What the command line calls a setting: '--batch-size'."""
+    return "--" + OPTIONS.get(name, name.replace("_", "-"))
 
 
 def load(path: Path) -> Recipe:
