@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -189,6 +190,18 @@ def test_the_mlp_stays_where_its_folds_fail_or_time_is_up(
     monkeypatch.undo()
     late = rehead.tune(hard, cache=cache, out=tmp_path / "b", budget_s=0.01, **mlp, **tiny, report=False)
     assert "of the training side set aside" in tries(late.run)[0]["why"]
+    assert re.search(r"quick is kept, \d+ s of 0 s are gone", (late.run / "log.txt").read_text())
+
+
+@pytest.mark.parametrize(("gone_s", "given_s"), [(0, 480), (400, 160), (700, 0.001)])
+def test_the_head_alone_takes_its_share_of_the_time_that_is_left(
+    gone_s: float, given_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune_head = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr("rehead.search.ladder.tune_head", tune_head)
+    with pytest.raises(KeyboardInterrupt):
+        _Climb(gone(gone_s), Search.of({"budget_s": 600.0}), Mock()).begin()
+    assert tune_head.call_args.args[1].budget_s == pytest.approx(given_s, abs=1)
 
 
 def gone(seconds: float) -> Mock:

@@ -31,7 +31,7 @@ from rehead.runs.contents import TRIES, can_go_on
 from rehead.runs.folder import RunFolder
 from rehead.runs.record import CURVES, METRICS
 from rehead.search.heats import rate_of
-from rehead.search.tries import FILE, LADDER, Search, Try
+from rehead.search.tries import FILE, LADDER, QUICK_SHARE, Search, Try
 from rehead.solution import Solution
 from rehead.tuning.forecast import Forecast, Pace, forecast
 from rehead.tuning.head import fit_head
@@ -95,7 +95,7 @@ class _Climb:
             if (folder / file).is_file():
                 self.run.write(file, (folder / file).read_text(encoding="utf-8"))
         self.job.progress.note(
-            f"{kept.name} is kept, {self.search.budget_s - AROUND_S - max(0.0, self.left_s):.0f} s of "
+            f"{kept.name} is kept, {self.search.budget_s - AROUND_S - self.left_s:.0f} s of "
             f"{self.search.budget_s:.0f} s are gone"
         )
         return kept.solution, replace(kept.recipe, budget_s=None)
@@ -103,7 +103,8 @@ class _Climb:
     def begin(self) -> _Held:
         """The head alone."""
         name, begun = LADDER[0], time.monotonic()
-        recipe = self.search.recipe(name)
+        share_s = max(0.001, QUICK_SHARE * (self.left_s + AROUND_S))  # of what a scan, a race, an earlier part left
+        recipe = replace(self.search.recipe(name), budget_s=share_s)
         job = self.job.titled(name)
         solution = tune_head(job, recipe)
         is_mlp, in_time = solution.head.kind == "mlp", replace(job, is_late=lambda: self.left_s < 0)
