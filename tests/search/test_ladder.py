@@ -22,7 +22,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import rehead
+from rehead.deeper import tune_layers
 from rehead.errors import Defect, DiskFull, Diverged, PhotoError, RecipeError, ReheadError, TooManyBad
+from rehead.job import Job
+from rehead.runs.folder import RunFolder
 from rehead.search.ladder import _Climb, _compared, _Held
 from rehead.search.tries import LADDER, Search
 from rehead.solution import Solution
@@ -57,10 +60,21 @@ def tries(run: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def climbed(hard: Path, tiny: dict[str, Any], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> rehead.Tuned:
+    """A search in which each try is called better than the one before, and leaves what finding a rate would, which is slow."""
+
+    def tune(job: Job, recipe: Recipe, run: RunFolder) -> Solution:
+        solution = tune_layers(job, recipe, run)
+        for name in "lr_range.json", "lr_range.svg":
+            run.write(name, recipe.train)
+        return solution
+
     out = tmp_path_factory.mktemp("run") / "run"
-    return rehead.tune(
-        hard, cache=cache, out=out, recipe="auto", budget_s=3000.0, epochs=2, views=2, **tiny, report=False
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rehead.search.ladder._compared", lambda *pair: (True, _compared(*pair)[1]))
+        patch.setattr("rehead.search.ladder.tune_layers", tune)
+        return rehead.tune(
+            hard, cache=cache, out=out, recipe="auto", budget_s=3000.0, epochs=2, views=2, **tiny, report=False
+        )
 
 
 def test_easy_photos_need_no_more_than_the_head(tiny: dict[str, Any], cache: Path, tmp_path: Path) -> None:
@@ -82,13 +96,20 @@ def test_a_try_is_judged_and_the_run_holds_the_recipe_that_is_kept(climbed: rehe
     assert balanced["right"]["n"] == pytest.approx(0.2 * found[0]["right"]["n"], abs=3)
     assert balanced["seconds"] > 0
     assert "watched photos" in balanced["why"]
-    kept = [entry["name"] for entry in found if entry["kept"]][-1]
-    assert load_recipe(climbed.run / "recipe.toml").train == PRESETS[kept]["train"]
-    assert (climbed.run / "metrics.jsonl").exists() == (kept != "quick")
+    assert [entry["name"] for entry in found if entry["kept"]] == list(LADDER)
+    assert load_recipe(climbed.run / "recipe.toml").train == PRESETS["thorough"]["train"]
+
+
+def test_what_the_kept_try_wrote_stays_in_the_run(climbed: rehead.Tuned) -> None:
+    told = {"metrics.jsonl", "curves.svg", "lr_range.json", "lr_range.svg"}
+    assert (told | {f"first-{name}" for name in ("metrics.jsonl", "curves.svg")}) <= set(os.listdir(climbed.run))
+    assert (climbed.run / "lr_range.svg").read_text() == PRESETS["thorough"]["train"]
 
 
 def test_the_bundle_is_of_the_kept_try_and_the_tries_are_gone(climbed: rehead.Tuned, hard: Path) -> None:
     assert not (climbed.run / "tries").exists()
+    learned = json.loads((climbed.bundle / "rehead.json").read_text())["backbone"]["learned"]
+    assert learned == ["conv1.0", "conv1.3", "conv1.6", "layer1", "layer2", "layer3", "layer4"]
     assert rehead.load(climbed.bundle).predict(hard / "one" / "0.png").label in ("one", "other")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from rehead.bundle import Head
-from rehead.deeper import tune_layers
+from rehead.deeper import FIRST, tune_layers
 from rehead.divided import folds_of
 from rehead.errors import Defect, Diverged, ReheadError
 from rehead.extraction import chosen_prefix, open_store
@@ -29,7 +29,7 @@ from rehead.job import Job
 from rehead.pixels import prepare
 from rehead.runs.contents import TRIES, can_go_on
 from rehead.runs.folder import RunFolder
-from rehead.runs.record import CURVES, METRICS
+from rehead.runs.record import CURVES, METRICS, RANGE
 from rehead.search.heats import rate_of
 from rehead.search.tries import FILE, LADDER, QUICK_SHARE, Search, Try
 from rehead.solution import Solution
@@ -48,6 +48,9 @@ N_WATCHED = 200  # photos that a try is judged on, if they are at most MOST_WATC
 MOST_WATCHED = 0.2
 MARGIN = 1.2  # a forecast is believed to be right within so much
 FEWEST_EPOCHS = 0.5  # of a preset's: fewer are another recipe
+STAYS = (  # of the try that is kept, in its run
+    METRICS, CURVES, f"{FIRST}-{METRICS}", f"{FIRST}-{CURVES}", f"{RANGE}.json", f"{RANGE}.svg",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class _Climb:
                 break
             kept = better
         folder = self.run.path / TRIES / kept.name
-        for file in (METRICS, CURVES):
+        for file in STAYS:
             if (folder / file).is_file():
                 self.run.write(file, (folder / file).read_text(encoding="utf-8"))
         self.job.progress.note(
