@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import blake3
 import numpy as np
 import pytest
 from conftest import DATA, make_photos, noise
@@ -17,9 +19,11 @@ from PIL import Image
 
 import rehead
 from rehead import bundle as bundles
+from rehead.data.rows import Photo
 from rehead.errors import BundleError, RecipeError, RunError
-from rehead.runs.earlier import read_earlier
+from rehead.runs.earlier import access, line_of, read_earlier
 from rehead.runs.finished import read_finished
+from rehead.runs.resume import Asked
 from rehead.tuning.recipe import Recipe
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -163,6 +167,36 @@ def test_a_class_of_which_nothing_is_left_is_an_error_that_says_what_to_do(
     assert "Of 24 earlier photos neither the file nor the features are there" in error.value.why
     assert "--cache" in error.value.fix
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_does_not_take_the_place_of_one_it_begins_from(
+    first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path
+) -> None:
+    before = shutil.copytree(first.run, tmp_path / "before")
+    link = tmp_path / "link"
+    link.symlink_to(before)
+    for out in (before, link):
+        with pytest.raises(RunError, match="cannot be replaced by a run that begins from it") as error:
+            rehead.tune(green, from_run=before / "bundle", out=out, force=True, cache=cache, report=False)
+        assert error.value.fix == "Name another folder: --out DIR"
+    second = rehead.tune(green, from_run=before, out=tmp_path / "second", cache=cache, report=False).run
+    with pytest.raises(RunError, match="cannot be replaced by a run that begins from it"):
+        rehead.tune(green, from_run=second, out=before, force=True, cache=cache, report=False)
+    assert not list(tmp_path.glob(".*.new"))
+
+
+@pytest.mark.parametrize("names", ["one", "one two"])
+def test_runs_that_name_each_other_as_the_one_before_end(names: str, tmp_path: Path) -> None:
+    runs = [tmp_path / name for name in names.split()]
+    for run, before in zip(runs, [*runs[1:], runs[0]], strict=True):
+        run.mkdir()
+        asked = Asked(str(make_photos(run / "photos", {"red": 1, "blue": 1})), "auto", None, None, from_run=str(before))
+        (run / "photos.json").write_text(json.dumps(asked.to_dict()))
+    read, is_gone = access(runs[0], tmp_path / "cache")
+    assert is_gone(Photo(str(tmp_path / "gone.png"), "red", "train", bytes(32)))
+    assert [run for run, _ in line_of(runs[0])] == runs
+    kept = runs[-1] / "photos" / "red" / "0.png"
+    assert read(Photo(str(kept), "red", "train", blake3.blake3(kept.read_bytes()).digest())) == kept.read_bytes()
 
 
 @pytest.mark.slow

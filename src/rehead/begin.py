@@ -26,7 +26,7 @@ from rehead.features.engines import check_engine, resolve
 from rehead.ground import check_layers
 from rehead.job import Machines
 from rehead.progress import Clock
-from rehead.runs.earlier import Earlier, read_earlier
+from rehead.runs.earlier import Earlier, line_of, read_earlier
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
 from rehead.runs.resume import Asked, check_photos, recipe_of, taken_up
@@ -156,6 +156,8 @@ def _chosen(wish: Wish, run: RunFolder, cache: Path) -> tuple[Recipe, Asked, Sea
         earlier = read_earlier(asked.from_run, cache) if asked.from_run is not None else None
         return recipe, asked, search, earlier
     earlier = read_earlier(wish.from_run, cache) if wish.from_run is not None else None
+    if earlier is not None:
+        run.check_spares(path for path, _ in line_of(earlier.run))
     search = Search.of(wish.settings) if wish.preset == AUTO else None
     if search is not None:
         recipe = search.recipe(LADDER[0])

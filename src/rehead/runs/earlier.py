@@ -10,7 +10,7 @@ import csv
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -204,24 +204,33 @@ def access(run: Path, cache: Path) -> tuple[Callable[[Photo], bytes], Callable[[
     return read, is_gone
 
 
+def line_of(run: Path) -> Iterator[tuple[Path, Asked]]:
+    """A run and those that it came from, one after the other and each once, with what each was asked for."""
+    seen, pending = set[Path](), Path(os.path.realpath(run))
+    while pending not in seen:
+        seen.add(pending)
+        try:
+            asked = asked_of(pending)
+        except (OSError, ValueError, TypeError):
+            return
+        yield pending, asked
+        if asked.from_run is None:
+            return
+        pending = Path(os.path.realpath(asked.from_run))
+
+
 def _listed(run: Path, cache: Path) -> dict[str, Callable[[], bytes]]:
     """What the sources of a run, and of those it came from, hold now: for photos in archives, which have no file."""
     found: dict[str, Callable[[], bytes]] = {}
-    pending: str | None = str(run)
-    while pending is not None:
+    for one, asked in line_of(run):
+        if asked.source is None:
+            continue
         try:
-            asked = asked_of(Path(pending))
-        except (OSError, ValueError, TypeError):
-            break
-        place = _place(Path(pending), asked)
-        if asked.source is not None:
-            try:
-                opened = open_source(
-                    asked.source, layout=asked.layout, valid=asked.valid, test=asked.test, cache=cache, max_bad=1.0
-                )
-            except ReheadError:  # it is gone, and all that was in it
-                pass
-            else:
-                found |= {full_path(place, row.path): partial(opened.read, row) for row in opened.rows}
-        pending = asked.from_run
+            opened = open_source(
+                asked.source, layout=asked.layout, valid=asked.valid, test=asked.test, cache=cache, max_bad=1.0
+            )
+        except ReheadError:  # it is gone, and all that was in it
+            continue
+        place = _place(one, asked)
+        found |= {full_path(place, row.path): partial(opened.read, row) for row in opened.rows}
     return found

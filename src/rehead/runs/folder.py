@@ -89,6 +89,15 @@ class RunFolder:
         """What the folder is called once it is finished."""
         return Path(os.path.realpath(self._out or self.path)).name
 
+    def check_spares(self, runs: Iterable[Path]) -> None:
+        """Raises RunError where one of these runs, from which this one begins, is to be replaced."""
+        if self._out is not None and any(_is_same(self._out, run) for run in runs):
+            raise RunError(
+                what=f"{self._out} cannot be replaced by a run that begins from it.",
+                why="It alone says where its photos came from, for when one of them has to be read again.",
+                fix="Name another folder: --out DIR",
+            )
+
     def create(self, photos: str, backbone: str) -> None:
         """The folder, empty and locked. Raises RunError when it cannot be made or another job writes it."""
         try:
