@@ -19,8 +19,13 @@ from PIL import Image
 
 import rehead
 from rehead import bundle as bundles
+from rehead.bundle_facts import Task
+from rehead.data.catalog import Catalog
 from rehead.data.rows import Photo
+from rehead.data.targets import classes_of
 from rehead.errors import BundleError, RecipeError, RunError
+from rehead.extraction import left_out
+from rehead.job import Job
 from rehead.runs.earlier import access, line_of, read_earlier
 from rehead.runs.finished import read_finished
 from rehead.runs.resume import Asked
@@ -167,6 +172,32 @@ def test_a_class_of_which_nothing_is_left_is_an_error_that_says_what_to_do(
     assert "Of 24 earlier photos neither the file nor the features are there" in error.value.why
     assert "--cache" in error.value.fix
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "old", "new", "lost"),
+    [
+        ("classification", ["a", "b"], ["b"], ["a"]),
+        ("multilabel", ["blue;red;round", "round"], ["blue;red", "round"], []),
+        ("multilabel", ["blue;red"], ["blue", "round", ""], ["red"]),
+        ("regression", ["3.5", "4"], ["5", "6.5"], []),
+    ],
+)
+def test_of_photos_that_are_gone_only_a_class_that_no_other_has_is_missed(
+    task: Task, old: list[str], new: list[str], lost: list[str], tmp_path: Path
+) -> None:
+    photos = [Photo(f"{i}.png", label, "train", bytes([i] * 32)) for i, label in enumerate([*old, *new])]
+    catalog = Catalog(
+        "photos", "manifest", photos, classes_of([*old, *new], task), lambda _: b"", task=task,
+        is_gone=lambda photo: photo in photos[: len(old)],
+    )  # fmt: skip
+    job, order = Job(catalog, tmp_path), range(len(photos))
+    if lost:
+        with pytest.raises(RunError) as error:
+            left_out(job, order, order)
+        assert error.value.what == f"Nothing is left to learn {', '.join(map(repr, lost))} from."
+    else:
+        assert [*left_out(job, order, order)] == [*range(len(old))]
 
 
 def test_a_run_does_not_take_the_place_of_one_it_begins_from(

@@ -186,14 +186,15 @@ def _compute(
 def left_out(job: Job, order: Sequence[int], missing: Sequence[int]) -> dict[int, Skip]:
     """Photos of an earlier run of which nothing is left: no features, and no file to compute them from.
 
-    Raises RunError when a class would be lost with them.
+    Raises RunError when a class or label could not be learned without them.
     """
     catalog = job.catalog
     gone = {i: Skip(catalog.photos[i].path, NOTHING_LEFT) for i in missing if catalog.is_gone(catalog.photos[i])}
     if not gone:
         return gone
     learned = catalog.among(order, "train")
-    if lost := catalog.different_labels(learned) - catalog.different_labels([i for i in learned if i not in gone]):
+    lacking = set(catalog.unlearnable([i for i in learned if i not in gone]))
+    if lost := lacking.intersection(catalog.classes).difference(catalog.unlearnable(learned)):
         raise _lost(sorted(lost), list(gone.values()))
     job.progress.note(f"{len(gone)} earlier photos are left out: {NOTHING_LEFT}; skipped.csv lists them")
     return gone
