@@ -17,6 +17,8 @@ import pytest
 from conftest import make_photos, noise
 
 import rehead
+from rehead.data.scan import scan
+from rehead.data.sources import open_source
 from rehead.errors import (
     ReheadError,
     RunError,
@@ -134,6 +136,17 @@ def test_what_the_reading_and_the_decoding_find_bad_is_summed(cache: Path, tmp_p
     assert run.images["skipped"] == 10
     with pytest.raises(TooManyBad, match="10 of 30 photos cannot be read, which is more than 20%"):
         rehead.verify(run.bundle, photos, cache=cache)
+
+
+def test_what_is_passed_over_is_no_photo_that_cannot_be_read(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 3, "blue": 3})
+    (photos / "red" / "broken.png").write_bytes(b"\x89PNG no more")
+    for i in range(4):
+        shutil.copy(photos / "red" / "0.png", photos / f"loose{i}.png")
+    catalog = scan(open_source(photos, cache=tmp_path / "cache"), seed=0, valid_fraction=0.2)
+    assert [skip.path for skip in catalog.bad] == ["red/broken.png"]
+    assert catalog.n_rows == 7
+    assert sum(skip.kind == "aside" for skip in catalog.skipped) == 4
 
 
 @pytest.mark.parametrize(

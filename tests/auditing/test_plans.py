@@ -149,6 +149,14 @@ def test_a_manifest_has_the_photos_as_the_plan_has_them(tmp_path: Path) -> None:
     assert (tmp_path / "new.csv").read_text().splitlines()[:2] == ["path,label,split,group", "photos/blue/0.png,gren,,"]
 
 
+def test_a_line_of_what_was_passed_over_is_told_with_the_reason(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 2, "blue": 2})
+    (photos / "loose.png").write_bytes((photos / "red" / "0.png").read_bytes())
+    (tmp_path / "plan.csv").write_text("path,label,side,action,new_label,reason\nloose.png,,,relabel,red,\n")
+    applied = apply_plan(photos, tmp_path / "plan.csv", tmp_path / "new.csv", cache=tmp_path / "cache")
+    assert [(skip.path, skip.reason) for skip in applied.skipped] == [("loose.png", "lies outside the class folders")]
+
+
 def test_a_given_split_and_groups_stay_and_ours_is_drawn_again(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", {"red": 6, "blue": 6})
     rows = [

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import rehead
 from rehead.cli.arguments import backbone_arguments
 from rehead.cli.races import arguments_by_name, command
-from rehead.errors import BackboneError, RecipeError, RunError, UnknownBackbone
+from rehead.errors import BackboneError, RecipeError, RunError, TooManyBad, UnknownBackbone
 from rehead.search.heats import Entry, entrants_of
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -144,6 +144,26 @@ def test_photos_that_cannot_be_compared_are_refused_before_anything_is_extracted
         )  # fmt: skip
     assert why in error.value.why
     assert not list((tmp_path / "cache").glob("**/data.mdb"))
+
+
+def test_a_race_counts_photos_that_cannot_be_read_as_a_job_does(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 3, "blue": 1})
+    for i in range(4):
+        (photos / f"loose{i}.png").write_bytes(b"no photo of a class")
+    held_out = make_photos(tmp_path / "held out", {"red": 1, "blue": 1})
+    broken = photos / "red" / "1.png"
+    broken.write_bytes(b"\x89PNG no more")
+
+    def race(max_bad: float) -> None:
+        rehead.race(
+            photos, valid=held_out, backbones=["efficientnet_lite0"], max_bad=max_bad, limit=1,
+            cache=tmp_path / "cache", out=tmp_path / "race",
+        )  # fmt: skip
+
+    with pytest.raises(TooManyBad, match=r"1 of 6 photos cannot be read, which is more than 16%"):
+        race(0.16)
+    with pytest.raises(RunError, match="Photos are too few to compare"):
+        race(0.17)
 
 
 def test_near_copies_of_a_photo_are_raced_on_one_side(weights: Path, cache: Path, tmp_path: Path) -> None:

@@ -116,14 +116,14 @@ def check_free(path: Path, option: str, force: bool) -> Path:
 def _followed(photos: dict[str, Photo], lines: Sequence[Line], catalog: Catalog) -> tuple[dict[str, Photo], list[Skip]]:
     """The photos as the plan has them, and what of it cannot be followed any more."""
     changed, skipped = dict(photos), []
-    bad = {skip.path: skip.reason for skip in catalog.bad}
+    away = {skip.path: skip.reason for skip in catalog.skipped}
     path_by_file = {os.path.realpath(file): path for path, photo in photos.items() if (file := catalog.file(photo))}
     for line in lines:
         path = line.path if line.path in photos else path_by_file.get(os.path.realpath(line.path), line.path)
         photo = photos.get(path)
         if photo is None:
-            if line.action != "remove" or line.path not in bad:
-                skipped.append(Skip(line.path, bad.get(line.path, "is not among these photos")))
+            if line.action != "remove" or line.path not in away:
+                skipped.append(Skip(line.path, away.get(line.path, "is not among these photos")))
         elif line.label and line.label != photo.label:
             skipped.append(Skip(line.path, f"is labelled {photo.label} now, not {line.label}: it stays as it is"))
         elif line.action == "remove":

@@ -127,6 +127,7 @@ def _catalog(source: Source, photos: Photos, given: Names[str | None] | Names[st
                 copies[i] = Skip(photo.path, f"is a copy of {photos.paths[j]}", "copy")
     away = skipped.keys() | copies.keys()
     kept = photos.without(away)
+    bad = tuple(skip for skip in source.skipped if skip.kind == "broken")
     return Catalog(
         name=source.name,
         layout=source.layout,
@@ -138,8 +139,8 @@ def _catalog(source: Source, photos: Photos, given: Names[str | None] | Names[st
         ours=ours,
         n_unsided=0 if ours else sum(not side for side in given.without(away)),
         task=task,
-        bad=tuple(source.skipped),
-        n_rows=len(photos) + len(source.skipped),
+        bad=bad,
+        n_rows=len(photos) + len(bad),
         same=tuple(tuple(photo for _, photo in group) for group in same),
         file=source.file,
         uri=source.uri,

@@ -12,7 +12,7 @@ from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.divided import job_order
 from rehead.errors import RecipeError, counted, nearest
-from rehead.features.bad import BAD_LIST, listed, too_many_bad
+from rehead.features.bad import BAD_LIST, check_bad, listed
 from rehead.features.cache import cache_folder, check_writable
 from rehead.job import Job
 from rehead.nets.card import PACKAGES
@@ -83,8 +83,7 @@ def race(
                 fix="Name a backbone instead: rehead tune --backbone resnet18. If the labels are classes, say so with "
                 "--task classification",
             )
-        if len(opened.skipped) > recipe.max_bad * len(opened.rows):
-            raise too_many_bad(opened.skipped, len(opened.rows), recipe.max_bad)
+        check_bad(catalog.bad, catalog.n_rows, recipe.max_bad)
         order = job_order(catalog, recipe)
         job = Job(catalog, place, log, stop=stop)
         if recipe.tie_copies:
