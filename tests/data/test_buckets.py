@@ -258,6 +258,18 @@ def test_what_is_held_out_among_the_photos_is_no_class_of_theirs(scheme: str, tm
         open_source(source, test=f"{source}/", cache=tmp_path)
 
 
+def test_a_table_in_a_bucket_teaches_nothing_that_is_held_out(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 2, "blue": 2})
+    make_photos(photos / "later on", {"red": 2, "blue": 2})
+    names = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("*.png"))]
+    (photos / "labels.csv").write_text("path,label\n" + "".join(f"{name},{name.split('/')[-2]}\n" for name in names))
+    address = in_memory(photos)
+    found = open_source(address, test=f"{address}/later%20on", cache=tmp_path)
+    assert Counter((row.label, row.side) for row in found.rows) == {
+        ("red", "train"): 2, ("blue", "train"): 2, ("red", "test"): 2, ("blue", "test"): 2,
+    }  # fmt: skip
+
+
 def test_an_archive_in_a_bucket_gives_what_its_folder_gives(folder: Path, store: Store, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in store.variables.items():

@@ -28,6 +28,7 @@ from rehead.data.rows import label_of, short_name
 from rehead.data.scan import scan
 from rehead.data.sources import LAYOUTS, Row, Skip, Source, open_source, walk
 from rehead.errors import PhotoError, SourceError
+from rehead.progress import Silent
 
 DATA = Path(os.environ.get("REHEAD_DATA", Path(__file__).parents[3] / "shared" / "data"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the shared photos are not at {DATA}")
@@ -46,6 +47,14 @@ def fill(root: Path, *paths: str) -> Path:
 
 def opened(source: object, tmp_path: Path, **options: Any) -> Source:
     return open_source(source, cache=tmp_path / "cache", **options)
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def as_dict(source: Source) -> dict[str, tuple[str, str | None]]:
@@ -501,6 +510,43 @@ def test_a_held_out_folder_inside_the_photos_is_not_read_twice(tmp_path: Path) -
         "dog/2.jpg": ("dog", "train"),
         "holdout/cat/3.jpg": ("cat", "test"),
     }
+
+
+@pytest.mark.parametrize("how", ["its own table", "a table elsewhere", "held out by a table", "by a link", "lists"])
+def test_what_is_held_out_is_learned_from_by_no_table(how: str, tmp_path: Path) -> None:
+    main = fill(tmp_path / "photos", "cat/1.jpg", "dog/2.jpg", "later/cat/3.jpg", "later/dog/4.jpg")
+    (tmp_path / "link").symlink_to(main)
+    names = [path.relative_to(main).as_posix() for path in sorted(main.rglob("*.jpg"))]
+    source: object = main
+    test: object = main / "later"
+    if how == "lists":
+        source = [str(main / name) for name in names], [name.split("/")[-2] for name in names]
+    elif how != "held out by a table":
+        place, begin = (
+            (main, "") if how == "its own table" else (tmp_path, "link/" if how == "by a link" else "photos/")
+        )
+        source = place / "labels.csv"
+        source.write_text("path,label\n" + "".join(f"{begin}{name},{name.split('/')[-2]}\n" for name in names))
+        source = main if how == "its own table" else source
+    else:
+        test = tmp_path / "test.csv"
+        test.write_text("path,label\nphotos/later/cat/3.jpg,cat\nlink/later/dog/4.jpg,dog\n")
+    told = Told()
+    found = opened(source, tmp_path, test=test, progress=told)
+    name = "labels" if how in ("a table elsewhere", "by a link") else "photos"
+    assert told.notes == [f"2 photos of {name} are held out, and not learned from"]
+    rows = [(Path(row.path).name, row.label, row.side) for row in found.rows]
+    assert sorted(rows) == [
+        ("1.jpg", "cat", "train"), ("2.jpg", "dog", "train"), ("3.jpg", "cat", "test"), ("4.jpg", "dog", "test"),
+    ]  # fmt: skip
+    assert [found.read(row).decode().split("/")[-1] for row in found.rows] == [name for name, *_ in rows]
+
+
+def test_a_table_of_nothing_but_held_out_photos_is_an_error(tmp_path: Path) -> None:
+    photos = fill(tmp_path / "photos", "cat/1.jpg", "dog/2.jpg")
+    (tmp_path / "labels.csv").write_text("path,label\nphotos/cat/1.jpg,cat\nphotos/dog/2.jpg,dog\n")
+    with pytest.raises(SourceError, match="All photos of labels are to be tuned on and held out at once"):
+        opened(tmp_path / "labels.csv", tmp_path, test=photos)
 
 
 def test_a_named_test_folder_takes_the_place_of_the_photos_own_test_side(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_photos_that_cannot_be_compared_are_refused_before_anything_is_extracted
     learned = [*blue[:n_each], *red[:n_each]], ["blue"] * n_each + ["red"] * n_each
     with pytest.raises(RunError, match="Photos are too few to compare backbones on 2 classes") as error:
         rehead.race(
-            learned, valid=([blue[0], red[0]], ["blue", "red"]), backbones=[f"test_resnet={weights}"],
+            learned, valid=([blue[-1], red[-1]], ["blue", "red"]), backbones=[f"test_resnet={weights}"],
             limit=limit, cache=tmp_path / "cache", out=tmp_path / "race",
         )  # fmt: skip
     assert why in error.value.why

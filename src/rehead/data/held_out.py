@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
@@ -16,8 +17,41 @@ from rehead.data.columns import Rows
 from rehead.data.rows import Named, Row, Skip, Source
 from rehead.data.web import WEB
 from rehead.errors import SourceError, counted
+from rehead.progress import Progress
 
 T = TypeVar("T")
+
+
+def apart(main: Source, held_out: Iterable[Source], progress: Progress) -> Source:
+    """`main` without the photos that lie where one lies that is held out, with a word: a table may name these too.
+
+    Raises SourceError where none is left.
+    """
+    taken = {place for source in held_out for place in map(_lies_at(source), source.rows) if place is not None}
+    place = _lies_at(main)
+    rows = Rows(row for row in main.rows if place(row) not in taken)
+    if not rows:
+        raise _at_once(f"All photos of {main.name} are")
+    n = len(main.rows) - len(rows)
+    if n:
+        progress.note(
+            f"{counted(n, 'photo')} of {main.name} {'is' if n == 1 else 'are'} held out, and not learned from"
+        )
+    return replace(main, rows=rows) if n else main
+
+
+def _lies_at(source: Source) -> Callable[[Named], object]:
+    """Where a photo of a source lies, whatever way leads there; None where it has no place of its own."""
+    real = lru_cache(os.path.realpath)
+
+    def place(row: Named) -> object:
+        if (file := source.file(row)) is not None:
+            folder, name = os.path.split(file)
+            return os.path.join(real(folder), name)
+        uri = source.uri(row)
+        return None if uri is None else _placed(uri)
+
+    return place
 
 
 def joined(main: Source, held_out: dict[str, Source]) -> Source:
@@ -75,11 +109,15 @@ def check_apart(source: object, held_out: Iterable[Path | str]) -> None:
     place = place_of(source)
     for other in held_out:
         if _are_same(place, other):
-            raise SourceError(
-                what=f"{other} is to be tuned on and held out at once.",
-                why="Photos that the head has seen say nothing of those it has not.",
-                fix="Name another folder, or leave out --valid and --test: some photos are then held out.",
-            )
+            raise _at_once(f"{other} is")
+
+
+def _at_once(what: str) -> SourceError:
+    return SourceError(
+        what=f"{what} to be tuned on and held out at once.",
+        why="Photos that the head has seen say nothing of those it has not.",
+        fix="Name another folder, or leave out --valid and --test: some photos are then held out.",
+    )
 
 
 def way_from(address: str, other: str) -> str | None:

@@ -20,7 +20,7 @@ from rehead.data.archives import archive_stem, is_archive, unpacked_in_use
 from rehead.data.buckets import read_bucket
 from rehead.data.far import Readers
 from rehead.data.folders import EXAMPLES, read_folder
-from rehead.data.held_out import check_apart, joined, place_of, replaced
+from rehead.data.held_out import apart, check_apart, joined, place_of, replaced
 from rehead.data.in_use import InUse
 from rehead.data.manifests import TABLE_NAMES, read_manifest, read_manifest_of
 from rehead.data.memory import is_hugging_face, no_sequence, read_dataset, read_hugging_face
@@ -83,11 +83,13 @@ def open_source(
     if task == "auto" and any(SEPARATOR in row.label for row in main.rows):
         task = "multilabel"  # then a held-out photo may have no label either
     expected = replace(request, besides=(), classes=frozenset(row.label for row in main.rows), task=task)
+    others = {side: _open(other, "auto", expected) for side, other in held_out.items()}
+    main = apart(main, others.values(), request.progress)
     given_up = replaced(main, held_out)
     for skip in given_up:
         request.progress.note(f"{skip.path} {skip.reason}")
     main = replace(main, skipped=[*main.skipped, *given_up])
-    return joined(main, {side: _open(other, "auto", expected) for side, other in held_out.items()})
+    return joined(main, others)
 
 
 def _check_names(*sources: object) -> None:
