@@ -228,6 +228,16 @@ def test_an_archive_of_class_folders_with_texts_beside_photos_is_none(photos: Pa
     assert open_source(tar(tmp_path / "boxes.tar", files), cache=tmp_path).layout == "folders"
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])
+def test_shards_in_an_archive_are_shards(kind: str, photos: Path, tmp_path: Path) -> None:
+    place = sharded(tmp_path / "zoo", samples(photos, SAYS["json"]), ["train-0.tar", "train-1.tar", "test-0.tar"])
+    found = open_source(shutil.make_archive(str(tmp_path / "packed"), kind, place), cache=tmp_path / "cache")
+    wanted = open_source(place, cache=tmp_path / "cache")
+    assert (found.layout, found.name) == ("webdataset", "packed")
+    assert [*found.rows] == [*wanted.rows]
+    assert found.read(found.rows[7]) == wanted.read(wanted.rows[7])
+
+
 def test_a_tar_file_among_photos_or_beside_a_table_is_no_shard(photos: Path, tmp_path: Path) -> None:
     mixed = Path(shutil.copytree(photos, tmp_path / "mixed"))
     tar(mixed / "backup.tar", [("1.png", b"x"), ("1.cls", b"1")])

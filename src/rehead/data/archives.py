@@ -1,4 +1,4 @@
-"""Archives of photos, unpacked once, safely, whole or not at all. Archives inside them are unpacked too.
+"""Archives of photos, unpacked once, safely, whole or not at all. Archives inside them are unpacked too, but for shards.
 
 An archive is a stranger's. Nothing but plain files is written, at names that were checked, by our own loop: neither
 `zipfile` nor `tarfile` extracts anything, so no link is ever followed, no owner or mode taken over, and sizes are
@@ -57,9 +57,17 @@ def archive_stem(path: Path) -> str:
     return ARCHIVE_NAME.sub("", path.name) or path.name
 
 
-def unpacked(archive: Path, cache: Path, *, limits: Limits | None = None, progress: Progress | None = None) -> Path:
+def unpacked(
+    archive: Path,
+    cache: Path,
+    *,
+    stays: Callable[[Path], bool] = lambda _: False,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> Path:
     """The folder with what `archive` holds: cache/archives/<SHA-256 of the archive>. A second call finds it there.
 
+    stays: whether an archive inside it is left as it is.
     Raises SourceError when it is broken, encrypted, or does not fit on the disk; UnsafeArchive when it is hostile.
     """
     limits, progress = limits or Limits(), progress or Silent()
@@ -71,23 +79,25 @@ def unpacked(archive: Path, cache: Path, *, limits: Limits | None = None, progre
         meter = Meter(archive, limits, progress)
         progress.phase("Unpacking", None, "files")
         with replaced_folder(target) as folder:
-            _unpack(archive, folder, meter, depth=1)
+            _unpack(archive, folder, meter, stays, depth=1)
         return target
     except OSError as error:
         raise _failed(archive, cache, error) from error
 
 
-def unpacked_in_use(archive: Path, cache: Path, progress: Progress) -> tuple[Path, InUse]:
+def unpacked_in_use(
+    archive: Path, cache: Path, progress: Progress, stays: Callable[[Path], bool]
+) -> tuple[Path, InUse]:
     """The same folder, and what `rehead cache clear` leaves it alone for while anybody has it."""
     while True:
-        folder = unpacked(archive, cache, progress=progress)
+        folder = unpacked(archive, cache, stays=stays, progress=progress)
         in_use = InUse(folder)
         if folder.is_dir():  # else it was cleared in between
             return folder, in_use
 
 
-def _unpack(archive: Path, folder: Path, meter: Meter, depth: int) -> None:
-    """`folder` holds the archive's files, those of archives inside it in folders of their names."""
+def _unpack(archive: Path, folder: Path, meter: Meter, stays: Callable[[Path], bool], depth: int) -> None:
+    """`folder` holds the archive's files, those of archives inside it that do not stay in folders of their names."""
     if depth > meter.limits.depth:
         raise UnsafeArchive(
             what=f"{meter.archive} was refused: archives are nested more than {meter.limits.depth} deep.",
@@ -99,14 +109,15 @@ def _unpack(archive: Path, folder: Path, meter: Meter, depth: int) -> None:
         else:
             _unpack_tar(archive, folder, meter)
     for relative in [path for path in files_below(folder, []) if ARCHIVE_NAME.search(path)]:
-        _unpack_inner(folder / relative, meter, depth)
+        if not stays(folder / relative):
+            _unpack_inner(folder / relative, meter, stays, depth)
 
 
-def _unpack_inner(archive: Path, meter: Meter, depth: int) -> None:
+def _unpack_inner(archive: Path, meter: Meter, stays: Callable[[Path], bool], depth: int) -> None:
     """train.zip becomes a folder train/, also when all it holds is a folder train/ again."""
     folder = _free(archive.with_name(archive_stem(archive)))
     folder.mkdir()
-    _unpack(archive, folder, meter, depth + 1)
+    _unpack(archive, folder, meter, stays, depth + 1)
     archive.unlink()
     children = list(folder.iterdir())
     if len(children) == 1 and children[0].is_dir() and children[0].name.lower() == folder.name.lower():

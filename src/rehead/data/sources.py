@@ -109,7 +109,7 @@ def _check_names(*sources: object) -> None:
 def read_archive(source: str | Path, request: Request, layout: str = "auto", shown: str = "") -> Source:
     """What an archive holds, read as a folder. shown: what errors call it."""
     archive = Path(source)
-    folder, in_use = unpacked_in_use(archive, request.cache, request.progress)
+    folder, in_use = unpacked_in_use(archive, request.cache, request.progress, _is_shard_file)
     found = read_folder(folder, replace(request, besides=(), confined=True, shown=shown or str(archive)), layout)
     return replace(found, name=short_name(archive_stem(archive)), root=None, read=partial(_read, found.read, in_use))
 
@@ -165,7 +165,7 @@ def _open(source: object, layout: str, request: Request) -> Source:
         _check_layout(path, "a manifest", layout, ("manifest",))
         return read_manifest(path, request)
     _check_layout(path, "a file", layout, OF_FILES)
-    if _is_one_shard(path.name, layout, lambda: path.open("rb")):
+    if _is_shard_file(path, layout):
         return read_shards(path, request)
     if is_archive(path):
         _check_shard(str(path), layout)
@@ -214,6 +214,10 @@ def _open_address(address: str, layout: str, request: Request) -> Source:
         with fetched(address, request) as path:
             return read_archive(path, request, "auto" if layout == "archive" else layout, shown=address)
     return read_bucket(address, request, layout)
+
+
+def _is_shard_file(path: Path, layout: str = "auto") -> bool:
+    return _is_one_shard(path.name, layout, lambda: path.open("rb"))
 
 
 def _is_one_shard(name: str, layout: str, opened: Callable[[], Any]) -> bool:
