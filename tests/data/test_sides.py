@@ -287,6 +287,36 @@ def test_a_class_of_one_photo_is_learned_and_the_verdict_says_that_none_shows_it
     assert caught.value.why == "Each of the 2 classes has one photo, from which it is learned."
 
 
+@pytest.mark.parametrize(
+    ("labels", "task"), [("0.5 1.5 2 3 4 5 6 7", "regression"), ("a a;b b a;b a b c;a c;b", "multilabel")]
+)
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+def test_of_a_few_photos_with_numbers_or_several_labels_some_are_on_both_sides(
+    labels: str, task: str, fraction: float, tmp_path: Path
+) -> None:
+    colourful(tmp_path, {"": 8})
+    lines = [f"{i}.png,{label}" for i, label in enumerate(labels.split())]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    source = open_source(tmp_path / "table.csv", cache=tmp_path / "cache")
+    for seed in range(60):
+        catalog = scan(source, seed=seed, valid_fraction=fraction, is_learned=False)
+        assert catalog.task == task
+        assert catalog.on("valid")
+        assert not catalog.unlearnable(catalog.on("train")) or task == "multilabel"
+        drawn = [side_of(photo.digest, seed=seed, valid_fraction=fraction) for photo in catalog.photos]
+        n_moved = sum(photo.side != side for photo, side in zip(catalog.photos, drawn, strict=True))
+        assert n_moved <= (0 if drawn.count("train") > 1 and "valid" in drawn else 2) or task == "multilabel"
+
+
+def test_photos_of_one_number_are_told_to_have_no_other(tmp_path: Path) -> None:
+    colourful(tmp_path, {"": 6})
+    lines = [f"{i}.png,{number}" for i, number in enumerate(["1.5"] * 6)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    for seed in range(20):
+        with pytest.raises(SplitError, match="do not differ in their labels"):
+            scan(open_source(tmp_path / "table.csv", cache=tmp_path / "cache"), seed=seed, valid_fraction=0.2)
+
+
 def test_a_group_of_two_classes_is_held_out_only_where_both_keep_photos_to_learn_from(tmp_path: Path) -> None:
     labels, groups = ["a", "b", "a", "b", "a", "b", *"cccc"], ["g1", "g1", "g2", "g2", "g3", "g3", *"wxyz"]
     rows = [f"{i}.png,{label},{group}" for i, (label, group) in enumerate(zip(labels, groups, strict=True))]

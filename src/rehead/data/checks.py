@@ -34,7 +34,8 @@ def checked_split(catalog: Catalog) -> Catalog:
         raise SplitError(
             what="No photo is held out, so nothing could be verified.",
             why=_why_none_is_held_out(catalog),
-            fix="Name held-out photos with --valid DIR or --test DIR, or leave the split to rehead.",
+            fix="Name held-out photos with --valid DIR or --test DIR"
+            + (", or add photos." if catalog.ours else ", or leave the split to rehead."),
         )
     if catalog.ours and catalog.task != "regression":
         _check_classes(catalog)

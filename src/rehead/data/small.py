@@ -1,4 +1,4 @@
-"""Classes that chance left on one side, where sides are drawn here: one of their photos stands on the other.
+"""Classes that chance left on one side, and sides it left empty, where they are drawn here: one photo goes to the other.
 
 Of ten photos, of which a fifth is to be held out, none is once in nine times; of fifty such classes some are nearly always
 without one. The photo is taken whose dice came nearest to the other side. So it depends on the photos of its class alone, and a
@@ -20,13 +20,22 @@ from rehead.data.targets import names_of
 def with_both_sides(catalog: Catalog, *, seed: int, are_all: bool = True) -> Catalog:
     """The catalog in which each class has a photo to learn from, and one that is held out where it has two or more.
 
-    Of several labels a photo each has one to learn from. Photos of one key move together, and none moves that leaves another
-    class without photos to learn from. A split that was given stays as it is.
+    Of several labels a photo each has one to learn from, of numbers there are two; of both tasks some photos are held out where
+    there are enough. Photos of one key move together, and none moves that leaves another class without photos to learn from. A
+    split that was given stays as it is.
     are_all: whether these are all photos of a job. Of a part of them none comes to the held-out side: its class may have had
     another there, and this one was learned from. The other way they go all the same: one may have been all it was learned from.
     """
-    if not catalog.ours or catalog.task == "regression":
+    if not catalog.ours:
         return catalog
+    if catalog.task == "regression":
+        catalog = _with_two_numbers(catalog, seed)
+    else:
+        catalog = _with_each_class(catalog, seed, are_all)
+    return _with_some_held_out(catalog, seed) if are_all and catalog.task != "classification" else catalog
+
+
+def _with_each_class(catalog: Catalog, seed: int, are_all: bool) -> Catalog:
     learned, held_out = (_counts(catalog, side) for side in ("train", catalog.held_out_side))
     lonely = [name for name in catalog.classes if not learned[name]]
     is_shown = are_all and catalog.task == "classification"
@@ -56,6 +65,37 @@ def with_both_sides(catalog: Catalog, *, seed: int, are_all: bool = True) -> Cat
         if places := {i for i, to in moved.items() if to == side}:
             catalog = catalog.with_side(places, side)
     return catalog
+
+
+def _with_two_numbers(catalog: Catalog, seed: int) -> Catalog:
+    """With two different numbers to learn from, if need be of photos that came nearest to it; some stay held out."""
+    learned, moved = catalog.different_labels(catalog.on("train")), list[int]()
+    if len(learned) > 1:
+        return catalog
+    for places in reversed(_by_dice(catalog, catalog.on(catalog.held_out_side), seed)[1:]):
+        if len(learned) < 2 and not (numbers := catalog.different_labels(places)) <= learned:
+            learned |= numbers
+            moved += places
+    return catalog.with_side(moved, "train") if moved else catalog
+
+
+def _with_some_held_out(catalog: Catalog, seed: int) -> Catalog:
+    """With a key's photos held out where none is, if all can be learned from the others."""
+    train = catalog.on("train")
+    if catalog.on(catalog.held_out_side) or catalog.unlearnable(train):
+        return catalog
+    for places in _by_dice(catalog, train, seed):
+        if not catalog.unlearnable(sorted({*train}.difference(places))):
+            return catalog.with_side(places, catalog.held_out_side)
+    return catalog
+
+
+def _by_dice(catalog: Catalog, positions: Sequence[int], seed: int) -> list[list[int]]:
+    """These photos, a key's together, in the order of their dice."""
+    keys, places = catalog.keys(), defaultdict[bytes, list[int]](list)
+    for i in positions:
+        places[keys[i]].append(i)
+    return [places[key] for key in sorted(places, key=lambda key: fate(key, seed))]
 
 
 def _counts(catalog: Catalog, side: str) -> Counter[str]:
