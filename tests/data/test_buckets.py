@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 import shutil
@@ -20,6 +21,7 @@ import pyarrow.parquet
 import pytest
 from bucket import Store
 from conftest import make_photos
+from disks import small_disk
 from safetensors.numpy import load_file
 
 from rehead import tune
@@ -281,6 +283,22 @@ def test_an_archive_in_a_bucket_gives_what_its_folder_gives(folder: Path, store:
         assert opened.name == "zoo"
         with pytest.raises(SourceError, match="There is nothing at s3:"):
             open_source("s3://photos/archives/none.tar", cache=tmp_path)
+
+
+def test_a_full_disk_is_not_blamed_on_the_address(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "zoo.zip").write_bytes(bytes(200_000))
+    address = in_memory(tmp_path / "photos")
+    with small_disk(tmp_path / "cache", "size=64k") as cache:
+        with pytest.raises(SourceError) as error:
+            open_source(f"{address}/zoo.zip", cache=cache)
+        what, why, fix = error.value.what, error.value.why, error.value.fix
+        del error  # whose frames hold the cache in use
+        gc.collect()
+        assert not list(cache.glob("archives/*"))
+    assert what == f"There is not enough room on the disk to fetch {address}/zoo.zip."
+    assert why == f"{cache} has 0 MiB free."
+    assert "--cache DIR" in fix
 
 
 def test_a_table_in_a_bucket_is_sent_to_other_machines(

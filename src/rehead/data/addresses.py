@@ -25,7 +25,7 @@ from rehead.data.photo_bytes import check_size, photo_from
 from rehead.data.plain import Plain, PlainWeb, as_os_error
 from rehead.data.rows import Request
 from rehead.data.web import WEB, patience, photo_on_web
-from rehead.durable import remove_tree
+from rehead.durable import FULL, remove_tree
 from rehead.errors import MissingExtra, PhotoError, ReheadError, SourceError
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -203,11 +203,21 @@ def fetched(address: str, request: Request) -> Iterator[Path]:
             with store.open_input_stream(there) as source, (folder / name).open("wb") as target:
                 shutil.copyfileobj(source, target, FETCHED_AT_ONCE)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise _no_room(address, request.cache) from error
             raise refused(address, error, "read") from error
         yield folder / name
     finally:
         remove_tree(folder)
         in_use.forget()
+
+
+def _no_room(address: str, cache: Path) -> SourceError:
+    return SourceError(
+        what=f"There is not enough room on the disk to fetch {address}.",
+        why=f"{cache} has {shutil.disk_usage(cache).free / 2**20:,.0f} MiB free.",
+        fix="Free some space, or name another folder with --cache DIR.",
+    )
 
 
 def store_of(address: str) -> tuple[Any, str]:
