@@ -555,6 +555,25 @@ def test_a_file_of_shared_features_that_is_damaged_is_computed_again(
     assert heads[0] == heads[1]
 
 
+@pytest.mark.parametrize("place", ["here", "bucket"])
+def test_a_file_that_a_line_names_by_its_address_is_a_file_of_this_machine_alone(place: str, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "big photos", {"red": 2, "blue": 2})
+    (photos / "red" / "0.png").rename(photos / "red" / "why?#.png")
+    files = sorted(photos.glob("*/*.png"))
+    lines = [f"{file.as_uri()},{file.parent.name}" for file in files]
+    lines += [f"{(photos / 'none.png').as_uri()},red", "file://elsewhere/1.png,red"]
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "labels.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    folder = str(tmp_path / "table") if place == "here" else in_memory(tmp_path / "table")
+    found = open_source(f"{folder}/labels.csv", cache=tmp_path)
+    assert [found.file(row) for row in found.rows] == [str(file) for file in files]
+    assert [found.uri(row) for row in found.rows] == [None] * 4
+    assert [found.read(row) for row in found.rows] == [file.read_bytes() for file in files]
+    assert [skip.reason for skip in found.skipped] == [
+        "is not there", "cannot be read: file://elsewhere/1.png names no file of this machine.",
+    ]  # fmt: skip
+
+
 def test_a_file_address_is_the_folder(folder: Path, tmp_path: Path) -> None:
     opened = open_source(folder.as_uri(), cache=tmp_path)
     assert [row.path for row in opened.rows] == [path.relative_to(folder).as_posix() for path in walk(folder)]
