@@ -14,6 +14,7 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import astuple
@@ -265,8 +266,9 @@ def _named(rows: Rows, names: Sequence[str], progress: Progress) -> Rows:
     names = [label_of(name) for name in names]
     if not names:
         return rows
+    times = Counter(names)
     names = [
-        f"{name} ({n})" if name and names.count(name) > 1 else name for n, name in enumerate(names)
+        f"{name} ({n})" if name and times[name] > 1 else name for n, name in enumerate(names)
     ]  # ImageNet has two cranes
     fits = (label.isdecimal() and int(label) < len(names) and names[int(label)] for label in rows.labels.different)
     if not all(fits):
