@@ -24,7 +24,7 @@ from rehead.exporting.prefixes import prefix_there
 from rehead.extraction import chosen_prefix, extract_missing, open_store
 from rehead.features.room import on_disk
 from rehead.features.views import view_names
-from rehead.job import Job, trained_dense
+from rehead.job import Job, as_it_is, trained_dense
 from rehead.nets.card import Card, with_fit
 from rehead.runs.footing import Footing
 from rehead.tuning.grow import grown, takes
@@ -160,6 +160,8 @@ def ground_of(
     device = job.device(recipe.device)
     feeds = partial(feed_of, extracted, job.catalog, recipe, card, sizes, scale)
     feed = feeds(device)
+    if extracted.views:
+        feeds = partial(as_it_is, feed)  # elsewhere no photo is read, and none need be told of
     body.to(device, memory_format=layout_for(torch.device(device)))
     return Ground(job, backbone, plan, card, body, feed, feeds, extracted.train, learn, watch, scale, device)
 

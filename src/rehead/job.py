@@ -109,7 +109,7 @@ def trained_dense(job: Job, device: str, training: Training) -> State:
     except ClusterError as error:
         job.progress.note(f"The head learns here: {error.what}")
         return train_layers(training)
-    return job.machines.train(training, None, partial(_as_it_is, training.feed), lambda _: None, device)
+    return job.machines.train(training, None, partial(as_it_is, training.feed), lambda _: None, device)
 
 
 def _is_worth_it(training: Training, device: str) -> bool:
@@ -124,6 +124,6 @@ def _is_worth_it(training: Training, device: str) -> bool:
     return is_long and is_faster_there and not stays
 
 
-def _as_it_is(feed: Feed, _: str) -> Feed:
-    """Features are the same for every device."""
+def as_it_is(feed: Feed, _: str) -> Feed:
+    """Features, and activations, are the same for every device."""
     return feed

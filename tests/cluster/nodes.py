@@ -140,7 +140,7 @@ def elsewhere(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
     return plain(cluster, photos, **where)
 
 
-FEED_OF, DRIVER = ground.feed_of, os.getpid()
+AS_IT_IS, DRIVER = ground.as_it_is, os.getpid()
 LEARNS: dict[str, Any] = json.loads(os.environ.get("LEARNS", "{}"))  # settings of a training
 
 
@@ -228,7 +228,7 @@ def without_room(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]
 
 def defect(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
     """Training that fails on nodes in the same way each time."""
-    ground.feed_of = _feed_of_a_node
+    ground.as_it_is = _feed_of_a_node
     try:
         rehead.tune(photos, ray=cluster.address, **LEARNS, **where)
     except ClusterError as error:
@@ -239,7 +239,7 @@ def defect(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
 def _feed_of_a_node(*arguments: Any) -> Any:
     if os.getpid() != DRIVER:
         raise RuntimeError("a defect")
-    return FEED_OF(*arguments)
+    return AS_IT_IS(*arguments)
 
 
 SCENARIOS = {

@@ -118,17 +118,26 @@ def _source(layout: str, rows: Sequence[Row], skipped: list[Skip], image_at: Cal
         raise SourceError(
             what="Nothing in the data set can be used.", why=why, fix="Pass pairs of an image and a label."
         )
-    lock = threading.Lock()  # data sets of others need not allow several threads
+    return Source("dataset", layout, rows, _Reader(image_at), skipped)
 
-    def read(row: Named) -> bytes:
-        with lock:
-            image = image_at(int(row.path[len("dataset[") : -1]))
+
+class _Reader:
+    """The bytes of an item, of one at a time: data sets of others need not allow several threads. Another process that it is
+    sent to has its own turns."""
+
+    def __init__(self, image_at: Callable[[int], Any]) -> None:
+        self._image_at, self._turn = image_at, threading.Lock()
+
+    def __call__(self, row: Named) -> bytes:
+        with self._turn:
+            image = self._image_at(int(row.path[len("dataset[") : -1]))
             try:
                 return encoded(image)
             except (ValueError, TypeError, SyntaxError, MemoryError) as error:  # of Pillow, for damaged files
                 raise PhotoError(what=f"cannot be read: {error}") from error
 
-    return Source("dataset", layout, rows, read, skipped)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Reader, (self._image_at,)
 
 
 def _are_files(source: Any) -> bool:

@@ -185,23 +185,36 @@ def _place(run: Path, asked: Asked) -> str:
 def access(run: Path, cache: Path) -> tuple[Callable[[Photo], bytes], Callable[[Photo], bool]]:
     """The bytes of a photo with its full path, if they are still those it had, and whether it is gone."""
 
-    @functools.cache
-    def files() -> dict[str, Callable[[], bytes]]:
-        return _listed(run, cache)
+    archives = _Archives(run, cache)
 
     def read(photo: Photo) -> bytes:
         if os.path.isfile(photo.path):
             data = Path(photo.path).read_bytes()
-        elif photo.path in files():
-            data = files()[photo.path]()
+        elif photo.path in archives.listed:
+            data = archives.listed[photo.path]()
         else:
             raise PhotoError(what="is not there any more")
         return checked(data, photo, "in the earlier run")
 
     def is_gone(photo: Photo) -> bool:
-        return not os.path.isfile(photo.path) and photo.path not in files()
+        return not os.path.isfile(photo.path) and photo.path not in archives.listed
 
     return read, is_gone
+
+
+@dataclass(frozen=True)
+class _Archives:
+    """What `_listed` finds, once it is asked for; another process that this is sent to looks by itself."""
+
+    run: Path
+    cache: Path
+
+    @functools.cached_property
+    def listed(self) -> dict[str, Callable[[], bytes]]:
+        return _listed(self.run, self.cache)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Archives, (self.run, self.cache)
 
 
 def line_of(run: Path) -> Iterator[tuple[Path, Asked]]:
