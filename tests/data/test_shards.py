@@ -16,7 +16,7 @@ import pytest
 from bucket import Store
 from conftest import make_photos
 
-from rehead.data import shards
+from rehead.data import reading, shards
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import SourceError, TooManyBad
@@ -327,3 +327,39 @@ def test_shards_in_a_bucket_are_read_in_parts_and_gone_through_by_other_machines
     assert (one.layout, len(one.rows)) == ("webdataset", 20)
     with pytest.raises(SourceError, match="There is nothing at"):
         open_source("s3://shards/a zoo/none.tar", layout="webdataset", cache=tmp_path)
+
+
+class Apart(Machines):
+    """Others that no address is open to."""
+
+    at_once = 1
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def each(self, work: Callable[[list[Any]], list[Any]], rows: Sequence[Any]) -> list[Any]:
+        def refused(_: str) -> bytes:
+            raise self.error
+
+        with pytest.MonkeyPatch.context() as there:
+            there.setattr(reading, "read_address", refused)
+            there.setattr(shards, "open_address", refused)
+            return super().each(work, rows)
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), PermissionError(13, "Access denied")])
+@pytest.mark.parametrize("kind", ["folders", "shards"])
+def test_what_other_machines_have_no_way_to_is_read_here(
+    kind: str, error: Exception, photos: Path, tmp_path: Path
+) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="needs fsspec")
+    pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'rehead[parquet]'")
+    place = photos if kind == "folders" else sharded(tmp_path / "zoo", samples(photos, SAYS["cls"]), ["0.tar", "1.tar"])
+    fsspec.filesystem("memory").put(f"{place}/", f"/apart/{kind}/", recursive=True)
+    machines = Apart(error)
+    opened = open_source(f"memory://apart/{kind}", cache=tmp_path / "cache", readers=machines)
+    catalog = scan(opened, seed=0, valid_fraction=0.2, readers=machines)
+    assert len(machines.asked) == (40 if kind == "folders" else 2)
+    assert len(catalog.photos) == 40
+    assert not catalog.skipped

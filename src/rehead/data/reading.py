@@ -205,8 +205,8 @@ def checked(data: bytes, photo: Photo, since: str) -> bytes:
 def identified_at(
     named: bool, look: Callable[[bytes], Any] | None, rows: list[tuple[str, str]]
 ) -> list[bytes | str | Seen | None]:
-    """The same of what is at each address, with its path; None where this machine has no way to it. One photo is looked at at
-    a time."""
+    """The same of what is at each address, with its path; None where this machine cannot read it: another may.
+    One photo is looked at at a time."""
     alone = threading.Lock()
 
     def decoded(data: bytes) -> Any:
@@ -215,9 +215,10 @@ def identified_at(
 
     def one(row: tuple[str, str]) -> bytes | str | Seen | None:
         try:
-            return identified(functools.partial(read_address, row[0]), row[1], named, look and decoded)
-        except ReheadError:
+            data = read_address(row[0])
+        except (OSError, ReheadError):
             return None
+        return identified(lambda: data, row[1], named, look and decoded)
 
     return list(ordered_map(one, rows, workers=far.AT_ONCE, ahead=2 * far.AT_ONCE))
 

@@ -208,18 +208,19 @@ def _indices(place: _Disk | _Bucket, request: Request) -> Iterator[tuple[str, In
 
 
 def _there(readers: far.Readers, address: str) -> Index | None:
-    """The index made by another machine, None where it has no way to the shard."""
+    """The index made by another machine, None where it cannot read the shard."""
     [told] = readers.each(indexed_at, [address])
     return Index(broken=told) if isinstance(told, str) else told
 
 
 def indexed_at(addresses: list[str]) -> list[Index | str | None]:
-    """What the shard at each address holds, None where this machine has no way to it."""
+    """What the shard at each address holds, None where this machine cannot read it: another may."""
 
     def one(address: str) -> Index | None:
         try:
-            return _index_here(lambda: cast(IO[bytes], open_address(address)))
-        except ReheadError:
+            with cast(IO[bytes], open_address(address)) as stream:
+                return indexed(stream)
+        except (OSError, ReheadError):
             return None
 
     return [one(address) for address in addresses]
