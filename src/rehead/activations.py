@@ -192,8 +192,8 @@ def _told_of(photo: Photo) -> Iterator[None]:
     except (PhotoError, OSError) as error:
         lost = skip_of(photo, error)
         raise SourceError(
-            what=f"A photo cannot be read any more while it is learned from: {bounded(lost.path, 200)} {lost.reason}.",
-            why="It was there when the training began.",
+            what="A photo cannot be read any more while it is learned from.",
+            why=f"{bounded(lost.path, 200)} {lost.reason}. It was there when the training began.",
             fix="Bring it back and go on from the last checkpoint with --resume RUN; add --force to go on without it.",
         ) from error
 

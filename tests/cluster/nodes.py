@@ -6,12 +6,14 @@ python nodes.py SCENARIO PHOTOS OUT CACHE -> one JSON object on the last line
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from rehead.cluster import computing, pool, training
 from rehead.cluster.connection import connected
 from rehead.cluster.parts import Worker
 from rehead.data.catalog import Catalog
+from rehead.data.rows import Photo
 from rehead.errors import ClusterError
 from rehead.features import engines
 from rehead.features.extract import Batch
@@ -140,7 +143,7 @@ def elsewhere(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
     return plain(cluster, photos, **where)
 
 
-AS_IT_IS, DRIVER = ground.as_it_is, os.getpid()
+FEED_OF, AS_IT_IS, DRIVER = ground.feed_of, ground.as_it_is, os.getpid()
 LEARNS: dict[str, Any] = json.loads(os.environ.get("LEARNS", "{}"))  # settings of a training
 
 
@@ -242,6 +245,24 @@ def _feed_of_a_node(*arguments: Any) -> Any:
     return AS_IT_IS(*arguments)
 
 
+def unseen(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    """All layers learn, from photos on a disk that nodes do not share."""
+    ground.feed_of = _fed_apart
+    try:
+        rehead.tune(photos, ray=cluster.address, **LEARNS, **where)
+    except ClusterError as error:
+        return {"said": str(error)}
+    raise AssertionError("layers learned")
+
+
+def _fed_apart(extracted: Any, catalog: Catalog, *rest: Any) -> Any:
+    return FEED_OF(extracted, catalog if os.getpid() == DRIVER else replace(catalog, read=_not_there), *rest)
+
+
+def _not_there(photo: Photo) -> bytes:
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), photo.path)
+
+
 SCENARIOS = {
     "defect": defect,
     "by_torch": by_torch,
@@ -257,6 +278,7 @@ SCENARIOS = {
     "in_memory": in_memory,
     "bucket": bucket,
     "elsewhere": elsewhere,
+    "unseen": unseen,
 }
 
 

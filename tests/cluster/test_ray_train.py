@@ -86,6 +86,14 @@ def test_all_layers_learn_from_photos_that_nodes_read(photos: Path, cache: Path,
     assert len(epochs(tmp_path / "run")) == 1
 
 
+def test_a_photo_that_a_node_cannot_read_is_told_as_such(photos: Path, cache: Path, tmp_path: Path) -> None:
+    settings = SETTINGS | {"train": "all", "epochs": 1, "augment": "crop"}
+    said = on_nodes("unseen", photos, cache, tmp_path, LEARNS=json.dumps(settings))["said"]
+    assert "A node cannot read a photo that layers learn from." in said
+    assert ".png cannot be read: No such file or directory." in said
+    assert "on a disk that the nodes share" in said
+
+
 def test_what_has_no_room_to_begin_is_told_and_can_be_ended(photos: Path, cache: Path, tmp_path: Path) -> None:
     told = on_nodes("without_room", photos, cache, tmp_path, LEARNS=json.dumps(SETTINGS))
     assert "was to end before the cluster had begun" in told["said"]

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rehead.cluster.nodes import Cluster, Room
-from rehead.errors import ClusterError, ReheadError
+from rehead.errors import ClusterError, ReheadError, SourceError
 
 if TYPE_CHECKING:
     from rehead.tuning.feed import Feed
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 MOST_DEATHS = 8  # of processes in one training, before it is given up
 ROOM_S = 60.0  # without room for a process, after which it is told what is waited for
 HALTED_S = 600.0  # of silence at most, when training is to end: for a batch, photos that are watched, and a checkpoint
-FINAL = (FileNotFoundError, PermissionError)  # beginning anew does not help
 SAME_FAULTS = 3  # the same error so often is a defect, which beginning anew does not mend
 ASK_S = 0.5  # between two looks at what the processes have said, or at whether they are to stop
 SAVED_EVERY_S = 60.0  # at most this much training is lost with a process
@@ -41,7 +40,7 @@ class Log:
         self._said: list[tuple[Any, ...]] = []
         self._state, self._halted = state, False
         self._faults: Counter[tuple[int, str]] = Counter()
-        self.error: ReheadError | OSError | None = None
+        self.error: ReheadError | None = None
         self.is_over = False
 
     def say(self, *what: Any) -> None:
@@ -57,11 +56,11 @@ class Log:
         said, self._said = self._said, []
         return said
 
-    def end(self, state: State | None = None, error: ReheadError | OSError | None = None) -> None:
+    def end(self, state: State | None = None, error: ReheadError | None = None) -> None:
         """Training is over: it ended with a state, or with what cannot be mended by beginning anew."""
         self._state, self.error, self.is_over = state or self._state, error, True
 
-    def ended(self) -> tuple[bool, State | None, ReheadError | OSError | None]:
+    def ended(self) -> tuple[bool, State | None, ReheadError | None]:
         return self.is_over, self._state, self.error
 
     def failed(self, rank: int, why: str) -> int:
@@ -137,7 +136,7 @@ def learn(settings: dict[str, Any]) -> None:
         if is_first:
             log.say.remote("begin", state, together.n, place.type)
         done = train_layers(training, state)
-    except (ReheadError, *FINAL) as error:
+    except ReheadError as error:
         ray.get(log.end.remote(error=error))
         raise
     except Exception as error:
@@ -230,12 +229,12 @@ def train(
     try:
         fitting = trainer.fit.remote(room, {"log": log, "training": [shipped]})
         has_begun = _follow(fitting, log, room, training, begin)
-        ended: tuple[bool, State | None, ReheadError | OSError | None] = ray.get(log.ended.remote())
+        ended: tuple[bool, State | None, ReheadError | None] = ray.get(log.ended.remote())
         is_over, state, error = ended
-        if isinstance(error, OSError):
+        if isinstance(error, SourceError):
             raise ClusterError(
                 what="A node cannot read a photo that layers learn from.",
-                why=f"{error.strerror}: {error.filename}" if error.strerror else str(error),
+                why=error.why,
                 fix="Put them on a disk that the nodes share, or into a bucket; or learn from kept activations: --train last:2",
             )
         if error is not None:
