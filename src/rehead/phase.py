@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rehead.errors import Diverged, command, counted
+from rehead.features.store import MEMORY_LIMIT_BYTES
 from rehead.ground import Ground, parameters_that_learn
 from rehead.progress import Progress
 from rehead.runs.folder import RunFolder
@@ -18,11 +19,13 @@ from rehead.tuning.lr_range import N_BATCHES, range_lines
 from rehead.tuning.recipe import AUTO, Recipe
 
 if TYPE_CHECKING:
+    from rehead.tuning.feed import Feed
     from rehead.tuning.lora import Adapters
     from rehead.tuning.state import State
     from rehead.tuning.train import Training
 
 MANY_STEPS = 50  # of all layers, from which on they take the rate that was asked for
+MOST_SENT_BYTES = MEMORY_LIMIT_BYTES // 2  # of activations, to each node: as of features, in half precision
 
 
 @contextmanager
@@ -76,7 +79,7 @@ def trained(
         record.begin(course, state.history if state else [])
 
     try:
-        if machines is not None and course.norm == "frozen":
+        if machines is not None and course.norm == "frozen" and _goes_there(ground.feed, progress):
             progress.phase("Waiting for the cluster to begin")
             return machines.train(training, state, ground.feeds, begin, recipe.device)
         begin(state)
@@ -85,6 +88,18 @@ def trained(
         again = command("tune", "--resume", run.path, "--lr", f"{course.lr / 10:g}", "--force")
         fix = f"Go on from the last good checkpoint at a lower rate: {again}"
         raise Diverged(error.what, error.lr, fix) from None
+
+
+def _goes_there(feed: Feed, progress: Progress) -> bool:
+    """Whether what is learned from fits into the memory of each machine that is to learn."""
+    from rehead.tuning.feed import StoredFeed
+
+    if isinstance(feed, StoredFeed) and feed.n_bytes > MOST_SENT_BYTES:
+        progress.note(
+            f"Layers learn here: activations of {feed.n_bytes / 2**30:.1f} GB are too many for the memory of each node."
+        )
+        return False
+    return True
 
 
 def _gentle(course: Course, n_learn: int, progress: Progress) -> Course:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,14 +17,14 @@ import pytest
 import torch
 from conftest import make_photos
 from PIL import Image
-from test_ray import copied
 
 import rehead
-from rehead import run
+from rehead import phase, run
 from rehead.activations import Extracted, feed_of
 from rehead.data.catalog import Catalog
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
+from rehead.data.spill import mapped
 from rehead.features.engines import ENGINES
 from rehead.features.extract import by_engine
 from rehead.features.views import stored_views
@@ -31,6 +32,7 @@ from rehead.nets.card import Card
 from rehead.pixels import Preprocess
 from rehead.progress import Silent
 from rehead.runs.earlier import read_earlier
+from rehead.tuning.feed import StoredFeed
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.train import train_layers
 
@@ -58,7 +60,7 @@ class Held(Sequence[Any]):
 class Machines:
     """Other machines, which are this one: what they are to learn from comes to them as bytes."""
 
-    about, at_once = "this one", 1
+    about, at_once, n_trained = "this one", 1, 0
 
     def check(self, device: str, with_torch: bool) -> None:
         return
@@ -69,7 +71,16 @@ class Machines:
 
     def train(self, training: Any, start: Any, feeds: Any, begin: Any, device: str) -> Any:
         begin(start)
+        self.n_trained += 1
         return train_layers(replace(training, feed=cloudpickle.loads(cloudpickle.dumps(feeds))("cpu")), start)
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def sent(catalog: Catalog) -> None:
@@ -102,13 +113,25 @@ def test_photos_of_an_earlier_run_are_sent_also_those_of_an_archive(cache: Path,
 def test_activations_are_sent_without_the_photos(
     photos: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @contextlib.contextmanager
-    def machines(*_: Any) -> Iterator[Machines]:
-        yield Machines()
+    by = Machines()
+    monkeypatch.setattr(run, "_machines", lambda *_: contextlib.nullcontext(by))
+    settings: dict[str, Any] = {"train": "last:1", "epochs": 1, "augment": "none", "report": False, "cache": cache}
+    tuned = rehead.tune(Held(photos), ray="local", out=tmp_path / "run", **settings)
+    assert (by.n_trained, tuned.verdict.top1.value) == (1, 1.0)
+    monkeypatch.setattr(phase, "MOST_SENT_BYTES", 1_000)
+    told = Told()
+    again = rehead.tune(Held(photos), ray="local", out=tmp_path / "again", progress=told, **settings)
+    assert (by.n_trained, again.verdict.top1.value) == (1, 1.0)
+    assert any(note.startswith("Layers learn here: activations of") for note in told.notes)
 
-    monkeypatch.setattr(run, "_machines", machines)
-    settings: dict[str, Any] = {"train": "last:1", "epochs": 1, "augment": "none", "report": False}
-    tuned = rehead.tune(
-        Held(photos), ray="local", cache=copied(cache, tmp_path / "own"), out=tmp_path / "run", **settings
-    )
-    assert tuned.verdict.top1.value == 1.0
+
+def test_activations_in_a_file_are_sent_without_a_copy() -> None:
+    views = [mapped((40, 30, 2), np.float16, None) for _ in range(2)]
+    for n, view in enumerate(views):
+        view[:] = np.random.default_rng(n).normal(size=view.shape)
+    feed, parts = StoredFeed(views, np.arange(40), 0), []
+    data = cloudpickle.dumps(feed, protocol=5, buffer_callback=parts.append)
+    assert len(data) < 1_000 < feed.n_bytes
+    there, order = pickle.loads(data, buffers=parts), np.arange(40)
+    for x, other in zip(feed.batches(order, 0, 8, 0), there.batches(order, 0, 8, 0), strict=True):
+        assert torch.equal(x[0], other[0])

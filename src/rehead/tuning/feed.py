@@ -47,6 +47,14 @@ class StoredFeed:
     def __init__(self, views: Sequence[NDArray[np.float16]], labels: NDArray[Any], seed: int) -> None:
         self.labels, self._views, self._seed = labels, views, seed
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Views as plain arrays: those of a subclass, as files are mapped by, are copied into what is sent."""
+        return StoredFeed, ([np.asarray(view) for view in self._views], self.labels, self._seed)
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(view.nbytes for view in self._views)
+
     def batches(self, order: NDArray[np.int64], epoch: int, size: int, first: int) -> Iterator[Pair]:
         begins = np.random.default_rng(seed_for(self._seed, "view")).integers(len(self._views), size=len(self.labels))
         view = (begins + epoch) % len(self._views)
