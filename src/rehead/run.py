@@ -249,7 +249,7 @@ def _machines(ray: str | None, progress: Progress) -> Iterator[Machines | None]:
     progress.phase("Connecting to Ray")
     with connected(ray) as cluster:
         progress.note(f"Ray: {cluster.about}")
-        yield Ray(cluster)
+        yield Ray(cluster, progress.note)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from rehead.cluster.connection import connected
 from rehead.cluster.parts import Worker
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Photo
-from rehead.errors import ClusterError
+from rehead.errors import ClusterError, ReheadError
 from rehead.features import engines
 from rehead.features.extract import Batch
 from rehead.progress import Silent
@@ -207,7 +207,19 @@ def _dies_of_four(rows: list[int]) -> list[str]:
 
 
 def without_room(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
-    """Others have taken all cores when layers are to learn, and after a while somebody asks for the end."""
+    """Others have taken all cores when layers are to learn."""
+    training.ROOM_S = 1.0
+    return _taken("Solving the head", cluster, photos, **LEARNS, **where)
+
+
+def busy(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    """Others have taken all cores when features are to be computed."""
+    pool.ROOM_S = 1.0
+    return _taken("Extracting", cluster, photos, **where)
+
+
+def _taken(phase: str, cluster: Cluster, photos: Path, **settings: Any) -> dict[str, Any]:
+    """Others take all cores when a phase begins, and after a while somebody asks for the end."""
     held: list[Any] = []
     asked: list[float] = []
 
@@ -217,16 +229,15 @@ def without_room(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]
         asked.append(time.monotonic() + 5)
 
     progress = Watching(1 << 30, lambda: None)
-    progress.on_phase = ("Solving the head", take)
-    training.ROOM_S = 1.0
+    progress.on_phase = (phase, take)
     try:
         rehead.tune(
             photos, ray=cluster.address, progress=progress, stop=lambda: bool(asked) and time.monotonic() > asked[0],
-            **LEARNS, **where,
+            **settings,
         )  # fmt: skip
-    except ClusterError as error:
+    except ReheadError as error:
         return {"said": str(error), "notes": progress.notes, "seconds": time.monotonic() - asked[0]}
-    raise AssertionError("layers learned")
+    raise AssertionError("there was room")
 
 
 def defect(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
@@ -269,6 +280,7 @@ SCENARIOS = {
     "deadly": deadly,
     "dense": dense,
     "without_room": without_room,
+    "busy": busy,
     "learns": learns,
     "learner_killed": learner_killed,
     "learning_node_killed": learning_node_killed,

@@ -143,6 +143,13 @@ def test_photos_in_memory_are_sent_to_the_nodes(folder: Path, cache: Path, tmp_p
 
 
 @pytest.mark.slow
+def test_what_has_no_room_to_be_computed_is_told_and_can_be_ended(folder: Path, cache: Path, tmp_path: Path) -> None:
+    told = on_nodes("busy", folder, cache, tmp_path)
+    assert any("no room for 1 core of one node yet" in note for note in told["notes"]), told["notes"]
+    assert told["seconds"] < 10, told["said"]
+
+
+@pytest.mark.slow
 def test_a_photo_that_always_kills_its_actor_is_skipped_like_a_bad_one(
     folder: Path, cache: Path, tmp_path: Path
 ) -> None:

@@ -44,12 +44,12 @@ MOST_TASKS = 256  # each is waited for by a thread here
 
 
 class Ray:
-    """The machines of a cluster, as `job.Machines`."""
+    """The machines of a cluster, as `job.Machines`. note: told what is waited for."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, note: Callable[[str], None] = lambda _: None) -> None:
         import ray
 
-        self._cluster = cluster
+        self._cluster, self._note = cluster, note
         self.about = cluster.about
         self.at_once = min(MOST_TASKS, TASKS * sum(node.cores for node in cluster.nodes))
         self._each = ray.remote(_each).options(num_cpus=1 / TASKS, max_retries=MOST_DEATHS - 1)
@@ -93,12 +93,13 @@ class Ray:
             for some in batched(positions, HANDED):
                 if halted.is_set():
                     return
-                for batch, absent in pool.results(catalog, _named(catalog, some, pool.part, sent), halted):
+                parts = _named(catalog, some, pool.part, sent)
+                for batch, absent in pool.results(catalog, parts, halted, self._note):
                     sent += absent
                     yield batch
             for data, bad in _read(catalog, sent, halted):
                 yield [], None, bad
-                for batch, _ in pool.results(catalog, _with_bytes(catalog, data, pool.sent), halted):
+                for batch, _ in pool.results(catalog, _with_bytes(catalog, data, pool.sent), halted, self._note):
                     yield batch
 
         return compute

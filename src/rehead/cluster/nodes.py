@@ -9,6 +9,8 @@ from importlib import metadata
 from rehead.errors import ClusterError, counted
 
 LOCAL = "local"  # the address of a cluster that is begun here
+ROOM_S = 60.0  # without room for a process, after which it is told what is waited for
+LOOK_S = 0.5  # between two looks at what processes have said, or at whether they are to stop
 ASK_S = 120.0  # for a node to say what it has: a worker is begun there, and imports
 SAME = ("rehead", "onnxruntime", "numpy", "pillow")  # what decides a feature's bits
 BESIDE = ("openvino", "pillow-heif")  # the same, where this machine has them

@@ -8,11 +8,11 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from rehead.cluster.connection import in_words
-from rehead.cluster.nodes import Cluster, Room
+from rehead.cluster.nodes import LOOK_S, ROOM_S, Cluster, Room
 from rehead.cluster.parts import Desk, Shipped, Worker, read_table
 from rehead.data.catalog import Catalog
 from rehead.features.engines import Prefix
@@ -54,10 +54,14 @@ class Pool:
         }
 
     def results(
-        self, catalog: Catalog, parts: Iterator[Any], halted: threading.Event
+        self, catalog: Catalog, parts: Iterator[Any], halted: threading.Event, note: Callable[[str], None]
     ) -> Iterator[tuple[Batch, list[int]]]:
-        """What each part gave, and which photos it could not read."""
+        """What each part gave, and which photos it could not read; nothing, again and again, while the cluster has no room."""
         tables = [] if halted.is_set() else list(parts)
+        if tables:
+            with in_words():
+                for _ in _until_room(self._room, halted, note):
+                    yield ([], None, {}), []
         if tables and not halted.is_set():
             run = _run_there if _is_outside() else _run
             with in_words(), contextlib.closing(run(tables, self._settings, self._room)) as found:
@@ -70,6 +74,27 @@ class Pool:
                         ends = time.monotonic() + DRAINED_S
                     if time.monotonic() > ends:
                         return
+
+
+def _until_room(room: Room, halted: threading.Event, note: Callable[[str], None]) -> Generator[None, None, None]:
+    """Something every LOOK_S until an actor would have room, or nothing is to be begun any more: Ray Data says nothing
+    while its actors wait."""
+    import ray
+
+    began, is_told = time.monotonic(), False
+    place = ray.remote(_nothing).options(num_cpus=room.cores, num_gpus=room.gpus or None).remote()
+    try:
+        while not halted.is_set() and not ray.wait([place], timeout=LOOK_S)[0]:
+            if not is_told and time.monotonic() - began > ROOM_S:
+                note(f"The cluster has had no room for {room.about} yet; photos wait for it")
+                is_told = True
+            yield
+    finally:
+        ray.cancel(place)
+
+
+def _nothing() -> None:
+    return
 
 
 def part_of(n: int, cores: int) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rehead.cluster.nodes import Cluster, Room
+from rehead.cluster.nodes import LOOK_S, ROOM_S, Cluster, Room
 from rehead.errors import ClusterError, ReheadError, SourceError
 
 if TYPE_CHECKING:
@@ -26,10 +26,8 @@ if TYPE_CHECKING:
     from rehead.tuning.train import Training
 
 MOST_DEATHS = 8  # of processes in one training, before it is given up
-ROOM_S = 60.0  # without room for a process, after which it is told what is waited for
 HALTED_S = 600.0  # of silence at most, when training is to end: for a batch, photos that are watched, and a checkpoint
 SAME_FAULTS = 3  # the same error so often is a defect, which beginning anew does not mend
-ASK_S = 0.5  # between two looks at what the processes have said, or at whether they are to stop
 SAVED_EVERY_S = 60.0  # at most this much training is lost with a process
 
 
@@ -181,7 +179,7 @@ class _Talk:
     def stop(self) -> bool:
         import ray
 
-        if not self._halted and time.monotonic() - self._asked > ASK_S:
+        if not self._halted and time.monotonic() - self._asked > LOOK_S:
             self._halted, self._asked = bool(ray.get(self._log.halted.remote())), time.monotonic()
         return self._halted
 
@@ -264,7 +262,7 @@ def _follow(fitting: Any, log: Any, room: Room, training: Training, begin: Calla
     asked, ends, is_there = time.monotonic(), math.inf, False
     done: list[Any] = []
     while not done:
-        done, _ = ray.wait([fitting], timeout=ASK_S)
+        done, _ = ray.wait([fitting], timeout=LOOK_S)
         said = ray.get(log.taken.remote())
         for what in said:
             is_there = True
