@@ -57,7 +57,7 @@ class Sharing:
             return
         self._came += self._job.catalog.digests(positions)
         if len(self._came) >= a_file(self._store.shape):
-            self._add(self._came)
+            self._add(self._came, lists=False)
             self._came = []
 
     def end(self) -> None:
@@ -76,11 +76,11 @@ class Sharing:
                 f"Passed over in {self._job.shared.address}, as they cannot be read or are damaged: {first_few(names)}"
             )
 
-    def _add(self, digests: Sequence[bytes]) -> None:
+    def _add(self, digests: Sequence[bytes], *, lists: bool = True) -> None:
         if not self._may_add or self._job.shared is None:
             return
         try:
-            self._n_added += self._job.shared.add(self._store, digests)
+            self._n_added += self._job.shared.add(self._store, digests, lists=lists)
         except (StoreError, SourceError) as error:
             self._may_add = False
             self._job.progress.note(f"{error.what} {error.why} {error.fix}")

@@ -34,3 +34,25 @@ def test_a_row_that_is_of_no_photo_is_passed_over(tmp_path: Path, odd: bytes | N
         assert store.has([digest(0), digest(1), digest(2)]).tolist() == [True, True, False]
         assert shared.unreadable() == ["s/part-1.parquet"]
         assert shared.add(store, [digest(0), digest(1)]) == 0  # they are there
+
+
+def test_what_comes_on_the_way_is_added_without_a_list_of_all_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, other = (Shared(str(tmp_path / "shared")) for _ in range(2))
+    listed: list[object] = []
+    names = Shared._names
+    with Store.open(tmp_path / "cache", "s", shape=(4,), about={}) as store:
+        digests = [digest(n) for n in range(40)]
+        store.put((one, np.ones(4, np.float16)) for one in digests)
+        assert other.add(store, digests[30:32]) == 2
+        assert shared.fetch(store, digests) == 2
+        monkeypatch.setattr(Shared, "_names", lambda self, of: listed.append(of) or names(self, of))
+        for n in range(0, 20, 5):
+            assert shared.add(store, digests[n : n + 5], lists=False) == 5
+        assert shared.add(store, [*digests[:20], *digests[30:32]], lists=False) == 0
+        assert len(listed) == 1
+        assert other.add(store, digests[20:25]) == 5
+        assert shared.add(store, digests) == 13
+        rows = pa.concat_tables(pq.read_table(file) for file in (tmp_path / "shared" / "s").iterdir())
+    assert sorted(rows["digest"].to_pylist()) == sorted(digests)

@@ -49,10 +49,12 @@ class Shared:
         self.address = address
         self._folder: Folder = open_folder(address)
         self._known: dict[str, Beginnings] = {}  # of what is in each file, which never changes
+        self._there: dict[str, Beginnings] = {}  # of what is in all files of a store, sorted
         self._unreadable: set[str] = set()
 
     def fetch(self, store: Store, digests: Sequence[bytes]) -> int:
         """Puts into the store what is here of these photos, and gives their number."""
+        self._there.pop(store.folder.name, None)
         wanted, n = np.unique(_beginnings(digests)), 0
         is_left = np.ones(len(wanted), bool)
         for name in self._names(store):
@@ -69,15 +71,18 @@ class Shared:
             is_left[places] = False
         return n
 
-    def add(self, store: Store, digests: Sequence[bytes]) -> int:
-        """Adds what the store has of these photos and is not here, and gives their number. Raises StoreError."""
-        there = np.unique(np.concatenate([_beginnings(()), *(self._begins(name) for name in self._names(store))]))
+    def add(self, store: Store, digests: Sequence[bytes], *, lists: bool = True) -> int:
+        """Adds what the store has of these photos and is not here, and gives their number. lists: whether it is looked for what
+        others added meanwhile, which takes a time that grows with all that is here. Raises StoreError."""
+        there = self._all(store, lists)
         begins = _beginnings(digests)
         is_new = store.has(digests) & ~_places(begins, there)[0]
         _, first = np.unique(begins, return_index=True)
         new = np.sort(first[is_new[first]])
         for part in batched((digests[i] for i in new), a_file(store.shape)):
             self._write(store, part)
+        added = np.sort(begins[new])
+        self._there[store.folder.name] = np.insert(there, np.searchsorted(there, added), added)
         return len(new)
 
     def add_catalog(self, catalog: Catalog) -> str:
@@ -116,6 +121,14 @@ class Shared:
 
     def _names(self, store: Store) -> list[str]:
         return [name for name in self._folder.names(store.folder.name) if name.endswith(".parquet")]
+
+    def _all(self, store: Store, lists: bool) -> Beginnings:
+        """Of the photos in all files of a store, sorted. lists: whether files are looked for anew."""
+        there = self._there.get(store.folder.name)
+        if lists or there is None:
+            parts = [self._begins(name) for name in self._names(store)]
+            there = np.unique(np.concatenate([_beginnings(()), *parts]))
+        return there
 
     def _begins(self, name: str) -> Beginnings:
         """Of the photos in a file."""
