@@ -31,18 +31,14 @@ def main() -> None:
     from scaling import cases, rates, tables
     from scaling.calibration import predicted
 
-    asked = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    asked.add_argument("parts", nargs="*", default=PARTS, choices=PARTS)
-    asked.add_argument("--again", default="", help="cases that are run once more, such as local-1399,1x1-400")
-    asked.add_argument("--prices", type=Path, default=tables.PRICES)
-    asked.add_argument("--document", type=Path, default=tables.DOCUMENT)
-    options = asked.parse_args()
+    options = asked(sys.argv[1:])
     path = ROOT / "benchmarks" / "results" / "cost.json"
     facts: dict[str, Any] = json.loads(path.read_text())["facts"] if path.exists() else {}
     with tempfile.TemporaryDirectory() as name:
         if "cases" in options.parts:
-            again = tuple(key for key in cases.CASES if f"{key[0]}-{key[1]}" in options.again.split(","))
-            runs = (facts["cases"] if again else []) + list(cases.measure(Path(name), again or cases.CASES))
+            runs = (facts["cases"] if options.again else []) + list(
+                cases.measure(Path(name), options.again or cases.CASES)
+            )
             facts |= {"cases": runs, "checked": predicted(runs)}
             report("cost", facts)
         if "rates" in options.parts:
@@ -50,6 +46,27 @@ def main() -> None:
             report("cost", facts)
     if "tables" in options.parts:
         tables.main(options.prices, options.document)
+
+
+def asked(words: list[str]) -> argparse.Namespace:
+    """What the script is to do: all parts where none is named."""
+    from scaling import cases, tables
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument(
+        "parts", nargs="*", metavar="|".join(PARTS)
+    )  # of no part at all Python 3.11 says that it is no choice
+    parser.add_argument("--again", default="", help="cases that are run once more, such as local-1399,1x1-400")
+    parser.add_argument("--prices", type=Path, default=tables.PRICES)
+    parser.add_argument("--document", type=Path, default=tables.DOCUMENT)
+    options = parser.parse_args(words)
+    named = {f"{where}-{n}": (where, n) for where, n in cases.CASES}
+    again = options.again.split(",") if options.again else []
+    for what, names, there in (("part", options.parts, PARTS), ("case", again, named)):
+        if unknown := [name for name in names if name not in there]:
+            parser.error(f"no {what} is called {', '.join(unknown)}; there are {', '.join(there)}")
+    options.parts, options.again = options.parts or PARTS, tuple(named[name] for name in again)
+    return options
 
 
 def one(what: str, words: list[str]) -> str:

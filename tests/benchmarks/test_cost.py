@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-NAMES = ("measured", "scaling", "scaling.simulation", "scaling.cases", "scaling.calibration", "scaling.tables")
+NAMES = ("measured", "cost", "scaling", "scaling.simulation", "scaling.cases", "scaling.calibration", "scaling.tables")
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,21 @@ def bench() -> Iterator[dict[str, ModuleType]]:
         sys.path.remove(str(BENCHMARKS))
         for name in NAMES:
             sys.modules.pop(name, None)
+
+
+def test_without_a_part_all_are_run_and_a_case_that_is_not_there_is_refused(
+    bench: dict[str, ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cost = bench["cost"]
+    assert cost.asked([]).parts == cost.PARTS
+    assert cost.asked(["rates", "tables"]).parts == ["rates", "tables"]
+    assert cost.asked(["cases", "--again", "local-400,1x1-400"]).again == (("local", 400), ("1x1", 400))
+    with pytest.raises(SystemExit):
+        cost.asked(["cases", "--again", "local-400,locl-1399"])
+    assert "no case is called locl-1399; there are far-400" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cost.asked(["tabels"])
+    assert "no part is called tabels; there are cases, rates, tables" in capsys.readouterr().err
 
 
 def test_the_simulation_has_the_numbers_of_the_code(bench: dict[str, ModuleType]) -> None:
