@@ -191,12 +191,14 @@ def what_is_taken(facts: dict[str, Any], prices: dict[str, Any]) -> str:
     driver, lists_bytes = facts["driver"], facts["lists, a photo"]["bytes"]
     handed = f"{ms(costs.handed_s)} of the driver" if costs.handed_s else "too little to be seen"
     most, shared = driver["photos for a second of CPU"], driver["photos/s"]
+    a_core = costs.decode_s + costs.network_s
     ours, list_of = "`cost.py`", "a vendor's list, see `prices.toml`"
     taken = (
         (f"a page of the bucket's list, {prices['bucket']['page']:,} names", ms(prices["bucket"]["first_byte_s"]), list_of),
         ("the first byte of a photo", ms(costs.wait_s), list_of),
         ("requests that the bucket takes", f"{1 / costs.requests_s:,.0f} a second", f"{list_of}; for each class folder"),
-        ("bytes of a photo", f"{costs.photo_bytes:,.0f}", f"{ours}: the cats and dogs"),
+        ("bytes of a photo", f"{costs.photo_bytes:,.0f}",
+         "`prices.toml`" if "bytes_of_a_photo" in prices["job"] else f"{ours}: the cats and dogs"),
         ("the driver's lists", f"{ms(costs.lists_s)}, {lists_bytes:,.0f} bytes", f"{ours}: 300,000 and a million photos"),
         ("its digest", f"{ms(costs.identify_s)} of a core", f"{ours}: files, by Ray on two cores"),
         ("handing it to Ray", handed, f"{ours}: jobs of 20,000 and 160,000 photos"),
@@ -215,7 +217,10 @@ def what_is_taken(facts: dict[str, Any], prices: dict[str, Any]) -> str:
         ("what does not grow", f"{costs.connect_s + costs.begin_s + costs.rest_s:.0f} s a job", f"{ours}: one node"),
     )  # fmt: skip
     lines = ["| what a photo costs | is taken to be | as measured by, or said by |", "| --- | ---: | --- |"]
-    return "\n".join([*lines, *(f"| {what} | {value} | {source} |" for what, value, source in taken)])
+    rows = [f"| {what} | {value} | {source} |" for what, value, source in taken]
+    cores = f"{shared * a_core:.0f} to {most * a_core:.0f} cores"
+    busy = f"The driver takes features back as fast as {cores} decode and compute them."
+    return "\n".join([*lines, *rows, "", busy])
 
 
 def ms(seconds: float) -> str:

@@ -134,6 +134,15 @@ def test_the_page_is_what_follows_from_results_and_prices(bench: dict[str, Modul
     assert tables.written(text, bench["calibration"].results("cost"), prices) == text
 
 
+def test_what_prices_say_of_photos_is_said_to_be_theirs(bench: dict[str, ModuleType]) -> None:
+    tables, facts = bench["tables"], bench["calibration"].results("cost")
+    prices = tomllib.loads(tables.PRICES.read_text())
+    measured = f"{facts['bytes of a photo']:,.0f}"
+    assert f"| bytes of a photo | {measured} | `cost.py`: the cats and dogs |" in tables.what_is_taken(facts, prices)
+    prices["job"]["bytes_of_a_photo"] = 100_000
+    assert "| bytes of a photo | 100,000 | `prices.toml` |" in tables.what_is_taken(facts, prices)
+
+
 def test_a_page_without_markers_is_refused(bench: dict[str, ModuleType]) -> None:
     for text in ("", "<!-- a -->", "<!-- /a --> <!-- a -->", "<!-- a --><!-- /a -->" * 2):
         with pytest.raises(ValueError, match="needs"):
