@@ -16,7 +16,7 @@ from rehead.runs.folder import RunFolder
 from rehead.runs.record import Record
 from rehead.tuning.course import Course
 from rehead.tuning.lr_range import N_BATCHES, range_lines
-from rehead.tuning.recipe import AUTO, Recipe
+from rehead.tuning.recipe import AUTO, LR, Recipe
 
 if TYPE_CHECKING:
     from rehead.tuning.feed import Feed
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rehead.tuning.state import State
     from rehead.tuning.train import Training
 
-MANY_STEPS = 50  # of all layers, from which on they take the rate that was asked for
+MANY_STEPS = 50  # of all layers, from which on they take a rate of LR
 MOST_SENT_BYTES = MEMORY_LIMIT_BYTES // 2  # of activations, to each node: as of features, in half precision
 
 
@@ -105,11 +105,11 @@ def _goes_there(feed: Feed, progress: Progress) -> bool:
 def _gentle(course: Course, n_learn: int, progress: Progress) -> Course:
     """The course of all layers behind a head that knows its classes. In a few steps Adam moves every weight by about the rate,
     whatever its gradient, which of all layers together wrecked what was there: 24 photos, three steps, from 94 to 50 % right
-    behind a first phase; 218 photos, 21 steps, from 95 to 88 % behind a solved head."""
+    behind a first phase; 218 photos, 21 steps at LR, from 95 to 88 % behind a solved head."""
     n_steps = course.epochs * math.ceil(n_learn / course.batch_size / course.accumulate)
-    if n_steps >= MANY_STEPS:
+    lr = min(course.lr, LR * n_steps / MANY_STEPS)
+    if lr == course.lr:
         return course
-    lr = course.lr * n_steps / MANY_STEPS
     few = "is" if n_steps == 1 else "are"
     progress.note(
         f"{counted(n_steps, 'step')} {few} few for all layers: the highest rate is {lr:.1e}, not {course.lr:.1e}."

@@ -22,6 +22,9 @@ ENGINES = ("auto", "onnxruntime", "openvino", "torch")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 AUTO = "auto"  # as a backbone: the one that wins a race; as a preset: the one that pays within --budget
 LR = 1e-3  # the usual learning rate of the optimisers that are not told one
+# and of Adam for all layers behind a head that knows its classes: at LR 84 steps on 900 cats and dogs were at chance after the
+# first epoch, and ended at 91.5 and 94.0 % of others right (two seeds); at this rate 98.3 and 98.3, the head alone 98.5
+LR_OF_ALL = 3e-4
 STOP_SHARE = 0.1  # of the training photos say when dense layers have learned enough; no held-out photo does
 
 OF_STEPS = (  # settings of training by gradient steps
@@ -189,11 +192,12 @@ class Recipe:
     @property
     def course(self) -> Course:
         """How layers are trained by this recipe; with lr "auto" the usual rate, until a range test has found one."""
+        usual = LR_OF_ALL if self.train == "all" and self.warm_head and self.optimizer != "sgd" else LR
         return Course(
             epochs=self.epochs or 6,
             batch_size=self.batch_size or 32,
             optimizer=self.optimizer,
-            lr=float(self.lr or LR) if self.lr != AUTO else LR,
+            lr=usual if self.lr in (None, AUTO) else float(self.lr or usual),
             schedule=self.schedule,
             weight_decay=self.weight_decay,
             layer_decay=self.layer_decay,
