@@ -263,7 +263,7 @@ def test_other_settings_for_a_search_are_named_as_they_are_typed_and_taken_when_
     settings = {"budget_s": 1800.0, "lr": 0.01, "mixup": 0.2}
     with pytest.raises(RunError) as caught:
         taken_up(searching, cache, preset="auto", settings=settings)
-    assert caught.value.why == ("--budget is 600s, not 1800s; --lr is 0.1, not 0.01; --mixup is not given, not 0.2.")
+    assert caught.value.why == ("--budget is 600s, not 1800s; --lr is 0.1, not 0.01; --mixup was not given at first.")
     search = taken_up(searching, cache, settings=settings, force=True).search
     assert search is not None
     assert (search.budget_s, search.recipe("balanced").lr, search.recipe("balanced").mixup) == (1800, 0.01, 0.2)

@@ -141,7 +141,7 @@ def begun(
     if catalog.layout == "folders" and (sides := [name for name in catalog.classes if name.lower() in SIDE_BY_NAME]):
         progress.note(
             f"Learned as a class, since class folders stand beside it: {first_few([quoted(name) for name in sides])}. "
-            "Photos to hold out stand in a folder elsewhere, in class folders: --test DIR"
+            "Where it holds class folders of photos to hold out, name it: --test DIR"
         )
     for line in unheard(recipe, wish.settings) if search is None else ():  # what a search tries later hears them
         progress.note(line)

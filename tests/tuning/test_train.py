@@ -152,19 +152,23 @@ def test_a_kill_between_the_last_step_of_an_epoch_and_its_end_changes_no_bit(
     assert same(tensors(whole), tensors(resumed))
 
 
-def test_a_training_that_had_ended_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_a_training_that_lost_its_patience_is_not_gone_on_with(tmp_path: Path) -> None:
     """Where it is killed before its bundle is written."""
-    for changes, course in (
-        ({}, replace(COURSE, epochs=50, lr=1.0, patience=2)),
-        ({"stop": lambda: True}, COURSE),
-    ):
-        ended, resumed = network(), network()
-        save = lambda state: write_checkpoint(tmp_path, state)  # noqa: E731
-        before = train_layers(job(ended, course, save=save, **changes))
-        assert before.epoch < course.epochs
-        after = train_layers(job(resumed, course), read_checkpoint(tmp_path))
-        assert after.epoch == before.epoch
-        assert same(tensors(ended), tensors(resumed))
+    course = replace(COURSE, epochs=50, lr=1.0, patience=2)
+    ended, resumed = network(), network()
+    before = train_layers(job(ended, course, save=lambda state: write_checkpoint(tmp_path, state)))
+    assert before.epoch < course.epochs
+    after = train_layers(job(resumed, course), read_checkpoint(tmp_path))
+    assert after.epoch == before.epoch
+    assert same(tensors(ended), tensors(resumed))
+
+
+def test_a_training_that_was_told_to_end_goes_on_when_it_is_taken_up(tmp_path: Path) -> None:
+    """Ctrl-C twice: the first ends the training, the second what would have come after it."""
+    save = lambda state: write_checkpoint(tmp_path, state)  # noqa: E731
+    ended = train_layers(job(network(), save=save, stop=lambda: True))
+    assert ended.epoch == 1 < COURSE.epochs
+    assert train_layers(job(network()), read_checkpoint(tmp_path)).epoch == COURSE.epochs
 
 
 def test_the_last_epoch_that_is_not_clearly_worse_is_kept() -> None:

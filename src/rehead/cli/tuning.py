@@ -63,7 +63,8 @@ def tune(
     epochs: Annotated[int | None, training("(40 for an MLP, 6 for layers)")] = None,
     batch_size: Annotated[int | None, training("(64 for an MLP, 32 for layers)")] = None,
     lr: Annotated[
-        str | None, training("The highest learning rate; auto finds it. (0.001; all layers: 0.0003; an MLP: 0.25 / features)")
+        str | None,
+        training("The highest learning rate; auto finds it. (0.001; all layers: 0.0003; an MLP: 0.25 / features)"),
     ] = None,
     optimizer: Annotated[str | None, training("adam, adamw or sgd. (adamw)")] = None,
     schedule: Annotated[str | None, training("one-cycle, cosine or constant. (one-cycle)")] = None,

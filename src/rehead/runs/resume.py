@@ -78,11 +78,7 @@ def recipe_of(run: Path, recipe: Recipe, preset: str | None, settings: dict[str,
 
 def differs(run: Path, own: Mapping[str, Any], given: Mapping[str, Any], *, force: bool) -> bool:
     """Whether settings that are given are others than the run's own. Raises RunError where they are, unless force."""
-    changed = [
-        f"{option(name)} is {_told(name, own.get(name))}, not {_told(name, value)}"
-        for name, value in given.items()
-        if own.get(name) != value
-    ]
+    changed = [_changed(name, own.get(name), value) for name, value in given.items() if own.get(name) != value]
     if changed and not force:
         raise RunError(
             what=f"The run {run} has another recipe.",
@@ -119,10 +115,12 @@ def check_photos(run: Path, catalog: Catalog) -> None:
         )
 
 
-def _told(name: str, value: Any) -> str:
-    if value is None:
-        return "not given"
-    return f"{value:g}s" if name.endswith("_s") else repr(value)
+def _changed(name: str, own: Any, given: Any) -> str:
+    """'--budget is 600s, not 1800s'."""
+    if own is None:
+        return f"{option(name)} was not given at first"
+    told = [f"{value:g}s" if name.endswith("_s") and value is not None else repr(value) for value in (own, given)]
+    return f"{option(name)} is {told[0]}, not {told[1]}"
 
 
 def _full(source: object) -> str | None:

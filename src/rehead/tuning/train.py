@@ -84,6 +84,7 @@ def train_layers(training: Training, start: State | None = None) -> State:
     course, device = training.course, torch.device(training.device)
     names = learning_names(training)
     state = start or State(learning=sorted(names))
+    state.has_ended = has_settled(state, course)  # one that was told to end, and is taken up, goes on
     if state.learning != sorted(names):
         raise RunError(
             what="The checkpoint is of a job in which other layers learned.", fix="Start again without --resume."

@@ -43,10 +43,9 @@ def notes_on(
     shown = {name for label in catalog.different_labels(held_out) for name in names_of(label, catalog.task)}
     if lacking := [label for label in catalog.classes if label not in shown]:
         notes.append(f"No held-out photo shows {first_of(lacking)}.{_alike(lacking, catalog.classes)}")
-    if catalog.task != "classification" and len(held_out) < FEW:
-        notes.append(
-            f"{counted(len(held_out), 'held-out photo')} are too few to draw an interval from: take it for no more."
-        )
+    if catalog.task != "classification" and (n := len(held_out)) < FEW:
+        few = f"{counted(n, 'held-out photo')} {'is' if n == 1 else 'are'} too few to draw an interval from"
+        notes.append(f"{few}: take it for no more.")
     return tuple(notes)
 
 
