@@ -228,6 +228,15 @@ def test_an_archive_of_class_folders_with_texts_beside_photos_is_none(photos: Pa
     assert open_source(tar(tmp_path / "boxes.tar", files), cache=tmp_path).layout == "folders"
 
 
+def test_names_of_classes_stand_beside_the_shards_also_where_a_folder_holds_both(photos: Path, tmp_path: Path) -> None:
+    place = sharded(tmp_path / "all" / "zoo", samples(photos, SAYS["cls"]), ["train-0.tar", "train-1.tar"])
+    (place / "classnames.txt").write_text("blue\nred\n")
+    packed = shutil.make_archive(str(tmp_path / "zoo"), "zip", tmp_path / "all")
+    for source in (place.parent, packed):
+        opened = open_source(source, cache=tmp_path / "cache")
+        assert {row.label for row in opened.rows} == {"blue", "red"}
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])
 def test_shards_in_an_archive_are_shards(kind: str, photos: Path, tmp_path: Path) -> None:
     place = sharded(tmp_path / "zoo", samples(photos, SAYS["json"]), ["train-0.tar", "train-1.tar", "test-0.tar"])

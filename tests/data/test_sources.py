@@ -375,6 +375,15 @@ def test_a_flat_name_without_a_label_is_skipped(tmp_path: Path) -> None:
     assert source.skipped == [Skip("17.jpg", "has no label in its name", "aside")]
 
 
+def test_many_loose_photos_beside_class_folders_make_no_class_of_each_name(tmp_path: Path) -> None:
+    names = [f"{kind}/{i}_{kind}a{i}.jpg" for kind in ("cat", "dog") for i in range(4)]
+    loose = [f"100{i}_e{i}b.jpg" for i in range(8)] + ["200_f 1.jpg", "200_f 2.jpg", "300_f 1.jpg", "300_f 2.jpg"]
+    source = opened(fill(tmp_path / "photos", *names, *loose), tmp_path)
+    assert source.layout == "folders"
+    assert {row.label for row in source.rows} == {"cat", "dog"}
+    assert len(source.skipped) == len(loose)
+
+
 def test_kaggles_folder_of_unlabelled_photos_is_one_skip(tmp_path: Path) -> None:
     names = [f"train/{kind}.{i}.jpg" for kind in ("cat", "dog") for i in range(3)]
     source = opened(fill(tmp_path / "photos", *names, "test1/1.jpg", "test1/2.jpg", "sampleSubmission.csv"), tmp_path)

@@ -203,11 +203,12 @@ def _is_flat(paths: Sequence[str]) -> bool:
 
 
 def _is_named_by_people(reading: Reading, classes: frozenset[str]) -> bool:
-    """Whether at least two labels stand on several photos each, cameras' own names apart."""
+    """Whether at least two labels stand on several photos each, cameras' own names apart, and most photos have such labels."""
     counts = Counter(row.label for row in _photos(reading))
     if classes:
         return bool(counts.keys() & classes)
-    return sum(n >= MIN_OF_A_NAME and label.lower() not in CAMERA_NAMES for label, n in counts.items()) > 1
+    shared = [n for label, n in counts.items() if n >= MIN_OF_A_NAME and label.lower() not in CAMERA_NAMES]
+    return len(shared) > 1 and 2 * sum(shared) >= counts.total()
 
 
 def _has_class_folders(paths: Sequence[str]) -> bool:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import functools
 import json
 import os
+import posixpath
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import astuple
 from pathlib import Path, PurePosixPath
@@ -121,6 +122,12 @@ def read_shards(source: str | Path, request: Request, files: Mapping[str, Stamp 
     )
 
 
+def _names_of(shards: Collection[str]) -> list[str]:
+    """Where the names of classes may stand: in the folder that was named, or in the one below it that holds all shards."""
+    below = posixpath.commonpath([posixpath.dirname(shard) for shard in shards]) if shards else ""
+    return list(dict.fromkeys([NAMES, posixpath.join(below, NAMES)]))
+
+
 class _Disk:
     """Shards of a folder of this machine. shards: by their paths in it their stamps."""
 
@@ -146,8 +153,9 @@ class _Disk:
         del shard, member
 
     def names(self) -> list[str]:
-        with suppress(OSError):
-            return (self._root / NAMES).read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        for path in _names_of(self.shards):
+            with suppress(OSError):
+                return (self._root / path).read_text(encoding="utf-8-sig", errors="replace").splitlines()
         return []
 
 
@@ -179,8 +187,9 @@ class _Bucket:
         return part_of(self.key(shard), member.start, member.size)
 
     def names(self) -> list[str]:
-        with suppress(OSError, ReheadError), closing(cast(IO[bytes], open_address(self.key(NAMES)))) as file:
-            return bytes(file.read(MOST_NAMES)).decode("utf-8-sig", "replace").splitlines()
+        for path in _names_of(self.shards):
+            with suppress(OSError, ReheadError), closing(cast(IO[bytes], open_address(self.key(path)))) as file:
+                return bytes(file.read(MOST_NAMES)).decode("utf-8-sig", "replace").splitlines()
         return []
 
 
