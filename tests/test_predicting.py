@@ -123,6 +123,9 @@ def test_out_spares_the_bundle_and_the_photos(rehead: Program, red: Path, tmp_pa
     done = rehead("predict", "own", "red.png", "--out", "named.csv")
     assert done.returncode == 0
     assert done.stderr.splitlines()[-1] == "1 row written to named.csv."
+    assert (tmp_path / "named.csv").read_text().startswith("path,label1,probability1")
+    assert rehead("predict", "own", "red.png", "--out", "named.csv", "--format", "jsonl").returncode == 0
+    assert (tmp_path / "named.csv").read_text().startswith("{")
     assert "red.png" in (tmp_path / "named.csv").read_text()
 
 

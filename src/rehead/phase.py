@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rehead.tuning.state import State
     from rehead.tuning.train import Training
 
-MANY_STEPS = 50  # of all layers, from which on they take a rate of LR
+MANY_STEPS = 50  # of all layers, from which on they may take the highest rate
 MOST_SENT_BYTES = MEMORY_LIMIT_BYTES // 2  # of activations, to each node: as of features, in half precision
 
 
@@ -70,7 +70,8 @@ def trained(
     if recipe.lr == AUTO:
         training = replace(training, course=replace(training.course, lr=_found_rate(training, record, progress)))
     if recipe.first is not None or (recipe.train == "all" and recipe.lr is None and recipe.warm_head):
-        training = replace(training, course=_gentle(training.course, len(training.learn), progress))
+        highest = LR if recipe.first is None else training.course.lr
+        training = replace(training, course=_gentle(training.course, highest, len(training.learn), progress))
     course, machines = training.course, ground.job.machines
 
     def begin(state: State | None) -> None:
@@ -102,12 +103,13 @@ def _goes_there(feed: Feed, progress: Progress) -> bool:
     return True
 
 
-def _gentle(course: Course, n_learn: int, progress: Progress) -> Course:
+def _gentle(course: Course, highest: float, n_learn: int, progress: Progress) -> Course:
     """The course of all layers behind a head that knows its classes. In a few steps Adam moves every weight by about the rate,
     whatever its gradient, which of all layers together wrecked what was there: 24 photos, three steps, from 94 to 50 % right
-    behind a first phase; 218 photos, 21 steps at LR, from 95 to 88 % behind a solved head."""
+    behind a first phase; 218 photos, 21 steps at LR, from 95 to 88 % behind a solved head.
+    highest: the rate that MANY_STEPS may have."""
     n_steps = course.epochs * math.ceil(n_learn / course.batch_size / course.accumulate)
-    lr = min(course.lr, LR * n_steps / MANY_STEPS)
+    lr = min(course.lr, highest * n_steps / MANY_STEPS)
     if lr == course.lr:
         return course
     few = "is" if n_steps == 1 else "are"

@@ -30,7 +30,7 @@ from rehead.job import Job, Machines
 from rehead.progress import Clock, Progress, Silent
 from rehead.reporting.sheet import sheet
 from rehead.runs.about import facts_of, versions
-from rehead.runs.contents import CHECKPOINT, COPIES
+from rehead.runs.contents import COPIES, can_go_on
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
 from rehead.runs.outputs import write_outputs
@@ -258,7 +258,7 @@ def _how_to_go_on(run: RunFolder, progress: Progress) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SourceError):
-        if (run.path / CHECKPOINT).is_file():
+        if can_go_on(run.path):
             progress.note(f"The last checkpoint is kept. Go on from it: {command('tune', '--resume', run.path)}")
         raise
 

@@ -77,7 +77,7 @@ def predict(
     bundle: Annotated[Path, typer.Argument(help="The folder `bundle` of a run.")],
     photos: Annotated[list[str], typer.Argument(help="Images, folders, or patterns such as 'photos/*.jpg'.")],
     top: Annotated[int, typer.Option(min=1, help="Classes to show for each photo.")] = 3,
-    format: Annotated[str, typer.Option(help="table, csv or jsonl.")] = "table",
+    format: Annotated[Optional[str], typer.Option(help="table, csv or jsonl; left out, as --out ends.")] = None,
     out: Annotated[Optional[str], typer.Option(help="Write to this file instead.")] = None,
     variant: Variant = None,
     tta: Tta = False,
@@ -86,12 +86,12 @@ def predict(
 
     Example: rehead predict runs/photos-efficientnet_lite0-1/bundle cat.jpg holiday/
     """
-    from rehead.cli.predictions import last_words, predict_to
+    from rehead.cli.predictions import form_of, last_words, predict_to
 
     not_empty(out, "out")
     progress = terminal.progress_beside(out)
     with Interrupt(progress):
-        n, bad = predict_to(bundle, photos, top=top, form=format, out=Path(out) if out else None, tta=tta,
+        n, bad = predict_to(bundle, photos, top=top, form=form_of(format, out), out=Path(out) if out else None, tta=tta,
                             variant=not_empty(variant, "variant"), progress=progress)  # fmt: skip
     progress.close()
     for words in last_words(n, bad, out):

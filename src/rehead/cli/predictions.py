@@ -59,6 +59,12 @@ def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: P
     return n, bad
 
 
+def form_of(asked: str | None, out: str | None) -> str:
+    """The form of the rows: what was asked for, else what the file's ending says, else a table."""
+    ending = Path(out or "").suffix.lower()
+    return asked if asked is not None else {".csv": "csv", ".jsonl": "jsonl"}.get(ending, "table")
+
+
 def last_words(n: int, bad: int, out: str | None) -> list[str]:
     """Where the rows of n photos are, and of those among them that could not be read why not. out: as was asked for."""
     words = [f"{counted(n, 'row')} written to {printable(out)}."] if out else []
