@@ -104,9 +104,9 @@ class Program(Client):
             time.sleep(0.01)
         return found[n - 1]
 
-    def end(self, number: int = signal.SIGTERM, timeout_s: float = 40) -> int:
-        """The exit code after that signal."""
-        if self.process.poll() is None:
+    def end(self, number: int | None = signal.SIGTERM, timeout_s: float = 40) -> int:
+        """The exit code after that signal, None where it has been told: another would find a program that listens no longer."""
+        if number is not None and self.process.poll() is None:
             self.process.send_signal(number)
         try:
             code = self.process.wait(timeout_s)

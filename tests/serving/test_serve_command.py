@@ -83,7 +83,7 @@ def test_answers_after_the_signal_close_their_connections(tmp_path: Path) -> Non
             after = client.getresponse()
             assert (before.getheader("connection"), before.will_close) == (None, False)
             assert (after.status, after.getheader("connection")) == (200, "close")
-        assert running.end() == 0
+        assert running.end(None) == 0
 
 
 def test_where_corrections_lie_and_by_what_they_are_learned_is_said_at_the_start(tmp_path: Path) -> None:
