@@ -209,13 +209,26 @@ def test_sides_that_are_given_to_a_run_that_is_taken_up_are_looked_at(left: Path
     other = make_photos(tmp_path / "other", {"grey": 1, "green": 1, "blue": 4, "red": 4})
     kept = (left / "photos.json").read_bytes()
     for side in ("valid", "test"):
-        with pytest.raises(RunError, match=f"The photos changed since the run {left} began"):
+        with pytest.raises(RunError, match=f"The photos are not those that the run {left} began with"):
             taken_up(left, cache, **{side: other})
     with pytest.raises(SourceError):
         taken_up(left, cache, layout="split")
     assert (left / "photos.json").read_bytes() == kept
     assert len(taken_up(left, cache, test=other, force=True).catalog.on("test")) == 8
     assert asked_of(left).test == str(other)
+
+
+def test_photos_that_layers_learned_from_are_not_held_out_also_when_forced(
+    left: Path, photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    other = make_photos(tmp_path / "other", {"blue": 3, "red": 3})
+    next((photos / "red").iterdir()).rename(other / "red" / "learned.png")
+    (left / CHECKPOINT).write_bytes(b"")
+    for force in (False, True):
+        with pytest.raises(RunError, match=r"has learned from 1\."):
+            taken_up(left, cache, test=other, force=force)
+    (left / CHECKPOINT).unlink()  # nothing was learned yet
+    assert len(taken_up(left, cache, test=other, force=True).catalog.on("test")) == 7
 
 
 def test_sides_that_are_not_given_stay_where_a_run_is_taken_up_with_photos_elsewhere(

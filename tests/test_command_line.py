@@ -119,8 +119,15 @@ def test_a_fit_travels_in_the_bundle(rehead: Program, photos: Path, tmp_path: Pa
 
 def test_fit_auto_says_what_it_compared_and_keeps_one(rehead: Program, photos: Path, tmp_path: Path) -> None:
     done = rehead("tune", photos, "--fit", "auto", "--json")
-    assert bundles.read(tmp_path / answer(done)["bundle"]).preprocess.fit in ("crop", "pad", "squash")
+    kept = bundles.read(tmp_path / answer(done)["bundle"]).preprocess.fit
+    assert kept in ("crop", "pad", "squash")
+    assert f"--fit auto takes {kept}, of the least loss" in done.stderr
     assert all(f"--fit {fit}" in done.stderr for fit in ("crop", "pad", "squash"))
+
+
+def test_explain_refuses_a_cache_without_a_name(rehead: Program) -> None:
+    done = rehead("explain", "bundle", "photo.jpg", "--cache", "")
+    assert (done.returncode, "--cache has an empty name" in done.stderr) == (2, True)
 
 
 def test_three_photos_give_a_verdict_as_wide_as_it_is(rehead: Program, photos: Path) -> None:
@@ -290,7 +297,7 @@ def app(**_):
 
 raise SystemExit(guarded(app))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    kept = "What was computed is kept, and used when the same command runs again.\n"
+    kept = "What was computed is kept, and not computed again.\n"
     assert (done.returncode, done.stderr) == (130, kept * asks + "Aborted.\n")
 
 

@@ -118,7 +118,7 @@ def test_the_same_photo_under_another_label_is_a_correction(
     (again / "red" / "0.png").rename(again / "blue" / "corrected.png")
     done = rehead("tune", "--from", first.run, again, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    assert "3 of the new photos were there before and count once" in done.stderr
+    assert "3 of those named now were there before and count once" in done.stderr
     assert "1 of them have another label now, which counts: blue/corrected.png was red and is blue" in done.stderr
     rows = [line.split(",") for line in (tmp_path / "run" / "catalog.csv").read_text().splitlines()[1:]]
     assert len(rows) == 24

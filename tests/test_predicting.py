@@ -326,6 +326,16 @@ def test_a_backbone_argument_that_is_no_number_is_an_error(name: str) -> None:
         package.backbone(pretrained=False, **{name: "abc"})
 
 
+def test_an_interpolation_that_there_is_not_is_told_with_those_there_are() -> None:
+    with pytest.raises(BackboneError) as caught:
+        package.backbone(interpolation="bicubi")
+    assert (caught.value.what, caught.value.why) == (
+        "The preprocessing cannot be interpolation=bicubi.",
+        "There is no interpolation 'bicubi'.",
+    )
+    assert "bicubic" in caught.value.fix
+
+
 @pytest.mark.parametrize(("name", "width"), [("bundle-1", 2), ("bundle-2", 3), ("bundle-2-number", 1)])
 def test_no_pictures_have_features_of_the_usual_width(name: str, width: int) -> None:
     model = package.load(GOLDEN / name)

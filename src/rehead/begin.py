@@ -128,8 +128,8 @@ def begun(
         besides=Kept(cache) if recipe.tie_copies else None,
     )
     check_bad(catalog.bad, catalog.n_rows, recipe.max_bad)
-    if wish.resume is not None and not wish.force:
-        check_photos(run.path, catalog)
+    if wish.resume is not None:
+        check_photos(run.path, catalog, force=wish.force)
     run.write("catalog.csv", as_csv(catalog.photos))
     progress.note(about(catalog))
     if (line := about_bundle(recipe)) is not None:

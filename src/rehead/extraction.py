@@ -95,7 +95,9 @@ def _best_fit(job: Job, prefix: Prefix, recipe: Recipe) -> Prefix:
         loss, words = cv_loss(catalog.task, x, y, catalog.n_outputs, folds_of(catalog, there, recipe))
         losses.append(loss)
         job.progress.note(f"--fit {fit}: {words or 'no number'} by {recipe.folds}-fold on {len(there)} photos")
-    return candidates[int(np.argmin(losses))]
+    best = candidates[int(np.argmin(losses))]
+    job.progress.note(f"--fit auto takes {best.card.preprocess.fit}, of the least loss")
+    return best
 
 
 def open_store(cache: Path, prefix: Prefix, recipe: Recipe, view: str = PLAIN) -> Store:

@@ -65,8 +65,9 @@ class Preprocess:
     def __post_init__(self) -> None:
         if not (0 < self.height <= 4096 and 0 < self.width <= 4096):
             raise BundleError(what=f"The input size {self.height} x {self.width} is out of range (1 to 4096).")
-        if self.fit not in FITS or self.interpolation not in _RESAMPLING:
-            raise BundleError(what=f"Unknown fit {self.fit!r} or interpolation {self.interpolation!r}.")
+        for name, value, known in (("fit", self.fit, FITS), ("interpolation", self.interpolation, tuple(_RESAMPLING))):
+            if value not in known:
+                raise BundleError(what=f"There is no {name} {value!r}.", fix=f"It is one of {', '.join(known)}.")
         if not 0 < self.crop_pct <= 1 or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise BundleError(what="crop_pct must be in (0, 1], mean and std three numbers, std above 0.")
 

@@ -227,6 +227,10 @@ def test_arguments_say_which_backbone_they_are_for() -> None:
     assert arguments_by_name(["a:mean=0.5", "b:mean=0.1", "a:pad_type=same"]) == wanted
     with pytest.raises(RecipeError, match="names no backbone"):
         arguments_by_name(["mean=0.5"])
+    with pytest.raises(RecipeError) as caught:
+        arguments_by_name(["a:mean"])
+    assert caught.value.what == "--backbone-arg 'a:mean' has no NAME=VALUE."
+    assert caught.value.fix == "For example: --backbone-arg a:pad_type=same"
 
 
 def test_what_to_type_repeats_what_was_typed() -> None:

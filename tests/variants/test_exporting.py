@@ -202,6 +202,7 @@ def test_an_older_bundle_is_lifted_on_the_way(tmp_path: Path) -> None:
 def test_a_bundle_that_was_carried_away_needs_photos_to_be_named(plain: Path) -> None:
     with pytest.raises(RunError, match="are not known") as caught:
         export(plain, "openvino")
+    assert caught.value.why == "It does not lie in the run that made it."
     assert caught.value.fix == "Name labelled photos, best those of its run: --photos DIR"
 
 

@@ -14,9 +14,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from rehead.bundle import softmax
-from rehead.verdict.bootstrap import estimate
+from rehead.verdict.bootstrap import Estimate, estimate
 from rehead.verdict.calibrate import COLDEST, HOTTEST, Calibration, calibration, fit_temperature, reliability
-from rehead.verdict.growth import Growth, fit_law, growth
+from rehead.verdict.growth import Growth, GrowthPoint, fit_law, growth
+from rehead.verdict.intervals import wilson
 from rehead.verdict.metrics import Verdict, judge
 from rehead.verdict.selective import Selective, judge_selective, threshold_for
 from rehead.verdict.trust import chosen_trust
@@ -145,7 +146,17 @@ def test_where_nothing_is_wrong_no_law_is_drawn() -> None:
     assert (found.law, found.gain) == (None, None)
     assert found.sentence == "It is right on all held-out photos already with 50 photos."
     few = growth([50, 100], [np.zeros((1, 30), bool)] * 2)
-    assert few.sentence == "What more than 100 photos would bring cannot be told from so few."
+    assert (
+        few.sentence
+        == "What more than 100 photos would bring is not known: there are too few of a class to try with less."
+    )
+
+
+def test_of_a_gain_that_may_be_none_it_is_said_how_large_it_may_be() -> None:
+    found = Growth(
+        (GrowthPoint(100, wilson(90, 100)),), (0.1, 0.0, 1.0), Estimate(0.9, 0.9, 0.93, 100), Estimate(0, 0, 0.03, 100)
+    )
+    assert found.sentence == "Twice as many photos (200) may bring nothing, or up to 3.0 points."
 
 
 def test_more_photos_never_bring_more_than_there_is_to_gain() -> None:

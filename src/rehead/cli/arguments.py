@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from rehead.errors import RecipeError, ReheadError, RunError, SourceError, missing_extras
 
 ABORTED = 130  # what shells give a program that Ctrl-C ended
-KEPT = "What was computed is kept, and used when the same command runs again."
+KEPT = "What was computed is kept, and not computed again."
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 USUAL_UNIT = {"older-than": "d"}  # what is most likely meant where none is given; elsewhere minutes
 
@@ -62,14 +62,15 @@ def as_rate(text: str | None) -> float | str | None:
         raise RecipeError(what=f"--lr {text!r} is no number.", fix="For example: --lr 0.001, or --lr auto") from None
 
 
-def backbone_arguments(texts: Sequence[str]) -> dict[str, Any]:
-    """'pad_type=same', 'mean=0.5' -> values by name. Raises RecipeError where there is no '='."""
+def backbone_arguments(texts: Sequence[str], of: str = "") -> dict[str, Any]:
+    """'pad_type=same', 'mean=0.5' -> values by name. of: what stood before each. Raises RecipeError where there is no '='."""
     values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.strip().isidentifier():
             raise RecipeError(
-                what=f"--backbone-arg {text!r} is no NAME=VALUE.", fix="For example: --backbone-arg pad_type=same"
+                what=f"--backbone-arg {of + text!r} has no NAME=VALUE.",
+                fix=f"For example: --backbone-arg {of}pad_type=same",
             )
         values[name.strip()] = _value(value.strip())
     return values

@@ -24,7 +24,7 @@ def arguments_by_name(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
                 what=f"--backbone-arg {text!r} names no backbone.",
                 fix="In a race: --backbone-arg mobilenetv2_100:pad_type=same",
             )
-        found.setdefault(name, {}).update(backbone_arguments([argument]))
+        found.setdefault(name, {}).update(backbone_arguments([argument], of=f"{name}:"))
     return found
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from rehead.cli import terminal
-from rehead.cli.arguments import Interrupt, named
+from rehead.cli.arguments import Interrupt, named, not_empty
 from rehead.cli.options import Cache, Json, Layout, MaxBad, Tta, finish
 from rehead.cli.tables import console, percent, printable, say, show_table
 from rehead.errors import ReheadError, missing_extras
@@ -133,6 +133,7 @@ def explain(
     from rehead.predict import load
 
     check_picture(out, force=force)
+    not_empty(cache, "cache")
     model = load(bundle, variant=variant)
     heat = run_explain(model, photo, label)
     write_overlay(heat, out, force=force)

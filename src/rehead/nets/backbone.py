@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from rehead.durable import sha256_file
-from rehead.errors import BackboneError, UnknownBackbone, nearest
+from rehead.errors import BackboneError, BundleError, UnknownBackbone, nearest
 from rehead.nets.card import PACKAGES, Card, Place, architecture_of, known_as, locate
 from rehead.nets.chain import POOL, Chain, Layer
 from rehead.nets.cut import Pooled, prefix_of, suffix_of
@@ -238,11 +238,12 @@ def preprocess_of(network: nn.Module, name: str, arguments: Mapping[str, Any]) -
     config |= {k: (v,) * 3 if k in ("mean", "std") and isinstance(v, (int, float)) else v for k, v in given.items()}
     try:
         return _preprocess(config)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, BundleError) as error:
+        why, fix = (error.what, error.fix) if isinstance(error, BundleError) else (f"{error}.", "")
         raise BackboneError(
             what=f"The preprocessing cannot be {', '.join(f'{key}={value}' for key, value in given.items())}.",
-            why=f"{error}.",
-            fix="For example: --backbone-arg input_size=224, mean=0.5, crop_pct=0.9.",
+            why=why,
+            fix=fix or "For example: input_size=224, mean=0.5, crop_pct=0.9.",
         ) from error
 
 

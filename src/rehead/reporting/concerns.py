@@ -64,7 +64,8 @@ def _of_verdict(story: Story) -> list[Concern]:
         found += _of_no_use(verdict)
     if not isinstance(verdict, Verdict) and verdict.n < FEW_HELD_OUT:
         verb = "was" if verdict.n == 1 else "were"
-        found.append(Concern(f"Only {counted(verdict.n, 'photo')} {verb} judged, so the interval is wide.", "#answers"))
+        text = f"Only {counted(verdict.n, 'photo')} {verb} judged: of so few the interval says little."
+        found.append(Concern(text, "#answers"))
     if story.unfamiliar is not None and len(story.unfamiliar):
         found += _of_unfamiliar(int(story.unfamiliar.sum()), len(story.unfamiliar))
     return found

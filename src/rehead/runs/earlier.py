@@ -81,9 +81,9 @@ class Earlier:
     def joined(self, new: Catalog, progress: Progress) -> Catalog:
         """The photos of the run and new ones as one catalog, with a word about what met."""
         both = joined(new, self.photos, self.ours, self.read, self.is_gone)
-        progress.note(f"{both.n_earlier} photos of {self.run} and {both.n_new} new ones")
+        progress.note(f"{both.n_earlier + both.n_again} photos of {self.run} and {both.n_new - both.n_again} new ones")
         if both.n_again:
-            progress.note(f"{both.n_again} of the new photos were there before and count once")
+            progress.note(f"{both.n_again} of those named now were there before and count once")
         if both.corrected:
             named = "; ".join(f"{c.path} {c.reason}" for c in both.corrected[:N_NAMED])
             more = "; ..." if len(both.corrected) > N_NAMED else ""

@@ -13,6 +13,7 @@ from typing import Any
 from rehead.data.addresses import is_address
 from rehead.data.catalog import Catalog, as_csv
 from rehead.errors import RunError, SourceError
+from rehead.runs.contents import can_go_on
 from rehead.tuning.recipe import Recipe, load, option, preset_with
 
 
@@ -88,8 +89,9 @@ def differs(run: Path, own: Mapping[str, Any], given: Mapping[str, Any], *, forc
     return bool(changed)
 
 
-def check_photos(run: Path, catalog: Catalog) -> None:
-    """Raises RunError when photos came, went, changed their label or side since the run began."""
+def check_photos(run: Path, catalog: Catalog, *, force: bool = False) -> None:
+    """Raises RunError when photos came, went, changed their label or side since the run began, unless force; and always where
+    some that layers learned from would be held out."""
     try:
         with (run / "catalog.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             if all(file.read(len(some)) == some for some in as_csv(catalog.photos)) and not file.read(1):
@@ -102,14 +104,21 @@ def check_photos(run: Path, catalog: Catalog) -> None:
     both = before.keys() & now.keys()
     if catalog.ours:  # a run that was interrupted at its very end has written which held-out photos it learned from
         now |= {digest: before[digest] for digest in both if before[digest] == (now[digest][0], "train")}
+    n_learned = sum(before[digest][1] == "train" != now[digest][1] for digest in both) if can_go_on(run) else 0
+    if n_learned:
+        raise RunError(
+            what=f"Of the photos to hold out, the run {run} has learned from {n_learned}.",
+            why="On photos that it learned from a model is right more often than on new ones.",
+            fix="Start a new run; features that are there are used.",
+        )
     counts = {
         "are new": len(now.keys() - both),
         "are gone": len(before.keys() - both),
         "have another label or side": sum(before[digest] != now[digest] for digest in both),
     }
-    if any(counts.values()):
+    if any(counts.values()) and not force:
         raise RunError(
-            what=f"The photos changed since the run {run} began.",
+            what=f"The photos are not those that the run {run} began with.",
             why=", ".join(f"{count} {what}" for what, count in counts.items() if count) + ".",
             fix="Start a new run (features that are there are used), or go on all the same with --force.",
         )

@@ -24,6 +24,7 @@ from rehead.features.bad import check_bad
 from rehead.predict import Model
 from rehead.prediction import Prediction
 from rehead.progress import Progress, Silent
+from rehead.runs.earlier import knows_photos
 from rehead.runs.learned import learned_notes
 from rehead.tuning.recipe import Recipe
 from rehead.variants.forms import Make
@@ -96,6 +97,8 @@ def export(
     shown = photos_of(whole, photos, layout, cache, progress, max_bad)
     for note in learned_notes(whole.folder, [shown.catalog.photos[i] for i in shown.held_out], whole.task):
         progress.note(note)
+    if not knows_photos(whole.folder.resolve().parent):
+        progress.note("The bundle lies apart from its run: whether it learned from these photos is not known.")
 
     def calibration() -> NDArray[np.uint8]:
         pixels = calibration_photos(shown, whole.preprocess, N_CALIBRATION, max_bad, progress)

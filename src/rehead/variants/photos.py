@@ -28,6 +28,7 @@ from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import Preprocess, prepare
 from rehead.predict import BATCH
 from rehead.progress import Progress
+from rehead.runs.earlier import knows_photos
 from rehead.runs.finished import read_finished
 from rehead.verdict.metrics import DRAWN
 
@@ -63,7 +64,9 @@ def photos_of(
         except RunError as error:
             raise RunError(
                 what=f"The photos of the bundle {bundle.folder} are not known: an export is judged on photos held out.",
-                why=f"It does not lie in the run that made it: {error.what}",
+                why=error.what
+                if knows_photos(bundle.folder.resolve().parent)
+                else "It does not lie in the run that made it.",
                 fix="Name labelled photos, best those of its run: --photos DIR",
             ) from error
         catalog = finished.catalog

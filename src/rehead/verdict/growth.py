@@ -49,10 +49,12 @@ class Growth:
         if all(point.right.value == 1 for point in self.points):
             return f"It is right on all held-out photos already with {counted(self.points[0].n, 'photo')}."
         if self.gain is None:
-            return f"What more than {n} photos would bring cannot be told from so few."
+            return f"What more than {n} photos would bring is not known: there are too few of a class to try with less."
         low, value, high = (100 * x for x in (self.gain.low, self.gain.value, self.gain.high))
         if high < 0.5:
             return f"Twice as many photos ({2 * n}) would hardly help: {value:.1f} points ({low:.1f} to {high:.1f})."
+        if value < 0.05:
+            return f"Twice as many photos ({2 * n}) may bring nothing, or up to {high:.1f} points."
         return f"Twice as many photos ({2 * n}) would likely bring {value:+.1f} points ({low:+.1f} to {high:+.1f})."
 
     @classmethod
