@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,7 @@ def test_a_training_that_was_told_to_end_goes_on_when_it_is_taken_up(tmp_path: P
     assert train_layers(job(network()), read_checkpoint(tmp_path)).epoch == COURSE.epochs
 
 
-def test_the_last_epoch_that_is_not_clearly_worse_is_kept() -> None:
+def test_the_weights_are_those_of_the_epoch_that_is_said_to_be_kept() -> None:
     model, watch = network(), np.arange(28, 40)
     told: list[dict[str, Any]] = []
     state = train_layers(
@@ -196,11 +197,12 @@ def test_epochs_that_cannot_be_told_apart_count_as_equal() -> None:
     assert not is_worse(best, None)
 
 
-def rising(monkeypatch: pytest.MonkeyPatch, n_epochs: int) -> None:
-    """Losses of 200 watched photos rise by 0.01 an epoch; photos differ by 0.25."""
+def told_losses(monkeypatch: pytest.MonkeyPatch, means: Sequence[float]) -> None:
+    """Losses of 200 watched photos with about these means, one an epoch; a difference of two has a standard error of 0.025."""
     random = torch.Generator().manual_seed(0)
     steady = torch.rand(200, generator=random)
-    epochs = iter([steady + 0.01 * n + 0.25 * torch.randn(200, generator=random) for n in range(n_epochs)])
+    noises = [0.25 * torch.randn(200, generator=random) for _ in means]
+    epochs = iter([steady + mean + noise - noise.mean() for mean, noise in zip(means, noises, strict=True)])
     monkeypatch.setattr("rehead.tuning.train.judged", lambda training: (torch.zeros(200), torch.zeros(200)))
 
     def told(*_: object) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
@@ -210,15 +212,27 @@ def rising(monkeypatch: pytest.MonkeyPatch, n_epochs: int) -> None:
     monkeypatch.setattr("rehead.tuning.train.watched", told)
 
 
-def test_a_slowly_rising_loss_is_compared_with_the_least_and_ends_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    rising(monkeypatch, 30)
-    state = train_layers(job(network(), replace(COURSE, epochs=30)))
-    losses = [facts["watch_loss"] for facts in state.history]
-    assert state.least_epoch == losses.index(min(losses)) + 1
-    assert losses[state.best_epoch - 1] < min(losses) + 2 * 0.25 * 2**0.5 / 200**0.5
-    rising(monkeypatch, 30)
+@pytest.mark.parametrize(
+    ("means", "changes", "kept"),
+    [
+        ((0.2, 0.1, 0.3, 0.14), {}, 4),  # the last, 1.6 standard errors above the least
+        ((0.2, 0.1, 0.12, 0.2), {}, 2),  # clearly worse at the end; epochs in between are kept only as the least
+        ((0.2, 0.1, 0.14), {"epochs": 4, "patience": 1}, 2),  # it ended before the rate had fallen
+        ((0.2, 0.1, 0.11, 0.11), {"tolerance": 0.0}, 2),
+    ],
+)
+def test_the_last_epoch_is_kept_unless_another_is_clearly_better(
+    means: Sequence[float], changes: dict[str, Any], kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told_losses(monkeypatch, means)
+    state = train_layers(job(network(), replace(COURSE, **{"epochs": len(means), **changes})))
+    assert (state.epoch, state.best_epoch, state.least_epoch) == (len(means), kept, 2)
+
+
+def test_a_slowly_rising_loss_ends_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    told_losses(monkeypatch, [0.01 * n for n in range(30)])
     patient = train_layers(job(network(), replace(COURSE, epochs=30, patience=4)))
-    assert patient.epoch == patient.least_epoch + 4
+    assert (patient.epoch, patient.best_epoch, patient.least_epoch) == (5, 1, 1)
 
 
 def test_no_photos_are_no_reason_to_try_smaller_batches() -> None:

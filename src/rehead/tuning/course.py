@@ -19,7 +19,7 @@ class Course:
     the head learns at this share of the rate of the one above it. clip: the largest norm of a step's gradient, or None.
     accumulate: batches a step. average: how much of the weights' moving average is kept a step, or None.
     patience: epochs without a better loss on the watched photos after which training ends, or None. tolerance: standard errors
-    by which an epoch may be worse than the best and is kept, see `watching.py`. from_random: whether the weights
+    by which the last epoch may be worse than the best and is kept, see `watching.py`. from_random: whether the weights
     are random at first, and so never what is kept. norm: "frozen" or "adapt". mixup, cutmix, erase: how batches are mixed and
     erased, see `mixing.py`; 0 for none.
     compile: whether the model is compiled for the steps.
@@ -37,7 +37,7 @@ class Course:
     accumulate: int
     average: float | None
     patience: int | None
-    tolerance: float = 1.0
+    tolerance: float = 2.0
     from_random: bool = False
     norm: str
     mixup: float

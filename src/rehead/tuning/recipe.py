@@ -206,6 +206,7 @@ class Recipe:
             accumulate=self.accumulate,
             average=self.ema,
             patience=self.patience,
+            tolerance=0.0 if self.schedule == "constant" else Course.tolerance,
             norm=self.norm,
             mixup=self.mixup,
             cutmix=self.cutmix,

@@ -75,6 +75,8 @@ class Training:
 def train_layers(training: Training, start: State | None = None) -> State:
     """Trains the model in place and leaves it in eval mode on the CPU with the best weights, or the last without a watch.
 
+    The best are those of the last epoch, as the rate has fallen then, unless the least loss of the watched photos is less by
+    more than the course's tolerance: then, and where training ends before its last epoch, those of the epoch of least loss.
     Where every epoch is worse than what was there before, the best weights are those from before, unless those were random.
 
     Raises Diverged when the loss is not a number; the checkpoint of the last good step stays; the first is written
@@ -121,9 +123,8 @@ def train_layers(training: Training, start: State | None = None) -> State:
         with average.used():
             facts, faults, losses = watched(training, state, lr, time.monotonic() - begun, n_before, epoch)
             least = state.tensors.get(WATCHED)
-            if not (
-                is_worse(losses, least, course.tolerance) if state.best_epoch else is_worse(faults, least, UNDOING)
-            ):
+            within = course.tolerance if epoch + 1 == course.epochs and not stopped else 0
+            if not (is_worse(losses, least, within) if state.best_epoch else is_worse(faults, least, UNDOING)):
                 if not (state.best_epoch and is_worse(losses, least, 0)):
                     state.least_epoch, state.tensors[WATCHED] = epoch + 1, losses
                 state.best_epoch = epoch + 1

@@ -91,9 +91,9 @@ def is_worse(losses: torch.Tensor, least: torch.Tensor | None, n_errors: float =
     """Whether an epoch is worse on the watched photos than that of least loss by more than so many standard errors of the
     difference.
 
-    Of epochs that cannot be told apart the later one is kept, after Breiman's rule (1984): with a falling rate it has the
-    better weights, and the least of a few noisy losses is mostly luck. With less than two watched photos, and where they
-    are others than those of that epoch, the last is kept.
+    With a falling rate the last epoch has the better weights, and the least of a few noisy losses is mostly luck: see
+    `benchmarks/kept_epoch.py`. With less than two watched photos, and where they are others than those of that epoch, it is
+    not worse.
     """
     if least is None or len(losses) < 2 or len(losses) != len(least):  # one has no standard error
         return False
