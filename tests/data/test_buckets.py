@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import pickle
 import shutil
 import subprocess
+import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -270,6 +272,21 @@ def test_a_table_in_a_bucket_teaches_nothing_that_is_held_out(tmp_path: Path) ->
     assert Counter((row.label, row.side) for row in found.rows) == {
         ("red", "train"): 2, ("blue", "train"): 2, ("red", "test"): 2, ("blue", "test"): 2,
     }  # fmt: skip
+
+
+def test_a_shard_in_a_bucket_that_is_held_out_is_not_learned_from(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 4, "blue": 4})
+    for n in range(2):
+        with tarfile.open(tmp_path / f"{n}.tar", "w") as shard:
+            for k, path in enumerate(sorted(photos.rglob("*.png"))[n::2]):
+                for name, data in (f"{k}.png", path.read_bytes()), (f"{k}.cls", path.parent.name.encode()):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(data)
+                    shard.addfile(member, io.BytesIO(data))
+    shutil.rmtree(photos)
+    address = in_memory(tmp_path)
+    found = open_source(address, test=f"{address}/1.tar", cache=tmp_path / "cache")
+    assert Counter(row.side for row in found.rows) == {"train": 4, "test": 4}
 
 
 def test_an_archive_in_a_bucket_gives_what_its_folder_gives(folder: Path, store: Store, tmp_path: Path) -> None:

@@ -143,6 +143,17 @@ def test_what_may_lie_beside_shards(photos: Path, tmp_path: Path) -> None:
         open_source(packed.rename(tmp_path / "0.tar.gz"), layout="webdataset", cache=tmp_path)
 
 
+def test_a_shard_that_is_held_out_is_not_learned_from(photos: Path, tmp_path: Path) -> None:
+    place = sharded(tmp_path / "zoo", samples(photos, SAYS["cls"]), [f"{n}.tar" for n in range(4)])
+    (tmp_path / "linked.tar").symlink_to(place / "2.tar")
+    for test in place / "2.tar", tmp_path / "linked.tar":
+        opened = open_source(place, test=test, cache=tmp_path)
+        assert [sum(row.side == side for row in opened.rows) for side in ("train", "test")] == [30, 10]
+        assert len(scan(opened, seed=0, valid_fraction=0.2).photos) == 40
+    with pytest.raises(SourceError, match="to be tuned on and held out at once"):
+        open_source(place / "2.tar", test=tmp_path / "linked.tar", cache=tmp_path)
+
+
 def test_names_of_shards_tell_sides(photos: Path, tmp_path: Path) -> None:
     made = samples(photos, SAYS["txt"])
     opened = open_source(sharded(tmp_path / "a", made, ["train/0.tar", "train/1.tar", "x-val01.tar"]), cache=tmp_path)

@@ -78,6 +78,6 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
 
 def _apart(paths: Texts, address: str, request: Request) -> Texts:
     """The paths of files that are not read for another side."""
-    ways = (way_from(address, other) for other in request.besides if isinstance(other, str))
-    folders = tuple(f"{way}/" for way in ways if way)
-    return Texts(path for path in paths if not path.startswith(folders)) if folders else paths
+    ways = {way for other in request.besides if isinstance(other, str) and (way := way_from(address, other))}
+    below = tuple(f"{way}/" for way in ways)
+    return Texts(path for path in paths if path not in ways and not path.startswith(below)) if ways else paths

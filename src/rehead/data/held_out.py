@@ -97,11 +97,11 @@ def replaced(main: Source, held_out: Iterable[str]) -> list[Skip]:
 
 
 def place_of(source: object) -> Path | str | None:
-    """The folder that is read for a side, or its address in a store; None for what is neither."""
+    """The folder or file that is read for a side, or its address in a store; None for what is neither."""
     path = path_of(source)
     if path is None:
         return str(source) if is_address(source) else None
-    return path if os.path.isdir(path) else None
+    return path if os.path.exists(path) else None
 
 
 def check_apart(source: object, held_out: Iterable[Path | str]) -> None:

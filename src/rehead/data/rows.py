@@ -101,8 +101,8 @@ class Source:
 class Request:
     """What a reader may need besides the source itself.
 
-    cache: where archives are unpacked. classes: the labels that are expected, empty when anything is. besides: folders, and
-    addresses of them, that are read for another side and no part of this source. confined: no path may lead out of the
+    cache: where archives are unpacked. classes: the labels that are expected, empty when anything is. besides: what is on a
+    disk, and addresses, that are read for another side and no part of this source. confined: no path may lead out of the
     source's folder. task: what labels are, see `targets.py`, or "auto"; where there are several a photo, none is a label too.
     shown: what errors call the folder where it is none of the user's. max_bad: the share of shards that may be broken.
     readers: machines that read what has an address.

@@ -6,7 +6,7 @@ Which of them are photos is left to others: a name's ending decides nothing here
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -38,18 +38,20 @@ def walk(folder: Path, unreadable: list[Skip] | None = None) -> Iterator[Path]:
         yield folder / relative
 
 
-def files_below(folder: Path, skipped: list[Skip], besides: Iterable[Path] = ()) -> Iterator[str]:
+def files_below(folder: Path, skipped: list[Skip], besides: Collection[Path] = ()) -> Iterator[str]:
     """The same as paths relative to `folder` with "/" between the parts; `besides` and all below it is left out.
 
     A link to a folder is followed unless that folder is below `folder` under a name of its own, or was entered before.
     """
     root = os.path.realpath(folder)
     entered = {_identity(os.stat(path)) for path in besides}
+    has_files = any(map(os.path.isfile, besides))
     pending = [("", True)]
     while pending:
         relative, is_folder = pending.pop()
         if not is_folder:
-            yield relative
+            if not (has_files and _is_among(entered, os.path.join(root, relative))):
+                yield relative
             continue
         try:
             if _may_enter(root, relative, entered, skipped):
@@ -63,6 +65,13 @@ def files_below(folder: Path, skipped: list[Skip], besides: Iterable[Path] = ())
 def is_leftover(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or left behind by a system."""
     return name.startswith(".") or name.lower() in LEFTOVERS
+
+
+def _is_among(entered: set[tuple[int, int]], path: str) -> bool:
+    try:
+        return _identity(os.stat(path)) in entered
+    except OSError:  # a link that leads nowhere: who reads it says so
+        return False
 
 
 def _may_enter(root: str, relative: str, entered: set[tuple[int, int]], skipped: list[Skip]) -> bool:
