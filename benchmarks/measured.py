@@ -22,6 +22,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("REHEAD_DATA", ROOT.parent / "shared" / "data"))
+WIDE = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")  # by which times of processors of one name differ
 REHEAD = [sys.executable, "-m", "rehead"]
 
 
@@ -118,6 +119,7 @@ def report(name: str, facts: dict[str, Any]) -> None:
         "arguments": sys.argv[1:],
         "cores": len(os.sched_getaffinity(0)),
         "processor": _processor(),
+        "instructions": [flag for flag in WIDE if flag in processor_flags()],
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("rehead", "onnxruntime", "torch", "timm", "numpy", "pillow")},
     }
@@ -133,6 +135,12 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:  # a borrowed machine has what it has
         return None
+
+
+def processor_flags() -> set[str]:
+    """The names of the instructions that Linux tells of the first core, none elsewhere."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return set(next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "").split())
 
 
 def _processor() -> str:
