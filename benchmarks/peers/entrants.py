@@ -17,7 +17,13 @@ from pathlib import Path
 from places import HERE
 
 MODES = ("head", "last", "full")
-FIRST = ("rehead", "rehead-report", "rehead-light", "rehead-warm")  # the others are in the order of the alphabet
+FIRST = (
+    "rehead",
+    "rehead-report",
+    "rehead-int8",
+    "rehead-light",
+    "rehead-warm",
+)  # the others are in the order of the alphabet
 LEFT_OUT = "left-out.toml"  # peers that are not measured, each with the reason
 
 
