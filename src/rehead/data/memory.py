@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from rehead.data.photo_bytes import photo_in
 from rehead.data.rows import Named, Request, Row, Skip, Source, file_below, label_of, reader_below, short_name
+from rehead.data.tables import values_of
 from rehead.data.targets import SEPARATOR
 from rehead.errors import PhotoError, SourceError, nearest
 from rehead.pixels import as_image
@@ -199,11 +200,13 @@ def _classes(source: Any) -> Sequence[str] | None:
     return None
 
 
-def _targets(source: Any) -> Sequence[Any] | None:
-    """The labels where they are known without reading the photos."""
+def _targets(source: Any) -> list[Any] | None:
+    """The labels, by position, where they are known without reading the photos."""
     targets = getattr(source, "targets", None)
+    if targets is None or isinstance(targets, Mapping) or hasattr(targets, "columns"):
+        return None
     plain = getattr(source, "target_transform", None) is None
-    return targets if plain and targets is not None and len(targets) == len(source) else None
+    return values_of(targets) if plain and len(targets) == len(source) else None
 
 
 def _label(value: Any, classes: Sequence[str] | None) -> str:

@@ -209,7 +209,9 @@ def places_of(header: Sequence[str], what: str, fix: str = NAMES_COLUMNS) -> dic
 
 
 def values_of(column: Any) -> list[Any]:
-    return list(column.to_pylist() if hasattr(column, "to_pylist") else column.to_list())
+    """What stands in a column of pandas, polars or pyarrow, or in another sequence, by position: pandas' own `column[i]` goes
+    by the index."""
+    return list(column.to_pylist() if hasattr(column, "to_pylist") else column)
 
 
 def lines_of(columns: Mapping[str, Sequence[Any]], first: int) -> Iterator[Line]:

@@ -1,0 +1,53 @@
+"""What others' data sets, tables and arrays call a label or a picture is read as they mean it, or refused in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from rehead.data.sources import Source, open_source
+
+
+def red() -> Image.Image:
+    return Image.new("RGB", (5, 4), (200, 30, 10))
+
+
+def opened(source: object, tmp_path: Path) -> Source:
+    return open_source(source, cache=tmp_path / "cache")
+
+
+def labels_in(source: object, tmp_path: Path) -> list[str]:
+    return [row.label for row in opened(source, tmp_path).rows]
+
+
+class Items:
+    """A data set as people write them: items by position, and what else is named."""
+
+    def __init__(self, labels: list[Any], **others: Any) -> None:
+        self._labels = labels
+        self.__dict__.update(others)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, Any]:
+        return red(), self._labels[i]
+
+
+def test_targets_are_taken_by_position_whatever_holds_them(tmp_path: Path) -> None:
+    pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    shuffled = pandas.Series(list("fcbdae"), index=[5, 2, 1, 3, 0, 4])
+    filtered = pandas.Series(list("fcbdae"), index=[12, 17, 18, 30, 31, 40])
+    for targets in (shuffled, filtered, shuffled.to_numpy(), pyarrow.array(list("fcbdae"))):
+        assert labels_in(Items(list("fcbdae"), targets=targets), tmp_path) == list("fcbdae")
+    numbers = pyarrow.array([1, 0, 1])
+    assert labels_in(Items([1, 0, 1], targets=numbers, classes=["cat", "dog"]), tmp_path) == ["dog", "cat", "dog"]
+
+
+def test_targets_that_have_no_positions_are_left_to_the_items(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    for targets in ({"1.jpg": 4, "2.jpg": 5}, pandas.DataFrame({"x": [1, 2], "y": [3, 4]})):
+        assert labels_in(Items(["cat", "dog"], targets=targets), tmp_path) == ["cat", "dog"]
