@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from rehead.data.sources import Source, open_source
+from rehead.data.targets import task_of
 
 
 def red() -> Image.Image:
@@ -51,3 +52,12 @@ def test_targets_that_have_no_positions_are_left_to_the_items(tmp_path: Path) ->
     pandas = pytest.importorskip("pandas")
     for targets in ({"1.jpg": 4, "2.jpg": 5}, pandas.DataFrame({"x": [1, 2], "y": [3, 4]})):
         assert labels_in(Items(["cat", "dog"], targets=targets), tmp_path) == ["cat", "dog"]
+
+
+def test_a_class_with_several_names_is_one_class(tmp_path: Path) -> None:
+    """As torchvision's Imagenette and ImageNet have them, where the first name alone may be that of another class too."""
+    classes = [("tench", "Tinca tinca"), ("maillot",), ("maillot", "tank suit")]
+    labels = labels_in(Items([0, 1, 2, 0], classes=classes), tmp_path)
+    assert labels == ["tench, Tinca tinca", "maillot", "maillot, tank suit", "tench, Tinca tinca"]
+    assert task_of(labels, "dataset") == "classification"
+    assert labels_in(Items([[0, 1]], classes=classes), tmp_path) == ["tench, Tinca tinca;maillot"]

@@ -190,9 +190,9 @@ def _pair(source: Any, i: int) -> tuple[Any, Any]:
     return item[0], item[1]
 
 
-def _classes(source: Any) -> Sequence[str] | None:
-    """The names of the numbered classes, also of the data set that a `Subset` is a part of; None where a `target_transform`
-    makes other labels of the numbers."""
+def _classes(source: Any) -> Sequence[Any] | None:
+    """The names of the numbered classes, of each one or several, also of the data set that a `Subset` is a part of; None where
+    a `target_transform` makes other labels of the numbers."""
     while getattr(source, "target_transform", None) is None:
         if (classes := getattr(source, "classes", None)) is not None or not hasattr(source, "dataset"):
             return classes
@@ -209,7 +209,7 @@ def _targets(source: Any) -> list[Any] | None:
     return values_of(targets) if plain and len(targets) == len(source) else None
 
 
-def _label(value: Any, classes: Sequence[str] | None) -> str:
+def _label(value: Any, classes: Sequence[Any] | None) -> str:
     if isinstance(value, list | tuple | set | frozenset):
         return label_of([_label(one, classes) for one in value])
     n_axes = getattr(value, "ndim", int(isinstance(value, dict)))  # arrays and tensors have ndim
@@ -224,6 +224,8 @@ def _label(value: Any, classes: Sequence[str] | None) -> str:
         if not 0 <= value < len(classes):
             raise SourceError(what=f"A photo has the label {value}, but there are {len(classes)} classes.")
         value = classes[value]
+        if isinstance(value, list | tuple):  # synonyms, of which the first alone may be another class's too
+            value = ", ".join(map(label_of, value))
     return label_of(value)
 
 
