@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from rehead.data.rows import label_of
 from rehead.data.sources import Source, open_source
 from rehead.data.targets import task_of
+from rehead.errors import SourceError
 
 
 def red() -> Image.Image:
@@ -22,6 +25,14 @@ def opened(source: object, tmp_path: Path) -> Source:
 
 def labels_in(source: object, tmp_path: Path) -> list[str]:
     return [row.label for row in opened(source, tmp_path).rows]
+
+
+def files(root: Path, n: int) -> list[str]:
+    """The full paths of `n` photos."""
+    root.mkdir()
+    for i in range(n):
+        red().save(root / f"{i}.png")
+    return [str(root / f"{i}.png") for i in range(n)]
 
 
 class Items:
@@ -61,3 +72,33 @@ def test_a_class_with_several_names_is_one_class(tmp_path: Path) -> None:
     assert labels == ["tench, Tinca tinca", "maillot", "maillot, tank suit", "tench, Tinca tinca"]
     assert task_of(labels, "dataset") == "classification"
     assert labels_in(Items([[0, 1]], classes=classes), tmp_path) == ["tench, Tinca tinca;maillot"]
+
+
+def test_labels_beside_paths_may_be_tensors(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    paths = files(tmp_path / "photos", 3)
+    for labels in (torch.tensor([0, 1, 2]), [torch.tensor(i) for i in range(3)], np.array([[0], [1], [2]])):
+        assert labels_in((paths, labels), tmp_path) == ["0", "1", "2"]
+    numbers = labels_in((paths, torch.tensor([0.25, 1.0, 2.5], dtype=torch.float64)), tmp_path)
+    assert numbers == ["0.25", "1", "2.5"]
+    assert task_of(numbers, "lists") == "regression"
+
+
+def test_labels_that_are_arrays_of_numbers_are_refused(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    paths, one_hot = files(tmp_path / "photos", 3), np.eye(3)
+    for labels in (one_hot, one_hot.astype(bool), list(one_hot.astype(int)), torch.eye(3)):
+        for photos in (paths, [red()] * 3):
+            with pytest.raises(SourceError, match="A label is an array") as caught:
+                opened((photos, labels), tmp_path)
+            assert "labels.argmax(1)" in caught.value.fix
+
+
+def test_lists_of_names_are_several_labels_in_arrays_too(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    paths, names = files(tmp_path / "photos", 2), [np.array(["red", "round"]), np.array([], object)]
+    assert label_of(names[0]) == "red;round"
+    assert labels_in((paths, names), tmp_path) == labels_in(([red()] * 2, names), tmp_path) == ["red;round", ""]
+    numbers = [np.array([3, 5]), np.array([3])]  # so pandas has a list in a cell of Parquet
+    frame = pandas.DataFrame({"path": paths, "label": numbers})
+    assert labels_in(frame, tmp_path) == labels_in((frame["path"], frame["label"]), tmp_path) == ["3;5", "3"]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from rehead.data.photo_bytes import photo_in
-from rehead.data.rows import Named, Request, Row, Skip, Source, file_below, label_of, reader_below, short_name
+from rehead.data.rows import Named, Request, Row, Skip, Source, file_below, label_of, reader_below, short_name, unboxed
 from rehead.data.tables import values_of
 from rehead.data.targets import SEPARATOR
 from rehead.errors import PhotoError, SourceError, nearest
@@ -210,16 +210,9 @@ def _targets(source: Any) -> list[Any] | None:
 
 
 def _label(value: Any, classes: Sequence[Any] | None) -> str:
+    value = unboxed(value)
     if isinstance(value, list | tuple | set | frozenset):
         return label_of([_label(one, classes) for one in value])
-    n_axes = getattr(value, "ndim", int(isinstance(value, dict)))  # arrays and tensors have ndim
-    if n_axes == 0 and hasattr(value, "item"):
-        value = value.item()
-    if n_axes:
-        raise SourceError(
-            what=f"A label is {'a mapping' if isinstance(value, dict) else 'an array'}.",
-            fix="Each photo has a name or a number, or a list of names.",
-        )
     if classes is not None and isinstance(value, int) and not isinstance(value, bool):
         if not 0 <= value < len(classes):
             raise SourceError(what=f"A photo has the label {value}, but there are {len(classes)} classes.")

@@ -5,10 +5,11 @@ Nothing here knows where photos come from. What the bytes hold is judged by `sca
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,6 +18,7 @@ import numpy as np
 
 from rehead.data.far import Readers
 from rehead.data.photo_bytes import photo_in
+from rehead.errors import SourceError
 from rehead.progress import Progress, Silent
 
 SIDE_BY_NAME = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
@@ -136,16 +138,35 @@ def is_nothing(value: Any) -> bool:
     return value is None or type(value).__name__ in ("NAType", "NaTType") or bool(value != value)
 
 
+def unboxed(value: Any) -> Any:
+    """What an array or tensor of one element holds, a list of what one of names holds, and any other value as it is.
+
+    Raises SourceError for what is no label: a mapping, and several numbers, which may be those of classes or one for each.
+    """
+    is_mapping = isinstance(value, Mapping)
+    if not is_mapping and not hasattr(value, "ndim"):
+        return value
+    if isinstance(value, np.ndarray) and (value.dtype.kind not in "biufc" or not value.size):
+        return value.tolist()
+    if is_mapping or math.prod(value.shape) != 1:
+        raise SourceError(
+            what=f"A label is {'a mapping' if is_mapping else 'an array'}.",
+            why="Each photo has a name or a number, or a list of names.",
+            fix="" if is_mapping else "Of one-hot rows pass the numbers of the classes: labels.argmax(1).",
+        )
+    return value.item()
+
+
 def label_of(value: Any) -> str:
     """A label as text: composed Unicode (folders copied from a Mac are decomposed), "" for None and NaN, 3 for 3.0.
 
     A list of labels, as Parquet and Python have them, is joined by ";". Bytes that are no UTF-8 become escapes
-    (`caf\\xe9`), so that labels can be written anywhere and stay different.
+    (`caf\\xe9`), so that labels can be written anywhere and stay different. Raises SourceError for arrays of several numbers.
     """
-    if isinstance(value, list | tuple | set | frozenset) or (isinstance(value, np.ndarray) and value.ndim):
+    if hasattr(value, "ndim"):
+        value = unboxed(value)
+    if isinstance(value, list | tuple | set | frozenset):
         return ";".join(filter(None, map(label_of, value)))
-    if isinstance(value, np.generic):
-        value = value.item()
     if is_nothing(value):
         return ""
     if isinstance(value, bytes):

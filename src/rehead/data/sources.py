@@ -27,7 +27,7 @@ from rehead.data.memory import is_hugging_face, no_sequence, read_dataset, read_
 from rehead.data.rows import SIDE_BY_NAME, Named, Request, Row, Skip, Source, short_name
 from rehead.data.shards import begins_like_one, is_shard, read_shards
 from rehead.data.spill import spill_into
-from rehead.data.tables import read_lists, read_table
+from rehead.data.tables import read_lists, read_table, values_of
 from rehead.data.targets import SEPARATOR
 from rehead.data.walk import walk
 from rehead.errors import ReheadError, SourceError, nearest
@@ -262,8 +262,9 @@ def _in_memory(source: object) -> tuple[str, object]:
     if len(images) != len(labels):
         what = f"There are {len(images)} photos and {len(labels)} labels."
         raise SourceError(what=what, fix="Pass one label for each photo.")
+    labels = values_of(labels)
     are_paths = all(isinstance(image, str | os.PathLike) for image in images)
-    return ("lists", source) if are_paths else ("dataset", list(zip(images, labels, strict=True)))
+    return ("lists", (images, labels)) if are_paths else ("dataset", list(zip(images, labels, strict=True)))
 
 
 def _by_side(sources: Mapping[Any, object], valid: object | None, test: object | None) -> tuple[object, object, object]:

@@ -210,8 +210,11 @@ def places_of(header: Sequence[str], what: str, fix: str = NAMES_COLUMNS) -> dic
 
 def values_of(column: Any) -> list[Any]:
     """What stands in a column of pandas, polars or pyarrow, or in another sequence, by position: pandas' own `column[i]` goes
-    by the index."""
-    return list(column.to_pylist() if hasattr(column, "to_pylist") else column)
+    by the index. A list in a cell, which pandas has as an array, is a list."""
+    cells = list(column.to_pylist() if hasattr(column, "to_pylist") else column)
+    if not hasattr(column, "to_list"):
+        return cells
+    return [cell.tolist() if isinstance(cell, np.ndarray) else cell for cell in cells]
 
 
 def lines_of(columns: Mapping[str, Sequence[Any]], first: int) -> Iterator[Line]:
