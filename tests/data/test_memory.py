@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rehead.colours import to_rgb
+from rehead.data.memory import encoded
 from rehead.data.rows import label_of
 from rehead.data.sources import Source, open_source
 from rehead.data.targets import task_of
@@ -102,3 +105,12 @@ def test_lists_of_names_are_several_labels_in_arrays_too(tmp_path: Path) -> None
     numbers = [np.array([3, 5]), np.array([3])]  # so pandas has a list in a cell of Parquet
     frame = pandas.DataFrame({"path": paths, "label": numbers})
     assert labels_in(frame, tmp_path) == labels_in((frame["path"], frame["label"]), tmp_path) == ["3;5", "3"]
+
+
+@pytest.mark.parametrize("mode", ["I;16B", "I;16L"])
+def test_sixteen_bits_in_either_order_are_kept(mode: str) -> None:
+    values = np.arange(24, dtype=np.uint16).reshape(4, 6) * 2000
+    image = Image.frombytes(mode, (6, 4), values.astype(">u2" if mode == "I;16B" else "<u2").tobytes())
+    with Image.open(io.BytesIO(encoded(image))) as back:
+        assert np.array_equal(np.asarray(back), values)
+        assert np.array_equal(np.asarray(to_rgb(back)), np.asarray(to_rgb(image)))

@@ -27,6 +27,7 @@ from rehead.pixels import as_image
 BMP_MODES = {"L", "RGB"}  # read and written faster than anything else
 PNG_MODES = {"1", "P", "LA", "RGBA", "I;16"}
 TIFF_MODES = {"I", "F", "CMYK", "YCbCr", "LAB"}
+ORDERED_MODES = {"I;16B", "I;16L", "I;16N"}  # "I;16" in an order of bytes that no conversion knows
 IMAGE_COLUMNS = ("image", "img", "photo", "picture")
 LABEL_COLUMNS = ("label", "labels", "class", "category")
 
@@ -86,6 +87,8 @@ def encoded(image: Any) -> bytes:
     if not isinstance(image, Image.Image):
         image = _image(image)
     upright = ImageOps.exif_transpose(image)
+    if upright.mode in ORDERED_MODES:
+        upright = Image.fromarray(np.asarray(upright).astype(np.uint16))
     if upright.mode not in BMP_MODES | PNG_MODES | TIFF_MODES:
         upright = upright.convert("RGBA" if upright.mode in ("PA", "La", "RGBa") else "RGB")
     stream = io.BytesIO()
