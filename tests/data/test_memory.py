@@ -114,3 +114,20 @@ def test_sixteen_bits_in_either_order_are_kept(mode: str) -> None:
     with Image.open(io.BytesIO(encoded(image))) as back:
         assert np.array_equal(np.asarray(back), values)
         assert np.array_equal(np.asarray(to_rgb(back)), np.asarray(to_rgb(image)))
+
+
+def test_a_streamed_hugging_face_data_set_is_told(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    read = []
+
+    def items() -> Any:
+        read.append(1)
+        yield {"image": red(), "label": 0}
+
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    for known in (features, None):
+        stream = datasets.IterableDataset.from_generator(items, features=known)
+        with pytest.raises(SourceError, match="A IterableDataset is no source of labelled photos") as caught:
+            opened(datasets.IterableDatasetDict({"train": stream}), tmp_path)
+        assert "without streaming=True" in caught.value.fix
+    assert not read

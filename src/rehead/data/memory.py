@@ -56,6 +56,8 @@ def read_dataset(source: Any, request: Request) -> Source:
 
 def read_hugging_face(source: Any, request: Request) -> Source:
     """The rows of a Hugging Face `Dataset` with an image column and one of labels; its images are not decoded."""
+    if not hasattr(source, "__len__"):
+        raise no_sequence(source)
     features = source.features
     images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
     kinds = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
@@ -173,7 +175,7 @@ def no_sequence(source: object) -> SourceError:
     return SourceError(
         what=f"A {type(source).__name__} is no source of labelled photos.",
         why="A folder, manifest or archive, (paths, labels), a table, or a sequence of (image, label) is wanted.",
-        fix="Streams can be read once only: make a list of them, or write the photos into class folders.",
+        fix="Streams can be read once only: load them without streaming=True, make a list of pairs, or write class folders.",
     )
 
 
