@@ -131,3 +131,12 @@ def test_a_streamed_hugging_face_data_set_is_told(tmp_path: Path) -> None:
             opened(datasets.IterableDatasetDict({"train": stream}), tmp_path)
         assert "without streaming=True" in caught.value.fix
     assert not read
+
+
+def test_samples_that_are_not_torchvisions_are_left_to_the_items(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pairs = [("0.png", 1), ("1.png", 0)]
+    for samples in (pairs, np.array(pairs), pandas.DataFrame(pairs), (pair for pair in pairs)):
+        source = opened(Items(["dog", "cat"], samples=samples, transform=None, root=tmp_path), tmp_path)
+        assert [(row.path, row.label) for row in source.rows] == [("dataset[0]", "dog"), ("dataset[1]", "cat")]
+        assert source.read(source.rows[0])

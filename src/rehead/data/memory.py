@@ -147,13 +147,15 @@ class _Reader:
 
 
 def _are_files(source: Any) -> bool:
-    """Whether the items are those of `.samples`, each read as any photo is and labelled by `.classes`."""
-    loader = getattr(source, "loader", None)
+    """Whether the items are those of `.samples`, each read as any photo is and labelled by `.classes`: where torchvision reads
+    them, and nobody changes them."""
+    samples, loader = getattr(source, "samples", None), getattr(source, "loader", None)
     return (
-        bool(getattr(source, "samples", None))
+        isinstance(samples, list)
+        and bool(samples)
         and getattr(source, "transform", True) is None
         and getattr(source, "target_transform", None) is None
-        and (loader is None or loader.__module__.startswith("torchvision."))
+        and str(getattr(loader, "__module__", "")).startswith("torchvision.")
     )
 
 
