@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,8 @@ def test_a_streamed_hugging_face_data_set_is_told(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match="A IterableDataset is no source of labelled photos") as caught:
             opened(datasets.IterableDatasetDict({"train": stream}), tmp_path)
         assert "without streaming=True" in caught.value.fix
+        with pytest.raises(SourceError, match="A IterableDataset is no source of labelled photos"):
+            opened((stream, [0]), tmp_path)
     assert not read
 
 
@@ -140,3 +143,38 @@ def test_samples_that_are_not_torchvisions_are_left_to_the_items(tmp_path: Path)
         source = opened(Items(["dog", "cat"], samples=samples, transform=None, root=tmp_path), tmp_path)
         assert [(row.path, row.label) for row in source.rows] == [("dataset[0]", "dog"), ("dataset[1]", "cat")]
         assert source.read(source.rows[0])
+
+
+def test_paths_and_labels_may_be_columns(tmp_path: Path) -> None:
+    pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    paths = files(tmp_path / "photos", 3)
+    frame = pandas.DataFrame({"path": paths, "label": list("aba"), "size": [1, 2, 3]}, index=[2, 0, 1])
+    table = pyarrow.Table.from_pandas(frame, preserve_index=False)
+    for source in (
+        (frame["path"], frame["label"]),
+        (frame[["path"]], frame["label"]),
+        (frame[["path"]], frame[["label"]]),
+        (table["path"], table["label"]),
+        (table.select(["path"]), table.select(["label"])),
+    ):
+        found = opened(source, tmp_path)
+        assert found.layout == "lists"
+        assert [(row.path, row.label) for row in found.rows] == list(zip(paths, "aba", strict=True))
+    pictures = pandas.Series([np.asarray(red()), np.asarray(red())])
+    assert labels_in((pictures, frame["label"][:2]), tmp_path) == ["a", "b"]
+    data = pyarrow.array([Path(path).read_bytes() for path in paths])
+    source = opened((data, table["label"]), tmp_path)
+    assert Counter(map(source.read, source.rows)) == {Path(paths[0]).read_bytes(): 3}
+
+
+def test_tables_of_several_columns_and_mappings_are_no_list(tmp_path: Path) -> None:
+    pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    frame = pandas.DataFrame({"path": files(tmp_path / "photos", 2), "label": ["a", "b"]})
+    for table in (frame, pyarrow.Table.from_pandas(frame)):
+        for source in ((table, frame["label"]), (frame["path"], table)):
+            with pytest.raises(SourceError, match="has 2 columns: path, label") as caught:
+                opened(source, tmp_path)
+            assert caught.value.fix == "Pass the table alone, or the columns: table['path'], table['label']."
+    with pytest.raises(SourceError, match="The labels are a mapping") as caught:
+        opened((frame["path"], dict(zip(frame["path"], frame["label"], strict=True))), tmp_path)
+    assert caught.value.fix == "Pass a list: [labels[path] for path in paths]."

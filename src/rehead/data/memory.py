@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from rehead.data.photo_bytes import photo_in
 from rehead.data.rows import Named, Request, Row, Skip, Source, file_below, label_of, reader_below, short_name, unboxed
-from rehead.data.tables import values_of
+from rehead.data.tables import is_table, values_of
 from rehead.data.targets import SEPARATOR
 from rehead.errors import PhotoError, SourceError, nearest
 from rehead.pixels import as_image
@@ -210,7 +210,7 @@ def _classes(source: Any) -> Sequence[Any] | None:
 def _targets(source: Any) -> list[Any] | None:
     """The labels, by position, where they are known without reading the photos."""
     targets = getattr(source, "targets", None)
-    if targets is None or isinstance(targets, Mapping) or hasattr(targets, "columns"):
+    if targets is None or isinstance(targets, Mapping) or is_table(targets):
         return None
     plain = getattr(source, "target_transform", None) is None
     return values_of(targets) if plain and len(targets) == len(source) else None

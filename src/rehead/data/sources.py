@@ -27,7 +27,7 @@ from rehead.data.memory import is_hugging_face, no_sequence, read_dataset, read_
 from rehead.data.rows import SIDE_BY_NAME, Named, Request, Row, Skip, Source, short_name
 from rehead.data.shards import begins_like_one, is_shard, read_shards
 from rehead.data.spill import spill_into
-from rehead.data.tables import read_lists, read_table, values_of
+from rehead.data.tables import is_table, list_in, read_lists, read_table, values_of
 from rehead.data.targets import SEPARATOR
 from rehead.data.walk import walk
 from rehead.errors import ReheadError, SourceError, nearest
@@ -251,14 +251,20 @@ def _in_memory(source: object) -> tuple[str, object]:
     """The layout of a source in memory, by what it has, and what its reader wants."""
     if is_hugging_face(source):
         return "huggingface", source
-    if hasattr(source, "column_names") or hasattr(source, "columns"):
+    if is_table(source):
         return "table", source
     if not isinstance(source, tuple) or len(source) != 2 or any(isinstance(part, str) for part in source):
         return "dataset", source
-    images, labels = source
     for part in source:
         if not hasattr(part, "__len__"):
             raise no_sequence(part)
+    images, labels = map(list_in, source)
+    if isinstance(labels, Mapping):
+        raise SourceError(
+            what="The labels are a mapping.",
+            why="They belong to the photos by their order.",
+            fix="Pass a list: [labels[path] for path in paths].",
+        )
     if len(images) != len(labels):
         what = f"There are {len(images)} photos and {len(labels)} labels."
         raise SourceError(what=what, fix="Pass one label for each photo.")

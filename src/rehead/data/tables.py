@@ -52,11 +52,20 @@ class Line:
 
 def read_table(source: Any, request: Request) -> Source:
     """The rows of a pandas or polars data frame or a pyarrow table, by its columns' names."""
-    names = [str(name) for name in getattr(source, "column_names", None) or source.columns]
+    names = [str(name) for name in _columns(source)]
     fix = "The table needs the columns path and label and, where wanted, split and group."
     place = places_of(names, "The table", fix)
     columns = {name: values_of(source[names[i]]) for name, i in place.items()}
     return source_of("table", "table", lines_of(columns, 0), Files(Path.cwd()), "the table", request)
+
+
+def is_table(source: object) -> bool:
+    """Whether `source` has what a data frame or a pyarrow table has."""
+    return hasattr(source, "column_names") or hasattr(source, "columns")
+
+
+def _columns(table: Any) -> list[Any]:
+    return list(getattr(table, "column_names", None) or table.columns)
 
 
 def read_lists(source: tuple[Sequence[Any], Sequence[Any]], request: Request) -> Source:
@@ -206,6 +215,21 @@ def places_of(header: Sequence[str], what: str, fix: str = NAMES_COLUMNS) -> dic
             fix=fix,
         )
     return place
+
+
+def list_in(part: Any) -> Any:
+    """One of two lists as it can be gone through: of a table its only column, of pyarrow's values Python's. Raises SourceError
+    for a table of more columns."""
+    if is_table(part):
+        names = _columns(part)
+        if len(names) != 1:
+            raise SourceError(
+                what=f"A table in place of a list has {len(names)} columns: {bounded(', '.join(map(str, names)), 200)}.",
+                why="Photos and labels are a list each, or the columns of one table.",
+                fix="Pass the table alone, or the columns: table['path'], table['label'].",
+            )
+        part = part[names[0]]
+    return part.to_pylist() if hasattr(part, "to_pylist") else part
 
 
 def values_of(column: Any) -> list[Any]:
