@@ -8,6 +8,7 @@ from pathlib import Path
 
 import filelock
 import pytest
+from disks import small_disk
 
 from rehead.errors import RunError
 from rehead.runs.contents import CHECKPOINT, LOCK, is_running
@@ -95,3 +96,43 @@ def interrupted(path: Path) -> Path:
         (run.path / CHECKPOINT).write_bytes(b"")
         raise KeyboardInterrupt
     return path
+
+
+def test_an_empty_folder_is_written_in_place_also_a_mounted_one(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    for out, force in ((tmp_path / "link", False), (tmp_path / "empty", True)):
+        with contextlib.suppress(KeyboardInterrupt), RunFolder(out, force=force) as run:
+            run.create("photos", "network")
+            run.write("log.txt", "")
+            assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+            raise KeyboardInterrupt
+        assert out.is_dir()
+        assert list(out.iterdir()) == [], "as it was"
+    with small_disk(tmp_path / "disk", "size=1m") as out:
+        assert finished(out, force=False) == out
+        assert sorted(path.name for path in out.iterdir()) == ["race.json"]
+
+
+def test_a_mounted_run_is_refused_before_the_work_and_never_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_disk(tmp_path / "disk", "size=1m") as out:
+        finished(out, force=False)
+        with pytest.raises(RunError, match="is a mounted folder, which cannot be replaced") as error:
+            RunFolder(out, force=True)
+        assert error.value.fix == f"Name a folder in it, as --out {out / 'run'}, or empty it first."
+        monkeypatch.setattr("os.path.ismount", lambda _: False)  # as of a folder that is mounted from the same disk
+        with pytest.raises(RunError, match=r"The run is finished, and .*disk cannot be replaced by it") as error:
+            finished(out, force=True)
+        assert error.value.fix == f"It lies in {tmp_path / '.disk.new'}: move it to where you want it."
+        assert (tmp_path / ".disk.new" / "race.json").is_file()
+        monkeypatch.undo()
+
+
+def finished(out: Path, *, force: bool) -> Path:
+    """A race in a folder."""
+    with RunFolder(out, force=force) as run:
+        run.create("photos", "network")
+        run.write("race.json", "")
+        return run.finish()

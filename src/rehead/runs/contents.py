@@ -73,11 +73,14 @@ def check_unfinished(run: Path) -> None:
         raise RunError(what=f"The run {run} is finished.", fix=f"Its bundle is {run / 'bundle'}.")
 
 
+def is_bare(path: Path) -> bool:
+    """Whether this is a folder in which nothing is yet."""
+    return path.is_dir() and not any(path.iterdir())
+
+
 def is_ours(path: Path) -> bool:
-    """Whether a folder may be replaced: it is empty or a run of ours."""
-    return path.is_dir() and (
-        not any(path.iterdir()) or (path / "recipe.toml").is_file() or (path / "race.json").is_file()
-    )
+    """Whether a folder is a run of ours, or a race."""
+    return (path / "recipe.toml").is_file() or (path / "race.json").is_file()
 
 
 def not_ours(path: Path) -> list[str]:

@@ -24,25 +24,25 @@ from rehead.runs.contents import (
     SECONDS,
     TRIES,
     check_unfinished,
-    is_ours,
+    is_bare,
     is_running,
     is_worth_keeping,
-    not_ours,
 )  # fmt: skip
+from rehead.runs.place import WAIT, WAIT_OR_OUT, check_free, is_written
 
 RUNS = "runs"
-WAIT, WAIT_OR_OUT = "Wait for it.", "Wait for it, or name another --out."  # where another job writes a run
 FULL = re.compile(
     "No space left on device|Disk quota exceeded|File too large|Read-only file system"
 )  # in any library's words
 
 
 class RunFolder:
-    """A context manager. `create` makes the folder (or, with force, a hidden one beside it); `finish` puts it in place.
+    """A context manager. `create` makes the folder, takes an empty one as it is, also a mounted one, or makes a hidden one
+    beside that which force replaces; `finish` puts that in place.
 
-    When the block fails, a folder without a verdict or a checkpoint is removed again, and one that was to be replaced is
-    as it was. resume: an unfinished run to go on with, which stays whatever happens; where it is refused with other
-    settings than its own, before a checkpoint is written, its recipe and photos are as they were.
+    When the block fails, a folder without a result or a checkpoint is removed again, and one that was there is as it was.
+    resume: an unfinished run to go on with, which stays whatever happens; where it is refused with other settings than its
+    own, before a checkpoint is written, its recipe and photos are as they were.
     """
 
     def __init__(
@@ -52,6 +52,8 @@ class RunFolder:
         self._force = force
         self._locks: list[Any] = []
         self._resumed = resume is not None
+        self._was_there = False  # an empty folder that is written in place
+        self._is_whole = False  # all of it is written
         self._before: dict[str, bytes] = {}  # what was written over in a run that is taken up
         self._checkpoint = 0
         self.path = Path(os.path.expanduser(resume)) if resume is not None else Path()
@@ -65,24 +67,15 @@ class RunFolder:
             self._out = None
             check_unfinished(self.path)
             if is_running(self.path):
-                raise _is_written(self.path, WAIT)
+                raise is_written(self.path, WAIT)
             self._checkpoint = _written_at(self.path / CHECKPOINT)
             return
         if self._out is not None and not str(out).strip():
             raise RunError(
                 what="The run's folder has an empty name.", fix="Name a folder: --out DIR, or leave --out out."
             )
-        if self._out is not None and self._out.exists() and not (force and is_ours(self._out)):
-            raise _exists(self._out, force)
-        if self._out is not None and is_running(self._out):
-            raise _is_written(self._out)
-        if self._out is not None and (foreign := not_ours(self._out)):
-            raise RunError(
-                what=f"{self._out} holds files that are not the run's: {', '.join(foreign[:3])}"
-                f"{', ...' if len(foreign) > 3 else ''}.",
-                why="--force replaces the whole folder, and they would be lost.",
-                fix="Move them away, or name another folder.",
-            )
+        if self._out is not None and self._out.exists():
+            check_free(self._out, force)
 
     @property
     def name(self) -> str:
@@ -144,9 +137,9 @@ class RunFolder:
 
     def finish(self) -> Path:
         """The folder's own path, now that all of it is written."""
+        self._is_whole = True
         if self._out is not None and self.path != self._out:
-            replace_folder(self.path, Path(os.path.realpath(self._out)))
-            self.path = self._out
+            self._replace(self._out)
         for name in (LOCK, CHECKPOINT, FOOTING, BODY, SECONDS):
             (self.path / name).unlink(missing_ok=True)
         remove_tree(self.path / TRIES)
@@ -160,12 +153,12 @@ class RunFolder:
             for name, before in self._before.items():
                 with contextlib.suppress(OSError):  # the error that ended the job is the one to tell
                     write_bytes(self.path / name, before)
+        if exception[0] is not None and self.path != Path() and not self._is_kept():
+            self._discard()
         for lock in self._locks:
             lock.release()
             if self._out is not None and Path(lock.lock_file).parent == self._out != self.path:
                 Path(lock.lock_file).unlink(missing_ok=True)  # of a run that was to be replaced and stays
-        if exception[0] is not None and self.path != Path() and not self._resumed and not is_worth_keeping(self.path):
-            remove_tree(self.path)
         error = exception[1]
         if isinstance(error, Exception) and not isinstance(error, ReheadError) and FULL.search(str(error)):
             free, room = free_bytes(self.path), ""
@@ -185,6 +178,30 @@ class RunFolder:
             why=f"{room} The features are kept: the same command goes on from there.",
             fix="Make room, or name a folder on another disk: --out DIR",
         )
+
+    def _replace(self, out: Path) -> None:
+        """The finished run takes the place of the older one."""
+        try:
+            replace_folder(self.path, Path(os.path.realpath(out)))
+        except OSError as error:
+            raise RunError(
+                what=f"The run is finished, and {out} cannot be replaced by it.",
+                why=f"{error.strerror or error}.",
+                fix=f"It lies in {self.path}: move it to where you want it.",
+            ) from error
+        self.path = out
+
+    def _is_kept(self) -> bool:
+        """Whether the folder stays when the block fails."""
+        return self._resumed or self._is_whole or is_worth_keeping(self.path)
+
+    def _discard(self) -> None:
+        """What was written is gone; the lock goes last, so that no other job is here meanwhile."""
+        with contextlib.suppress(OSError):  # the error that ended the job is the one to tell
+            empty_folder(self.path, keep=LOCK)
+            (self.path / LOCK).unlink(missing_ok=True)
+            if not self._was_there:
+                self.path.rmdir()
 
     def _make(self, photos: str, backbone: str) -> Path:
         path = self.path if self._resumed else self._fresh(photos, backbone)
@@ -213,12 +230,15 @@ class RunFolder:
         try:
             lock.acquire()
         except filelock.Timeout:
-            raise _is_written(path, WAIT if self._resumed else WAIT_OR_OUT) from None
+            raise is_written(path, WAIT if self._resumed else WAIT_OR_OUT) from None
         self._locks.append(lock)
 
     def _fresh(self, photos: str, backbone: str) -> Path:
         if self._out is not None:
             place = Path(os.path.realpath(self._out))
+            if is_bare(place):
+                self._was_there = True
+                return self._out
             path = place.with_name(f".{place.name}.new") if place.exists() else self._out
             path.mkdir(parents=True, exist_ok=path != self._out)
             return path
@@ -242,26 +262,3 @@ def _written_at(path: Path) -> int:
 
 def _is_same(one: Path, other: Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
-
-
-def _is_written(run: Path, fix: str = WAIT_OR_OUT) -> RunError:
-    return RunError(what=f"Another job is writing {run}.", fix=fix)
-
-
-def _exists(out: Path, force: bool) -> RunError:
-    if force:
-        return RunError(
-            what=f"{out} is there already and is no run of rehead, so --force does not replace it.",
-            fix="Name another folder, or move that one away.",
-        )
-    if is_running(out):
-        return _is_written(out)
-    if (out / "recipe.toml").is_file() and not (out / "verdict.json").is_file():
-        return RunError(
-            what=f"{out} is there already: a run that was interrupted.",
-            fix=f"Go on with it: {command('tune', '--resume', out)}; "
-            "or name another --out, or replace it with --force.",
-        )
-    if not is_ours(out):
-        return RunError(what=f"{out} is there already and is no run of rehead.", fix="Name another folder: --out DIR")
-    return RunError(what=f"{out} is there already.", fix="Name another --out, or replace it with --force.")
