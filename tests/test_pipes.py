@@ -45,3 +45,10 @@ def test_a_reader_that_has_enough_is_no_failure(words: list[str]) -> None:
     finally:
         os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has this device")
+def test_an_error_that_cannot_be_told_has_its_exit_code_all_the_same() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "rehead", "cache", "nosuch"], stderr=full, check=False)
+    assert done.returncode == 2

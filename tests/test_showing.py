@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 from dataclasses import replace
 
@@ -133,14 +135,40 @@ def test_the_last_line_of_a_phase_stands_before_what_is_noted_next(monkeypatch: 
     assert said == ["Training: 4 of 4 photos, 1/s", "Second phase"]
 
 
-def test_what_is_told_on_the_way_may_go_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO, errno.ENOSPC])
+def test_what_is_told_on_the_way_may_go_nowhere(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(*_: object, **__: object) -> None:
-        raise BrokenPipeError
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("builtins.print", closed)
     say("half done", sys.stderr)
-    with pytest.raises(BrokenPipeError):
+    with pytest.raises(OSError, match=os.strerror(number)):
         say("the result")
+
+
+class Gone(io.StringIO):
+    """A terminal until it is closed."""
+
+    is_gone = False
+
+    def write(self, text: str) -> int:
+        if self.is_gone:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().write(text)
+
+
+def test_a_bar_goes_on_when_its_terminal_is_closed() -> None:
+    terminal = Gone()
+    bars = Bars(Console(file=terminal, width=80, height=24, force_terminal=True))
+    bars.phase("Training", 100)
+    terminal.is_gone = True
+    bars._live.refresh()  # as its thread does
+    bars.advance(50)
+    bars.note("Half of it")
+    bars.row(_cells(EPOCH, 100))
+    bars.phase("Checking")
+    bars.close()
+    assert "Half of it" not in terminal.getvalue()
 
 
 @pytest.mark.parametrize(

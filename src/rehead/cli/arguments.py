@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
+from rehead.cli.tables import say
 from rehead.errors import RecipeError, ReheadError, RunError, SourceError, missing_extras
 
 ABORTED = 130  # what shells give a program that Ctrl-C ended
@@ -265,8 +266,6 @@ def _other(error: Exception, debug: bool) -> int:
         return _aborted()
     if debug:
         raise error
-    from rehead.cli.tables import say
-
     say(
         f"Error: rehead failed in a way it should not: {type(error).__name__}: {error}\n"
         "  Run the command again with --debug for the traceback, and please report it.",
@@ -281,11 +280,9 @@ def _say_mistyped(error: Any) -> None:
         error.show()
         return
     command = getattr(getattr(error, "ctx", None), "command_path", "rehead")
-    from rehead.cli.tables import say
-
     say(f"Error: {error.format_message()}\n  See: {command} --help", sys.stderr)
 
 
 def _aborted() -> int:
-    print("Aborted.", file=sys.stderr)
+    say("Aborted.", sys.stderr)
     return ABORTED

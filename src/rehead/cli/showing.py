@@ -5,11 +5,12 @@ A bar says what is done, how fast, and how long it will take; a plain line comes
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from rehead.cli.tables import printable, say, shortened
 from rehead.progress import row_line
@@ -82,12 +83,16 @@ class Lines:
 
 
 class Bars:
-    """Progress as a live bar. Rows stand above it, as many as there is room for; all of them stay when the phase is over."""
+    """Progress as a live bar. Rows stand above it, as many as there is room for; all of them stay when the phase is over.
+
+    console: its own, of a terminal that may be closed meanwhile.
+    """
 
     def __init__(self, console: Console) -> None:
         from rich.live import Live
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+        console.file = cast("IO[str]", Unheeded(console.file))
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24 if console.width >= WIDE else 10),
@@ -158,6 +163,25 @@ class Bars:
             room = max(3, self._live.console.height - BELOW_TABLE)
             parts[:0] = [grown(self._rows[-room:]), ""]
         return Group(*parts)
+
+
+class Unheeded:
+    """A file that goes on taking text when it can no longer be written."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.flush()
 
 
 def grown(rows: Sequence[Mapping[str, str]]) -> Any:

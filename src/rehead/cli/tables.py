@@ -33,12 +33,13 @@ def console() -> Console:
 def say(text: str, file: IO[str] | None = None) -> None:
     """Prints a text, to standard output where no file is named; in a terminal its lines break between words.
 
-    What is told on the way, to standard error, may go nowhere: a job is not ended by a reader who has enough.
+    What is told on the way, to standard error, may go nowhere: a job is not ended by a reader who has enough, by a terminal
+    that was closed, or by the full disk of a log.
     """
     file = sys.stdout if file is None else file
     try:
         print(wrapped(text, _width_of(file)), file=file, flush=file is sys.stderr)
-    except BrokenPipeError:
+    except OSError:
         if file is not sys.stderr:
             raise
 

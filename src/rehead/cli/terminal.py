@@ -95,7 +95,7 @@ def show_skipped(skipped: Sequence[Any]) -> None:
     for skip in skipped[:10]:
         say(f"Skipped {printable(skip.path)}: {printable(skip.reason)}", sys.stderr)
     if len(skipped) > 10:
-        print(f"... and {len(skipped) - 10} more", file=sys.stderr)
+        say(f"... and {len(skipped) - 10} more", sys.stderr)
 
 
 def show_backbones(rows: Sequence[Any], others: int, pattern: str | None) -> None:

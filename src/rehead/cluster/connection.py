@@ -177,7 +177,8 @@ def _hushed() -> Iterator[None]:
         yield
         return
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # as on a full disk
+        sys.stderr.flush()
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nothing, 2)
