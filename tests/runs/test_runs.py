@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -86,6 +87,40 @@ def test_a_run_that_finishes_while_another_job_begins_to_go_on_with_it_is_left_a
     with pytest.raises(RunError, match="is finished"), late:
         late.create("photos", "efficientnet_lite0")
     assert {path.name for path in run.iterdir()} == {"recipe.toml", "verdict.json"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("write: No space left on device (os error 28)")],
+    ids=["of no name", "in a library's words"],
+)
+def test_a_full_disk_is_the_runs(error: Exception, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(RunError) as caught:
+        failing(out, error)
+    assert caught.value.what == f"The run could not be written to {out}: No space left on device."
+    with pytest.raises(RunError, match=f"The run could not be written to {out}: Read-only file system"):
+        failing(out, OSError(errno.EROFS, os.strerror(errno.EROFS), str(out / "recipe.toml")))
+
+
+def test_a_full_disk_of_a_file_elsewhere_is_not_the_runs(tmp_path: Path) -> None:
+    kept = tmp_path / "cache" / "agreement.json"
+    with pytest.raises(RunError) as caught:
+        failing(tmp_path / "run", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(kept)))
+    assert caught.value.what == f"{kept} could not be written: No space left on device."
+    assert caught.value.why.endswith(" MB are free.")
+
+
+def test_a_file_that_is_called_as_a_full_disk_is_none(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError):
+        failing(tmp_path / "run", PermissionError(errno.EACCES, "Permission denied", "No space left on device.txt"))
+
+
+def failing(out: Path, error: Exception) -> None:
+    """A job that ends with this error."""
+    with RunFolder(out, force=False) as run:
+        run.create("photos", "efficientnet_lite0")
+        raise error
 
 
 def interrupted(path: Path) -> Path:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rehead.durable import NoRoom, empty_folder, remove_tree, replace_folder, write_bytes, write_text
+from rehead.durable import FULL, NoRoom, empty_folder, remove_tree, replace_folder, write_bytes, write_text
 from rehead.errors import ReheadError, RunError, command
 from rehead.features.room import free_bytes, shortage
 from rehead.runs.contents import (
@@ -31,9 +31,9 @@ from rehead.runs.contents import (
 from rehead.runs.place import WAIT, WAIT_OR_OUT, check_free, is_written
 
 RUNS = "runs"
-FULL = re.compile(
+IN_WORDS = re.compile(
     "No space left on device|Disk quota exceeded|File too large|Read-only file system"
-)  # in any library's words
+)  # of libraries whose errors have no number
 
 
 class RunFolder:
@@ -160,11 +160,15 @@ class RunFolder:
             if self._out is not None and Path(lock.lock_file).parent == self._out != self.path:
                 Path(lock.lock_file).unlink(missing_ok=True)  # of a run that was to be replaced and stays
         error = exception[1]
-        if isinstance(error, Exception) and not isinstance(error, ReheadError) and FULL.search(str(error)):
-            free, room = free_bytes(self.path), ""
+        if isinstance(error, Exception) and not isinstance(error, ReheadError) and (reason := _full_disk(error)):
+            elsewhere = _elsewhere(error, self.path)
+            free, room = free_bytes(elsewhere or self.path), ""
             if isinstance(error, NoRoom):
                 room = shortage(error.needed_bytes, free, Path(error.filename).name)
-            raise self._full(FULL.findall(str(error))[0], room or f"{free / 1e6:.1f} MB are free.") from error
+            room = room or f"{free / 1e6:.1f} MB are free."
+            raise (
+                self._full(reason, room) if elsewhere is None else _full_elsewhere(elsewhere, reason, room)
+            ) from error
 
     def _full(self, reason: str, room: str) -> RunError:
         if (self.path / CHECKPOINT).is_file():
@@ -250,6 +254,30 @@ class RunFolder:
             except FileExistsError:
                 continue
         raise RunError(what=f"There are a million runs of {photos} in {RUNS}.", fix="Name a folder: --out DIR")
+
+
+def _full_disk(error: Exception) -> str | None:
+    """What the disk said that takes no more, None where the error is another one."""
+    if isinstance(error, OSError):  # whose text may hold the name of a file
+        return os.strerror(error.errno) if error.errno in {*FULL, errno.EROFS} else None
+    said = IN_WORDS.search(str(error))
+    return said and said[0]
+
+
+def _elsewhere(error: Exception, run: Path) -> Path | None:
+    """The file that an error names, where it is none of the run's."""
+    name = getattr(error, "filename", None)
+    if not isinstance(name, str) or Path(os.path.realpath(run)) in Path(os.path.realpath(name)).parents:
+        return None
+    return Path(name)
+
+
+def _full_elsewhere(path: Path, reason: str, room: str) -> RunError:
+    return RunError(
+        what=f"{path} could not be written: {reason}.",
+        why=room,
+        fix="Make room there, and run the command again: what was computed is kept.",
+    )
 
 
 def _written_at(path: Path) -> int:
