@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rehead.ambient import own_settings
 from rehead.data.rows import Row, Source
 from rehead.data.sources import open_source
 from rehead.data.split import seed_for, side_of, split_keys
@@ -24,6 +25,7 @@ SIDES = ("train", "valid", "test")
 IMAGENET = Preprocess(height=224, width=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
+@own_settings()
 def load_batch(
     photos: object, n: int, *, preprocess: Preprocess = IMAGENET, side: str | None = None, seed: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from rehead.ambient import own_settings
 from rehead.bundle import softmax
 from rehead.data.split import fold_numbers
 from rehead.errors import RunError
@@ -46,6 +47,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.seed = seed
         self.cache = cache
 
+    @own_settings()
     def fit(self, images: Sequence[Any], labels: Sequence[Any]) -> Classifier:
         """The head fitted on these photos; `classes_` are the labels, sorted.
 
@@ -66,6 +68,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.n_features_in_ = features.shape[1]
         return self
 
+    @own_settings()
     def predict_proba(self, images: Sequence[Any]) -> NDArray[np.float32]:
         """(n, n_classes), in the order of `classes_`."""
         check_is_fitted(self, "head_")

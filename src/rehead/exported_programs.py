@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rehead.ambient import own_settings
 from rehead.errors import BundleError
 
 MEMBER = re.compile(
@@ -57,6 +58,7 @@ MAX_JSON_BYTES = 64 << 20  # a graph of a thousand operators is 2 MB
 Call = Callable[[NDArray[np.uint8]], dict[str, NDArray[Any]]]
 
 
+@own_settings()
 def open_program(path: Path) -> tuple[Call, tuple[int, int], dict[str, int | None]]:
     """pixels -> its outputs by name; height and width of the pixels; by output, its last dimension (None: free).
 

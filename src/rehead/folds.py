@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from rehead import bundle as bundles
+from rehead.ambient import own_settings
 from rehead.auditing.ties import with_one_key
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Skip
@@ -59,6 +60,7 @@ class CrossValidated:
         return {**facts, "verdict": self.verdict.to_dict()}
 
 
+@own_settings()
 def cross_validate(
     folder: str | os.PathLike[str],
     source: object = None,

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rehead.ambient import own_settings
 from rehead.bundle import Head, read_head
 from rehead.durable import replaced_file
 from rehead.errors import BackboneError, BundleError, MissingExtra, RecipeError, ReheadError, nearest
@@ -72,6 +73,7 @@ def shares(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(positive / top if top > 0 else positive, np.float32)
 
 
+@own_settings()
 def explain(bundle: str | os.PathLike[str] | Model, picture: Picture, label: str | None = None) -> Heat:
     """Where a bundle sees `label` in a picture, by default what it names. Raises PhotoError, RecipeError for a class that it
     does not know, BundleError for one that gives numbers, MissingExtra."""

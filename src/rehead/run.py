@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rehead import bundle as bundles
+from rehead.ambient import own_settings
 from rehead.begin import Wish, begun
 from rehead.bundled import with_bundle
 from rehead.data.catalog import Catalog, as_csv
@@ -83,6 +84,7 @@ class Tuned:
         }
 
 
+@own_settings()
 def tune(
     source: object = None,
     labels: object = None,

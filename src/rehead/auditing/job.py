@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rehead.ambient import own_settings
 from rehead.auditing.apart import logits_apart, logits_held_out
 from rehead.auditing.audit import audit_folds, audit_photos, leaked
 from rehead.auditing.copies import Alike, alike, copy_groups, tied_sides
@@ -31,6 +32,7 @@ from rehead.progress import Progress, Silent
 from rehead.tuning.recipe import Recipe
 
 
+@own_settings()
 def audit(
     source: object,
     labels: object = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
+from rehead.ambient import own_settings
 from rehead.divided import in_store
 from rehead.errors import RunError, StoreError
 from rehead.extraction import chosen_prefix, open_store
@@ -24,6 +25,7 @@ class Neighbour:
     similarity: float
 
 
+@own_settings()
 def neighbours(
     bundle: str | os.PathLike[str] | Model,
     picture: Picture,

@@ -17,6 +17,7 @@ import timm
 import torch
 from torch import nn
 
+from rehead.ambient import own_settings
 from rehead.durable import sha256_file
 from rehead.errors import BackboneError, BundleError, UnknownBackbone, nearest
 from rehead.nets.card import PACKAGES, Card, Place, architecture_of, known_as, locate
@@ -124,6 +125,7 @@ class Backbone:
         return names[names.index(name) + 1] if name in names[:-1] else name
 
 
+@own_settings()
 def load_backbone(
     name: str,
     *,
@@ -216,6 +218,7 @@ def check_name(name: str) -> None:
     )
 
 
+@own_settings()
 def created(architecture: str, arguments: Mapping[str, Any], seed: int, device: str | None = None) -> nn.Module:
     check_name(architecture)
     for_timm = {k: v for k, v in arguments.items() if k not in PREPROCESSING}
@@ -267,6 +270,7 @@ def _three(values: Any) -> tuple[float, float, float]:
     return red, green, blue
 
 
+@own_settings()
 def measured(prefix: nn.Module, preprocess: Preprocess) -> tuple[int, int, tuple[int, ...]]:
     """Parameters, multiply-adds and the shape of the output for one photo, by running a prefix on an empty one."""
     from torch.utils.flop_counter import FlopCounterMode

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from rehead.ambient import own_settings
 from rehead.errors import BackboneError, UnknownLayer, nearest
 from rehead.nets.graph import Node, Normed, as_module, crossing, measured, normed, traced
 
@@ -47,6 +48,7 @@ class Chain:
     network's parameters, under the network's own names for them.
     """
 
+    @own_settings()
     def __init__(self, network: nn.Module, size: tuple[int, int], classifier: Sequence[str]) -> None:
         """network: in eval mode. size: height and width of its input in pixels. classifier: the paths of its last layers.
 

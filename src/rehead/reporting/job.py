@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from rehead.ambient import own_settings
 from rehead.auditing.examine import examine, features_of_run, read_audit
 from rehead.auditing.findings import Audit
 from rehead.bundle import read_head, softmax
@@ -45,6 +46,7 @@ class Reported:
     concerns: tuple[str, ...]
 
 
+@own_settings()
 def report(
     run: str | os.PathLike[str],
     *,

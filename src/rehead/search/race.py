@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rehead.ambient import own_settings
 from rehead.auditing.ties import tied
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
@@ -27,6 +28,7 @@ LIMIT = 500  # photos by default: one standard error of a difference is then abo
 NOT_RACED = ("backbone", "weights", "backbone_args", "train", "cut", "head")  # settings with no say in a race
 
 
+@own_settings()
 def race(
     source: object,
     *,

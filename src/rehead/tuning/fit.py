@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 
+from rehead.ambient import gradients
 from rehead.errors import EngineError, RecipeError
 from rehead.tuning.checks import check_loss
 from rehead.tuning.modes import learning, set_modes
@@ -24,6 +25,7 @@ KEPT_BYTES = 2 << 30  # outputs of frozen modules that are kept between epochs
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
+@gradients()
 def fit(
     model: nn.Module,
     batches: Iterable[Batch],

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead import bundle as bundles
+from rehead.ambient import own_settings
 from rehead.bundle import Bundle, Variant
 from rehead.data.rows import Skip
 from rehead.durable import FULL, replaced_folder
@@ -71,6 +72,7 @@ class Exported:
         }
 
 
+@own_settings()
 def export(
     bundle: str | os.PathLike[str],
     to: str,
