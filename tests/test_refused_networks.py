@@ -14,6 +14,7 @@ from rehead.errors import BackboneError
 from rehead.exporting import prefixes
 from rehead.exporting.graph import export_prefix
 from rehead.exporting.prefixes import check_backbone, ready_prefix
+from rehead.features.engines import OnnxEngine
 from rehead.nets import backbone
 from rehead.nets.cut import Pooled
 from rehead.pixels import Preprocess
@@ -70,3 +71,24 @@ def test_an_operator_that_the_exporter_does_not_know_is_told() -> None:
     with pytest.raises(BackboneError, match="The network cannot be exported to ONNX") as caught:
         export_prefix(Odd(), preprocess, Path("never.onnx"))
     assert "lgamma" in caught.value.why
+
+
+def test_a_graph_that_cannot_be_run_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class InDoubles(nn.Module):  # which ONNX has, and ONNX Runtime does not compute
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 8, 3).double()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.convolution(x.double()).mean((2, 3)).float()
+
+    made = backbone.load_backbone("test_resnet", pretrained=False)
+    torch.save(made.network.state_dict(), tmp_path / "w.pt")
+    how = {"weights": tmp_path / "w.pt", "arguments": {}, "cut": "pool", "cache": tmp_path, "progress": Silent()}
+    monkeypatch.setattr(prefixes, "export_prefix", lambda _, *to: export_prefix(InDoubles().eval(), *to))
+    with pytest.raises(BackboneError, match="test_resnet cannot be run by ONNX Runtime") as caught:
+        ready_prefix("test_resnet", **how)
+    assert "Conv" in caught.value.why
+    assert not [*tmp_path.rglob("*.onnx")]
+    monkeypatch.undo()
+    assert OnnxEngine(ready_prefix("test_resnet", **how), "cpu").name == "onnxruntime"

@@ -22,7 +22,7 @@ from rehead.features.room import disk_full
 from rehead.nets.card import Card, Place, architecture_of, card_folder, card_key, find_card, known_as, locate
 from rehead.nets.lite import SIZES, lite_prefix
 from rehead.progress import Progress
-from rehead.runners import runtime
+from rehead.runners import open_session, runtime
 
 if TYPE_CHECKING:
     from rehead.nets.backbone import Backbone
@@ -194,12 +194,26 @@ def _check_size(name: str, parameters: int) -> None:
 
 
 def _kept(cache: Path, folder: Path, card: Card, write: Callable[[Path], None]) -> Card:
-    """The card, with the graph that `write` writes beside it."""
+    """The card, with the graph that `write` writes beside it. Raises BackboneError for a graph that cannot be run."""
     with _room(cache, card):
         folder.mkdir(parents=True, exist_ok=True)
         write(folder / "prefix.onnx")
+        _check_runs(folder / "prefix.onnx", card.name)  # before there is a card, by which every later job would take it
         write_text(folder / "card.json", card.to_json())
     return card
+
+
+def _check_runs(graph: Path, name: str) -> None:
+    """Raises BackboneError where ONNX Runtime does not open a graph, which is then gone."""
+    try:
+        open_session(graph)
+    except MemoryError:
+        raise
+    except Exception as error:  # ONNX Runtime's own share no base but Exception
+        graph.unlink(missing_ok=True)
+        raise BackboneError(
+            what=f"The network {name} cannot be run by ONNX Runtime.", why=str(error).split("\n")[0], fix=ANOTHER
+        ) from error
 
 
 @contextlib.contextmanager
