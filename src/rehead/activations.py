@@ -76,7 +76,7 @@ def at_the_cut(
     catalog = job.catalog
     if plan.cut is None:
         there, unreadable = _readable(job, order, recipe)
-        train, held_out = sides_of(catalog, sorted(there))
+        train, held_out = sides_of(catalog, sorted(there), recipe)
         return Extracted(train, held_out, (), [], None, bad | unreadable, 0)
     weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
     prefix = ready_prefix(
@@ -102,7 +102,7 @@ def at_the_cut(
             if view == PLAIN:
                 n_stored = int(store.has(catalog.digests(order)).sum())
                 bad = bad | extract_missing(timed, order, prefix, whole, store).bad
-                train, held_out = photos_there(catalog, order, store)
+                train, held_out = photos_there(catalog, order, store, recipe)
                 wanted[view] = Positions(np.concatenate([train, held_out]))
                 continue
             extract_missing(timed, train, prefix, whole, store, view)

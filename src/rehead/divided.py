@@ -7,12 +7,14 @@ Every beginning of the order is a small copy of the whole, so that a job may sto
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog
 from rehead.data.columns import Positions
+from rehead.data.rows import first_few, quoted
 from rehead.data.split import fold_numbers, stratified_order
 from rehead.data.targets import names_of
 from rehead.errors import RunError, counted
@@ -23,12 +25,14 @@ FLOOR = 2  # photos of each class and side that come first, so that a small part
 
 
 def job_order(catalog: Catalog, recipe: Recipe) -> Positions:
-    """The photos of the job, in a random order of which every beginning holds each class and side in proportion."""
+    """The photos of the job, in a random order of which every beginning holds each class and side in proportion; before all
+    others those without which not all could be learned and verified."""
     is_train, is_held_out = catalog.is_on("train"), catalog.is_on(catalog.held_out_side)
     wanted = np.flatnonzero(is_train | is_held_out)
     strata = 2 * catalog.strata[wanted] + is_train[wanted]
-    order = stratified_order(strata, catalog.digests(wanted), seed=recipe.seed, floor=FLOOR)
-    return Positions(wanted[order[: recipe.limit]])
+    order = wanted[stratified_order(strata, catalog.digests(wanted), seed=recipe.seed, floor=FLOOR)]
+    least = _least(catalog, order)
+    return Positions(np.concatenate([least, order[~np.isin(order, least)]])[: recipe.limit])
 
 
 def in_store(catalog: Catalog, positions: Sequence[int], store: Store) -> Positions:
@@ -36,22 +40,23 @@ def in_store(catalog: Catalog, positions: Sequence[int], store: Store) -> Positi
     return Positions(np.sort(np.asarray(positions, np.int64)[store.has(catalog.digests(positions))]))
 
 
-def photos_there(catalog: Catalog, order: Sequence[int], store: Store) -> tuple[Positions, Positions]:
+def photos_there(catalog: Catalog, order: Sequence[int], store: Store, recipe: Recipe) -> tuple[Positions, Positions]:
     """The training and the held-out photos whose features are there. Raises RunError when they are too few."""
-    return sides_of(catalog, in_store(catalog, order, store))
+    return sides_of(catalog, in_store(catalog, order, store), recipe)
 
 
-def sides_of(catalog: Catalog, there: Sequence[int]) -> tuple[Positions, Positions]:
+def sides_of(catalog: Catalog, there: Sequence[int], recipe: Recipe) -> tuple[Positions, Positions]:
     """The training and the held-out ones of these photos. Raises RunError when they are too few."""
     train, held_out = catalog.among(there, "train"), catalog.among(there, catalog.held_out_side)
-    lacking = catalog.unlearnable(train)
-    if lacking or not held_out:
+    if catalog.unlearnable(train) or not held_out:
+        n_enough = _n_enough(catalog, recipe)
         raise RunError(
             what=f"{counted(len(there), 'photo')} {'is' if len(there) == 1 else 'are'} too few "
             f"to learn and verify {_what_is_learned(catalog)}.",
-            why=f"There is none to learn from of {', '.join(lacking[:5])}." if lacking else "None of them is held out.",
-            fix=f"Use at least {2 * FLOOR * len(set(catalog.strata.tolist()))}: "
-            "raise --limit or --budget, or let it run longer.",
+            why=_why_too_few(catalog, train),
+            fix=f"Use at least {n_enough}: raise --limit or --budget, or let it run longer."
+            if len(there) < n_enough
+            else "Mend those that cannot be read; or raise --limit or --budget, or let it run longer.",
         )
     return train, held_out
 
@@ -74,6 +79,46 @@ def watched(catalog: Catalog, positions: Sequence[int], share: float, seed: int)
         rare = labels.each(lambda label: not lost.isdisjoint(names_of(label, catalog.task)), bool)[taken]
         found &= ~rare
     return found if not catalog.unlearnable(taken[~found]) else np.zeros(len(positions), bool)
+
+
+def _least(catalog: Catalog, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of these photos, in their order, that teach something new, and the first that is held out, (m,).
+
+    New is a class or label that none before shows, a label's absence where all before have it, a second number.
+    """
+    is_train = catalog.is_on("train")[order]
+    learned, held_out, labels = order[is_train], order[~is_train][:1], catalog.columns.labels
+    numbers = labels.numbers()[learned]
+    firsts = np.sort(np.unique(numbers, return_index=True)[1])
+    if catalog.task == "regression":
+        return np.concatenate([learned[firsts[:2]], held_out])
+    rows, shown, by_all = list[int](), set[str](), set(catalog.classes)
+    for row in firsts.tolist():
+        names = set(names_of(labels.different[numbers[row]], catalog.task))
+        if not names <= shown or not by_all <= names:
+            rows.append(row)
+            shown |= names
+            by_all &= names
+    return np.concatenate([learned[rows], held_out])
+
+
+def _n_enough(catalog: Catalog, recipe: Recipe) -> int:
+    """How many photos of the job's order can be learned from and verified, if all can be read; more where there are more, so
+    that there are some of each kind."""
+    order = np.asarray(job_order(catalog, replace(recipe, limit=None)))
+    n_some = 2 * FLOOR * len(np.unique(catalog.strata))
+    return max(len(_least(catalog, order)), min(n_some, len(order)))
+
+
+def _why_too_few(catalog: Catalog, train: Sequence[int]) -> str:
+    lacking = catalog.unlearnable(train)
+    if lacking and catalog.task == "regression":
+        return "Those to learn from have no two different numbers."
+    shown = {name for label in catalog.different_labels(train) for name in names_of(label, catalog.task)}
+    by_none, by_all = ([quoted(name) for name in lacking if (name in shown) == is_shown] for is_shown in (False, True))
+    words = [f"There is none to learn from of {first_few(by_none)}."] if by_none else []
+    words += [f"All to learn from have {first_few(by_all)}."] if by_all else []
+    return " ".join(words) or "None of them is held out."
 
 
 def _folds(catalog: Catalog, positions: Sequence[int], n_folds: int, seed: int) -> NDArray[np.int64]:

@@ -1,0 +1,80 @@
+"""The order in which a job takes its photos, and whether a beginning of it is enough, for each task."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rehead.bundle_facts import Task
+from rehead.data.catalog import Catalog
+from rehead.data.rows import Photo
+from rehead.data.targets import classes_of, label_for
+from rehead.divided import job_order, sides_of
+from rehead.errors import RunError
+from rehead.tuning.recipe import Recipe
+
+
+def catalog_of(labels: list[str], task: Task, every: int = 5) -> Catalog:
+    """Photos with these labels, one of so many held out."""
+    photos = [
+        Photo(f"{i}.png", label_for(task, label), "train" if i % every else "valid", hashlib.sha256(b"%d" % i).digest())
+        for i, label in enumerate(labels)
+    ]
+    return Catalog("made", "manifest", photos, classes_of((p.label for p in photos), task), lambda _: b"", task=task)
+
+
+TAGS = [[name for k, name in enumerate("abcdefgh") if i % (k + 2) == 0] for i in range(1, 401)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("labels", "task", "limit"),
+    [
+        ([";".join(tags + [f"rare{i}"] * (i in (101, 202, 303))) for i, tags in enumerate(TAGS)], "multilabel", 30),
+        ([";".join(tags + ["usual"] * (i != 221)) for i, tags in enumerate(TAGS)], "multilabel", 30),
+        (["0"] * 397 + ["1.5", "2.5", "3.5"], "regression", 10),
+        (["a"] * 395 + ["b"] * 3 + ["c"] * 2, "classification", 8),
+    ],
+)
+def test_a_small_part_of_the_photos_misses_nothing(labels: list[str], task: Task, limit: int, seed: int) -> None:
+    """Labels on one photo, one that all but one photo have, and numbers nearly all of which are the same."""
+    catalog, recipe = catalog_of(labels, task), Recipe(seed=seed, limit=limit)
+    train, held_out = sides_of(catalog, job_order(catalog, recipe), recipe)
+    assert len(train) + len(held_out) == limit
+    assert not catalog.unlearnable(train)
+
+
+@given(st.lists(st.sets(st.sampled_from("abcdef")), min_size=12, max_size=60), st.integers(0, 9), st.integers(1, 12))
+def test_the_number_of_photos_that_is_said_to_be_needed_is_enough(sets: list[set[str]], seed: int, limit: int) -> None:
+    catalog = catalog_of([";".join(labels) for labels in sets], "multilabel", every=4)
+    catalog = replace(
+        catalog, classes=tuple(sorted(set(catalog.classes) - {*catalog.unlearnable(catalog.on("train"))}))
+    )
+    recipe = Recipe(seed=seed, limit=limit)
+    try:
+        sides_of(catalog, job_order(catalog, recipe), recipe)
+    except RunError as error:
+        said = re.match(r"Use at least (\d+): raise --limit", error.fix)
+        assert said
+        assert limit < int(said[1]) <= len(sets)
+        sides_of(catalog, job_order(catalog, replace(recipe, limit=int(said[1]))), recipe)
+
+
+def test_a_label_that_all_have_is_told_apart_from_one_that_none_has() -> None:
+    catalog, recipe = catalog_of(["a;b", "a;b", "a;b", "c", ""] * 8, "multilabel"), Recipe()
+    with pytest.raises(RunError) as error:
+        sides_of(catalog, [0, 1, 2, 5, 6, 7], recipe)
+    assert error.value.what == "6 photos are too few to learn and verify 3 labels."
+    assert error.value.why == "There is none to learn from of 'c'. All to learn from have 'a', 'b'."
+
+
+def test_where_enough_were_taken_the_photos_themselves_are_at_fault() -> None:
+    catalog, recipe = catalog_of(["a"] * 40 + ["b"], "multilabel", every=7), Recipe()
+    with pytest.raises(RunError) as error:
+        sides_of(catalog, range(40), recipe)
+    assert error.value.fix == "Mend those that cannot be read; or raise --limit or --budget, or let it run longer."
