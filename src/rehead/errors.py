@@ -20,7 +20,8 @@ ReheadError                exit code 2: something the user can mend
 ├── RunError               a run cannot start, or has nothing to stand on
 │   └── Diverged           a loss or a weight is no number any more
 ├── BundleError            a bundle is incomplete, changed or newer than this program
-│   └── WorseVariant       an exported form is right less often than the model it was made from
+│   ├── WorseVariant       an exported form is right less often than the model it was made from
+│   └── UnjudgedVariant    no held-out photo says how an exported form compares with it
 ├── MissingExtra           an optional library is not installed
 └── Defect                 exit code 1: a promise of ours does not hold
 """
@@ -154,6 +155,20 @@ class WorseVariant(BundleError):
             what=f"The export is worse: its {measured.metric} is {points:.1f} points lower on {counted(measured.n, 'photo')}.",
             why="Nothing was added: a drop of more than one point has to be asked for.",
             fix=f"Take it all the same with --force, or choose another form than {name}.",
+        )
+
+
+class UnjudgedVariant(BundleError):
+    """measured, name: as in WorseVariant."""
+
+    def __init__(self, name: str, measured: Any) -> None:
+        self.name, self.measured = name, measured
+        metric = measured.metric
+        takes = "numbers that differ" if metric == "R2" else "photos that show a label"
+        super().__init__(
+            what=f"The export cannot be judged: its {metric} is not defined on {counted(measured.n, 'photo')}.",
+            why=f"{metric} takes {takes}. Nothing was added.",
+            fix="Name other labelled photos: --photos DIR, or take it all the same with --force.",
         )
 
 

@@ -19,7 +19,15 @@ from small_models import pixels_of, small_bundle, write_photos
 
 import rehead as library
 from rehead import bundle as bundles
-from rehead.errors import BundleError, MissingExtra, RecipeError, RunError, SourceError, TooManyBad, WorseVariant
+from rehead.errors import (
+    BundleError,
+    MissingExtra,
+    RecipeError,
+    RunError,
+    SourceError,
+    TooManyBad,
+    WorseVariant,
+)
 from rehead.progress import Silent
 from rehead.variants.job import FORMS, export
 from rehead.variants.photos import photos_of
@@ -47,6 +55,15 @@ def plain(place: Path, tmp_path: Path) -> Path:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def label_of(path: Path, task: str) -> str:
+    return ("15.0" if path.parent.name == "red" else "10.5") if task == "regression" else path.parent.name
+
+
+def write_table(table: Path, rows: list[tuple[Path, str, str]]) -> None:
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "split"), *rows])
 
 
 def test_a_bundle_carries_all_forms_and_names_them(place: Path) -> None:
@@ -156,7 +173,6 @@ def test_a_drop_of_one_point_is_not_over_it(place: Path) -> None:
     assert difference is not None
     for drop, is_worse in ((0.0, False), (0.01, False), (0.0101, True), (-0.2, False)):
         assert replace(measured, difference=replace(difference, value=-drop)).is_worse is is_worse
-    assert not replace(measured, difference=None).is_worse
 
 
 @pytest.mark.parametrize(("task", "metric"), [("multilabel", "mAP"), ("regression", "R2")])
@@ -164,12 +180,7 @@ def test_labels_and_numbers_are_judged_by_their_own_measure(tmp_path: Path, task
     photos = write_photos(tmp_path / "photos", 30)
     bundle = small_bundle(tmp_path / "bundle", photos, task)
     table = tmp_path / "photos.csv"
-    with table.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label"])
-        for path in sorted(photos.rglob("*.png")):
-            number = str(15.0 if path.parent.name == "red" else 10.5)
-            writer.writerow([path, number if task == "regression" else path.parent.name])
+    write_table(table, [(path, label_of(path, task), "") for path in sorted(photos.rglob("*.png"))])
     measured = export(bundle, "onnx-int8", photos=table, force=True).measured
     assert measured.metric == metric
     assert measured.difference is not None
@@ -182,6 +193,34 @@ def test_labels_and_numbers_are_judged_by_their_own_measure(tmp_path: Path, task
     assert (measured.same is None) == (task == "regression")
     numbers = library.load(bundle, variant="int8").predict([str(path) for path in photos.rglob("red/*.png")][:3])
     assert len(numbers) == 3
+
+
+@pytest.mark.parametrize(
+    ("task", "n", "label", "undefined", "little"),
+    [
+        ("regression", 1, "10.5", "R2 is not defined on 1 photo.\n  R2 takes numbers that differ.", "1 photo says little."),
+        ("regression", 8, "3", "R2 is not defined on 8 photos.\n  R2 takes numbers that differ.", "8 photos say little."),
+        ("multilabel", 8, "", "mAP is not defined on 8 photos.\n  mAP takes photos that show a label.", "8 photos say little."),
+    ],
+)  # fmt: skip
+def test_a_form_that_no_photo_can_judge_is_not_handed_over_unless_that_is_asked_for(
+    tmp_path: Path, rehead: Rehead, task: str, n: int, label: str, undefined: str, little: str
+) -> None:
+    photos = write_photos(tmp_path / "photos", 20)
+    bundle = small_bundle(tmp_path / "bundle", photos, task, brittle=True)
+    before, table, paths = contents(bundle), tmp_path / "photos.csv", sorted(photos.rglob("*.png"))
+    held_out = [(path, label, "test") for path in paths[:n]]
+    write_table(table, [*held_out, *((path, label_of(path, task), "train") for path in paths[n:])])
+    refused = rehead("export", bundle, "--to", "onnx-int8", "--photos", table, "--json")
+    assert refused.returncode == 2
+    assert json.loads(refused.stdout)["measured"]["difference"] is None
+    assert f"Error: The export cannot be judged: its {undefined} Nothing was added.\n" in refused.stderr
+    assert "--photos DIR" in refused.stderr
+    assert contents(bundle) == before
+    taken = rehead("export", bundle, "--to", "onnx-int8", "--photos", table, "--force")
+    assert taken.returncode == 0, taken.stderr
+    assert f"\n{little} Name more: --photos DIR\n" in taken.stdout
+    assert list(bundles.read(bundle).variants) == ["int8"]
 
 
 def test_an_older_bundle_is_lifted_on_the_way(tmp_path: Path) -> None:

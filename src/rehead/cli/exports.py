@@ -10,13 +10,13 @@ from rehead.cli import terminal
 from rehead.cli.arguments import Interrupt, as_bytes, named, not_empty
 from rehead.cli.options import Json, Layout, MaxBad, finish
 from rehead.cli.tables import console, narrow, printable, say, show_table
-from rehead.errors import WorseVariant, command, counted
+from rehead.errors import UnjudgedVariant, WorseVariant, command, counted
 
 if TYPE_CHECKING:
     from rehead.variants.measured import Figures, Measured
 
 NONE = "–"
-ENOUGH = 100  # photos, of which one is a point
+ENOUGH = 100  # photos, of which one is a point of accuracy
 
 
 def export(
@@ -27,7 +27,9 @@ def export(
     ] = None,
     layout: Layout = "auto",
     max_bad: MaxBad = 0.2,
-    force: Annotated[bool, typer.Option("--force", help="Take it even where it is more than a point worse.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take it even where it is more than a point worse, or cannot be judged.")
+    ] = False,
     out: Annotated[Optional[str], typer.Option("--out", "-o", help="Write it to this new folder instead.")] = None,
     cache: Annotated[
         Optional[str], typer.Option("--cache", help="Where archives are unpacked. (env: REHEAD_CACHE)")
@@ -46,7 +48,7 @@ def export(
         with Interrupt(progress):
             done = run_export(bundle, to, photos=named(photos), layout=layout, force=force, out=target, cache=cache,
                               max_bad=max_bad, progress=progress)  # fmt: skip
-    except WorseVariant as error:
+    except (WorseVariant, UnjudgedVariant) as error:
         if json:
             print(json_module.dumps({"bundle": str(bundle), "variant": None, "measured": error.measured.to_dict()}))
         else:
@@ -81,9 +83,9 @@ def show_measured(measured: "Measured", name: str) -> None:
     show_table([counted(measured.n, "photo"), "original", name], rows, right=[1, 2])
     say(f"\n{_agreement(measured)}")
     if measured.n < ENOUGH:
-        say(
-            f"{counted(measured.n, 'photo')} say little: one of them is {100 / measured.n:.0f} points. Name more: --photos DIR"
-        )
+        little = f"{counted(measured.n, 'photo')} {'says' if measured.n == 1 else 'say'} little"
+        one = f": one of them is {100 / measured.n:.0f} points" if measured.metric == "accuracy" else ""
+        say(f"{little}{one}. Name more: --photos DIR")
 
 
 def _score(figures: "Figures") -> str:

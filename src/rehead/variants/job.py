@@ -20,7 +20,16 @@ from rehead.ambient import own_settings
 from rehead.bundle import Bundle, Variant
 from rehead.data.rows import Skip
 from rehead.durable import FULL, replaced_folder
-from rehead.errors import BundleError, DiskFull, RecipeError, SourceError, WorseVariant, counted, nearest
+from rehead.errors import (
+    BundleError,
+    DiskFull,
+    RecipeError,
+    SourceError,
+    UnjudgedVariant,
+    WorseVariant,
+    counted,
+    nearest,
+)
 from rehead.features.bad import check_bad
 from rehead.predict import Model
 from rehead.prediction import Prediction
@@ -88,8 +97,9 @@ def export(
     """The bundle's model in the form `to`, a key of FORMS, as a variant in the bundle, or in the new folder `out`.
 
     photos: labelled photos, as for `rehead.tune`; left out, those of the run that the bundle lies in. force: hands it over
-    even where it is more than a point worse.
-    Raises WorseVariant, which has the figures; RecipeError, BundleError, RunError, SourceError, MissingExtra, DiskFull.
+    even where it is more than a point worse, or its score is not defined on these photos.
+    Raises WorseVariant or UnjudgedVariant, which have the figures; RecipeError, BundleError, RunError, SourceError,
+    MissingExtra, DiskFull.
     """
     begun, progress = time.monotonic(), progress or Silent()
     Recipe(max_bad=max_bad)  # raises RecipeError for what is no share
@@ -114,6 +124,8 @@ def export(
         trial = replace(whole, variants={name: Variant(name, made.files, {})}, lost={})
         measured, skipped = _measured(trial, name, shown, max_bad, progress)
         measured = replace(measured, settings=made.settings)
+        if measured.difference is None and not force:
+            raise UnjudgedVariant(to, measured)
         if measured.is_worse and not force:
             raise WorseVariant(to, measured)
         progress.phase("Writing")

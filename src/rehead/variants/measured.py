@@ -45,7 +45,8 @@ class Figures:
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """n: photos. same: the share of them that get the same class, or labels. largest, mean: how far probabilities, or numbers,
-    are apart. difference: what the variant's score has over the original's, photo by photo. settings: of the making."""
+    are apart. difference: what the variant's score has over the original's, photo by photo; None where one is not defined.
+    settings: of the making."""
 
     n: int
     side: str
