@@ -259,7 +259,7 @@ class RunFolder:
 def _full_disk(error: Exception) -> str | None:
     """What the disk said that takes no more, None where the error is another one."""
     if isinstance(error, OSError):  # whose text may hold the name of a file
-        return os.strerror(error.errno) if error.errno in {*FULL, errno.EROFS} else None
+        return os.strerror(error.errno) if error.errno and error.errno in {*FULL, errno.EROFS} else None
     said = IN_WORDS.search(str(error))
     return said and said[0]
 
