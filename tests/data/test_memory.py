@@ -102,7 +102,7 @@ def test_lists_of_names_are_several_labels_in_arrays_too(tmp_path: Path) -> None
     pandas = pytest.importorskip("pandas")
     paths, names = files(tmp_path / "photos", 2), [np.array(["red", "round"]), np.array([], object)]
     assert label_of(names[0]) == "red;round"
-    assert labels_in((paths, names), tmp_path) == labels_in(([red()] * 2, names), tmp_path) == ["red;round", ""]
+    assert labels_in((paths, names), tmp_path) == labels_in(([red()] * 2, names), tmp_path) == ["red;round", ";"]
     numbers = [np.array([3, 5]), np.array([3])]  # so pandas has a list in a cell of Parquet
     frame = pandas.DataFrame({"path": paths, "label": numbers})
     assert labels_in(frame, tmp_path) == labels_in((frame["path"], frame["label"]), tmp_path) == ["3;5", "3"]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_photos
+from conftest import make_photos, noise
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -27,7 +27,7 @@ from rehead.data.memory import encoded
 from rehead.data.rows import label_of, short_name
 from rehead.data.scan import scan
 from rehead.data.sources import LAYOUTS, Row, Skip, Source, open_source, walk
-from rehead.errors import PhotoError, SourceError
+from rehead.errors import PhotoError, SourceError, SplitError
 from rehead.progress import Silent
 
 DATA = Path(os.environ.get("REHEAD_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -711,10 +711,14 @@ def test_what_is_no_source_says_what_is_wanted(tmp_path: Path, source: object, w
 
 def test_a_label_in_memory_may_be_a_list(tmp_path: Path) -> None:
     pairs = [(red(), ["red", "round"]), (red(), ("round",)), (red(), []), (red(), None)]
-    assert [row.label for row in opened(pairs, tmp_path).rows] == ["red;round", "round", "", ""]
-    source = opened(pairs[1:], tmp_path)  # where no photo has several, none is no label
-    assert [row.label for row in source.rows] == ["round"]
-    assert source.skipped == [Skip("dataset[1]", "has no label"), Skip("dataset[2]", "has no label")]
+    assert [row.label for row in opened(pairs, tmp_path).rows] == ["red;round", "round;", ";", ""]
+    pairs = [(noise(i, (9 * i, 9, 9), 8), ["round"] * (i < 12)) for i in range(20)]  # no photo has several of them
+    catalog = scan(opened(pairs, tmp_path), seed=0, valid_fraction=0.2)
+    assert (catalog.task, sorted(photo.label for photo in catalog.photos)) == ("multilabel", [""] * 8 + ["round"] * 12)
+    with pytest.raises(SplitError, match="There is only one class"):
+        scan(opened(pairs, tmp_path), seed=0, valid_fraction=0.2, task="classification")
+    with pytest.raises(SourceError, match="A list of labels holds 'rock;roll'"):
+        opened([(red(), ["rock;roll", "jazz"])], tmp_path)
 
 
 def test_a_layout_for_files_cannot_be_forced_on_what_is_in_memory(tmp_path: Path) -> None:
@@ -807,7 +811,7 @@ def test_a_hugging_face_column_of_lists_is_several_labels_a_photo(tmp_path: Path
     for kind, labels in lists:
         features = datasets.Features({"image": datasets.Image(), "labels": datasets.Sequence(kind)})
         dataset = datasets.Dataset.from_dict({"image": files, "labels": labels}, features=features)
-        assert [row.label for row in opened(dataset, tmp_path).rows] == ["red;round", "round", ""]
+        assert [row.label for row in opened(dataset, tmp_path).rows] == ["red;round", "round;", ";"]
 
 
 def test_hugging_face_columns_by_other_names_and_several_sides(tmp_path: Path) -> None:

@@ -160,13 +160,21 @@ def unboxed(value: Any) -> Any:
 def label_of(value: Any) -> str:
     """A label as text: composed Unicode (folders copied from a Mac are decomposed), "" for None and NaN, 3 for 3.0.
 
-    A list of labels, as Parquet and Python have them, is joined by ";". Bytes that are no UTF-8 become escapes
-    (`caf\\xe9`), so that labels can be written anywhere and stay different. Raises SourceError for arrays of several numbers.
+    A list of labels, as Parquet and Python have them, is joined by ";", which one of no name or of one ends with, so that it
+    is seen that photos may have several. Bytes that are no UTF-8 become escapes (`caf\\xe9`), so that labels can be written
+    anywhere and stay different. Raises SourceError for arrays of several numbers, and for a name in a list that holds a ";".
     """
     if hasattr(value, "ndim"):
         value = unboxed(value)
     if isinstance(value, list | tuple | set | frozenset):
-        return ";".join(filter(None, map(label_of, value)))
+        names = list(filter(None, map(label_of, value)))
+        if torn := [name for name in names if ";" in name]:
+            raise SourceError(
+                what=f"A list of labels holds {quoted(torn[0])}.",
+                why='A ";" parts the labels of a photo where they are written down.',
+                fix="Name that label another way.",
+            )
+        return ";".join(names) + ";" * (len(names) < 2 and all(isinstance(name, str) for name in value))
     if is_nothing(value):
         return ""
     if isinstance(value, bytes):

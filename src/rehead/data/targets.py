@@ -51,6 +51,7 @@ def label_for(task: Task, text: str) -> str:
     why it is none, which continues the photo's path."""
     if task == "multilabel":
         return SEPARATOR.join(names_in(text))
+    text = text.removesuffix(SEPARATOR)  # a list of one
     if not text:
         raise ValueError("has no label")
     if task == "classification":
