@@ -171,3 +171,59 @@ def finished(out: Path, *, force: bool) -> Path:
         run.create("photos", "network")
         run.write("race.json", "")
         return run.finish()
+
+
+@pytest.mark.parametrize("interrupts", [False, True])
+def test_a_run_that_another_job_has_written_meanwhile_is_not_replaced_unasked(tmp_path: Path, interrupts: bool) -> None:
+    out = tmp_path / "run"
+    late = RunFolder(out, force=False)  # and unpacks an archive
+    interrupted(out) if interrupts else finished(out, force=False)
+    before = sorted(path.name for path in out.iterdir())
+    with pytest.raises(RunError, match="run is there already"), late:
+        late.create("photos", "network")
+    assert sorted(path.name for path in out.iterdir()) == before
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_race_is_not_replaced_while_another_job_writes_it(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    late = RunFolder(out, force=True)
+    with RunFolder(out, force=False) as first:
+        first.create("photos", "race")
+        with pytest.raises(RunError, match="Another job is writing"), late:
+            late.create("photos", "race")
+        with pytest.raises(RunError, match="Another job is writing"):
+            RunFolder(out, force=False)
+        first.write("race.json", "of the first")
+        first.finish()
+    assert (out / "race.json").read_text() == "of the first"
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_of_two_jobs_that_found_one_empty_folder_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    late = RunFolder(out, force=False)
+    lock = RunFolder._lock
+
+    def after_the_first(run: RunFolder, path: Path) -> None:
+        """The other job takes the folder, and finishes, just before this one would lock it."""
+        monkeypatch.setattr(RunFolder, "_lock", lock)
+        finished(out, force=False)
+        lock(run, path)
+
+    monkeypatch.setattr(RunFolder, "_lock", after_the_first)
+    with pytest.raises(RunError, match="run is there already"), late:
+        late.create("photos", "network")
+    assert [path.name for path in out.iterdir()] == ["race.json"]
+
+
+def test_what_a_job_left_that_was_killed_as_it_began_is_no_run_and_may_be_written_over(tmp_path: Path) -> None:
+    for out, force in ((tmp_path / "one", False), (tmp_path / "two", True)):
+        out.mkdir()
+        for name in (LOCK, "log.txt", ".race.json.0123456789ab.part"):
+            (out / name).write_text("")
+        assert finished(out, force=force) == out
+        assert os.listdir(out) == ["race.json"]
+    (out / "race.json").rename(out / "log.txt")
+    with pytest.raises(RunError, match="is no run of rehead"):
+        RunFolder(out, force=True)

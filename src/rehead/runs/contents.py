@@ -74,8 +74,10 @@ def check_unfinished(run: Path) -> None:
 
 
 def is_bare(path: Path) -> bool:
-    """Whether this is a folder in which nothing is yet."""
-    return path.is_dir() and not any(path.iterdir())
+    """Whether this is a folder in which nothing is yet: it is empty, or a job that was killed had only begun in it."""
+    names = [entry.name for entry in path.iterdir()] if path.is_dir() else ["no folder"]
+    rest = {name for name in names if not (name.startswith(".") and name.endswith(".part"))}  # see `durable.py`
+    return not names or (LOCK in rest and rest <= {LOCK, "log.txt"})
 
 
 def is_ours(path: Path) -> bool:

@@ -25,10 +25,9 @@ from rehead.runs.contents import (
     TRIES,
     check_unfinished,
     is_bare,
-    is_running,
     is_worth_keeping,
 )  # fmt: skip
-from rehead.runs.place import WAIT, WAIT_OR_OUT, check_free, is_written
+from rehead.runs.place import WAIT, WAIT_OR_OUT, check_free, check_idle, is_written
 
 RUNS = "runs"
 IN_WORDS = re.compile(
@@ -66,8 +65,7 @@ class RunFolder:
                 )
             self._out = None
             check_unfinished(self.path)
-            if is_running(self.path):
-                raise is_written(self.path, WAIT)
+            check_idle(self.path, WAIT)
             self._checkpoint = _written_at(self.path / CHECKPOINT)
             return
         if self._out is not None and not str(out).strip():
@@ -75,6 +73,7 @@ class RunFolder:
                 what="The run's folder has an empty name.", fix="Name a folder: --out DIR, or leave --out out."
             )
         if self._out is not None and self._out.exists():
+            check_idle(self._out)
             check_free(self._out, force)
 
     @property
@@ -94,7 +93,7 @@ class RunFolder:
     def create(self, photos: str, backbone: str) -> None:
         """The folder, empty and locked. Raises RunError when it cannot be made or another job writes it."""
         try:
-            self.path = self._make(photos, re.sub(r"[^\w.-]+", "-", backbone))
+            self._make(photos, re.sub(r"[^\w.-]+", "-", backbone))
         except OSError as error:
             raise RunError(
                 what=f"The run cannot be written to {self._out or RUNS}.",
@@ -207,25 +206,28 @@ class RunFolder:
             if not self._was_there:
                 self.path.rmdir()
 
-    def _make(self, photos: str, backbone: str) -> Path:
+    def _make(self, photos: str, backbone: str) -> None:
         path = self.path if self._resumed else self._fresh(photos, backbone)
         self._lock(path)
+        self._check_still(path)
         if self._resumed:
-            self._check_still_unfinished()
-        else:  # what a job left that was killed while it replaced a run is not gone on from
-            empty_folder(path, keep=LOCK)
-        if self._out is not None and path != self._out and (self._out / "recipe.toml").is_file():
-            self._lock(self._out)  # the run that is to be replaced: no other job may go on with it meanwhile
-        return path
+            return
+        self.path = path
+        empty_folder(path, keep=LOCK)  # what a job left that was killed while it replaced a run is not gone on from
+        if self._out is not None and path != self._out:
+            self._lock(self._out)  # what is to be replaced: no other job may go on with it meanwhile
 
-    def _check_still_unfinished(self) -> None:
-        """Now that no other job writes the run: one may have gone on with it since this one looked."""
+    def _check_still(self, path: Path) -> None:
+        """Now that no other job writes the run: one may have gone on with it, or begun it, since this one looked."""
         try:
-            check_unfinished(self.path)
+            if self._resumed:
+                check_unfinished(path)
+                self._checkpoint = _written_at(path / CHECKPOINT)
+            elif path == self._out:
+                check_free(path, force=False)
         except RunError:
-            (self.path / LOCK).unlink()
+            (path / LOCK).unlink()
             raise
-        self._checkpoint = _written_at(self.path / CHECKPOINT)
 
     def _lock(self, path: Path) -> None:
         import filelock
@@ -240,11 +242,14 @@ class RunFolder:
     def _fresh(self, photos: str, backbone: str) -> Path:
         if self._out is not None:
             place = Path(os.path.realpath(self._out))
+            self._was_there = place.exists()
+            place.mkdir(parents=True, exist_ok=True)
+            check_idle(self._out)
+            check_free(self._out, self._force)  # again: another job may have written it meanwhile
             if is_bare(place):
-                self._was_there = True
                 return self._out
-            path = place.with_name(f".{place.name}.new") if place.exists() else self._out
-            path.mkdir(parents=True, exist_ok=path != self._out)
+            self._was_there, path = False, place.with_name(f".{place.name}.new")
+            path.mkdir(exist_ok=True)
             return path
         for number in range(1, 1_000_000):
             path = Path(RUNS) / f"{photos}-{backbone}-{number}"

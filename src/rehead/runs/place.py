@@ -11,14 +11,18 @@ from rehead.runs.contents import is_bare, is_ours, is_running, not_ours
 WAIT, WAIT_OR_OUT = "Wait for it.", "Wait for it, or name another --out."  # where another job writes a run
 
 
+def check_idle(run: Path, fix: str = WAIT_OR_OUT) -> None:
+    """Raises RunError where another job writes this run."""
+    if is_running(run):
+        raise is_written(run, fix)
+
+
 def check_free(out: Path, force: bool) -> None:
     """Raises RunError where this folder is neither empty nor one that is to be replaced, and can be."""
     if is_bare(out):
         return
     if not (force and is_ours(out)):
         raise _exists(out, force)
-    if is_running(out):
-        raise is_written(out)
     if foreign := not_ours(out):
         raise RunError(
             what=f"{out} holds files that are not the run's: {', '.join(foreign[:3])}"
@@ -33,7 +37,7 @@ def check_free(out: Path, force: bool) -> None:
         )
 
 
-def is_written(run: Path, fix: str = WAIT_OR_OUT) -> RunError:
+def is_written(run: Path, fix: str) -> RunError:
     return RunError(what=f"Another job is writing {run}.", fix=fix)
 
 
@@ -43,8 +47,6 @@ def _exists(out: Path, force: bool) -> RunError:
             what=f"{out} is there already and is no run of rehead, so --force does not replace it.",
             fix="Name another folder, or move that one away.",
         )
-    if is_running(out):
-        return is_written(out)
     if (out / "recipe.toml").is_file() and not (out / "verdict.json").is_file():
         return RunError(
             what=f"{out} is there already: a run that was interrupted.",
