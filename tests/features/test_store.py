@@ -18,6 +18,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 import pytest
 from disks import fill, small_disk
@@ -28,7 +29,7 @@ from hypothesis.extra.numpy import arrays
 from rehead.errors import DiskFull, StoreError
 from rehead.features import store as store_module
 from rehead.features.cache import clear, default_cache_folder, list_stores, other_bytes
-from rehead.features.room import shortage
+from rehead.features.room import named, shortage
 from rehead.features.store import LARGEST, Store
 
 WIDTH = 1280
@@ -289,6 +290,73 @@ def test_a_file_of_noise_is_refused(tmp_path: Path):
     (folder / "data.mdb").write_bytes(random.Random(0).randbytes(50_000))
     with pytest.raises(StoreError, match="is damaged"):
         opened(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux how much is mapped")
+def test_a_limit_of_memory_is_not_called_damage(tmp_path: Path):
+    import resource
+
+    with opened(tmp_path) as store:
+        store.put(rows(0, 3))
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + store_module.FIRST_MAP_BYTES // 2, hard))
+    try:
+        with pytest.raises(StoreError, match="cannot be used") as caught:
+            opened(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert "Cannot allocate memory" in caught.value.why
+    assert "ulimit -v" in caught.value.fix
+
+
+def test_a_map_that_cannot_grow_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Full:
+        """An environment that is full, and cannot be mapped larger."""
+
+        def __init__(self, environment: Any) -> None:
+            self.info = environment.info
+
+        def begin(self, **_: Any) -> Any:
+            raise lmdb.MapFullError
+
+        def set_mapsize(self, _: int) -> None:
+            raise lmdb.MemoryError("mdb_env_set_mapsize: Cannot allocate memory")
+
+    with opened(tmp_path) as store:
+        monkeypatch.setattr(store._shared, "environment", Full(store._shared.environment))
+        with pytest.raises(StoreError, match="cannot be used"):
+            store.put(rows(0, 3))
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("error", "what", "fix"),
+    [(lmdb.CorruptedError("page 7"), "is damaged", "rehead cache clear"),
+     (lmdb.Error("mdb_env_open: No locks available"), "cannot be used", "a disk of this machine"),
+     (lmdb.Error("mdb_env_open: Too many open files"), "cannot be used", "`ulimit -n`"),
+     (lmdb.ReadersFullError("MDB_READERS_FULL"), "cannot be used", "Wait for other jobs"),
+     (lmdb.LockError("mdb_txn_begin: Resource temporarily unavailable"), "the same number", "--pid=host")],
+)  # fmt: skip
+def test_what_the_store_meets_is_told_apart(tmp_path: Path, error: lmdb.Error, what: str, fix: str):
+    told = named(tmp_path, error, 0)
+    assert what in told.what
+    assert fix in told.fix
+
+
+def test_a_process_with_the_same_number_in_another_container_is_named(tmp_path: Path):
+    apart = ["unshare", "--pid", "--fork", "--kill-child"]
+    if not shutil.which("unshare") or subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("numbering processes anew takes the rights of root")
+    command = [*apart, sys.executable, "-c", WRITER, str(tmp_path), "0", "1000000", "10"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        try:
+            second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        finally:
+            first.kill()
+    assert "a process with the same number uses it" in second.stderr
 
 
 def test_above_the_limit_features_are_a_map_on_a_file_without_a_name(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Room on the disk: what a feature takes there, and what is said where there is none, or no right to write."""
+"""Room on the disk: what a feature takes there, and what is said where there is none, no right to write, or else no use."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from rehead.durable import FULL
 from rehead.errors import DiskFull, StoreError
 
 PAGE_BYTES, PAGE_HEADER_BYTES, ENTRY_BYTES = 4096, 16, 100  # LMDB's; of an entry, with its share of half-full pages
+
+DAMAGE = ("CorruptedError", "InvalidError", "PageNotFoundError", "PanicError", "VersionMismatchError")  # LMDB's errors
+LIMITS = {  # what is to be done, by LMDB's words or the system's
+    "MDB_READERS_FULL": "Wait for other jobs that use it, or keep features elsewhere: --cache DIR, or REHEAD_CACHE.",
+    os.strerror(errno.ENOMEM): "The whole store is mapped into memory: allow more of it; `ulimit -v` shows the limit.",
+    os.strerror(errno.EMFILE): "Allow more files to be open; `ulimit -n` shows the limit.",
+}
+ELSEWHERE = "Keep features on a disk of this machine: --cache DIR, or REHEAD_CACHE."
 
 
 def on_disk(n_bytes: int) -> int:
@@ -73,6 +81,18 @@ def named(folder: Path, error: Any, needed_bytes: int) -> StoreError:
         return cannot_write(folder, OSError(errno.EFBIG, limit))
     if is_short or isinstance(error, lmdb.DiskError) or FULL.intersection(said):
         return disk_full(folder, needed_bytes)
-    if said or isinstance(error, lmdb.ReadonlyError | lmdb.LockError):
+    if isinstance(error, lmdb.LockError):  # it tells processes apart by their numbers
+        return StoreError(
+            what=f"The feature store {folder} cannot be used: a process with the same number uses it.",
+            why="So it is where containers that number their processes each for itself share a cache.",
+            fix="Let them share the numbers too (docker run --pid=host), or give each its own: --cache DIR, or REHEAD_CACHE.",
+        )
+    if said or isinstance(error, lmdb.ReadonlyError):
         return cannot_write(folder, error)
-    return damaged(folder, error)
+    if isinstance(error, tuple(getattr(lmdb, name) for name in DAMAGE)):
+        return damaged(folder, error)
+    return StoreError(
+        what=f"The feature store {folder} cannot be used.",
+        why=f"{error}.",
+        fix=next((fix for words, fix in LIMITS.items() if words in str(error)), ELSEWHERE),
+    )

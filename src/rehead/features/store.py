@@ -136,18 +136,21 @@ class Store:
         import lmdb
 
         environment = self._shared.environment
-        while True:
-            with self._shared.lock:
+        map_bytes: int | None = None  # to be asked for
+        with self._shared.lock:
+            while True:
                 try:
+                    if map_bytes is not None:
+                        environment.set_mapsize(map_bytes)
                     _check_room(self.folder, environment, needed_bytes)
                     with environment.begin(write=needed_bytes > 0, buffers=True) as txn:
                         return work(txn)
                 except FileNotFoundError as error:
                     raise _removed(self.folder) from error
                 except lmdb.MapFullError:
-                    environment.set_mapsize(2 * environment.info()["map_size"])
+                    map_bytes = 2 * environment.info()["map_size"]
                 except lmdb.MapResizedError:  # another process made it larger
-                    environment.set_mapsize(0)
+                    map_bytes = 0
                 except lmdb.Error as error:
                     raise named(self.folder, error, needed_bytes) from error
 
