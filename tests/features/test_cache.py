@@ -29,6 +29,7 @@ from rehead.features.cache import Cleared, clear, list_stores, other_bytes
 from rehead.progress import Silent
 
 DAY_S = 86_400.0
+NOBODY = 65534  # who may not write what is of root
 
 
 @pytest.fixture
@@ -224,3 +225,35 @@ def test_an_index_that_may_not_be_written_is_said(tmp_path: Path) -> None:
             clear(disk)
     assert caught.value.what == f"{disk / FILE} cannot be emptied."
     assert caught.value.why == "attempt to write a readonly database."
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows tells owners apart in another way")
+@pytest.mark.parametrize("inner", ["", "below"])
+def test_what_is_of_another_user_stays_and_is_named(tmp_path: Path, inner: str) -> None:
+    """As of a container that ran as root."""
+    folder = tmp_path / "features" / f"{'5' * 32}-plain-fp32"
+    (folder / "below").mkdir(parents=True)
+    for name in ("about.json", "in_use", "data.mdb", "below/file"):
+        (folder / name).write_text("{}")
+    (folder / inner).chmod(0o555)
+    if os.geteuid() == 0:
+        for own in (folder.parent, folder, folder / "below"):
+            os.chown(own, *((NOBODY, NOBODY) if own != folder / inner else (0, 0)))
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.chdir(tmp_path)  # whose parents another user may not enter
+            if os.geteuid() == 0:
+                os.chmod(".", 0o755)
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+            with pytest.raises(StoreError, match=f"features/{folder.name} cannot be removed") as caught:
+                clear(Path())
+            status = 0 if "Permission denied" in caught.value.why and "another user" in caught.value.fix else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert os.listdir(folder.parent) == [folder.name]
+    assert len(list(folder.rglob("*"))) == 5
+    (folder / inner).chmod(0o755)

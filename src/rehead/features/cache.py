@@ -8,10 +8,12 @@ of it. A cache may lie in a folder of the user's, as with `--cache .`: what is o
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import json
 import os
 import re
+import shutil
 import sqlite3
 import sys
 import tempfile
@@ -23,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from rehead.data.in_use import mark_of
-from rehead.durable import FULL, remove_tree
+from rehead.durable import FULL
 from rehead.errors import StoreError
 from rehead.features.store import count_photos
 
@@ -168,12 +170,13 @@ def _emptied(index: Path) -> int | None:
 
 
 def _removed(folder: Path) -> bool:
-    """Whether the folder is gone; it is left when a process uses it."""
+    """Whether the folder is gone; it is left when a process uses it. Raises StoreError where it cannot be removed."""
     condemned = folder.with_name(f".{uuid.uuid4().hex[:12]}.part")
     try:
         with contextlib.ExitStack() as lock:
             if not _locked(folder, lock):
                 return False
+            _check_removable(folder)
             folder.rename(condemned)
             mark_of(folder).unlink(missing_ok=True)
     except FileNotFoundError:  # cleared by another
@@ -184,8 +187,18 @@ def _removed(folder: Path) -> bool:
         raise _cannot_remove(folder, error) from error
     except OSError as error:
         raise _cannot_remove(folder, error) from error
-    remove_tree(condemned)
+    try:
+        shutil.rmtree(condemned)
+    except OSError as error:  # it was looked at: what is left is hidden, and tried again by the next
+        raise _cannot_remove(condemned, error) from error
     return True
+
+
+def _check_removable(folder: Path) -> None:
+    """Raises PermissionError where a folder from here down is another user's, who alone can take files out of it."""
+    for place, _, _ in os.walk(folder):
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
 
 
 def _locked(folder: Path, lock: contextlib.ExitStack) -> bool:
@@ -207,7 +220,11 @@ def _locked(folder: Path, lock: contextlib.ExitStack) -> bool:
 
 
 def _cannot_remove(folder: Path, error: OSError) -> StoreError:
-    return StoreError(what=f"{folder} cannot be removed.", why=error.strerror or str(error))
+    return StoreError(
+        what=f"{folder} cannot be removed.",
+        why=f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.",
+        fix="It may be another user's, as of a container that ran as root: remove it as that user.",
+    )
 
 
 def _matching(cache: Path, backbone: str | None, older_than_s: float | None) -> Iterator[Path]:
