@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -52,3 +53,36 @@ def test_an_error_that_cannot_be_told_has_its_exit_code_all_the_same() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-m", "rehead", "cache", "nosuch"], stderr=full, check=False)
     assert done.returncode == 2
+
+
+CLOSED = (
+    "import os, sys; [os.close(int(n)) for n in sys.argv[1]]; os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other streams")
+@pytest.mark.parametrize("streams", ["0", "1", "2", "12", "012"])
+def test_streams_that_are_closed_lead_nowhere(streams: str, tmp_path: Path) -> None:
+    words = ["-m", "rehead", "cache", "--cache", str(tmp_path), "--json"]
+    done = subprocess.run([sys.executable, "-c", CLOSED, streams, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ('"stores": []' in done.stdout) == ("1" not in streams)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other streams")
+def test_what_nobody_is_to_read_does_not_stand_among_the_results() -> None:
+    words = [sys.executable, "-c", CLOSED, "2", "-m", "rehead", "cache", "nosuch"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other streams")
+def test_no_file_gets_the_number_of_a_stream_that_is_closed(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from rehead.cli.arguments import guarded\n"
+        "def app(**_):\n"
+        "    file = open(sys.argv[1], 'w'); os.system('echo aloud; echo aloud >&2'); print(file.fileno(), file=file)\n"
+        "guarded(app)"
+    )
+    subprocess.run([sys.executable, "-c", CLOSED, "012", "-c", code, str(tmp_path / "file")], check=True)
+    assert int((tmp_path / "file").read_text()) > 2

@@ -157,12 +157,24 @@ def guarded(app: Any) -> int:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    _open_missing_streams()
     warnings.filterwarnings("ignore", module="PIL")  # a damaged photo is listed with its reason, once
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may be any bytes
     with _output() as (out, is_unread):
         return _run(app, debug, out, is_unread)
+
+
+def _open_missing_streams() -> None:
+    """Standard streams that are closed, as by `>&-`, lead nowhere. Else a file that is opened would get the number of one, and
+    what libraries say there would stand in it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest that is free
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
 def _run(app: Any, debug: bool, out: Any, is_unread: Callable[[], bool]) -> int:
