@@ -15,6 +15,7 @@ from conftest import make_photos, noise
 from safetensors.torch import save_file
 
 import rehead
+from rehead.ambient import dice
 from rehead.heat import GRAD_CAM
 from rehead.nets.backbone import load_backbone
 
@@ -178,3 +179,50 @@ def test_a_program_of_pytorch_is_made_and_run(without_map: Path, folder: Path, t
     rehead.export(bundle, "torch", photos=folder, cache=tmp_path / "cache")
     found, wanted = (rehead.load(bundle, variant=name).predict(folder / "red" / "0.png") for name in ("torch", None))
     assert found.label == wanted.label
+
+
+@pytest.fixture
+def seeded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The devices whose dice were seeded, of those that PyTorch would have."""
+    seen: list[str] = []
+    for name in ("cuda", "mps", "xpu"):
+        for kind in ("manual_seed", "manual_seed_all"):
+            monkeypatch.setattr(f"torch.{name}.{kind}", lambda _, name=name: seen.append(name), raising=False)
+    return seen
+
+
+def test_a_backbone_throws_no_dice_of_another_device(seeded: list[str]) -> None:
+    before = torch.get_rng_state()
+    rehead.backbone(SMALL, pretrained=False, seed=1)
+    assert seeded == []
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_layers_that_learn_on_the_cpu_throw_no_dice_of_another_device(
+    folder: Path, cache: Path, tmp_path: Path, seeded: list[str]
+) -> None:
+    before = torch.get_rng_state()
+    mlp(folder, cache, tmp_path / "run")
+    assert seeded == []
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_dice_are_those_of_the_seed_and_come_back_after_an_error() -> None:
+    torch.manual_seed(7)
+    wanted = torch.rand(3)
+    with dice(7):
+        assert torch.equal(torch.rand(3), wanted)
+    before = torch.get_rng_state()
+    with pytest.raises(KeyError), dice(8):
+        raise KeyError
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_dice_of_apple_come_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr("torch.mps.get_rng_state", lambda: "as it was")
+    monkeypatch.setattr("torch.mps.set_rng_state", told.append)
+    monkeypatch.setattr("torch.mps.manual_seed", told.append)
+    with pytest.raises(KeyError), dice(8, torch.device("mps")):
+        raise KeyError
+    assert told == [8, "as it was"]

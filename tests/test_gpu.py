@@ -15,11 +15,11 @@ from conftest import make_photos
 from PIL import Image
 
 import rehead
+from rehead.ambient import dice
 from rehead.tuning import step as steps
 from rehead.tuning.course import Course
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.step import Stepper
-from rehead.tuning.train import dice
 
 pytestmark = [
     pytest.mark.gpu,
@@ -161,7 +161,7 @@ def learned(
         n, side = course.batch_size if number != 11 else 5, 12 if number < 12 else 14
         x = torch.from_numpy(random.normal(size=(n, 3, side, side)).astype(np.float32)).to(device)
         y = torch.from_numpy(random.integers(0, 2, n)).to(device)
-        with dice(0, device, "step", number):
+        with dice(number, device):
             losses.append(float(stepper.backward(x, y, n / course.batch_size)))
         stepper.step(0.01 * (1 + number % 3))
         if number in (10, 11):

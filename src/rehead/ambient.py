@@ -1,4 +1,4 @@
-"""PyTorch's ambient state, which is the process's and so the user's: set for as long as it is needed, and put back.
+"""PyTorch's ambient state, settings and dice, which is the process's and so the user's: set while it is needed, and put back.
 
 No torch until it is loaded: a process that has not loaded it has changed nothing of it.
 """
@@ -8,6 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 @contextmanager
@@ -40,4 +44,21 @@ def gradients() -> Iterator[None]:
     with ExitStack() as settings:
         if not torch.is_grad_enabled():
             settings.enter_context(torch.inference_mode(False))  # which ends no_grad too
+        yield
+
+
+@contextmanager
+def dice(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Within it, the dice of the CPU and of this device are those of the seed. No other device's are touched."""
+    import torch
+
+    kind = "cpu" if device is None else device.type
+    with ExitStack() as ends, torch.random.fork_rng(devices=[device] if kind == "cuda" else []):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed seeds every device that there is
+        if kind == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        elif kind == "mps":
+            ends.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
+            torch.mps.manual_seed(seed)
         yield

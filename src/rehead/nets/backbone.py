@@ -17,7 +17,7 @@ import timm
 import torch
 from torch import nn
 
-from rehead.ambient import own_settings
+from rehead.ambient import dice, own_settings
 from rehead.durable import sha256_file
 from rehead.errors import BackboneError, BundleError, UnknownBackbone, nearest
 from rehead.nets.card import PACKAGES, Card, Place, architecture_of, known_as, locate
@@ -223,9 +223,8 @@ def created(architecture: str, arguments: Mapping[str, Any], seed: int, device: 
     check_name(architecture)
     for_timm = {k: v for k, v in arguments.items() if k not in PREPROCESSING}
     try:
-        with torch.random.fork_rng(devices=[]), torch.device(device or "cpu"), warnings.catch_warnings():
+        with dice(seed), torch.device(device or "cpu"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.manual_seed(seed)
             return timm.create_model(architecture, pretrained=False, **for_timm).eval()
     except (TypeError, ValueError, RuntimeError, AssertionError, OSError, LookupError, AttributeError) as error:
         raise BackboneError(

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-import torch
 from torch import nn
 
+from rehead.ambient import dice
 from rehead.data.split import seed_for
 from rehead.errors import Defect, MissingExtra
 from rehead.nets.chain import HEAD, POOL, Chain
@@ -54,8 +54,7 @@ def add_adapters(body: nn.Module, paths: Sequence[Sequence[str]], rank: int, see
     (network,) = body.children()
     wanted = [path for layer in paths for path in layer]
     config = LoraConfig(r=rank, lora_alpha=ALPHA, target_modules="|".join(map(re.escape, wanted)))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(seed, "adapters"))
+    with dice(seed_for(seed, "adapters")):
         tuner = LoraModel(network, config, f"rank{rank}")  # its name is in the parameters' names, so in checkpoints
     by_path: dict[str, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():

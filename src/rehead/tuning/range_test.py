@@ -8,11 +8,13 @@ from collections.abc import Callable, Generator
 
 import torch
 
+from rehead.ambient import dice
+from rehead.data.split import seed_for
 from rehead.tuning.feed import Pair
 from rehead.tuning.lr_range import RangeTest, range_test
 from rehead.tuning.modes import set_modes
 from rehead.tuning.step import Stepper
-from rehead.tuning.train import Training, at_once, dice, layout_for, learning_names, order_of
+from rehead.tuning.train import Training, at_once, layout_for, learning_names, order_of
 from rehead.tuning.watching import class_weights
 
 
@@ -35,7 +37,7 @@ def find_rate(training: Training, advance: Callable[[int], None]) -> RangeTest:
 
     def try_rate(number: int, rate: float) -> float:
         x, y = next(batches)
-        with dice(course.seed, device, "range", number):
+        with dice(seed_for(course.seed, "range", number), device):
             loss = float(stepper.backward(x.to(device), y.to(device), len(x) / course.batch_size))
         stepper.step(rate)
         return loss

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from rehead.ambient import dice
 from rehead.bundle_facts import Task
 from rehead.data.split import seed_for
 from rehead.errors import Defect, RunError
@@ -179,9 +179,8 @@ def _epoch(
         lr = lr_at(course, epoch * n_steps + number // course.accumulate, n_steps * course.epochs)
         is_whole = (number + 1) % course.accumulate == 0 or number + 1 == n_batches
         n = min(course.batch_size, len(order) - number * course.batch_size)
-        with dice(
-            course.seed, device, "step", epoch, number, *([training.together.rank] if training.together.n > 1 else [])
-        ):
+        rank = [training.together.rank] if training.together.n > 1 else []
+        with dice(seed_for(course.seed, "step", epoch, number, *rank), device):  # dropout's and mixing's
             loss = stepper.backward(x, y, shared.n_of(n) / (course.batch_size * course.accumulate))
         unread.append((number, n, lr, *_agreed(training, loss * shared.n_of(n) / n)))
         is_stopped, is_due = read(READ_LATER.get(device.type, 0))
@@ -248,17 +247,6 @@ def order_of(training: Training, epoch: int) -> NDArray[np.int64]:
     counts = np.bincount(labels, minlength=training.n_classes)
     chances = 1 / counts[labels]
     return random.choice(training.learn, len(training.learn), p=chances / chances.sum())
-
-
-@contextmanager
-def dice(seed: int, device: torch.device, *place: str | int) -> Iterator[None]:
-    """Within it, dropout's and mixing's dice depend on the place in the training alone."""
-    of_apple = torch.mps.get_rng_state() if device.type == "mps" else None
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed_for(seed, *place))
-        yield
-    if of_apple is not None:
-        torch.mps.set_rng_state(of_apple)
 
 
 def _checked_step(training: Training, names: set[str], stepper: Stepper, lr: float) -> bool:
