@@ -141,6 +141,28 @@ def test_no_batches_are_an_error() -> None:
         rehead.fit(chain(), [], device="cpu")
 
 
+def test_an_optimizer_that_is_made_already_is_refused_and_the_model_stays_as_it_was() -> None:
+    model = chain()
+    model[0].requires_grad_(False)
+    before = [(name, p.requires_grad) for name, p in model.named_parameters()], [m.training for m in model.modules()]
+    with pytest.raises(RecipeError, match="is one that is made already: Adam") as error:
+        rehead.fit(model, batches(), optimizer=torch.optim.Adam(model.parameters()), device="cpu")  # type: ignore[arg-type]
+    assert error.value.fix == "Pass what makes it: optimizer=torch.optim.Adam, lr=1e-3"
+    after = [(name, p.requires_grad) for name, p in model.named_parameters()], [m.training for m in model.modules()]
+    assert after == before
+
+
+def test_an_optimizer_that_cannot_be_made_leaves_what_required_a_gradient() -> None:
+    def sgd(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters)
+
+    model = chain()
+    with pytest.raises(TypeError, match="lr"):
+        rehead.fit(model, batches(), train=model[3:], optimizer=sgd, device="cpu")
+    assert all(p.requires_grad for p in model.parameters())
+    assert not any(module.training for module in model.modules())
+
+
 def test_a_loss_that_is_no_number_stops_before_the_step_with_batch_and_learning_rate() -> None:
     model, (first, *_) = chain(), batches()
     with torch.no_grad():

@@ -45,21 +45,20 @@ def fit(
     with the parameters and lr. device: "auto", "cpu", "cuda" or "mps"; the model comes back on the CPU, in eval mode, and what
     required a gradient before does so again. norm: "frozen" keeps the statistics of normalisation layers, "adapt" lets those
     of `train` follow the batches. on_epoch: told the epoch, from 1, and its loss.
-    Raises RecipeError when nothing learns, a batch or a layer's width does not fit, Diverged when the loss is not a number;
-    the weights are then those before that step.
+    Raises RecipeError when nothing learns, the optimizer is made already, a batch or a layer's width does not fit, Diverged
+    when the loss is not a number; the weights are then those before that step.
     """
-    _check_arguments(epochs, norm, lr)
+    _check_arguments(optimizer, epochs, norm, lr)
     names = learning(model, train)
     target = torch.device(_chosen(str(device)))
     asked_for = {name for name, p in model.named_parameters() if p.requires_grad}
-    model.to(target)
-    set_modes(model, names, norm)
-    parameters = [p for name, p in model.named_parameters() if name in names]
-    steps = optimizer(parameters, lr=lr)
-    frozen, rest = _leading(model)
-    source = _Once(batches, frozen, target)
     losses = []
     try:
+        model.to(target)
+        set_modes(model, names, norm)
+        steps = optimizer([p for name, p in model.named_parameters() if name in names], lr=lr)
+        frozen, rest = _leading(model)
+        source = _Once(batches, frozen, target)
         for epoch in range(1, epochs + 1):
             total, n = 0.0, 0
             with checked_widths(model) if epoch == 1 else nullcontext():
@@ -152,7 +151,14 @@ def check_labels(y: torch.Tensor, logits: torch.Tensor, n: int, number: int) -> 
         )
 
 
-def _check_arguments(epochs: int, norm: str, lr: float) -> None:
+def _check_arguments(optimizer: object, epochs: int, norm: str, lr: float) -> None:
+    if isinstance(optimizer, torch.optim.Optimizer):
+        kind = type(optimizer).__name__
+        raise RecipeError(
+            what=f"optimizer= is one that is made already: {kind}.",
+            why="It is made here, of the parameters that learn and lr=.",
+            fix=f"Pass what makes it: optimizer=torch.optim.{kind}, lr=1e-3",
+        )
     if epochs < 1:
         raise RecipeError(what=f"epochs is {epochs}; there is one at least.", fix="For example: epochs=2")
     if norm not in ("frozen", "adapt"):
