@@ -6,9 +6,14 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 from conftest import noise
-from sklearn.exceptions import NotFittedError
+from PIL import Image
+from sklearn.exceptions import DataConversionWarning, NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
 import rehead
 from rehead import extraction
@@ -76,3 +81,45 @@ def test_photos_that_are_files_are_not_all_held(cache: Path, tmp_path: Path, mon
     assert held[0] < 3 * size  # of the one that was given as bytes, and as it is read
     assert digests[0] == digests[-1]
     assert (features[0] == features[-1]).all()
+
+
+def test_one_that_was_not_fitted_is_known_as_such_by_scikit_learn(cache: Path) -> None:
+    model = rehead.Classifier(cache=cache)
+    with pytest.raises(NotFittedError):
+        check_is_fitted(model)
+    check_is_fitted(model.fit(PHOTOS, ["a", "b", "a", "b"]))
+
+
+def test_labels_in_one_column_are_taken_with_a_word(cache: Path) -> None:
+    column = np.array([["a"], ["b"], ["a"], ["b"]])
+    with pytest.warns(DataConversionWarning, match="A column-vector y was passed"):
+        model = rehead.Classifier(cache=cache).fit(PHOTOS, column)
+    assert model.classes_.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (np.eye(2)[[0, 1, 0, 1]], "y should be a 1d array"),
+        ([0.5, 1.5, 0.25, 2.0], "continuous"),
+        (["a", "b", None, "a"], "Label 2 is missing"),
+        (["a", "b", "a", float("nan")], "Label 3 is missing"),
+        ([1, 2, None, 1], "Label 2 is missing"),
+        (pd.Series(["a", pd.NA, "b", "a"], dtype="string"), "Label 1 is missing"),
+    ],
+)
+def test_labels_that_are_not_one_class_each_are_refused(cache: Path, labels: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        rehead.Classifier(cache=cache).fit(PHOTOS, labels)
+
+
+def closed() -> Image.Image:
+    picture = noise(9, (60, 60, 200))
+    picture.close()
+    return picture
+
+
+@pytest.mark.parametrize("bad", [closed(), torch.zeros(3, 8, 8, dtype=torch.bfloat16), object()])
+def test_a_picture_that_holds_no_pixels_is_named_by_its_place(cache: Path, bad: Any) -> None:
+    with pytest.raises(SourceError, match=r"^image 4"):
+        rehead.Classifier(cache=cache).fit([*PHOTOS, bad], ["a", "b", "a", "b", "a"])

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from rehead.ambient import own_settings
 from rehead.bundle import softmax
+from rehead.data.rows import is_nothing
 from rehead.data.split import fold_numbers
 from rehead.errors import RunError
 from rehead.extraction import features_of
@@ -51,10 +53,11 @@ class Classifier(ClassifierMixin, BaseEstimator):
     def fit(self, images: Sequence[Any], labels: Sequence[Any]) -> Classifier:
         """The head fitted on these photos; `classes_` are the labels, sorted.
 
-        Raises ValueError where there are not as many labels as photos, RunError where all labels are the same.
+        Raises ValueError where there are not as many labels as photos, or they are not one class for each, RunError where all
+        labels are the same.
         """
         check_consistent_length(images, labels)
-        self.classes_, y = np.unique(np.asarray(labels), return_inverse=True)
+        self.classes_, y = np.unique(_checked(labels), return_inverse=True)
         if len(self.classes_) < 2:
             raise RunError(
                 what=f"A classifier needs photos of at least two classes; all {len(y)} are {str(self.classes_[0])!r}.",
@@ -71,13 +74,16 @@ class Classifier(ClassifierMixin, BaseEstimator):
     @own_settings()
     def predict_proba(self, images: Sequence[Any]) -> NDArray[np.float32]:
         """(n, n_classes), in the order of `classes_`."""
-        check_is_fitted(self, "head_")
+        check_is_fitted(self)
         return softmax(self.head_.logits(features_of(images, self._recipe(), cache=self._cache())[1]))
 
     def predict(self, images: Sequence[Any]) -> NDArray[Any]:
         """A label for each photo."""
         named = self.predict_proba(images).argmax(axis=1)
         return np.asarray(self.classes_[named])
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "head_")  # scikit-learn would take `fit_`, which is a setting, for what fitting gave
 
     def _recipe(self) -> Recipe:
         return Recipe(
@@ -86,3 +92,13 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     def _cache(self) -> Path:
         return cache_folder(self.cache)
+
+
+def _checked(labels: Sequence[Any]) -> NDArray[Any]:
+    """Labels as (n,), one class each. Raises ValueError in scikit-learn's words where they are anything else."""
+    y = column_or_1d(labels, warn=True)
+    missing = next((i for i, label in enumerate(np.asarray(labels, object).ravel()) if is_nothing(label)), None)
+    if missing is not None:
+        raise ValueError(f"Label {missing} is missing: leave it out, and its photo.")
+    check_classification_targets(y)
+    return np.asarray(y)

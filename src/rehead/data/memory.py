@@ -82,6 +82,13 @@ def encoded(image: Any) -> bytes:
 
     Arrays are (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), tensors (c, h, w); uint8, or floats in 0..1.
     """
+    try:
+        return _encoded(image)
+    except (ValueError, TypeError, SyntaxError, MemoryError) as error:  # of Pillow, for damaged files
+        raise PhotoError(what=f"cannot be read: {error}") from error
+
+
+def _encoded(image: Any) -> bytes:
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if isinstance(image, str | os.PathLike):
@@ -137,10 +144,7 @@ class _Reader:
     def __call__(self, row: Named) -> bytes:
         with self._turn:
             image = self._image_at(int(row.path[len("dataset[") : -1]))
-            try:
-                return encoded(image)
-            except (ValueError, TypeError, SyntaxError, MemoryError) as error:  # of Pillow, for damaged files
-                raise PhotoError(what=f"cannot be read: {error}") from error
+            return encoded(image)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Reader, (self._image_at,)
