@@ -26,7 +26,7 @@ from rehead.data.targets import classes_of
 from rehead.errors import BundleError, RecipeError, RunError
 from rehead.extraction import left_out
 from rehead.job import Job
-from rehead.runs.earlier import access, line_of, read_earlier
+from rehead.runs.earlier import access, full_path, line_of, place_of, read_earlier
 from rehead.runs.finished import read_finished
 from rehead.runs.resume import Asked
 from rehead.tuning.recipe import Recipe
@@ -237,6 +237,20 @@ def test_photos_in_an_archive_are_read_from_it(green: Path, cache: Path, empty_c
     before = run_with(Path(archive), tmp_path / "before", cache)
     tuned = rehead.tune(green, from_run=before.run, cache=empty_cache, out=tmp_path / "run", report=False)
     assert tuned.images["used"] == 36
+
+
+def test_photos_without_a_label_in_an_archive_are_there_where_the_run_took_several_labels(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 3})
+    (photos / "labels.csv").write_text("path,label\nred/0.png,defect\nred/1.png,\nred/2.png,defect\n")
+    archive = shutil.make_archive(str(tmp_path / "photos"), "zip", photos)
+    run, digest = tmp_path / "run", blake3.blake3((photos / "red" / "1.png").read_bytes()).digest()
+    run.mkdir()
+    (run / "photos.json").write_text(json.dumps(Asked.of(archive, "auto", None, None).to_dict()))
+    (run / "recipe.toml").write_text(Recipe(task="multilabel").to_toml())
+    read, is_gone = access(run, tmp_path / "cache")
+    photo = Photo(full_path(place_of(run), "red/1.png"), "", "train", digest)
+    assert not is_gone(photo)
+    assert read(photo) == (photos / "red" / "1.png").read_bytes()
 
 
 @pytest.mark.parametrize(

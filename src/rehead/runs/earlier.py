@@ -240,10 +240,19 @@ def _listed(run: Path, cache: Path) -> dict[str, Callable[[], bytes]]:
             continue
         try:
             opened = open_source(
-                asked.source, layout=asked.layout, valid=asked.valid, test=asked.test, cache=cache, max_bad=1.0
-            )
+                asked.source, layout=asked.layout, valid=asked.valid, test=asked.test, cache=cache, max_bad=1.0,
+                task=_task_of(one),
+            )  # fmt: skip
         except ReheadError:  # it is gone, and all that was in it
             continue
         place = _place(one, asked)
         found |= {full_path(place, row.path): partial(opened.read, row) for row in opened.rows}
     return found
+
+
+def _task_of(run: Path) -> str:
+    """What a run's labels were to be, as photos without a label are some of several labels; "auto" where it does not say."""
+    try:
+        return load(run / RECIPE).task
+    except (OSError, ValueError, ReheadError):
+        return "auto"
