@@ -146,11 +146,38 @@ def test_what_is_no_number_is_skipped_with_the_reason(tmp_path: Path) -> None:
     assert [skip.reason for skip in catalog.skipped] == ["has the label 'tall', which is no number"]
     catalog = scanned(manifest(tmp_path / "r", ["1.5", "2.5", "3"] * 8 + ["1e300"]), "regression")
     assert [skip.reason for skip in catalog.skipped] == ["has the label '1e300', which is too large a number"]
-    with pytest.raises(SplitError, match="nearly all of them are numbers") as caught:
+    with pytest.raises(SplitError, match="nearly all are numbers") as caught:
         scanned(manifest(tmp_path / "s", [f"{i}.5" for i in range(40)] + ["n/a"]), "auto")
     assert "'n/a'" in caught.value.why
     with pytest.raises(SourceError, match=r"No photo of .* has a label that can be used"):
         scanned(manifest(tmp_path / "q", ["a", "b"] * 8), "regression")
+
+
+@pytest.mark.parametrize(
+    ("labels", "mistake"),
+    [([f"{i},5" for i in range(40)], "'0,5'"), ([f"{i}.5" for i in range(40)] + ["n/a"], "'n/a'")],
+)
+def test_numbers_that_a_mistake_makes_names_are_told_also_where_the_sides_are_given(
+    labels: list[str], mistake: str, tmp_path: Path
+) -> None:
+    sides = [f"{label}|{side}" for side in ("train", "test") for label in labels]
+    with pytest.raises(SplitError, match=f"Of {len(labels)} classes nearly all are numbers") as caught:
+        scanned(manifest(tmp_path / "p", sides, "path,label,split"))
+    assert mistake in caught.value.why
+
+
+def test_classes_that_are_called_by_numbers_are_no_mistake(tmp_path: Path) -> None:
+    gapless, codes = [[*map(str, range(1, 41)), "none"] * 2, [*map(str, range(100, 300, 5)), "none"] * 2]
+    assert len(scanned(manifest(tmp_path / "gapless", gapless)).classes) == 41
+    path = manifest(tmp_path / "codes", codes)
+    assert len(scanned(path, "classification").classes) == 41
+    with pytest.raises(SplitError, match="nearly all are numbers") as caught:
+        scanned(path)
+    assert "--task classification" in caught.value.fix
+    for i, code in enumerate(codes):
+        (tmp_path / "folders" / code).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "codes" / f"{i}.png").rename(tmp_path / "folders" / code / f"{i}.png")
+    assert len(scanned(tmp_path / "folders").classes) == 41
 
 
 def test_the_same_bytes_with_the_same_labels_in_another_order_are_a_copy(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rehead.data.rows import Skip, first_few, quoted
-from rehead.data.targets import CLASS_LAYOUTS, MANY_NUMBERS, classes_of, number_in
+from rehead.data.targets import CLASS_LAYOUTS, MANY_NUMBERS, classes_of, number_in, task_of
 from rehead.errors import SplitError, counted
 
 if TYPE_CHECKING:
@@ -21,13 +21,16 @@ MIN_VERIFIED = 2  # classes with held-out photos: fewer cannot be confused with 
 MOSTLY = 0.8  # of the classes: numbers with few that are none
 
 
-def checked_split(catalog: Catalog) -> Catalog:
-    """The catalog without classes that only held-out photos have. Raises SplitError when a class cannot be split."""
+def checked_split(catalog: Catalog, *, is_told: bool) -> Catalog:
+    """The catalog without classes that only held-out photos have. Raises SplitError when a class cannot be split.
+
+    is_told: whether it was said what the labels are; else the labels told it, and a mistake in one can make names of numbers.
+    """
     _check_learned(catalog)
+    if not is_told and catalog.task == "classification":
+        _check_numbers(catalog)
     catalog = _without_strangers(catalog)
     _check_differ(catalog)
-    if catalog.ours and catalog.task != "regression":
-        _check_numbers(catalog)
     if not catalog.on(catalog.held_out_side):
         if catalog.strangers:
             raise _all_are_strangers(catalog)
@@ -146,14 +149,18 @@ def _check_classes(catalog: Catalog) -> None:
 
 
 def _check_numbers(catalog: Catalog) -> None:
-    """Raises SplitError where nearly all classes are numbers: then those that are none are mistakes."""
+    """Raises SplitError where nearly all classes are numbers, and would be learned as such: then those that are none are
+    mistakes."""
     others = [name for name in catalog.classes if number_in(name) is None]
-    numbers = sum(number_in(name.replace(",", ".")) is not None for name in catalog.classes)
-    if others and numbers > max(MANY_NUMBERS, MOSTLY * len(catalog.classes)):
+    pointed = [name.replace(",", ".") for name in catalog.classes]
+    numbers = [name for name in pointed if number_in(name) is not None]
+    is_most = len(numbers) > max(MANY_NUMBERS, MOSTLY * len(catalog.classes))
+    if others and is_most and task_of(numbers, catalog.layout) == "regression":
         raise SplitError(
-            what=f"{counted(len(catalog.classes), 'class')} are too many to be split, and nearly all of them are numbers.",
+            what=f"Of {counted(len(catalog.classes), 'class')} nearly all are numbers.",
             why=f"No numbers are {first_few([*map(quoted, others)])}; so all were taken for names.",
-            fix="Mend these (a number has a point), or leave their photos out with --task regression.",
+            fix="Mend these (a number has a point), or leave their photos out with --task regression; "
+            "if all are names, say so with --task classification.",
         )
 
 

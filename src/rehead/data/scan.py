@@ -56,7 +56,7 @@ def scan(
     photos = _with_sides(rows, digests, ours, seed, valid_fraction)
     catalog = with_both_sides(_catalog(source, photos, rows.sides, ours, kind), seed=seed, are_all=are_all)
     catalog = join(catalog) if join else catalog
-    return checked_split(catalog) if is_learned else catalog
+    return checked_split(catalog, is_told=task != "auto") if is_learned else catalog
 
 
 def scan_held_out(source: Source, progress: Progress | None = None, task: Task = "classification") -> Catalog:
