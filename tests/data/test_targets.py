@@ -203,6 +203,28 @@ def test_what_cannot_be_learned_is_said(tmp_path: Path, labels: list[str], words
         scanned(manifest(tmp_path / "p", labels))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_two_photos_with_numbers_are_told_to_be_too_few(seed: int, tmp_path: Path) -> None:
+    source = open_source(manifest(tmp_path / "p", ["1.5", "2.5"]), cache=tmp_path)
+    with pytest.raises(SplitError) as caught:
+        scan(source, seed=seed, valid_fraction=0.5)
+    assert (caught.value.what, caught.value.why) in (
+        ("1 photo is too few to learn from.", "Two with different numbers are needed, and another to hold out."),
+        (
+            "No photo is held out, so nothing could be verified.",
+            "Two different numbers are needed to learn from, and no photo or group can be spared.",
+        ),
+    )
+    assert "dd photos" in caught.value.fix
+
+
+def test_photos_with_one_label_are_counted_in_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(SplitError) as caught:
+        scanned(manifest(tmp_path / "p", ["2.5|train"] + ["2.5|test"] * 3, "path,label,split"))
+    assert caught.value.what == "The photos to learn from do not differ in their labels."
+    assert caught.value.why == "All have the label '2.5': 1 photo."
+
+
 def test_held_out_photos_with_a_label_that_none_teaches_are_left_out(tmp_path: Path) -> None:
     lines = ["a;b|train", "a|train", "b|train", "a|test", "a;c|test", "c|test", "|test"]
     catalog = scanned(manifest(tmp_path / "p", lines, "path,label,split"))

@@ -80,7 +80,10 @@ def _why_none_is_held_out(catalog: Catalog) -> str:
         return f"Photos of one group stay on one side, and all {n} are of the group {quoted(str(groups.pop()))}."
     if catalog.task == "classification" and n == len(catalog.classes):
         return f"Each of the {n} classes has one photo, from which it is learned."
-    return ""
+    if catalog.task == "regression":
+        return "Two different numbers are needed to learn from, and no photo or group can be spared."
+    kind = "class" if catalog.task == "classification" else "label"
+    return f"No photo or group can be spared: a {kind} could not be learned without it."
 
 
 def _without_strangers(catalog: Catalog) -> Catalog:
@@ -110,9 +113,19 @@ def _check_differ(catalog: Catalog) -> None:
             else "Bring photos of another class too.",
         )
     if catalog.task != "classification" and len(catalog.different_labels(train)) < 2:
+        n_photos = len(catalog.photos)
+        if len(train) < 2 and (n_photos < 3 or len(catalog.different_labels(range(n_photos))) > 1):
+            kind = "numbers" if catalog.task == "regression" else "labels"
+            raise SplitError(
+                what=f"{counted(len(train), 'photo')} {'is' if len(train) == 1 else 'are'} too few to learn from.",
+                why=f"Two with different {kind} are needed, and another to hold out.",
+                fix="Add photos to learn from.",
+            )
         raise SplitError(
-            what=f"The {len(train)} photos to learn from do not differ in their labels.",
-            why=f"All have the label {quoted(catalog.photos[train[0]].label)}." if train else "",
+            what="The photos to learn from do not differ in their labels.",
+            why=f"All have the label {quoted(catalog.photos[train[0]].label)}: {counted(len(train), 'photo')}."
+            if train
+            else "",
             fix="Check the label column, or name what it is with --task.",
         )
     if catalog.task == "multilabel" and (same := [x for x in catalog.unlearnable(train) if not _is_absent(catalog, x)]):
