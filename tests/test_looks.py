@@ -20,6 +20,7 @@ from rehead.features.cache import clear, list_stores
 from rehead.features.store import Store
 from rehead.nets.listing import Listing
 from rehead.verdict.metrics import judge
+from rehead.verdict.regression import judge_numbers
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -185,3 +186,23 @@ def test_the_paths_of_mistakes_open_from_the_current_folder(
     show_verdict(verdict, "data/photos")
     shown = capsys.readouterr().out.split()
     assert {"data/photos/a/0.jpg", "data/other/b/0.jpg", "gone.jpg"} <= set(shown)
+
+
+@pytest.mark.parametrize(
+    ("value", "predicted", "row"),
+    [
+        (3.5, 3.579, "3.500 3.579 +0.079"),
+        (20, 8, "20 8 -12"),
+        (1_234_567, 1_198_234, "1234567 1198234 -36333"),
+        (1e12, 1.25e12, "1000000000000 1250000000000 +250000000000"),
+        (2.5e-12, 2.4e-12, "2.50e-12 2.40e-12 -1.00e-13"),
+        (3.5, 3.50000025, "3.5000000e+00 3.5000002e+00 +2.5000000e-07"),
+        (3e38, 1e38, "3.0e+38 1.0e+38 -2.0e+38"),
+        (0, -1e-9, "0.0e+00 -1.0e-09 -1.0e-09"),
+    ],
+)
+def test_numbers_of_any_size_stand_in_a_table_as_they_are_in_one_form(
+    value: float, predicted: float, row: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_verdict(judge_numbers(np.array([predicted]), np.array([value]), median=0, paths=["1.jpg"], side="valid"))
+    assert " ".join(capsys.readouterr().out.splitlines()[-1].split()) == f"1.jpg {row}"

@@ -25,7 +25,7 @@ from PIL import Image
 import rehead as package
 from rehead.bundle import read_head, write
 from rehead.cli.named import found
-from rehead.cli.predictions import predict_to
+from rehead.cli.predictions import TASK_WRITERS, predict_to
 from rehead.errors import BackboneError, BundleError, PhotoError
 from rehead.progress import Silent
 
@@ -52,6 +52,16 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 2, done.stderr
     assert "failed in a way it should not" not in done.stderr
     return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1_198_234.0, "1198234"), (0.10000000149011612, "0.1"), (-2.5e-12, "-2.5e-12")]
+)
+def test_a_number_is_written_with_the_figures_it_has(value: float, text: str) -> None:
+    for form, row in (("table", f"1.jpg  {text}"), ("csv", f"1.jpg,{text},,")):
+        written = io.StringIO()
+        TASK_WRITERS["regression"][form](written, 1)("1.jpg", package.Prediction(value=value))
+        assert written.getvalue().splitlines()[-1] == row
 
 
 def test_how_many_are_done_and_left_is_told_where_no_rows_run_over_the_screen(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from little import picture
 from served import Program, program
 from shown import COLOURS, Seen, bundle, pictures, seen, until
 
-from rehead.cli.predictions import predict_to
+from rehead.cli.predictions import TASK_WRITERS, predict_to
+from rehead.prediction import Prediction
 
 pytestmark = pytest.mark.browser
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
@@ -123,6 +124,26 @@ def test_they_are_saved_as_rehead_predict_writes_them(
     rows = {Path(row[0]).name: row[1:] for row in wanted[1:]}
     assert {row[0].removeprefix("'"): row[1:] for row in found[1:]} == rows
     assert "'=1+1.png" in text  # no formula of a spreadsheet
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(36.8125, "36.8125"), (1_198_234.0, "1198234"), (0.10000000149011612, "0.1"), (-2.5e-12, "-2.5e-12"),
+     (1_198_234_624.0, "1.1982346e+9"), (0.0, "0")],
+)  # fmt: skip
+def test_a_number_is_shown_and_saved_with_the_figures_of_rehead_predict(page: Seen, value: float, text: str) -> None:
+    shown, saved = page.page.evaluate(
+        """async (value) => {
+          const [{ namedText }, { asCsv }] = [await import("/answer.js"), await import("/csv.js")];
+          return [namedText({ value }), asCsv([{ name: "1.jpg", row: { value } }], { task: "regression" })];
+        }""",
+        value,
+    )
+    written = io.StringIO()
+    TASK_WRITERS["regression"]["csv"](written, 1)("1.jpg", Prediction(value=value))
+    assert shown == text
+    assert saved.splitlines()[-1] == f"1.jpg,{text},,"
+    assert float(text) == float(written.getvalue().splitlines()[-1].split(",")[1])
 
 
 def test_a_picture_that_is_pointed_at_shows_where_the_model_looks(page: Seen, several: list[Path]) -> None:

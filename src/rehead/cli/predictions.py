@@ -23,6 +23,7 @@ from rehead.prediction import Prediction
 from rehead.progress import Progress
 
 Result = Prediction | PhotoError
+FIGURES = 8  # of a number, which is a float32 and has seven or eight
 
 
 def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: Path | None, tta: bool = False,
@@ -212,7 +213,7 @@ def _numbers_table(file: IO[str], _: int) -> Callable[[str, Result], None]:
         if isinstance(result, PhotoError):
             print(f"{printable(path)}  error: {printable(result.what)}", file=file)
             return
-        print(f"{printable(path)}  {result.value:.6g}{_doubts(result)}", file=file)
+        print(f"{printable(path)}  {result.value:.{FIGURES}g}{_doubts(result)}", file=file)
 
     return write
 
@@ -225,7 +226,7 @@ def _numbers_csv(file: IO[str], _: int) -> Callable[[str, Result], None]:
         if isinstance(result, PhotoError):
             writer.writerow([path, "", "", result.what])
             return
-        writer.writerow([path, f"{result.value:.8g}", result.doubts, ""])
+        writer.writerow([path, f"{result.value:.{FIGURES}g}", result.doubts, ""])
 
     return write
 

@@ -13,6 +13,11 @@ from rehead.verdict.multilabel import MultilabelVerdict
 from rehead.verdict.regression import RegressionVerdict
 
 NONE = "(none)"  # what stands where a photo has, or is given, no label
+MOST_DECIMALS, MOST_DIGITS = (
+    7,
+    15,
+)  # of a number in a table, behind the point and before it; beyond that with an exponent
+FIGURES = 8  # of a float32, which has seven or eight
 
 
 def show_labels(verdict: MultilabelVerdict) -> None:
@@ -59,9 +64,9 @@ def show_numbers(verdict: RegressionVerdict) -> None:
     _show_facts(verdict, facts)
     if verdict.mistakes:
         out.print()
-        places = _decimals(verdict.mae.value)
+        form = _form(verdict.mae.value, max(abs(x) for m in verdict.mistakes for x in (m.value, m.predicted)))
         rows = [
-            (printable(m.path), f"{m.value:.6g}", f"{m.predicted:.{places}f}", f"{m.predicted - m.value:+.{places}f}")
+            (printable(m.path), f"{m.value:{form}}", f"{m.predicted:{form}}", f"{m.predicted - m.value:+{form}}")
             for m in verdict.mistakes
         ]
         show_table(["furthest off", "is", "predicted", "off"], rows, right=range(1, 4))
@@ -76,9 +81,14 @@ def _show_facts(verdict: Any, facts: list[str]) -> None:
         out.print(f"! {printable(note)}", style="yellow", markup=False)
 
 
-def _decimals(error: float) -> int:
-    """How many decimals tell errors of this size apart: 3 for 0.079, none for 12."""
-    return min(6, max(0, 1 - math.floor(math.log10(error)))) if error else 3
+def _form(error: float, largest: float) -> str:
+    """How numbers of at most this size are written so that such errors are told apart: with 3 decimals for 0.079, none for 12;
+    with an exponent where that takes too many of them, or of figures."""
+    places = 1 - math.floor(math.log10(error))
+    digits = 1 + math.floor(math.log10(largest))
+    if places <= MOST_DECIMALS and digits <= MOST_DIGITS:
+        return f".{max(0, places)}f"
+    return f".{min(FIGURES, max(2, digits + places)) - 1}e"
 
 
 def _interval(estimate: Estimate | None) -> str:

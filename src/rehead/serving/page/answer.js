@@ -12,9 +12,15 @@ export function ranked(row) {
   return all.sort((a, b) => b.probability - a.probability);
 }
 
+/** A number as rehead predict writes it: eight figures, since a float32 has seven or eight. */
+export function number(value) {
+  const rounded = Number(value.toPrecision(8));
+  return Math.abs(rounded) < 1e8 ? String(rounded) : rounded.toExponential(); // or it would look exact
+}
+
 /** The answer in a line. */
 export function named(row) {
-  if (row.value !== undefined) return make("span", { class: "value", text: String(Number(row.value.toPrecision(5))) });
+  if (row.value !== undefined) return make("span", { class: "value", text: number(row.value) });
   const names = row.labels ?? [row.label];
   if (names.length === 0) return make("span", { class: "none", text: "none of its labels" });
   return make("span", {}, ...names.flatMap((name, i) => (i ? [", ", isolated(name)] : [isolated(name)])));

@@ -1,6 +1,6 @@
 // The answers as a table: the columns of `rehead predict --format csv`, made here, so that nothing is sent again.
 
-import { ranked } from "./answer.js";
+import { number, ranked } from "./answer.js";
 
 const TOP = 3; // as many classes as rehead predict lists when it is not told
 
@@ -25,7 +25,7 @@ const COLUMNS = {
     return { head: ["labels", "probabilities"], cells: (row) => [row.labels.join(";"), each(row)], n: 2 };
   },
   regression() {
-    return { head: ["value"], cells: (row) => [String(Number(row.value.toPrecision(8)))], n: 1 };
+    return { head: ["value"], cells: (row) => [number(row.value)], n: 1 };
   },
 };
 
