@@ -17,6 +17,7 @@ from conftest import make_photos, noise
 
 import rehead
 from rehead.begin import Begun, Wish, begun
+from rehead.bundle_facts import Task
 from rehead.bundled import with_bundle
 from rehead.errors import (
     BackboneError,
@@ -366,22 +367,29 @@ def test_a_split_that_was_drawn_is_called_so(photos: Path, cache: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("settings", "lines"),
+    ("settings", "task", "lines"),
     [
-        ({"lr": 0.1}, ["--lr has no effect: --train head with --head linear is solved."]),
+        ({"lr": 0.1}, "classification", ["--lr has no effect: --train head with --head linear is solved."]),
         (
             {"head": "prototype", "class_weight": "balanced"},
+            "classification",
             ["--class-weight has no effect: --train head with --head prototype is the class means."],
         ),
-        ({"head": "linear", "class_weight": "balanced", "seed": 3}, []),
-        ({"head": "mlp:64", "lr": 0.1, "epochs": 3}, []),
-        ({"head": "mlp:64", "cutmix": 1},
+        ({"head": "linear", "class_weight": "balanced", "seed": 3}, "multilabel", []),
+        ({"head": "mlp:64", "lr": 0.1, "epochs": 3}, "regression", []),
+        ({"head": "mlp:64", "cutmix": 1}, "classification",
          ["--cutmix has no effect: --train head with --head mlp:64 learns by its own steps."]),
-        ({"train": "last:2", "lr": 0.1}, []),
+        ({"train": "last:2", "lr": 0.1, "precision": 0.99, "label_smoothing": 0.2}, "classification", []),
+        ({"train": "last:2", "lr": 0.1, "precision": 0.99, "label_smoothing": 0.2}, "multilabel",
+         [f"{name} has no effect: it is for classes, not for several labels or numbers."
+          for name in ("--precision", "--label-smoothing")]),
+        ({"label_smoothing": 0.2, "lr": 0.1}, "regression",
+         ["--label-smoothing has no effect: it is for classes, not for several labels or numbers.",
+          "--lr has no effect: --train head with --head linear is solved."]),
     ],
 )  # fmt: skip
-def test_a_setting_that_nothing_listens_to_is_named(settings: dict[str, object], lines: list[str]) -> None:
-    assert unheard(Recipe.from_dict(settings), settings) == lines
+def test_a_setting_that_nothing_listens_to_is_named(settings: dict[str, object], task: Task, lines: list[str]) -> None:
+    assert unheard(Recipe.from_dict(settings), settings, task) == lines
 
 
 def test_photos_are_counted_before_a_number_on_them_is_told(photos: Path, cache: Path, tmp_path: Path) -> None:

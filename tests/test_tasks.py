@@ -250,9 +250,12 @@ def test_folders_named_by_numbers_are_numbers_when_that_is_said(cache: Path, tmp
     make_photos(tmp_path / "photos", {"red": 16, "blue": 16})
     (tmp_path / "photos" / "red").rename(tmp_path / "photos" / "1.5")
     (tmp_path / "photos" / "blue").rename(tmp_path / "photos" / "4")
-    done = rehead("tune", tmp_path / "photos", "--task", "regression", "--out", tmp_path / "run", "--json")
+    done = rehead(
+        "tune", tmp_path / "photos", "--task", "regression", "--precision", "0.99", "--out", tmp_path / "run", "--json"
+    )
     assert done.returncode == 0, done.stderr
     assert "with a number from 1.5 to 4 (folders, regression)" in done.stderr
+    assert "--precision has no effect: it is for classes, not for several labels or numbers.\n" in done.stderr
     assert json.loads(done.stdout)["verdict"]["r2"]["value"] > 0.8
     shown = rehead("runs", "show", tmp_path / "run")
     assert "Off by" in shown.stdout

@@ -57,7 +57,7 @@ def tune(
     class_weight: Annotated[str | None, typer.Option(help="balanced: rare classes count as much.")] = None,
     folds: Annotated[int | None, typer.Option(help="Folds of the cross-validation on the training side. (5)")] = None,
     precision: Annotated[
-        float | None, typer.Option(help="Share right that is wanted of answers that are not unsure. (0.95)")
+        float | None, typer.Option(help="Of classes: share right that is wanted of answers that are not unsure. (0.95)")
     ] = None,
     activation: Annotated[str | None, typer.Option(help="Between an MLP's layers: relu or none. (relu)")] = None,
     epochs: Annotated[int | None, training("(40 for an MLP, 6 for layers)")] = None,
@@ -73,7 +73,7 @@ def tune(
         float | None,
         training("Each layer learns at this share of the rate of the one above. (1)"),
     ] = None,
-    label_smoothing: Annotated[float | None, training("(0.1)")] = None,
+    label_smoothing: Annotated[float | None, training("Of classes. (0.1)")] = None,
     clip: Annotated[float | None, training("The largest norm of a step's gradient.")] = None,
     accumulate: Annotated[int | None, training("Batches a step. (1)")] = None,
     ema: Annotated[float | None, training("Keep a moving average of the weights: 0.998.")] = None,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rehead.bundle import Activation
+from rehead.bundle_facts import Task
 from rehead.errors import RecipeError, nearest
 from rehead.tuning.course import Course
 from rehead.tuning.layers import check_form
@@ -35,6 +36,7 @@ OF_STEPS = (  # settings of training by gradient steps
 KEPT = (  # by a first phase, whose other settings are its preset's
     "activation", "sampling", "accumulate", "watch", "cache_limit_gb", "compile",
 )  # fmt: skip
+OF_CLASSES = ("label_smoothing", "precision")  # settings that say nothing of several labels or of numbers
 OPTIONS = {"cache_limit_gb": "cache-limit", "budget_s": "budget", "backbone_args": "backbone-arg"}
 
 
@@ -60,7 +62,7 @@ class Recipe:
     epoch is kept. cache_limit_gb: the most that activations may take.
     valid_fraction: the share held out where the photos bring no split. folds: of the k-fold on the training side.
     tie_copies: whether near copies stand on one side, where the split is ours. precision: the share right that is wanted of
-    answers that are not unsure.
+    answers that are not unsure, of classes.
     limit: photos to use at most. budget_s: seconds of extraction at most. seed: of every dice that is thrown.
     quantize: "none", or "int8": the frozen network computes in 8 bits, in extraction as in the bundle.
     compile: layers are trained by compiled code (torch.compile), which takes a minute to make.
@@ -283,16 +285,18 @@ def preset_with(preset: str | None, settings: dict[str, Any]) -> dict[str, Any]:
     return {**own, **settings}
 
 
-def unheard(recipe: Recipe, settings: dict[str, Any]) -> list[str]:
-    """A line for each of these settings that a recipe, whose head alone learns, does not listen to."""
+def unheard(recipe: Recipe, settings: dict[str, Any], task: Task) -> list[str]:
+    """A line for each of these settings that a recipe does not hear, for what is learned or since its head alone learns."""
+    strange = [] if task == "classification" else [name for name in settings if name in OF_CLASSES]
+    lines = [f"{option(name)} has no effect: it is for classes, not for several labels or numbers." for name in strange]
     if recipe.train != "head":
-        return []
+        return lines
     hears = {"activation", "epochs", "batch_size", "lr"} if hidden_widths(recipe.head) or recipe.head == AUTO else set()
-    deaf = [name for name in settings if name in OF_STEPS and name not in hears]
+    deaf = [name for name in settings if name in OF_STEPS and name not in hears and name not in strange]
     if recipe.head == "prototype":
         deaf += [name for name in settings if name == "class_weight"]
     how = {"prototype": "is the class means", "linear": "is solved"}.get(recipe.head, "learns by its own steps")
-    return [f"{option(name)} has no effect: --train head with --head {recipe.head} {how}." for name in deaf]
+    return lines + [f"{option(name)} has no effect: --train head with --head {recipe.head} {how}." for name in deaf]
 
 
 def option(name: str) -> str:
