@@ -54,6 +54,13 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
+@pytest.mark.parametrize("name", ["label", "probability"])
+def test_an_answer_that_is_a_number_says_where_it_is_when_asked_for_a_label(name: str) -> None:
+    one = package.Prediction(value=3.5)
+    with pytest.raises(AttributeError, match="This model gives a photo a number, no label: read its value"):
+        getattr(one, name)
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(1_198_234.0, "1198234"), (0.10000000149011612, "0.1"), (-2.5e-12, "-2.5e-12")]
 )

@@ -37,13 +37,21 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """The most probable, whether or not it is named."""
-        return self.top[0][0]
+        """The most probable, whether or not it is named. Raises AttributeError where the answer is a number."""
+        return self._first[0]
 
     @property
     def probability(self) -> float:
-        """Of `label`, in 0..1."""
-        return self.top[0][1]
+        """Of `label`, in 0..1. Raises AttributeError where the answer is a number."""
+        return self._first[1]
+
+    @property
+    def _first(self) -> tuple[str, float]:
+        if self.value is not None:
+            raise AttributeError(
+                "This model gives a photo a number, no label: read its value, not label or probability."
+            )
+        return self.top[0]
 
     def to_dict(self, task: Task, top: int | None = None) -> dict[str, Any]:
         """The plain values of a row of JSON, by `rehead predict --format jsonl` and by the service. task: of the model that
