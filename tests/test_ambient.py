@@ -45,6 +45,7 @@ NOTEBOOKS: dict[str, Callable[[], Any]] = {
     "device": another_device,
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
 }
 
 
@@ -59,7 +60,8 @@ def notebook(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def settings() -> tuple[object, ...]:
     device = torch.get_default_device().type
-    return torch.get_default_dtype(), device, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    mode = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+    return torch.get_default_dtype(), device, mode
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def own_settings() -> Iterator[None]:
-    """Within it, numbers are float32 and on the CPU where nothing else is said, and gradients can be taken.
+    """Within it, numbers are float32 and on the CPU where nothing else is said, and gradients can be taken: no autocast either.
 
     Only what differs is set, so that nothing is slower where all is as PyTorch begins. Gradients and the device are this
     thread's; the kind of number is that of all threads, so it is set around a whole job.
@@ -30,6 +30,9 @@ def own_settings() -> Iterator[None]:
         settings.enter_context(gradients())
         if torch.get_default_device().type != "cpu":
             settings.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                settings.enter_context(torch.autocast(kind, enabled=False))
         if (dtype := torch.get_default_dtype()) != torch.float32:
             settings.callback(torch.set_default_dtype, dtype)
             torch.set_default_dtype(torch.float32)

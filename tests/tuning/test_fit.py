@@ -186,6 +186,7 @@ def test_a_loss_that_is_no_number_stops_before_the_step_with_batch_and_learning_
         (lambda x, y: (x, y.argmax(1).float()), "of torch.float32 for logits"),
         (lambda x, y: (x, y.argmax(1) + 5), "has classes 5 to 6, and the model has 2"),
         (lambda x, y: (x, y * float("nan")), "has labels that are no numbers"),
+        (lambda x, y: (x, torch.ones_like(y)), "has photos whose labels do not add up to 1"),
     ],
 )
 def test_a_batch_that_cannot_be_learned_from_is_named_and_nothing_moves(spoil: Any, words: str) -> None:

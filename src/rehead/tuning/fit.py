@@ -21,6 +21,7 @@ from rehead.tuning.checks import check_loss
 from rehead.tuning.modes import learning, set_modes
 
 VARYING = (_DropoutNd, nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
+NEAR_ONE = 1e-2  # of a sum of shares, which may be in bfloat16
 KEPT_BYTES = 2 << 30  # outputs of frozen modules that are kept between epochs
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -144,6 +145,12 @@ def check_labels(y: torch.Tensor, logits: torch.Tensor, n: int, number: int) -> 
         )
     if one_hot and not bool(torch.isfinite(y).all()):
         raise RecipeError(what=f"Batch {number} has labels that are no numbers.", fix="Look for NaN in what made them.")
+    if one_hot and bool(((y.sum(1) - 1).abs() > NEAR_ONE).any()):
+        raise RecipeError(
+            what=f"Batch {number} has photos whose labels do not add up to 1.",
+            why="Each photo is of one class here: a row has a 1 for it, or shares of 1.",
+            fix="Photos of several labels are learned by rehead.tune, from lists of names.",
+        )
     if numbers and not 0 <= int(y.min()) <= int(y.max()) < n_classes:
         raise RecipeError(
             what=f"Batch {number} has classes {int(y.min())} to {int(y.max())}, and the model has {n_classes}.",
