@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -143,6 +145,37 @@ def test_a_folder_that_cannot_be_placed_leaves_the_old_one(tmp_path: Path, monke
     with pytest.raises(FileNotFoundError):
         replace_folder(tmp_path / "missing", place)
     assert text_of(place) == "old"
+
+
+def unable(number: int, is_folder: bool) -> Callable[[int], None]:
+    """What takes the place of os.fsync where folders, or else files, cannot be flushed."""
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == is_folder:
+            raise OSError(number, os.strerror(number))
+
+    return fsync
+
+
+def test_where_folders_cannot_be_flushed_files_and_folders_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_with(tmp_path / "place", "old")
+    monkeypatch.setattr(os, "fsync", unable(errno.EINVAL, is_folder=True))
+    with replaced_folder(tmp_path / "place") as folder:
+        folder_with(folder / "below", "new")
+    write_text(tmp_path / "file", "new")
+    assert text_of(tmp_path / "place" / "below") == (tmp_path / "file").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "place"]
+
+
+@pytest.mark.parametrize(("number", "is_folder"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_what_did_not_reach_the_disk_is_an_error(
+    number: int, is_folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", unable(number, is_folder))
+    with pytest.raises(OSError, match=os.strerror(number)):
+        write_text(tmp_path / "file", "new")
 
 
 @pytest.mark.parametrize("name", ["日" * 85, "a" + "🐈" * 63, "a" * 255], ids=["three bytes", "four bytes", "one byte"])

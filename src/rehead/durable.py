@@ -21,6 +21,7 @@ from pathlib import Path
 from rehead.errors import RunError
 
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # a full disk; Windows knows no quota
+UNFLUSHED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS, errno.EACCES}  # of folders; the last: not readable
 
 
 class NoRoom(OSError):
@@ -91,7 +92,7 @@ def replaced_file(path: Path) -> Iterator[Path]:
         yield temporary
         _flush(temporary)
         os.replace(temporary, path)
-        _flush(path.parent)
+        _flush_names(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -112,7 +113,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
             for file in (Path(folder, name) for name in names):
                 if not file.is_symlink():  # it may lead to nothing, and is flushed with its folder
                     _flush(file)
-            _flush(Path(folder))
+            _flush_names(Path(folder))
         replace_folder(temporary, path)
     finally:
         remove_tree(temporary)
@@ -153,7 +154,7 @@ def replace_folder(new: Path, path: Path) -> None:
         except OSError:
             os.rename(old, path)
             raise
-    _flush(path.parent)
+    _flush_names(path.parent)
     if old is not None:
         remove_tree(old)
 
@@ -189,10 +190,19 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{beginning}.{uuid.uuid4().hex[:12]}.part")
 
 
-def _flush(path: Path) -> None:
-    """Bytes of a file, or the names in a folder, reach the disk. Folders cannot be flushed on Windows."""
-    if os.name == "nt" and path.is_dir():
+def _flush_names(folder: Path) -> None:
+    """The names in a folder reach the disk, where folders can be flushed: not on Windows, nor on some disks of a network."""
+    if os.name == "nt":
         return
+    try:
+        _flush(folder)
+    except OSError as error:
+        if error.errno not in UNFLUSHED:
+            raise
+
+
+def _flush(path: Path) -> None:
+    """Bytes of a file, or the names in a folder, reach the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
