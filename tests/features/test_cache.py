@@ -25,7 +25,7 @@ from rehead.data.known import FILE, open_known
 from rehead.data.sources import open_source
 from rehead.errors import StoreError
 from rehead.exporting.prefixes import ready_prefix
-from rehead.features.cache import Cleared, clear, list_stores, other_bytes
+from rehead.features.cache import Cleared, cache_folder, clear, list_stores, other_bytes
 from rehead.progress import Silent
 
 DAY_S = 86_400.0
@@ -51,6 +51,34 @@ def age(cache: Path, days: float) -> None:
     then = time.time() - days * DAY_S
     for path in sorted(cache.rglob("*"), reverse=True):
         os.utime(path, (then, then))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such rights")
+def test_a_cache_of_another_user_is_said(tmp_path: Path) -> None:
+    (tmp_path / "features").mkdir(mode=0)
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        for look in (list_stores, other_bytes, clear):
+            with pytest.raises(StoreError) as caught:
+                look(tmp_path)
+            assert caught.value.what == f"{tmp_path / 'features'} cannot be listed."
+            assert caught.value.why == "Permission denied."
+    finally:
+        os.seteuid(user)
+
+
+def test_a_home_that_is_not_known_is_said() -> None:
+    with pytest.raises(StoreError) as caught:
+        cache_folder("~nosuchuser/cache")
+    assert caught.value.what == "Where the cache folder lies is not known."
+    assert "--cache DIR" in caught.value.fix
+
+
+def test_a_journal_that_vanishes_while_it_is_counted_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "files-1.sqlite").write_bytes(bytes(100))
+    (tmp_path / "files-1.sqlite-journal").symlink_to(tmp_path / "gone")
+    assert other_bytes(tmp_path) == 100
 
 
 def test_an_archive_is_kept_while_anybody_can_read_its_photos(archive: Path, tmp_path: Path) -> None:

@@ -71,15 +71,20 @@ class Cleared:
 
 
 def cache_folder(asked: str | os.PathLike[str] | None) -> Path:
-    """The folder that was asked for, or the default one. Raises StoreError for an empty name."""
-    if asked is None:
-        return default_cache_folder(os.environ)
-    if not os.fspath(asked).strip():
+    """The folder that was asked for, or the default one. Raises StoreError for an empty name, or no home."""
+    if asked is not None and not os.fspath(asked).strip():
         raise StoreError(
             what="The cache folder has an empty name.",
             fix="Name a folder, or leave --cache out; the current folder is `.`",
         )
-    return Path(asked).expanduser()
+    try:
+        return default_cache_folder(os.environ) if asked is None else Path(asked).expanduser()
+    except RuntimeError as error:  # of pathlib: there is no such user, or no HOME
+        raise StoreError(
+            what="Where the cache folder lies is not known.",
+            why=str(error),
+            fix="Name a folder that you may write to: --cache DIR, or REHEAD_CACHE.",
+        ) from error
 
 
 def default_cache_folder(environment: Mapping[str, str]) -> Path:
@@ -119,7 +124,7 @@ def other_bytes(cache: Path) -> int:
     """Bytes of exported networks, unpacked archives, what is known of files, shards and backbones, and what killed jobs left
     over."""
     parts = [folder for folder in _folders(cache / "features") if _is_part(folder)]
-    indices = sum(path.stat().st_size for index in INDICES for path in cache.glob(f"{index}*"))
+    indices = sum(_length(path) for index in INDICES for path in cache.glob(f"{index}*"))
     others = [folder for room in ("prefixes", *OF_NONE) for folder in _folders(cache / room)]
     return indices + sum(_size(folder) for folder in [*others, *parts])
 
@@ -283,8 +288,11 @@ def _last_used(folder: Path, about: Mapping[str, Any]) -> float:
 
 
 def _folders(room: Path) -> list[Path]:
-    """The folders of ours in a room, left-overs of killed jobs included."""
-    return sorted(path for path in room.iterdir() if path.is_dir() and _is_ours(path)) if room.is_dir() else []
+    """The folders of ours in a room, left-overs of killed jobs included. Raises StoreError for a room of another user's."""
+    try:
+        return sorted(path for path in room.iterdir() if path.is_dir() and _is_ours(path)) if room.is_dir() else []
+    except OSError as error:
+        raise StoreError(what=f"{room} cannot be listed.", why=f"{error.strerror or error}.") from error
 
 
 def _is_ours(folder: Path) -> bool:
@@ -307,6 +315,13 @@ def _last_written(folder: Path) -> float:
 def _size(folder: Path) -> int:
     """Bytes on disk. Where a file system does not tell them: bytes in files."""
     return sum(512 * status.st_blocks if hasattr(status, "st_blocks") else status.st_size for status in _walk(folder))
+
+
+def _length(path: Path) -> int:
+    """Bytes in a file, 0 where it vanished meanwhile, as a journal does."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return 0
 
 
 def _walk(folder: Path) -> Iterator[os.stat_result]:
