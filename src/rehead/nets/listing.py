@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 from dataclasses import asdict, dataclass
@@ -62,7 +63,8 @@ def _listing(name: str, cache: Path) -> Listing:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         facts = _facts(name)
-        write_text(path, json.dumps(facts))
+        with contextlib.suppress(OSError):  # then it is measured anew the next time
+            write_text(path, json.dumps(facts))
     return Listing(**{**facts, "here": is_here(name)})
 
 
