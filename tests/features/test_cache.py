@@ -26,6 +26,7 @@ from rehead.data.sources import open_source
 from rehead.errors import StoreError
 from rehead.exporting.prefixes import ready_prefix
 from rehead.features.cache import Cleared, cache_folder, clear, list_stores, other_bytes
+from rehead.features.engines import Prefix
 from rehead.progress import Silent
 
 DAY_S = 86_400.0
@@ -79,6 +80,20 @@ def test_a_journal_that_vanishes_while_it_is_counted_is_left_out(tmp_path: Path)
     (tmp_path / "files-1.sqlite").write_bytes(bytes(100))
     (tmp_path / "files-1.sqlite-journal").symlink_to(tmp_path / "gone")
     assert other_bytes(tmp_path) == 100
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1000])
+def test_half_a_copy_of_an_exported_network_is_made_anew(n_bytes: int, tmp_path: Path) -> None:
+    def ready() -> Prefix:
+        name = "efficientnet_lite0"
+        return ready_prefix(name, weights=None, arguments={}, cut="pool", cache=tmp_path, progress=Silent())
+
+    first = ready()
+    whole = first.onnx.read_bytes()
+    first.onnx.write_bytes(whole[:n_bytes])
+    again = ready()
+    assert again.onnx.read_bytes() == whole
+    assert again.card == first.card == ready().card
 
 
 def test_an_archive_is_kept_while_anybody_can_read_its_photos(archive: Path, tmp_path: Path) -> None:

@@ -197,8 +197,10 @@ def _kept(cache: Path, folder: Path, card: Card, write: Callable[[Path], None]) 
     """The card, with the graph that `write` writes beside it. Raises BackboneError for a graph that cannot be run."""
     with _room(cache, card):
         folder.mkdir(parents=True, exist_ok=True)
-        write(folder / "prefix.onnx")
-        _check_runs(folder / "prefix.onnx", card.name)  # before there is a card, by which every later job would take it
+        graph = folder / "prefix.onnx"
+        write(graph)
+        _check_runs(graph, card.name)  # before there is a card, by which every later job would take it
+        card = replace(card, graph_bytes=graph.stat().st_size)
         write_text(folder / "card.json", card.to_json())
     return card
 

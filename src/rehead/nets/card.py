@@ -19,7 +19,7 @@ from rehead.durable import sha256_file, write_text
 from rehead.errors import ReheadError, WeightsUnavailable
 from rehead.pixels import Fit, Preprocess
 
-FORMAT = 5
+FORMAT = 6
 AVERAGING = 2  # of what a layer inside a network gives; another gives other features
 
 
@@ -63,7 +63,8 @@ class Card:
     """A backbone's prefix. weights: SHA-256 of their file. shape: of what it gives for one photo, (width,) where `pooled`.
     parameters, macs: of the prefix; macs for one photo. origin: where the weights came from, for people. cut: the last
     layer of the prefix. learned: the layers that were tuned before, where a bundle is the backbone. quantized: "int8" where
-    the graph computes in 8 bits; weights are then SHA-256 of the graph."""
+    the graph computes in 8 bits; weights are then SHA-256 of the graph. graph_bytes: size of the graph beside the card, 0 as
+    long as there is none."""
 
     name: str
     architecture: str
@@ -79,6 +80,7 @@ class Card:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     learned: tuple[str, ...] = ()
     quantized: str | None = None
+    graph_bytes: int = 0
 
     @property
     def identity(self) -> str:
@@ -180,10 +182,11 @@ def find_card(cache: Path, key: str) -> Card | None:
     """The card, when it and its graph are in the cache whole."""
     folder = card_folder(cache, key)
     try:
+        graph_bytes = (folder / "prefix.onnx").stat().st_size  # less where a copy of the cache was interrupted
         card = Card.from_json((folder / "card.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, KeyError, ReheadError):
         return None
-    return card if (folder / "prefix.onnx").is_file() else None
+    return card if card.graph_bytes == graph_bytes else None
 
 
 def read_agreement(folder: Path) -> dict[str, float]:

@@ -20,7 +20,9 @@ MODULES = {"pillow": "PIL"}  # where a module is called otherwise than its packa
 def facts_of(catalog: Catalog, solution: Solution, recipe: Recipe, verdict: AnyVerdict) -> dict[str, Any]:
     """What the bundle says of itself in `rehead.json`."""
     about = {
-        name: value for name, value in asdict(solution.card).items() if name not in ("preprocess", "pooled", "shape")
+        name: value
+        for name, value in asdict(solution.card).items()
+        if name not in ("preprocess", "pooled", "shape", "graph_bytes")
     }
     about |= {"width": solution.head.width, "learned": [*solution.card.learned, *solution.learned]}
     return {
