@@ -232,6 +232,19 @@ def test_photos_that_layers_learned_from_are_not_held_out_also_when_forced(
     assert len(taken_up(left, cache, test=other, force=True).catalog.on("test")) == 7
 
 
+def test_a_training_does_not_go_on_with_other_classes_and_says_that_it_does_with_other_photos(
+    left: Path, photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    (left / CHECKPOINT).write_bytes(b"")
+    other = make_photos(tmp_path / "other", {"red": 4, "green": 4})
+    with pytest.raises(RunError, match="has learned other classes") as caught:
+        taken_up(left, cache, source=other, test=make_photos(tmp_path / "held", {"red": 2, "green": 2}), force=True)
+    assert caught.value.why == "Its own are 'blue', 'red'; theirs are 'green', 'red'."
+    next((photos / "red").iterdir()).unlink()
+    taken_up(left, cache, force=True)
+    assert "Its layers have learned from other photos before" in (left / "log.txt").read_text()
+
+
 def test_sides_that_are_not_given_stay_where_a_run_is_taken_up_with_photos_elsewhere(
     left: Path, photos: Path, cache: Path, tmp_path: Path
 ) -> None:

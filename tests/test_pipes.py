@@ -49,6 +49,23 @@ def test_a_reader_that_has_enough_is_no_failure(words: list[str]) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has this device")
+@pytest.mark.parametrize("words", [["runs"], ["runs", "--json"], ["layers", "efficientnet_lite0"]])
+def test_standard_output_that_takes_no_more_is_told(words: list[str], tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "rehead", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            text=True,
+            cwd=tmp_path,
+        )
+    assert (done.returncode, done.stderr.startswith("Error: Standard output cannot be written.")) == (2, True), (
+        done.stderr
+    )
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has this device")
 def test_an_error_that_cannot_be_told_has_its_exit_code_all_the_same() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-m", "rehead", "cache", "nosuch"], stderr=full, check=False)

@@ -142,6 +142,8 @@ def test_out_spares_the_bundle_and_the_photos(rehead: Program, red: Path, tmp_pa
     assert done.stderr.splitlines()[-1] == "1 row written to named.csv."
     assert (tmp_path / "named.csv").read_text().startswith("path,label1,probability1")
     assert rehead("predict", "own", "red.png", "--out", "named.csv", "--format", "jsonl").returncode == 0
+    done = rehead("predict", "own", "red.png", "--out", "named.parquet")
+    assert (done.returncode, "Rows are not written as .parquet" in done.stderr) == (2, True)
     assert (tmp_path / "named.csv").read_text().startswith("{")
     assert "red.png" in (tmp_path / "named.csv").read_text()
 

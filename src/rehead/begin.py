@@ -26,6 +26,7 @@ from rehead.features.engines import check_engine, resolve
 from rehead.ground import check_layers
 from rehead.job import Machines
 from rehead.progress import Clock
+from rehead.runs.contents import can_go_on
 from rehead.runs.earlier import Earlier, line_of, read_earlier
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
@@ -128,8 +129,8 @@ def begun(
         besides=Kept(cache) if recipe.tie_copies else None,
     )
     check_bad(catalog.bad, catalog.n_rows, recipe.max_bad)
-    if wish.resume is not None:
-        check_photos(run.path, catalog, force=wish.force)
+    if wish.resume is not None and check_photos(run.path, catalog, force=wish.force) and can_go_on(run.path):
+        progress.note("Its layers have learned from other photos before: what is told is of those that are named now")
     run.write("catalog.csv", as_csv(catalog.photos))
     progress.note(about(catalog))
     if (line := about_bundle(recipe)) is not None:

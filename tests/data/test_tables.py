@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,6 +48,17 @@ def test_paths_are_relative_to_the_manifest(photos: Path, tmp_path: Path, monkey
     assert source.rows == [Row("a.jpg", "cat"), Row("sub/c.jpg", "dog")]
     assert [source.read(row) for row in source.rows] == [b"a.jpg", b"sub/c.jpg"]
     assert opened(path).rows == source.rows
+
+
+def test_pictures_that_the_table_of_a_folder_does_not_name_are_told(photos: Path) -> None:
+    manifest(photos, f"path,label\n./a.jpg,cat\n{photos / 'sub' / 'c.jpg'},dog\n")
+    notes: list[str] = []
+    told = SimpleNamespace(note=notes.append, phase=lambda *_: None, advance=lambda _: None)
+    assert len(opened(photos, progress=told).rows) == 2
+    assert notes == ["photos.csv says what is learned; 1 picture that it does not name is left out"]
+    manifest(photos, "path,label\na.jpg,cat\nb.jpg,cat\nsub/c.jpg,dog\nnone.jpg,dog\n")
+    assert len(opened(photos, progress=told).rows) == 3
+    assert len(notes) == 1
 
 
 def test_a_parquet_data_set_is_one_manifest(photos: Path, tmp_path: Path) -> None:

@@ -222,6 +222,17 @@ def test_json_is_all_that_goes_to_standard_output(rehead: Program, folder: Path,
     assert facts["entries"][0]["held_out"]["n"] == facts["n_held_out"]
 
 
+def test_what_is_typed_wrong_for_a_backbone_ends_the_race(folder: Path, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match="cannot be input_size=abc"):
+        rehead.race(
+            folder,
+            backbones=["efficientnet_lite0", "efficientnet_lite1"],
+            arguments={"efficientnet_lite0": {"input_size": "abc"}},
+            out=tmp_path / "race",
+            cache=cache,
+        )
+
+
 def test_arguments_say_which_backbone_they_are_for() -> None:
     wanted = {"a": {"mean": 0.5, "pad_type": "same"}, "b": {"mean": 0.1}}
     assert arguments_by_name(["a:mean=0.5", "b:mean=0.1", "a:pad_type=same"]) == wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
 import io
 import os
@@ -18,6 +19,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from rehead.cli.tables import say
+from rehead.durable import FULL
 from rehead.errors import RecipeError, ReheadError, RunError, SourceError, missing_extras
 
 ABORTED = 130  # what shells give a program that Ctrl-C ended
@@ -200,8 +202,25 @@ def _run(app: Any, debug: bool, out: Any, is_unread: Callable[[], bool]) -> int:
             with contextlib.suppress(OSError):
                 stream.close()
         return 0
+    except OSError as error:
+        if debug or not _is_unwritten(error):
+            return _other(error, debug)
+        failed = output_failed(error)
+        _close_and_show(failed)
+        return failed.exit_code
     except Exception as error:
         return _other(error, debug)
+
+
+def _is_unwritten(error: OSError) -> bool:
+    """Whether it is standard output that takes no more, and not another file without a name: it takes no line either."""
+    if error.errno not in {*FULL, errno.EIO} or error.filename is not None or sys.stdout.closed:
+        return False
+    try:
+        print(flush=True)
+    except OSError:
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from rehead.prediction import Prediction
 from rehead.progress import Progress
 
 Result = Prediction | PhotoError
+OTHER_FORMS = (".json", ".parquet", ".feather", ".arrow", ".tsv", ".xlsx", ".xls")
 FIGURES = 8  # of a number, which is a float32 and has seven or eight
 
 
@@ -61,8 +62,14 @@ def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: P
 
 
 def form_of(asked: str | None, out: str | None) -> str:
-    """The form of the rows: what was asked for, else what the file's ending says, else a table."""
+    """The form of the rows: what was asked for, else what the file's ending says, else a table. Raises RecipeError where
+    that is the ending of another form."""
     ending = Path(out or "").suffix.lower()
+    if asked is None and ending in OTHER_FORMS:
+        raise RecipeError(
+            what=f"Rows are not written as {ending}: {out}.",
+            fix="Name a file that ends in .csv or .jsonl, or say --format csv, jsonl or table.",
+        )
     return asked if asked is not None else {".csv": "csv", ".jsonl": "jsonl"}.get(ending, "table")
 
 

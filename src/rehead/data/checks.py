@@ -169,6 +169,12 @@ def _check_numbers(catalog: Catalog) -> None:
     numbers = [name for name in pointed if number_in(name) is not None]
     is_most = len(numbers) > max(MANY_NUMBERS, MOSTLY * len(catalog.classes))
     if others and is_most and task_of(numbers, catalog.layout) == "regression":
+        if all("," in name and number_in(name.replace(",", ".")) is not None for name in others):
+            raise SplitError(
+                what=f"{first_few([*map(quoted, others)])} are numbers with a comma.",
+                why=f"A number has a point here: {others[0].replace(',', '.')}.",
+                fix="Write them so; if they are names, say so with --task classification.",
+            )
         raise SplitError(
             what=f"Of {counted(len(catalog.classes), 'class')} nearly all are numbers.",
             why=f"No numbers are {first_few([*map(quoted, others)])}; so all were taken for names.",

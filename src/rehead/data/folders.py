@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rehead.data.columns import Texts
 from rehead.data.corrections import check_one_model
-from rehead.data.layouts import forced, recognised, without_runs
+from rehead.data.layouts import PICTURE_NAMES, forced, recognised, without_runs
 from rehead.data.manifests import are_parts, find_manifest, has_parts, read_manifest, read_parts
 from rehead.data.rows import Request, Skip, Source, file_below, reader_below, short_name
 from rehead.data.shards import are_shards, is_shard, read_shards
@@ -38,7 +39,9 @@ def read_folder(source: str | Path, request: Request, layout: str = "auto") -> S
     if layout in ("auto", "manifest"):
         manifest = find_manifest(folder, paths)
         if manifest:
-            return replace(read_manifest(folder / manifest, request), name=short_name(folder.resolve().name))
+            found = replace(read_manifest(folder / manifest, request), name=short_name(folder.resolve().name))
+            _tell_left_out(found, folder, manifest, paths, request)
+            return found
         if are_parts(paths) or (layout == "manifest" and has_parts(paths)):
             return read_parts(folder, paths, request)
         if layout == "manifest":
@@ -72,6 +75,28 @@ def _listed(folder: Path, skipped: list[Skip], request: Request) -> Texts:
         if len(paths) % LISTED_AT_ONCE == 0:
             request.progress.advance(LISTED_AT_ONCE)
     return without_runs(paths, skipped)
+
+
+def _tell_left_out(found: Source, folder: Path, manifest: str, paths: Iterable[str], request: Request) -> None:
+    """A word on pictures of a folder that the table in it does not name."""
+    beside = os.path.dirname(manifest)
+
+    def is_there(path: str) -> bool:
+        way = os.path.relpath(path, folder) if os.path.isabs(path) else os.path.normpath(os.path.join(beside, path))
+        return _is_picture(path) and not way.startswith("..")
+
+    named = sum(is_there(row.path) for row in found.rows)
+    named += sum(is_there(skip.path) and (folder / beside / skip.path).exists() for skip in found.skipped)
+    n = sum(map(_is_picture, paths)) - named
+    if n > 0:
+        are = "is" if n == 1 else "are"
+        request.progress.note(
+            f"{manifest} says what is learned; {counted(n, 'picture')} that it does not name {are} left out"
+        )
+
+
+def _is_picture(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in PICTURE_NAMES
 
 
 def _empty(folder: str, skipped: list[Skip]) -> SourceError:

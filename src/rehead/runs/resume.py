@@ -12,6 +12,8 @@ from typing import Any
 
 from rehead.data.addresses import is_address
 from rehead.data.catalog import Catalog, as_csv
+from rehead.data.rows import first_few, quoted
+from rehead.data.targets import classes_of
 from rehead.errors import RunError, SourceError
 from rehead.runs.contents import can_go_on
 from rehead.tuning.recipe import Recipe, load, option, preset_with
@@ -89,21 +91,28 @@ def differs(run: Path, own: Mapping[str, Any], given: Mapping[str, Any], *, forc
     return bool(changed)
 
 
-def check_photos(run: Path, catalog: Catalog, *, force: bool = False) -> None:
-    """Raises RunError when photos came, went, changed their label or side since the run began, unless force; and always where
-    some that layers learned from would be held out."""
+def check_photos(run: Path, catalog: Catalog, *, force: bool = False) -> bool:
+    """Whether photos came, went, changed their label or side since the run began. Raises RunError where they did, unless force;
+    and always where layers have learned other classes, or from photos that would be held out."""
     try:
         with (run / "catalog.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             if all(file.read(len(some)) == some for some in as_csv(catalog.photos)) and not file.read(1):
-                return
+                return False
             file.seek(0)
             before = {row["digest"]: (row["label"], row["side"]) for row in csv.DictReader(file)}
     except FileNotFoundError:
-        return
+        return False
     now = {photo.digest.hex(): (photo.label, photo.side) for photo in catalog.photos}
     both = before.keys() & now.keys()
     if catalog.ours:  # a run that was interrupted at its very end has written which held-out photos it learned from
         now |= {digest: before[digest] for digest in both if before[digest] == (now[digest][0], "train")}
+    classes = classes_of((label for label, _ in before.values()), catalog.task)
+    if classes != catalog.classes and can_go_on(run):
+        raise RunError(
+            what=f"The run {run} has learned other classes than these photos have.",
+            why=f"Its own are {first_few([*map(quoted, classes)])}; theirs are {first_few([*map(quoted, catalog.classes)])}.",
+            fix="Start a new run.",
+        )
     n_learned = sum(before[digest][1] == "train" != now[digest][1] for digest in both) if can_go_on(run) else 0
     if n_learned:
         raise RunError(
@@ -122,6 +131,7 @@ def check_photos(run: Path, catalog: Catalog, *, force: bool = False) -> None:
             why=", ".join(f"{count} {what}" for what, count in counts.items() if count) + ".",
             fix="Start a new run (features that are there are used), or go on all the same with --force.",
         )
+    return any(counts.values())
 
 
 def _changed(name: str, own: Any, given: Any) -> str:

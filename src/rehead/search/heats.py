@@ -159,6 +159,8 @@ def race_on(
         try:
             runners.append(_prepared(job, entrant, recipe, (arguments or {}).get(entrant.name, {})))
         except (BackboneError, EngineError, RuntimeError) as error:  # RuntimeError: PyTorch's, also of memory
+            if (arguments or {}).get(entrant.name) and isinstance(error, BackboneError):
+                raise  # what was typed for it is wrong
             entries[entrant] = _refused(entrant, error, job.progress)
     runners.sort(key=lambda runner: runner.card.macs)
     extracted = []

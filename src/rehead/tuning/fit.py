@@ -154,7 +154,8 @@ def check_labels(y: torch.Tensor, logits: torch.Tensor, n: int, number: int) -> 
     if numbers and not 0 <= int(y.min()) <= int(y.max()) < n_classes:
         raise RecipeError(
             what=f"Batch {number} has classes {int(y.min())} to {int(y.max())}, and the model has {n_classes}.",
-            fix=f"Number classes from 0, or make the last layer {int(y.max()) + 1} wide.",
+            fix="Number classes from 0"
+            + (f", or make the last layer {int(y.max()) + 1} wide." if y.min() >= 0 else "."),
         )
 
 

@@ -37,7 +37,7 @@ MAX_HELD_OUT = 1_000  # photos: a point of accuracy is ten of them, and PyTorch 
 
 @dataclass(frozen=True)
 class Photos:
-    """learn, held_out: places in the catalog, in an order of which every beginning holds each class in proportion."""
+    """learn, held_out: places in the catalog; every beginning of `learn` holds each class in proportion."""
 
     catalog: Catalog
     learn: Sequence[int]
@@ -78,7 +78,8 @@ def photos_of(
     if not held_out:
         raise _nothing("judge", learn, held_out)
     side = DRAWN if catalog.ours else catalog.held_out_side
-    return Photos(catalog, _spread(catalog, learn), _spread(catalog, held_out)[:MAX_HELD_OUT], side)
+    judged = set(_spread(catalog, held_out)[:MAX_HELD_OUT])  # in the run's order, as then the intervals are its own
+    return Photos(catalog, _spread(catalog, learn), [row for row in held_out if row in judged], side)
 
 
 def prepared(
