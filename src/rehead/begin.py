@@ -144,10 +144,9 @@ def begun(
             f"Learned as a class, since class folders stand beside it: {first_few([quoted(name) for name in sides])}. "
             "Where it holds class folders of photos to hold out, name it: --test DIR"
         )
-    for line in (
-        unheard(recipe, wish.settings, catalog.task) if search is None else ()
-    ):  # what a search tries later hears them
-        progress.note(line)
+    if search is None:  # what a search tries later hears them
+        for line in unheard(recipe, wish.settings, catalog.task):
+            progress.note(line)
     check_task(recipe, catalog.task, searches=search is not None)
     clock.lap("scan")
     return Begun(catalog, recipe, search, asked)

@@ -13,10 +13,8 @@ from rehead.verdict.multilabel import MultilabelVerdict
 from rehead.verdict.regression import RegressionVerdict
 
 NONE = "(none)"  # what stands where a photo has, or is given, no label
-MOST_DECIMALS, MOST_DIGITS = (
-    7,
-    15,
-)  # of a number in a table, behind the point and before it; beyond that with an exponent
+MOST_DECIMALS = 7  # of a number in a table; beyond that it is written with an exponent
+MOST_DIGITS = 15  # before the point, likewise
 FIGURES = 8  # of a float32, which has seven or eight
 
 
