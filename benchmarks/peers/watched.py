@@ -110,13 +110,13 @@ class _Seen:
     next: float = 0.0
 
     def look(self) -> None:
-        now = time.monotonic()
+        now, spent = time.monotonic(), time.thread_time()
         if now < self.next:
             return
         self.peak = max(self.peak, tree_pss(self.others))
         if self.first_words and self.first_s is None and _says(self.first_words, *self.logs):
             self.first_s = now - self.begun
-        self.next = now + max(EVERY_S, (time.monotonic() - now) / SHARE)
+        self.next = now + max(EVERY_S, (time.thread_time() - spent) / SHARE)
 
 
 def _says(words: str, *logs: Path) -> bool:

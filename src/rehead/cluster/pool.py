@@ -83,14 +83,16 @@ def _until_room(room: Room, halted: threading.Event, note: Callable[[str], None]
 
     began, is_told = time.monotonic(), False
     place = ray.remote(_nothing).options(num_cpus=room.cores, num_gpus=room.gpus or None).remote()
+    has_room = False
     try:
-        while not halted.is_set() and not ray.wait([place], timeout=LOOK_S)[0]:
+        while not halted.is_set() and not (has_room := bool(ray.wait([place], timeout=LOOK_S)[0])):
             if not is_told and time.monotonic() - began > ROOM_S:
                 note(f"The cluster has had no room for {room.about} yet; photos wait for it")
                 is_told = True
             yield
     finally:
-        ray.cancel(place)
+        if not has_room:  # Ray 2.60 ends the process where a task is cancelled that is just being written down as done
+            ray.cancel(place)
 
 
 def _nothing() -> None:
