@@ -15,7 +15,7 @@ import rehead
 from rehead import bundle as bundles
 from rehead.errors import BackboneError, BundleError, EngineError, RecipeError
 from rehead.exporting.prefixes import int8_prefix, ready_prefix
-from rehead.exporting.quantise import views
+from rehead.exporting.quantise import _photographs, views
 from rehead.features import engines
 from rehead.features.engines import OnnxEngine, Prefix, direction_kept
 from rehead.nets.card import Card
@@ -56,6 +56,14 @@ def test_it_is_made_once(quantized: Prefix, prefix: Prefix, cache: Path) -> None
     again = int8_prefix(prefix, cache, Silent())
     assert again.card == quantized.card == Card.from_json(quantized.card.to_json())
     assert again.onnx.stat() == before
+
+
+def test_photographs_are_those_that_scikit_learn_gives() -> None:
+    from sklearn.datasets import load_sample_images
+
+    ours = [np.asarray(photograph) for photograph in _photographs()]
+    assert all(map(np.array_equal, ours, load_sample_images().images))
+    assert len(ours) == 2
 
 
 def test_its_ranges_come_from_pictures_that_never_change() -> None:

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rehead.errors import MissingExtra
-from rehead.features.engines import CPU_BATCH
 from rehead.pixels import Preprocess
 from rehead.runners import runtime
 
 N_FLOAT = 6  # convolutions: on 300 flowers 95 % the same answers with 6 or 8, 94 % with 3, 89 % with 1, 87 % with none
 ACTIVATIONS = ("Clip", "Relu")  # taken into the layer before them
 KINDS = ("Conv", *ACTIVATIONS, "Gemm", "MatMul")
+PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 N_VIEWS = 64  # of the two photographs
 NEAREST, FURTHEST = 0.3, 1.0  # side of a view, as a share of a photograph's shorter one
 
@@ -82,9 +82,7 @@ def in_float(graph: Any) -> list[str]:
 
 def views(preprocess: Preprocess, n: int = N_VIEWS) -> NDArray[np.uint8]:
     """(n, h, w, 3): squares of two photographs, a temple and a flower, near and far, some of them mirrored; always the same."""
-    from sklearn.datasets import load_sample_images
-
-    photographs = [Image.fromarray(image) for image in load_sample_images().images]
+    photographs = _photographs()
     dice, found = np.random.default_rng(0), []
     for i in range(n):
         photograph = photographs[i % len(photographs)]
@@ -100,11 +98,24 @@ def views(preprocess: Preprocess, n: int = N_VIEWS) -> NDArray[np.uint8]:
     return np.stack(found)
 
 
+def _photographs() -> list[Image.Image]:
+    """The two of `sklearn.datasets.load_sample_images`, from their files: importing scikit-learn takes over a second."""
+    sklearn = importlib.util.find_spec("sklearn")
+    if sklearn is None or not sklearn.submodule_search_locations:
+        raise MissingExtra("sklearn", "head", "Quantising")
+    found = Path(sklearn.submodule_search_locations[0]) / "datasets" / "images"
+    photographs = []
+    for name in PHOTOGRAPHS:
+        with Image.open(found / name) as photograph:
+            photographs.append(photograph.convert("RGB"))
+    return photographs
+
+
 class _Reader:
-    """Photos as ONNX Runtime's calibration asks for them."""
+    """Photos as ONNX Runtime's calibration asks for them, one by one: with four at a time it takes as long and 0.3 GB more."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self._parts = iter([pixels[i : i + CPU_BATCH] for i in range(0, len(pixels), CPU_BATCH)])
+        self._parts = iter([pixels[i : i + 1] for i in range(len(pixels))])
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         part = next(self._parts, None)
