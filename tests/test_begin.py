@@ -393,6 +393,9 @@ def test_a_split_that_was_drawn_is_called_so(photos: Path, cache: Path, tmp_path
         ({"head": "mlp:64", "cutmix": 1}, "classification",
          ["--cutmix has no effect: --train head with --head mlp:64 learns by its own steps."]),
         ({"train": "last:2", "lr": 0.1, "precision": 0.99, "label_smoothing": 0.2}, "classification", []),
+        ({"train": "last:2", "patience": 3}, "classification", []),
+        ({"train": "last:2", "patience": 3, "watch": 0.0}, "classification",
+         ["--patience has no effect: with --watch 0 no photo says whether an epoch was a gain."]),
         ({"train": "last:2", "lr": 0.1, "precision": 0.99, "label_smoothing": 0.2}, "multilabel",
          [f"{name} has no effect: it is for classes, not for several labels or numbers."
           for name in ("--precision", "--label-smoothing")]),

@@ -32,6 +32,7 @@ from rehead.features.engines import Prefix
 from rehead.job import Job
 from rehead.phase import trained
 from rehead.progress import Silent
+from rehead.runs.outputs import read_outputs
 from rehead.solution import Solution
 from rehead.tuning import familiar, feed, plan
 from rehead.tuning.layers import Stage
@@ -345,6 +346,8 @@ def test_a_wish_to_stop_ends_what_is_under_way_and_what_comes_next_is_done_whole
     epochs = (tuned.run / "metrics.jsonl").read_text().splitlines()
     assert len(epochs) == n_epochs
     assert ("Stopped after 1 of" in (tuned.run / "log.txt").read_text()) == (when == "Training")
+    assert ("% of the last by" in tuned.head_note) == (when == "Training")
+    assert tuned.verdict.n_train < len(read_outputs(tuned.run).train)  # some were watched
 
 
 class Interrupting(Silent):

@@ -118,6 +118,10 @@ def _ground(
     job.clock.lap("extract")
     train, held_out = extracted.train, extracted.held_out
     learn, watch = slices(catalog, train, recipe) if footing is None else footing.slices(catalog, train)
+    if footing is not None and footing.watched and not len(watch):
+        job.progress.note(
+            "No photo that was watched is there any more: nothing says which epoch is best; the last is kept"
+        )
     if not has_begun:
         watched = [train[place] for place in watch.tolist()]
         begun = Footing.of(plan.cut, extracted.names, catalog, order, [*train, *held_out], extracted.bad, watched)
@@ -198,6 +202,7 @@ def _solution(
         bad=extracted.bad,
         n_stored=extracted.n_stored,
         learned=ground.plan.learning,
+        n_watched=len(ground.watch),
         apart=apart,
         familiar=familiar,
         bank=() if familiar is None else tuple(ground.train[int(place)] for place in known),
@@ -260,6 +265,8 @@ def _told(first: str, plan: Plan, state: State, recipe: Recipe, n_watched: int) 
     adapters = f"adapters of rank {asked[0]} in " if asked else ""
     layers = adapters + ("all layers" if recipe.train == "all" else ", ".join(plan.learning))
     time = counted(n_epochs, "epoch") if state.epoch == n_epochs else f"{state.epoch} of {counted(n_epochs, 'epoch')}"
+    if part := state.history[-1].get("part"):
+        time += f", {part:.0%} of the last"
     return f"{first}; then trained with {layers} for {time} by {recipe.optimizer}{kept}"
 
 

@@ -74,6 +74,7 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
         n_stored=n_stored,
         apart=None if fitted.apart is None else ([train[row] for row in fitted.apart.rows], fitted.apart.logits),
         penalty=fitted.penalty,
+        n_watched=fitted.n_watched,
         familiar=familiar,
         bank=() if familiar is None else tuple(train[int(row)] for row in bank_rows(len(train), seed=recipe.seed)),
         distances=None if familiar is None else far(shown, familiar.bank, familiar.k),

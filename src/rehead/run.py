@@ -181,7 +181,7 @@ def tune(
             median=float(np.median(targets)),
             paths=Chosen(catalog.columns.paths, held_out),
             side=DRAWN if catalog.ours else catalog.held_out_side,
-            n_train=len(train),
+            n_train=len(train) - solution.n_watched,
             partial=len(train) + len(held_out) + len(solution.bad) < len(catalog.on("train", catalog.held_out_side)),
             leaks=leaks,
             notes=(*notes_on(catalog, held_out, logits, leaks), *notes_on_trust(catalog.task, solution.apart)),

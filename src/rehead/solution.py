@@ -25,9 +25,9 @@ class Solution:
     comparison, on pixels (n, h, w, 3). card: of the backbone. learned: the layers that were tuned besides the head.
     bad: photos that could not be read. n_stored: photos whose features were there already. thresholds: of several labels.
     apart: of classes, training photos that the model, or one like it in a k-fold, did not learn from: their positions
-    and logits (m, n_classes). penalty: that a linear head alone was solved with. familiar: the photos that it knows, None
-    where they are too few. bank: their positions in the catalog, in the order of its rows. distances: (n,), of the
-    held-out photos to those.
+    and logits (m, n_classes). n_watched: of `train`, those that only said which epoch is kept. penalty: that a linear head
+    alone was solved with. familiar: the photos that it knows, None where they are too few. bank: their positions in the
+    catalog, in the order of its rows. distances: (n,), of the held-out photos to those.
     """
 
     catalog: Catalog
@@ -44,6 +44,7 @@ class Solution:
     learned: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
     apart: tuple[Sequence[int], NDArray[np.float32]] | None = None
+    n_watched: int = 0
     penalty: float | None = None
     familiar: Familiar | None = None
     bank: tuple[int, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -245,6 +246,9 @@ def test_training_ends_early_without_a_gain_and_when_it_is_stopped() -> None:
     assert patient.epoch == patient.least_epoch + 2
     stopped = train_layers(job(network(), stop=lambda: True))
     assert stopped.epoch == 1
+    n_batches = math.ceil(len(job(network()).learn) / COURSE.batch_size)
+    assert stopped.history[0]["part"] == round(1 / n_batches, 3)
+    assert not any("part" in facts for facts in patient.history)
 
 
 def test_where_every_epoch_makes_it_worse_what_was_there_before_is_kept() -> None:

@@ -112,7 +112,8 @@ class Record:
 
 def _cells(facts: dict[str, Any], n_epochs: int) -> dict[str, str]:
     """An epoch as a row. right %: of the watched photos, with the 95 % interval."""
-    cells = {"epoch": f"{facts['epoch']} of {n_epochs}", "loss": f"{facts['loss']:.3f}"}
+    part = f", {facts['part']:.0%} of it" if "part" in facts else ""
+    cells = {"epoch": f"{facts['epoch']} of {n_epochs}{part}", "loss": f"{facts['loss']:.3f}"}
     if "watch_loss" in facts:
         cells["watch loss"] = f"{facts['watch_loss']:.3f}"
     if "watch_right" in facts:

@@ -43,13 +43,15 @@ class Apart:
 class Fitted:
     """A head, a few words on how it was found, and of several labels the probability from which on each is named.
 
-    apart: of classes, where some photos were held out. penalty: that a linear head of classes was solved with."""
+    apart: of classes, where some photos were held out. penalty: that a linear head of classes was solved with. n_watched:
+    photos that said which epoch is kept, of which nothing was learned."""
 
     head: Head
     note: str
     thresholds: tuple[float, ...] = ()
     apart: Apart | None = None
     penalty: float | None = None
+    n_watched: int = 0
 
 
 SOFT_PENALTY = 1e-2  # times d / n_classes; a hundred times what is usual for a head that stays alone
@@ -156,7 +158,8 @@ def _fit(
         x, y, n_classes, hidden=hidden_widths(name), device=device, progress=progress, by=by, watch=watch,
         **mlp_settings(recipe),
     )  # fmt: skip
-    return Fitted(head, note, apart=Apart(seen, head.logits(x[seen])) if len(seen) else None)
+    apart = Apart(seen, head.logits(x[seen])) if len(seen) else None
+    return Fitted(head, note, apart=apart, n_watched=len(seen))
 
 
 def _refit(name: str, n_classes: int, recipe: Recipe, device: str, x: X, y: Y) -> Head:

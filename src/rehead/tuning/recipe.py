@@ -290,7 +290,8 @@ def unheard(recipe: Recipe, settings: dict[str, Any], task: Task) -> list[str]:
     strange = [] if task == "classification" else [name for name in settings if name in OF_CLASSES]
     lines = [f"{option(name)} has no effect: it is for classes, not for several labels or numbers." for name in strange]
     if recipe.train != "head":
-        return lines
+        blind = "patience" in settings and not recipe.watch
+        return lines + ["--patience has no effect: with --watch 0 no photo says whether an epoch was a gain."] * blind
     hears = {"activation", "epochs", "batch_size", "lr"} if hidden_widths(recipe.head) or recipe.head == AUTO else set()
     deaf = [name for name in settings if name in OF_STEPS and name not in hears and name not in strange]
     if recipe.head == "prototype":

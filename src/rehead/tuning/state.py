@@ -25,7 +25,8 @@ SHORT = 9  # steps; the average begins short, so that the beginning is forgotten
 class State:
     """All that a training needs to go on: tensors by name, and plain facts. step: batches done in this epoch.
 
-    history: one entry an epoch. best_epoch: the one whose weights are kept, 0 for those from before the first; see `train.py`.
+    history: one entry an epoch; "part": the share of its batches, of one that was cut short.
+    best_epoch: the one whose weights are kept, 0 for those from before the first; see `train.py`.
     least_epoch: the one of least loss on the watched photos, of those after which weights were kept; 0 before.
     has_ended: whether the training was ended before all its epochs.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,15 +133,15 @@ def _mlp(
 ) -> Fitted:
     from rehead.tuning.mlp import train_mlp
 
-    def fit(x: X, y: Any, by: By | None = None, watch: NDArray[np.bool_] | None = None) -> tuple[Head, str]:
-        head, note, _ = train_mlp(x, y, n_outputs, hidden=hidden_widths(recipe.head), device=device, progress=progress,
-                                  task=task, by=by, watch=watch, **mlp_settings(recipe))  # fmt: skip
-        return head, note
+    def fit(x: X, y: Any, by: By | None = None, watch: NDArray[np.bool_] | None = None) -> Fitted:
+        head, note, seen = train_mlp(x, y, n_outputs, hidden=hidden_widths(recipe.head), device=device, progress=progress,
+                                     task=task, by=by, watch=watch, **mlp_settings(recipe))  # fmt: skip
+        return Fitted(head, note, n_watched=len(seen))
 
-    head, note = fit(x, y, by, watch)
-    return Fitted(
-        head, note, _thresholds(x, y, n_outputs, folds, lambda x, y: fit(x, y)[0]) if task == "multilabel" else ()
-    )
+    fitted = fit(x, y, by, watch)
+    if task != "multilabel":
+        return fitted
+    return replace(fitted, thresholds=_thresholds(x, y, n_outputs, folds, lambda x, y: fit(x, y).head))
 
 
 def _thresholds(x: X, y: Any, n_outputs: int, folds: Y, fit: Callable[[X, Any], Head]) -> tuple[float, ...]:

@@ -122,6 +122,8 @@ def train_layers(training: Training, start: State | None = None) -> State:
         stepper.make_room()
         with average.used():
             facts, faults, losses = watched(training, state, lr, time.monotonic() - begun, n_before, epoch)
+            if (part := state.step / math.ceil(len(training.learn) / course.batch_size)) < 1:
+                facts["part"] = round(part, 3)
             least = state.tensors.get(WATCHED)
             within = course.tolerance if epoch + 1 == course.epochs and not stopped else 0
             if not (is_worse(losses, least, within) if state.best_epoch else is_worse(faults, least, UNDOING)):
