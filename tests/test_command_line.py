@@ -287,7 +287,8 @@ def test_the_second_ctrl_c_aborts_and_what_was_computed_is_kept(
 @pytest.mark.parametrize("asks", [True, False])
 def test_that_work_is_kept_is_said_of_jobs_that_keep_some(asks: bool) -> None:
     code = f"""
-from rehead.cli.arguments import Interrupt, guarded
+from rehead.cli.arguments import Interrupt
+from rehead.cli.ending import guarded
 from rehead.cli.terminal import progress_for
 
 def app(**_):
@@ -369,7 +370,7 @@ def test_every_command_in_the_docs_has_options_that_exist(rehead: Program) -> No
 def test_a_process_that_ends_at_once_says_all_and_gives_its_code(libraries: str) -> None:
     code = f"""
 import atexit, sys, threading, time, types
-from rehead.cli.arguments import leave
+from rehead.cli.ending import leave
 sys.modules.update({{name: types.ModuleType(name) for name in [{libraries}]}})
 atexit.register(print, "registered")
 threading.Thread(target=lambda: (time.sleep(0.5), print("late", flush=True))).start() if "late" in sys.argv else None
@@ -385,7 +386,7 @@ leave(3)
 def test_a_process_with_pytorch_is_not_taken_apart() -> None:
     code = """
 import sys, types
-from rehead.cli.arguments import leave
+from rehead.cli.ending import leave
 class Last:
     def __del__(self): print("taken apart", flush=True)
 last = Last()

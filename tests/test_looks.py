@@ -16,7 +16,8 @@ from rehead.cli.showing import Bars
 from rehead.cli.tables import wrapped
 from rehead.cli.terminal import show_backbones, show_error, show_verdict
 from rehead.errors import RecipeError, SourceError
-from rehead.features.cache import clear, list_stores
+from rehead.features.cache import list_stores
+from rehead.features.clearing import clear
 from rehead.features.store import Store
 from rehead.nets.listing import Listing
 from rehead.verdict.metrics import judge

@@ -12,7 +12,7 @@ from typing import NoReturn
 import pytest
 import typer
 
-from rehead.cli.arguments import guarded
+from rehead.cli.ending import guarded
 
 
 def broken(**_: object) -> NoReturn:
@@ -96,7 +96,7 @@ def test_what_nobody_is_to_read_does_not_stand_among_the_results() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other streams")
 def test_no_file_gets_the_number_of_a_stream_that_is_closed(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from rehead.cli.arguments import guarded\n"
+        "import os, sys; from rehead.cli.ending import guarded\n"
         "def app(**_):\n"
         "    file = open(sys.argv[1], 'w'); os.system('echo aloud; echo aloud >&2'); print(file.fileno(), file=file)\n"
         "guarded(app)"

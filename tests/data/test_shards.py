@@ -20,7 +20,8 @@ from rehead.data import reading, shards
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import SourceError, TooManyBad
-from rehead.features.cache import clear, other_bytes
+from rehead.features.cache import other_bytes
+from rehead.features.clearing import clear
 from rehead.progress import Silent
 
 Files = Sequence[tuple[str, bytes]]

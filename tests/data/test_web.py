@@ -26,7 +26,8 @@ from rehead.data.rows import Request
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import SourceError
-from rehead.features.cache import Cleared, clear, other_bytes
+from rehead.features.cache import other_bytes
+from rehead.features.clearing import Cleared, clear
 
 ASKED: list[str] = []  # what the server was asked for
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -25,7 +26,9 @@ from rehead.data.known import FILE, open_known
 from rehead.data.sources import open_source
 from rehead.errors import StoreError
 from rehead.exporting.prefixes import ready_prefix
-from rehead.features.cache import Cleared, cache_folder, clear, list_stores, other_bytes
+from rehead.features import clearing
+from rehead.features.cache import cache_folder, list_stores, other_bytes
+from rehead.features.clearing import Cleared, clear
 from rehead.features.engines import Prefix
 from rehead.progress import Silent
 
@@ -268,6 +271,23 @@ def test_an_index_that_may_not_be_written_is_said(tmp_path: Path) -> None:
             clear(disk)
     assert caught.value.what == f"{disk / FILE} cannot be emptied."
     assert caught.value.why == "attempt to write a readonly database."
+
+
+def test_what_cannot_be_removed_leaves_nothing_else_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [tmp_path / "features" / f"{i * 32}-plain-fp32" for i in "1234"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "about.json").write_text("{}")
+
+    def check(folder: Path) -> None:
+        if folder in folders[:3:2]:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(clearing, "_check_removable", check)
+    with pytest.raises(StoreError) as caught:
+        clear(tmp_path)
+    assert caught.value.what == f"{folders[0]} cannot be removed. 1 more of its kind cannot either. All else was."
+    assert [folder.exists() for folder in folders] == [True, False, True, False]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows tells owners apart in another way")

@@ -28,7 +28,8 @@ from hypothesis.extra.numpy import arrays
 
 from rehead.errors import DiskFull, StoreError
 from rehead.features import store as store_module
-from rehead.features.cache import clear, default_cache_folder, list_stores, other_bytes
+from rehead.features.cache import default_cache_folder, list_stores, other_bytes
+from rehead.features.clearing import clear
 from rehead.features.room import named, shortage
 from rehead.features.store import LARGEST, Store
 

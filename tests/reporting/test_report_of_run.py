@@ -17,8 +17,8 @@ from PIL import Image
 import rehead as package
 from rehead.auditing.examine import read_audit
 from rehead.auditing.findings import Audit
-from rehead.cli.arguments import guarded
 from rehead.cli.commands import app
+from rehead.cli.ending import guarded
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import RunError

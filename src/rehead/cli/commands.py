@@ -9,17 +9,9 @@ from typing import Annotated, Optional
 import typer
 
 from rehead.cli import terminal
-from rehead.cli.arguments import (
-    Interrupt,
-    as_seconds,
-    backbone_arguments,
-    check_apart,
-    guarded,
-    leave,
-    named,
-    not_empty,
-)
+from rehead.cli.arguments import Interrupt, as_seconds, backbone_arguments, check_apart, named, not_empty
 from rehead.cli.audits import audit
+from rehead.cli.ending import guarded, leave
 from rehead.cli.exports import export
 from rehead.cli.options import Cache, Json, JsonList, Layout, MaxBad, Tta, Variant, finish
 from rehead.cli.service import serve
@@ -288,7 +280,7 @@ def clear(
     Example: rehead cache clear --older-than 30d
     """
     from rehead.features.cache import cache_folder
-    from rehead.features.cache import clear as clear_cache
+    from rehead.features.clearing import clear as clear_cache
 
     of_cache, of_json = context.obj  # what stood before `clear`
     folder = cache_folder(of_cache if cache is None else cache)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from rehead.bundle_facts import Task
-from rehead.cli.arguments import as_bytes, output_failed
+from rehead.cli.arguments import as_bytes
+from rehead.cli.ending import output_failed
 from rehead.cli.named import Named, found
 from rehead.cli.tables import as_unicode, printable
 from rehead.csv_rows import csv_writer

@@ -1,7 +1,7 @@
 """Which folders of the cache a running job uses: each has a file beside it with a shared lock on it, `.NAME.in_use`.
 
-`features/cache.py` asks for that lock before it clears a folder, and takes the file's time for that of the last use. The file
-is beside the folder, as what is in an unpacked archive is the user's. A store of features has a lock of its own.
+`features/clearing.py` asks for that lock before it clears a folder, and takes the file's time for that of the last use. It lies
+beside the folder, as what is in an unpacked archive is the user's. A store of features has a lock of its own.
 """
 
 from __future__ import annotations

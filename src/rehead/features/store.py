@@ -3,7 +3,7 @@
 One LMDB environment for each prefix identity, so that freeing one frees its disk. A value is the raw little-endian
 float16 of an array of fixed shape; numbers beyond float16's range are clipped to it. A value never changes: the first
 that is put stays. Several processes and threads may use one store at once. While a store is open its process holds a
-shared lock on the file `in_use` in its folder, which `cache.py` asks for before it clears one.
+shared lock on the file `in_use` in its folder, which `clearing.py` asks for before it clears one.
 """
 
 from __future__ import annotations
