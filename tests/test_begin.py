@@ -41,7 +41,8 @@ from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
 from rehead.runs.resume import Asked
 from rehead.search.tries import Search
-from rehead.tuning.recipe import Recipe, load, unheard
+from rehead.tuning.options import unheard
+from rehead.tuning.recipe import Recipe, load
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -11,7 +11,6 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,7 +77,7 @@ def at_the_cut(
         there, unreadable = _readable(job, order, recipe)
         train, held_out = sides_of(catalog, sorted(there), recipe)
         return Extracted(train, held_out, (), [], None, bad | unreadable, 0)
-    weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
+    weights = recipe.weights_file
     prefix = ready_prefix(
         recipe.backbone,
         weights=weights,

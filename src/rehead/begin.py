@@ -34,8 +34,9 @@ from rehead.runs.resume import Asked, check_photos, recipe_of, taken_up
 from rehead.search.tries import FILE as TRIED
 from rehead.search.tries import LADDER, Search
 from rehead.tuning.layers import HEAD, POOL, adapters_in
+from rehead.tuning.options import unheard
 from rehead.tuning.ranges import hidden_widths
-from rehead.tuning.recipe import AUTO, Recipe, unheard
+from rehead.tuning.recipe import AUTO, Recipe
 from rehead.tuning.tasks import check_task
 from rehead.tuning.trackers import chosen_trackers
 
@@ -209,7 +210,7 @@ def _check(recipe: Recipe, wish: Wish, cache: Path, progress: Log) -> None:
         check_peft()
     if recipe.backbone != AUTO:
         progress.phase(f"Looking for {recipe.backbone}")
-        weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
+        weights = recipe.weights_file
         complete = recipe.cut if recipe.train == HEAD and recipe.cut not in (None, "none") else POOL
         check_backbone(recipe.backbone, weights, dict(recipe.backbone_args), complete, cache)
         if recipe.train != HEAD or recipe.cut not in (None, "none", POOL):

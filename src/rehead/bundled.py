@@ -31,7 +31,7 @@ def with_bundle(
     """
     asked = {**settings}
     if asked.get("weights") is not None:
-        asked["weights"] = os.path.abspath(Path(asked["weights"]).expanduser())
+        asked["weights"] = os.path.abspath(os.path.expanduser(asked["weights"]))
     folder, rest = _asked_for(asked, from_run)
     if folder is None:
         return asked, from_run
@@ -102,4 +102,4 @@ def _asked_for(
 
 
 def _path(name: Any) -> Path:
-    return Path(os.path.abspath(Path(name).expanduser()))
+    return Path(os.path.abspath(os.path.expanduser(name)))

@@ -47,7 +47,7 @@ N_FIT_SAMPLE = 400  # photos on which --fit auto is decided; four a class where 
 
 def chosen_prefix(job: Job, recipe: Recipe) -> Prefix:
     """The backbone's frozen part, ready for any engine, with the way pictures become its square."""
-    weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
+    weights = recipe.weights_file
     prefix = ready_prefix(
         recipe.backbone,
         weights=weights,

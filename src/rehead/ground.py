@@ -88,7 +88,7 @@ def planned_network(
 
 def kept_bytes(job: Job, recipe: Recipe, order: Sequence[int], cut: str) -> int:
     """What the store holds already of what these photos take behind a layer."""
-    weights = Path(recipe.weights).expanduser() if recipe.weights is not None else None
+    weights = recipe.weights_file
     prefix = prefix_there(
         recipe.backbone, weights=weights, arguments=dict(recipe.backbone_args), cut=cut, cache=job.cache, pooled=False
     )

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -197,7 +198,11 @@ def test_a_manifest_in_a_folder_of_a_bucket_is_found_as_in_a_folder(name: str, l
     else:
         pyarrow.parquet.write_table(table, photos / name)
     (photos / "notes.csv").write_text("date,what\n")
-    here, there = (open_source(at, cache=tmp_path, layout=layout) for at in (photos, in_memory(photos)))
+    make_photos(photos / "meta", {"red": 3})  # one that the table does not name
+    notes: list[str] = []
+    told = SimpleNamespace(note=notes.append, phase=lambda *_: None, advance=lambda _: None)
+    here, there = (open_source(at, cache=tmp_path, layout=layout, progress=told) for at in (photos, in_memory(photos)))
+    assert notes == [f"{name} says what is learned; 1 picture that it does not name is left out"] * 2
     assert {row.label for row in here.rows} == {"warm", "cold"}
     assert [*there.rows] == [*here.rows]
     assert (there.layout, there.name) == ("manifest", here.name)

@@ -756,6 +756,33 @@ def test_what_torchvisions_data_set_makes_of_labels_and_files_is_what_is_taken(t
     assert pixels(source.read(source.rows[0])).shape == (2, 2, 3)
 
 
+def test_items_of_a_subclass_are_what_it_gives(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("torchvision.datasets")
+    root = image_files(tmp_path / "photos")
+
+    class Turned(datasets.ImageFolder):  # type: ignore[misc, name-defined]
+        def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+            return Image.new("RGB", (2, 2), (i, 7, 7)), 1 - self.targets[i]
+
+    class Cut(datasets.ImageFolder):  # type: ignore[misc, name-defined]
+        def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+            return Image.new("RGB", (2, 2), (i, 7, 7)), self.targets[i]
+
+    for kind, labels in ((Turned, ["dog", "cat"]), (Cut, ["cat", "dog"])):
+        source = opened(kind(root), tmp_path)
+        assert [row.label for row in source.rows] == [labels[0]] * 3 + [labels[1]] * 3
+        assert pixels(source.read(source.rows[4])).ravel()[:3].tolist() == [4, 7, 7]
+
+
+def test_a_column_of_pairs_goes_by_position(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    root = image_files(tmp_path / "photos")
+    pairs = [(str(path), path.parent.name) for path in sorted(root.rglob("*.png"))]
+    source = opened(pandas.Series(pairs, index=range(5, -1, -1)), tmp_path)
+    assert [row.label for row in source.rows] == ["cat"] * 3 + ["dog"] * 3
+    assert source.read(source.rows[5]) == (root / "dog" / "2.png").read_bytes()
+
+
 @pytest.mark.parametrize("source", ["photos\0", Path("photos\0"), b"photos\0", {"train": "photos\0"}])
 def test_a_name_with_a_nul_is_told(source: object, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="A name of photos holds a NUL"):

@@ -157,6 +157,11 @@ def test_what_is_no_number_is_skipped_with_the_reason(tmp_path: Path) -> None:
     ("labels", "what", "why"),
     [
         ([f"{i},5" for i in range(40)], "'0,5', .* are numbers with a comma", "A number has a point here: 0.5."),
+        (
+            [f"{i},069.42" for i in range(1, 30)] + [f"{i}.5" for i in range(10)],
+            "'1,069.42', .* are numbers with a comma",
+            "A number has no comma between its thousands here: 1069.42.",
+        ),
         ([f"{i}.5" for i in range(40)] + ["n/a"], "Of 41 classes nearly all are numbers", "No numbers are 'n/a'"),
     ],
 )

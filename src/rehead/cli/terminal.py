@@ -65,7 +65,7 @@ def opening(path: str, photos: str | None) -> str:
     """A photo's path from the current folder where it leads to a file, else as it is. photos: a folder, or a manifest."""
     if photos is None:
         return path
-    place = Path(photos).expanduser()
+    place = Path(os.path.expanduser(photos))
     shown = os.path.normpath((place if place.is_dir() else place.parent) / path)
     return shown if os.path.isfile(shown) else path
 

@@ -5,13 +5,15 @@ A photo is known everywhere by an address of its own, so that other machines rea
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import replace
+from itertools import chain
 from pathlib import PurePosixPath
 from urllib.parse import quote, unquote, urlunsplit
 
-from rehead.data.addresses import photo_at, split
+from rehead.data.addresses import is_address, photo_at, split
 from rehead.data.columns import Texts
-from rehead.data.folders import EXAMPLES
+from rehead.data.folders import EXAMPLES, is_picture, tell_left_out
 from rehead.data.held_out import way_from
 from rehead.data.layouts import READERS, forced, recognised, without_runs
 from rehead.data.listing import is_file_at, listed
@@ -48,6 +50,12 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
     called = short_name(PurePosixPath(prefix).name or parts.netloc.rpartition("@")[2])
     if layout in ("auto", "manifest") and not are_parts(paths) and (manifest := find_manifest_at(address, paths)):
         found = read_manifest_of(f"{address.rstrip('/')}/{quote(manifest)}", request)
+        named = (
+            _place(path, address, manifest)
+            for path in chain((row.path for row in found.rows), (skip.path for skip in found.skipped))
+        )
+        n_named = sum(is_picture(path) and path in stamps for path in named)
+        tell_left_out(sum(map(is_picture, paths)) - n_named, manifest, request)
         return replace(found, name=called)
     if layout == "manifest" or (layout == "auto" and are_parts(paths)):
         return read_parts_of(address, paths, request)
@@ -74,6 +82,14 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
         uri=uri,
         stamp=lambda row: stamps[row.path],
     )
+
+
+def _place(path: str, address: str, manifest: str) -> str:
+    """Where a table's photo is, as seen from the bucket's folder; "" for what is elsewhere."""
+    if is_address(path):
+        return way_from(address, path) or ""
+    way = posixpath.normpath(posixpath.join(posixpath.dirname(manifest), path))
+    return "" if way.startswith("..") else way
 
 
 def _apart(paths: Texts, address: str, request: Request) -> Texts:

@@ -165,14 +165,16 @@ def _check_numbers(catalog: Catalog) -> None:
     """Raises SplitError where nearly all classes are numbers, and would be learned as such: then those that are none are
     mistakes."""
     others = [name for name in catalog.classes if number_in(name) is None]
-    pointed = [name.replace(",", ".") for name in catalog.classes]
-    numbers = [name for name in pointed if number_in(name) is not None]
+    are_thousands = any("," in name and "." in name for name in catalog.classes)  # 3,069.42
+    pointed = {name: name.replace(",", "" if are_thousands else ".") for name in catalog.classes}
+    numbers = [name for name in pointed.values() if number_in(name) is not None]
     is_most = len(numbers) > max(MANY_NUMBERS, MOSTLY * len(catalog.classes))
     if others and is_most and task_of(numbers, catalog.layout) == "regression":
-        if all("," in name and number_in(name.replace(",", ".")) is not None for name in others):
+        if all("," in name and number_in(pointed[name]) is not None for name in others):
+            how = "has no comma between its thousands" if are_thousands else "has a point"
             raise SplitError(
                 what=f"{first_few([*map(quoted, others)])} are numbers with a comma.",
-                why=f"A number has a point here: {others[0].replace(',', '.')}.",
+                why=f"A number {how} here: {pointed[others[0]]}.",
                 fix="Write them so; if they are names, say so with --task classification.",
             )
         raise SplitError(

@@ -83,11 +83,15 @@ def _tell_left_out(found: Source, folder: Path, manifest: str, paths: Iterable[s
 
     def is_there(path: str) -> bool:
         way = os.path.relpath(path, folder) if os.path.isabs(path) else os.path.normpath(os.path.join(beside, path))
-        return _is_picture(path) and not way.startswith("..")
+        return is_picture(path) and not way.startswith("..")
 
     named = sum(is_there(row.path) for row in found.rows)
     named += sum(is_there(skip.path) and (folder / beside / skip.path).exists() for skip in found.skipped)
-    n = sum(map(_is_picture, paths)) - named
+    tell_left_out(sum(map(is_picture, paths)) - named, manifest, request)
+
+
+def tell_left_out(n: int, manifest: str, request: Request) -> None:
+    """A word on so many pictures that the table beside them does not name, where there are any."""
     if n > 0:
         are = "is" if n == 1 else "are"
         request.progress.note(
@@ -95,7 +99,8 @@ def _tell_left_out(found: Source, folder: Path, manifest: str, paths: Iterable[s
         )
 
 
-def _is_picture(path: str) -> bool:
+def is_picture(path: str) -> bool:
+    """Whether a name is that of a picture."""
     return os.path.splitext(path)[1].lower() in PICTURE_NAMES
 
 

@@ -42,7 +42,8 @@ def read_dataset(source: Any, request: Request) -> Source:
         return _image_folder(source)
     if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
         raise no_sequence(source)
-    classes, labels = _classes(source), _targets(source)
+    classes = _classes(source)
+    labels = _targets(source, classes)
 
     def label_at(i: int) -> str | PhotoError:
         try:
@@ -159,8 +160,13 @@ def _are_files(source: Any) -> bool:
         and bool(samples)
         and getattr(source, "transform", True) is None
         and getattr(source, "target_transform", None) is None
-        and str(getattr(loader, "__module__", "")).startswith("torchvision.")
+        and _is_torchvisions(loader)
+        and _is_torchvisions(getattr(type(source), "__getitem__", None))  # of a subclass its own may give other items
     )
+
+
+def _is_torchvisions(function: Any) -> bool:
+    return str(getattr(function, "__module__", "")).startswith("torchvision.")
 
 
 def _image_folder(source: Any) -> Source:
@@ -211,13 +217,22 @@ def _classes(source: Any) -> Sequence[Any] | None:
     return None
 
 
-def _targets(source: Any) -> list[Any] | None:
-    """The labels, by position, where they are known without reading the photos."""
+def _targets(source: Any, classes: Sequence[Any] | None) -> list[Any] | None:
+    """The labels, by position, where they are known without reading the photos: the first and the last item say so too."""
     targets = getattr(source, "targets", None)
     if targets is None or isinstance(targets, Mapping) or is_table(targets):
         return None
-    plain = getattr(source, "target_transform", None) is None
-    return values_of(targets) if plain and len(targets) == len(source) else None
+    if getattr(source, "target_transform", None) is not None or len(targets) != len(source):
+        return None
+    labels = values_of(targets)
+
+    def is_said(i: int) -> bool:
+        try:
+            return _label(_pair(source, i)[1], classes) == _label(labels[i], classes)
+        except PhotoError:
+            return True
+
+    return labels if all(map(is_said, sorted({0, len(labels) - 1} if labels else ()))) else None
 
 
 def _label(value: Any, classes: Sequence[Any] | None) -> str:

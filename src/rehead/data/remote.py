@@ -30,7 +30,7 @@ class Folder(Protocol):
 
 def open_folder(address: str) -> Folder:
     """The folder at an address or a path. Raises SourceError where it cannot be listed, MissingExtra without pyarrow."""
-    here = local_path(address) if is_address(address) else Path(address).expanduser()
+    here = local_path(address) if is_address(address) else Path(os.path.expanduser(address))
     if here is not None and not os.path.exists(here) and (meant := mended(address)):
         raise SourceError(
             what=f"There is no folder {address}.",

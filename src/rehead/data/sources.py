@@ -254,7 +254,8 @@ def _in_memory(source: object) -> tuple[str, object]:
     if is_table(source):
         return "table", source
     if not isinstance(source, tuple) or len(source) != 2 or any(isinstance(part, str) for part in source):
-        return "dataset", source
+        is_column = hasattr(source, "to_list") or hasattr(source, "to_pylist")  # whose own [i] may go by an index
+        return "dataset", values_of(source) if is_column else source
     for part in source:
         if not hasattr(part, "__len__"):
             raise no_sequence(part)

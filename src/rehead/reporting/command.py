@@ -10,7 +10,7 @@ from pathlib import Path
 from rehead.data.addresses import is_address, local_path
 from rehead.runs.listing import Run
 from rehead.runs.resume import Asked
-from rehead.tuning.recipe import option
+from rehead.tuning.options import option
 
 
 def command(asked: Asked, run: Run) -> tuple[tuple[str, str], ...]:

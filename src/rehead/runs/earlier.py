@@ -105,7 +105,7 @@ def read_earlier(folder: str | os.PathLike[str], cache: Path) -> Earlier:
 
     Raises BundleError when there is no bundle, and RunError when what a run holds beside it is missing or damaged.
     """
-    bundle, run = places(Path(folder).expanduser().resolve())
+    bundle, run = places(Path(os.path.expanduser(folder)).resolve())
     facts = bundles.read(bundle)
     if missing := [name for name in KNOWN_BY if not (run / name).is_file()]:
         raise RunError(

@@ -39,7 +39,7 @@ def read_finished(folder: str | os.PathLike[str], cache: Path) -> Finished:
 
     Raises RunError where it is not finished or something of it is missing, BundleError.
     """
-    bundle_folder, path = places(Path(folder).expanduser())
+    bundle_folder, path = places(Path(os.path.expanduser(folder)))
     run = read_run(path)
     if run.verdict is None:
         go_on = command("tune", "--resume", path)

@@ -16,7 +16,8 @@ from rehead.data.rows import first_few, quoted
 from rehead.data.targets import classes_of
 from rehead.errors import RunError, SourceError
 from rehead.runs.contents import can_go_on
-from rehead.tuning.recipe import Recipe, load, option, preset_with
+from rehead.tuning.options import option
+from rehead.tuning.recipe import Recipe, load, preset_with
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.catalog import Catalog
+from rehead.data.rows import first_few, quoted
 from rehead.divided import folds_of, in_store
 from rehead.errors import BackboneError, EngineError, RunError, counted
 from rehead.extraction import chosen_prefix, extract_missing, open_store
@@ -254,7 +255,7 @@ def _check_enough(catalog: Catalog, positions: Sequence[int], recipe: Recipe, fi
     """Those to learn from. Raises RunError where a class has none of them, or no fold can hold one out."""
     train = catalog.among(positions, "train")
     if lacking := set(catalog.classes) - catalog.different_labels(train):
-        why = f"There is none to learn from of {', '.join(sorted(lacking)[:5])}."
+        why = f"There is none to learn from of {first_few([quoted(label) for label in sorted(lacking)])}."
     elif (folds_of(catalog, train, recipe) < 0).all():
         why = "No class has two to learn from, of which one could be held out."
     else:

@@ -35,8 +35,9 @@ from rehead.search.tries import FILE, LADDER, QUICK_SHARE, Search, Try
 from rehead.solution import Solution
 from rehead.tuning.forecast import Forecast, Pace, forecast
 from rehead.tuning.head import fit_head
+from rehead.tuning.options import option
 from rehead.tuning.plan import planned
-from rehead.tuning.recipe import AUTO, Recipe, load, option
+from rehead.tuning.recipe import AUTO, Recipe, load
 from rehead.tuning.sample import SAMPLE, in_each_fold
 from rehead.tuning.solve import cross_validated
 from rehead.verdict.compare import gain

@@ -5,13 +5,13 @@ Functions below the job take plain arguments; nothing deeper than `run.py` knows
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from rehead.bundle import Activation
-from rehead.bundle_facts import Task
 from rehead.errors import RecipeError, nearest
 from rehead.tuning.course import Course
 from rehead.tuning.layers import check_form
@@ -36,8 +36,6 @@ OF_STEPS = (  # settings of training by gradient steps
 KEPT = (  # by a first phase, whose other settings are its preset's
     "activation", "sampling", "accumulate", "watch", "cache_limit_gb", "compile",
 )  # fmt: skip
-OF_CLASSES = ("label_smoothing", "precision")  # settings that say nothing of several labels or of numbers
-OPTIONS = {"cache_limit_gb": "cache-limit", "budget_s": "budget", "backbone_args": "backbone-arg"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +185,11 @@ class Recipe:
         return tomli_w.dumps({"format": FORMAT, **values})
 
     @property
+    def weights_file(self) -> Path | None:
+        """The file of weights that was asked for."""
+        return None if self.weights is None else Path(os.path.expanduser(self.weights))
+
+    @property
     def extracts_by(self) -> tuple[str, str]:
         """The engine and the device that frozen layers are asked for; 8 bits are ONNX Runtime's, on the CPU."""
         return ("onnxruntime", "cpu") if self.quantize != "none" else (self.engine, self.device)
@@ -283,26 +286,6 @@ def preset_with(preset: str | None, settings: dict[str, Any]) -> dict[str, Any]:
     if settings.get("train", own.get("train")) != own.get("train"):
         own.pop("first", None)
     return {**own, **settings}
-
-
-def unheard(recipe: Recipe, settings: dict[str, Any], task: Task) -> list[str]:
-    """A line for each of these settings that a recipe does not hear, for what is learned or since its head alone learns."""
-    strange = [] if task == "classification" else [name for name in settings if name in OF_CLASSES]
-    lines = [f"{option(name)} has no effect: it is for classes, not for several labels or numbers." for name in strange]
-    if recipe.train != "head":
-        blind = "patience" in settings and not recipe.watch
-        return lines + ["--patience has no effect: with --watch 0 no photo says whether an epoch was a gain."] * blind
-    hears = {"activation", "epochs", "batch_size", "lr"} if hidden_widths(recipe.head) or recipe.head == AUTO else set()
-    deaf = [name for name in settings if name in OF_STEPS and name not in hears and name not in strange]
-    if recipe.head == "prototype":
-        deaf += [name for name in settings if name == "class_weight"]
-    how = {"prototype": "is the class means", "linear": "is solved"}.get(recipe.head, "learns by its own steps")
-    return lines + [f"{option(name)} has no effect: --train head with --head {recipe.head} {how}." for name in deaf]
-
-
-def option(name: str) -> str:
-    """What the command line calls a setting: '--batch-size'."""
-    return "--" + OPTIONS.get(name, name.replace("_", "-"))
 
 
 def load(path: Path) -> Recipe:
