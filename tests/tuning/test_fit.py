@@ -90,6 +90,26 @@ def test_chance_behind_a_frozen_body_is_thrown_anew_in_each_epoch(chance: nn.Mod
     assert not torch.equal(seen[1], seen[2])
 
 
+@pytest.mark.parametrize("body", [chain()[:3], nn.Flatten()])
+def test_layers_that_work_in_place_spoil_neither_what_is_kept_nor_the_batches(body: nn.Module) -> None:
+    """As torchvision's classifiers begin, of EfficientNet and MobileNetV3."""
+    mine, seen = batches(1), []
+    width = body(mine[0][0]).shape[1]
+    before = mine[0][0].clone()
+    model = nn.Sequential(body, nn.Dropout(0.5, inplace=True), nn.Linear(width, 2))
+    model[2].register_forward_pre_hook(lambda _, inputs: seen.append(float((inputs[0] == 0).double().mean())))
+    rehead.fit(model, mine, train=model[2], epochs=8, device="cpu")
+    assert max(seen) < 0.7
+    assert torch.equal(mine[0][0], before)
+
+
+def test_a_first_layer_that_works_in_place_leaves_the_batches_as_they_are() -> None:
+    mine = batches(1)
+    before = mine[0][0].clone()
+    rehead.fit(nn.Sequential(nn.Dropout(0.5, inplace=True), nn.Flatten(), nn.Linear(432, 2)), mine, device="cpu")
+    assert torch.equal(mine[0][0], before)
+
+
 def test_class_numbers_and_one_hot_labels_give_the_same() -> None:
     one_hot, numbers = chain(), chain()
     a = rehead.fit(one_hot, batches(), train=one_hot[3:], device="cpu")

@@ -262,7 +262,8 @@ def _may_vary(module: nn.Module) -> bool:
 
 
 class _Once:
-    """Batches on the device, behind the frozen modules; kept, where they come from a list and fit into KEPT_BYTES."""
+    """Batches on the device, behind the frozen modules; kept, where they come from a list and fit into KEPT_BYTES. Each is
+    given as a copy: layers that work in place write into it."""
 
     def __init__(self, batches: Iterable[Batch], frozen: nn.Module | None, device: torch.device) -> None:
         self._batches, self._frozen, self._device = batches, frozen, device
@@ -275,7 +276,7 @@ class _Once:
             images, labels = pair_of(batch, i + 1)
             if i not in self._kept:
                 check_images(images, i + 1)
-                x = images.to(self._device)
+                x = images.to(self._device, copy=True)
                 if self._frozen is not None:
                     with torch.no_grad():
                         x = self._frozen(x)
@@ -284,4 +285,4 @@ class _Once:
                     self._kept[i], self._kept_bytes = x, self._kept_bytes + size_bytes
             else:
                 x = self._kept[i]
-            yield x, labels.to(self._device)
+            yield x.clone() if i in self._kept else x, labels.to(self._device)
