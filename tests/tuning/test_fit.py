@@ -224,6 +224,52 @@ def test_arguments_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
         rehead.fit(chain(), batches(), device="cpu", **wrong)
 
 
+class OfWidth(nn.Sequential):
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(432, width), nn.Linear(width, 2))
+
+
+class Doubled(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(super().forward(2 * x + 1))
+
+
+def test_a_chain_made_of_other_arguments_than_its_modules_is_run_once_for_each_batch() -> None:
+    model, calls = OfWidth(8), []
+    model[0].register_forward_hook(lambda *_: calls.append(1))
+    rehead.fit(model, batches(4), train=model[2], epochs=3, device="cpu")
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("is_hook", [False, True])
+def test_what_a_chain_does_to_photos_before_its_modules_is_done_once(is_hook: bool) -> None:
+    layers, seen = (nn.Flatten(), nn.Linear(432, 8), nn.Linear(8, 2)), []
+    model = nn.Sequential(*layers) if is_hook else Doubled(*layers)
+    if is_hook:
+        model.register_forward_pre_hook(lambda _, inputs: (2 * inputs[0] + 1,))
+    model[2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
+    ((x, y),) = batches(1)
+    rehead.fit(model, [(x, y)], train=model[2], epochs=2, device="cpu")
+    with torch.no_grad():
+        wanted = model[1]((2 * x + 1).flatten(1))
+    assert len(seen) == 2
+    assert all(torch.equal(features, wanted) for features in seen)
+
+
+def test_a_layer_that_stands_twice_in_a_chain_is_run_twice() -> None:
+    turn, calls = nn.Hardtanh(-0.5, 0.5), []
+    turn.register_forward_hook(lambda *_: calls.append(1))
+    rehead.fit(nn.Sequential(turn, nn.Flatten(), turn, nn.Linear(432, 2)), batches(1), epochs=3, device="cpu")
+    assert len(calls) == 2
+
+
+def test_what_hears_of_the_logits_of_a_chain_hears_of_each_batch() -> None:
+    model, heard = chain(), []
+    model.register_forward_hook(lambda *_: heard.append(1))
+    rehead.fit(model, batches(2), train=model[3:], epochs=2, device="cpu")
+    assert len(heard) == 4
+
+
 def test_parts_may_be_modules_and_what_was_frozen_before_stays_marked() -> None:
     model = chain()
     first = next(model.parameters()).requires_grad_(False)

@@ -246,10 +246,17 @@ def _chosen(device: str) -> str:
 
 def _leading(model: nn.Module) -> tuple[nn.Module | None, nn.Module]:
     """The leading modules of a chain that hold nothing that learns and give the same each time, and the rest."""
-    if not isinstance(model, nn.Sequential):
+    if not isinstance(model, nn.Sequential) or not _is_plain(model):
         return None, model
-    n = next((i for i, m in enumerate(model) if any(p.requires_grad for p in m.parameters()) or _may_vary(m)), 0)
-    return (model[:n], model[n:]) if n else (None, model)
+    parts = list(model)
+    n = next((i for i, m in enumerate(parts) if any(p.requires_grad for p in m.parameters()) or _may_vary(m)), 0)
+    return (nn.Sequential(*parts[:n]), nn.Sequential(*parts[n:])) if n else (None, model)
+
+
+def _is_plain(model: nn.Sequential) -> bool:
+    """Whether it does nothing but run its modules one after another: a subclass may, and so may hooks."""
+    runs = getattr(model.forward, "__func__", None)
+    return runs is nn.Sequential.forward and not (model._forward_pre_hooks or model._forward_hooks)
 
 
 def _may_vary(module: nn.Module) -> bool:
