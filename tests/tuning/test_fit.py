@@ -270,6 +270,23 @@ def test_what_hears_of_the_logits_of_a_chain_hears_of_each_batch() -> None:
     assert len(heard) == 4
 
 
+def test_what_a_loop_of_ones_own_would_add_to_is_not_left_behind() -> None:
+    model = chain()
+    model[0][0].weight.grad = kept = torch.ones_like(model[0][0].weight)
+    rehead.fit(model, batches(1), train=model[3:], device="cpu")
+    assert model[0][0].weight.grad is kept
+    assert all(p.grad is None for p in model[3:].parameters())
+
+
+def test_an_optimizer_that_calls_the_loop_itself_is_refused() -> None:
+    model = chain()
+    before = state(model)
+    with pytest.raises(RecipeError, match="LBFGS") as error:
+        rehead.fit(model, batches(1), optimizer=torch.optim.LBFGS, device="cpu")
+    assert error.value.fix == "For example: optimizer=torch.optim.SGD"
+    assert all(torch.equal(before[name], tensor) for name, tensor in state(model).items())
+
+
 def test_parts_may_be_modules_and_what_was_frozen_before_stays_marked() -> None:
     model = chain()
     first = next(model.parameters()).requires_grad_(False)

@@ -6,6 +6,7 @@ run once for each batch, not once an epoch, unless they are of chance. Jobs on s
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -43,11 +44,11 @@ def fit(
 
     batches: of (images, labels), all gone through once an epoch: images as the model takes them, labels one-hot (n, k) or
     class numbers (n,). train: what learns, parts of the model or parameters; all of it by default. optimizer: called
-    with the parameters and lr. device: "auto", "cpu", "cuda" or "mps"; the model comes back on the CPU, in eval mode, and what
-    required a gradient before does so again. norm: "frozen" keeps the statistics of normalisation layers, "adapt" lets those
-    of `train` follow the batches. on_epoch: told the epoch, from 1, and its loss.
-    Raises RecipeError when nothing learns, the optimizer is made already, a batch or a layer's width does not fit, Diverged
-    when the loss is not a number; the weights are then those before that step.
+    with the parameters and lr. device: "auto", "cpu", "cuda" or "mps"; the model comes back on the CPU, in eval mode, without
+    gradients of what learned, and what required one before does so again. norm: "frozen" keeps the statistics of normalisation
+    layers, "adapt" lets those of `train` follow the batches. on_epoch: told the epoch, from 1, and its loss.
+    Raises RecipeError when nothing learns, the optimizer is made already or wants a closure, a batch or a layer's width does
+    not fit, Diverged when the loss is not a number; the weights are then those before that step.
     """
     _check_arguments(optimizer, epochs, norm, lr)
     names = learning(model, train)
@@ -58,6 +59,7 @@ def fit(
         model.to(target)
         set_modes(model, names, norm)
         steps = optimizer([p for name, p in model.named_parameters() if name in names], lr=lr)
+        _check_step(steps)
         frozen, rest = _leading(model)
         source = _Once(batches, frozen, target)
         for epoch in range(1, epochs + 1):
@@ -86,6 +88,8 @@ def fit(
         model.to("cpu").eval()
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in asked_for)
+            if name in names:
+                parameter.grad = None
     return losses
 
 
@@ -173,6 +177,16 @@ def _check_arguments(optimizer: object, epochs: int, norm: str, lr: float) -> No
         raise RecipeError(what=f"norm cannot be {norm!r}.", fix="One of: frozen, adapt.")
     if not lr > 0:
         raise RecipeError(what=f"lr is {lr}; a learning rate is over 0.", fix="For example: lr=1e-3")
+
+
+def _check_step(optimizer: torch.optim.Optimizer) -> None:
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise RecipeError(
+            what=f"optimizer= is {type(optimizer).__name__}, which wants a closure: it computes the loss several times a step.",
+            why="Here each batch is one gradient and one step.",
+            fix="For example: optimizer=torch.optim.SGD",
+        )
 
 
 @contextmanager
