@@ -83,6 +83,28 @@ def test_photos_that_are_files_are_not_all_held(cache: Path, tmp_path: Path, mon
     assert (features[0] == features[-1]).all()
 
 
+def test_a_photo_that_changes_while_others_are_read_is_named_and_leaves_no_features(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, real = [tmp_path / f"{i}.bmp" for i in range(2)], extraction.extract_missing
+    for i, path in enumerate(paths):
+        noise(20 + i, (200, 60, 60)).save(path)
+    before = paths[1].read_bytes()
+
+    def extract_missing(*given: Any) -> Any:
+        noise(30, (60, 60, 200)).save(paths[1])
+        return real(*given)
+
+    monkeypatch.setattr(extraction, "extract_missing", extract_missing)
+    with pytest.raises(SourceError, match=r"1\.bmp is another picture than it was"):
+        extraction.features_of(paths, Recipe(), cache=cache)
+    monkeypatch.setattr(extraction, "extract_missing", real)
+    paths[1].write_bytes(before)
+    found = extraction.features_of(paths, Recipe(), cache=cache)[1]
+    wanted = extraction.features_of(paths, Recipe(), cache=tmp_path / "cache")[1]
+    assert (found == wanted).all()
+
+
 def test_one_that_was_not_fitted_is_known_as_such_by_scikit_learn(cache: Path) -> None:
     model = rehead.Classifier(cache=cache)
     with pytest.raises(NotFittedError):

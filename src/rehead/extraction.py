@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rehead.data.catalog import Catalog
 from rehead.data.columns import Positions
 from rehead.data.memory import encoded
+from rehead.data.reading import checked
 from rehead.data.rows import Photo, Skip
 from rehead.divided import folds_of, in_store, job_order
 from rehead.errors import PhotoError, RecipeError, RunError, SourceError, TooManyBad
@@ -222,7 +223,7 @@ def features_of(images: Sequence[Any], recipe: Recipe, *, cache: Path) -> tuple[
     """The digests and features (n, width) of images without labels, in their order, through the store.
 
     images: paths, encoded bytes, Pillow images or uint8 arrays. Raises SourceError for one that cannot be read, which names
-    it: by its path, or by its place from 0 on.
+    it: by its path, or by its place from 0 on; so for a file that changes meanwhile.
     """
     photos: list[Photo] = []
     by_digest: dict[bytes, Any] = {}  # files are read again, not held
@@ -233,7 +234,11 @@ def features_of(images: Sequence[Any], recipe: Recipe, *, cache: Path) -> tuple[
         photos.append(Photo(name, "", "train", blake3.blake3(data).digest()))
         by_digest[photos[-1].digest] = image if is_file else data
     digests = [photo.digest for photo in photos]
-    catalog = Catalog("images", "dataset", tuple(photos), ("", " "), lambda photo: encoded(by_digest[photo.digest]))
+
+    def read(photo: Photo) -> bytes:
+        return checked(encoded(by_digest[photo.digest]), photo, "when it was read first")
+
+    catalog = Catalog("images", "dataset", tuple(photos), ("", " "), read)
     job = Job(catalog, cache)
     if recipe.fit == "auto":
         raise RecipeError(
