@@ -129,6 +129,16 @@ def test_flipped_bytes_never_raise_anything_but_a_photo_error() -> None:
             continue
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP"])
+def test_an_image_that_was_closed_before_it_was_decoded_says_so(kind: str, tmp_path: Path) -> None:
+    picture(32, 32).save(tmp_path / "a", kind)
+    with Image.open(tmp_path / "a") as image:
+        pass
+    with pytest.raises(PhotoError) as error:
+        fit_image(image, PLAIN)
+    assert error.value.what == "was closed before it was decoded: image.load() decodes it"
+
+
 def test_preprocess_survives_a_dictionary_and_refuses_what_it_does_not_know() -> None:
     assert Preprocess.from_dict(PLAIN.to_dict()) == PLAIN
     with pytest.raises(BundleError):

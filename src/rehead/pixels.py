@@ -107,7 +107,7 @@ def prepare(
 @contextlib.contextmanager
 def opened(data: bytes) -> Iterator[Image.Image]:
     """The picture in an encoded file, not decoded yet. What fails when it is becomes a PhotoError, as in `prepare`."""
-    with _decoding():
+    with decoding():
         try:
             image = Image.open(io.BytesIO(data), formats=_formats())
         except UnidentifiedImageError:
@@ -118,7 +118,7 @@ def opened(data: bytes) -> Iterator[Image.Image]:
 
 
 @contextlib.contextmanager
-def _decoding() -> Iterator[None]:
+def decoding() -> Iterator[None]:
     """What Pillow's decoders raise becomes a PhotoError."""
     try:
         yield
@@ -126,6 +126,8 @@ def _decoding() -> Iterator[None]:
         raise
     except Image.DecompressionBombError:
         raise PhotoError(what=f"more than {MAX_PIXELS / 1e6:.0f} megapixels: refused as a decompression bomb") from None
+    except AssertionError as e:  # Pillow's word for an image without a file
+        raise PhotoError(what="was closed before it was decoded: image.load() decodes it") from e
     except _DAMAGED as e:
         raise PhotoError(what=f"cannot be decoded: {_one_line(e)}") from e
 
@@ -137,7 +139,7 @@ def fit_image(
 
     box, and what is raised: as in `prepare`.
     """
-    with _decoding():
+    with decoding():
         _check_size(image)
         return _fitted(upright(image), preprocess, box)
 

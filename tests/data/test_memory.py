@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ from PIL import Image
 
 from rehead.colours import to_rgb
 from rehead.data.memory import encoded
+from rehead.data.reading import photos_of
 from rehead.data.rows import label_of
 from rehead.data.sources import Source, open_source
 from rehead.data.targets import task_of
-from rehead.errors import SourceError
+from rehead.errors import PhotoError, SourceError
+from rehead.progress import Silent
 
 
 def red() -> Image.Image:
@@ -115,6 +119,34 @@ def test_sixteen_bits_in_either_order_are_kept(mode: str) -> None:
     with Image.open(io.BytesIO(encoded(image))) as back:
         assert np.array_equal(np.asarray(back), values)
         assert np.array_equal(np.asarray(to_rgb(back)), np.asarray(to_rgb(image)))
+
+
+def test_images_that_were_closed_before_they_were_decoded_are_named(tmp_path: Path) -> None:
+    images = []
+    for path in files(tmp_path / "photos", 3):
+        with Image.open(path) as image:
+            images.append(image)
+    source = opened((images, ["a", "b", "a"]), tmp_path)
+    with pytest.raises(SourceError) as caught:
+        photos_of(source, Silent())
+    assert "such as dataset[0], was closed before it was decoded: image.load() decodes it" in caught.value.why
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of what it finds in damaged files
+def test_damaged_images_that_were_only_opened_raise_nothing_but_a_photo_error() -> None:
+    random = np.random.default_rng(0)
+    for kind, _ in itertools.product(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "AVIF", "PPM", "TGA"], range(40)):
+        stream = io.BytesIO()
+        red().resize((32, 32)).save(stream, kind)
+        data = bytearray(stream.getvalue())
+        for place in random.integers(0, len(data), 3):
+            data[place] = int(random.integers(256))
+        try:
+            image = Image.open(io.BytesIO(data))
+        except Exception:  # as it may be for whoever opens it
+            continue
+        with contextlib.suppress(PhotoError):
+            encoded(image)
 
 
 def test_a_streamed_hugging_face_data_set_is_told(tmp_path: Path) -> None:

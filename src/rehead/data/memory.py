@@ -22,7 +22,7 @@ from rehead.data.rows import Named, Request, Row, Skip, Source, file_below, labe
 from rehead.data.tables import is_table, values_of
 from rehead.data.targets import SEPARATOR
 from rehead.errors import PhotoError, SourceError, nearest
-from rehead.pixels import as_image
+from rehead.pixels import as_image, decoding
 
 BMP_MODES = {"L", "RGB"}  # read and written faster than anything else
 PNG_MODES = {"1", "P", "LA", "RGBA", "I;16"}
@@ -79,21 +79,22 @@ def is_hugging_face(source: object) -> bool:
 
 
 def encoded(image: Any) -> bytes:
-    """The bytes of a file that holds exactly these pixels; bytes and files as they are. Raises PhotoError, OSError.
+    """The bytes of a file that holds exactly these pixels; bytes and files as they are. Raises PhotoError, of files OSError.
 
     Arrays are (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), tensors (c, h, w); uint8, or floats in 0..1.
     """
-    try:
-        return _encoded(image)
-    except (ValueError, TypeError, SyntaxError, MemoryError) as error:  # of Pillow, for damaged files
-        raise PhotoError(what=f"cannot be read: {error}") from error
-
-
-def _encoded(image: Any) -> bytes:
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if isinstance(image, str | os.PathLike):
-        return photo_in(image)
+        try:
+            return photo_in(image)
+        except (ValueError, MemoryError) as error:  # a path that none can be, a file larger than memory
+            raise PhotoError(what=f"cannot be read: {error}") from error
+    with decoding():
+        return _encoded(image)
+
+
+def _encoded(image: Any) -> bytes:
     if not isinstance(image, Image.Image):
         image = _image(image)
     upright = ImageOps.exif_transpose(image)
