@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_photos, noise
+from PIL import Image, ImageFile
 from safetensors.torch import save_file
 
 import rehead
-from rehead.ambient import dice
+from rehead.ambient import dice, own_settings
+from rehead.errors import SourceError
 from rehead.heat import GRAD_CAM
 from rehead.nets.backbone import load_backbone
 
@@ -155,6 +158,41 @@ def test_an_estimator_learns(cache: Path) -> None:
     photos = [noise(i, colour) for i in range(8) for colour in ((200, 60, 60), (60, 60, 200))]
     model = rehead.Classifier(head="mlp:8", cache=cache).fit(photos, ["red", "blue"] * 8)
     assert model.score(photos, ["red", "blue"] * 8) == 1
+
+
+@pytest.fixture
+def half_pictures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A notebook that takes pictures of which a half is there, and goes on to."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    yield
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def cut_off(folder: Path, place: Path) -> Path:
+    """The folder, with one photo of which the end is lost."""
+    photos = Path(shutil.copytree(folder, place / "photos"))
+    Image.open(photos / "red" / "1.png").resize((224, 224)).save(photos / "red" / "half.jpg")
+    whole = (photos / "red" / "half.jpg").read_bytes()
+    (photos / "red" / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    return photos
+
+
+@pytest.mark.usefixtures("half_pictures")
+def test_a_picture_that_is_cut_off_is_not_learned_from(folder: Path, tmp_path: Path) -> None:
+    photos = cut_off(folder, tmp_path)
+    tuned = rehead.tune(photos, cache=tmp_path / "cache", out=tmp_path / "run", report=False)
+    assert "red/half.jpg,cannot be decoded: image file is truncated" in (tuned.run / "skipped.csv").read_text()
+    paths = [*photos.glob("*/?.png"), photos / "red" / "half.jpg"]
+    with pytest.raises(SourceError, match=r"half\.jpg cannot be decoded: image file is truncated"):
+        rehead.Classifier(cache=tmp_path / "cache").fit(paths, [path.parent.name for path in paths])
+    assert rehead.verify(tuned.bundle, photos).verdict.n == 32
+
+
+@pytest.mark.usefixtures("half_pictures")
+def test_what_pillow_takes_is_set_apart_where_pytorch_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch")
+    with own_settings():
+        assert not ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
-"""PyTorch's ambient state, settings and dice, which is the process's and so the user's: set while it is needed, and put back.
+"""PyTorch's ambient state, settings and dice, and a setting of Pillow's, which are the process's and so the user's: set while
+they are needed, and put back.
 
 No torch until it is loaded: a process that has not loaded it has changed nothing of it.
 """
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from PIL import ImageFile
+
 if TYPE_CHECKING:
     import torch
 
@@ -17,26 +20,32 @@ if TYPE_CHECKING:
 @contextmanager
 def own_settings() -> Iterator[None]:
     """Within it, numbers are float32 and on the CPU where nothing else is said, and gradients can be taken: no autocast either.
+    A picture whose end is lost is no picture.
 
     Only what differs is set, so that nothing is slower where all is as PyTorch begins. Gradients and the device are this
-    thread's; the kind of number is that of all threads, so it is set around a whole job.
+    thread's; the kind of number and what Pillow decodes are those of all threads, so they are set around a whole job.
     """
-    if sys.modules.get("torch") is None:
+    with ExitStack() as settings:
+        if ImageFile.LOAD_TRUNCATED_IMAGES:
+            settings.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+        if sys.modules.get("torch") is not None:
+            _set_torch(settings)
         yield
-        return
+
+
+def _set_torch(settings: ExitStack) -> None:
     import torch
 
-    with ExitStack() as settings:
-        settings.enter_context(gradients())
-        if torch.get_default_device().type != "cpu":
-            settings.enter_context(torch.device("cpu"))
-        for kind in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(kind):
-                settings.enter_context(torch.autocast(kind, enabled=False))
-        if (dtype := torch.get_default_dtype()) != torch.float32:
-            settings.callback(torch.set_default_dtype, dtype)
-            torch.set_default_dtype(torch.float32)
-        yield
+    settings.enter_context(gradients())
+    if torch.get_default_device().type != "cpu":
+        settings.enter_context(torch.device("cpu"))
+    for kind in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(kind):
+            settings.enter_context(torch.autocast(kind, enabled=False))
+    if (dtype := torch.get_default_dtype()) != torch.float32:
+        settings.callback(torch.set_default_dtype, dtype)
+        torch.set_default_dtype(torch.float32)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rehead.ambient import own_settings
 from rehead.bundle import sigmoid, softmax
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Photo, Skip
@@ -91,6 +92,7 @@ class Compared:
         }
 
 
+@own_settings()
 def compare(
     first: str | os.PathLike[str],
     second: str | os.PathLike[str],

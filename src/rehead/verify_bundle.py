@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rehead.ambient import own_settings
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Skip, Source, bounded, quoted
 from rehead.data.scan import scan_held_out
@@ -57,6 +58,7 @@ class Verified:
         }
 
 
+@own_settings()
 def verify(
     bundle: str | os.PathLike[str],
     source: object,
