@@ -228,3 +228,15 @@ def test_a_grey_that_is_declared_to_be_transparent_stays_and_the_image_is_not_ch
     image.info["transparency"] = 7
     assert (fit_image(image, PLAIN) == 7).all()
     assert image.info == {"transparency": 7}
+
+
+@pytest.mark.parametrize(("is_grey", "colour"), [(True, 9), (False, 255)])
+def test_the_transparent_index_of_a_gif_is_laid_over_white_unless_its_palette_is_the_greys_in_order(
+    is_grey: bool, colour: int
+) -> None:
+    image = Image.new("P", (40, 40), 9)
+    image.putpalette([i for i in range(256) for _ in range(3)] if is_grey else [9, 9, 9] * 256)
+    data = encoded(image, "GIF", transparency=9, optimize=False)
+    with Image.open(io.BytesIO(data)) as opened:
+        for pixels in (prepare(data, PLAIN), fit_image(opened, PLAIN), fit_image(opened.copy(), PLAIN)):
+            assert (pixels == colour).all()

@@ -1,10 +1,10 @@
 """A picture of any mode -> upright RGB.
 
 Grey is repeated; palettes are looked up; transparency is laid over white, but a colour that a PNG declares to be transparent
-stays as it is; CMYK, YCbCr, LAB and HSV are converted by Pillow's
-formulas (embedded colour profiles are not applied); 16-bit samples keep their upper 8 bits, and so do
-32-bit ones from 0 on with a largest in 256..65535, as which Pillow opens 16-bit PGM; other 32-bit samples, and floating
-point, are stretched from their smallest to their largest value.
+stays as it is, and so does that of a GIF whose palette is the greys in order, as which Pillow opens it: an image in memory no
+longer says which of the two it was. CMYK, YCbCr, LAB and HSV are converted by Pillow's formulas (embedded colour profiles are
+not applied); 16-bit samples keep their upper 8 bits, and so do 32-bit ones from 0 on with a largest in 256..65535, as which
+Pillow opens 16-bit PGM; other 32-bit samples, and floating point, are stretched from their smallest to their largest value.
 """
 
 from __future__ import annotations
