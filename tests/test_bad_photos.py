@@ -61,13 +61,15 @@ def test_bad_files_are_skipped_and_listed_with_their_reason(photos: Path, cache:
     (photos / "red" / "text.jpg").write_text("this is no image")
     (photos / "red" / "empty.png").write_bytes(b"")
     (photos / "red" / "bomb.png").write_bytes(bomb(60_000, 60_000))
+    (photos / "red" / "xl.jxl").write_bytes(b"\0\0\0\x0cJXL \r\n\x87\n")
     (photos / "red" / "notes.txt").write_text("not a photo, and nobody thinks so")
     tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", report=False)
     listed = skipped(tuned)
-    assert tuned.images["skipped"] == 4
+    assert tuned.images["skipped"] == 5
     for name, reason in {
         "truncated.jpg": "cannot be decoded",
         "text.jpg": "is not an image",
+        "xl.jxl": "is not an image",
         "empty.png": "is empty",
         "bomb.png": "decompression bomb",
     }.items():

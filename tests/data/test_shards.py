@@ -27,6 +27,9 @@ from rehead.progress import Silent
 Files = Sequence[tuple[str, bytes]]
 
 
+JPEG_XL = b"\0\0\0\x0cJXL \r\n\x87\n"  # a format that Pillow does not read by itself
+
+
 def tar(path: Path, files: Files) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as archive:
@@ -90,6 +93,7 @@ def test_what_is_no_labelled_photo_is_told(photos: Path, tmp_path: Path) -> None
             ("bare.png", png),
             ("empty.png", b""), ("empty.cls", b"7"),
             ("text.jpg", b"no photo"), ("text.cls", b"7"),
+            ("xl.jxl", JPEG_XL), ("xl.cls", b"7"),
             ("told.png", png), ("told.txt", b"a long tale " * 30),
             ("odd.png", png), ("odd.json", b"{"),
             ("nested.png", png), ("nested.json", b"[" * 500_000),
@@ -107,11 +111,11 @@ def test_what_is_no_labelled_photo_is_told(photos: Path, tmp_path: Path) -> None
     told = {skip.path: skip.reason for skip in opened.skipped}
     assert told.keys() == {
         f"s.tar/{name}.png" for name in ("bare", "empty", "told", "odd", "nested", "IMG.2", "good", "latin")
-    } | {"s.tar/text.jpg"}
+    } | {"s.tar/text.jpg", "s.tar/xl.jxl"}
     assert "has no label" in told["s.tar/bare.png"]
     assert told["s.tar/odd.png"] == "has a .json beside it that names no label"
     assert told["s.tar/empty.png"] == "is empty (0 bytes)"
-    assert told["s.tar/text.jpg"] == "is not an image that can be read"
+    assert told["s.tar/text.jpg"] == told["s.tar/xl.jxl"] == "is not an image that can be read"
     assert "twice" in told["s.tar/good.png"]
 
 

@@ -20,7 +20,7 @@ from rehead.data.columns import Names, Rows, Texts
 from rehead.data.rows import SIDE_BY_NAME, Row, Skip, label_of
 from rehead.errors import counted
 
-PICTURE_NAMES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".heic", ".heif"}
+PICTURE_NAMES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".jxl"}
 CAMERA_NAMES = {
     "img",
     "dsc",

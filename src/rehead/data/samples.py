@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Any, cast
 
 from rehead.data.archives import BROKEN, MAX_HEADER, TAR_BLOCK, members_of, opener_of
+from rehead.data.layouts import PICTURE_NAMES
 from rehead.data.photo_bytes import HEAD_BYTES, MOST_BYTES, TOO_LARGE
 from rehead.data.rows import label_of
 from rehead.pixels import is_image
 
-PICTURES = {"jpg", "jpeg", "png", "webp", "avif", "gif", "tif", "tiff", "bmp", "heic", "heif"}
 SAYS = ("cls", "label", "json", "txt")  # what a sample may be labelled by; the first that is there
 FIELDS = ("label", "class", "class_name", "category")  # the same of a JSON object
 MOST_SAID = 1 << 20  # bytes of one of them
@@ -98,7 +98,7 @@ class _Sample:
 
         if ending in SAYS:
             self.says.setdefault(ending, _said(ending, content.read(MOST_SAID)))
-        elif ending in PICTURES and self.photo is None:
+        elif f".{ending}" in PICTURE_NAMES and self.photo is None:
             hasher, head = blake3.blake3(), b""
             while piece := content.read(PIECE):
                 hasher.update(piece)
@@ -110,7 +110,7 @@ class _Sample:
             self.photo = Member(member.name, member.offset_data, member.size, "", hasher.hexdigest())
         elif self.photo is not None and member.name == self.photo.name:
             self.is_twice = True
-        elif ending.rpartition(".")[2] in PICTURES:
+        elif f".{ending.rpartition('.')[2]}" in PICTURE_NAMES:
             self.others.append(member.name)
 
     def into(self, index: Index) -> None:
