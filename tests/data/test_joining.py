@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import blake3
 import pytest
+from conftest import make_photos
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rehead.data.catalog import Catalog
 from rehead.data.joining import joined
 from rehead.data.rows import Photo
+from rehead.data.scan import scan
+from rehead.data.sources import open_source
 
 sides = st.sampled_from(["train", "valid", "test"])
 
@@ -28,7 +34,9 @@ def photos(root: str, facts: list[tuple[int, str, str, str | None]]) -> tuple[Ph
 
 def catalog(photos: tuple[Photo, ...], *, ours: bool = True) -> Catalog:
     labels = tuple(sorted({photo.label for photo in photos}))
-    return Catalog("new", "folders", photos, labels, lambda photo: b"new " + photo.digest, ours=ours)
+    return Catalog(
+        "new", "folders", photos, labels, lambda photo: b"new " + photo.digest, ours=ours, is_placed=lambda _: not ours
+    )
 
 
 def join(old: tuple[Photo, ...], new: Catalog, *, ours: bool = True) -> Catalog:
@@ -113,5 +121,49 @@ def test_a_test_side_of_one_lot_takes_in_what_the_other_holds_out(given_test: st
     facts = [(1, "a", "train", None), (2, "a", "valid", None)]
     tested = [(3, "b", "train", None), (4, "b", "test", None)]
     old, new = (tested, facts) if given_test == "old" else (facts, tested)
-    both = join(photos("/old", old), replace(catalog(photos("new", new)), ours=given_test == "old"))
+    both = join(photos("/old", old), catalog(photos("new", new), ours=given_test == "old"))
     assert {photo.digest for photo in both.photos if photo.side == "test"} == {digest(2), digest(4)}
+
+
+def test_a_photo_that_was_given_no_side_goes_where_it_was_held_out_whatever_others_are_given(tmp_path: Path) -> None:
+    make_photos(tmp_path, {"red": 3, "blue": 3})
+    make_photos(tmp_path / "later", {"blue": 3, "red": 3})
+    shutil.copy(tmp_path / "blue" / "1.png", tmp_path / "later" / "blue" / "copy.png")
+    table = [
+        "path,label,group",
+        "red/0.png,red,",
+        "red/1.png,red,",
+        "red/2.png,blue,",
+        "blue/0.png,blue,g",
+        "blue/1.png,blue,",
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(table))
+    opened = open_source(tmp_path / "table.csv", valid=tmp_path / "later", cache=tmp_path / "cache")
+    digests = {row.path: blake3.blake3(opened.read(row)).digest() for row in opened.rows}
+    known = [digests[path] for path in ("red/0.png", "red/2.png", "blue/1.png")]
+    old = [
+        *(Photo(f"/old/{i}", "red", "valid", digest) for i, digest in enumerate(known)),
+        Photo("/old/3", "blue", "valid", digest(3), "g"),
+        *(Photo(f"/old/{i}", ("red", "blue")[i % 2], "train", digest(i)) for i in range(4, 9)),
+    ]
+    found = scan(
+        opened, seed=0, valid_fraction=0.2,
+        join=lambda new: joined(new, old, True, lambda _: b"", lambda _: True).catalog,
+    )  # fmt: skip
+    sides = {photo.digest: photo.side for photo in found.photos}
+    assert {sides[digest] for digest in (*known, digests["blue/0.png"])} == {"valid"}
+    assert sides[digests["red/1.png"]] == "train"
+    assert found.torn_groups == ()
+    assert len(found.photos) == len(sides)
+    assert [skip.reason for skip in found.copies] == ["is a copy of blue/1.png"]
+    assert [{photo.side for photo in group} for group in found.same] == [{"valid"}]
+    assert not found.n_unsided
+
+
+def test_a_side_that_was_given_anew_counts() -> None:
+    old = photos("/old", [(1, "a", "valid", None), (2, "a", "train", None), (3, "b", "train", None)])
+    new = photos("new", [(1, "a", "train", None), (2, "a", "valid", None), (4, "b", "valid", None)])
+    both = join(old, replace(catalog(new, ours=False), is_placed=lambda photo: photo.path != "new/2"))
+    assert [(photo.path, photo.side) for photo in both.photos[1:]] == [
+        ("new/1", "train"), ("new/2", "train"), ("new/4", "valid"),
+    ]  # fmt: skip

@@ -589,6 +589,16 @@ def test_a_mapping_names_the_sides(tmp_path: Path) -> None:
         opened({"test": sides["train"]}, tmp_path)
 
 
+def test_beside_held_out_folders_the_rest_is_what_was_given_no_side(tmp_path: Path) -> None:
+    photos, held_out = fill(tmp_path / "photos", "1.jpg", "2.jpg"), fill(tmp_path / "held", "cat/1.jpg")
+    table = photos / "labels.csv"
+    table.write_text("path,label,split\n1.jpg,cat,train\n2.jpg,dog,\n")
+    source = opened(table, tmp_path, valid=held_out)
+    assert [row.path for row in source.rows if source.is_rest(row)] == ["2.jpg"]
+    source = opened({"train": table, "valid": held_out}, tmp_path)
+    assert not any(map(source.is_rest, source.rows))
+
+
 # -- in memory
 
 

@@ -30,7 +30,8 @@ class Catalog:
     task: what their labels are. classes: all of them, sorted; none where they are numbers. read: the bytes of a photo,
     those of its digest; raises OSError, and PhotoError where it has others now. skipped: what was left out, with the
     reason. copies: photos left out because the same bytes stand on the same side already. ours: whether the sides were drawn
-    here. n_unsided: photos of which the source gives no side, while it gives that of others. is_gone: whether a photo
+    here. n_unsided: photos of which the source gives no side, while it gives that of others. is_placed: where an earlier job's
+    photos are joined, whether a photo's side was given, by the source or by that job. is_gone: whether a photo
     cannot be read any more, which is no fault where its features are kept. bad: those of `skipped` that the source or
     the reading could not use. n_rows: what the source names, those included. strangers: classes or labels that only
     held-out photos have, which are left out, and how many each. same: photos with the same bytes, those that are left
@@ -48,6 +49,7 @@ class Catalog:
     ours: bool = True
     n_unsided: int = 0
     task: Task = "classification"
+    is_placed: Callable[[Photo], bool] = lambda _: False
     is_gone: Callable[[Photo], bool] = lambda _: False
     bad: tuple[Skip, ...] = ()
     n_rows: int = 0

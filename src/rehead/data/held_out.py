@@ -54,8 +54,12 @@ def _lies_at(source: Source) -> Callable[[Named], object]:
     return place
 
 
-def joined(main: Source, held_out: dict[str, Source]) -> Source:
-    """The rows of all of them, each path made unique; those of `main` that have a side which is named apart are left out."""
+def joined(main: Source, held_out: dict[str, Source], *, is_train: bool) -> Source:
+    """The rows of all of them, each path made unique; those of `main` that have a side which is named apart are left out.
+
+    is_train: whether `main` was named as the training side.
+    """
+    sided = {row.path for row in main.rows if row.side}
     rows = Rows(row if row.side else replace(row, side="train") for row in main.rows if row.side not in held_out)
     taken = set(rows.paths)
     origin: dict[str, tuple[Source, Row]] = {}
@@ -86,6 +90,7 @@ def joined(main: Source, held_out: dict[str, Source]) -> Source:
         uri=by(lambda source, row: source.uri(row)),
         stamp=by(lambda source, row: source.stamp(row)),
         digest=by(lambda source, row: source.digest(row)),
+        is_rest=lambda row: not is_train and row.path not in origin and row.path not in sided,
     )
 
 

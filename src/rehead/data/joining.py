@@ -1,12 +1,13 @@
 """The photos of an earlier job and new ones as one catalog.
 
 An earlier photo keeps its label and its side, whether its file is there or not; a new one whose bytes or group are known
-goes to the side they stand on, so that what was held out stays held out. Reading an earlier run is left to `earlier.py`.
+goes to the side they stand on, if it was given none, so that what was held out stays held out. Reading an earlier run is left
+to `earlier.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from rehead.data.catalog import Catalog
@@ -43,11 +44,12 @@ def joined(
     bytes, and whether they cannot be had any more.
     """
     old, added = _with_one_held_out_side(earlier, new.photos)
-    if new.ours:
-        added = _where_they_belong(old, added)
+    placed = _where_it_belongs(old, added, new.is_placed)
+    added, met = _each_once(map(placed, added))
     fresh = {photo.digest: photo for photo in added}
     kept = [photo for photo in old if photo.digest not in fresh]
     again = {photo.digest: photo for photo in old if photo.digest in fresh}
+    before = {photo.digest for photo in old}
     photos = (*kept, *added)
     catalog = replace(
         new,
@@ -58,6 +60,9 @@ def joined(
         file=lambda photo: new.file(photo) if photo.digest in fresh else None,
         uri=lambda photo: new.uri(photo) if photo.digest in fresh else None,
         ours=new.ours and earlier_ours,
+        is_placed=lambda photo: photo.digest in before or new.is_placed(photo),
+        copies=(*new.copies, *met),
+        same=tuple(tuple(map(placed, group)) for group in new.same),
     )
     corrected = tuple(
         Skip(fresh[digest].path, f"was {photo.label} and is {fresh[digest].label}")
@@ -76,12 +81,27 @@ def _with_one_held_out_side(*lots: Sequence[Photo]) -> list[list[Photo]]:
     ]
 
 
-def _where_they_belong(old: Sequence[Photo], added: Sequence[Photo]) -> list[Photo]:
-    """New photos on the side where the same bytes, or photos of the same group, are already."""
+def _where_it_belongs(
+    old: Sequence[Photo], added: Sequence[Photo], is_placed: Callable[[Photo], bool]
+) -> Callable[[Photo], Photo]:
+    """A new photo, if it was given no side, on that where the same bytes, or photos of the same group, are already."""
     both = [*old, *added]
     keys = split_keys([photo.digest for photo in both], [photo.group for photo in both])
     side_by_key = {key: photo.side for key, photo in zip(keys, old, strict=False)}
-    return [
-        replace(photo, side=side_by_key.get(key, photo.side))
-        for key, photo in zip(keys[len(old) :], added, strict=True)
-    ]
+    sides = {photo.digest: side_by_key.get(key) for key, photo in zip(keys, both, strict=True)}
+
+    def placed(photo: Photo) -> Photo:
+        side = None if is_placed(photo) else sides.get(photo.digest)
+        return photo if side is None else replace(photo, side=side)
+
+    return placed
+
+
+def _each_once(photos: Iterable[Photo]) -> tuple[list[Photo], list[Skip]]:
+    """The photos without copies on one side, and those: a photo that went there may have met its own."""
+    first: dict[tuple[bytes, str], Photo] = {}
+    copies = list[Skip]()
+    for photo in photos:
+        if (there := first.setdefault((photo.digest, photo.side), photo)) is not photo:
+            copies.append(Skip(photo.path, f"is a copy of {there.path}", "copy"))
+    return [*first.values()], copies

@@ -84,7 +84,8 @@ class Source:
     file: the full path of the file that holds a row's bytes and nothing else, None where there is none. uri: an address at
     which other machines too can read them, such as s3://bucket/cat/1.jpg, None where there is none. stamp: what changes when
     they do at that address, None where its store does not say. digest: the BLAKE3 of a row that is an image, where its reader
-    has read it all.
+    has read it all. is_rest: whether a row is of the training side for no other reason than that photos to hold out are named
+    apart.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Source:
     uri: Callable[[Named], str | None] = lambda _: None
     stamp: Callable[[Named], Stamp | None] = lambda _: None
     digest: Callable[[Named], bytes | None] = lambda _: None
+    is_rest: Callable[[Named], bool] = lambda _: False
 
 
 @dataclass(frozen=True, kw_only=True)

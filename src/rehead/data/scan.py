@@ -6,6 +6,7 @@ Copies count once, photos with two labels are left out, sides that the source do
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -55,7 +56,8 @@ def scan(
     ours = not any(rows.sides.different)
     photos = _with_sides(rows, digests, ours, seed, valid_fraction)
     catalog = with_both_sides(_catalog(source, photos, rows.sides, ours, kind), seed=seed, are_all=are_all)
-    catalog = join(catalog) if join else catalog
+    if join:
+        catalog = join(catalog if ours else replace(catalog, is_placed=_given(source, rows)))
     return checked_split(catalog, is_told=task != "auto") if is_learned else catalog
 
 
@@ -108,6 +110,12 @@ def _with_sides(rows: Rows, digests: Digests, ours: bool, seed: int, valid_fract
     else:
         sides = Names(side or "train" for side in rows.sides)
     return Photos.of(rows.paths, rows.labels, sides, digests, rows.groups)
+
+
+def _given(source: Source, rows: Rows) -> Callable[[Named], bool]:
+    """Whether the side of a photo was given by the source."""
+    others = {row.path for row in rows if not row.side or source.is_rest(row)}
+    return lambda photo: photo.path not in others
 
 
 def _catalog(source: Source, photos: Photos, given: Names[str | None] | Names[str], ours: bool, task: Task) -> Catalog:

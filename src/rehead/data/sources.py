@@ -63,7 +63,7 @@ def open_source(
     Raises SourceError, UnsafeArchive, MissingExtra.
     """
     spill_into(cache)
-    if isinstance(source, Mapping):
+    if is_train := isinstance(source, Mapping):
         source, valid, test = _by_side(source, valid, test)
     _check_names(source, valid, test)
     held_out = {side: other for side, other in (("valid", valid), ("test", test)) if other is not None}
@@ -89,7 +89,7 @@ def open_source(
     for skip in given_up:
         request.progress.note(f"{skip.path} {skip.reason}")
     main = replace(main, skipped=[*main.skipped, *given_up])
-    return joined(main, others)
+    return joined(main, others, is_train=is_train)
 
 
 def _check_names(*sources: object) -> None:
