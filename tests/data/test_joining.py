@@ -13,10 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rehead.data.catalog import Catalog
+from rehead.data.checks import checked_split
 from rehead.data.joining import joined
 from rehead.data.rows import Photo
 from rehead.data.scan import scan
+from rehead.data.small import with_both_sides
 from rehead.data.sources import open_source
+from rehead.data.split import side_of
+from rehead.errors import SplitError
 
 sides = st.sampled_from(["train", "valid", "test"])
 
@@ -167,3 +171,54 @@ def test_a_side_that_was_given_anew_counts() -> None:
     assert [(photo.path, photo.side) for photo in both.photos[1:]] == [
         ("new/1", "train"), ("new/2", "train"), ("new/4", "valid"),
     ]  # fmt: skip
+
+
+def test_of_a_few_new_photos_of_known_classes_those_are_held_out_that_the_dice_say(tmp_path: Path) -> None:
+    more = make_photos(tmp_path / "more", {"red": 3, "blue": 3, "green": 3, "grey": 1})
+    facts = [(label, side) for label in ("red", "blue", "green", "grey") for side in ("train", "valid")]
+    old = photos("/old", [(i, label, side, None) for i, (label, side) in enumerate(facts)])
+    for ours in (True, False):
+        found = scan(
+            open_source(more, cache=tmp_path / "cache"), seed=0, valid_fraction=0.4,
+            join=lambda new, ours=ours: joined(new, old, ours, lambda _: b"", lambda _: True).catalog,
+        )  # fmt: skip
+        assert [*found.photos[: len(old)]] == [*old]
+        for photo in found.photos[len(old) :]:
+            assert photo.side == side_of(photo.digest, seed=0, valid_fraction=0.4)
+
+
+@given(lots("ab", st.sampled_from(["train", "valid"])), lots("abc", st.sampled_from(["train", "valid"])), st.booleans())
+def test_only_where_a_class_has_no_other_to_learn_from_an_earlier_photo_is(old: list, new: list, ours: bool) -> None:
+    before = join(photos("/old", old), catalog(photos("new", new)), ours=ours)
+    after = with_both_sides(before, seed=0)
+    learned = {photo.label for photo in before.photos if photo.side == "train"}
+    moved = [(was, now) for was, now in zip(before.photos, after.photos, strict=True) if was.side != now.side]
+    for was, now in moved:
+        assert not before.is_placed(was) or (ours and now.side == "train")
+        assert now.side == "valid" or was.label not in learned or was.group is not None
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_new_class_of_photos_that_were_held_out_is_learned_where_they_were_drawn(ours: bool) -> None:
+    old = photos("/old", [(n, "a", side, None) for n, side in enumerate(["valid", "valid", "valid", "train"])])
+    new = photos("new", [(0, "c", "train", None), (1, "c", "train", None), (8, "a", "train", None)])
+    both = with_both_sides(join(old, catalog(new), ours=ours), seed=0)
+    assert sorted(photo.side for photo in both.photos if photo.label == "c") == ["train" if ours else "valid", "valid"]
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_of_a_new_class_and_of_one_that_had_a_single_photo_new_ones_go_to_the_other_side(ours: bool) -> None:
+    old = photos("/old", [(1, "a", "train", None), (2, "b", "train", None), (3, "b", "valid", None)])
+    new = photos("new", [(n, "ca"[n % 2], "valid" if n % 2 == 0 else "train", None) for n in range(4, 10)])
+    both = with_both_sides(join(old, catalog(new), ours=ours), seed=0)
+    assert [*both.photos[:3]] == [*old]
+    for label in "abc":
+        assert {photo.side for photo in both.photos if photo.label == label} == {"train", "valid"}
+
+
+def test_a_class_that_is_too_small_beside_earlier_photos_is_not_told_to_be_drawn_otherwise() -> None:
+    old = photos("/old", [(1, "a", "train", None), (2, "a", "valid", None)])
+    both = join(old, catalog(photos("new", [(3, "b", "train", None)])))
+    with pytest.raises(SplitError, match="'b' is too small") as caught:
+        checked_split(with_both_sides(both, seed=0), is_told=True)
+    assert caught.value.fix == "Add photos of it, or name held-out photos with --valid DIR."

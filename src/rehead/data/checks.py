@@ -157,7 +157,9 @@ def _check_classes(catalog: Catalog) -> None:
         raise SplitError(
             what=f"The {what} {quoted(label)} is too small to be split: {counted(count, 'photo')}, none {none}.",
             why=_why_on_one_side(catalog, label, count),
-            fix="Add photos of it, name held-out photos with --valid DIR, or try another --valid-fraction or --seed.",
+            fix="Add photos of it, or name held-out photos with --valid DIR."
+            if any(map(catalog.is_placed, catalog.photos))
+            else "Add photos of it, name held-out photos with --valid DIR, or try another --valid-fraction or --seed.",
         )
 
 

@@ -55,9 +55,11 @@ def scan(
     rows, digests = _labelled(source, rows, digests, kind)
     ours = not any(rows.sides.different)
     photos = _with_sides(rows, digests, ours, seed, valid_fraction)
-    catalog = with_both_sides(_catalog(source, photos, rows.sides, ours, kind), seed=seed, are_all=are_all)
+    catalog = _catalog(source, photos, rows.sides, ours, kind)
     if join:
         catalog = join(catalog if ours else replace(catalog, is_placed=_given(source, rows)))
+    if ours:
+        catalog = with_both_sides(catalog, seed=seed, are_all=are_all)
     return checked_split(catalog, is_told=task != "auto") if is_learned else catalog
 
 

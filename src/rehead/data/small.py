@@ -2,13 +2,14 @@
 
 Of ten photos, of which a fifth is to be held out, none is once in nine times; of fifty such classes some are nearly always
 without one. The photo is taken whose dice came nearest to the other side. So it depends on the photos of its class alone, and a
-photo that comes later moves nothing but this one, back to where its own dice put it.
+photo that comes later moves nothing but this one, back to where its own dice put it. Photos that an earlier job has placed stay
+there, and count for their class; only a class that none else is left to learn from takes one of these.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -18,16 +19,15 @@ from rehead.data.targets import names_of
 
 
 def with_both_sides(catalog: Catalog, *, seed: int, are_all: bool = True) -> Catalog:
-    """The catalog in which each class has a photo to learn from, and one that is held out where it has two or more.
+    """A catalog whose new photos have drawn their sides, where each class has a photo to learn from, and one that is held out
+    if it has two or more.
 
     Of several labels a photo each has one to learn from, of numbers there are two; of both tasks some photos are held out where
-    there are enough. Photos of one key move together, and none moves that leaves another class without photos to learn from. A
-    split that was given stays as it is.
+    there are enough. Photos of one key move together, and none moves that leaves another class without photos to learn from.
+    Sides that an earlier job was given stay as they are.
     are_all: whether these are all photos of a job. Of a part of them none comes to the held-out side: its class may have had
     another there, and this one was learned from. The other way they go all the same: one may have been all it was learned from.
     """
-    if not catalog.ours:
-        return catalog
     if catalog.task == "regression":
         catalog = _with_two_numbers(catalog, seed)
     else:
@@ -53,10 +53,11 @@ def _with_each_class(catalog: Catalog, seed: int, are_all: bool) -> Catalog:
                 away.subtract(catalog.names(photos[i]))
 
     for name in lonely:
-        if not learned[name]:
-            move(keys[name][max(keys[name], key=lambda key: fate(key, seed))], "train")
+        free = _new(catalog, keys[name]) or (list(keys[name]) if catalog.ours else [])
+        if free and not learned[name]:
+            move(keys[name][max(free, key=lambda key: fate(key, seed))], "train")
     for name in unseen:
-        for key in sorted(keys[name], key=lambda key: fate(key, seed)):
+        for key in sorted(_new(catalog, keys[name]), key=lambda key: fate(key, seed)):
             leaving = Counter(n for i in keys[name][key] for n in catalog.names(photos[i]))
             if all(learned[n] > leaving[n] for n in leaving):
                 move(keys[name][key], catalog.held_out_side)
@@ -72,7 +73,9 @@ def _with_two_numbers(catalog: Catalog, seed: int) -> Catalog:
     learned, moved = catalog.different_labels(catalog.on("train")), list[int]()
     if len(learned) > 1:
         return catalog
-    for places in reversed(_by_dice(catalog, catalog.on(catalog.held_out_side), seed)[1:]):
+    held_out = catalog.on(catalog.held_out_side)
+    free = held_out if catalog.ours else [i for i in held_out if not catalog.is_placed(catalog.photos[i])]
+    for places in reversed(_by_dice(catalog, free, seed)[1:]):
         if len(learned) < 2 and not (numbers := catalog.different_labels(places)) <= learned:
             learned |= numbers
             moved += places
@@ -96,6 +99,11 @@ def _by_dice(catalog: Catalog, positions: Sequence[int], seed: int) -> list[list
     for i in positions:
         places[keys[i]].append(i)
     return [places[key] for key in sorted(places, key=lambda key: fate(key, seed))]
+
+
+def _new(catalog: Catalog, places: Mapping[bytes, Sequence[int]]) -> list[bytes]:
+    """Those of these keys of which no earlier job has placed a photo."""
+    return [key for key, own in places.items() if not any(catalog.is_placed(catalog.photos[i]) for i in own)]
 
 
 def _counts(catalog: Catalog, side: str) -> Counter[str]:
