@@ -222,3 +222,18 @@ def test_a_class_that_is_too_small_beside_earlier_photos_is_not_told_to_be_drawn
     with pytest.raises(SplitError, match="'b' is too small") as caught:
         checked_split(with_both_sides(both, seed=0), is_told=True)
     assert caught.value.fix == "Add photos of it, or name held-out photos with --valid DIR."
+
+
+def test_a_photo_that_is_there_again_keeps_its_group_unless_it_has_another_now() -> None:
+    old = photos(
+        "/old", [(1, "a", "valid", "g"), (2, "a", "valid", "g"), (3, "b", "train", "h"), (4, "b", "train", None)]
+    )
+    new = photos(
+        "new", [(1, "b", "train", None), (3, "b", "train", "other"), (4, "b", "train", "i"), (5, "b", "train", None)]
+    )
+    for ours in (True, False):
+        both = join(old, catalog(new, ours=ours))
+        assert {photo.path: photo.group for photo in both.photos} == {
+            "/old/2": "g", "new/1": "g", "new/3": "other", "new/4": "i", "new/5": None,
+        }  # fmt: skip
+        assert len({both.keys()[i] for i, photo in enumerate(both.photos) if photo.group == "g"}) == 1

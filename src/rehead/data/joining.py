@@ -37,19 +37,20 @@ def joined(
     read: Callable[[Photo], bytes],
     is_gone: Callable[[Photo], bool],
 ) -> Joined:
-    """Earlier photos, then new ones; the same bytes count once, as the new photo with its label.
+    """Earlier photos, then new ones; the same bytes count once, as the new photo with its label, and its group if it has one.
 
     earlier: with paths that no new photo has, unless it is the same file. earlier_ours: whether their sides were drawn here;
     sides that were given stay, and new ones drawn beside them hold out where those do. read, is_gone: of an earlier photo, its
     bytes, and whether they cannot be had any more.
     """
     old, added = _with_one_held_out_side(earlier, new.photos)
+    groups = {photo.digest: photo.group for photo in old}
+    added = [replace(photo, group=photo.group or groups.get(photo.digest)) for photo in added]
     placed = _where_it_belongs(old, added, new.is_placed)
     added, met = _each_once(map(placed, added))
     fresh = {photo.digest: photo for photo in added}
     kept = [photo for photo in old if photo.digest not in fresh]
     again = {photo.digest: photo for photo in old if photo.digest in fresh}
-    before = {photo.digest for photo in old}
     photos = (*kept, *added)
     catalog = replace(
         new,
@@ -60,7 +61,7 @@ def joined(
         file=lambda photo: new.file(photo) if photo.digest in fresh else None,
         uri=lambda photo: new.uri(photo) if photo.digest in fresh else None,
         ours=new.ours and earlier_ours,
-        is_placed=lambda photo: photo.digest in before or new.is_placed(photo),
+        is_placed=lambda photo: photo.digest in groups or new.is_placed(photo),
         copies=(*new.copies, *met),
         same=tuple(tuple(map(placed, group)) for group in new.same),
     )
