@@ -192,6 +192,12 @@ def wish(source: Path | None = None, **asked: Any) -> Wish:
     return Wish(source, **{**little, "track": (), "settings": {}, "force": False, "report": False, **asked})
 
 
+def begin(run: Path, cache: Path, **asked: Any) -> None:
+    """A run that is left when its photos are read."""
+    with RunFolder(run, force=False) as folder:
+        begun(wish(**asked), folder, cache, Log(Silent()), Clock())
+
+
 def taken_up(run: Path, cache: Path, **asked: Any) -> Begun:
     """A run taken up, as far as its photos are read."""
     with RunFolder(None, force=False, resume=run) as folder:
@@ -202,8 +208,7 @@ def taken_up(run: Path, cache: Path, **asked: Any) -> Begun:
 def left(photos: Path, cache: Path, tmp_path: Path) -> Path:
     """A run that was left when its photos were read, with some to hold out in a folder of their own."""
     test = make_photos(tmp_path / "test", {"blue": 3, "red": 3})
-    with RunFolder(tmp_path / "run", force=False) as run:
-        begun(wish(photos, test=test), run, cache, Log(Silent()), Clock())
+    begin(tmp_path / "run", cache, source=photos, test=test)
     return tmp_path / "run"
 
 
@@ -268,9 +273,8 @@ def test_a_recipe_that_a_run_cannot_go_on_with_is_refused_also_when_forced(
 @pytest.fixture
 def searching(photos: Path, cache: Path, tmp_path: Path) -> Path:
     """A search that was left when its photos were read."""
-    with RunFolder(tmp_path / "run", force=False) as run:
-        settings = {"budget_s": 600.0, "lr": 0.1, "backbone_args": {"mean": (0.5, 0.4, 0.3)}}
-        begun(wish(photos, preset="auto", settings=settings), run, cache, Log(Silent()), Clock())
+    settings = {"budget_s": 600.0, "lr": 0.1, "backbone_args": {"mean": (0.5, 0.4, 0.3)}}
+    begin(tmp_path / "run", cache, source=photos, preset="auto", settings=settings)
     return tmp_path / "run"
 
 

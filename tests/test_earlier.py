@@ -26,7 +26,7 @@ from rehead.data.targets import classes_of
 from rehead.errors import BundleError, RecipeError, RunError
 from rehead.extraction import left_out
 from rehead.job import Job
-from rehead.runs.earlier import access, full_path, line_of, place_of, read_earlier
+from rehead.runs.earlier import access, asked_of, full_path, line_of, place_of, read_earlier
 from rehead.runs.finished import read_finished
 from rehead.runs.resume import Asked
 from rehead.tuning.recipe import Recipe
@@ -355,8 +355,40 @@ def test_what_is_no_finished_run_is_refused(first: rehead.Tuned, green: Path, ca
     )
     with pytest.raises(RunError, match="cannot be read"):
         rehead.tune(green, from_run=tmp_path / "copy", cache=cache, report=False)
-    with pytest.raises(RunError, match="--resume goes on"):
-        rehead.tune(green, from_run=first.run, resume=first.run, cache=cache, report=False)
+
+
+def test_an_interrupted_run_goes_on_from_the_earlier_one_where_that_is_now(
+    first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path
+) -> None:
+    from test_begin import begin, taken_up
+
+    before, run = shutil.copytree(first.run, tmp_path / "before"), tmp_path / "run"
+    begin(run, cache, source=green, from_run=before)
+    moved = before.rename(tmp_path / "moved")
+    kept = (run / "photos.json").read_bytes()
+    with pytest.raises(RunError) as caught:
+        taken_up(run, cache)
+    assert caught.value.what == f"There is no folder {before}."
+    assert caught.value.fix == "Name where that is now: --from DIR"
+    assert (run / "photos.json").read_bytes() == kept
+    for named in ({"from_run": moved / "bundle"}, {}):
+        assert len(taken_up(run, cache, **named).catalog.photos) == 36
+        assert asked_of(run).from_run == str(moved)
+
+
+def test_an_interrupted_run_does_not_go_on_from_another_than_it_came_from(
+    first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path
+) -> None:
+    from test_begin import begin, taken_up
+
+    other = run_with(make_photos(tmp_path / "photos", {"red": 4, "blue": 6}), tmp_path / "other", cache)
+    begin(tmp_path / "run", cache, source=green, from_run=first.run)
+    with pytest.raises(RunError, match="The photos are not those that the run"):
+        taken_up(tmp_path / "run", cache, from_run=other.run)
+    begin(tmp_path / "alone", cache, source=tmp_path / "photos")
+    with pytest.raises(RunError, match="came from no other") as caught:
+        taken_up(tmp_path / "alone", cache, from_run=first.run)
+    assert "Leave --from out" in caught.value.fix
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from rehead.runs.contents import can_go_on
 from rehead.runs.earlier import Earlier, line_of, read_earlier
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
-from rehead.runs.resume import Asked, check_photos, recipe_of, taken_up
+from rehead.runs.resume import Asked, check_earlier, check_photos, recipe_of, taken_up
 from rehead.search.tries import FILE as TRIED
 from rehead.search.tries import LADDER, Search
 from rehead.tuning.layers import HEAD, POOL, adapters_in
@@ -63,11 +63,6 @@ class Wish:
         if self.source is None and self.resume is None:
             raise SourceError(what="No photos are named.", fix="Name a folder of labelled photos: rehead tune photos/")
         chosen_trackers(self.track)
-        if self.resume is not None and self.from_run is not None:
-            raise RunError(
-                what="--from begins a new run, and --resume goes on with one.",
-                fix="Leave one of them out; a run that is taken up knows the run it came from.",
-            )
         if self.preset == AUTO and self.from_run is not None:
             raise RecipeError(
                 what="--recipe auto tries one recipe after another, and --from takes the earlier run's.",
@@ -157,6 +152,7 @@ def _chosen(wish: Wish, run: RunFolder, cache: Path) -> tuple[Recipe, Asked, Sea
     if wish.resume is not None:
         recipe, asked, search = _taken_up(wish, run.path)
         earlier = read_earlier(asked.from_run, cache) if asked.from_run is not None else None
+        asked = replace(asked, from_run=str(earlier.run)) if earlier else asked
         return recipe, asked, search, earlier
     earlier = read_earlier(wish.from_run, cache) if wish.from_run is not None else None
     if earlier is not None:
@@ -177,7 +173,8 @@ def _chosen(wish: Wish, run: RunFolder, cache: Path) -> tuple[Recipe, Asked, Sea
 def _taken_up(wish: Wish, run: Path) -> tuple[Recipe, Asked, Search | None]:
     """What an interrupted run goes on with: its own, but for what is given in its place."""
     recipe, asked = taken_up(run, wish.source)
-    asked = asked.with_given(wish.source, wish.layout, wish.valid, wish.test)
+    check_earlier(run, asked.from_run, wish.from_run)
+    asked = asked.with_given(wish.source, wish.layout, wish.valid, wish.test, wish.from_run)
     own = Search.of_run(run)
     if own is not None:
         search = own.taken_up(run, wish.preset, wish.settings, force=wish.force)

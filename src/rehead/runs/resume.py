@@ -44,11 +44,13 @@ class Asked:
         cls, source: object, layout: str, valid: object | None, test: object | None, from_run: object | None = None
     ) -> Asked:
         """With full paths, so that the run can be taken up from any folder."""
-        return cls(None, layout, None, None, from_run=_full(from_run)).with_given(source, layout, valid, test)
+        return cls(None, layout, None, None).with_given(source, layout, valid, test, from_run)
 
-    def with_given(self, source: object | None, layout: str, valid: object | None, test: object | None) -> Asked:
+    def with_given(
+        self, source: object | None, layout: str, valid: object | None, test: object | None, from_run: object | None
+    ) -> Asked:
         """The same, where what is given takes the place of its own. layout: "auto" is none, but of a source."""
-        given = {"source": source, "valid": valid, "test": test}
+        given = {"source": source, "valid": valid, "test": test, "from_run": from_run}
         places: dict[str, Any] = {name: _full(place) for name, place in given.items() if place is not None}
         sides = ("valid", "test")
         objects = [name for name in sides if (places[name] is None if name in places else name in self.objects)]
@@ -72,6 +74,21 @@ def taken_up(run: Path, source: object) -> tuple[Recipe, Asked]:
     if source is None and asked.source is None:
         raise SourceError(what=f"The photos of {run} were no files.", fix="Pass them again beside resume=.")
     return recipe, asked
+
+
+def check_earlier(run: Path, own: str | None, given: object) -> None:
+    """Raises RunError where a run that is taken up came from none, or the one that it came from is not there any more."""
+    if own is None and given is not None:
+        raise RunError(
+            what=f"The run {run} came from no other.",
+            fix="Leave --from out, or begin a new run with it, without --resume.",
+        )
+    if own is not None and given is None and not os.path.exists(own):
+        raise RunError(
+            what=f"There is no folder {own}.",
+            why=f"The run {run} learns the photos of the run that was there.",
+            fix="Name where that is now: --from DIR",
+        )
 
 
 def recipe_of(run: Path, recipe: Recipe, preset: str | None, settings: dict[str, Any], *, force: bool) -> Recipe:
