@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import make_photos
+from test_folds import told_as_tuned
 from test_main_job import without
 
 import rehead
 from rehead import bundle as bundles
 from rehead.errors import BundleError, RecipeError, RunError
+from rehead.runs.finished import read_finished
+from rehead.runs.outputs import read_outputs
 from rehead.verdict.metrics import Verdict, judge
 
 
@@ -89,6 +92,38 @@ def test_layers_that_were_tuned_are_still_named(away: Path, photos: Path, cache:
         photos, from_run=tuned, head="prototype", cache=tmp_path / "c", out=tmp_path / "r", report=False
     )
     assert bundles.read(found.bundle).facts["backbone"]["learned"] == ["blocks6"]
+
+
+def test_a_verdict_says_that_layers_learned_from_its_photos_before(cache: Path, tmp_path: Path) -> None:
+    def tuned_on(photos: Path, name: str, **settings: object) -> rehead.Tuned:
+        return rehead.tune(photos, **{"cache": cache, "out": tmp_path / name, "report": False, **settings})
+
+    photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20})
+    first = tuned_on(photos, "first", head="prototype", seed=1)
+    told_as_tuned(first.run)
+    second = tuned_on(photos, "second", backbone=str(first.bundle))
+    learned, apart, held_out = (
+        {read_finished(run, cache).catalog.photos[i].digest for i in rows}
+        for run, rows in (
+            (first.run, read_outputs(first.run).train),
+            (second.run, read_outputs(second.run).apart),
+            (second.run, read_outputs(second.run).held_out),
+        )
+    )
+    assert learned & held_out
+    assert learned & apart
+    assert second.verdict.notes[-2:] == (
+        f"Layers of the backbone were tuned before (conv_head), on {len(learned & held_out)} of these {len(held_out)} "
+        "held-out photos too: on new ones it will be right less often.",
+        f"They were tuned on {len(learned & apart)} of the {len(apart)} photos that its probabilities are calibrated on: "
+        "it will be surer of itself than it may be.",
+    )
+    other = make_photos(tmp_path / "other", {"green": 14, "grey": 14})
+    assert not [note for note in tuned_on(other, "third", backbone=str(first.bundle)).verdict.notes if "tuned" in note]
+    alone = shutil.copytree(first.bundle, tmp_path / "alone")
+    assert tuned_on(other, "fourth", from_run=alone).verdict.notes[-1] == (
+        "Layers of the backbone were tuned before (conv_head); whether on these photos is not known."
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from rehead.data.catalog import Catalog
 from rehead.errors import RecipeError, RunError, StoreError
 from rehead.folds import _by_others, cross_validate
 from rehead.job import Job
+from rehead.runs.outputs import read_outputs
 from rehead.tuning.head import Fitted
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.tasks import fit_task
@@ -179,6 +181,41 @@ def test_what_cannot_be_folded_is_told(run: Path, cache: Path, tmp_path: Path) -
     recipe.write_text(recipe.read_text().replace('train = "head"', 'train = "last:1"').replace("prototype", "linear"))
     with pytest.raises(RunError, match="trained last:1, which folds would have to do again each"):
         cross_validate(tmp_path / "deeper", cache=cache)
+
+
+def told_as_tuned(run: Path) -> Path:
+    """A run of a prototype head, after it says that its last layer was tuned too."""
+    recipe, facts = run / "recipe.toml", run / "bundle" / "rehead.json"
+    recipe.write_text(recipe.read_text().replace('train = "head"', 'train = "last:1"').replace("prototype", "linear"))
+    told = json.loads(facts.read_text())
+    told["backbone"]["learned"] = ["conv_head"]
+    facts.write_text(json.dumps(told))
+    return run
+
+
+def test_photos_that_the_layers_of_a_bundle_learned_from_are_not_folded(run: Path, cache: Path, tmp_path: Path) -> None:
+    def below_a_head(bundle: Path, photos: Path, name: str) -> Path:
+        out = tmp_path / name
+        return rehead.tune(photos, backbone=str(bundle), head="prototype", cache=cache, out=out, report=False).run
+
+    photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20})
+    first = told_as_tuned(shutil.copytree(run, tmp_path / "first"))
+    second = below_a_head(first / "bundle", photos, "second")
+    third = below_a_head(second / "bundle", photos, "third")
+    n = len(read_outputs(first).train)
+    for later in (second, third):
+        with pytest.raises(
+            RunError, match=f"The layers below the head of .* have learned from {n} of these 40 photos before"
+        ) as error:
+            cross_validate(later, cache=cache)
+        assert error.value.why == "What its layers give for a photo has already learned from its label."
+    other = make_photos(tmp_path / "other", {"green": 12, "grey": 12})
+    below_a_head(first / "bundle", other, "features")
+    assert cross_validate(second, other, cache=cache).verdict.notes == ()
+    alone = below_a_head(shutil.copytree(first / "bundle", tmp_path / "alone"), photos, "fourth")
+    assert cross_validate(alone, cache=cache).verdict.notes == (
+        "Layers of the backbone were tuned before (conv_head); whether on these photos is not known.",
+    )
 
 
 def test_the_command_says_it_in_words(run: Path, rehead: Callable[..., CompletedProcess[str]]) -> None:

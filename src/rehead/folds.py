@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from rehead import bundle as bundles
 from rehead.ambient import own_settings
 from rehead.auditing.ties import with_one_key
 from rehead.data.catalog import Catalog
-from rehead.data.rows import Skip
+from rehead.data.rows import Photo, Skip
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.data.split import fold_numbers
@@ -31,6 +30,7 @@ from rehead.pixels import Preprocess, prepare
 from rehead.progress import Progress, Silent
 from rehead.runs.earlier import Earlier, full_path, place_of, read_earlier
 from rehead.runs.finished import read_finished
+from rehead.runs.learned import n_among, tuned_on, unknown_note
 from rehead.tuning.labels import USUAL_THRESHOLD
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.tasks import fit_task
@@ -38,6 +38,7 @@ from rehead.verdict.judging import AnyVerdict, judge_task
 from rehead.verdict.metrics import FOLDS, readable
 
 SMALLEST = 2  # folds
+LABELS_SEEN = "What its layers give for a photo has already learned from its label."
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def cross_validate(
 
     folder: a run whose layers were frozen, or its bundle. source: other labelled photos whose features are kept, by default
     those that the run used, held out ones included. Copies, near ones too, and groups share a fold.
-    Raises RunError where layers were trained, StoreError where features are missing, RecipeError.
+    Raises RunError where layers were trained, or were before on some of these photos, StoreError where features are missing,
+    RecipeError.
     """
     begun, progress = time.monotonic(), progress or Silent()
     if folds < SMALLEST:
@@ -83,6 +85,7 @@ def cross_validate(
     earlier = read_earlier(folder, place)
     recipe = replace(_checked(earlier), folds=folds)
     catalog, rows, root = _photos(earlier, source, layout, place, progress)
+    before = _tuned_before(earlier, [catalog.photos[i] for i in rows])
     prefix = chosen_prefix(Job(catalog, place, progress), recipe)
     with open_store(place, prefix, recipe) as store:
         there = in_store(catalog, rows, store)
@@ -110,7 +113,7 @@ def cross_validate(
         paths=[full_path(root, catalog.photos[there[int(i)]].path) for i in judged],
         side=FOLDS,
         n_train=round(len(there) * (1 - 1 / folds)),
-        notes=_notes(catalog, len(there) - len(judged), bad),
+        notes=(*before, *_notes(catalog, len(there) - len(judged), bad)),
     )
     by_fold: tuple[float, ...] = ()
     if catalog.task == "classification":
@@ -123,10 +126,29 @@ def _checked(earlier: Earlier) -> Recipe:
     if earlier.recipe.train != "head":
         raise RunError(
             what=f"{earlier.run} trained {earlier.recipe.train}, which folds would have to do again each.",
-            why="What its layers give for a photo has already learned from its label.",
+            why=LABELS_SEEN,
             fix="Cross-validate a run whose layers are frozen: rehead tune photos/ --train head",
         )
     return earlier.recipe
+
+
+def _tuned_before(earlier: Earlier, photos: Sequence[Photo]) -> tuple[str, ...]:
+    """A note where layers of the backbone, a bundle, were tuned before, and nobody knows on what. Raises RunError where it was
+    on some of these photos."""
+    layers = earlier.bundle.facts["backbone"]["learned"]
+    if not layers:
+        return ()
+    learned = tuned_on(earlier.bundle.folder)
+    if learned is None:
+        return (unknown_note(layers),)
+    if n := n_among(learned, photos):
+        raise RunError(
+            what=f"The layers below the head of {earlier.run} have learned from {n} of these "
+            f"{counted(len(photos), 'photo')} before.",
+            why=LABELS_SEEN,
+            fix="Name photos that they did not learn from, or cross-validate a run on a backbone that was not tuned on these.",
+        )
+    return ()
 
 
 def _photos(
@@ -136,7 +158,7 @@ def _photos(
     if source is None:
         run = read_finished(earlier.run, cache)
         return replace(run.catalog, bad=()), run.outputs.used.tolist(), place_of(earlier.run)
-    own, facts = earlier.recipe, bundles.read(earlier.run / "bundle")
+    own, facts = earlier.recipe, earlier.bundle
     opened = open_source(source, layout=layout, cache=cache, classes=facts.classes, task=facts.task, progress=progress)
     found = scan(
         opened, seed=own.seed, valid_fraction=own.valid_fraction, task=facts.task, progress=progress, cache=cache

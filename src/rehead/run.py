@@ -33,6 +33,7 @@ from rehead.reporting.sheet import sheet
 from rehead.runs.about import facts_of, versions
 from rehead.runs.contents import COPIES, can_go_on
 from rehead.runs.folder import RunFolder
+from rehead.runs.learned import notes_on_layers
 from rehead.runs.log import Log
 from rehead.runs.outputs import write_outputs
 from rehead.sharing import share_catalog
@@ -184,7 +185,11 @@ def tune(
             n_train=len(train) - solution.n_watched,
             partial=len(train) + len(held_out) + len(solution.bad) < len(catalog.on("train", catalog.held_out_side)),
             leaks=leaks,
-            notes=(*notes_on(catalog, held_out, logits, leaks), *notes_on_trust(catalog.task, solution.apart)),
+            notes=(
+                *notes_on(catalog, held_out, logits, leaks),
+                *notes_on_trust(catalog.task, solution.apart),
+                *notes_on_layers(solution, chosen.weights_file, is_calibrated=trust.n > 0),
+            ),
         )
         if isinstance(verdict, Verdict):
             verdict = trust.on(verdict, solution.logits, shown, solution.is_far)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rehead import bundle as bundles
+from rehead.bundle import Bundle
 from rehead.bundle_facts import FACTS
 from rehead.data.addresses import is_address
 from rehead.data.catalog import Catalog
@@ -42,10 +43,11 @@ N_NAMED = 3
 
 @dataclass(frozen=True)
 class Earlier:
-    """photos: those of the run, with full paths. ours: whether their sides were drawn here. read, is_gone: of one of them, see
-    `data/joining.py`."""
+    """bundle: what the run made. photos: its own, with full paths. ours: whether their sides were drawn here. read,
+    is_gone: of one of them, see `data/joining.py`."""
 
     run: Path
+    bundle: Bundle
     recipe: Recipe
     photos: Sequence[Photo]
     ours: bool
@@ -126,7 +128,7 @@ def read_earlier(folder: str | os.PathLike[str], cache: Path) -> Earlier:
     if recipe.fit == "auto":
         chosen["fit"] = facts.preprocess.fit
     ours = facts.facts["verdict"].get("side") == DRAWN
-    return Earlier(run, replace(recipe, **chosen), photos, ours, *access(run, cache))
+    return Earlier(run, facts, replace(recipe, **chosen), photos, ours, *access(run, cache))
 
 
 def knows_photos(run: Path) -> bool:
