@@ -18,6 +18,7 @@ import blake3
 import numpy as np
 from numpy.typing import NDArray
 
+from rehead.bundle import Bundle
 from rehead.data.catalog import Catalog
 from rehead.data.columns import Positions
 from rehead.data.memory import encoded
@@ -64,6 +65,26 @@ def chosen_prefix(job: Job, recipe: Recipe) -> Prefix:
     if recipe.fit != "auto":
         return replace(prefix, card=with_fit(prefix.card, recipe.fit))
     return _best_fit(job, prefix, recipe)
+
+
+def prefix_of_run(job: Job, recipe: Recipe, bundle: Bundle) -> Prefix:
+    """The prefix that a finished run has its features of. bundle: the run's.
+
+    Raises RunError where the weights are others now: what they give is of another network than the run's numbers and head.
+    """
+    prefix = chosen_prefix(job, recipe)
+    if prefix.card.weights == bundle.facts["backbone"]["weights"]:
+        return prefix
+    in_8_bits = prefix.original is not None  # another ONNX Runtime rounds the same weights otherwise
+    if in_8_bits and recipe.weights is None:
+        return prefix
+    where = f"at {recipe.weights}" if recipe.weights is not None else f"of {recipe.backbone} that are here"
+    raise RunError(
+        what=f"The weights {where} are not those that {bundle.folder.parent} was made with"
+        + (", or make another network in 8 bits here." if in_8_bits else "."),
+        why="They were replaced, and its numbers are of another network.",
+        fix="Bring its own back to their place, or tune again.",
+    )
 
 
 def with_decided_fit(job: Job, recipe: Recipe) -> Recipe:

@@ -22,7 +22,7 @@ from rehead.data.sources import open_source
 from rehead.data.split import fold_numbers
 from rehead.divided import folds_of, in_store
 from rehead.errors import PhotoError, RecipeError, RunError, StoreError, counted
-from rehead.extraction import chosen_prefix, open_store
+from rehead.extraction import open_store, prefix_of_run
 from rehead.features.bad import check_bad, skip_of
 from rehead.features.cache import cache_folder
 from rehead.job import Job
@@ -75,8 +75,8 @@ def cross_validate(
 
     folder: a run whose layers were frozen, or its bundle. source: other labelled photos whose features are kept, by default
     those that the run used, held out ones included. Copies, near ones too, and groups share a fold.
-    Raises RunError where layers were trained, or were before on some of these photos, StoreError where features are missing,
-    RecipeError.
+    Raises RunError where layers were trained, or were before on some of these photos, or weights are others now, StoreError
+    where features are missing, RecipeError.
     """
     begun, progress = time.monotonic(), progress or Silent()
     if folds < SMALLEST:
@@ -86,7 +86,7 @@ def cross_validate(
     recipe = replace(_checked(earlier), folds=folds)
     catalog, rows, root = _photos(earlier, source, layout, place, progress)
     before = _tuned_before(earlier, [catalog.photos[i] for i in rows])
-    prefix = chosen_prefix(Job(catalog, place, progress), recipe)
+    prefix = prefix_of_run(Job(catalog, place, progress), recipe, earlier.bundle)
     with open_store(place, prefix, recipe) as store:
         there = in_store(catalog, rows, store)
         bad = _bad(catalog, sorted(set(rows) - set(there)), prefix.card.preprocess)

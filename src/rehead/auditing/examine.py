@@ -20,7 +20,7 @@ from rehead.data.catalog import Catalog
 from rehead.divided import in_store
 from rehead.durable import write_text
 from rehead.errors import StoreError
-from rehead.extraction import chosen_prefix, extract_missing, open_store
+from rehead.extraction import extract_missing, open_store, prefix_of_run
 from rehead.job import Job
 from rehead.runs.finished import Finished
 from rehead.tuning.learning_curve import FRACTIONS, grown, multiplied
@@ -36,7 +36,8 @@ MOST_MULTIPLIED = 2.5e12  # of heads of dense layers, on a CPU: a minute of two 
 def features_of_run(job: Job, run: Finished) -> tuple[Sequence[int], NDArray[np.float32]]:
     """The photos that the run used and whose features are there, and these, (n, width): those of the frozen network.
 
-    What the store lacks is extracted from photos that are still there. Raises StoreError where nothing is left.
+    What the store lacks is extracted from photos that are still there. Raises StoreError where nothing is left,
+    RunError where the network is another now.
     """
     recipe = replace(
         run.run.recipe, train="head", first=None, fit=run.bundle.preprocess.fit, limit=None, budget_s=None, max_bad=1.0
@@ -44,7 +45,7 @@ def features_of_run(job: Job, run: Finished) -> tuple[Sequence[int], NDArray[np.
     if run.run.recipe.train != "head":
         recipe = replace(recipe, cut=None)
     used = run.outputs.used.tolist()
-    prefix = chosen_prefix(job, recipe)
+    prefix = prefix_of_run(job, recipe, run.bundle)
     with open_store(job.cache, prefix, recipe) as store:
         catalog = job.catalog
         missing = store.missing(catalog.digests(used))

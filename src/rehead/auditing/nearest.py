@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from rehead.ambient import own_settings
 from rehead.divided import in_store
 from rehead.errors import RunError, StoreError
-from rehead.extraction import chosen_prefix, open_store
+from rehead.extraction import open_store, prefix_of_run
 from rehead.features.cache import cache_folder
 from rehead.job import Job
 from rehead.predict import Model, Picture, load
@@ -35,8 +35,8 @@ def neighbours(
 ) -> tuple[Neighbour, ...]:
     """The k nearest photos that a bundle learned from, the nearest first. bundle: where it was made, in its run.
 
-    Raises RunError where the run is not there or trained layers, whose features are not kept, StoreError where features
-    were cleared, PhotoError.
+    Raises RunError where the run is not there, has other weights now, or trained layers, whose features are not kept,
+    StoreError where features were cleared, PhotoError.
     """
     model, place = bundle if isinstance(bundle, Model) else load(bundle), cache_folder(cache)
     run = read_finished(model.bundle.folder, place)
@@ -47,7 +47,7 @@ def neighbours(
             fix="Ask a run whose layers are frozen.",
         )
     job = Job(run.catalog, place)
-    with open_store(place, chosen_prefix(job, recipe), recipe) as store:
+    with open_store(place, prefix_of_run(job, recipe, run.bundle), recipe) as store:
         there = in_store(run.catalog, run.outputs.train.tolist(), store)
         if not there:
             raise StoreError(

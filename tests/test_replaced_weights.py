@@ -1,0 +1,91 @@
+"""Weights and bundles that were replaced, or moved, since a run was made with them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from conftest import make_photos
+from safetensors.torch import save_file
+
+import rehead
+from rehead import bundle as bundles
+from rehead.auditing.examine import features_of_run
+from rehead.errors import RunError
+from rehead.extraction import chosen_prefix, prefix_of_run
+from rehead.folds import cross_validate
+from rehead.job import Job
+from rehead.runs.finished import read_finished
+
+SMALL = {"backbone": "test_resnet", "backbone_args": {"input_size": 64}, "head": "prototype", "report": False}
+
+
+def weights(path: Path, seed: int) -> Path:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        save_file(timm.create_model("test_resnet", num_classes=3).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """w.safetensors; `by_file`, a run on it whose photos are gone; `by_bundle`, one on the bundle of that run, `bundle`."""
+    folder = tmp_path_factory.mktemp("made")
+    photos = make_photos(folder / "photos", {"red": 12, "blue": 12})
+    own = weights(folder / "w.safetensors", 0)
+    first = rehead.tune(photos, weights=own, cache=cache, out=folder / "by_file", **SMALL)
+    shutil.copytree(first.bundle, folder / "bundle")
+    rehead.tune(
+        photos, weights=folder / "bundle", head="prototype", cache=cache, out=folder / "by_bundle", report=False
+    )
+    shutil.rmtree(photos)
+    return folder
+
+
+def moved(made: Path, run: str, tmp_path: Path) -> Path:
+    """A copy of the run that names weights in tmp_path, where there are none yet."""
+    shutil.copytree(made / run, tmp_path / run)
+    recipe = tmp_path / run / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace(f"{made}/", f"{tmp_path}/"))
+    return tmp_path / run
+
+
+@pytest.fixture(params=["by_file", "by_bundle"])
+def replaced(request: pytest.FixtureRequest, made: Path, cache: Path, tmp_path: Path) -> Path:
+    """A run at whose weights' place others stand now."""
+    run = moved(made, request.param, tmp_path)
+    other = weights(tmp_path / "w.safetensors", 1)
+    if request.param == "by_bundle":
+        photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
+        shutil.copytree(
+            rehead.tune(photos, weights=other, cache=cache, out=tmp_path / "o", **SMALL).bundle, tmp_path / "bundle"
+        )
+    return run
+
+
+def test_another_network_never_speaks_for_a_run(replaced: Path, cache: Path, tmp_path: Path) -> None:
+    run, place = read_finished(replaced, cache), read_finished(replaced, cache).run.recipe.weights
+    told = re.escape(f"The weights at {place} are not those that {replaced} was made with.")
+    with pytest.raises(RunError, match=told):
+        features_of_run(Job(run.catalog, cache), run)
+    with pytest.raises(RunError, match=told):
+        cross_validate(replaced, cache=cache)
+    photo = make_photos(tmp_path / "one", {"red": 1}) / "red" / "0.png"
+    with pytest.raises(RunError, match=told):
+        rehead.neighbours(replaced / "bundle", photo, cache=cache)
+
+
+def test_a_network_that_only_its_runtime_rounds_otherwise_is_no_other(made: Path, cache: Path) -> None:
+    run = read_finished(made / "by_file", cache)
+    job, bundle = Job(run.catalog, cache), bundles.read(made / "by_file" / "bundle")
+    bundle = replace(bundle, facts={**bundle.facts, "backbone": {**bundle.facts["backbone"], "weights": "00"}})
+    in_8_bits = replace(run.run.recipe, quantize="int8")
+    with pytest.raises(RunError, match="or make another network in 8 bits"):
+        prefix_of_run(job, in_8_bits, bundle)
+    installed = replace(in_8_bits, backbone="efficientnet_lite0", weights=None, backbone_args={})
+    assert prefix_of_run(job, installed, bundle).card == chosen_prefix(job, installed).card
