@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 import rehead
 from rehead import bundle as bundles
 from rehead.auditing.examine import features_of_run
-from rehead.errors import RunError
+from rehead.errors import RecipeError, RunError
 from rehead.extraction import chosen_prefix, prefix_of_run
 from rehead.folds import cross_validate
 from rehead.job import Job
+from rehead.runs.earlier import read_earlier
 from rehead.runs.finished import read_finished
 
 SMALL = {"backbone": "test_resnet", "backbone_args": {"input_size": 64}, "head": "prototype", "report": False}
@@ -45,6 +46,11 @@ def made(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     shutil.rmtree(photos)
     return folder
+
+
+@pytest.fixture
+def green(tmp_path: Path) -> Path:
+    return make_photos(tmp_path / "green", {"green": 12})
 
 
 def moved(made: Path, run: str, tmp_path: Path) -> Path:
@@ -78,6 +84,29 @@ def test_another_network_never_speaks_for_a_run(replaced: Path, cache: Path, tmp
     photo = make_photos(tmp_path / "one", {"red": 1}) / "red" / "0.png"
     with pytest.raises(RunError, match=told):
         rehead.neighbours(replaced / "bundle", photo, cache=cache)
+
+
+def test_nothing_is_learned_in_silence_on_another_network(
+    replaced: Path, green: Path, cache: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match=r"are not those that .* was made with") as error:
+        rehead.tune(green, from_run=replaced, cache=cache, out=tmp_path / "new", report=False)
+    assert "--weights" in error.value.fix
+    place = read_earlier(replaced, cache).recipe.weights
+    with pytest.raises(RecipeError, match="--weights is another than in the run"):
+        rehead.tune(green, from_run=replaced, weights=place, cache=cache, out=tmp_path / "new", report=False)
+
+
+@pytest.mark.parametrize("run", ["by_file", "by_bundle"])
+def test_weights_that_were_moved_are_the_same(run: str, made: Path, green: Path, cache: Path, tmp_path: Path) -> None:
+    before = moved(made, run, tmp_path)
+    with pytest.raises(RunError, match=r"The weights of the run .* are not at their place any more") as error:
+        rehead.tune(green, from_run=before, cache=cache, out=tmp_path / "new", report=False)
+    assert error.value.fix == "Bring them back, or name where they are now: --weights FILE, of a bundle its folder."
+    place = made / ("w.safetensors" if run == "by_file" else "bundle")
+    tuned = rehead.tune(green, from_run=before, weights=place, cache=cache, out=tmp_path / "new", report=False)
+    assert tuned.images == {"used": 36, "skipped": 0, "from_store": 24}
+    assert tuned.recipe.weights == str(place)
 
 
 def test_a_network_that_only_its_runtime_rounds_otherwise_is_no_other(made: Path, cache: Path) -> None:

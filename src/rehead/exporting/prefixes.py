@@ -19,7 +19,7 @@ from rehead.errors import BackboneError, BundleError, MissingExtra, WeightsUnava
 from rehead.exporting.graph import ANOTHER, export_prefix, prefix_in
 from rehead.features.engines import Prefix
 from rehead.features.room import disk_full
-from rehead.nets.card import Card, Place, architecture_of, card_folder, card_key, find_card, known_as, locate
+from rehead.nets.card import Card, Place, architecture_of, card_folder, card_key, find_card, is_bundle, known_as, locate
 from rehead.nets.lite import SIZES, lite_prefix
 from rehead.progress import Progress
 from rehead.runners import open_session, runtime
@@ -124,6 +124,13 @@ def prefix_there(
     return None if card is None else InCache(card, card_folder(cache, key), None, in_use=in_use)
 
 
+def weights_digest(weights: Path) -> str:
+    """By what a card knows the weights of this file, or of this bundle. Raises WeightsUnavailable, BundleError."""
+    if is_bundle(weights):
+        return _digest(prefix_in(read(weights).model))
+    return str(locate(weights.name, weights).digest)
+
+
 def int8_prefix(prefix: Prefix, cache: Path, progress: Progress) -> Prefix:
     """The prefix in 8 bits, from the cache or made now. Raises BackboneError for one that is in 8 bits already."""
     if prefix.card.quantized is not None:
@@ -139,8 +146,7 @@ def int8_prefix(prefix: Prefix, cache: Path, progress: Progress) -> Prefix:
         progress.phase(f"Quantising {prefix.card.name} (once)")
         with _room(cache, prefix.card):
             graph = _in_8_bits(prefix, folder)
-        weights = hashlib.sha256(graph).hexdigest()
-        card = replace(prefix.card, weights=weights, quantized=INT8)
+        card = replace(prefix.card, weights=_digest(graph), quantized=INT8)
         card = _kept(cache, folder, card, lambda path: write_bytes(path, graph))
     card = replace(card, preprocess=prefix.card.preprocess)
     return InCache(card, folder, None, "onnxruntime", original=prefix, in_use=in_use)
@@ -240,7 +246,7 @@ def _of_bundle(folder: Path) -> tuple[Card, Callable[[Path], None]]:
         card = Card(
             name=str(about["name"]),
             architecture=str(about["architecture"]),
-            weights=hashlib.sha256(graph).hexdigest(),
+            weights=_digest(graph),
             origin=f"a bundle, and before that: {about['origin']}",
             licence=str(about["licence"]),
             shape=(int(about["width"]),),
@@ -259,3 +265,7 @@ def _of_bundle(folder: Path) -> tuple[Card, Callable[[Path], None]]:
             fix="Name a backbone instead: --backbone efficientnet_lite0",
         ) from error
     return card, lambda path: write_bytes(path, graph)
+
+
+def _digest(graph: bytes) -> str:
+    return hashlib.sha256(graph).hexdigest()

@@ -26,7 +26,8 @@ from rehead.data.joining import joined
 from rehead.data.reading import checked
 from rehead.data.rows import Photo
 from rehead.data.sources import open_source
-from rehead.errors import PhotoError, RecipeError, ReheadError, RunError, command
+from rehead.errors import PhotoError, RecipeError, ReheadError, RunError, WeightsUnavailable, command
+from rehead.exporting.prefixes import weights_digest
 from rehead.progress import Progress
 from rehead.runs.outputs import read_outputs
 from rehead.runs.resume import Asked
@@ -57,7 +58,8 @@ class Earlier:
     def recipe_with(self, preset: str | None, settings: dict[str, Any]) -> Recipe:
         """The run's recipe, where a preset's settings, and others before those, go before its own.
 
-        Raises RecipeError when they would need photos that are gone, or move photos to another side.
+        Raises RecipeError when they would need photos that are gone, or move photos to another side, RunError where the run's
+        weights are not at their place.
         """
         given = asdict(Recipe.from_preset(preset, settings))
         given = {name: given[name] for name in {**PRESETS.get(preset or "", {}), **settings}}
@@ -74,6 +76,12 @@ class Earlier:
                 why="Its photos keep their sides, and new ones are held out in the same proportion.",
                 fix="Leave --valid-fraction out, or name held-out photos with --valid DIR.",
             )
+        if "weights" not in given:
+            self._check_weights()
+        elif self._has(given["weights"]):
+            changed = [name for name in changed if name != "weights"]
+        elif "weights" not in changed:  # others stand at their place
+            changed.append("weights")
         if new := [name for name in DECIDES_FEATURES if name in changed]:
             self._check_files(new[0].replace("_", "-"))
         if "train" in changed:
@@ -91,6 +99,33 @@ class Earlier:
             more = "; ..." if len(both.corrected) > N_NAMED else ""
             progress.note(f"{len(both.corrected)} of them have another label now, which counts: {named}{more}")
         return both.catalog
+
+    def _has(self, weights: str | None) -> bool:
+        """Whether these are the weights that the run was made with, wherever they are now."""
+        own = self.recipe.weights
+        if (
+            weights is None or own is None or self.recipe.quantize != "none"
+        ):  # in 8 bits its bundle knows the graph alone
+            return weights == own
+        return bool(weights_digest(Path(os.path.expanduser(weights))) == self.bundle.facts["backbone"]["weights"])
+
+    def _check_weights(self) -> None:
+        """Raises RunError where the run's own weights are gone, or others stand at their place."""
+        own = self.recipe.weights
+        try:
+            if self._has(own):
+                return
+        except WeightsUnavailable as error:
+            raise RunError(
+                what=f"The weights of the run {self.run} are not at their place any more.",
+                why=error.what,
+                fix="Bring them back, or name where they are now: --weights FILE, of a bundle its folder.",
+            ) from error
+        raise RunError(
+            what=f"The weights at {own} are not those that {self.run} was made with.",
+            why="They were replaced, and the features that are kept of its photos are of another network.",
+            fix="Bring its own back, or name with --weights where they are now, or those to learn all photos on anew.",
+        )
 
     def _check_files(self, setting: str) -> None:
         if gone := [photo.path for photo in self.photos if self.is_gone(photo)]:
