@@ -14,6 +14,7 @@ from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+from conftest import make_photos, noise
 from PIL import Image
 from small_models import pixels_of, small_bundle, write_photos
 
@@ -29,6 +30,7 @@ from rehead.errors import (
     WorseVariant,
 )
 from rehead.progress import Silent
+from rehead.runs.finished import read_finished
 from rehead.variants.job import FORMS, export
 from rehead.variants.photos import photos_of
 
@@ -337,6 +339,27 @@ def test_a_few_photos_of_the_run_are_not_judged_on_where_they_were_learned_from(
             export(plain, "openvino", photos=tmp_path / "few")
     else:  # one of each class might have been the only one that it was learned from
         assert export(plain, "openvino", photos=tmp_path / "few").measured.n == 6
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_named_photos_of_the_run_beside_it_are_on_the_sides_where_it_had_them(
+    given: bool, cache: Path, tmp_path: Path
+) -> None:
+    photos, table = make_photos(tmp_path / "photos", {"red": 20, "blue": 2, "green": 2}), tmp_path / "photos.csv"
+    write_table(
+        table, [(path, path.parent.name, "train" if path.stem != "0" else "test") for path in photos.rglob("*.png")]
+    )
+    tuned = library.tune(
+        table if given else photos, cache=cache, out=tmp_path / "run", head="prototype", seed=4, report=False
+    )
+    run = read_finished(tuned.run, cache)
+    moved = photos.rename(tmp_path / "moved")
+    noise(9_999, (120, 120, 120)).save(moved / "red" / "new.png")
+    shown = photos_of(bundles.read(tuned.bundle), moved, "auto", cache, Silent())
+    for rows, of_run in ((shown.held_out, run.outputs.held_out), (shown.learn, run.outputs.train)):
+        named = {shown.catalog.photos[i].digest for i in rows if not shown.catalog.photos[i].path.endswith("new.png")}
+        assert named == {run.catalog.photos[i].digest for i in of_run.tolist()}
+    assert shown.side == ("test" if given else "drawn")
 
 
 def test_a_worse_form_carries_its_figures(tmp_path: Path) -> None:

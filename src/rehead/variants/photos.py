@@ -148,7 +148,7 @@ def _check_there(catalog: Catalog, rows: Sequence[int], bundle: Path, max_bad: f
 
 
 def _named(bundle: Bundle, named: object, layout: str, place: Path, max_bad: float, progress: Progress) -> Catalog:
-    """Photos of the classes that the bundle knows; a photo stands on the side where the run would have put it."""
+    """Photos of the classes that the bundle knows; a photo stands on the side where the run had it, or would have put it."""
     source = open_source(
         named, layout=layout, cache=place, classes=bundle.classes, task=bundle.task, max_bad=max_bad, progress=progress
     )
@@ -172,10 +172,26 @@ def _named(bundle: Bundle, named: object, layout: str, place: Path, max_bad: flo
             what=f"None of the photos is of a class that the bundle knows ({', '.join(bundle.classes[:10])}).",
             fix="Name the folders after the bundle's classes.",
         )
-    catalog = replace(catalog, photos=known, classes=bundle.classes)
+    catalog = _on_sides_of_run(replace(catalog, photos=known, classes=bundle.classes), bundle.folder, place)
     if not recipe.get("tie_copies", True):
         return catalog
     return tied(Job(catalog, place, progress), range(len(known))).catalog
+
+
+def _on_sides_of_run(catalog: Catalog, bundle: Path, place: Path) -> Catalog:
+    """The catalog with the photos that the run beside the bundle used on the sides where they were; sides that the source gives
+    stay as they are."""
+    if not catalog.ours:
+        return catalog
+    try:
+        run = read_finished(bundle, place)
+    except RunError:  # it is not there, or not whole
+        return catalog
+    for rows, side in ((run.outputs.train, "train"), (run.outputs.held_out, run.catalog.held_out_side)):
+        of_run = set(run.catalog.digests(rows))
+        there = {i for i, digest in enumerate(catalog.columns.digests) if digest in of_run}
+        catalog = replace(catalog.with_side(there, side), ours=catalog.ours and (run.catalog.ours or not there))
+    return catalog
 
 
 def _spread(catalog: Catalog, rows: Sequence[int]) -> list[int]:
