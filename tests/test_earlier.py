@@ -271,9 +271,14 @@ def test_another_fit_is_taken_where_the_files_are(green: Path, cache: Path, tmp_
     assert tuned.images["used"] == 36
 
 
-def test_another_share_to_hold_out_is_refused(first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="--valid-fraction is 0\\.2 in"):
-        rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "run", valid_fraction=0.5, report=False)
+@pytest.mark.parametrize(
+    ("setting", "words"), [({"valid_fraction": 0.5}, r"--valid-fraction is 0\.2 in"), ({"seed": 7}, "--seed is 1 in")]
+)
+def test_other_sides_than_the_run_drew_are_refused(
+    setting: dict[str, float], words: str, first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=words):
+        rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "run", **setting, report=False)
 
 
 @pytest.mark.slow

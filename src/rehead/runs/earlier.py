@@ -31,6 +31,7 @@ from rehead.exporting.prefixes import weights_digest
 from rehead.progress import Progress
 from rehead.runs.outputs import read_outputs
 from rehead.runs.resume import Asked
+from rehead.tuning.options import option
 from rehead.tuning.presets import PRESETS
 from rehead.tuning.recipe import Recipe, load
 from rehead.verdict.metrics import DRAWN
@@ -70,11 +71,11 @@ class Earlier:
                 what=f"--task is {own['task']} in the run {self.run}.",
                 fix="Leave --task out, or begin a new run with all photos.",
             )
-        if "valid_fraction" in changed and self.ours:
+        if self.ours and (drawn_by := [name for name in ("valid_fraction", "seed") if name in changed]):
             raise RecipeError(
-                what=f"--valid-fraction is {own['valid_fraction']:g} in the run {self.run}.",
-                why="Its photos keep their sides, and new ones are held out in the same proportion.",
-                fix="Leave --valid-fraction out, or name held-out photos with --valid DIR.",
+                what=f"{option(drawn_by[0])} is {own[drawn_by[0]]:g} in the run {self.run}.",
+                why="Its photos keep their sides, and new ones are drawn by the same dice, in the same proportion.",
+                fix=f"Leave {option(drawn_by[0])} out, name held-out photos with --valid DIR, or begin a new run.",
             )
         if "weights" not in given:
             self._check_weights()
