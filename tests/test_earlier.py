@@ -416,6 +416,20 @@ def test_layers_are_trained_again_on_all_photos_from_kept_activations_and_an_int
     assert tuned.images["from_store"] >= 24
 
 
+@pytest.mark.slow
+def test_activations_are_all_that_is_left_of_photos_also_where_they_go_beyond_the_limit(
+    green: Path, cache: Path, tmp_path: Path
+) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
+    layers = {"train": "last:1", "epochs": 1, "batch_size": 8, "cache": cache, "report": False}
+    before = rehead.tune(photos, out=tmp_path / "before", **layers)
+    shutil.rmtree(photos)
+    tuned = rehead.tune(green, from_run=before.run, out=tmp_path / "run", cache_limit_gb=0.001, **layers)
+    assert tuned.images["used"] == 36
+    log = (tuned.run / "log.txt").read_text()
+    assert "What is kept behind blocks.6 goes beyond --cache-limit: of 24 earlier photos nothing else is left" in log
+
+
 @pytest.mark.realdata
 @pytest.mark.slow
 def test_flowers_are_added_to_cats_and_dogs(cache: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from rehead.nets.card import Card, with_fit
 from rehead.runs.footing import Footing
 from rehead.tuning.grow import grown, takes
 from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in, names_in
-from rehead.tuning.plan import Plan, check_mixing, described, planned
+from rehead.tuning.plan import Plan, check_mixing, described, needed_bytes, planned
 from rehead.tuning.recipe import STOP_SHARE, Recipe
 from rehead.tuning.scale import Scale
 from rehead.tuning.tasks import first_head, fit_task
@@ -80,10 +80,30 @@ def planned_network(
     if footing is not None:
         recipe = replace(recipe, cut=footing.cut or "none")
     plan = planned(recipe, stages, len(order), job.cache, partial(kept_bytes, job, recipe, order))
+    if recipe.cut is None:
+        plan = _where_gone_are_kept(job, recipe, stages, plan, order)
     check_mixing(recipe, stages, plan)
     for line in described(stages, plan, recipe, len(order)):
         job.progress.note(line)
     return plan
+
+
+def _where_gone_are_kept(job: Job, recipe: Recipe, stages: Sequence[Stage], plan: Plan, order: Sequence[int]) -> Plan:
+    """The plan, cut behind the layer whose activations are all that is left of earlier photos, beyond the limit too."""
+    first = next(i for i, stage in enumerate(stages) if stage.name == (*plan.learning, POOL)[0])
+    below = stages[:first][::-1]  # where it is cut at best comes first
+    if not below or plan.cut == below[0].name:
+        return plan
+    gone = [i for i in order if job.catalog.is_gone(job.catalog.photos[i])]
+    if not gone:
+        return plan
+    shares = {s.name: kept_bytes(job, recipe, gone, s.name) / needed_bytes(s, recipe, len(gone)) for s in below}
+    cut = max(shares, key=lambda name: shares[name])
+    if shares[cut] <= (0 if plan.cut is None else shares[plan.cut]):
+        return plan
+    photos = counted(len(gone), "earlier photo")
+    job.progress.note(f"What is kept behind {cut} goes beyond --cache-limit: of {photos} nothing else is left")
+    return replace(plan, cut=cut)
 
 
 def kept_bytes(job: Job, recipe: Recipe, order: Sequence[int], cut: str) -> int:
