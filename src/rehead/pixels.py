@@ -23,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from rehead.colours import to_rgb, upright
 from rehead.errors import BundleError, PhotoError
+from rehead.jpeg_markers import check_jpeg
 
 Fit = Literal["crop", "pad", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -108,6 +109,7 @@ def prepare(
 def opened(data: bytes) -> Iterator[Image.Image]:
     """The picture in an encoded file, not decoded yet. What fails when it is becomes a PhotoError, as in `prepare`."""
     with decoding():
+        check_jpeg(data)
         try:
             image = Image.open(io.BytesIO(data), formats=_formats())
         except UnidentifiedImageError:
