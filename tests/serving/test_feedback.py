@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -285,6 +286,30 @@ def test_a_service_that_starts_leaves_the_lock_that_another_holds(model: Loaded,
         opened_feedback(folder, [model])  # a file of its own in its place would be free
         with pytest.raises(filelock.Timeout), filelock.FileLock(folder / LOCK, timeout=0, is_singleton=False):
             pass
+
+
+def test_no_other_service_waits_while_a_picture_is_decoded(model: Loaded, folder: Path) -> None:
+    with filelock.FileLock(folder / LOCK, timeout=0), pytest.raises(Problem) as problem:
+        Feedback(folder).keep(model, RED[:60], "red")
+    assert problem.value.status == 422  # it was looked at before the folder was asked for
+
+
+def test_one_picture_is_decoded_at_a_time(model: Loaded, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, waited = threading.Lock(), []
+
+    def looked_at(*_: object) -> None:
+        waited.append(alone.acquire(blocking=False))
+        time.sleep(0.05)
+        alone.release()
+
+    monkeypatch.setattr("rehead.serving.feedback.check_pixels", looked_at)
+    kept = Feedback(folder)
+    threads = [threading.Thread(target=kept.keep, args=(model, one, "red")) for one in (RED, BLUE)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert waited == [True, True]
 
 
 def test_models_whose_folders_would_be_one_are_refused(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class Feedback:
         self, folder: Path, *, max_bytes: int = MAX_BYTES, free_bytes: int = LEAST_FREE_BYTES, pixels: int = MAX_PIXELS
     ) -> None:
         self.folder, self._max_bytes, self._least_free_bytes, self._pixels = folder, max_bytes, free_bytes, pixels
-        self._mutex = threading.Lock()
+        self._mutex, self._look = threading.Lock(), threading.Lock()
 
     def keep(self, loaded: Loaded, data: bytes, text: str) -> Kept:
         """The picture, kept with what it should have been named. Raises Problem: 409 where the folder holds corrections of
@@ -66,8 +66,9 @@ class Feedback:
         task = loaded.model.task
         label = checked(text, task, loaded.model.classes)
         digest = hashlib.sha256(data).hexdigest()
-        with self._changing():
+        with self._look:  # a picture is large while it is decoded: one at a time, and changes do not wait for it
             name = f"{digest}.{_ending(loaded, data, self._pixels)}"
+        with self._changing():
             rows = read_rows(self.folder)
             if self._task(rows) not in (task, None):
                 raise Problem(
