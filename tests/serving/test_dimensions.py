@@ -51,6 +51,24 @@ def test_a_file_around_a_picture_of_another_size_is_refused_before_it_is_decoded
         check_pixels({"ICO": icon, "ICNS": icons}[kind], 1000)
 
 
+def test_what_is_decoded_in_python_is_refused_before_it_is() -> None:
+    run = io.BytesIO()
+    Image.new("P", (10, 10)).save(run, "BMP")
+    run_length = bytearray(run.getvalue())
+    run_length[30] = 1  # BI_RLE8
+    slow = {
+        "QOI": b"qoif" + struct.pack(">2I", 10, 10) + b"\3\0" + b"\xfd\xe5" + bytes(7) + b"\1",
+        "PPM": b"P3 10 10 255\n" + b"#\n" * 9 + b"7 " * 300,
+        "BMP": bytes(run_length),
+    }
+    for kind, data in slow.items():
+        with pytest.raises(PhotoError, match=f"is of a kind of {kind} that takes too long to decode: send it as PNG"):
+            check_pixels(data, MOST)
+    for kind in ("PPM", "BMP"):
+        check_pixels(encoded(kind, "RGB", 1000), MOST)
+    check_pixels(b"Pf 1 1 -1\n" + bytes(4), MOST)
+
+
 def test_postscript_inside_an_iptc_file_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("a program was started"))
     program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop\n"

@@ -1,7 +1,9 @@
-"""How large a picture may be for the service: by its header, before anything of it is decoded. A few hundred kilobytes can hold
-so many pixels that others wait for seconds, and that memory is filled."""
+"""How large a picture may be for the service, and of which kind: by its header, before anything of it is decoded. A few hundred
+kilobytes can hold so many pixels that others wait for seconds, and that memory is filled."""
 
 from __future__ import annotations
+
+from PIL import Image
 
 from rehead.errors import PhotoError
 from rehead.pixels import opened
@@ -12,10 +14,13 @@ BYTES = {"WEBP": (16, 20), "AVIF": (10, 16), "JPEG2000": (20, 28), "HEIF": (8, 1
 
 
 def check_pixels(data: bytes, most: int) -> None:
-    """Raises PhotoError for more pixels than that, and for what is no picture. Where a format's decoder takes more memory
-    than others, a picture may have as many pixels fewer."""
+    """Raises PhotoError for more pixels than that, for what is no picture, and for one whose decoder is written in Python:
+    while that runs, nothing else of the service does. Where a format's decoder takes more memory than others, a picture may
+    have as many pixels fewer."""
     with opened(data) as image:
         (width, height), kind = image.size, image.format or ""
+        if any(part.codec_name in Image.DECODERS for part in getattr(image, "tile", ())):
+            raise PhotoError(what=f"is of a kind of {kind} that takes too long to decode: send it as PNG")
         taken = BYTES[kind][image.has_transparency_data] if kind in BYTES else USUAL
     if width * height > most * USUAL // taken:
         of_kind = f" of a {kind} picture" if taken > USUAL else ""
