@@ -14,7 +14,7 @@ from PIL import Image
 from rehead import colours
 from rehead.colours import to_rgb
 from rehead.errors import BundleError, PhotoError
-from rehead.pixels import Preprocess, fit_array, fit_image, is_image, prepare
+from rehead.pixels import Preprocess, fit_array, fit_image, is_image, opened, prepare, upright_size
 
 PLAIN = Preprocess(height=32, width=32, mean=(0.5, 0.25, 0.0), std=(0.5, 0.5, 0.5), crop_pct=1.0)
 
@@ -64,6 +64,16 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert np.array_equal(prepare(encoded(stored, exif=exif), PLAIN), fit_image(upright, PLAIN))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_the_upright_size_is_told_of_a_picture_that_is_not_decoded(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with opened(encoded(picture(48, 32), kind, exif=exif)) as image:
+        told = upright_size(image)
+        assert told == colours.upright(image).size
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"])

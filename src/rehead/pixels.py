@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from rehead.colours import to_rgb, upright
 from rehead.errors import BundleError, PhotoError
@@ -117,6 +117,15 @@ def opened(data: bytes) -> Iterator[Image.Image]:
         with image:
             _check_size(image)
             yield image
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of a picture that was opened, once it is turned as its EXIF orientation says. Of the usual formats only a
+    PNG without EXIF before its pixels is decoded for it."""
+    width, height = image.size
+    # of a TIFF Pillow says the upright size
+    is_turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (height, width) if is_turned else (width, height)
 
 
 @contextlib.contextmanager

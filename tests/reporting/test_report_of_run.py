@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import make_photos
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 import rehead as package
 from rehead.auditing.examine import read_audit
@@ -22,7 +24,7 @@ from rehead.cli.ending import guarded
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import RunError
-from rehead.reporting.job import report
+from rehead.reporting.job import _heat, report
 from rehead.runs.finished import read_finished
 from rehead.runs.outputs import read_outputs
 from rehead.verdict.judging import read_verdict
@@ -67,6 +69,26 @@ def test_a_job_ends_with_a_report_and_what_it_stands_on(tuned: package.Tuned) ->
     outputs = read_outputs(tuned.run)
     assert len(outputs.held_out) == verdict.n
     assert (outputs.apart_logits.shape, len(outputs.apart)) == ((verdict.n_train, 2), verdict.n_train)
+
+
+def test_no_large_photo_is_decoded_at_full_size_to_show_where_the_model_looks(
+    tuned: package.Tuned, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif, file, sizes = Image.Exif(), io.BytesIO(), []
+    exif[0x0112] = 6
+    structured(0).resize((4000, 2000)).save(file, "JPEG", exif=exif)
+    load = JpegImageFile.load
+
+    def seen(image: JpegImageFile) -> object:
+        sizes.append(image.size)
+        return load(image)
+
+    monkeypatch.setattr(JpegImageFile, "load", seen)
+    heat = _heat(read_finished(tuned.run, cache))
+    assert heat is not None
+    height, width = heat(file.getvalue(), 0).shape
+    assert height == 2 * width
+    assert max(sizes) < (2000, 2000)
 
 
 def test_near_copies_stand_on_one_side(tuned: package.Tuned) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from rehead.ambient import own_settings
 from rehead.auditing.examine import examine, features_of_run, read_audit
@@ -22,6 +20,7 @@ from rehead.errors import ReheadError, RunError, counted
 from rehead.features.cache import cache_folder
 from rehead.heat import activation, shares
 from rehead.job import Job
+from rehead.pixels import opened, upright_size
 from rehead.predict import Model
 from rehead.progress import Progress, Silent
 from rehead.reporting.command import command
@@ -144,8 +143,8 @@ def _heat(finished: Finished) -> Heat | None:
     head = read_head(finished.bundle.folder)
 
     def heat(data: bytes, target: int) -> NDArray[np.float32]:
-        with Image.open(io.BytesIO(data)) as image:
-            size = ImageOps.exif_transpose(image).size
+        with opened(data) as image:
+            size = upright_size(image)
         seen = model.map(model.pixels(data)[None])[0]
         return over_picture(shares(activation(head, seen, target)), size, model.bundle.preprocess)
 

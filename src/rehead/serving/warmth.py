@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rehead.heat import CAM, GRAD_CAM, activation, shares
-from rehead.pixels import Preprocess, crop_box, opened
+from rehead.pixels import Preprocess, crop_box, opened, upright_size
 from rehead.prediction import Prediction
 from rehead.serving.models import Loaded
 
@@ -57,10 +57,7 @@ def _png(values: NDArray[np.float32], preprocess: Preprocess) -> bytes:
 
 def _box(data: bytes, preprocess: Preprocess) -> list[float]:
     with opened(data) as image:
-        width, height = image.size
-        # lies on its side; of a TIFF Pillow says the upright size
-        if image.format != "TIFF" and image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
-            width, height = height, width
+        width, height = upright_size(image)
     if preprocess.fit == "crop":
         left, top, right, bottom = crop_box((width, height), preprocess)
     elif preprocess.fit == "squash":
