@@ -41,10 +41,11 @@ def test_how_much_detail_a_picture_has_is_not_told_by_what_is_written_beside_it(
     assert commented.n_bytes > plain.n_bytes + 40_000
 
 
-def test_camera_date_and_upright_size_come_from_exif() -> None:
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF"])
+def test_camera_date_and_upright_size_come_from_exif(form: str) -> None:
     exif = Image.Exif()
     exif[0x010F], exif[0x0110], exif[0x0112], exif[0x0132] = "Ours", "X1", 6, "2020:02:03 04:05:06"
-    facts = facts_of(encoded(shapes(0), exif=exif))
+    facts = facts_of(encoded(shapes(0), form, exif=exif))
     assert (facts.camera, facts.taken, facts.width, facts.height) == ("Ours X1", 1580702706.0, 240, 320)
     exif[0x0132] = "yesterday"
     assert facts_of(encoded(shapes(0), exif=exif)).taken is None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from rehead.colours import to_rgb, upright
-from rehead.pixels import opened
+from rehead.pixels import opened, upright_size
 
 SIDE = 160  # the shorter side at which a picture is looked at; smaller ones are not made larger
 RING = 0.0125  # of the shorter side: how wide the border is, two pixels of SIDE, so that a thin frame is most of it
@@ -65,10 +65,9 @@ class Facts:
 def facts_of(data: bytes) -> Facts:
     """The facts of an encoded picture. Raises PhotoError where it cannot be decoded."""
     with opened(data) as image:
-        width, height = image.size
+        width, height = upright_size(image)
         quality = _quality(image)
         exif = image.getexif()
-        is_turned = exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         form = str(image.format)
         if form in ("JPEG", "MPO"):
             image.draft(None, (SIDE, SIDE))  # decoded at the smallest scale that is no smaller
@@ -77,8 +76,8 @@ def facts_of(data: bytes) -> Facts:
         luma = np.asarray(small, np.float32)
         border, inside = _rings(np.asarray(picture))
         return Facts(
-            width=height if is_turned else width,
-            height=width if is_turned else height,
+            width=width,
+            height=height,
             n_bytes=len(data),
             format=form,
             quality=quality,

@@ -25,7 +25,7 @@ from rehead.errors import PhotoError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.progress import Progress, Silent
 
-FILE = "facts-3.sqlite"  # the number is that of the facts and the table: others, another file
+FILE = "facts-4.sqlite"  # the number is that of the facts and the table: others, another file
 MAX_ASKED = 500  # at once; some builds of SQLite allow 999
 WAIT_S = 5.0  # for another job that writes
 CHUNK = 16  # photos a thread decodes at a time
