@@ -16,25 +16,28 @@ needs_status = pytest.mark.skipif(
 CODE = """if True:
     import re, sys
     from pathlib import Path
+    from rehead.auditing.facts import facts_of
     from rehead.pixels import Preprocess, prepare
 
     def highest():
         return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 
     plain = Preprocess(height=32, width=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    small, large = [Path(name).read_bytes() for name in sys.argv[1:]]
-    prepare(small, plain)
+    look = {"prepare": lambda data: prepare(data, plain), "facts": facts_of}[sys.argv[1]]
+    small, large = [Path(name).read_bytes() for name in sys.argv[2:]]
+    look(small)
     before = highest()
-    prepare(large, plain)
+    look(large)
     print(highest() - before)
 """
 
 
-def peak_bytes(picture: bytes, kind: str, folder: Path) -> int:
-    """What `prepare` takes at its highest. kind: Pillow's name of the format, whose library is loaded before."""
+def peak_bytes(picture: bytes, kind: str, folder: Path, look: str = "prepare") -> int:
+    """What `prepare`, or the audit's look for "facts", takes at its highest. kind: Pillow's name of the format, whose library
+    is loaded before."""
     with io.BytesIO() as file:
         Image.new("RGB", (40, 40)).save(file, kind)
         (folder / "small").write_bytes(file.getvalue())
     (folder / "large").write_bytes(picture)
-    words = [sys.executable, "-c", CODE, str(folder / "small"), str(folder / "large")]
+    words = [sys.executable, "-c", CODE, look, str(folder / "small"), str(folder / "large")]
     return int(subprocess.run(words, capture_output=True, check=True).stdout)

@@ -71,7 +71,7 @@ def test_a_blurred_picture_is_less_sharp() -> None:
     assert facts_of(encoded(blurred)).sharpness < facts_of(encoded(picture)).sharpness / 10
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 500), (2, 3), (3000, 2)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (2, 3), (3000, 2), (66_000, 20), (200, 70_000)])
 def test_pictures_of_any_shape_have_facts(size: tuple[int, int]) -> None:
     facts = facts_of(encoded(Image.new("RGB", size), "PNG"))
     assert (facts.width, facts.height) == size

@@ -20,6 +20,7 @@ from rehead.colours import to_rgb, upright
 from rehead.pixels import opened, upright_size
 
 SIDE = 160  # the shorter side at which a picture is looked at; smaller ones are not made larger
+LONGEST = 65_500  # pixels of the longer side of that: libjpeg writes no more
 RING = 0.0125  # of the shorter side: how wide the border is, two pixels of SIDE, so that a thin frame is most of it
 DEEPER = (0.12, 0.1325)  # of the shorter side: a ring inside, which a border that was added does not reach
 HASH_SIDE = 16  # frequencies a side: 64 bits take two drawings of a digit for one, 256 do not
@@ -66,23 +67,22 @@ def facts_of(data: bytes) -> Facts:
     """The facts of an encoded picture. Raises PhotoError where it cannot be decoded."""
     with opened(data) as image:
         width, height = upright_size(image)
-        quality = _quality(image)
-        exif = image.getexif()
-        form = str(image.format)
+        form, quality, exif = str(image.format), _quality(image), image.getexif()
+        camera, taken = _camera(exif), _taken(exif)
         if form in ("JPEG", "MPO"):
             image.draft(None, (SIDE, SIDE))  # decoded at the smallest scale that is no smaller
-        picture = to_rgb(upright(image))
+        picture = _in_colour(image)
         small = _small(picture.convert("L"))
         luma = np.asarray(small, np.float32)
-        border, inside = _rings(np.asarray(picture))
+        border, inside = _rings(picture)
         return Facts(
             width=width,
             height=height,
             n_bytes=len(data),
             format=form,
             quality=quality,
-            camera=_camera(exif),
-            taken=_taken(exif),
+            camera=camera,
+            taken=taken,
             brightness=round(float(luma.mean()), 2),
             contrast=round(float(luma.std()), 2),
             sharpness=round(_sharpness(luma), 3),
@@ -93,12 +93,21 @@ def facts_of(data: bytes) -> Facts:
         )
 
 
+def _in_colour(image: Image.Image) -> Image.Image:
+    """The upright picture as RGB. What it was made of is closed: a large one is not held twice any longer."""
+    turned = upright(image)
+    if turned is not image:
+        image.close()
+    rgb = to_rgb(turned)
+    if rgb is not turned:
+        turned.close()
+    return rgb
+
+
 def _small(picture: Image.Image) -> Image.Image:
-    scale = SIDE / min(picture.size)
-    if scale >= 1:
-        return picture
-    size = (max(SIDE, round(picture.width * scale)), max(SIDE, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.BOX)
+    scale = min(1.0, SIDE / min(picture.size))
+    size = (min(LONGEST, round(picture.width * scale)), min(LONGEST, round(picture.height * scale)))
+    return picture if size == picture.size else picture.resize(size, Image.Resampling.BOX)
 
 
 def _camera(exif: Image.Exif) -> str | None:
@@ -161,21 +170,24 @@ def _detail(picture: Image.Image) -> float:
     return round(8 * file.tell() / (picture.width * picture.height), 3)
 
 
-def _rings(rgb: NDArray[np.uint8]) -> tuple[Ring, Ring]:
-    """The outermost ring of a picture (h, w, 3) and one further in, as `Facts` has them."""
-    edges = [edge.reshape(-1, 3) for bounds in ((0.0, RING), DEEPER) for edge in _edges(rgb, *bounds)]
+def _rings(picture: Image.Image) -> tuple[Ring, Ring]:
+    """The outermost ring of an RGB picture and one further in, as `Facts` has them."""
+    edges = [edge.reshape(-1, 3) for bounds in ((0.0, RING), DEEPER) for edge in _edges(picture, *bounds)]
     pixels = np.concatenate(edges).astype(np.float32)  # all at once: small calls cost more than the sums
     sizes = np.array([len(edge) for edge in edges])[:, None]
     starts = np.cumsum(sizes) - sizes.ravel()
     mean = np.add.reduceat(pixels, starts) / sizes
-    variance = np.add.reduceat(np.square(pixels - np.repeat(mean, sizes.ravel(), axis=0)), starts) / sizes
+    apart = np.repeat(mean, sizes.ravel(), axis=0)
+    apart -= pixels  # in place: of a large picture these are megabytes
+    variance = np.add.reduceat(np.square(apart, out=apart), starts) / sizes
     numbers = np.concatenate([mean, np.sqrt(variance).mean(axis=1, keepdims=True)], axis=1).round(2)
     return tuple(numbers[:4].ravel().tolist()), tuple(numbers[4:].ravel().tolist())
 
 
-def _edges(rgb: NDArray[np.uint8], begin: float, end: float) -> tuple[NDArray[np.uint8], ...]:
+def _edges(picture: Image.Image, begin: float, end: float) -> list[NDArray[np.uint8]]:
     """Top, right, bottom and left of a ring, from `begin` to `end` of the shorter side away from the picture's edge."""
-    h, w = rgb.shape[:2]
+    w, h = picture.size
     a = min(int(begin * min(h, w)), (min(h, w) - 1) // 2)
     b = max(a + 1, int(end * min(h, w)))
-    return rgb[a:b, a : w - a], rgb[a : h - a, w - b : w - a], rgb[h - b : h - a, a : w - a], rgb[a : h - a, a:b]
+    boxes = (a, a, w - a, b), (w - b, a, w - a, h - a), (a, h - b, w - a, h - a), (a, a, b, h - a)
+    return [np.asarray(picture.crop(box)) for box in boxes]  # an array of all of it takes twice its memory
