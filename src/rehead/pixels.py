@@ -113,7 +113,7 @@ def opened(data: bytes) -> Iterator[Image.Image]:
         try:
             image = Image.open(io.BytesIO(data), formats=_formats())
         except UnidentifiedImageError:
-            raise PhotoError(what=_why_unidentified(data)) from None
+            raise PhotoError(what=why_unidentified(data)) from None
         with image:
             _check_size(image)
             yield image
@@ -197,6 +197,16 @@ def is_image(head: bytes) -> bool:
     return bool(head) and any(accept(head.ljust(64, b"\0")) for accept in _accepts())
 
 
+def why_unidentified(head: bytes) -> str:
+    """Why a file that begins with these bytes (64 suffice) is no picture."""
+    if not head:
+        return "is empty (0 bytes)"
+    is_heic = head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+    if is_heic and "HEIF" not in _formats():
+        return 'is HEIC: install with pip install "rehead[heic]"'
+    return "is not an image that can be read"
+
+
 def crop_box(size: tuple[int, int], preprocess: Preprocess) -> tuple[float, float, float, float]:
     """The middle of the picture with the input's proportions, in the picture's own coordinates."""
     width, height = size
@@ -236,14 +246,6 @@ def _check_size(image: Image.Image) -> None:
         raise PhotoError(what=f"{image.width} x {image.height} pixels: refused as a decompression bomb")
     if 0 in image.size:
         raise PhotoError(what="has no pixels")
-
-
-def _why_unidentified(data: bytes) -> str:
-    if not data:
-        return "is empty (0 bytes)"
-    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
-        return 'is HEIC: install with pip install "rehead[heic]"'
-    return "is not an image that can be read"
 
 
 def _one_line(error: BaseException) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.server
 import io
 import os
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -22,6 +24,7 @@ from rehead.data.samples import indexed
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import PhotoError
+from rehead.pixels import opened
 
 FILM = b"\0\0\0\x20ftypisom" + bytes(1 << 20)
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(HEAD_BYTES)
@@ -48,6 +51,50 @@ def test_of_a_film_in_a_folder_of_photos_the_beginning_is_read(tmp_path: Path) -
         "red/film.jpg": "is not an image that can be read",
         "blue/endless.png": TOO_LARGE,
     }
+
+
+HEIC = b"\0\0\0\x18ftypheic" + bytes(100)
+WITHOUT_HEIC = """if True:
+    import sys
+    from pathlib import Path
+    sys.modules["pillow_heif"] = None
+    from rehead.data.samples import indexed
+    from rehead.data.scan import scan
+    from rehead.data.sources import open_source
+    from rehead.errors import SourceError
+
+    photos, shard = map(Path, sys.argv[1:])
+    try:
+        scan(open_source(photos, cache=photos.parent), seed=0, valid_fraction=0.2)
+    except SourceError as error:
+        print(error)
+    with shard.open("rb") as stream:
+        print(*indexed(stream).skipped)
+"""
+
+
+def test_photos_in_heic_say_what_to_install_where_it_is_not_there(tmp_path: Path) -> None:
+    for label in ("red", "blue"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        (tmp_path / "photos" / label / "IMG_1.HEIC").write_bytes(HEIC)
+    (tmp_path / "photos" / "red" / "film.mp4").write_bytes(FILM)
+    with tarfile.open(tmp_path / "shard.tar", "w") as file:
+        for name, data in (("1.heic", HEIC), ("1.cls", b"7")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    words = [sys.executable, "-c", WITHOUT_HEIC, str(tmp_path / "photos"), str(tmp_path / "shard.tar")]
+    said = subprocess.run(words, capture_output=True, text=True)
+    why = 'is HEIC: install with pip install "rehead[heic]"'
+    assert f"Each of 2, such as blue/IMG_1.HEIC, {why}" in said.stdout, said.stderr
+    assert "one folder of photos for each class" not in said.stdout
+    assert f"('1.heic', {why!r})" in said.stdout, said.stderr
+
+
+def test_a_damaged_photo_in_heic_does_not_say_to_install_what_is_there() -> None:
+    pytest.importorskip("pillow_heif", reason="the extra heic is not installed")
+    with pytest.raises(PhotoError, match="is not an image that can be read"), opened(HEIC):
+        pass
 
 
 def test_of_a_photo_all_is_read(tmp_path: Path) -> None:

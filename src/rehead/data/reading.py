@@ -26,7 +26,7 @@ from rehead.data.photo_bytes import HEAD_BYTES
 from rehead.data.rows import Photo, Row, Skip, Source, Stamp, bounded
 from rehead.errors import PhotoError, ReheadError, SourceError
 from rehead.parallel import batched, n_cores, ordered_map
-from rehead.pixels import is_image
+from rehead.pixels import is_image, why_unidentified
 from rehead.progress import Progress
 
 CHUNK = 128  # files a thread reads at a time; more makes the bar jump, fewer costs switching
@@ -186,10 +186,8 @@ def identified(
     except PhotoError as error:
         return error.what
     expected = named or PurePath(path).suffix.lower() in PICTURE_NAMES
-    if not data:
-        return "is empty (0 bytes)" if expected else ""
     if not is_image(data[:HEAD_BYTES]):
-        return "is not an image that can be read" if expected else ""
+        return why_unidentified(data) if expected else ""
     digest = blake3.blake3(data).digest()
     seen = look(data) if look else None
     return digest if seen is None else (digest, seen)
@@ -228,8 +226,11 @@ def _nothing(source: Source, named: bool) -> SourceError:
     why = "; ".join(f"{bounded(skip.path)} {skip.reason}" for skip in source.skipped[:3])
     if len(reasons) == 1 and len(source.skipped) > 1:
         why = f"Each of {len(source.skipped)}, such as {bounded(source.skipped[0].path)}, {reasons[0]}"
+    fix = "Mend what the list names." if named else "Pass a folder with one folder of photos for each class."
+    if not named and any(skip.kind == "broken" for skip in source.skipped):
+        fix = "Mend these files, or pass others."
     return SourceError(
         what=f"{source.name} has no photo that can be read.",
         why=why or f"{len(source.rows)} files were looked at, none of them an image.",
-        fix="Mend what the list names." if named else "Pass a folder with one folder of photos for each class.",
+        fix=fix,
     )

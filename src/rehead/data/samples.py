@@ -11,7 +11,7 @@ from rehead.data.archives import BROKEN, MAX_HEADER, TAR_BLOCK, members_of, open
 from rehead.data.layouts import PICTURE_NAMES
 from rehead.data.photo_bytes import HEAD_BYTES, MOST_BYTES, TOO_LARGE
 from rehead.data.rows import label_of
-from rehead.pixels import is_image
+from rehead.pixels import is_image, why_unidentified
 
 SAYS = ("cls", "label", "json", "txt")  # what a sample may be labelled by; the first that is there
 FIELDS = ("label", "class", "class_name", "category")  # the same of a JSON object
@@ -104,7 +104,7 @@ class _Sample:
                 hasher.update(piece)
                 head = head or piece[:HEAD_BYTES]
             if not is_image(head):
-                self.why = "is not an image that can be read" if head else "is empty (0 bytes)"
+                self.why = why_unidentified(head)
             elif member.size > MOST_BYTES:
                 self.why = TOO_LARGE
             self.photo = Member(member.name, member.offset_data, member.size, "", hasher.hexdigest())
