@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from little import picture
+from PIL import Image
 from served import Program, program
 from shown import COLOURS, Seen, bundle, pictures, seen, until
 
@@ -205,6 +207,19 @@ def test_what_is_no_picture_takes_little_room(page: Seen) -> None:
     assert box is not None
     assert box["height"] <= 60
     assert page.text(".card .look") == "no picture"
+
+
+def test_a_small_picture_is_shown_as_the_model_sees_it(page: Seen, tmp_path: Path) -> None:
+    red, blue = (Image.new("RGB", (40, 40), COLOURS[name]) for name in ("red", "blue"))
+    red.save(tmp_path / "moving.gif", save_all=True, append_images=[blue], duration=20)
+    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(tmp_path / "transparent.png")
+    page.add(tmp_path / "moving.gif", tmp_path / "transparent.png")
+    page.done(2)
+    for name, colour in (("moving", COLOURS["red"]), ("transparent", (255, 255, 255))):
+        until(lambda name=name: page.card(name).locator("img.photo").count() == 1)
+        page.page.wait_for_timeout(300)  # a film that is played is at its end
+        shown = Image.open(io.BytesIO(page.card(name).locator("img.photo").screenshot())).convert("RGB")
+        np.testing.assert_allclose(shown.getpixel((shown.width // 2, shown.height // 2)), colour, atol=8)
 
 
 def test_a_folder_can_be_dropped(page: Seen, tmp_path: Path) -> None:

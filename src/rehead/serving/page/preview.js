@@ -1,7 +1,7 @@
 // Small pictures of large files, made when a card comes near to what is seen, so that hundreds of photos do not fill the memory.
 
 const SIDE = 640; // pixels of the longer side: a card's width on a fine screen
-const AS_IT_IS_BYTES = 200_000; // a file so small is shown itself
+const AS_IT_IS_BYTES = 200_000; // a JPEG so small is shown itself; others may move, or be transparent, which the network does not see
 const LANES = 2;
 
 const waiting = [];
@@ -32,7 +32,8 @@ async function made(file) {
   }
   const { width, height } = bitmap;
   try {
-    if (file.size <= AS_IT_IS_BYTES && Math.max(width, height) <= 2 * SIDE) return { url: URL.createObjectURL(file), aspect: width / height };
+    const isSmall = file.type === "image/jpeg" && file.size <= AS_IT_IS_BYTES && Math.max(width, height) <= 2 * SIDE;
+    if (isSmall) return { url: URL.createObjectURL(file), aspect: width / height };
     const scale = Math.min(1, SIDE / Math.max(width, height));
     const canvas = document.createElement("canvas");
     canvas.width = Math.max(1, Math.round(width * scale));
