@@ -11,8 +11,9 @@ from torch import nn
 
 import rehead
 from rehead.errors import BackboneError, UnknownLayer
-from rehead.nets.backbone import Backbone, classifier_of, load_backbone
+from rehead.nets.backbone import Backbone, load_backbone
 from rehead.nets.chain import Chain
+from rehead.nets.cut import Pooled, prefix_of, suffix_of
 
 FAMILIES = (
     "resnet18", "resnet50", "tf_efficientnet_lite0", "mobilenetv3_large_100", "vgg11", "densenet121", "convnext_atto",
@@ -20,12 +21,19 @@ FAMILIES = (
     "eva02_tiny_patch14_224", "vit_small_patch16_dinov3", "regnety_002", "mixer_s16_224", "resmlp_12_224",
     "poolformer_s12", "mobilevit_xxs", "efficientformer_l1", "levit_128s", "xcit_nano_12_p16_224", "hrnet_w18_small",
     "inception_v3", "res2net50_26w_4s", "dla34", "ghostnet_100", "repvgg_a0", "fastvit_t8", "edgenext_xx_small",
-    "nfnet_l0", "rexnet_100", "pvt_v2_b0", "twins_svt_small", "volo_d1_224",
+    "nfnet_l0", "rexnet_100", "pvt_v2_b0", "twins_svt_small", "volo_d1_224", "shvit_s1", "efficientvit_m0", "caformer_s18",
+    "repvit_m0_9", "pit_ti_distilled_224",
 )  # fmt: skip
+
+WITH_MORE = (
+    "deit_tiny_distilled_patch16_224",
+    "pit_ti_distilled_224",
+    "volo_d1_224",
+)  # whose heads take more than is pooled
 
 HEAVY = (  # seconds each, in the default run left to the others
     "densenet121", "maxvit_nano_rw_256", "xcit_nano_12_p16_224", "hrnet_w18_small", "inception_v3", "res2net50_26w_4s",
-    "dla34", "twins_svt_small", "volo_d1_224",
+    "dla34", "twins_svt_small", "volo_d1_224", "caformer_s18",
 )  # fmt: skip
 SHARED_OUT = [pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in FAMILIES]
 
@@ -33,8 +41,12 @@ SHARED_OUT = [pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else n
 def whole(name: str) -> tuple[nn.Module, Chain, torch.Tensor]:
     torch.manual_seed(0)
     network = timm.create_model(name).eval()
+    for norm in network.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):  # with what it begins with it does nothing
+            norm.running_mean.normal_(0, 0.1)
+            norm.running_var.uniform_(0.5, 1.5)
     size = network.pretrained_cfg["input_size"][1:]
-    return network, Chain(network, size, classifier_of(network)), torch.randn(2, 3, *size)
+    return network, Chain(network, size), torch.randn(2, 3, *size)
 
 
 @pytest.mark.parametrize("name", SHARED_OUT)
@@ -44,6 +56,12 @@ def test_pieces_one_after_the_other_are_the_network(name: str) -> None:
     with torch.inference_mode():
         value, before = images, -1
         for layer in chain.at_depth(2):
+            if before == chain.pooled:
+                torch.testing.assert_close(value.flatten(1), Pooled(network)(images), atol=1e-5, rtol=1e-5)
+            if before == chain.pooled and name in WITH_MORE:
+                with pytest.raises(UnknownLayer, match="head of this network cannot be taken alone"):
+                    chain.piece(before, layer.end)
+                return
             piece = chain.piece(before, layer.end)
             value, before = piece(value), layer.end
             assert tuple(value.shape[1:]) == layer.shape
@@ -56,10 +74,25 @@ def test_pieces_one_after_the_other_are_the_network(name: str) -> None:
 def test_for_every_cut_prefix_then_suffix_is_the_network(name: str) -> None:
     network, chain, images = whole(name)
     with torch.inference_mode():
-        wanted = network(images)
+        wanted, pooled = network(images), Pooled(network)(images)
         for layer in chain.at_depth(2)[:-1]:
-            got = chain.piece(layer.end, chain.layers[-1].end)(chain.piece(-1, layer.end)(images))
-            torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+            below = chain.piece(-1, layer.end)(images)
+            if layer.end < chain.pooled:
+                got = chain.piece(layer.end, chain.pooled)(below).flatten(1)
+                torch.testing.assert_close(got, pooled, atol=1e-5, rtol=1e-5)
+            if layer.end < chain.pooled or name not in WITH_MORE:
+                got = chain.piece(layer.end, chain.layers[-1].end)(below)
+                torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["shvit_s1", "efficientvit_m0", "repvit_m0_9", "deit_tiny_distilled_patch16_224"])
+def test_what_learns_behind_a_cut_ends_where_the_whole_network_does_without_its_head(name: str) -> None:
+    network, chain, images = whole(name)
+    cut = chain.layers[-3].name
+    with torch.inference_mode():
+        got = suffix_of(chain, cut)(prefix_of(network, cut, chain=lambda: chain, pooled=False)(images))
+        torch.testing.assert_close(got, Pooled(network)(images), atol=1e-5, rtol=1e-5)
+    assert [layer.name for layer in chain.layers[-2:]] == ["pool", "head"]
 
 
 @pytest.mark.parametrize(
@@ -170,8 +203,12 @@ def test_a_network_that_cannot_be_traced_is_named_with_the_reason() -> None:
             self.layer = nn.Linear(3, 3)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.layer(x.mean((2, 3))) if x.sum() > 0 else x
+            return self.forward_head(x if x.sum() > 0 else -x)
+
+        def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+            return x.mean((2, 3)) if pre_logits else self.layer(x.mean((2, 3)))
 
     with pytest.raises(BackboneError) as error:
-        Chain(Branching().eval(), (8, 8), ())
+        Chain(Branching().eval(), (8, 8))
     assert "cannot be taken apart" in error.value.what
+    assert "control flow" in error.value.why

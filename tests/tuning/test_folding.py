@@ -22,7 +22,7 @@ def taken_apart(name: str) -> Chain:
                 wide.data.uniform_(0.5, 1.5)
             for narrow in (norm.running_mean, norm.bias):
                 narrow.data.normal_(0, 0.1)
-    chain = Chain(network, (64, 64), ("fc", "classifier"))
+    chain = Chain(network, (64, 64))
     set_modes(network.double(), {name for name, _ in network.named_parameters()})
     return chain
 

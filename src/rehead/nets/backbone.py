@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class Backbone:
     def chain(self) -> Chain:
         """The network taken apart. Raises BackboneError when that cannot be done."""
         size = (self.preprocess.height, self.preprocess.width)
-        return Chain(self.network, size, classifier_of(self.network))
+        return Chain(self.network, size)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -155,7 +155,7 @@ def load_backbone(
         place = locate(name, Path(weights) if weights is not None else None)
         path = place.path or fetch_weights(name, network, only_here=not fetches)
         size = (preprocess.height, preprocess.width)
-        prefix = prefix_of(network, cut, chain=lambda: Chain(network, size, classifier_of(network)))
+        prefix = prefix_of(network, cut, chain=lambda: Chain(network, size))
         loaded = load_into(network, prefix, read_weights(path), place.origin)
         digest = place.digest or sha256_file(path)
     else:
@@ -187,7 +187,7 @@ def sketch(name: str, arguments: Mapping[str, Any]) -> Chain:
     """The layers of a backbone by its name alone, without room for weights. Raises UnknownBackbone and BackboneError."""
     network = created(architecture_of(name), arguments, 0, device="meta")
     preprocess = preprocess_of(network, known_as(name), arguments)
-    return Chain(network, (preprocess.height, preprocess.width), classifier_of(network))
+    return Chain(network, (preprocess.height, preprocess.width))
 
 
 def check_weights(network: nn.Module, path: Path, cut: str, source: str) -> None:
@@ -198,12 +198,6 @@ def check_weights(network: nn.Module, path: Path, cut: str, source: str) -> None
     tensors = read_weights(path)
     if cut == POOL:  # at another layer only the network with its weights can be cut for certain
         matched(network, Pooled(network), tensors, source)
-
-
-def classifier_of(network: nn.Module) -> Sequence[str]:
-    """The paths of the last layers of a timm network, such as ("fc",)."""
-    names = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
-    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def check_name(name: str) -> None:

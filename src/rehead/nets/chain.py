@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,15 +42,16 @@ class Layer:
 
 
 class Chain:
-    """A traced network. layers: the stages a person would name, in order of data flow.
+    """A traced network. layers: the stages a person would name, in order of data flow. pooled: the place in the graph of the
+    node that gives the pooled features; the head is behind it.
 
-    Laws: the pieces of neighbouring layers, one after the other, are the network, whatever the cuts. A piece shares the
-    network's parameters, under the network's own names for them.
+    Laws: the pieces of neighbouring layers, one after the other, are the network, whatever the cuts, and up to `pool` its
+    pooled features. A piece shares the network's parameters, under the network's own names for them.
     """
 
     @own_settings()
-    def __init__(self, network: nn.Module, size: tuple[int, int], classifier: Sequence[str]) -> None:
-        """network: in eval mode. size: height and width of its input in pixels. classifier: the paths of its last layers.
+    def __init__(self, network: nn.Module, size: tuple[int, int]) -> None:
+        """network: of timm, in eval mode. size: height and width of its input in pixels.
 
         Raises BackboneError when torch.fx cannot trace it.
         """
@@ -58,15 +59,15 @@ class Chain:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self._graph = traced(network)
+                self._graph, pooled = traced(network)
                 self._nodes = measured(network, self._graph, size)
         except Exception as error:  # tracing runs the network's own code
             raise BackboneError(
                 what="This network cannot be taken apart: it can only be cut at `pool`.",
                 why=f"torch.fx cannot trace it: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
             ) from error
-        self._head = _first(self._nodes, classifier)
-        self._pool = _pooling(self._nodes, self._head)
+        self.pooled = next(i for i, node in enumerate(self._nodes) if node.fx is pooled)
+        self._pool = _pooling(self._nodes, self.pooled + 1)
         self.layers = self.at_depth(1)
 
     def at_depth(self, depth: int) -> tuple[Layer, ...]:
@@ -75,7 +76,7 @@ class Chain:
         first, before = "", -1
         for name, end in self._stages(depth):
             first = first or name
-            if len(crossing(self._nodes, end)) != 1:
+            if end != self.pooled and len(crossing(self._nodes, end)) != 1:
                 continue  # more than one tensor crosses: this stage and the next are one layer
             layers.append(self._layer(name if name == first else f"{first}-{name}", before, end))
             first, before = "", end
@@ -137,17 +138,24 @@ class Chain:
             else:
                 stages.append((name, end))
         stages = _with_stem(stages) if depth == 1 else stages
-        if self._pool < self._head:
-            stages.append((POOL, self._head - 1))
-        if self._head < len(self._nodes):
+        if self._pool <= self.pooled:
+            stages.append((POOL, self.pooled))
+        if self.pooled + 1 < len(self._nodes):
             stages.append((HEAD, len(self._nodes) - 1))
         return stages
 
     def piece(self, before: int, end: int) -> nn.Module:
         """The network behind the place `before` up to `end`: a module that shares its parameters.
 
-        before: -1 to begin with the photos (n, 3, h, w). Both are ends of layers.
+        before: -1 to begin with the photos (n, 3, h, w). Both are ends of layers. Raises UnknownLayer where the pooled
+        features are not all that the head is made from.
         """
+        if before == self.pooled and crossing(self._nodes, before) != [self._handed(before)]:
+            raise UnknownLayer(
+                what="The head of this network cannot be taken alone.",
+                why="It reads more than the pooled features: tokens of the layers below.",
+                fix=f"Take it with these, or {self.layers[-2].name!r} and what is below without it.",
+            )
         nodes = [node.fx for node in self._nodes]
         graph = fx.Graph()
         known: dict[fx.Node, Any] = {node.fx: node.number for node in self._nodes if node.number is not None}
@@ -211,18 +219,13 @@ class Chain:
 
     def _handed(self, place: int) -> Node:
         """The one node whose value is handed on at a cut; the photos at -1."""
-        return crossing(self._nodes, place)[0] if place >= 0 else self._nodes[0]
+        is_whole = place in (-1, self.pooled)
+        return self._nodes[max(0, place)] if is_whole else crossing(self._nodes, place)[0]
 
     def _layer(self, name: str, before: int, end: int) -> Layer:
         inside = self._nodes[before + 1 : end + 1]
         sizes = {id(tensor): tensor.numel() for node in inside for tensor in node.parameters}
         return Layer(name, self._handed(end).shape, sum(sizes.values()), sum(node.macs for node in inside), end)
-
-
-def _first(nodes: list[Node], paths: Sequence[str]) -> int:
-    """The place of the first node of these modules; of the output when none is used."""
-    places = [i for i, node in enumerate(nodes) if any(f"{node.path}.".startswith(f"{p}.") for p in paths if p)]
-    return min(places, default=len(nodes))
 
 
 def _pooling(nodes: list[Node], head: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from rehead.nets.chain import HEAD, POOL, Chain
+from rehead.nets.chain import POOL, Chain
 from rehead.nets.places import places_of
 
 
@@ -65,10 +65,5 @@ def prefix_of(network: nn.Module, cut: str, *, chain: Callable[[], Chain], poole
 
 
 def suffix_of(chain: Chain, cut: str) -> nn.Module:
-    """What lies between the layer `cut` and the classifier: the prefix's own output -> pooled features (n, width)."""
-    begin = chain.place(cut)[1]
-    end = next((layer.end for layer in chain.layers if layer.name == POOL), None)
-    if end is None:
-        names = [layer.name for layer in chain.layers if layer.name != HEAD]
-        end = chain.place(names[-1])[1]
-    return Flat(chain.piece(begin, end)).eval()
+    """What lies between the layer `cut` and the head: the prefix's own output -> pooled features (n, width), as of `Pooled`."""
+    return Flat(chain.piece(chain.place(cut)[1], chain.pooled)).eval()

@@ -30,6 +30,10 @@ class Node:
     number: float | None = None
 
 
+FLATTEN = ("flatten", torch.flatten)  # the method and the function
+FORMS = (nn.Flatten, nn.Identity)
+
+
 class _Tracer(fx.Tracer):
     """Looks into a network as far as its operations, but not into what timm says cannot be traced, nor into modules that
     do something else in training: their mode is chosen later."""
@@ -45,11 +49,53 @@ class _Tracer(fx.Tracer):
         return by_mode or isinstance(m, self._whole) or super().is_leaf_module(m, module_qualified_name)
 
 
-def traced(network: nn.Module) -> fx.Graph:
-    """The graph of a network in eval mode with one input. Raises what torch.fx or the network's own code raises."""
-    tracer = _Tracer()
+def traced(network: nn.Module) -> tuple[fx.Graph, fx.Node]:
+    """The graph of a timm network in eval mode with one input, and the node that gives what its `forward_head` gives as
+    `pre_logits`, but for the form. Raises what torch.fx or the network's own code raises."""
+    tracer, ends = _Tracer(), list[tuple[int, fx.Node]]()
+    whole: Any = network
+    forward_head = whole.forward_head
+
+    def both(features: Any, *others: Any, **named: Any) -> Any:
+        begin = len(tracer.graph.nodes)
+        ends.append((begin, forward_head(features, pre_logits=True).node))
+        return forward_head(features, *others, **named)
+
     _, *others = inspect.signature(network.forward).parameters.values()
-    return as_module(network, tracer.trace(network, concrete_args={o.name: o.default for o in others})).graph
+    whole.forward_head = both
+    try:
+        graph = tracer.trace(network, concrete_args={o.name: o.default for o in others})
+    finally:
+        del whole.forward_head
+    [(begin, pooled)] = ends
+    pooled = _without_form(network, _once_each(graph, begin, pooled))
+    module = fx.GraphModule(network, graph, class_name="Whole")
+    module.graph.eliminate_dead_code(lambda node: node is pooled or node.is_impure())
+    return module.graph, pooled
+
+
+def _once_each(graph: fx.Graph, begin: int, pooled: fx.Node) -> fx.Node:
+    """Takes out of a graph what it computes twice from the place `begin` on; gives `pooled`, or the node that stands for it."""
+    first: dict[tuple[Any, ...], fx.Node] = {}
+    for node in list(graph.nodes)[begin:]:
+        one = first.setdefault((node.op, node.target, repr(node.args), repr(node.kwargs)), node)
+        if one is not node:
+            node.replace_all_uses_with(one)
+            graph.erase_node(node)
+            pooled = one if node is pooled else pooled
+    return pooled
+
+
+def _without_form(network: nn.Module, node: fx.Node) -> fx.Node:
+    """The last node up to this one that gives more than another form of what comes in, or that is used otherwise too."""
+    while not node.users:
+        is_module = node.op == "call_module"
+        is_form = isinstance(network.get_submodule(str(node.target)), FORMS) if is_module else node.target in FLATTEN
+        if not is_form:
+            break
+        node, unused = node.all_input_nodes[0], node
+        node.graph.erase_node(unused)
+    return node
 
 
 def as_module(network: nn.Module, graph: fx.Graph) -> fx.GraphModule:
