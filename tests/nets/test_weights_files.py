@@ -40,6 +40,15 @@ def test_usual_wrappers_and_prefixes_are_taken_off(
     assert same_weights(tmp_path / "w.pth", tensors)
 
 
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "teacher"])
+def test_a_checkpoint_with_numbers_as_tensors_beside_its_weights_is_read(
+    wrapper: str, tensors: Tensors, tmp_path: Path
+) -> None:
+    """As PyTorch's own example for ImageNet writes it, by `best_acc1`."""
+    torch.save({"epoch": 3, wrapper: tensors, "best_acc1": torch.tensor(71.2)}, tmp_path / "w.pth")
+    assert same_weights(tmp_path / "w.pth", tensors)
+
+
 def test_safetensors_without_a_classifier_or_with_another_one_load(tensors: Tensors, tmp_path: Path) -> None:
     body = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
     save_file(body, tmp_path / "body.safetensors")

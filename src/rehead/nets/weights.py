@@ -21,7 +21,7 @@ from torch import nn
 from rehead.durable import sha256_file
 from rehead.errors import UnsafeWeights, WeightsMismatch
 
-WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "state_dict_ema")
+WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "state_dict_ema", "teacher")
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.", "backbone.")
 # torch hub's convention: the beginning of the file's SHA-256. Digits alone are taken for a date.
 DIGEST_IN_NAME = re.compile(r"-(?=[0-9]*[a-f])([0-9a-f]{8,64})\.")
@@ -125,10 +125,10 @@ def _unwrapped(value: Any) -> Tensors:
     for _ in range(4):
         if not isinstance(value, Mapping):
             return {}
-        tensors = {str(n): t for n, t in value.items() if isinstance(t, torch.Tensor)}
-        if tensors:
-            return tensors
-        value = next((value[name] for name in WRAPPERS if isinstance(value.get(name), Mapping)), None)
+        inner = next((value[name] for name in WRAPPERS if isinstance(value.get(name), Mapping)), None)
+        if inner is None:
+            return {str(n): t for n, t in value.items() if isinstance(t, torch.Tensor)}
+        value = inner
     return {}
 
 
