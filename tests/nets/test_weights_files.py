@@ -78,6 +78,36 @@ def test_other_shapes_are_shown(tmp_path: Path) -> None:
         load_backbone("resnet50", weights=tmp_path / "w.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("name", "other", "arguments"),
+    [
+        ("resnet18", "seresnet18", {}),
+        ("resnet18", "resnet34", {}),
+        ("vit_tiny_patch16_224", "vit_tiny_patch16_224", {"init_values": 1e-5}),
+        ("vit_tiny_patch16_224", "vit_tiny_patch16_224", {"reg_tokens": 4, "no_embed_class": True}),
+    ],
+)
+def test_weights_of_a_network_that_has_more_are_refused(
+    name: str, other: str, arguments: dict[str, object], tmp_path: Path
+) -> None:
+    given = load_backbone(other, pretrained=False, arguments=arguments).network.state_dict()
+    own = load_backbone(name, pretrained=False).network.state_dict()
+    shaped = {n: own.get(n, t) for n, t in given.items()}
+    save_file(shaped, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsMismatch, match="are those of another network: it has no place for") as error:
+        load_backbone(name, weights=tmp_path / "w.safetensors")
+    assert next(n for n in sorted(shaped) if n not in own) in error.value.why
+    assert "Name the network these weights were made for" in error.value.fix
+
+
+def test_what_a_training_left_beside_a_networks_weights_is_no_hindrance(tmp_path: Path) -> None:
+    network = load_backbone("vit_tiny_patch16_224", pretrained=False).network
+    beside = ("mask_token", "decoder_pos_embed", "decoder.0.weight", "head_dist.weight", "blocks.0.attn.attn_mask")
+    more = {name: torch.zeros(3, 3) for name in beside} | {"blocks.0.total_ops": torch.zeros(1)}
+    save_file({**network.state_dict(), **more}, tmp_path / "w.safetensors")
+    assert load_backbone("vit_tiny_patch16_224", weights=tmp_path / "w.safetensors").loaded == "by name"
+
+
 def test_a_digest_in_a_name_is_checked(tensors: Tensors, tmp_path: Path) -> None:
     torch.save(tensors, tmp_path / "w.pth")
     digest = hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()

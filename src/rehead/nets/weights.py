@@ -19,14 +19,33 @@ import torch
 from torch import nn
 
 from rehead.durable import sha256_file
-from rehead.errors import UnsafeWeights, WeightsMismatch
+from rehead.errors import UnsafeWeights, WeightsMismatch, counted
 
-WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "state_dict_ema", "teacher")
+WRAPPERS = (
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "model_state",
+    "net",
+    "network",
+    "weights",
+    "state_dict_ema",
+    "teacher",
+)
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.", "backbone.")
 # torch hub's convention: the beginning of the file's SHA-256. Digits alone are taken for a date.
 DIGEST_IN_NAME = re.compile(r"-(?=[0-9]*[a-f])([0-9a-f]{8,64})\.")
 NOT_SAVED = "they are not what torch.save writes"
+NAME_IT = "Name the network these weights were made for, and what it needs with --backbone-arg."
 SHOWN = 4  # differing names in an error
+COMPUTED = (
+    "attn_mask",
+    "freqs",
+    "freqs_cos",
+    "freqs_sin",
+    "inv_freq",
+)  # tables that some files have and networks make anew
+OF_PRETRAINING = ("mask_token", "decoder_pos_embed")  # by masked pictures
 
 Tensors = dict[str, torch.Tensor]
 
@@ -65,12 +84,17 @@ def matched(network: nn.Module, prefix: nn.Module, tensors: Tensors, source: str
     """How they are matched, and the tensors by the network's own names. Raises WeightsMismatch as `load_into` does."""
     needed = _needed(network, prefix)
     own = network.state_dict()
-    attempts = {"by name": tensors, "by timm's converter": _converted(network, tensors)}
-    attempts["in order"] = _in_order(own, tensors, needed)
-    for how, candidate in attempts.items():
+    foreign: list[str] = []
+    for how, candidate in (("by name", tensors), ("by timm's converter", _converted(network, tensors))):
         fitting = {n: t for n, t in (candidate or {}).items() if n in own and t.shape == own[n].shape}
-        if needed <= set(fitting):
-            return how, fitting
+        if candidate is not None and needed <= set(fitting):
+            if not (surplus := _surplus(network, candidate, needed)):
+                return how, fitting
+            foreign = surplus
+    if foreign:
+        raise _of_another(source, foreign)
+    if (in_order := _in_order(own, tensors, needed)) is not None:
+        return "in order", {n: t for n, t in in_order.items() if t.shape == own[n].shape}
     raise _mismatch(source, own, tensors, needed)
 
 
@@ -158,9 +182,14 @@ def _needed(network: nn.Module, prefix: nn.Module) -> set[str]:
 
 def _classifier_names(network: nn.Module) -> set[str]:
     """The tensors of the last layer, which pooled features do not pass."""
-    names = network.pretrained_cfg.get("classifier") or () if hasattr(network, "pretrained_cfg") else ()
-    prefixes = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+    prefixes = tuple(f"{name}." for name in _classifiers(network))
     return {name for name in network.state_dict() if prefixes and name.startswith(prefixes)}
+
+
+def _classifiers(network: nn.Module) -> tuple[str, ...]:
+    """The paths of a timm network's last layers, such as ("fc",)."""
+    names = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _converted(network: nn.Module, tensors: Tensors) -> Tensors | None:
@@ -172,7 +201,7 @@ def _converted(network: nn.Module, tensors: Tensors) -> Tensors | None:
         converted = convert(dict(tensors), network)
     except Exception:  # a converter fails in its own ways on names it does not know
         return None
-    return converted if isinstance(converted, dict) else None
+    return {n: t for n, t in converted.items() if isinstance(t, torch.Tensor)} if isinstance(converted, dict) else None
 
 
 def _in_order(own: Tensors, tensors: Tensors, needed: set[str]) -> Tensors | None:
@@ -184,12 +213,42 @@ def _in_order(own: Tensors, tensors: Tensors, needed: set[str]) -> Tensors | Non
     return pairs if complete and len(given) <= len(counted) + 2 else None
 
 
+def _surplus(network: nn.Module, tensors: Tensors, needed: set[str]) -> list[str]:
+    """Those that the network has no place for, in the layers that are needed and beside them; what it computes itself, and
+    what only pretraining used, apart."""
+    known = {*network.state_dict(), *dict(network.named_buffers()), *OF_PRETRAINING}
+    tops = {_top(name) for name in needed} - {_top(name) for name in _classifiers(network)}
+    has_tokens = any("." not in name for name in needed)
+    return [
+        name
+        for name, tensor in tensors.items()
+        if name not in known
+        and (_top(name) in tops if "." in name else has_tokens)
+        and name.rpartition(".")[2] not in COMPUTED
+        and tensor.is_floating_point()
+        and tensor.numel() > 1  # a count, or a scale that a tool noted
+    ]
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _of_another(source: str, foreign: list[str]) -> WeightsMismatch:
+    shown = ", ".join(foreign[:SHOWN]) + (", ..." if len(foreign) > SHOWN else "")
+    return WeightsMismatch(
+        what=f"The weights of {source} are those of another network: it has no place for {counted(len(foreign), 'tensor')}.",
+        why=f"The file has, among the layers that are used: {shown}.",
+        fix=NAME_IT,
+    )
+
+
 def _mismatch(source: str, own: Tensors, tensors: Tensors, needed: set[str]) -> WeightsMismatch:
     missing = [n for n in own if n in needed and n not in tensors]
     other = [n for n in own if n in needed and n in tensors and tensors[n].shape != own[n].shape]
     shown = [f"{n}: {tuple(own[n].shape)} wanted, {tuple(tensors[n].shape)} in the file" for n in other[:SHOWN]]
     shown += [f"{n}: {tuple(own[n].shape)} wanted, not in the file" for n in missing[: SHOWN - len(shown)]]
-    fix = "Name the network these weights were made for, and what it needs with --backbone-arg."
+    fix = NAME_IT
     complete = _complete_until(own, tensors, missing + other)
     if complete:
         lacking = dict.fromkeys(name.split(".")[0] for name in missing + other)
