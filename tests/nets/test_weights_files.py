@@ -12,10 +12,12 @@ from conftest import WEIGHTS
 from safetensors.torch import save_file
 
 from rehead.errors import WeightsMismatch, WeightsUnavailable
+from rehead.exporting.prefixes import ready_prefix
 from rehead.nets.backbone import load_backbone
 from rehead.nets.card import Card, known_as
 from rehead.nets.heads import head_from_module, mlp_module, module_from_head
 from rehead.nets.weights import read_weights
+from rehead.progress import Silent
 
 Tensors = dict[str, torch.Tensor]
 
@@ -62,6 +64,38 @@ def test_tensors_under_other_names_load_in_order(tensors: Tensors, tmp_path: Pat
     torch.save({f"t{i}": tensor for i, tensor in enumerate(tensors.values())}, tmp_path / "w.pt")
     assert load_backbone("resnet18", weights=tmp_path / "w.pt").loaded == "in order"
     assert same_weights(tmp_path / "w.pt", tensors)
+
+
+def test_a_match_by_order_alone_is_told(tmp_path: Path) -> None:
+    class Told(Silent):
+        notes: tuple[str, ...] = ()
+
+        def note(self, text: str) -> None:
+            self.notes += (text,)
+
+    network = load_backbone("test_resnet", pretrained=False).network
+    for name, of_file in (("own", str), ("other", "t.{}".format)):
+        torch.save({of_file(n): t for n, t in network.state_dict().items()}, tmp_path / f"{name}.pt")
+        told = Told()
+        ready_prefix(
+            "test_resnet", weights=tmp_path / f"{name}.pt", arguments={}, cut="pool", cache=tmp_path, progress=told
+        )
+        by_order = (
+            "The weights have other names than the layers of test_resnet: they were matched by their order alone."
+        )
+        assert told.notes == (() if name == "own" else (by_order,))
+
+
+def test_tensors_that_a_file_holds_sorted_by_name_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    """A norm then comes as bias, mean, variance, weight, all of one shape."""
+    given = load_backbone("tf_efficientnet_lite0", pretrained=False).network.state_dict()
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in given))
+    renamed = {f"{layers.index(n.rpartition('.')[0]):03}.{n.rpartition('.')[2]}": t for n, t in given.items()}
+    torch.save(renamed, tmp_path / "w.pth")
+    assert load_backbone("tf_efficientnet_lite0", weights=tmp_path / "w.pth").loaded == "in order"
+    save_file(renamed, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsMismatch, match="do not fit"):
+        load_backbone("tf_efficientnet_lite0", weights=tmp_path / "w.safetensors")
 
 
 def test_missing_layers_are_named_and_the_cut_below_them_offered(tensors: Tensors, tmp_path: Path) -> None:

@@ -107,6 +107,10 @@ def ready_prefix(
     if card is None:
         progress.phase(f"Preparing {name} (once)")
         prefix, made = load().cut_at(cut, pooled=pooled)
+        if place.kind == "file" and load().loaded == "in order":
+            progress.note(
+                f"The weights have other names than the layers of {name}: they were matched by their order alone."
+            )
         _check_size(name, made.parameters)
         card = _kept(cache, folder, made, lambda path: export_prefix(prefix, made.preprocess, path))
     return InCache(card, folder, network, in_use=in_use)

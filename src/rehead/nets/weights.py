@@ -22,29 +22,20 @@ from rehead.durable import sha256_file
 from rehead.errors import UnsafeWeights, WeightsMismatch, counted
 
 WRAPPERS = (
-    "state_dict",
-    "model",
-    "model_state_dict",
-    "model_state",
-    "net",
-    "network",
-    "weights",
-    "state_dict_ema",
-    "teacher",
-)
+    "state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "state_dict_ema", "teacher",
+)  # fmt: skip
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.", "backbone.")
 # torch hub's convention: the beginning of the file's SHA-256. Digits alone are taken for a date.
 DIGEST_IN_NAME = re.compile(r"-(?=[0-9]*[a-f])([0-9a-f]{8,64})\.")
 NOT_SAVED = "they are not what torch.save writes"
 NAME_IT = "Name the network these weights were made for, and what it needs with --backbone-arg."
 SHOWN = 4  # differing names in an error
-COMPUTED = (
-    "attn_mask",
-    "freqs",
-    "freqs_cos",
-    "freqs_sin",
-    "inv_freq",
-)  # tables that some files have and networks make anew
+PARTS = {
+    "weight": "weight", "gamma": "weight", "bias": "bias", "beta": "bias", "running_mean": "mean", "moving_mean": "mean",
+    "running_var": "variance", "moving_variance": "variance", "moving_var": "variance",
+}  # fmt: skip
+# tables that some files have and networks make anew
+COMPUTED = ("attn_mask", "freqs", "freqs_cos", "freqs_sin", "inv_freq")
 OF_PRETRAINING = ("mask_token", "decoder_pos_embed")  # by masked pictures
 
 Tensors = dict[str, torch.Tensor]
@@ -205,12 +196,21 @@ def _converted(network: nn.Module, tensors: Tensors) -> Tensors | None:
 
 
 def _in_order(own: Tensors, tensors: Tensors, needed: set[str]) -> Tensors | None:
-    """Tensors matched by their place, when all that is needed has the same shapes in the same order."""
-    counted = [name for name in own if own[name].ndim]
-    given = [t for t in tensors.values() if t.ndim]  # without the counters of batches, whatever they are called
-    pairs = dict(zip(counted, given, strict=False))
-    complete = all(name in pairs and pairs[name].shape == own[name].shape for name in needed)
-    return pairs if complete and len(given) <= len(counted) + 2 else None
+    """Tensors matched by their place, when all that is needed has the same shapes in the same order, and no name says that a
+    tensor is another part of its layer: a file may be sorted by names."""
+    places = [name for name in own if own[name].ndim]
+    given = {name: t for name, t in tensors.items() if t.ndim}  # without counters of batches, whatever they are called
+    pairs = dict(zip(places, given, strict=False))
+    complete = all(
+        name in pairs and given[pairs[name]].shape == own[name].shape and _may_be(pairs[name], name) for name in needed
+    )
+    return {name: given[other] for name, other in pairs.items()} if complete and len(given) <= len(places) + 2 else None
+
+
+def _may_be(given: str, own: str) -> bool:
+    """Whether two names are of the same part of a layer, or one of them is of no known part."""
+    first, second = (PARTS.get(name.rpartition(".")[2]) for name in (given, own))
+    return first is None or second is None or first == second
 
 
 def _surplus(network: nn.Module, tensors: Tensors, needed: set[str]) -> list[str]:
