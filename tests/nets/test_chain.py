@@ -105,6 +105,7 @@ def test_what_learns_behind_a_cut_ends_where_the_whole_network_does_without_its_
         ("regnety_002", "stem s1 s2 s3 s4 pool head"),
         ("nfnet_l0", "stem stages.0 stages.1 stages.2 stages.3 final_conv pool head"),
         ("vit_small_patch16_dinov3", "stem " + " ".join(f"blocks.{i}" for i in range(12)) + " pool head"),
+        ("efficientvit_b0", "stem stages.0 stages.1 stages.2 stages.3 head.in_conv pool head"),
     ],
 )
 def test_layers_are_the_stages_a_person_would_name(name: str, layers: str) -> None:

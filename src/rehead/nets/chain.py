@@ -290,7 +290,8 @@ def _unit(path: str, opened: set[str], depth: int) -> str:
 
 
 def _opened(network: nn.Module, paths: list[str]) -> set[str]:
-    """Modules whose children are the stages: `blocks` where they are numbered, but not `layer4` beside `layer3`."""
+    """Modules whose children are the stages: `blocks` where they are numbered, but not `layer4` beside `layer3`; and what is
+    below the pooling in modules with a name that is kept for what is behind."""
     tops = dict.fromkeys(path.split(".")[0] for path in paths)
     opened = set()
     for top in tops:
@@ -298,6 +299,6 @@ def _opened(network: nn.Module, paths: list[str]) -> set[str]:
         bare = re.sub(r"\d+$", "", top)
         siblings = sum(re.sub(r"\d+$", "", other) == bare for other in tops) > 1
         is_row = isinstance(getattr(network, top, None), (nn.Sequential, nn.ModuleList))
-        if is_row and len(children) > 1 and not siblings and top != STEM:
+        if (is_row and len(children) > 1 and not siblings and top != STEM) or top in (POOL, HEAD):
             opened.add(top)
     return opened
