@@ -11,7 +11,8 @@ import torch
 from conftest import WEIGHTS
 from safetensors.torch import save_file
 
-from rehead.errors import WeightsMismatch, WeightsUnavailable
+import rehead
+from rehead.errors import BackboneError, WeightsMismatch, WeightsUnavailable
 from rehead.exporting.prefixes import ready_prefix
 from rehead.nets.backbone import load_backbone
 from rehead.nets.card import Card, known_as
@@ -64,6 +65,33 @@ def test_tensors_under_other_names_load_in_order(tensors: Tensors, tmp_path: Pat
     torch.save({f"t{i}": tensor for i, tensor in enumerate(tensors.values())}, tmp_path / "w.pt")
     assert load_backbone("resnet18", weights=tmp_path / "w.pt").loaded == "in order"
     assert same_weights(tmp_path / "w.pt", tensors)
+
+
+@pytest.mark.parametrize(
+    ("others", "why", "fix"),
+    [
+        ({}, "", "Take layers without it, such as backbone[:-1]."),
+        (
+            {"fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)},
+            "The network has (1000, 512) there, the weights (7, 512).",
+            "Take the network with as many outputs: num_classes=7.",
+        ),
+    ],
+)
+def test_layers_that_a_file_has_no_weights_for_are_not_handed_out(
+    others: Tensors, why: str, fix: str, tensors: Tensors, tmp_path: Path
+) -> None:
+    body = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
+    save_file({**body, **others}, tmp_path / "w.safetensors")
+    net = rehead.backbone("resnet18", weights=tmp_path / "w.safetensors")
+    assert net[:-1](torch.zeros(1, 3, 224, 224)).shape == (1, 512)
+    for which in (slice(None), "head", -1):
+        with pytest.raises(BackboneError, match=r"hold 'fc.weight', which the weights of .* do not have") as error:
+            net[which]
+        assert (error.value.why, error.value.fix) == (why, fix)
+    if others:
+        seven = rehead.backbone("resnet18", weights=tmp_path / "w.safetensors", num_classes=7)
+        assert seven[:](torch.zeros(1, 3, 224, 224)).shape == (1, 7)
 
 
 def test_a_match_by_order_alone_is_told(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from rehead.nets.card import PACKAGES, Card, Place, architecture_of, known_as, l
 from rehead.nets.chain import POOL, Chain, Layer
 from rehead.nets.cut import Pooled, prefix_of, suffix_of
 from rehead.nets.hub import fetch_weights
-from rehead.nets.weights import load_into, matched, read_weights
+from rehead.nets.weights import Lacking, load_into, matched, read_weights
 from rehead.pixels import Fit, Preprocess
 
 PREPROCESSING = ("mean", "std", "input_size", "crop_pct", "interpolation")  # arguments that do not go to timm
@@ -36,7 +36,8 @@ class Backbone:
     """A network in eval mode that is a chain of named layers: backbone[:-2] are all but its last two, as a module.
 
     weights: SHA-256 of their file. cut: the layer up to which they are known to be complete. loaded: how they were
-    matched. preprocess: how a picture becomes its input.
+    matched. lacking: tensors that they do not have, which hold random numbers, or have in another shape. preprocess: how a
+    picture becomes its input.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Backbone:
     arguments: Mapping[str, Any]
     cut: str
     loaded: str
+    lacking: Lacking
 
     @functools.cached_property
     def chain(self) -> Chain:
@@ -84,6 +86,8 @@ class Backbone:
                     what=f"These layers reach beyond {self.cut!r}, where the weights of {self.origin} end.",
                     fix=f'Take layers up to it, such as backbone[: "{self._next(self.cut)}"].',
                 )
+        if lacking := [name for name in module.state_dict() if name in self.lacking]:
+            raise self._incomplete(lacking[0])
         return module
 
     def cut_at(self, layer: str, *, pooled: bool = True) -> tuple[nn.Module, Card]:
@@ -119,6 +123,19 @@ class Backbone:
     def card(self) -> Card:
         """The card of that prefix."""
         return self.cut_at(self.cut)[1]
+
+    def _incomplete(self, name: str) -> BackboneError:
+        """name: of a tensor that the weights do not have."""
+        given, own = self.lacking[name], tuple(self.network.state_dict()[name].shape)
+        why, fix = "", "Take layers without it, such as backbone[:-1]."
+        if given is not None:
+            why = f"The network has {own} there, the weights {given}."
+            fix = f"Take the network with as many outputs: num_classes={given[0]}." if given[1:] == own[1:] else fix
+        return BackboneError(
+            what=f"These layers hold {name!r}, which the weights of {self.origin} do not have, but random numbers.",
+            why=why,
+            fix=fix,
+        )
 
     def _next(self, name: str) -> str:
         names = [layer.name for layer in self.layers]
@@ -156,13 +173,24 @@ def load_backbone(
         path = place.path or fetch_weights(name, network, only_here=not fetches)
         size = (preprocess.height, preprocess.width)
         prefix = prefix_of(network, cut, chain=lambda: Chain(network, size))
-        loaded = load_into(network, prefix, read_weights(path), place.origin)
+        loaded, lacking = load_into(network, prefix, read_weights(path), place.origin)
         digest = place.digest or sha256_file(path)
     else:
-        place, loaded, digest = Place("file", None, None, f"random numbers, seed {seed}"), "random", _digest(network)
+        place, loaded, lacking = Place("file", None, None, f"random numbers, seed {seed}"), "random", {}
+        digest = _digest(network)
     origin = place.origin + (f" {network.pretrained_cfg.get('hf_hub_id')}" if place.kind == "hub" else "")
     return Backbone(
-        name, architecture, network, preprocess, digest, origin, _licence(network, place), arguments, cut, loaded
+        name,
+        architecture,
+        network,
+        preprocess,
+        digest,
+        origin,
+        _licence(network, place),
+        arguments,
+        cut,
+        loaded,
+        lacking,
     )
 
 

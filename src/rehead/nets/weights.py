@@ -39,6 +39,9 @@ COMPUTED = ("attn_mask", "freqs", "freqs_cos", "freqs_sin", "inv_freq")
 OF_PRETRAINING = ("mask_token", "decoder_pos_embed")  # by masked pictures
 
 Tensors = dict[str, torch.Tensor]
+Lacking = dict[
+    str, tuple[int, ...] | None
+]  # tensors that weights do not have, with the shape that they have under their name
 
 
 def read_weights(path: Path) -> Tensors:
@@ -61,14 +64,16 @@ def read_weights(path: Path) -> Tensors:
     return _without_prefixes(tensors)
 
 
-def load_into(network: nn.Module, prefix: nn.Module, tensors: Tensors, source: str) -> str:
-    """Puts `tensors` into a network; "by name", "by timm's converter" or "in order" says how they were matched.
+def load_into(network: nn.Module, prefix: nn.Module, tensors: Tensors, source: str) -> tuple[str, Lacking]:
+    """Puts `tensors` into a network; "by name", "by timm's converter" or "in order" says how they were matched. And what of
+    the network is as it was.
 
     prefix: the part of the network that must be complete. Raises WeightsMismatch with the first differences.
     """
     how, fitting = matched(network, prefix, tensors, source)
     network.load_state_dict(fitting, strict=False)
-    return how
+    left = [name for name in network.state_dict() if name not in fitting and not name.endswith("num_batches_tracked")]
+    return how, {name: tuple(tensors[name].shape) if name in tensors else None for name in left}
 
 
 def matched(network: nn.Module, prefix: nn.Module, tensors: Tensors, source: str) -> tuple[str, Tensors]:
