@@ -28,6 +28,41 @@ def test_one_that_is_too_large_is_refused_before_it_is_fetched(tmp_path: Path) -
     assert "rehead backbones" in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "words", "fix"),
+    [
+        (
+            "vit_tiny_patch16_224",
+            {"input_size": 384},
+            "input_size=384 does not take photos of 3 x 384 x 384",
+            "Give both",
+        ),
+        ("vit_tiny_patch16_224", {"img_size": 384}, "img_size=384 does not take photos of 3 x 224 x 224", "Give both"),
+        ("resnet18", {"in_chans": 1}, "in_chans=1 does not take photos of 3 x 224 x 224", "Give other values"),
+        ("resnet18", {"features_only": True}, "features_only=True does not take photos", "Give other values"),
+    ],
+)
+def test_one_that_its_arguments_made_unfit_for_photos_is_refused_before_they_are_read(
+    name: str, arguments: dict[str, object], words: str, fix: str, tmp_path: Path
+) -> None:
+    (tmp_path / "w.pt").write_bytes(b"")
+    for use in (
+        lambda: check_backbone(name, tmp_path / "w.pt", arguments, "pool", tmp_path),
+        lambda: backbone.load_backbone(name, arguments=arguments, pretrained=False),
+    ):
+        with pytest.raises(BackboneError, match=f"{name} with {words}") as caught:
+            use()
+        assert caught.value.why
+        assert caught.value.fix.startswith(fix)
+
+
+def test_arguments_that_fit_together_are_taken() -> None:
+    made = backbone.load_backbone(
+        "vit_tiny_patch16_224", arguments={"input_size": 64, "img_size": 64}, pretrained=False
+    )
+    assert (made.card.preprocess.height, made.card.shape) == (64, (192,))
+
+
 def test_one_that_is_too_large_at_its_cut_is_refused_before_it_is_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,6 +168,8 @@ def load_backbone(
     architecture = architecture_of(name)
     network = created(architecture, arguments, seed).requires_grad_(False)
     preprocess = preprocess_of(network, name, arguments)
+    if arguments:
+        check_runs(network, name, arguments)
     if pretrained:
         place = locate(name, Path(weights) if weights is not None else None)
         path = place.path or fetch_weights(name, network, only_here=not fetches)
@@ -216,6 +218,29 @@ def sketch(name: str, arguments: Mapping[str, Any]) -> Chain:
     network = created(architecture_of(name), arguments, 0, device="meta")
     preprocess = preprocess_of(network, known_as(name), arguments)
     return Chain(network, (preprocess.height, preprocess.width))
+
+
+@own_settings()
+def check_runs(network: nn.Module, name: str, arguments: Mapping[str, Any]) -> None:
+    """Raises BackboneError where the arguments made a network that does not take photos, or none of the size they say.
+
+    network: may be without room for weights; where it cannot run for that reason, it is left for later.
+    """
+    preprocess, device = preprocess_of(network, name, arguments), next(network.parameters()).device
+    try:
+        with torch.no_grad(), device:
+            Pooled(network)(torch.zeros(1, 3, preprocess.height, preprocess.width))
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if device.type == "meta" and (isinstance(error, NotImplementedError) or "meta" in str(error)):
+            return
+        settings = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        raise BackboneError(
+            what=f"{name} with {settings} does not take photos of 3 x {preprocess.height} x {preprocess.width}.",
+            why=str(error).split("\n")[0],
+            fix="Give both: input_size is of the photos, img_size of what a transformer is made for."
+            if len({"input_size", "img_size"} & arguments.keys()) == 1
+            else "Give other values, or leave them out.",
+        ) from error
 
 
 def check_weights(network: nn.Module, path: Path, cut: str, source: str) -> None:
