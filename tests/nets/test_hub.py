@@ -14,9 +14,9 @@ from unittest.mock import Mock
 import pytest
 
 from rehead.errors import WeightsUnavailable
-from rehead.nets.backbone import created
 from rehead.nets.card import PACKAGES
 from rehead.nets.hub import fetch_weights
+from rehead.nets.making import created
 
 
 def test_weights_that_cannot_be_fetched_are_an_error_of_whole_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_an_error_without_a_word_is_told_by_its_name(monkeypatch: pytest.MonkeyP
 def fetched(given: dict[str, str], port: int, place: Path) -> subprocess.CompletedProcess[str]:
     """Fetches the weights of a network in a new process, with these variables, and prints them."""
     code = """if True:
-        from rehead.nets.backbone import created
+        from rehead.nets.making import created
         from rehead.nets.hub import fetch_weights
         print(fetch_weights("resnet18", created("resnet18", {}, 0, device="meta")).read_text())
     """

@@ -54,9 +54,10 @@ def check_backbone(name: str, weights: Path | None, arguments: dict[str, Any], c
     if _is_drawn(name, place, arguments, cut) or find_card(cache, card_key(name, place, arguments, cut)) is not None:
         return
     _check_torch(name)
-    from rehead.nets.backbone import check_runs, check_weights, created, n_parameters
+    from rehead.nets.backbone import check_weights, n_parameters
     from rehead.nets.cut import Pooled
     from rehead.nets.hub import fetch_weights
+    from rehead.nets.making import check_runs, created
 
     network = created(architecture_of(name), arguments, 0, device="meta")
     if arguments:

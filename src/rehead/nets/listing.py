@@ -14,10 +14,11 @@ import torch
 
 from rehead.durable import write_text
 from rehead.errors import UnknownBackbone, nearest
-from rehead.nets.backbone import created, every_name, measured, preprocess_of
+from rehead.nets.backbone import measured
 from rehead.nets.card import PACKAGES
 from rehead.nets.cut import Pooled
 from rehead.nets.hub import is_here
+from rehead.nets.making import created, every_name, preprocess_of
 from rehead.progress import Progress, Silent
 
 

@@ -59,7 +59,7 @@ def race(
     check_writable(place)
     entrants = entrants_of(backbones) if backbones else those_here(place)
     if any(entrant.name not in PACKAGES for entrant in entrants):
-        from rehead.nets.backbone import check_name
+        from rehead.nets.making import check_name
 
         for entrant in entrants:
             check_name(entrant.name)
