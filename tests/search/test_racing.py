@@ -129,7 +129,7 @@ def test_what_is_no_class_is_refused_before_anything_is_extracted(
 
 @pytest.mark.parametrize(
     ("n_each", "limit", "why"),
-    [(25, 1, "There is none to learn from of red"), (1, None, "No class has two to learn from")],
+    [(25, 1, "There is none to learn from of 'red'"), (1, None, "No class has two to learn from")],
 )
 def test_photos_that_cannot_be_compared_are_refused_before_anything_is_extracted(
     folder: Path, weights: Path, tmp_path: Path, n_each: int, limit: int | None, why: str
