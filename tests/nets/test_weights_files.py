@@ -170,6 +170,23 @@ def test_what_a_training_left_beside_a_networks_weights_is_no_hindrance(tmp_path
     assert load_backbone("vit_tiny_patch16_224", weights=tmp_path / "w.safetensors").loaded == "by name"
 
 
+def test_what_the_official_weights_of_a_family_have_and_never_use_is_no_hindrance(tmp_path: Path) -> None:
+    """Those of DLA: projections of stages in which timm has none, as only their subtrees' are read."""
+    own = load_backbone("dla34", pretrained=False).network.state_dict()
+    unused = {
+        f"{stage}.project.{part}": torch.zeros(width, 3) if part == "0.weight" else torch.zeros(width)
+        for stage, width in (("level3", 128), ("level4", 256), ("level4.tree1", 256))
+        for part in ("0.weight", "1.weight", "1.bias", "1.running_mean", "1.running_var")
+        if f"{stage}.project.{part}" not in own
+    }
+    save_file({**own, **unused}, tmp_path / "w.safetensors")
+    assert len(unused) == 10
+    assert load_backbone("dla34", weights=tmp_path / "w.safetensors").loaded == "by name"
+    save_file({**own, **unused, "level3.tree1.conv3.weight": torch.zeros(9)}, tmp_path / "more.safetensors")
+    with pytest.raises(WeightsMismatch, match="it has no place for 1 tensor"):
+        load_backbone("dla34", weights=tmp_path / "more.safetensors")
+
+
 def test_a_digest_in_a_name_is_checked(tensors: Tensors, tmp_path: Path) -> None:
     torch.save(tensors, tmp_path / "w.pth")
     digest = hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()

@@ -37,6 +37,8 @@ PARTS = {
 # tables that some files have and networks make anew
 COMPUTED = ("attn_mask", "freqs", "freqs_cos", "freqs_sin", "inv_freq")
 OF_PRETRAINING = ("mask_token", "decoder_pos_embed")  # by masked pictures
+# by the class of a network: what official weights have and no forward reads, so that timm itself loads them with strict=False
+NEVER_USED = {"DLA": re.compile(r"level\d(\.tree[12])*\.project\.")}
 
 Tensors = dict[str, torch.Tensor]
 Lacking = dict[
@@ -219,15 +221,17 @@ def _may_be(given: str, own: str) -> bool:
 
 
 def _surplus(network: nn.Module, tensors: Tensors, needed: set[str]) -> list[str]:
-    """Those that the network has no place for, in the layers that are needed and beside them; what it computes itself, and
-    what only pretraining used, apart."""
+    """Those that the network has no place for, in the layers that are needed and beside them; what it computes itself, what
+    only pretraining used, and what is never used, apart."""
     known = {*network.state_dict(), *dict(network.named_buffers()), *OF_PRETRAINING}
     tops = {_top(name) for name in needed} - {_top(name) for name in _classifiers(network)}
     has_tokens = any("." not in name for name in needed)
+    never_used = NEVER_USED.get(type(network).__name__)
     return [
         name
         for name, tensor in tensors.items()
         if name not in known
+        and not (never_used and never_used.match(name))
         and (_top(name) in tops if "." in name else has_tokens)
         and name.rpartition(".")[2] not in COMPUTED
         and tensor.is_floating_point()
