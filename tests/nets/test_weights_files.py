@@ -52,6 +52,16 @@ def test_a_checkpoint_with_numbers_as_tensors_beside_its_weights_is_read(
     assert same_weights(tmp_path / "w.pth", tensors)
 
 
+@pytest.mark.parametrize("beside", [{"arch": "resnet18"}, {}, {"state_dict": {"step": 3}}])
+def test_facts_of_a_model_beside_its_weights_do_not_hide_them(
+    beside: dict[str, object], tensors: Tensors, tmp_path: Path
+) -> None:
+    torch.save({**tensors, "model": beside}, tmp_path / "flat.pth")
+    assert same_weights(tmp_path / "flat.pth", tensors)
+    torch.save({"model": beside, "teacher": tensors}, tmp_path / "nested.pth")
+    assert same_weights(tmp_path / "nested.pth", tensors)
+
+
 def test_safetensors_without_a_classifier_or_with_another_one_load(tensors: Tensors, tmp_path: Path) -> None:
     body = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
     save_file(body, tmp_path / "body.safetensors")

@@ -24,6 +24,7 @@ from rehead.errors import UnsafeWeights, WeightsMismatch, counted
 WRAPPERS = (
     "state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "state_dict_ema", "teacher",
 )  # fmt: skip
+DEEPEST = 4  # tables within tables that are looked into
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.", "backbone.")
 # torch hub's convention: the beginning of the file's SHA-256. Digits alone are taken for a date.
 DIGEST_IN_NAME = re.compile(r"-(?=[0-9]*[a-f])([0-9a-f]{8,64})\.")
@@ -143,15 +144,14 @@ def _brief(text: str) -> str:
     return textwrap.shorten((text.splitlines() or [""])[0], 200, placeholder=" ...")
 
 
-def _unwrapped(value: Any) -> Tensors:
-    for _ in range(4):
-        if not isinstance(value, Mapping):
-            return {}
-        inner = next((value[name] for name in WRAPPERS if isinstance(value.get(name), Mapping)), None)
-        if inner is None:
-            return {str(n): t for n, t in value.items() if isinstance(t, torch.Tensor)}
-        value = inner
-    return {}
+def _unwrapped(value: Any, depth: int = DEEPEST) -> Tensors:
+    """The first table of tensors under the usual names, else those beside them."""
+    if not isinstance(value, Mapping) or not depth:
+        return {}
+    for name in WRAPPERS:
+        if inner := _unwrapped(value.get(name), depth - 1):
+            return inner
+    return {str(n): t for n, t in value.items() if isinstance(t, torch.Tensor)}
 
 
 def _without_prefixes(tensors: Tensors) -> Tensors:
