@@ -104,6 +104,16 @@ def test_layers_that_a_file_has_no_weights_for_are_not_handed_out(
         assert seven[:](torch.zeros(1, 3, 224, 224)).shape == (1, 7)
 
 
+@pytest.mark.parametrize("others", [{}, {"fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)}])
+def test_a_new_classifier_that_was_asked_for_is_handed_out(others: Tensors, tensors: Tensors, tmp_path: Path) -> None:
+    body = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
+    save_file({**body, **others}, tmp_path / "w.safetensors")
+    net = rehead.backbone("resnet18", weights=tmp_path / "w.safetensors", num_classes=10)
+    for which in (slice(None), "head", slice(-2, None)):
+        assert net[which].state_dict()["fc.weight"].shape == (10, 512)
+    assert torch.equal(net[:].state_dict()["layer3.0.conv1.weight"], tensors["layer3.0.conv1.weight"])
+
+
 def test_a_match_by_order_alone_is_told(tmp_path: Path) -> None:
     class Told(Silent):
         notes: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ from rehead.nets.chain import POOL, Chain, Layer
 from rehead.nets.cut import Pooled, prefix_of, suffix_of
 from rehead.nets.hub import fetch_weights
 from rehead.nets.making import check_runs, created, preprocess_of
-from rehead.nets.weights import Lacking, load_into, matched, read_weights
+from rehead.nets.weights import Lacking, classifier_names, load_into, matched, read_weights
 from rehead.pixels import Preprocess
 
 
@@ -33,8 +33,8 @@ class Backbone:
     """A network in eval mode that is a chain of named layers: backbone[:-2] are all but its last two, as a module.
 
     weights: SHA-256 of their file. cut: the layer up to which they are known to be complete. loaded: how they were
-    matched. lacking: tensors that they do not have, which hold random numbers, or have in another shape. preprocess: how a
-    picture becomes its input.
+    matched. lacking: tensors that they do not have, which hold random numbers, or have in another shape; not those of a new
+    classifier that was asked for by num_classes. preprocess: how a picture becomes its input.
     """
 
     name: str
@@ -152,9 +152,9 @@ def load_backbone(
 ) -> Backbone:
     """A timm classifier. name: timm's, or a key of `card.PACKAGES`. weights: a local file instead of its own.
 
-    arguments: for timm, but mean, std, input_size, crop_pct and interpolation change the preprocessing. cut: the weights
-    of layers behind it may be missing. pretrained=False: random weights from `seed`. fetches: whether a hub may be asked
-    for weights that are not here.
+    arguments: for timm, but mean, std, input_size, crop_pct and interpolation change the preprocessing; num_classes asks for
+    a classifier of that width, a new one where the weights have none. cut: the weights of layers behind it may be missing.
+    pretrained=False: random weights from `seed`. fetches: whether a hub may be asked for weights that are not here.
     Raises UnknownBackbone, UnknownLayer, WeightsUnavailable, WeightsMismatch, UnsafeWeights.
     """
     if weights is not None and not pretrained:
@@ -173,6 +173,9 @@ def load_backbone(
         size = (preprocess.height, preprocess.width)
         prefix = prefix_of(network, cut, chain=lambda: Chain(network, size))
         loaded, lacking = load_into(network, prefix, read_weights(path), place.origin)
+        if arguments.get("num_classes") is not None:
+            new = classifier_names(network)
+            lacking = {tensor: shape for tensor, shape in lacking.items() if tensor not in new}
         digest = place.digest or sha256_file(path)
     else:
         place, loaded, lacking = Place("file", None, None, f"random numbers, seed {seed}"), "random", {}

@@ -97,6 +97,12 @@ def matched(network: nn.Module, prefix: nn.Module, tensors: Tensors, source: str
     raise _mismatch(source, own, tensors, needed)
 
 
+def classifier_names(network: nn.Module) -> set[str]:
+    """The tensors of the last layer, which pooled features do not pass."""
+    prefixes = tuple(f"{name}." for name in _classifiers(network))
+    return {name for name in network.state_dict() if prefixes and name.startswith(prefixes)}
+
+
 def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
@@ -169,19 +175,13 @@ def _needed(network: nn.Module, prefix: nn.Module) -> set[str]:
     """The network's tensors that the prefix uses; counters of batches decide nothing."""
     used = {id(t) for t in (*prefix.parameters(), *prefix.buffers())}
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    head = _classifier_names(network) if hasattr(prefix, "network") else set()
+    head = classifier_names(network) if hasattr(prefix, "network") else set()
     saved = set(network.state_dict())
     return {
         name
         for name, tensor in state.items()
         if id(tensor) in used and name in saved and name not in head and not name.endswith("num_batches_tracked")
     }
-
-
-def _classifier_names(network: nn.Module) -> set[str]:
-    """The tensors of the last layer, which pooled features do not pass."""
-    prefixes = tuple(f"{name}." for name in _classifiers(network))
-    return {name for name in network.state_dict() if prefixes and name.startswith(prefixes)}
 
 
 def _classifiers(network: nn.Module) -> tuple[str, ...]:
