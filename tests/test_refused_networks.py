@@ -17,6 +17,7 @@ from rehead.exporting.prefixes import check_backbone, ready_prefix
 from rehead.features.engines import OnnxEngine
 from rehead.nets import backbone
 from rehead.nets.cut import Pooled
+from rehead.nets.making import check_runs, created
 from rehead.pixels import Preprocess
 from rehead.progress import Silent
 
@@ -38,6 +39,20 @@ def test_one_that_is_too_large_is_refused_before_it_is_fetched(tmp_path: Path) -
             "Give both",
         ),
         ("vit_tiny_patch16_224", {"img_size": 384}, "img_size=384 does not take photos of 3 x 224 x 224", "Give both"),
+        (
+            "vit_tiny_patch16_224",
+            {"input_size": (3, 64, 96), "embed_dim": 96},
+            r"input_size=\(3, 64, 96\), embed_dim=96 does not take photos of 3 x 64 x 96",
+            "Give both",
+        ),
+        (
+            "vit_tiny_patch16_224",
+            {"img_size": 384, "in_chans": 1},
+            "img_size=384, in_chans=1 does not take photos",
+            "Give other values",
+        ),
+        ("inception_v3", {"input_size": 32}, "input_size=32 does not take photos of 3 x 32 x 32", "Give other values"),
+        ("efficientformer_l1", {"input_size": 256}, "input_size=256 does not take photos", "Give other values"),
         ("resnet18", {"in_chans": 1}, "in_chans=1 does not take photos of 3 x 224 x 224", "Give other values"),
         ("resnet18", {"features_only": True}, "features_only=True does not take photos", "Give other values"),
     ],
@@ -54,6 +69,16 @@ def test_one_that_its_arguments_made_unfit_for_photos_is_refused_before_they_are
             use()
         assert caught.value.why
         assert caught.value.fix.startswith(fix)
+
+
+def test_want_of_memory_is_no_fault_of_the_arguments() -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 617400000 bytes.")
+
+    network = created("resnet18", {}, 0)
+    network.layer1.register_forward_pre_hook(full)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        check_runs(network, "resnet18", {"input_size": 64})
 
 
 def test_arguments_that_fit_together_are_taken() -> None:

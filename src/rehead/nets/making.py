@@ -12,7 +12,7 @@ from torch import nn
 
 from rehead.ambient import dice, own_settings
 from rehead.errors import BackboneError, BundleError, UnknownBackbone, nearest
-from rehead.nets.card import PACKAGES, known_as
+from rehead.nets.card import PACKAGES, architecture_of, known_as
 from rehead.nets.cut import Pooled
 from rehead.pixels import Fit, Preprocess
 
@@ -74,21 +74,44 @@ def check_runs(network: nn.Module, name: str, arguments: Mapping[str, Any]) -> N
 
     network: may be without room for weights; where it cannot run for that reason, it is left for later.
     """
-    preprocess, device = preprocess_of(network, name, arguments), next(network.parameters()).device
-    try:
-        with torch.no_grad(), device:
-            Pooled(network)(torch.zeros(1, 3, preprocess.height, preprocess.width))
-    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        if device.type == "meta" and (isinstance(error, NotImplementedError) or "meta" in str(error)):
-            return
+    preprocess = preprocess_of(network, name, arguments)
+    if (error := _failure(network, preprocess)) is not None:
         settings = ", ".join(f"{key}={value}" for key, value in arguments.items())
         raise BackboneError(
             what=f"{name} with {settings} does not take photos of 3 x {preprocess.height} x {preprocess.width}.",
             why=str(error).split("\n")[0],
             fix="Give both: input_size is of the photos, img_size of what a transformer is made for."
-            if len({"input_size", "img_size"} & arguments.keys()) == 1
+            if _runs_with_both(name, arguments)
             else "Give other values, or leave them out.",
         ) from error
+
+
+def _failure(network: nn.Module, preprocess: Preprocess) -> Exception | None:
+    """What one empty photo ends with in a network, but for want of room for weights. Raises what is of memory."""
+    device = next(network.parameters()).device
+    try:
+        with torch.no_grad(), device:
+            Pooled(network)(torch.zeros(1, 3, preprocess.height, preprocess.width))
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise
+        has_no_room = device.type == "meta" and (isinstance(error, NotImplementedError) or "meta" in str(error))
+        return None if has_no_room else error
+    return None
+
+
+def _runs_with_both(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether one of input_size and img_size was given, and the network takes photos of that size with the other."""
+    sizes = [arguments[key] for key in ("input_size", "img_size") if key in arguments]
+    if len(sizes) != 1:
+        return False
+    try:
+        side = sizes[0] if isinstance(sizes[0], int) else tuple(sizes[0])[-2:]
+        both = {**arguments, "input_size": side, "img_size": side}
+        network = created(architecture_of(name), both, 0, device="meta")
+        return _failure(network, preprocess_of(network, name, both)) is None
+    except (BackboneError, TypeError):
+        return False
 
 
 def _preprocess(config: Mapping[str, Any]) -> Preprocess:
