@@ -61,6 +61,8 @@ def test_pieces_one_after_the_other_are_the_network(name: str) -> None:
             if before == chain.pooled and name in WITH_MORE:
                 with pytest.raises(UnknownLayer, match="head of this network cannot be taken alone"):
                     chain.piece(before, layer.end)
+                below = chain[:-2](images)
+                torch.testing.assert_close(chain[-2:](below), network(images), atol=1e-5, rtol=1e-5)
                 return
             piece = chain.piece(before, layer.end)
             value, before = piece(value), layer.end

@@ -32,6 +32,9 @@ from rehead.pixels import Preprocess
 class Backbone:
     """A network in eval mode that is a chain of named layers: backbone[:-2] are all but its last two, as a module.
 
+    Where the head reads more than the pooled features, as with two tokens, it is handed out only with `pool`, by
+    backbone[-2:]; alone, and where the layers are gone through one by one, UnknownLayer is raised for it.
+
     weights: SHA-256 of their file. cut: the layer up to which they are known to be complete. loaded: how they were
     matched. lacking: tensors that they do not have, which hold random numbers, or have in another shape; not those of a new
     classifier that was asked for by num_classes. preprocess: how a picture becomes its input.

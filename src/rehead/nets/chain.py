@@ -46,7 +46,8 @@ class Chain:
     node that gives the pooled features; the head is behind it.
 
     Laws: the pieces of neighbouring layers, one after the other, are the network, whatever the cuts, and up to `pool` its
-    pooled features. A piece shares the network's parameters, under the network's own names for them.
+    pooled features. A piece shares the network's parameters, under the network's own names for them. A head that reads more
+    than the pooled features, as in VOLO and the distilled DeiT and PiT, is listed, but is a piece only together with `pool`.
     """
 
     @own_settings()
