@@ -10,7 +10,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from rehead.auditing.facts import facts_of
 from rehead.errors import PhotoError
-from rehead.jpeg_markers import MAX_SCANS, MAX_SEGMENTS
+from rehead.jpeg_markers import MAX_BETWEEN, MAX_SCANS, MAX_SEGMENTS, MAX_TAKEN_APART
 from rehead.pixels import Preprocess, prepare
 from rehead.serving.dimensions import check_pixels
 
@@ -36,9 +36,26 @@ def of_scans(n: int) -> bytes:
     return data[: -len(END)] + last * (n - data.count(SCAN)) + END
 
 
-def with_comments(data: bytes, *comments: bytes) -> bytes:
-    segments = [b"\xff\xfe" + (2 + len(comment)).to_bytes(2, "big") + comment for comment in comments]
-    return data[:2] + b"".join(segments) + data[2:]
+def segment(kind: int, content: bytes) -> bytes:
+    return bytes([0xFF, kind]) + (2 + len(content)).to_bytes(2, "big") + content
+
+
+def beginning_with(*parts: bytes, progressive: bool = True) -> bytes:
+    """A plain picture with these parts before its own."""
+    data = jpeg(progressive=progressive)
+    return data[:2] + b"".join(parts) + data[2:]
+
+
+def with_restarts(n: int) -> bytes:
+    """A progressive picture of so many more scans, each hidden from who gives a length to each marker."""
+    data = jpeg(restart_marker_blocks=1)
+    last = data[data.rindex(SCAN) : -len(END)]
+    at = last.index(b"\xff\xd0")
+    hidden = last[:at] + b"\xff\x02\xff\xff" + last[at:]
+    return data[: -len(END)] + hidden * n + END
+
+
+COMMENT, EXIF = segment(0xFE, b""), segment(0xE1, b"Exif\0\0")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -46,9 +63,18 @@ def with_comments(data: bytes, *comments: bytes) -> bytes:
     ("most", "over", "of_what"),
     [
         (of_scans(MAX_SCANS), of_scans(MAX_SCANS + 1), "scans"),
-        (with_comments(jpeg(), *[b""] * (MAX_SEGMENTS // 2)), with_comments(jpeg(), *[b""] * MAX_SEGMENTS), "segments"),
+        (beginning_with(COMMENT * (MAX_SEGMENTS // 2)), beginning_with(COMMENT * MAX_SEGMENTS), "segments"),
+        (jpeg(), beginning_with(b"\xff\xd9", COMMENT * MAX_SEGMENTS), "segments"),
+        (jpeg(), beginning_with(b"\xff\xd8", COMMENT * MAX_SEGMENTS), "segments"),
+        (jpeg(), beginning_with(b"\xff\xc8", COMMENT * MAX_SEGMENTS), "segments"),
+        (jpeg(), beginning_with(b"\xff\xf0", COMMENT * 16_000), "segments"),
+        (beginning_with(EXIF * 90), beginning_with(EXIF * (MAX_TAKEN_APART + 1)), "segments of EXIF"),
+        (jpeg(), beginning_with(segment(0xC0, b"\x08\0\1\0\1\1") * (MAX_TAKEN_APART + 1)), "segments of EXIF, sizes"),
+        (jpeg(), beginning_with(segment(0xDB, bytes(65)) * (MAX_TAKEN_APART + 1)), "segments of EXIF, sizes or tables"),
+        (beginning_with(b"\xff" * 1000), beginning_with(b"\xff" * (MAX_BETWEEN + 9)), "bytes between its segments"),
+        (jpeg(), b"\xff\xd8" + b"\xff" * (MAX_BETWEEN + 9), "bytes between its segments"),
     ],
-    ids=["scans", "segments"],
+    ids=["scans", "segments", "end", "begin", "c8", "f0", "exif", "sizes", "tables", "filled", "nothing"],
 )
 def test_a_jpeg_of_too_many_parts_is_refused_before_it_is_decoded(
     way: str, most: bytes, over: bytes, of_what: str, monkeypatch: pytest.MonkeyPatch
@@ -56,15 +82,21 @@ def test_a_jpeg_of_too_many_parts_is_refused_before_it_is_decoded(
     WAYS[way](most)
     monkeypatch.setattr(JpegImageFile, "load", lambda _: pytest.fail("it was decoded"))
     monkeypatch.setattr(JpegImageFile, "_open", lambda _: pytest.fail("its segments were read one by one"))
-    with pytest.raises(PhotoError, match=rf"over \d+ {of_what}: refused as a decompression bomb"):
+    with pytest.raises(PhotoError, match=rf"over \d+ {of_what}.*: refused as a decompression bomb"):
         WAYS[way](over)
+
+
+def test_scans_are_counted_behind_what_stands_in_for_a_marker_of_restart() -> None:
+    assert prepare(with_restarts(9), PLAIN).shape == (8, 8, 3)
+    with pytest.raises(PhotoError, match="over 100 scans"):
+        prepare(with_restarts(MAX_SCANS), PLAIN)
 
 
 @pytest.mark.parametrize("progressive", [False, True])
 def test_what_only_looks_like_scans_is_none(progressive: bool) -> None:
     scans = (SCAN + b"\0\2") * 2 * MAX_SCANS
     for data in (
-        with_comments(jpeg(progressive=progressive), scans),  # as of a small picture in EXIF
+        beginning_with(segment(0xFE, scans), progressive=progressive),  # as of a small picture in EXIF
         jpeg(progressive=progressive) + scans,  # a film, or other pictures of one file, behind the first
         jpeg(progressive=progressive, restart_marker_blocks=1),
     ):
@@ -73,6 +105,6 @@ def test_what_only_looks_like_scans_is_none(progressive: bool) -> None:
 
 @pytest.mark.parametrize("cut", [2, 3, 4, 5, 20, -3, -1])
 def test_a_cut_off_jpeg_is_a_reason_in_one_line(cut: int) -> None:
-    for data in (of_scans(40)[:cut], with_comments(jpeg(), b"x" * 90)[:cut]):
+    for data in (of_scans(40)[:cut], beginning_with(segment(0xFE, b"x" * 90))[:cut]):
         with pytest.raises(PhotoError):
             facts_of(data)
