@@ -151,6 +151,17 @@ def test_what_is_passed_over_is_no_photo_that_cannot_be_read(tmp_path: Path) -> 
     assert sum(skip.kind == "aside" for skip in catalog.skipped) == 4
 
 
+def test_a_companion_in_a_format_that_is_not_read_is_no_lost_photo(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 3, "blue": 3})
+    for path in [*photos.glob("*/*.png"), photos / "red" / "alone.png"]:
+        path.with_suffix(".jxl").write_bytes(b"\0\0\0\x0cJXL \r\n\x87\n")
+    (photos / "red" / "0.jpg").write_bytes(b"")
+    catalog = scan(open_source(photos, cache=tmp_path / "cache"), seed=0, valid_fraction=0.2)
+    assert {skip.path for skip in catalog.bad} == {"red/alone.jxl", "red/0.jpg"}
+    assert catalog.n_rows == 8
+    assert sum(skip.kind == "aside" for skip in catalog.skipped) == 6
+
+
 @pytest.mark.parametrize(
     ("counts", "words"),
     [({}, "photo"), ({"red": 5}, "only one class"), ({"red": 20, "blue": 1}, "'blue'")],

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 from bucket import Store
 from conftest import make_photos
 
@@ -117,6 +118,16 @@ def test_what_is_no_labelled_photo_is_told(photos: Path, tmp_path: Path) -> None
     assert told["s.tar/empty.png"] == "is empty (0 bytes)"
     assert told["s.tar/text.jpg"] == told["s.tar/xl.jxl"] == "is not an image that can be read"
     assert "twice" in told["s.tar/good.png"]
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_what_is_no_picture_displaces_no_photo(is_first: bool, photos: Path, tmp_path: Path) -> None:
+    png = (photos / "red" / "0.png").read_bytes()
+    pair = [("1.jxl", JPEG_XL), ("1.jxl", JPEG_XL), ("1.png", png)][:: 1 if is_first else -1]
+    alone = [("2.jxl", JPEG_XL), ("2.jpg", b""), ("2.cls", b"7")]
+    opened = open_source(tar(tmp_path / "s.tar", [("1.cls", b"7"), *pair, *alone]), layout="webdataset", cache=tmp_path)
+    assert [(row.path, opened.digest(row)) for row in opened.rows] == [("s.tar/1.png", blake3(png).digest())]
+    assert [skip.path for skip in opened.skipped] == ["s.tar/2.jxl"]
 
 
 def test_the_files_of_a_sample_need_not_follow_each_other(photos: Path, tmp_path: Path) -> None:

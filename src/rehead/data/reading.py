@@ -7,11 +7,12 @@ known (`known.py`). A row is a photo if its content says so; nothing is decoded.
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -31,6 +32,7 @@ from rehead.progress import Progress
 
 CHUNK = 128  # files a thread reads at a time; more makes the bar jump, fewer costs switching
 REMEMBERED, SEEN = 10_000, 4_000  # files that are written into the index, and photos that are kept, at once
+COMPANIONS = (".jxl", ".heic", ".heif")  # which cameras and programs put beside a picture that all can read
 MAX_WORKERS = (
     4  # a slow disk answers several at once; on one that does not wait, more than the cores took twice the time
 )
@@ -79,7 +81,27 @@ def photos_of(
     if not digests:
         raise _nothing(source, named)
     every = source.rows if isinstance(source.rows, Rows) else Rows(source.rows)
-    return every.without(away), digests
+    photos = every.without(away)
+    if not named:
+        _set_companions_aside(source.skipped, photos)
+    return photos, digests
+
+
+def _set_companions_aside(skipped: list[Skip], photos: Rows) -> None:
+    """What stands beside a photo of the same name, in a format that is not read here, is no photo that is lost."""
+    stems = {_stem(skip.path) for skip in skipped if _is_companion(skip)}
+    there = stems.intersection(map(_stem, photos.paths)) if stems else stems
+    skipped[:] = [
+        replace(skip, kind="aside") if _is_companion(skip) and _stem(skip.path) in there else skip for skip in skipped
+    ]
+
+
+def _is_companion(skip: Skip) -> bool:
+    return skip.kind == "broken" and PurePath(skip.path).suffix.lower() in COMPANIONS
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(path)[0]
 
 
 Chunk = list[tuple[Row, Look]]

@@ -84,8 +84,7 @@ class _Forward:
 @dataclass
 class _Sample:
     """The files of one name. photo: all of it but the label. why: what is wrong with the photo. says: by their endings the
-    labels that files beside it name, "" for none. others: pictures that are none,
-    such as a mask beside it, or a link."""
+    labels that files beside it name, "" for none. others: pictures that are none, such as a mask beside it, or a link."""
 
     photo: Member | None = None
     why: str = ""
@@ -98,18 +97,20 @@ class _Sample:
 
         if ending in SAYS:
             self.says.setdefault(ending, _said(ending, content.read(MOST_SAID)))
-        elif f".{ending}" in PICTURE_NAMES and self.photo is None:
-            hasher, head = blake3.blake3(), b""
+        elif self.photo is not None and member.name == self.photo.name:
+            self.is_twice = True
+        elif f".{ending}" in PICTURE_NAMES and (self.photo is None or self.why):
+            hasher, head, why = blake3.blake3(), b"", ""
             while piece := content.read(PIECE):
                 hasher.update(piece)
                 head = head or piece[:HEAD_BYTES]
             if not is_image(head):
-                self.why = why_unidentified(head)
+                why = why_unidentified(head)
             elif member.size > MOST_BYTES:
-                self.why = TOO_LARGE
-            self.photo = Member(member.name, member.offset_data, member.size, "", hasher.hexdigest())
-        elif self.photo is not None and member.name == self.photo.name:
-            self.is_twice = True
+                why = TOO_LARGE
+            if self.photo is None or not why:  # what is no picture displaces none
+                self.photo, self.why = Member(member.name, member.offset_data, member.size, "", hasher.hexdigest()), why
+                self.is_twice = False
         elif f".{ending.rpartition('.')[2]}" in PICTURE_NAMES:
             self.others.append(member.name)
 
