@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,14 @@ def test_a_picture_that_is_cut_off_is_not_learned_from(folder: Path, tmp_path: P
     with pytest.raises(SourceError, match=r"half\.jpg cannot be decoded: image file is truncated"):
         rehead.Classifier(cache=tmp_path / "cache").fit(paths, [path.parent.name for path in paths])
     assert rehead.verify(tuned.bundle, photos).verdict.n == 32
+
+
+@pytest.mark.usefixtures("half_pictures")
+def test_a_job_that_ends_leaves_what_pillow_takes_to_one_that_goes_on() -> None:
+    with ExitStack() as second:
+        with own_settings():
+            second.enter_context(own_settings())
+        assert not ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 @pytest.mark.usefixtures("half_pictures")

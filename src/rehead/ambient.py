@@ -7,6 +7,7 @@ No torch until it is loaded: a process that has not loaded it has changed nothin
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -15,6 +16,30 @@ from PIL import ImageFile
 
 if TYPE_CHECKING:
     import torch
+
+
+class _WholePictures:
+    """Within it, a picture whose end is lost is no picture. Jobs may overlap in threads: the first one remembers what Pillow
+    took, the last one puts it back."""
+
+    def __init__(self) -> None:
+        self._lock, self._n_within, self._before = threading.Lock(), 0, False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._n_within:
+                self._before = ImageFile.LOAD_TRUNCATED_IMAGES
+            self._n_within += 1
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._n_within -= 1
+            if not self._n_within:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._before
+
+
+_WHOLE_PICTURES = _WholePictures()  # one for all threads, as is what Pillow takes
 
 
 @contextmanager
@@ -26,9 +51,7 @@ def own_settings() -> Iterator[None]:
     thread's; the kind of number and what Pillow decodes are those of all threads, so they are set around a whole job.
     """
     with ExitStack() as settings:
-        if ImageFile.LOAD_TRUNCATED_IMAGES:
-            settings.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-            ImageFile.LOAD_TRUNCATED_IMAGES = False
+        settings.enter_context(_WHOLE_PICTURES)
         if sys.modules.get("torch") is not None:
             _set_torch(settings)
         yield
