@@ -39,6 +39,7 @@ NOT_PICTURES = {
     "EPS", "WMF", "PDF", "MPEG", "FITS", "GRIB", "HDF5", "BUFR",  # run another program, or only name the format
     "IPTC", "ICO", "ICNS", "BLP",  # hold a picture of another kind, EPS too, or of another size than they say
 }  # fmt: skip
+IS_HEIC = 'is HEIC: install with pip install "rehead[heic]"'
 # Pillow's: a picture is shrunk by whole numbers first, to no less than so many times the wanted size.
 REDUCING_GAP = 3.0
 # A scaled JPEG decode keeps at least twice the wanted size, so the final resize still decides the pixels.
@@ -203,7 +204,7 @@ def why_unidentified(head: bytes) -> str:
         return "is empty (0 bytes)"
     is_heic = head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
     if is_heic and "HEIF" not in _formats():
-        return 'is HEIC: install with pip install "rehead[heic]"'
+        return IS_HEIC
     return "is not an image that can be read"
 
 

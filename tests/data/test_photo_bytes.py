@@ -23,7 +23,7 @@ from rehead.data.rows import Row
 from rehead.data.samples import indexed
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
-from rehead.errors import PhotoError
+from rehead.errors import PhotoError, SourceError
 from rehead.pixels import opened
 
 FILM = b"\0\0\0\x20ftypisom" + bytes(1 << 20)
@@ -87,8 +87,20 @@ def test_photos_in_heic_say_what_to_install_where_it_is_not_there(tmp_path: Path
     said = subprocess.run(words, capture_output=True, text=True)
     why = 'is HEIC: install with pip install "rehead[heic]"'
     assert f"Each of 2, such as blue/IMG_1.HEIC, {why}" in said.stdout, said.stderr
+    assert 'Install it with: pip install "rehead[heic]"' in said.stdout
     assert "one folder of photos for each class" not in said.stdout
+    assert "Mend" not in said.stdout
     assert f"('1.heic', {why!r})" in said.stdout, said.stderr
+
+
+@pytest.mark.parametrize(("n_photos", "advice"), [(1, "one folder of photos for each class"), (9, "Mend these files")])
+def test_where_nothing_can_be_read_most_files_say_what_to_do(n_photos: int, advice: str, tmp_path: Path) -> None:
+    for name in [*(f"{n}.png" for n in range(n_photos)), "a.pdf", "b.pdf"]:
+        (tmp_path / "photos" / "red").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / "red" / name).write_bytes(b"")
+    with pytest.raises(SourceError) as caught:
+        scan(open_source(tmp_path / "photos", cache=tmp_path), seed=0, valid_fraction=0.2)
+    assert advice in caught.value.fix
 
 
 def test_a_damaged_photo_in_heic_does_not_say_to_install_what_is_there() -> None:

@@ -27,7 +27,7 @@ from rehead.data.photo_bytes import HEAD_BYTES
 from rehead.data.rows import Photo, Row, Skip, Source, Stamp, bounded
 from rehead.errors import PhotoError, ReheadError, SourceError
 from rehead.parallel import batched, n_cores, ordered_map
-from rehead.pixels import is_image, why_unidentified
+from rehead.pixels import IS_HEIC, is_image, why_unidentified
 from rehead.progress import Progress
 
 CHUNK = 128  # files a thread reads at a time; more makes the bar jump, fewer costs switching
@@ -249,7 +249,9 @@ def _nothing(source: Source, named: bool) -> SourceError:
     if len(reasons) == 1 and len(source.skipped) > 1:
         why = f"Each of {len(source.skipped)}, such as {bounded(source.skipped[0].path)}, {reasons[0]}"
     fix = "Mend what the list names." if named else "Pass a folder with one folder of photos for each class."
-    if not named and any(skip.kind == "broken" for skip in source.skipped):
+    if reasons == [IS_HEIC]:
+        fix = 'Install it with: pip install "rehead[heic]"'
+    elif not named and 2 * sum(skip.kind == "broken" for skip in source.skipped) > len(source.rows):
         fix = "Mend these files, or pass others."
     return SourceError(
         what=f"{source.name} has no photo that can be read.",
