@@ -287,6 +287,15 @@ def test_an_optimizer_that_calls_the_loop_itself_is_refused() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in state(model).items())
 
 
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")  # PyTorch's: photos require no gradient
+@pytest.mark.parametrize("way", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_what_hears_of_the_gradients_of_a_chain_hears_of_each_batch(way: str) -> None:
+    model, heard = chain(), []
+    getattr(model, way)(lambda *_: heard.append(1))
+    rehead.fit(model, batches(2), train=model[3:], epochs=2, device="cpu")
+    assert len(heard) == 4
+
+
 def test_parts_may_be_modules_and_what_was_frozen_before_stays_marked() -> None:
     model = chain()
     first = next(model.parameters()).requires_grad_(False)

@@ -141,7 +141,8 @@ def _leading(model: nn.Module) -> tuple[nn.Module | None, nn.Module]:
 def _is_plain(model: nn.Sequential) -> bool:
     """Whether it does nothing but run its modules one after another: a subclass may, and so may hooks."""
     runs = getattr(model.forward, "__func__", None)
-    return runs is nn.Sequential.forward and not (model._forward_pre_hooks or model._forward_hooks)
+    hooks = model._forward_pre_hooks, model._forward_hooks, model._backward_pre_hooks, model._backward_hooks
+    return runs is nn.Sequential.forward and not any(hooks)
 
 
 def _may_vary(module: nn.Module) -> bool:
