@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import blake3
 import numpy as np
@@ -427,7 +428,58 @@ def test_activations_are_all_that_is_left_of_photos_also_where_they_go_beyond_th
     tuned = rehead.tune(green, from_run=before.run, out=tmp_path / "run", cache_limit_gb=0.001, **layers)
     assert tuned.images["used"] == 36
     log = (tuned.run / "log.txt").read_text()
-    assert "What is kept behind blocks.6 goes beyond --cache-limit: of 24 earlier photos nothing else is left" in log
+    assert "Cut behind blocks.6, whatever --cache-limit says: nothing else is left of 24 earlier photos" in log
+
+
+SMALL_LAYERS: dict[str, Any] = {
+    "backbone": "test_resnet", "backbone_args": {"input_size": 64}, "train": "last:1", "epochs": 1, "batch_size": 8,
+    "report": False,
+}  # fmt: skip
+
+
+def test_one_photo_that_is_gone_does_not_set_the_limit_aside(green: Path, cache: Path, tmp_path: Path) -> None:
+    photos, settings = weighed(make_photos(tmp_path / "photos", {"red": 12, "blue": 12}), tmp_path)
+    before = rehead.tune(photos, out=tmp_path / "before", cache=cache, **settings)
+    (photos / "red" / "0.png").unlink()
+    tuned = rehead.tune(green, from_run=before.run, out=tmp_path / "run", cache=cache, cache_limit_gb=1e-5, **settings)
+    assert tuned.images["used"] == 35
+    told = r"What is left of 1 earlier photo is kept behind \S+: raise --cache-limit to keep them"
+    assert re.search(told, (tuned.run / "log.txt").read_text())
+
+
+def test_the_cut_behind_which_photos_are_kept_stays_where_the_limit_is_raised(
+    green: Path, empty_cache: Path, tmp_path: Path
+) -> None:
+    photos, settings = weighed(make_photos(tmp_path / "photos", {"red": 12, "blue": 12}), tmp_path)
+    before = rehead.tune(photos, out=tmp_path / "before", cache=empty_cache, cut="layer1", **settings)
+    recipe = before.run / "recipe.toml"
+    recipe.write_text(re.sub(r"^cut = .*\n", "", recipe.read_text(), flags=re.MULTILINE))  # as where the limit moved it
+    shutil.rmtree(photos)
+    tuned = rehead.tune(
+        green, from_run=before.run, out=tmp_path / "run", cache=empty_cache, cache_limit_gb=1.0, **settings
+    )
+    assert tuned.images["used"] == 36
+    log = (tuned.run / "log.txt").read_text()
+    assert "Cut behind layer1, whatever --cache-limit says: nothing else is left of 24 earlier photos" in log
+    assert "would be more than --cache-limit" not in log
+
+
+def test_where_the_disk_has_no_room_photos_that_are_gone_are_not_kept_at_any_price(
+    green: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, settings = weighed(make_photos(tmp_path / "photos", {"red": 12, "blue": 12}), tmp_path)
+    before = rehead.tune(photos, out=tmp_path / "before", cache=cache, **settings)
+    shutil.rmtree(photos)
+    monkeypatch.setattr("rehead.ground.free_bytes", lambda _: 0)
+    with pytest.raises(RunError, match="Nothing is left to learn 'blue', 'red' from"):
+        rehead.tune(green, from_run=before.run, out=tmp_path / "run", cache=cache, cache_limit_gb=1e-5, **settings)
+
+
+def weighed(photos: Path, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The photos, and settings of a small network with weights of its own, whose last layer learns."""
+    from test_replaced_weights import weights
+
+    return photos, {**SMALL_LAYERS, "weights": weights(folder / "w.safetensors", 0)}
 
 
 @pytest.mark.realdata

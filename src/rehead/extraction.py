@@ -9,7 +9,7 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -216,12 +216,17 @@ def left_out(job: Job, order: Sequence[int], missing: Sequence[int]) -> dict[int
     gone = {i: Skip(catalog.photos[i].path, NOTHING_LEFT) for i in missing if catalog.is_gone(catalog.photos[i])}
     if not gone:
         return gone
-    learned = catalog.among(order, "train")
-    lacking = set(catalog.unlearnable([i for i in learned if i not in gone]))
-    if lost := lacking.intersection(catalog.classes).difference(catalog.unlearnable(learned)):
-        raise _lost(sorted(lost), list(gone.values()))
+    if lost := lost_with(catalog, order, gone):
+        raise _lost(lost, list(gone.values()))
     job.progress.note(f"{len(gone)} earlier photos are left out: {NOTHING_LEFT}; skipped.csv lists them")
     return gone
+
+
+def lost_with(catalog: Catalog, order: Sequence[int], gone: Collection[int]) -> list[str]:
+    """The classes or labels that could be learned of these photos, and cannot be without those that are gone."""
+    learned = catalog.among(order, "train")
+    lacking = set(catalog.unlearnable(sorted(set(learned).difference(gone))))
+    return sorted(lacking.intersection(catalog.classes).difference(catalog.unlearnable(learned)))
 
 
 def _lost(labels: list[str], gone: list[Skip]) -> RunError:

@@ -21,8 +21,8 @@ from rehead.data.columns import Positions
 from rehead.divided import folds_of, watched
 from rehead.errors import BackboneError, counted
 from rehead.exporting.prefixes import prefix_there
-from rehead.extraction import chosen_prefix, extract_missing, open_store
-from rehead.features.room import on_disk
+from rehead.extraction import chosen_prefix, extract_missing, lost_with, open_store
+from rehead.features.room import free_bytes, on_disk
 from rehead.features.views import view_names
 from rehead.job import Job, as_it_is, trained_dense
 from rehead.nets.card import Card, with_fit
@@ -80,45 +80,84 @@ def planned_network(
     if footing is not None:
         recipe = replace(recipe, cut=footing.cut or "none")
     plan = planned(recipe, stages, len(order), job.cache, partial(kept_bytes, job, recipe, order))
-    if recipe.cut is None:
-        plan = _where_gone_are_kept(job, recipe, stages, plan, order)
+    if recipe.cut is None and (cut := _where_gone_are_kept(job, recipe, stages, plan, order)) is not None:
+        recipe, plan = replace(recipe, cut=cut), replace(plan, cut=cut)
     check_mixing(recipe, stages, plan)
     for line in described(stages, plan, recipe, len(order)):
         job.progress.note(line)
     return plan
 
 
-def _where_gone_are_kept(job: Job, recipe: Recipe, stages: Sequence[Stage], plan: Plan, order: Sequence[int]) -> Plan:
-    """The plan, cut behind the layer whose activations are all that is left of earlier photos, beyond the limit too."""
-    first = next(i for i, stage in enumerate(stages) if stage.name == (*plan.learning, POOL)[0])
-    below = stages[:first][::-1]  # where it is cut at best comes first
-    if not below or plan.cut == below[0].name:
-        return plan
+def _where_gone_are_kept(
+    job: Job, recipe: Recipe, stages: Sequence[Stage], plan: Plan, order: Sequence[int]
+) -> str | None:
+    """Another layer than the plan's, whatever the limit, where the activations behind it are all that is left of earlier
+    photos that cannot be spared, and the disk has room for the others'; else None, with a word on the photos that this costs.
+    """
     gone = [i for i in order if job.catalog.is_gone(job.catalog.photos[i])]
-    if not gone:
-        return plan
-    shares = {s.name: kept_bytes(job, recipe, gone, s.name) / needed_bytes(s, recipe, len(gone)) for s in below}
-    cut = max(shares, key=lambda name: shares[name])
-    if shares[cut] <= (0 if plan.cut is None else shares[plan.cut]):
-        return plan
-    photos = counted(len(gone), "earlier photo")
-    job.progress.note(f"What is kept behind {cut} goes beyond --cache-limit: of {photos} nothing else is left")
-    return replace(plan, cut=cut)
+    lost = gone and _lost_behind(job, recipe, gone, plan.cut)
+    if not lost:
+        return None
+    names = [stage.name for stage in stages]
+    below = names[: names.index((*plan.learning, POOL)[0])]
+    left = dict[str, int]()  # how many are lost behind each; where the network is cut at best comes first
+    for name in reversed(below):
+        if name != plan.cut:
+            left[name] = len(_lost_behind(job, recipe, gone, name))
+            if not left[name]:
+                break
+    cut = min(left, key=lambda name: left[name], default=None)
+    if cut is None or left[cut] >= len(lost):
+        return None
+    stage = stages[names.index(cut)]
+    missing_bytes = needed_bytes(stage, recipe, len(order)) - kept_bytes(job, recipe, order, cut)
+    has_room, photos = missing_bytes <= free_bytes(job.cache), counted(len(lost) - left[cut], "earlier photo")
+    are_missed = len(lost) > recipe.max_bad * len(order) or bool(lost_with(job.catalog, order, lost))
+    if has_room and are_missed:
+        job.progress.note(f"Cut behind {cut}, whatever --cache-limit says: nothing else is left of {photos}")
+        return cut
+    fix = "lower" if plan.cut in below[below.index(cut) :] else "raise"
+    job.progress.note(
+        f"What is left of {photos} is kept behind {cut}: "
+        + (f"{fix} --cache-limit to keep them" if has_room else "the disk has no room for what all take there")
+    )
+    return None
+
+
+def _lost_behind(job: Job, recipe: Recipe, gone: Sequence[int], cut: str | None) -> list[int]:
+    """Those of these photos of which not all is kept behind a layer that it takes: all views of one to learn from, one of
+    others. All where nothing is kept."""
+    if cut is None:
+        return list(gone)
+    n_needed = np.where(job.catalog.is_on("train")[gone], len(view_names(recipe.augment, recipe.views)), 1)
+    lost: list[int] = np.asarray(gone)[_kept(job, recipe, gone, cut)[0] < n_needed].tolist()
+    return lost
 
 
 def kept_bytes(job: Job, recipe: Recipe, order: Sequence[int], cut: str) -> int:
     """What the store holds already of what these photos take behind a layer."""
-    weights = recipe.weights_file
+    n_views, value_bytes = _kept(job, recipe, order, cut)
+    return int(n_views.sum()) * value_bytes
+
+
+def _kept(job: Job, recipe: Recipe, order: Sequence[int], cut: str) -> tuple[NDArray[np.int64], int]:
+    """How many views of each of these photos the store holds behind a layer, (n,), and what one takes."""
+    n_views = np.zeros(len(order), np.int64)
     prefix = prefix_there(
-        recipe.backbone, weights=weights, arguments=dict(recipe.backbone_args), cut=cut, cache=job.cache, pooled=False
+        recipe.backbone,
+        weights=recipe.weights_file,
+        arguments=dict(recipe.backbone_args),
+        cut=cut,
+        cache=job.cache,
+        pooled=False,
     )
     if prefix is None:
-        return 0
-    prefix, n = replace(prefix, card=photo_card(prefix.card, recipe)), 0
+        return n_views, 0
+    prefix = replace(prefix, card=photo_card(prefix.card, recipe))
     for view in view_names(recipe.augment, recipe.views):
         with open_store(job.cache, prefix, recipe, view) as store:
-            n += int(store.has(job.catalog.digests(order)).sum())
-    return n * on_disk(2 * math.prod(prefix.card.shape))
+            n_views += store.has(job.catalog.digests(order))
+    return n_views, on_disk(2 * math.prod(prefix.card.shape))
 
 
 def check_layers(recipe: Recipe, cache: Path) -> None:
