@@ -192,10 +192,10 @@ def wish(source: Path | None = None, **asked: Any) -> Wish:
     return Wish(source, **{**little, "track": (), "settings": {}, "force": False, "report": False, **asked})
 
 
-def begin(run: Path, cache: Path, **asked: Any) -> None:
+def begin(run: Path, cache: Path, **asked: Any) -> Begun:
     """A run that is left when its photos are read."""
     with RunFolder(run, force=False) as folder:
-        begun(wish(**asked), folder, cache, Log(Silent()), Clock())
+        return begun(wish(**asked), folder, cache, Log(Silent()), Clock())
 
 
 def taken_up(run: Path, cache: Path, **asked: Any) -> Begun:

@@ -23,6 +23,7 @@ from rehead import bundle as bundles
 from rehead.bundle_facts import Task
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Photo
+from rehead.data.split import side_of
 from rehead.data.targets import classes_of
 from rehead.errors import BundleError, RecipeError, RunError
 from rehead.extraction import left_out
@@ -280,6 +281,34 @@ def test_other_sides_than_the_run_drew_are_refused(
 ) -> None:
     with pytest.raises(RecipeError, match=words):
         rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "run", **setting, report=False)
+
+
+def test_where_no_side_is_drawn_any_seed_will_do(first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path) -> None:
+    from test_begin import begin
+
+    held_out = greens(tmp_path / "held_out", 4000)
+    found = begin(tmp_path / "run", cache, source=green, from_run=first.run, valid=held_out, settings={"seed": 7})
+    assert found.recipe.seed == 7
+    assert len(found.catalog.on("valid")) == len(read_finished(first.run, cache).catalog.on("valid")) + 12
+
+
+def test_beside_sides_that_were_given_new_photos_are_drawn_by_the_seed_that_is_told(
+    cache: Path, tmp_path: Path
+) -> None:
+    from test_begin import begin
+
+    photos = make_photos(tmp_path / "photos", {"red": 4, "blue": 4})
+    held_out = make_photos(tmp_path / "held_out", {"blue": 2, "red": 2})
+    before = rehead.tune(
+        photos, valid=held_out, cache=cache, out=tmp_path / "before", head="prototype", seed=1, report=False
+    )
+    more = greens(tmp_path / "more", 3000)
+    found = begin(tmp_path / "run", cache, source=more, from_run=before.run, settings={"seed": 7}).catalog
+    new = [photo for photo in found.photos if photo.label == "green"]
+    assert {photo.digest: photo.side for photo in new} == {
+        photo.digest: side_of(photo.digest, seed=7, valid_fraction=0.2) for photo in new
+    }
+    assert any(side_of(p.digest, seed=1, valid_fraction=0.2) != p.side for p in new)
 
 
 @pytest.mark.slow

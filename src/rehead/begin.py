@@ -107,6 +107,8 @@ def begun(
         readers=machines,
         progress=progress,
     )
+    if earlier is not None:
+        earlier.check_dice(recipe, opened)
     run.create(opened.name, recipe.backbone)
     progress.begin(run.path)
     run.write("recipe.toml", recipe.to_toml())
@@ -115,7 +117,7 @@ def begun(
         run.write_json(TRIED, search.written(()))
     catalog = scan(
         opened,
-        seed=earlier.recipe.seed if earlier else recipe.seed,
+        seed=recipe.seed,
         valid_fraction=recipe.valid_fraction,
         task=recipe.task,
         progress=progress,

@@ -24,7 +24,7 @@ from rehead.data.catalog import Catalog
 from rehead.data.columns import Photos
 from rehead.data.joining import joined
 from rehead.data.reading import checked
-from rehead.data.rows import Photo
+from rehead.data.rows import Photo, Source
 from rehead.data.sources import open_source
 from rehead.errors import PhotoError, RecipeError, ReheadError, RunError, WeightsUnavailable, command
 from rehead.exporting.prefixes import weights_digest
@@ -59,8 +59,7 @@ class Earlier:
     def recipe_with(self, preset: str | None, settings: dict[str, Any]) -> Recipe:
         """The run's recipe, where a preset's settings, and others before those, go before its own.
 
-        Raises RecipeError when they would need photos that are gone, or move photos to another side, RunError where the run's
-        weights are not at their place.
+        Raises RecipeError when they would need photos that are gone, RunError where the run's weights are not at their place.
         """
         given = asdict(Recipe.from_preset(preset, settings))
         given = {name: given[name] for name in {**PRESETS.get(preset or "", {}), **settings}}
@@ -70,12 +69,6 @@ class Earlier:
             raise RecipeError(
                 what=f"--task is {own['task']} in the run {self.run}.",
                 fix="Leave --task out, or begin a new run with all photos.",
-            )
-        if self.ours and (drawn_by := [name for name in ("valid_fraction", "seed") if name in changed]):
-            raise RecipeError(
-                what=f"{option(drawn_by[0])} is {own[drawn_by[0]]:g} in the run {self.run}.",
-                why="Its photos keep their sides, and new ones are drawn by the same dice, in the same proportion.",
-                fix=f"Leave {option(drawn_by[0])} out, name held-out photos with --valid DIR, or begin a new run.",
             )
         if "weights" not in given:
             self._check_weights()
@@ -88,6 +81,18 @@ class Earlier:
         if "train" in changed:
             own["first"] = None  # which goes before the layers that the run trained
         return Recipe.from_dict({**own, **given})
+
+    def check_dice(self, recipe: Recipe, new: Source) -> None:
+        """Raises RecipeError where new photos, as those of the run were, are to be drawn, and the recipe has other dice."""
+        if not self.ours or any(row.side for row in new.rows):
+            return
+        for name in ("valid_fraction", "seed"):
+            if getattr(recipe, name) != (own := getattr(self.recipe, name)):
+                raise RecipeError(
+                    what=f"{option(name)} is {own:g} in the run {self.run}.",
+                    why="Its photos keep their sides, and new ones are drawn by the same dice, in the same proportion.",
+                    fix=f"Leave {option(name)} out, name held-out photos with --valid DIR, or begin a new run.",
+                )
 
     def joined(self, new: Catalog, progress: Progress) -> Catalog:
         """The photos of the run and new ones as one catalog, with a word about what met."""
