@@ -207,6 +207,22 @@ def test_a_new_class_of_photos_that_were_held_out_is_learned_where_they_were_dra
 
 
 @pytest.mark.parametrize("ours", [True, False])
+def test_a_new_class_of_photos_that_were_held_out_is_learned_beside_others_that_are_held_out_by_name(
+    ours: bool,
+) -> None:
+    old = photos("/old", [(n, "a", side, None) for n, side in enumerate(["valid", "valid", "valid", "train"])])
+    old += photos("/old", [(4, "a", "valid", "g"), (5, "b", "train", None), (7, "b", "valid", None)])
+    rest = [(0, "c", "train", None), (1, "c", "train", None), (2, "a", "train", None), (6, "d", "train", "g")]
+    new = catalog(photos("new", [*rest, (8, "c", "valid", None), (9, "a", "valid", None)]), ours=False)
+    new = replace(new, is_placed=lambda photo: photo.side == "valid")
+    found = join(old, replace(new, same=((new.photos[0], replace(new.photos[0], path="new/copy")),)), ours=ours)
+    side_by_number = {int(photo.path.rpartition("/")[2]): photo.side for photo in found.photos}
+    assert [side_by_number[n] for n in (0, 1, 2, 6, 8, 9)] == ["train" if ours else "valid", *["valid"] * 5]
+    assert {photo.side for photo in found.same[0]} == {side_by_number[0]}
+    assert ("c" in checked_split(found, is_told=True).classes) is ours
+
+
+@pytest.mark.parametrize("ours", [True, False])
 def test_of_a_new_class_and_of_one_that_had_a_single_photo_new_ones_go_to_the_other_side(ours: bool) -> None:
     old = photos("/old", [(1, "a", "train", None), (2, "b", "train", None), (3, "b", "valid", None)])
     new = photos("new", [(n, "ca"[n % 2], "valid" if n % 2 == 0 else "train", None) for n in range(4, 10)])

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from rehead.bundle_facts import Task
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Photo, Skip
 from rehead.data.split import split_keys
-from rehead.data.targets import classes_of
+from rehead.data.targets import classes_of, names_of
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,15 @@ def joined(
 
     earlier: with paths that no new photo has, unless it is the same file. earlier_ours: whether their sides were drawn here;
     sides that were given stay, and new ones drawn beside them hold out where those do. read, is_gone: of an earlier photo, its
-    bytes, and whether they cannot be had any more.
+    bytes, and whether they cannot be had any more. Where new photos are held out by name, a class of the others that is not
+    learned from but for these is so from one of them; where nothing has a side, `small.py` sees to it.
     """
     old, added = _with_one_held_out_side(earlier, new.photos)
     groups = {photo.digest: photo.group for photo in old}
     added = [replace(photo, group=photo.group or groups.get(photo.digest)) for photo in added]
     placed = _where_it_belongs(old, added, new.is_placed)
+    if earlier_ours and not new.ours and new.task != "regression":
+        placed = _with_each_class_learned(old, added, placed, new.task)
     added, met = _each_once(map(placed, added))
     fresh = {photo.digest: photo for photo in added}
     kept = [photo for photo in old if photo.digest not in fresh]
@@ -96,6 +100,29 @@ def _where_it_belongs(
         return photo if side is None else replace(photo, side=side)
 
     return placed
+
+
+def _with_each_class_learned(
+    old: Sequence[Photo], added: Sequence[Photo], placed: Callable[[Photo], Photo], task: Task
+) -> Callable[[Photo], Photo]:
+    """`placed`, but for one photo, with those of its key, of each class of which it would leave none to learn from. None stays
+    there whose group an earlier photo keeps held out."""
+    fresh = {photo.digest for photo in added}
+    kept = [photo for photo in old if photo.digest not in fresh]
+    sided = [*kept, *map(placed, added)]
+    learned = {name for photo in sided if photo.side == "train" for name in names_of(photo.label, task)}
+    if all(learned.issuperset(names_of(photo.label, task)) for photo in added):
+        return placed
+    keys = split_keys([photo.digest for photo in sided], [photo.group for photo in sided])
+    bound, own = set(keys[: len(kept)]), dict(zip(added, keys[len(kept) :], strict=True))
+    moved = [photo for photo in added if photo.side == "train" != placed(photo).side and own[photo] not in bound]
+    stay = set[bytes]()
+    for photo in sorted(moved, key=lambda photo: photo.digest):
+        if not learned.issuperset(names := names_of(photo.label, task)):
+            stay.add(own[photo])
+            learned.update(names)
+    staying = {photo.digest for photo, key in own.items() if key in stay}
+    return lambda photo: photo if photo.digest in staying else placed(photo)
 
 
 def _each_once(photos: Iterable[Photo]) -> tuple[list[Photo], list[Skip]]:
