@@ -362,6 +362,19 @@ def test_named_photos_of_the_run_beside_it_are_on_the_sides_where_it_had_them(
     assert shown.side == ("test" if given else "drawn")
 
 
+def test_named_photos_are_drawn_where_the_recipe_of_the_run_beside_them_cannot_be_read(
+    cache: Path, tmp_path: Path
+) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 8, "blue": 8})
+    tuned = library.tune(photos, cache=cache, out=tmp_path / "run", head="prototype", report=False)
+    (tuned.run / "recipe.toml").write_text('format = 1\nepoch = "two"\n')
+    shown = photos_of(bundles.read(tuned.bundle), photos, "auto", cache, Silent())
+    assert len(shown.learn) + len(shown.held_out) == 16
+    with pytest.raises(RunError, match=r"The photos of the bundle .* are not known") as caught:
+        photos_of(bundles.read(tuned.bundle), None, "auto", cache, Silent())
+    assert caught.value.why == f"The recipe of the run {tuned.run} cannot be read."
+
+
 def test_a_worse_form_carries_its_figures(tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "photos", 20, noise=20)
     bundle = small_bundle(tmp_path / "bundle", photos, brittle=True)

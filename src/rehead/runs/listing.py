@@ -61,7 +61,7 @@ def list_runs(folder: Path) -> list[Run]:
     for path in folder.iterdir() if folder.is_dir() else ():
         try:
             runs.append(read_run(path))
-        except (RunError, RecipeError):
+        except RunError:
             continue
     return sorted(runs, key=lambda run: -run.begun)
 
@@ -92,6 +92,10 @@ def read_run(path: Path) -> Run:
             penalty=facts.get("penalty"),
             machines=facts.get("machines"),
         )
+    except RecipeError as error:
+        raise RunError(
+            what=f"The recipe of the run {path} cannot be read.", why=f"{error.what} {error.why}".rstrip(), fix=error.fix
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             what=f"{path} is no run of rehead." if not recipe_path.is_file() else f"The run {path} cannot be read.",
