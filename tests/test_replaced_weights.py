@@ -109,12 +109,25 @@ def test_weights_that_were_moved_are_the_same(run: str, made: Path, green: Path,
     assert tuned.recipe.weights == str(place)
 
 
+def test_weights_of_a_run_in_8_bits_are_to_be_at_their_place(made: Path, cache: Path, tmp_path: Path) -> None:
+    before = read_earlier(moved(made, "by_file", tmp_path), cache)
+    in_8_bits = replace(before, recipe=replace(before.recipe, quantize="int8"))
+    with pytest.raises(RunError, match="are not at their place any more") as caught:
+        in_8_bits.recipe_with(None, {})
+    assert caught.value.fix == "Bring them back: in 8 bits nothing tells whether others are the same."
+    weights(tmp_path / "w.safetensors", 0)
+    assert in_8_bits.recipe_with(None, {}) == in_8_bits.recipe
+    with pytest.raises(RecipeError, match="--weights is another than in the run"):
+        in_8_bits.recipe_with(None, {"weights": made / "w.safetensors"})
+
+
 def test_a_network_that_only_its_runtime_rounds_otherwise_is_no_other(made: Path, cache: Path) -> None:
     run = read_finished(made / "by_file", cache)
     job, bundle = Job(run.catalog, cache), bundles.read(made / "by_file" / "bundle")
     bundle = replace(bundle, facts={**bundle.facts, "backbone": {**bundle.facts["backbone"], "weights": "00"}})
     in_8_bits = replace(run.run.recipe, quantize="int8")
-    with pytest.raises(RunError, match="or make another network in 8 bits"):
+    with pytest.raises(RunError, match="or make another network in 8 bits") as caught:
         prefix_of_run(job, in_8_bits, bundle)
+    assert "or made into 8 bits by another ONNX Runtime" in caught.value.why
     installed = replace(in_8_bits, backbone="efficientnet_lite0", weights=None, backbone_args={})
     assert prefix_of_run(job, installed, bundle).card == chosen_prefix(job, installed).card

@@ -82,7 +82,8 @@ def prefix_of_run(job: Job, recipe: Recipe, bundle: Bundle) -> Prefix:
     raise RunError(
         what=f"The weights {where} are not those that {bundle.folder.parent} was made with"
         + (", or make another network in 8 bits here." if in_8_bits else "."),
-        why="They were replaced, and its numbers are of another network.",
+        why=("They were replaced, or made into 8 bits by another ONNX Runtime" if in_8_bits else "They were replaced")
+        + ", and its numbers are of another network.",
         fix="Bring its own back to their place, or tune again.",
     )
 

@@ -107,13 +107,15 @@ class Earlier:
         return both.catalog
 
     def _has(self, weights: str | None) -> bool:
-        """Whether these are the weights that the run was made with, wherever they are now."""
+        """Whether these are the weights that the run was made with, wherever they are now. In 8 bits its bundle knows the graph
+        alone: then those at their place are, whatever they hold. Raises WeightsUnavailable where they are gone."""
         own = self.recipe.weights
-        if (
-            weights is None or own is None or self.recipe.quantize != "none"
-        ):  # in 8 bits its bundle knows the graph alone
+        if weights is None or own is None:
             return weights == own
-        return bool(weights_digest(Path(os.path.expanduser(weights))) == self.bundle.facts["backbone"]["weights"])
+        if self.recipe.quantize != "none" and weights != own:
+            return False
+        digest = weights_digest(Path(os.path.expanduser(weights)))
+        return self.recipe.quantize != "none" or bool(digest == self.bundle.facts["backbone"]["weights"])
 
     def _check_weights(self) -> None:
         """Raises RunError where the run's own weights are gone, or others stand at their place."""
@@ -125,7 +127,9 @@ class Earlier:
             raise RunError(
                 what=f"The weights of the run {self.run} are not at their place any more.",
                 why=error.what,
-                fix="Bring them back, or name where they are now: --weights FILE, of a bundle its folder.",
+                fix="Bring them back, or name where they are now: --weights FILE, of a bundle its folder."
+                if self.recipe.quantize == "none"
+                else "Bring them back: in 8 bits nothing tells whether others are the same.",
             ) from error
         raise RunError(
             what=f"The weights at {own} are not those that {self.run} was made with.",

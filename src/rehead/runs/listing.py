@@ -94,7 +94,9 @@ def read_run(path: Path) -> Run:
         )
     except RecipeError as error:
         raise RunError(
-            what=f"The recipe of the run {path} cannot be read.", why=f"{error.what} {error.why}".rstrip(), fix=error.fix
+            what=f"The recipe of the run {path} cannot be read.",
+            why=f"{error.what} {error.why}".rstrip(),
+            fix=error.fix,
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
