@@ -421,6 +421,8 @@ def test_an_interrupted_run_does_not_go_on_from_another_than_it_came_from(
     with pytest.raises(RunError, match="The photos are not those that the run"):
         taken_up(tmp_path / "run", cache, from_run=other.run)
     begin(tmp_path / "alone", cache, source=tmp_path / "photos")
+    with pytest.raises(RecipeError, match="--seed is 1 in the run"):
+        taken_up(tmp_path / "run", cache, settings={"seed": 7}, force=True)
     with pytest.raises(RunError, match="came from no other") as caught:
         taken_up(tmp_path / "alone", cache, from_run=first.run)
     assert "Leave --from out" in caught.value.fix

@@ -108,7 +108,7 @@ def begun(
         progress=progress,
     )
     if earlier is not None:
-        earlier.check_dice(recipe, opened)
+        earlier.check_dice(wish.settings, opened)
     run.create(opened.name, recipe.backbone)
     progress.begin(run.path)
     run.write("recipe.toml", recipe.to_toml())

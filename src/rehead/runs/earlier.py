@@ -82,12 +82,13 @@ class Earlier:
             own["first"] = None  # which goes before the layers that the run trained
         return Recipe.from_dict({**own, **given})
 
-    def check_dice(self, recipe: Recipe, new: Source) -> None:
-        """Raises RecipeError where new photos, as those of the run were, are to be drawn, and the recipe has other dice."""
+    def check_dice(self, settings: dict[str, Any], new: Source) -> None:
+        """Raises RecipeError where new photos, as those of the run were, are to be drawn, and the settings have other dice."""
         if not self.ours or any(row.side for row in new.rows):
             return
         for name in ("valid_fraction", "seed"):
-            if getattr(recipe, name) != (own := getattr(self.recipe, name)):
+            own = getattr(self.recipe, name)
+            if settings.get(name, own) != own:
                 raise RecipeError(
                     what=f"{option(name)} is {own:g} in the run {self.run}.",
                     why="Its photos keep their sides, and new ones are drawn by the same dice, in the same proportion.",
