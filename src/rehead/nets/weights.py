@@ -42,9 +42,8 @@ OF_PRETRAINING = ("mask_token", "decoder_pos_embed")  # by masked pictures
 NEVER_USED = {"DLA": re.compile(r"level\d(\.tree[12])*\.project\.")}
 
 Tensors = dict[str, torch.Tensor]
-Lacking = dict[
-    str, tuple[int, ...] | None
-]  # tensors that weights do not have, with the shape that they have under their name
+# tensors of a network that weights do not have, with the shape of what they have under that name
+Lacking = dict[str, tuple[int, ...] | None]
 
 
 def read_weights(path: Path) -> Tensors:
