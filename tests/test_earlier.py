@@ -474,7 +474,7 @@ def test_one_photo_that_is_gone_does_not_set_the_limit_aside(green: Path, cache:
     (photos / "red" / "0.png").unlink()
     tuned = rehead.tune(green, from_run=before.run, out=tmp_path / "run", cache=cache, cache_limit_gb=1e-5, **settings)
     assert tuned.images["used"] == 35
-    told = r"What is left of 1 earlier photo is kept behind \S+: raise --cache-limit to keep them"
+    told = r"What is left of 1 earlier photo is kept behind (\S+): --cut \1 keeps them"
     assert re.search(told, (tuned.run / "log.txt").read_text())
 
 
@@ -501,7 +501,7 @@ def test_where_the_disk_has_no_room_photos_that_are_gone_are_not_kept_at_any_pri
     photos, settings = weighed(make_photos(tmp_path / "photos", {"red": 12, "blue": 12}), tmp_path)
     before = rehead.tune(photos, out=tmp_path / "before", cache=cache, **settings)
     shutil.rmtree(photos)
-    monkeypatch.setattr("rehead.ground.free_bytes", lambda _: 0)
+    monkeypatch.setattr("rehead.cutting.free_bytes", lambda _: 0)
     with pytest.raises(RunError, match="Nothing is left to learn 'blue', 'red' from"):
         rehead.tune(green, from_run=before.run, out=tmp_path / "run", cache=cache, cache_limit_gb=1e-5, **settings)
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from rehead.auditing.kept import Kept
 from rehead.bundled import about_bundle, check_bundled
+from rehead.cutting import check_layers
 from rehead.data.catalog import Catalog, as_csv
 from rehead.data.rows import SIDE_BY_NAME, first_few, quoted
 from rehead.data.scan import scan
@@ -23,7 +24,6 @@ from rehead.errors import MissingExtra, RecipeError, RunError, SourceError, coun
 from rehead.exporting.prefixes import check_backbone
 from rehead.features.bad import check_bad
 from rehead.features.engines import check_engine, resolve
-from rehead.ground import check_layers
 from rehead.job import Machines
 from rehead.progress import Clock
 from rehead.runs.contents import can_go_on

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rehead.activations import Extracted, at_the_cut, slices
 from rehead.auditing.ties import tied
 from rehead.bundle import Familiar, Head
+from rehead.cutting import photo_card, planned_network
 from rehead.data.rows import Skip
 from rehead.divided import job_order
 from rehead.errors import Diverged, counted
@@ -31,8 +32,6 @@ from rehead.ground import (
     first_head_on,
     ground_of,
     network_of,
-    photo_card,
-    planned_network,
     with_adapters,
     with_head_on,
 )

@@ -1,4 +1,4 @@
-"""What a training of layers stands on: the network and what of it learns, its feed, and the head it begins with.
+"""What a training of layers stands on: the network, its feed, and the head it begins with; what of it learns is `cutting.py`'s.
 
 The training itself is `deeper.py`'s.
 """
@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,26 +16,22 @@ from numpy.typing import NDArray
 
 from rehead.activations import Extracted, feed_of
 from rehead.bundle import Head
+from rehead.cutting import layers_of
 from rehead.data.columns import Positions
 from rehead.divided import folds_of, watched
-from rehead.errors import BackboneError, counted
-from rehead.exporting.prefixes import prefix_there
-from rehead.extraction import chosen_prefix, extract_missing, lost_with, open_store
-from rehead.features.room import free_bytes, on_disk
-from rehead.features.views import view_names
+from rehead.errors import counted
+from rehead.extraction import chosen_prefix, extract_missing, open_store
 from rehead.job import Job, as_it_is, trained_dense
-from rehead.nets.card import Card, with_fit
-from rehead.runs.footing import Footing
+from rehead.nets.card import Card
 from rehead.tuning.grow import grown, takes
-from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in, names_in
-from rehead.tuning.plan import Plan, check_mixing, described, needed_bytes, planned
+from rehead.tuning.layers import HEAD, adapters_in
+from rehead.tuning.plan import Plan
 from rehead.tuning.recipe import STOP_SHARE, Recipe
 from rehead.tuning.scale import Scale
 from rehead.tuning.tasks import first_head, fit_task
 
 if TYPE_CHECKING:
     from rehead.nets.backbone import Backbone
-    from rehead.nets.chain import Chain, Layer
     from rehead.tuning.feed import Feed
     from rehead.tuning.lora import Adapters
 
@@ -70,127 +65,6 @@ def network_of(recipe: Recipe) -> Backbone:
     from rehead.nets.backbone import load_backbone
 
     return load_backbone(recipe.backbone, weights=recipe.weights, arguments=recipe.backbone_args)
-
-
-def planned_network(
-    job: Job, recipe: Recipe, backbone: Backbone, order: Sequence[int], footing: Footing | None
-) -> Plan:
-    """What learns and where the network is cut, which is told. order: the photos. footing: of what has begun already."""
-    stages = stages_of(backbone.chain, recipe)
-    if footing is not None:
-        recipe = replace(recipe, cut=footing.cut or "none")
-    plan = planned(recipe, stages, len(order), job.cache, partial(kept_bytes, job, recipe, order))
-    if recipe.cut is None and (cut := _where_gone_are_kept(job, recipe, stages, plan, order)) is not None:
-        recipe, plan = replace(recipe, cut=cut), replace(plan, cut=cut)
-    check_mixing(recipe, stages, plan)
-    for line in described(stages, plan, recipe, len(order)):
-        job.progress.note(line)
-    return plan
-
-
-def _where_gone_are_kept(
-    job: Job, recipe: Recipe, stages: Sequence[Stage], plan: Plan, order: Sequence[int]
-) -> str | None:
-    """Another layer than the plan's, whatever the limit, where the activations behind it are all that is left of earlier
-    photos that cannot be spared, and the disk has room for the others'; else None, with a word on the photos that this costs.
-    """
-    gone = [i for i in order if job.catalog.is_gone(job.catalog.photos[i])]
-    lost = gone and _lost_behind(job, recipe, gone, plan.cut)
-    if not lost:
-        return None
-    names = [stage.name for stage in stages]
-    below = names[: names.index((*plan.learning, POOL)[0])]
-    left = dict[str, int]()  # how many are lost behind each; where the network is cut at best comes first
-    for name in reversed(below):
-        if name != plan.cut:
-            left[name] = len(_lost_behind(job, recipe, gone, name))
-            if not left[name]:
-                break
-    cut = min(left, key=lambda name: left[name], default=None)
-    if cut is None or left[cut] >= len(lost):
-        return None
-    stage = stages[names.index(cut)]
-    missing_bytes = needed_bytes(stage, recipe, len(order)) - kept_bytes(job, recipe, order, cut)
-    has_room, photos = missing_bytes <= free_bytes(job.cache), counted(len(lost) - left[cut], "earlier photo")
-    are_missed = len(lost) > recipe.max_bad * len(order) or bool(lost_with(job.catalog, order, lost))
-    if has_room and are_missed:
-        job.progress.note(f"Cut behind {cut}, whatever --cache-limit says: nothing else is left of {photos}")
-        return cut
-    fix = "lower" if plan.cut in below[below.index(cut) :] else "raise"
-    job.progress.note(
-        f"What is left of {photos} is kept behind {cut}: "
-        + (f"{fix} --cache-limit to keep them" if has_room else "the disk has no room for what all take there")
-    )
-    return None
-
-
-def _lost_behind(job: Job, recipe: Recipe, gone: Sequence[int], cut: str | None) -> list[int]:
-    """Those of these photos of which not all is kept behind a layer that it takes: all views of one to learn from, one of
-    others. All where nothing is kept."""
-    if cut is None:
-        return list(gone)
-    n_needed = np.where(job.catalog.is_on("train")[gone], len(view_names(recipe.augment, recipe.views)), 1)
-    lost: list[int] = np.asarray(gone)[_kept(job, recipe, gone, cut)[0] < n_needed].tolist()
-    return lost
-
-
-def kept_bytes(job: Job, recipe: Recipe, order: Sequence[int], cut: str) -> int:
-    """What the store holds already of what these photos take behind a layer."""
-    n_views, value_bytes = _kept(job, recipe, order, cut)
-    return int(n_views.sum()) * value_bytes
-
-
-def _kept(job: Job, recipe: Recipe, order: Sequence[int], cut: str) -> tuple[NDArray[np.int64], int]:
-    """How many views of each of these photos the store holds behind a layer, (n,), and what one takes."""
-    n_views = np.zeros(len(order), np.int64)
-    prefix = prefix_there(
-        recipe.backbone,
-        weights=recipe.weights_file,
-        arguments=dict(recipe.backbone_args),
-        cut=cut,
-        cache=job.cache,
-        pooled=False,
-    )
-    if prefix is None:
-        return n_views, 0
-    prefix = replace(prefix, card=photo_card(prefix.card, recipe))
-    for view in view_names(recipe.augment, recipe.views):
-        with open_store(job.cache, prefix, recipe, view) as store:
-            n_views += store.has(job.catalog.digests(order))
-    return n_views, on_disk(2 * math.prod(prefix.card.shape))
-
-
-def check_layers(recipe: Recipe, cache: Path) -> None:
-    """Raises UnknownLayer and RecipeError for layers that the backbone does not have, before a photo is read.
-
-    The network is looked at without its weights. One that can only be taken apart with them is left for later.
-    """
-    from rehead.nets.backbone import sketch
-
-    try:
-        chain = sketch(recipe.backbone, recipe.backbone_args)
-    except BackboneError:
-        return
-    if recipe.train == HEAD:
-        chain.place(recipe.cut or POOL)
-        return
-    planned(recipe, stages_of(chain, recipe), 1, cache)
-
-
-def stages_of(chain: Chain, recipe: Recipe) -> list[Stage]:
-    """The backbone's layers, in parts where the recipe names parts; where it asks for adapters, with what could have some."""
-    layers = _layers(chain, recipe)
-    stages = [Stage(layer.name, layer.parameters, layer.macs, layer.shape) for layer in layers]
-    if adapters_in(recipe.train) is None:
-        return stages
-    from rehead.tuning.lora import linear_layers
-
-    linear = linear_layers(chain, [stage.name for stage in stages])
-    return [replace(stage, linear=sum(linear.get(stage.name, {}).values())) for stage in stages]
-
-
-def _layers(chain: Chain, recipe: Recipe) -> Sequence[Layer]:
-    return chain.opened_at(names_in(recipe.train) | ({recipe.cut} if recipe.cut else set()))
 
 
 def ground_of(
@@ -327,9 +201,5 @@ def _each_once(layers: Sequence[Iterable[T]], taken: Iterable[T]) -> list[list[T
 
 def _frozen(ground: Ground, recipe: Recipe) -> list[str]:
     """The layers below the head that do not learn."""
-    names = [layer.name for layer in _layers(ground.backbone.chain, recipe)]
+    names = [layer.name for layer in layers_of(ground.backbone.chain, recipe)]
     return [name for name in names if name not in (*ground.plan.learning, HEAD)]
-
-
-def photo_card(card: Card, recipe: Recipe) -> Card:
-    return with_fit(card, recipe.fit) if recipe.fit != "default" else card

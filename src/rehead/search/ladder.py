@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from rehead.bundle import Head
+from rehead.cutting import kept_bytes, stages_of
 from rehead.deeper import FIRST, tune_layers
 from rehead.divided import folds_of
 from rehead.errors import Defect, Diverged, ReheadError
 from rehead.extraction import chosen_prefix, open_store
 from rehead.features.rate import seconds_to_decode
 from rehead.frozen import tune_head
-from rehead.ground import kept_bytes, stages_of
 from rehead.job import Job
 from rehead.pixels import prepare
 from rehead.runs.contents import TRIES, can_go_on
