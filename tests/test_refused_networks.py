@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from conftest import make_photos
 from torch import nn
@@ -71,14 +72,17 @@ def test_one_that_its_arguments_made_unfit_for_photos_is_refused_before_they_are
         assert caught.value.fix.startswith(fix)
 
 
-def test_want_of_memory_is_no_fault_of_the_arguments() -> None:
-    def full(*_: object) -> None:
+def test_want_of_memory_is_no_fault_of_the_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 617400000 bytes.")
 
     network = created("resnet18", {}, 0)
     network.layer1.register_forward_pre_hook(full)
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         check_runs(network, "resnet18", {"input_size": 64})
+    monkeypatch.setattr(timm, "create_model", full)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        created("resnet18", {}, 0)
 
 
 def test_arguments_that_fit_together_are_taken() -> None:

@@ -98,6 +98,15 @@ def test_nothing_is_learned_in_silence_on_another_network(
 
 
 @pytest.mark.parametrize("run", ["by_file", "by_bundle"])
+def test_a_run_whose_weights_are_gone_says_so(run: str, made: Path, cache: Path, tmp_path: Path) -> None:
+    gone = moved(made, run, tmp_path)
+    with pytest.raises(RunError) as told:
+        cross_validate(gone, cache=cache)
+    assert told.value.what == f"The weights of the run {gone} are not at their place any more."
+    assert "Bring them back" in told.value.fix
+
+
+@pytest.mark.parametrize("run", ["by_file", "by_bundle"])
 def test_weights_that_were_moved_are_the_same(run: str, made: Path, green: Path, cache: Path, tmp_path: Path) -> None:
     before = moved(made, run, tmp_path)
     with pytest.raises(RunError, match=r"The weights of the run .* are not at their place any more") as error:

@@ -25,7 +25,7 @@ from rehead.data.memory import encoded
 from rehead.data.reading import checked
 from rehead.data.rows import Photo, Skip
 from rehead.divided import folds_of, in_store, job_order
-from rehead.errors import PhotoError, RecipeError, RunError, SourceError, TooManyBad
+from rehead.errors import PhotoError, RecipeError, RunError, SourceError, TooManyBad, WeightsUnavailable
 from rehead.exporting.prefixes import int8_prefix, ready_prefix
 from rehead.features.decoders import beside
 from rehead.features.engines import Prefix, open_engine, precision_of, resolve
@@ -70,9 +70,19 @@ def chosen_prefix(job: Job, recipe: Recipe) -> Prefix:
 def prefix_of_run(job: Job, recipe: Recipe, bundle: Bundle) -> Prefix:
     """The prefix that a finished run has its features of. bundle: the run's.
 
-    Raises RunError where the weights are others now: what they give is of another network than the run's numbers and head.
+    Raises RunError where the weights are gone, or others now: what they give is of another network than the run's numbers and
+    head.
     """
-    prefix = chosen_prefix(job, recipe)
+    try:
+        prefix = chosen_prefix(job, recipe)
+    except WeightsUnavailable as error:
+        if recipe.weights is None:
+            raise
+        raise RunError(
+            what=f"The weights of the run {bundle.folder.parent} are not at their place any more.",
+            why=error.what,
+            fix="Bring them back there.",
+        ) from error
     if prefix.card.weights == bundle.facts["backbone"]["weights"]:
         return prefix
     in_8_bits = prefix.original is not None  # another ONNX Runtime rounds the same weights otherwise

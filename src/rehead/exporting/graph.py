@@ -19,6 +19,7 @@ from rehead.bundle_facts import Task
 from rehead.durable import write_bytes
 from rehead.errors import BackboneError
 from rehead.exporting.settle import settled
+from rehead.heap import is_want_of_memory
 from rehead.pixels import Preprocess
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def export_prefix(prefix: torch.nn.Module, preprocess: Preprocess, path: Path) -
                 dynamic_axes={"pixels": {0: "n"}, "features": {0: "n"}},
             )
     except Exception as error:  # tracing runs the network's own code
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if is_want_of_memory(error):
             raise
         raise BackboneError(
             what="The network cannot be exported to ONNX.", why=str(error).split("\n")[0], fix=ANOTHER

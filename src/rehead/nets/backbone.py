@@ -130,7 +130,8 @@ class Backbone:
         why, fix = "", "Take layers without it, such as backbone[:-1]."
         if given is not None:
             why = f"The network has {own} there, the weights {given}."
-            fix = f"Take the network with as many outputs: num_classes={given[0]}." if given[1:] == own[1:] else fix
+            if name in classifier_names(self.network) and given[1:] == own[1:]:
+                fix = f"Take the network with as many outputs: num_classes={given[0]}."
         return BackboneError(
             what=f"These layers hold {name!r}, which the weights of {self.origin} do not have, but random numbers.",
             why=why,

@@ -12,6 +12,7 @@ from torch import nn
 
 from rehead.ambient import dice, own_settings
 from rehead.errors import BackboneError, BundleError, UnknownBackbone, nearest
+from rehead.heap import is_want_of_memory
 from rehead.nets.card import PACKAGES, architecture_of, known_as
 from rehead.nets.cut import Pooled
 from rehead.pixels import Fit, Preprocess
@@ -46,6 +47,8 @@ def created(architecture: str, arguments: Mapping[str, Any], seed: int, device: 
             warnings.simplefilter("ignore")
             return timm.create_model(architecture, pretrained=False, **for_timm).eval()
     except (TypeError, ValueError, RuntimeError, AssertionError, OSError, LookupError, AttributeError) as error:
+        if is_want_of_memory(error):
+            raise
         raise BackboneError(
             what=f"timm cannot make {architecture} with {for_timm}.", why=str(error).split("\n")[0]
         ) from error
@@ -93,7 +96,7 @@ def _failure(network: nn.Module, preprocess: Preprocess) -> Exception | None:
         with torch.no_grad(), device:
             Pooled(network)(torch.zeros(1, 3, preprocess.height, preprocess.width))
     except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if is_want_of_memory(error):
             raise
         has_no_room = device.type == "meta" and (isinstance(error, NotImplementedError) or "meta" in str(error))
         return None if has_no_room else error
