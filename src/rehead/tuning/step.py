@@ -60,7 +60,7 @@ class Stepper:
         self._forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if course.compile else model
         self.optimizer = optimizer_of(groups, course)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self._scaler = torch.amp.GradScaler(enabled=device.type == "cuda" and not torch.cuda.is_bf16_supported())
+        self._scaler = torch.amp.GradScaler(enabled=device.type == "cuda" and not computes_bfloat16())
         self._n_parts, self._most = 1, most
         can_record = device.type == "cuda" and course.accumulate == 1 and not course.compile
         self._records = can_record and n_batches >= MANY and not self._scaler.is_enabled()
@@ -235,8 +235,13 @@ def optimizer_of(groups: Sequence[Sequence[nn.Parameter]], course: Course) -> to
 
 def autocast(device: torch.device) -> Any:
     """On CUDA bfloat16, or float16 where there is none; elsewhere nothing."""
-    kind = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
+    kind = torch.bfloat16 if device.type == "cuda" and computes_bfloat16() else torch.float16
     return torch.autocast(device.type, kind, enabled=device.type == "cuda")
+
+
+def computes_bfloat16() -> bool:
+    """Whether the CUDA device computes in bfloat16 by itself; PyTorch also counts cards that only emulate it, such as a T4."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
