@@ -1,7 +1,7 @@
 """Where a model looks: for a picture and a class, how much each place speaks for it.
 
 Where the features are the mean of a map over its places, the head can be asked at each place alone: a class activation
-map (Zhou et al. 2016), exact for a linear head, where its mean is the logit without the bias; for an MLP its gradient there
+map (Zhou et al. 2016), exact for a linear head, where its sum is the logit without the bias; for an MLP its gradient there
 takes the place of its weights, which is Grad-CAM (Selvaraju et al. 2017). A bundle has that map, and nothing but it is
 needed. Other networks are asked by Captum: by Grad-CAM where the backbone was frozen and can be loaded, else by hiding a
 part of the picture at a time (occlusion, Zeiler and Fergus 2014).
@@ -46,7 +46,8 @@ COLOURS = (
 
 @dataclass(frozen=True)
 class Heat:
-    """values: (rows, columns) float32, what each place adds to the logit of `label`; below 0 it speaks against it. pixels:
+    """values: (rows, columns) float32, what each place adds to the logit of `label`; below 0 it speaks against it. By CAM
+    they add up to the logit without its bias; of OCCLUSION each is how far the logit falls without that place. pixels:
     (h, w, 3), the picture as the network sees it, whose whole the values cover. method: CAM, GRAD_CAM or OCCLUSION."""
 
     values: NDArray[np.float32]
@@ -108,7 +109,7 @@ def activation(head: Head, seen: NDArray[np.float32], target: int) -> NDArray[np
         if head.activation == "relu":
             gradient = gradient * (out > 0)
         gradient = gradient @ weight
-    return np.asarray(np.tensordot(gradient, seen, axes=1), np.float32)
+    return np.asarray(np.tensordot(gradient, seen, axes=1) / (seen.shape[1] * seen.shape[2]), np.float32)
 
 
 def check_picture(out: Path, *, force: bool = False) -> None:
