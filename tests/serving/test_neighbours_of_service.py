@@ -42,6 +42,15 @@ def test_the_pictures_are_of_the_photos_that_are_named(tmp_path: Path) -> None:
         assert "nearest" not in service.predict(picture()).json["results"][0]
 
 
+def test_as_many_as_are_allowed_are_told(tmp_path: Path) -> None:
+    with here({"colours": bundle(tmp_path / "colours")}) as service:
+        asked = service.get("/openapi.json").json["paths"]["/v1/predict"]["post"]["parameters"]
+        (most,) = (one["schema"]["maximum"] for one in asked if one["name"] == "nearest")
+        (row,) = service.predict(picture(), f"?nearest={most}").json["results"]
+        assert len(row["nearest"]) == most
+        assert service.predict(picture(), f"?nearest={most + 1}").status == 422
+
+
 @pytest.mark.parametrize("kind", ["little", "none"])
 def test_a_bundle_that_shows_none_names_none(tmp_path: Path, kind: str) -> None:
     made = little(tmp_path / "made") if kind == "little" else bundle(tmp_path / "made", neighbours=False)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rehead.tuning.familiar import K
+
 MAX_TOP = 10_000  # classes that a request may have listed: as many as any model of ours was tried with
-MAX_NEAREST = 20  # photos learned from that it may ask for, a page's worth
+MAX_NEAREST = K  # photos learned from that it may ask for: a bundle tells of no more
 
 
 @dataclass(frozen=True, kw_only=True)
