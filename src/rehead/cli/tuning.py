@@ -94,7 +94,7 @@ def tune(
     ] = None,
     watch: Annotated[
         float | None,
-        training("Share of the training photos that chooses the epoch. (0.1)"),
+        training("Share of the training photos that chooses the epoch: one in 2, 3, 4, ... (0.1)"),
     ] = None,
     cache_limit: Annotated[float | None, training("GB that kept activations may take. (20)")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, onnxruntime, openvino or torch. (auto)")] = None,

@@ -57,7 +57,7 @@ class Recipe:
     `course.Course`. augment: what each view of a photo is like. views: of each photo, the photo itself first. start_scale: the
     share of the network's side at which training from photos begins, see `grow.py`.
     warm_head: whether the head is solved before layers move. watch: the share of the training photos that decides which
-    epoch is kept. cache_limit_gb: the most that activations may take.
+    epoch is kept, one in round(1 / watch). cache_limit_gb: the most that activations may take.
     valid_fraction: the share held out where the photos bring no split. folds: of the k-fold on the training side.
     tie_copies: whether near copies stand on one side, where the split is ours. precision: the share right that is wanted of
     answers that are not unsure, of classes.
