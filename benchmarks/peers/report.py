@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cells import read_results
 from chart import chart
+from claims import claims
 from entrants import MODES, every_peer, left_out
 from photos import SETS
 from places import RESULTS, ROOT
@@ -33,6 +34,10 @@ HOW = (
     "with Wilson's 95 % interval for the photos that are held out. First estimate: when a tool first tells, as it works, how "
     "many of the held-out photos that it has seen by then are right. Threads are what each library chooses by itself. "
     "How all of it is measured: [benchmarks/peers/README.md](../benchmarks/peers/README.md)."
+)
+OF_CLAIMS = (
+    "Ratios of medians, and of how many seeds, the peer's first; in bold where it is what was wanted. A star: measured on "
+    "different days, and this machine shares its host. A ratio of seconds below 1.3 or so says nothing."
 )
 OF_ALL = ("torch", "timm", "python")
 
@@ -64,7 +69,7 @@ def between(text: str, written: str) -> str:
 
 
 def section(cells: list[Facts], missing: dict[str, str]) -> str:
-    parts = [about(cells)] if cells else ["Nothing was measured yet."]
+    parts = [about(cells), claims(cells), OF_CLAIMS] if cells else ["Nothing was measured yet."]
     for mode in MODES:
         tables = [(data, found) for data in SETS if (found := rows(cells, data, mode))]
         if tables:

@@ -18,7 +18,7 @@ class Row:
     prediction is that of all its cells.
 
     wall_range: the least and the most of its seeds. right: the mean share over seeds, with Wilson's interval for as many
-    photos as are held out: seeds do not narrow it.
+    photos as are held out: seeds do not narrow it. days: on which it was measured.
     trouble: what is to be told of seeds that were not done, "" where all were.
     """
 
@@ -37,6 +37,7 @@ class Row:
     lines: int = 0
     environment_gb: float = 0.0
     artefact_mb: float | None = None
+    days: frozenset[str] = frozenset()
 
 
 def rows(cells: Iterable[Facts], data: str, mode: str) -> list[Row]:
@@ -71,6 +72,7 @@ def _row(peer: str, found: list[Facts], predictions: list[float]) -> Row:
         predict_s=statistics.median(predictions) if predictions else None,
         right=wilson(mean * n, n),
         artefact_mb=statistics.median(facts["artefact_bytes"] for facts in done) / 1e6,
+        days=frozenset(facts["date"] for facts in done),
     )
 
 

@@ -209,7 +209,7 @@ def what_is_taken(facts: dict[str, Any], prices: dict[str, Any]) -> str:
         ("taking its features back", f"{ms(costs.driver_s)} of the driver",
          f"{ours}: {most:,.0f} photos a second of its CPU; {shared:,.0f} a second where idle workers shared two cores with it"),
         ("bytes that come back", f"{costs.back_bytes:,.0f}", ours),
-        ("bytes on the driver's disk", f"{kept_bytes():,.0f}", "`limits.py`: between 10,000 and 100,000 photos"),
+        ("bytes on the driver's disk", f"{kept_bytes():,.0f}", "`limits.py`: between 30,000 and 100,000 photos"),
         ("the driver's disk", f"{prices['disk']['mb_s']} MB/s", list_of),
         ("looking for near copies", f"{ms(costs.look_s)} of a core", f"{ours}: files, two cores"),
         ("comparing it with others", f"{ms(costs.compare_s)} of a core of the driver", f"{ours}: as the driver's lists"),

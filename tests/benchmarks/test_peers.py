@@ -20,7 +20,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / "benchmarks" / "peers"
-NAMES = ("cells", "chart", "entrants", "environments", "lines", "measure", "one_cell", "photos", "places", "report",
+NAMES = ("cells", "chart", "claims", "entrants", "environments", "lines", "measure", "one_cell", "photos", "places", "report",
          "summary", "watched", "weights")  # fmt: skip
 
 
@@ -73,10 +73,8 @@ def test_a_block_that_does_not_begin_or_end_is_an_error(
 
 
 def test_what_a_program_imports_is_found_wherever_it_stands(bench: dict[str, ModuleType], tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(
-        "import os.path\nfrom a.b import c\ndef f():\n    import d, e as g\n    from . import h\n"
-    )
-    assert bench["one_cell"].imported(tmp_path / "train.py") == ["a.b", "d", "e", "os.path"]
+    program = "import os.path\nfrom a.b import c\ndef f():\n    import d, e as g\n    from a.b import c\n"
+    assert bench["one_cell"].imports_of(program) == ["import os.path", "from a.b import c", "import d, e as g"]
 
 
 def test_a_cell_waits_for_the_machine_to_be_idle(bench: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,9 +206,32 @@ def test_what_failed_or_cannot_be_done_is_in_the_table_with_its_words(bench: dic
     assert {line.count("|") for line in table.splitlines()} == {len(bench["report"].COLUMNS) + 1}
 
 
+def test_claims_are_ratios_to_the_best_of_the_tools_and_in_bold_where_they_are_what_was_wanted(
+    bench: dict[str, ModuleType],
+) -> None:
+    cells = [
+        made_up("rehead"),
+        made_up("slow", wall_s=400.0, peak_mb=900.0),
+        made_up("quick", wall_s=310.0, date="2000-01-02"),
+        made_up("pytorch-tuned", wall_s=100.0, peak_mb=500.0),
+        made_up("sklearn", wall_s=39.0),
+        made_up("broken", outcome="failed", wall_s=1.0),
+    ]
+    lines = bench["claims"].claims(cells).splitlines()
+    rows = {line.split(" | ")[0]: line for line in reversed(lines)}  # the first of those that are called the same
+    assert (
+        "| 15 | **15.5***: 310 of Quick for 20 (1 and 1) | – | – |"
+        in rows["| a head, cold: seconds of the fastest trained tool"]
+    )
+    assert "| 15 | 5.0: 100 for 20 (1 and 1) | – | – |" in rows["| the same: of PyTorch's tuned loop"]
+    assert "| 2 | 1.95: 39 for 20 (1 and 1) | – | – |" in rows["| the same: of scikit-learn on timm's features"]
+    assert "| 1 | 0.90: 900 of Slow for 1,000 (1 and 1) | – | – |" in rows["| a head: peak MB of the leanest tool"]
+    assert {line.count("|") for line in lines} == {lines[0].count("|")}
+
+
 def test_the_document_changes_between_its_markers_alone_and_twice_gives_the_same(tmp_path: Path) -> None:
     document, results = tmp_path / "benchmarks.md", tmp_path / "peers.json"
-    document.write_text("before\n<!-- peers -->\nold\n<!-- /peers -->\nafter\n")
+    document.write_text("before\n<!-- peers -->\nwas there\n<!-- /peers -->\nafter\n")
     results.write_text(
         json.dumps({"format": 1, "cells": {"a": made_up("rehead"), "b": made_up("slow <&>", wall_s=99.0)}})
     )
@@ -220,7 +241,7 @@ def test_the_document_changes_between_its_markers_alone_and_twice_gives_the_same
     once, picture = document.read_text(), (tmp_path / "peers.svg").read_text()
     assert once.startswith("before\n<!-- peers -->\n")
     assert once.endswith("\n<!-- /peers -->\nafter\n")
-    assert "old" not in once
+    assert "was there" not in once
     assert "2 cores of Imaginary, 3 GB; torch 0.1, python 0.0" in once
     assert ElementTree.fromstring(picture).tag.endswith("svg")
     assert subprocess.run(command, env=environment).returncode == 0
