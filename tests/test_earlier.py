@@ -256,7 +256,8 @@ def test_photos_without_a_label_in_an_archive_are_there_where_the_run_took_sever
 
 
 @pytest.mark.parametrize(
-    ("setting", "words"), [({"train": "last:1"}, "--train is another"), ({"fit": "pad"}, "--fit is another")]
+    ("setting", "words"),
+    [({"train": "last:1", "head": "linear"}, "--train is another"), ({"fit": "pad"}, "--fit is another")],
 )
 def test_another_prefix_needs_the_earlier_files(
     setting: dict[str, str], words: str, first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path
@@ -540,3 +541,18 @@ def test_a_first_phase_goes_with_the_layers_that_the_run_trained(
     earlier = replace(read_earlier(first.run, cache), recipe=Recipe.from_preset("thorough", {}), photos=())
     assert earlier.recipe_with(None, {}).first == "balanced"
     assert earlier.recipe_with(preset, settings).first is None
+
+
+@pytest.mark.parametrize(
+    ("own", "settings"),
+    [
+        ({"train": "last:1"}, {"lr": "auto"}),
+        ({"train": "all"}, {"first": "balanced"}),
+        ({"head": "mlp:9"}, {"lr": "auto"}),
+    ],
+)
+def test_settings_are_judged_beside_those_of_the_run(
+    own: dict[str, str], settings: dict[str, str], first: rehead.Tuned, cache: Path
+) -> None:
+    earlier = replace(read_earlier(first.run, cache), recipe=Recipe.from_dict(own), photos=())
+    assert earlier.recipe_with(None, settings) == Recipe.from_dict({**own, **settings})

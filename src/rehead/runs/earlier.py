@@ -32,8 +32,7 @@ from rehead.progress import Progress
 from rehead.runs.outputs import read_outputs
 from rehead.runs.resume import Asked
 from rehead.tuning.options import option
-from rehead.tuning.presets import PRESETS
-from rehead.tuning.recipe import Recipe, load
+from rehead.tuning.recipe import Recipe, load, preset_with
 from rehead.verdict.metrics import DRAWN
 
 CATALOG, PHOTOS, RECIPE = "catalog.csv", "photos.json", "recipe.toml"
@@ -61,10 +60,12 @@ class Earlier:
 
         Raises RecipeError when they would need photos that are gone, RunError where the run's weights are not at their place.
         """
-        given = asdict(Recipe.from_preset(preset, settings))
-        given = {name: given[name] for name in {**PRESETS.get(preset or "", {}), **settings}}
-        own = asdict(self.recipe)
-        changed = [name for name in given if given[name] != own[name]]
+        given, own = preset_with(preset, settings), asdict(self.recipe)
+        if given.get("train", own["train"]) != own["train"]:
+            own["first"] = None  # which goes before the layers that the run trained
+        recipe = Recipe.from_dict({**own, **given})
+        wanted = asdict(recipe)
+        changed = [name for name in given if wanted[name] != own[name]]
         if "task" in changed:
             raise RecipeError(
                 what=f"--task is {own['task']} in the run {self.run}.",
@@ -72,15 +73,13 @@ class Earlier:
             )
         if "weights" not in given:
             self._check_weights()
-        elif self._has(given["weights"]):
+        elif self._has(wanted["weights"]):
             changed = [name for name in changed if name != "weights"]
         elif "weights" not in changed:  # others stand at their place
             changed.append("weights")
         if new := [name for name in DECIDES_FEATURES if name in changed]:
             self._check_files(new[0].replace("_", "-"))
-        if "train" in changed:
-            own["first"] = None  # which goes before the layers that the run trained
-        return Recipe.from_dict({**own, **given})
+        return recipe
 
     def check_dice(self, settings: dict[str, Any], new: Source) -> None:
         """Raises RecipeError where new photos, as those of the run were, are to be drawn, and the settings have other dice."""
