@@ -476,7 +476,11 @@ def test_one_photo_that_is_gone_does_not_set_the_limit_aside(green: Path, cache:
     tuned = rehead.tune(green, from_run=before.run, out=tmp_path / "run", cache=cache, cache_limit_gb=1e-5, **settings)
     assert tuned.images["used"] == 35
     told = r"What is left of 1 earlier photo is kept behind (\S+): --cut \1 keeps them"
-    assert re.search(told, (tuned.run / "log.txt").read_text())
+    said = re.search(told, (tuned.run / "log.txt").read_text())
+    assert said
+    settings |= {"cut": said[1]}
+    kept = rehead.tune(green, from_run=before.run, out=tmp_path / "kept", cache=cache, **settings)
+    assert kept.images["used"] == 36
 
 
 def test_the_cut_behind_which_photos_are_kept_stays_where_the_limit_is_raised(

@@ -31,6 +31,7 @@ from rehead.exporting.prefixes import weights_digest
 from rehead.progress import Progress
 from rehead.runs.outputs import read_outputs
 from rehead.runs.resume import Asked
+from rehead.tuning.layers import HEAD
 from rehead.tuning.options import option
 from rehead.tuning.recipe import Recipe, load, preset_with
 from rehead.verdict.metrics import DRAWN
@@ -77,6 +78,8 @@ class Earlier:
             changed = [name for name in changed if name != "weights"]
         elif "weights" not in changed:  # others stand at their place
             changed.append("weights")
+        if own["train"] != HEAD and "train" not in changed and "cut" in changed:
+            changed.remove("cut")  # what is left of photos that are gone is looked for behind it, see `cutting.py`
         if new := [name for name in DECIDES_FEATURES if name in changed]:
             self._check_files(new[0].replace("_", "-"))
         return recipe
