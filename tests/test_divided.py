@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -77,4 +78,31 @@ def test_where_enough_were_taken_the_photos_themselves_are_at_fault() -> None:
     catalog, recipe = catalog_of(["a"] * 40 + ["b"], "multilabel", every=7), Recipe()
     with pytest.raises(RunError) as error:
         sides_of(catalog, range(40), recipe)
-    assert error.value.fix == "Mend those that cannot be read; or raise --limit or --budget, or let it run longer."
+    assert error.value.fix == "Mend those that cannot be read, or add others like them."
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_ended", "way"),
+    [
+        ({"limit": 40}, False, "raise --limit"),
+        ({"budget_s": 9.0}, False, "raise --budget"),
+        ({"limit": 40, "budget_s": 9.0}, True, "raise --limit or --budget, or let it run longer"),
+        ({}, True, "let it run longer"),
+    ],
+)
+def test_only_what_kept_photos_out_is_named_as_what_would_bring_more(
+    settings: dict[str, Any], is_ended: bool, way: str
+) -> None:
+    catalog, recipe = catalog_of(["a"] * 40 + ["b"], "multilabel", every=7), Recipe(**settings)
+    for there, fix in (range(40), f"Mend those that cannot be read; or {way}."), (range(3), f"Use at least 8: {way}."):
+        with pytest.raises(RunError) as error:
+            sides_of(catalog, there, recipe, is_ended=is_ended)
+        assert error.value.fix == fix
+
+
+def test_where_no_photo_was_kept_out_more_of_them_are_no_advice() -> None:
+    catalog = catalog_of(["cat", "dog", "cat", "cat", "dog", "cat", "cat", "cat"], "classification", every=4)
+    with pytest.raises(RunError) as error:
+        sides_of(catalog, [0, 2, 3, 4, 5, 6, 7], Recipe())
+    assert error.value.why == "There is none to learn from of 'dog'."
+    assert error.value.fix == "Mend those that cannot be read, or add others like them."

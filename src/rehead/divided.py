@@ -21,6 +21,7 @@ from rehead.errors import RunError, counted
 from rehead.features.store import Store
 from rehead.tuning.recipe import Recipe
 
+MEND = "Mend those that cannot be read"
 FLOOR = 2  # photos of each class and side that come first, so that a small part of the photos misses none
 
 
@@ -40,25 +41,43 @@ def in_store(catalog: Catalog, positions: Sequence[int], store: Store) -> Positi
     return Positions(np.sort(np.asarray(positions, np.int64)[store.has(catalog.digests(positions))]))
 
 
-def photos_there(catalog: Catalog, order: Sequence[int], store: Store, recipe: Recipe) -> tuple[Positions, Positions]:
-    """The training and the held-out photos whose features are there. Raises RunError when they are too few."""
-    return sides_of(catalog, in_store(catalog, order, store), recipe)
+def photos_there(
+    catalog: Catalog, order: Sequence[int], store: Store, recipe: Recipe, *, is_ended: bool = False
+) -> tuple[Positions, Positions]:
+    """The training and the held-out photos whose features are there. Raises what `sides_of` raises."""
+    return sides_of(catalog, in_store(catalog, order, store), recipe, is_ended=is_ended)
 
 
-def sides_of(catalog: Catalog, there: Sequence[int], recipe: Recipe) -> tuple[Positions, Positions]:
-    """The training and the held-out ones of these photos. Raises RunError when they are too few."""
+def sides_of(
+    catalog: Catalog, there: Sequence[int], recipe: Recipe, *, is_ended: bool = False
+) -> tuple[Positions, Positions]:
+    """The training and the held-out ones of these photos. is_ended: whether the job was to end before it came to all.
+
+    Raises RunError when they are too few.
+    """
     train, held_out = catalog.among(there, "train"), catalog.among(there, catalog.held_out_side)
     if catalog.unlearnable(train) or not held_out:
-        n_enough = _n_enough(catalog, recipe)
-        raise RunError(
-            what=f"{counted(len(there), 'photo')} {'is' if len(there) == 1 else 'are'} too few "
-            f"to learn and verify {_what_is_learned(catalog)}.",
-            why=_why_too_few(catalog, train),
-            fix=f"Use at least {n_enough}: raise --limit or --budget, or let it run longer."
-            if len(there) < n_enough
-            else "Mend those that cannot be read; or raise --limit or --budget, or let it run longer.",
-        )
+        limits = {"--limit": recipe.limit, "--budget": recipe.budget_s}
+        raised = " or ".join(option for option, limit in limits.items() if limit is not None)
+        ways = [f"raise {raised}"] * bool(raised) + ["let it run longer"] * is_ended
+        if not ways:
+            raise too_few(catalog, there, train)
+        n_enough, way = _n_enough(catalog, recipe), ", or ".join(ways)
+        fix = f"Use at least {n_enough}: {way}." if len(there) < n_enough else f"{MEND}; or {way}."
+        raise too_few(catalog, there, train, fix)
     return train, held_out
+
+
+def too_few(
+    catalog: Catalog, there: Sequence[int], train: Sequence[int], fix: str = f"{MEND}, or add others like them."
+) -> RunError:
+    """What is said of photos with which not all can be learned and verified. train: those of them to learn from."""
+    return RunError(
+        what=f"{counted(len(there), 'photo')} {'is' if len(there) == 1 else 'are'} too few "
+        f"to learn and verify {_what_is_learned(catalog)}.",
+        why=_why_too_few(catalog, train),
+        fix=fix,
+    )
 
 
 def folds_of(catalog: Catalog, positions: Sequence[int], recipe: Recipe) -> NDArray[np.int64]:

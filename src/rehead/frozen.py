@@ -41,7 +41,7 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
             )
         if recipe.tie_copies:
             catalog = tied(job, in_store(catalog, order, store)).catalog
-        train, held_out = photos_there(catalog, order, store, recipe)
+        train, held_out = photos_there(catalog, order, store, recipe, is_ended=job.ends())
         job.clock.lap("extract")
 
         # as they are kept, and then the store is closed: solving needs the memory
