@@ -173,6 +173,24 @@ def test_thresholds_are_not_those_of_the_photos_that_are_judged(
         assert np.ptp(shown, axis=0).max() <= 2
 
 
+def test_a_class_of_which_no_photo_can_be_read_is_named(run: Path, cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20, "green": 3})
+    for photo in (photos / "green").iterdir():
+        photo.write_bytes(photo.read_bytes()[:300])
+    with pytest.raises(RunError) as error:
+        cross_validate(run, photos, cache=cache)
+    assert error.value.what == "40 photos are too few to learn and verify 3 classes."
+    assert error.value.why == "There is none to learn from of 'green'."
+    assert error.value.fix == "Mend those that cannot be read, or add others like them."
+
+
+def test_a_bundle_apart_from_its_run_is_told_as_that(run: Path, cache: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "bundle", tmp_path / "bundle")
+    with pytest.raises(RunError, match="was carried away from its run") as error:
+        cross_validate(tmp_path / "bundle", cache=cache)
+    assert error.value.fix == "Name the run itself, in which it was made."
+
+
 def test_what_cannot_be_folded_is_told(run: Path, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="--folds 1 leaves nothing to learn from"):
         cross_validate(run, folds=1, cache=cache)

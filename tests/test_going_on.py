@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 from conftest import make_photos
 
 import rehead
-from rehead.errors import Diverged, RecipeError, RunError, UnknownLayer
-from rehead.runs.contents import SECONDS
+from rehead.errors import ClusterError, Diverged, RecipeError, RunError, UnknownLayer
+from rehead.run import _how_to_go_on
+from rehead.runs.contents import CHECKPOINT, SECONDS, TRIES
 from rehead.runs.folder import RunFolder
 
 LAST: dict[str, Any] = {"train": "last:1", "epochs": 2, "batch_size": 8}
@@ -163,3 +165,15 @@ def test_a_run_that_is_taken_up_stays_where_it_is(run: Path, cache: Path, tmp_pa
     assert "Leave --out out" in error.value.fix
     assert run.is_dir()
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("place", [None, CHECKPOINT, f"{TRIES}/first/{CHECKPOINT}"])
+def test_where_a_cluster_has_no_room_the_checkpoint_that_there_is_is_named(place: str | None, tmp_path: Path) -> None:
+    if place is not None:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    run, progress = Mock(path=tmp_path), Mock()
+    with pytest.raises(ClusterError), _how_to_go_on(run, progress):
+        raise ClusterError(what="Training was to end before the cluster had begun with it.")
+    said = [call(f"The last checkpoint is kept. Go on from it: rehead tune --resume {tmp_path}")] if place else []
+    assert progress.note.call_args_list == said

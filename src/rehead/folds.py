@@ -20,7 +20,7 @@ from rehead.data.rows import Photo, Skip
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.data.split import fold_numbers
-from rehead.divided import folds_of, in_store
+from rehead.divided import folds_of, in_store, too_few
 from rehead.errors import PhotoError, RecipeError, RunError, StoreError, counted
 from rehead.extraction import open_store, prefix_of_run
 from rehead.features.bad import check_bad, skip_of
@@ -92,8 +92,8 @@ def cross_validate(
         bad = _bad(catalog, sorted(set(rows) - set(there)), prefix.card.preprocess)
         features = store.read(catalog.digests(there))
     check_bad(bad, len(rows), recipe.max_bad, before=catalog.bad, n_all=catalog.n_all)
-    if lacking := catalog.unlearnable(there):
-        raise RunError(what=f"Nothing can be learned of {', '.join(lacking[:5])}.", fix="Add photos of other classes.")
+    if catalog.unlearnable(there):
+        raise too_few(catalog, there, there)
     if recipe.tie_copies:
         catalog = with_one_key(Job(catalog, place, progress), there).catalog
     targets, numbers = catalog.labels(there), folds_of(catalog, there, recipe)

@@ -18,7 +18,7 @@ from rehead.begin import Wish, begun
 from rehead.bundled import with_bundle
 from rehead.data.catalog import Catalog, as_csv
 from rehead.data.columns import Chosen
-from rehead.errors import MissingExtra, ReheadError, SourceError, command, counted, missing_extras
+from rehead.errors import ClusterError, MissingExtra, ReheadError, SourceError, command, counted, missing_extras
 from rehead.exporting.agreement import compare
 from rehead.exporting.graph import with_head
 from rehead.features.bad import BAD_LIST, bad_table, listed
@@ -261,10 +261,10 @@ def _machines(ray: str | None, progress: Progress) -> Iterator[Machines | None]:
 
 @contextlib.contextmanager
 def _how_to_go_on(run: RunFolder, progress: Progress) -> Iterator[None]:
-    """Says so where a training that has a checkpoint is aborted, or a photo is gone."""
+    """Says so where a training that has a checkpoint is aborted, a photo is gone, or a cluster has no room for it."""
     try:
         yield
-    except (KeyboardInterrupt, SourceError):
+    except (KeyboardInterrupt, SourceError, ClusterError):
         if can_go_on(run.path):
             progress.note(f"The last checkpoint is kept. Go on from it: {command('tune', '--resume', run.path)}")
         raise

@@ -98,6 +98,7 @@ def test_what_has_no_room_to_begin_is_told_and_can_be_ended(photos: Path, cache:
     told = on_nodes("without_room", photos, cache, tmp_path, LEARNS=json.dumps(SETTINGS))
     assert "was to end before the cluster had begun" in told["said"]
     assert "waited for 1 core of one node" in told["said"]
+    assert "or leave --ray out; what had arrived is kept." in told["said"]
     assert any("no room for 1 core" in note for note in told["notes"]), told["notes"]
     assert told["seconds"] < 10
 

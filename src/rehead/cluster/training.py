@@ -244,7 +244,7 @@ def train(
             raise ClusterError(
                 what="Training was to end before the cluster had begun with it.",
                 why=f"It waited for {room.about}.",
-                fix="Look at what the cluster does with `ray status`; go on with --resume, or leave --ray out.",
+                fix="Look at what the cluster does with `ray status`, or leave --ray out; what had arrived is kept.",
             )
         assert state is not None
         end(training.model, state)

@@ -161,7 +161,7 @@ def read_earlier(folder: str | os.PathLike[str], cache: Path) -> Earlier:
         raise RunError(
             what=f"The photos that the bundle {bundle} learned from are not known.",
             why=f"There is no {' and no '.join(missing)} in {run}; the bundle was carried away from its run.",
-            fix="Name the run where it was made: --from runs/...",
+            fix="Name the run itself, in which it was made.",
         )
     try:
         asked = asked_of(run)
