@@ -193,7 +193,8 @@ def _check(recipe: Recipe, wish: Wish, cache: Path, progress: Log) -> None:
     """What needs no photo to be known."""
     if wish.track and recipe.train == HEAD:
         raise RecipeError(
-            what=f"--track {' '.join(wish.track)} has nothing to follow: a head alone is solved, not trained in epochs.",
+            what=f"--track {' '.join(chosen_trackers(wish.track))} has nothing to follow: "
+            "a head alone is solved, not trained in epochs.",
             fix="Leave it out, or train layers too: --train last:2.",
         )
     if wish.ray is not None:

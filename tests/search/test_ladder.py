@@ -243,10 +243,21 @@ def test_a_try_that_goes_on_tells_which_settings_came_too_late_for_it(tmp_path: 
         assert job.progress.note.call_args_list == told
 
 
-@pytest.mark.parametrize("settings", [{"train": "last:1"}, {"watch": 0}, {"head": "prototype"}])
+@pytest.mark.parametrize("settings", [{"train": "last:1"}, {"watch": 0}, {"head": "prototype"}, {"epochs": 0}])
 def test_settings_that_leave_nothing_to_find_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(RecipeError):
         Search.of(settings)
+
+
+@pytest.mark.parametrize("budget", ["10m", 0, 0.0, True])
+def test_a_budget_that_is_no_time_is_refused(budget: object) -> None:
+    with pytest.raises(RecipeError, match=r"--budget must be 0\.001 seconds or more"):
+        Search.of({"budget_s": budget})
+
+
+def test_numbers_of_numpy_are_kept_as_plain_ones() -> None:
+    search = Search.of({"seed": np.int64(3), "epochs": 2.0})
+    assert json.dumps(search.written(())["settings"]) == '{"seed": 3, "epochs": 2}'
 
 
 def test_settings_go_before_each_preset_and_the_budget_is_the_jobs() -> None:

@@ -51,10 +51,12 @@ class Search:
             )
         if own.get("watch") == 0:
             raise RecipeError(what="--recipe auto judges by watched photos, and --watch 0 leaves none.")
-        search = cls(own, settings.get("budget_s") or BUDGET_S)
+        budget_s = Recipe(budget_s=settings.get("budget_s")).budget_s  # raises RecipeError for what is no time
+        search = cls(own, BUDGET_S if budget_s is None else budget_s)
         for name in LADDER:
             search.recipe(name)
-        return search
+        plain = asdict(search.recipe(LADDER[0]))
+        return replace(search, settings={name: plain[name] for name in own})
 
     @classmethod
     def of_run(cls, run: Path) -> Search | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import re
+from typing import Any
 
 from rehead.errors import RecipeError, nearest
 
@@ -22,6 +24,7 @@ RANGES = {
     "mixup": (0, 100), "cutmix": (0, 100), "erase": (0, 1), "views": (1, 100), "start_scale": (0.1, 1), "watch": (0, 0.5),
     "cache_limit_gb": (0, 1e6), "seed": (0, 2**63 - 1), "limit": (1, 1 << 40), "budget_s": (0.001, 1e9),
 }  # fmt: skip
+WHOLE = ("epochs", "batch_size", "accumulate", "patience", "views", "folds", "seed", "limit")
 
 
 def hidden_widths(head: str) -> tuple[int, ...]:
@@ -47,10 +50,22 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
         raise RecipeError(what=f"--{name} cannot be {value!r}.", why=why, fix=nearest(str(value), names))
 
 
-def check_within(name: str, value: float, low: float, high: float, unit: str = "") -> None:
-    """Raises RecipeError for what is no number from low to high."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+def as_whole(value: Any) -> Any:
+    """A whole number as an int, whether it came as 1e3 or from NumPy; anything else as it is."""
+    if isinstance(value, (bool, float)):
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+    try:
+        return operator.index(value)
+    except TypeError:
+        return value
+
+
+def check_within(name: str, value: float, low: float, high: float, unit: str = "", *, is_whole: bool = False) -> None:
+    """Raises RecipeError for what is no number from low to high, or no whole one."""
+    kinds = int if is_whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
         allowed = f"{low:g}{unit} or more" if high >= 1e6 else f"between {low:g} and {high:g}{unit}"
+        allowed = f"a whole number, {allowed}" if is_whole and isinstance(value, float) else allowed
         raise RecipeError(
             what=f"--{name} must be {allowed}, not {value!r}.", fix="Give it such a value, or leave it out."
         )

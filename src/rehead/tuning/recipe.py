@@ -16,7 +16,7 @@ from rehead.errors import RecipeError, nearest
 from rehead.tuning.course import Course
 from rehead.tuning.layers import check_form
 from rehead.tuning.presets import PRESETS
-from rehead.tuning.ranges import CHOICES, RANGES, check_choice, check_within, hidden_widths
+from rehead.tuning.ranges import CHOICES, RANGES, WHOLE, as_whole, check_choice, check_within, hidden_widths
 
 FORMAT = 1
 ENGINES = ("auto", "onnxruntime", "openvino", "torch")
@@ -115,6 +115,8 @@ class Recipe:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        for name in WHOLE:
+            object.__setattr__(self, name, as_whole(getattr(self, name)))
         check_choice("fit", self.fit, ("default", "crop", "pad", "squash", "auto"))
         check_choice("engine", self.engine, ENGINES)
         check_choice("device", self.device, DEVICES)
@@ -124,7 +126,7 @@ class Recipe:
         hidden_widths(self.head)
         check_within("valid-fraction", self.valid_fraction, 0.01, 0.9)
         check_within("max-bad", self.max_bad, 0, 1)
-        check_within("folds", self.folds, 2, 100)
+        check_within("folds", self.folds, 2, 100, is_whole=True)
         check_within("precision", self.precision, 0.5, 0.9999)
         check_form(self.train)
         if self.train != "head" and self.head in ("prototype", "auto"):
@@ -152,7 +154,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and (name, value) != ("lr", AUTO):
                 unit = " seconds" if name.endswith("_s") else " GB" if name.endswith("_gb") else ""
-                check_within(name.removesuffix("_s").removesuffix("_gb").replace("_", "-"), value, low, high, unit)
+                said = name.removesuffix("_s").removesuffix("_gb").replace("_", "-")
+                check_within(said, value, low, high, unit, is_whole=name in WHOLE)
 
         if self.lr == AUTO and self.train == "head" and not hidden_widths(self.head):
             raise RecipeError(

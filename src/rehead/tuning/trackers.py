@@ -99,8 +99,9 @@ class MLflow:
 TRACKERS: dict[str, Callable[[Path], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
 
 
-def chosen_trackers(names: Sequence[str]) -> tuple[str, ...]:
+def chosen_trackers(names: str | Sequence[str]) -> tuple[str, ...]:
     """The names, each once, of libraries that are installed. Raises RecipeError for another name, MissingExtra."""
+    names = [names] if isinstance(names, str) else names
     for name in names:
         if name not in TRACKERS:
             why = f"One of: {', '.join(TRACKERS)}."
