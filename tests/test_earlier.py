@@ -560,3 +560,18 @@ def test_settings_are_judged_beside_those_of_the_run(
 ) -> None:
     earlier = replace(read_earlier(first.run, cache), recipe=Recipe.from_dict(own), photos=())
     assert earlier.recipe_with(None, settings) == Recipe.from_dict({**own, **settings})
+
+
+def test_a_preset_that_needs_the_earlier_files_is_named_in_place_of_its_settings(
+    first: rehead.Tuned, cache: Path
+) -> None:
+    earlier = read_earlier(first.run, cache)
+    earlier = replace(earlier, recipe=replace(earlier.recipe, head="linear"))
+    with pytest.raises(RecipeError) as error:
+        earlier.recipe_with("thorough", {})
+    assert error.value.what.startswith("--train of --recipe thorough is another than in the run")
+    assert error.value.fix == "Bring them back to their place, or leave --recipe out."
+    with pytest.raises(RecipeError) as error:
+        earlier.recipe_with(None, {"backbone_args": {"input_size": 64}})
+    assert error.value.what.startswith("--backbone-arg is another than in the run")
+    assert error.value.fix == "Bring them back to their place, or leave --backbone-arg out."

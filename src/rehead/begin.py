@@ -62,7 +62,11 @@ class Wish:
     def __post_init__(self) -> None:
         if self.source is None and self.resume is None:
             raise SourceError(what="No photos are named.", fix="Name a folder of labelled photos: rehead tune photos/")
-        chosen_trackers(self.track)
+        if chosen_trackers(self.track) and self.preset == AUTO:
+            raise RecipeError(
+                what="--recipe auto tries one recipe after another, and --track follows one training.",
+                fix="Leave --track out, or name --recipe balanced or thorough.",
+            )
         if self.preset == AUTO and self.from_run is not None:
             raise RecipeError(
                 what="--recipe auto tries one recipe after another, and --from takes the earlier run's.",

@@ -249,6 +249,24 @@ def test_settings_that_leave_nothing_to_find_are_refused(settings: dict[str, Any
         Search.of(settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "what", "fits"),
+    [
+        ({"quantize": "int8"}, "--quantize int8 is for a network that is frozen", "quick"),
+        ({"head": "auto"}, "--head auto cannot be trained on", "quick"),
+        ({"lr": "auto"}, "--lr auto has nothing to find", "balanced or thorough"),
+        ({"first": "balanced"}, "--first balanced goes before --train all", "thorough"),
+    ],
+)
+def test_a_setting_that_some_recipes_of_the_ladder_refuse_is_told_with_those_that_take_it(
+    settings: dict[str, Any], what: str, fits: str
+) -> None:
+    with pytest.raises(RecipeError) as error:
+        Search.of(settings)
+    assert error.value.what.startswith(what)
+    assert error.value.fix == f"Leave the setting out, or name one recipe that takes it: --recipe {fits}."
+
+
 @pytest.mark.parametrize("budget", ["10m", 0, 0.0, True])
 def test_a_budget_that_is_no_time_is_refused(budget: object) -> None:
     with pytest.raises(RecipeError, match=r"--budget must be 0\.001 seconds or more"):

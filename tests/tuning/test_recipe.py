@@ -30,3 +30,11 @@ def test_what_is_no_whole_number_is_refused_where_one_is_counted(name: str, numb
 def test_a_part_of_an_epoch_is_told_as_what_it_is() -> None:
     with pytest.raises(RecipeError, match=r"--epochs must be a whole number, between 1 and 100000, not 2\.5"):
         Recipe(epochs=2.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("settings", [{"head": "auto"}, {"head": "prototype", "train": "last:1"}])
+def test_a_head_that_layers_cannot_be_trained_on_is_refused_with_what_can_be_done(settings: dict[str, str]) -> None:
+    with pytest.raises(RecipeError, match="cannot be trained on with --train last:") as error:
+        Recipe.from_preset("balanced", settings)
+    assert error.value.fix == "Name --head linear or mlp:1000,256, or learn the head alone: --train head."
+    assert Recipe.from_preset("balanced", {**settings, "train": "head"}).head == settings["head"]

@@ -117,3 +117,12 @@ def test_a_head_alone_has_no_epochs_to_follow(photos: Path, cache: Path, tmp_pat
     for track in ["tensorboard"], "tensorboard":
         with pytest.raises(RecipeError, match="--track tensorboard has nothing to follow"):
             rehead.tune(photos, cache=cache, out=tmp_path / "run", track=track, report=False)
+
+
+def test_a_search_has_no_one_training_to_follow(photos: Path, cache: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    with pytest.raises(RecipeError, match="--recipe auto tries one recipe after another") as error:
+        rehead.tune(
+            photos, cache=cache, out=tmp_path / "run", recipe="auto", budget_s=60, track="tensorboard", report=False
+        )
+    assert error.value.fix == "Leave --track out, or name --recipe balanced or thorough."

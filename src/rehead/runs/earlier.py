@@ -81,7 +81,7 @@ class Earlier:
         if own["train"] != HEAD and "train" not in changed and "cut" in changed:
             changed.remove("cut")  # what is left of photos that are gone is looked for behind it, see `cutting.py`
         if new := [name for name in DECIDES_FEATURES if name in changed]:
-            self._check_files(new[0].replace("_", "-"))
+            self._check_files(new[0], preset if new[0] not in settings else None)
         return recipe
 
     def check_dice(self, settings: dict[str, Any], new: Source) -> None:
@@ -140,13 +140,17 @@ class Earlier:
             fix="Bring its own back, or name with --weights where they are now, or those to learn all photos on anew.",
         )
 
-    def _check_files(self, setting: str) -> None:
+    def _check_files(self, setting: str, preset: str | None) -> None:
+        """Raises RecipeError where photos are gone. preset: what the setting is of, where it was not given itself."""
         if gone := [photo.path for photo in self.photos if self.is_gone(photo)]:
+            said, given = option(setting), option(setting)
+            if preset is not None:
+                said, given = f"{said} of --recipe {preset}", "--recipe"
             raise RecipeError(
-                what=f"--{setting} is another than in the run {self.run}, so its photos have to be read again.",
+                what=f"{said} is another than in the run {self.run}, so its photos have to be read again.",
                 why=f"{len(gone)} of {len(self.photos)} are not there any more: {', '.join(gone[:N_NAMED])}"
                 + (", ..." if len(gone) > N_NAMED else "."),
-                fix=f"Bring them back to their place, or leave --{setting} out.",
+                fix=f"Bring them back to their place, or leave {given} out.",
             )
 
 

@@ -53,8 +53,7 @@ class Search:
             raise RecipeError(what="--recipe auto judges by watched photos, and --watch 0 leaves none.")
         budget_s = Recipe(budget_s=settings.get("budget_s")).budget_s  # raises RecipeError for what is no time
         search = cls(own, BUDGET_S if budget_s is None else budget_s)
-        for name in LADDER:
-            search.recipe(name)
+        search._check()
         plain = asdict(search.recipe(LADDER[0]))
         return replace(search, settings={name: plain[name] for name in own})
 
@@ -94,3 +93,22 @@ class Search:
     def on(self, recipe: Recipe) -> Search:
         """With the backbone of a recipe."""
         return replace(self, settings={**self.settings, "backbone": recipe.backbone, "weights": recipe.weights})
+
+    def _check(self) -> None:
+        """Raises RecipeError for settings that a preset on the ladder refuses; where others take them, it names these."""
+        refused = dict[str, RecipeError]()
+        for name in LADDER:
+            try:
+                self.recipe(name)
+            except RecipeError as error:
+                refused[name] = error
+        if not refused:
+            return
+        name, first = next(iter(refused.items()))
+        if not (taken := [name for name in LADDER if name not in refused]):
+            raise first
+        raise RecipeError(
+            what=first.what,
+            why=f"--recipe auto tries one recipe after another, {name} among them.",
+            fix=f"Leave the setting out, or name one recipe that takes it: --recipe {' or '.join(taken)}.",
+        ) from first

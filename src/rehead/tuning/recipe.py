@@ -132,7 +132,7 @@ class Recipe:
         if self.train != "head" and self.head in ("prototype", "auto"):
             raise RecipeError(
                 what=f"--head {self.head} cannot be trained on with --train {self.train}.",
-                fix="Name --head linear or mlp:1000,256, or leave --train out.",
+                fix="Name --head linear or mlp:1000,256, or learn the head alone: --train head.",
             )
         check_choice("first", self.first, (None, "balanced"))
         if self.first is not None and self.train != "all":
