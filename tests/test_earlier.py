@@ -23,6 +23,7 @@ from rehead import bundle as bundles
 from rehead.bundle_facts import Task
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Photo
+from rehead.data.sources import open_source
 from rehead.data.split import side_of
 from rehead.data.targets import classes_of
 from rehead.errors import BundleError, RecipeError, RunError
@@ -121,7 +122,7 @@ def test_the_same_photo_under_another_label_is_a_correction(
     done = rehead("tune", "--from", first.run, again, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "3 of those named now were there before and count once" in done.stderr
-    assert "1 of them have another label now, which counts: blue/corrected.png was red and is blue" in done.stderr
+    assert "1 of them has another label now, which counts: blue/corrected.png was red and is blue" in done.stderr
     rows = [line.split(",") for line in (tmp_path / "run" / "catalog.csv").read_text().splitlines()[1:]]
     assert len(rows) == 24
     assert [row[1] for row in rows if row[0] == "blue/corrected.png"] == ["blue"]
@@ -575,3 +576,10 @@ def test_a_preset_that_needs_the_earlier_files_is_named_in_place_of_its_settings
         earlier.recipe_with(None, {"backbone_args": {"input_size": 64}})
     assert error.value.what.startswith("--backbone-arg is another than in the run")
     assert error.value.fix == "Bring them back to their place, or leave --backbone-arg out."
+
+
+def test_a_seed_is_told_to_its_last_digit(first: rehead.Tuned, green: Path, cache: Path) -> None:
+    earlier = read_earlier(first.run, cache)
+    earlier = replace(earlier, recipe=replace(earlier.recipe, seed=20240131))
+    with pytest.raises(RecipeError, match="--seed is 20240131 in the run"):
+        earlier.check_dice({"seed": 7}, open_source(green, layout="auto", valid=None, test=None, cache=cache))

@@ -25,7 +25,7 @@ from rehead.data.memory import encoded
 from rehead.data.reading import checked
 from rehead.data.rows import Photo, Skip
 from rehead.divided import folds_of, in_store, job_order
-from rehead.errors import PhotoError, RecipeError, RunError, SourceError, TooManyBad, WeightsUnavailable
+from rehead.errors import PhotoError, RecipeError, RunError, SourceError, TooManyBad, WeightsUnavailable, counted
 from rehead.exporting.prefixes import int8_prefix, ready_prefix
 from rehead.features.decoders import beside
 from rehead.features.engines import Prefix, open_engine, precision_of, resolve
@@ -127,7 +127,9 @@ def _best_fit(job: Job, prefix: Prefix, recipe: Recipe) -> Prefix:
             x, y = store.read(catalog.digests(there)), catalog.labels(there)
         loss, words = cv_loss(catalog.task, x, y, catalog.n_outputs, folds_of(catalog, there, recipe))
         losses.append(loss)
-        job.progress.note(f"--fit {fit}: {words or 'no number'} by {recipe.folds}-fold on {len(there)} photos")
+        job.progress.note(
+            f"--fit {fit}: {words or 'no number'} by {recipe.folds}-fold on {counted(len(there), 'photo')}"
+        )
     best = candidates[int(np.argmin(losses))]
     job.progress.note(f"--fit auto takes {best.card.preprocess.fit}, of the least loss")
     return best
@@ -245,7 +247,7 @@ def _lost(labels: list[str], gone: list[Skip]) -> RunError:
         what=f"Nothing is left to learn {', '.join(map(repr, labels[:5]))} from.",
         why=f"Of {len(gone)} earlier photos neither the file nor the features are there, such as {gone[0].path}.",
         fix="Bring them back to their place, name the cache that has their features with --cache DIR, "
-        "or put photos of this class among the new ones.",
+        f"or put photos of {'this class' if len(labels) == 1 else 'these'} among the new ones.",
     )
 
 

@@ -23,7 +23,7 @@ from rehead.data.rows import Photo
 from rehead.errors import PhotoError
 from rehead.pixels import Preprocess
 from rehead.reporting.command import command
-from rehead.reporting.concerns import concerns, nothing_found
+from rehead.reporting.concerns import _of_unfamiliar, concerns, nothing_found
 from rehead.reporting.heatmaps import over_picture, overlaid
 from rehead.reporting.map import MOST, layout
 from rehead.reporting.matrix import by_rank, matrix
@@ -198,6 +198,14 @@ def test_where_no_held_out_photo_is_left_no_share_is_told() -> None:
     audit = replace(audit_of(told.photos), leaks=Leaks(20, wilson(20, 20), None))
     first = concerns(replace(told, audit=audit))[0]
     assert first.text == "20 held-out photos are copies of photos it learned from. None is left without them."
+
+
+def test_a_single_photo_is_told_as_one() -> None:
+    told = story()
+    first = told.verdict.mistakes[0].path
+    found = concerns(replace(told, audit=None, verdict=replace(told.verdict, leaks=(first,))))
+    assert found[0].text == "1 held-out photo also stands on the training side, byte for byte."
+    assert _of_unfamiliar(1, 1)[0].text.startswith("1 of 1 held-out photo is unlike all it learned from")
 
 
 def asked_for(**changed: Any) -> Asked:

@@ -141,6 +141,8 @@ def test_a_try_is_kept_only_when_it_is_clearly_better_on_photos_that_judge_both(
     assert not is_kept
     assert why.endswith("Not clearly better, so quick, the simpler, is kept.")
     assert not _compared(simple, held("balanced", {}))[0]
+    of_one = "on 1 watched photo (too few to tell). Not clearly better, so quick, the simpler, is kept."
+    assert _compared(simple, held("balanced", {0: True}))[1].endswith(of_one)
 
 
 FAILURES = {

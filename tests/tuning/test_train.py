@@ -474,12 +474,16 @@ def test_what_was_to_learn_but_does_not_reach_the_loss_is_named() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x
 
-    model = network()
-    model[2] = nn.Sequential(Idle(nn.Linear(2, 2)), nn.Flatten())
-    told: list[str] = []
-    groups = [list(model[2].parameters()), list(model[3].parameters())]
-    train_layers(job(model, replace(COURSE, epochs=1), groups=groups, note=told.append))
-    assert told == ["2 parameters that were to learn do not reach the loss: 2.0.0.bias, 2.0.0.weight"]
+    for has_bias, said in (
+        (True, "2 parameters that were to learn do not reach the loss: 2.0.0.bias, 2.0.0.weight"),
+        (False, "1 parameter that was to learn does not reach the loss: 2.0.0.weight"),
+    ):
+        model = network()
+        model[2] = nn.Sequential(Idle(nn.Linear(2, 2, bias=has_bias)), nn.Flatten())
+        told: list[str] = []
+        groups = [list(model[2].parameters()), list(model[3].parameters())]
+        train_layers(job(model, replace(COURSE, epochs=1), groups=groups, note=told.append))
+        assert told == [said]
 
 
 def test_as_many_epochs_as_views_show_each_view_once() -> None:

@@ -53,7 +53,8 @@ def _of_verdict(story: Story) -> list[Concern]:
     found = []
     if verdict.leaks and story.audit is None:
         n = counted(len(verdict.leaks), "held-out photo")
-        found.append(Concern(f"{n} also stand on the training side, byte for byte.", "#made", True))
+        verb = "stands" if len(verdict.leaks) == 1 else "stand"
+        found.append(Concern(f"{n} also {verb} on the training side, byte for byte.", "#made", True))
     if verdict.partial:
         found.append(
             Concern("The head rests on part of the photos: a limit was asked for, or time was up.", "#made", True)
@@ -75,8 +76,9 @@ def _of_unfamiliar(n_odd: int, n: int) -> list[Concern]:
     """More unfamiliar photos than there are among photos like those learned from."""
     if wilson(n_odd, n).low <= 1 - KEPT:
         return []
-    text = f"{n_odd} of {counted(n, 'held-out photo')} are unlike all it learned from; of photos like those {1 - KEPT:.0%} are."
-    return [Concern(text, "#unfamiliar")]
+    verb = "is" if n_odd == 1 else "are"
+    text = f"{n_odd} of {counted(n, 'held-out photo')} {verb} unlike all it learned from"
+    return [Concern(f"{text}; of photos like those {1 - KEPT:.0%} are.", "#unfamiliar")]
 
 
 def _of_no_use(verdict: MultilabelVerdict | RegressionVerdict) -> list[Concern]:

@@ -26,7 +26,7 @@ from rehead.data.joining import joined
 from rehead.data.reading import checked
 from rehead.data.rows import Photo, Source
 from rehead.data.sources import open_source
-from rehead.errors import PhotoError, RecipeError, ReheadError, RunError, WeightsUnavailable, command
+from rehead.errors import PhotoError, RecipeError, ReheadError, RunError, WeightsUnavailable, command, counted
 from rehead.exporting.prefixes import weights_digest
 from rehead.progress import Progress
 from rehead.runs.outputs import read_outputs
@@ -92,7 +92,7 @@ class Earlier:
             own = getattr(self.recipe, name)
             if settings.get(name, own) != own:
                 raise RecipeError(
-                    what=f"{option(name)} is {own:g} in the run {self.run}.",
+                    what=f"{option(name)} is {own} in the run {self.run}.",
                     why="Its photos keep their sides, and new ones are drawn by the same dice, in the same proportion.",
                     fix=f"Leave {option(name)} out, name held-out photos with --valid DIR, or begin a new run.",
                 )
@@ -100,13 +100,16 @@ class Earlier:
     def joined(self, new: Catalog, progress: Progress) -> Catalog:
         """The photos of the run and new ones as one catalog, with a word about what met."""
         both = joined(new, self.photos, self.ours, self.read, self.is_gone)
-        progress.note(f"{both.n_earlier + both.n_again} photos of {self.run} and {both.n_new - both.n_again} new ones")
+        n_earlier, n_new = both.n_earlier + both.n_again, both.n_new - both.n_again
+        progress.note(f"{counted(n_earlier, 'photo')} of {self.run} and {counted(n_new, 'new one')}")
         if both.n_again:
-            progress.note(f"{both.n_again} of those named now were there before and count once")
+            verbs = ("was", "counts") if both.n_again == 1 else ("were", "count")
+            progress.note(f"{both.n_again} of those named now {verbs[0]} there before and {verbs[1]} once")
         if both.corrected:
             named = "; ".join(f"{c.path} {c.reason}" for c in both.corrected[:N_NAMED])
             more = "; ..." if len(both.corrected) > N_NAMED else ""
-            progress.note(f"{len(both.corrected)} of them have another label now, which counts: {named}{more}")
+            verb = "has" if len(both.corrected) == 1 else "have"
+            progress.note(f"{len(both.corrected)} of them {verb} another label now, which counts: {named}{more}")
         return both.catalog
 
     def _has(self, weights: str | None) -> bool:
@@ -146,9 +149,10 @@ class Earlier:
             said, given = option(setting), option(setting)
             if preset is not None:
                 said, given = f"{said} of --recipe {preset}", "--recipe"
+            verb = "is" if len(gone) == 1 else "are"
             raise RecipeError(
                 what=f"{said} is another than in the run {self.run}, so its photos have to be read again.",
-                why=f"{len(gone)} of {len(self.photos)} are not there any more: {', '.join(gone[:N_NAMED])}"
+                why=f"{len(gone)} of {len(self.photos)} {verb} not there any more: {', '.join(gone[:N_NAMED])}"
                 + (", ..." if len(gone) > N_NAMED else "."),
                 fix=f"Bring them back to their place, or leave {given} out.",
             )

@@ -286,7 +286,7 @@ def _judged(
         head = fit_head(x, y, n_classes, folds, recipe).head
         shown = wilson(int((head.logits(held_x).argmax(axis=1) == catalog.labels(held_out)).sum()), len(held_out))
     job.progress.note(
-        f"{runner.entrant.label}: right on {by_folds} by {recipe.folds}-fold on {len(train)} training photos, "
+        f"{runner.entrant.label}: right on {by_folds} by {recipe.folds}-fold on {counted(len(train), 'training photo')}, "
         f"{runner.entry.images_per_s:.0f} images/s"
     )
     return replace(runner.entry, by_folds=by_folds, held_out=shown), right

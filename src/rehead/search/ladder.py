@@ -10,6 +10,7 @@ where they are few.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,7 +22,7 @@ from rehead.bundle import Head
 from rehead.cutting import kept_bytes, stages_of
 from rehead.deeper import FIRST, tune_layers
 from rehead.divided import folds_of
-from rehead.errors import Defect, Diverged, ReheadError
+from rehead.errors import Defect, Diverged, ReheadError, counted
 from rehead.extraction import chosen_prefix, open_store
 from rehead.features.rate import seconds_to_decode
 from rehead.frozen import tune_head
@@ -143,7 +144,7 @@ class _Climb:
                 self.tell(Try(name=name, expected_s=round(expected_s, 1), why=why))
                 return None
             about = f"about {expected_s:.0f} s of the {self.left_s:.0f} s that are left" if expected_s else "it goes on"
-            self.job.progress.note(f"{name}: {recipe.course.epochs} epochs, {about}")
+            self.job.progress.note(f"{name}: {counted(recipe.course.epochs, 'epoch')}, {about}")
             begun = time.monotonic()
             solution = tune_layers(job, recipe, part)
         except (RecursionError, NotImplementedError):  # mistakes of ours
@@ -294,6 +295,7 @@ def _compared(kept: _Held, tried: _Held) -> tuple[bool, str]:
     one, other = (np.array([held.right[i] for i in shared], bool) for held in (tried, kept))
     found = gain(one, other)
     shares = f"{one.mean():.1%} against {other.mean():.1%} of {kept.name}" if shared else "nothing to compare"
-    points = f"{100 * found.value:+.1f} points, give or take {100 * found.error:.1f}"
+    is_told = math.isfinite(found.error)
+    points = f"{100 * found.value:+.1f} points, give or take {100 * found.error:.1f}" if is_told else "too few to tell"
     verdict = "Kept." if found.is_clear else f"Not clearly better, so {kept.name}, the simpler, is kept."
-    return found.is_clear, f"Right on {shares}, on {len(shared)} watched photos ({points}). {verdict}"
+    return found.is_clear, f"Right on {shares}, on {counted(len(shared), 'watched photo')} ({points}). {verdict}"

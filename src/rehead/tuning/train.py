@@ -21,7 +21,7 @@ from torch import nn
 from rehead.ambient import dice
 from rehead.bundle_facts import Task
 from rehead.data.split import seed_for
-from rehead.errors import Defect, RunError
+from rehead.errors import Defect, RunError, counted
 from rehead.nets.graph import Normed
 from rehead.tuning.checks import check_loss, sound
 from rehead.tuning.course import Course, lr_at
@@ -264,5 +264,7 @@ def _checked_step(training: Training, names: set[str], stepper: Stepper, lr: flo
     if foreign := sorted(moved - names):
         raise Defect(what=f"{len(foreign)} parameters changed that were not to learn: {', '.join(foreign[:4])}.")
     if idle:
-        training.note(f"{len(idle)} parameters that were to learn do not reach the loss: {', '.join(idle[:4])}")
+        verbs = ("was", "does") if len(idle) == 1 else ("were", "do")
+        said = f"{counted(len(idle), 'parameter')} that {verbs[0]} to learn {verbs[1]} not reach the loss"
+        training.note(f"{said}: {', '.join(idle[:4])}")
     return bool(moved)
