@@ -22,7 +22,7 @@ from conftest import make_photos
 from safetensors.torch import load_file, save_file
 
 import rehead
-from rehead import activations, deeper, ground
+from rehead import activations, cutting, deeper, ground
 from rehead import bundle as bundles
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
@@ -439,7 +439,7 @@ def test_a_run_that_is_taken_up_keeps_its_cut_where_the_disk_has_no_more_room(
 ) -> None:
     interrupted(folder, tmp_path / "run", cache, **LAST)
     monkeypatch.setattr(plan, "free_bytes", lambda folder: 0)
-    monkeypatch.setattr(ground, "kept_bytes", lambda *_: 0)
+    monkeypatch.setattr(cutting, "kept_bytes", lambda *_: 0)
     again = rehead.tune(resume=tmp_path / "run", cache=cache, report=False)
     assert graph(again) == graph(tuned)
     assert not (again.run / "footing.json").exists()
