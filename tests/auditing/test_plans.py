@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from conftest import make_photos
 
-from rehead.auditing.apply import apply_plan
+from rehead.auditing.apply import Applied, apply_plan
 from rehead.auditing.findings import Audit, Broken, CopyGroup, LabelIssue, OddPicture, Outlier
 from rehead.auditing.plan import COLUMNS, Line, as_csv, plan_of, read_plan
 from rehead.cli.findings import show_applied
+from rehead.data.rows import Skip
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import RunError, SourceError
@@ -221,6 +222,15 @@ def test_labels_that_a_manifest_would_have_taken_for_others_are_told_with_the_co
     show_applied(applied, ["--cache", "there"])
     command = f"rehead tune {tmp_path / 'new.csv'}" + (f" --task {task}" if task else "") + " --cache there"
     assert capsys.readouterr().out.splitlines()[-1] == f"Go on     {command}"
+
+
+@pytest.mark.parametrize(("n", "said"), [(11, "! and 1 more line of the plan"), (12, "! and 2 more lines of the plan")])
+def test_lines_of_a_plan_that_are_not_shown_are_counted(
+    n: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    skipped = tuple(Skip(f"{i}.png", "is not there any more") for i in range(n))
+    show_applied(Applied(tmp_path / "new.csv", 4, 0, 0, skipped, (), None), [])
+    assert said in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def show_applied(applied: Applied, typed: Sequence[str]) -> None:
     for skip in applied.skipped[:N_SHOWN]:
         say(f"! {printable(skip.path)} {printable(skip.reason)}")
     if (more := len(applied.skipped) - N_SHOWN) > 0:
-        say(f"! and {more} more lines of the plan")
+        say(f"! and {counted(more, 'more line')} of the plan")
     if applied.new_labels:
         say(f"! New labels, which no photo had: {', '.join(map(printable, applied.new_labels))}")
     done = f"{applied.n_removed} removed, {applied.n_relabelled} relabelled"
