@@ -210,6 +210,28 @@ def test_a_manifest_in_a_folder_of_a_bucket_is_found_as_in_a_folder(name: str, l
 
 
 @pytest.mark.parametrize(
+    ("header", "layout"),
+    [("path,label,age", "auto"), ("path,label,age", "manifest"), ("date,what", "manifest"), ("", "split")],
+)
+def test_what_is_amiss_with_a_folder_is_said_of_a_bucket_too(header: str, layout: str, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 2, "blue": 2})
+    if header:
+        (photos / "labels.csv").write_text(header)
+    told: list[list[str]] = []
+    for at in (str(photos), in_memory(photos)):
+        said: list[str] = []
+        listener = SimpleNamespace(note=said.append, phase=lambda *_: None, advance=lambda _: None)
+        try:
+            said.append(open_source(at, cache=tmp_path, layout=layout, progress=listener).layout)
+        except SourceError as error:
+            said.append(str(error).replace(at, "PHOTOS"))
+        told.append(said)
+    here, there = told
+    assert there == here
+    assert len(here) == (2 if layout == "auto" else 1)
+
+
+@pytest.mark.parametrize(
     ("layout", "photo"), [("folders", "all/red/1.png"), ("split", "all/train/red/1.png"), ("flat", "all/red.1.png")]
 )
 def test_a_forced_layout_and_runs_among_photos_are_read_in_a_bucket_as_in_a_folder(

@@ -39,6 +39,12 @@ def manifest(folder: Path, text: str | bytes, name: str = "photos.csv") -> Path:
     return path
 
 
+def notebook() -> tuple[list[str], Any]:
+    """A list, and a listener that notes into it what a job says."""
+    notes: list[str] = []
+    return notes, SimpleNamespace(note=notes.append, phase=lambda *_: None, advance=lambda _: None)
+
+
 def test_paths_are_relative_to_the_manifest(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = manifest(photos, "path,label\na.jpg,cat\nsub/c.jpg,dog\n")
     monkeypatch.chdir(tmp_path)
@@ -52,8 +58,7 @@ def test_paths_are_relative_to_the_manifest(photos: Path, tmp_path: Path, monkey
 
 def test_pictures_that_the_table_of_a_folder_does_not_name_are_told(photos: Path) -> None:
     manifest(photos, f"path,label\n./a.jpg,cat\n{photos / 'sub' / 'c.jpg'},dog\n")
-    notes: list[str] = []
-    told = SimpleNamespace(note=notes.append, phase=lambda *_: None, advance=lambda _: None)
+    notes, told = notebook()
     assert len(opened(photos, progress=told).rows) == 2
     assert notes == ["photos.csv says what is learned; 1 picture that it does not name is left out"]
     manifest(photos, "path,label\na.jpg,cat\nb.jpg,cat\nsub/c.jpg,dog\nnone.jpg,dog\n")
@@ -168,14 +173,82 @@ def test_a_folder_with_a_manifest_is_read_by_it(photos: Path) -> None:
     assert len(opened(photos).rows) == 2
 
 
-def test_another_table_in_a_folder_changes_nothing(photos: Path) -> None:
+@pytest.fixture
+def classes(photos: Path) -> Path:
+    """The same folder with class folders in it."""
     for label in ("cat", "dog"):
         (photos / label).mkdir()
         (photos / label / "1.jpg").write_bytes(b"")
-    manifest(photos, "path,label,probability\na.jpg,cat,0.9\n", "predictions.csv")
-    assert opened(photos).layout == "folders"
+    return photos
+
+
+def test_another_table_in_a_folder_changes_nothing(classes: Path) -> None:
+    manifest(classes, "date,what\n2020,holiday\n", "notes.csv")
+    notes, told = notebook()
+    assert opened(classes, progress=told).layout == "folders"
+    assert notes == []
     with pytest.raises(SourceError, match="no CSV or Parquet file with the columns path,label"):
-        opened(photos, layout="manifest")
+        opened(classes, layout="manifest")
+
+
+@pytest.mark.parametrize(
+    ("tables", "note"),
+    [
+        (
+            {"labels.csv": "path,label,age\na.jpg,cat,3\n"},
+            "labels.csv has an unknown column 'age'. Known are path, label, split, group. "
+            "Rename it to one of these, or take it out.",
+        ),
+        (
+            dict.fromkeys(("test.csv", "train.csv"), "path,label\na.jpg,cat\n"),
+            "2 tables name photos and labels: test.csv, train.csv. "
+            "Name the one that says what is learned, in place of the folder; photos to hold out: --test TABLE.",
+        ),
+        (
+            {f"{i}.csv": "path,label\na.jpg,cat\n" for i in range(21)},
+            "21 tables are too many to be looked into. "
+            "Name the one that says what is learned, in place of the folder; photos to hold out: --test TABLE.",
+        ),
+    ],
+)
+def test_a_table_that_looks_like_a_manifest_and_is_not_taken_is_told(
+    classes: Path, tables: dict[str, str], note: str
+) -> None:
+    for name, text in tables.items():
+        manifest(classes, text, name)
+    notes, told = notebook()
+    assert opened(classes, progress=told).layout == "folders"
+    assert notes == [f"Left out: {note[:-1]}"]
+    with pytest.raises(SourceError) as caught:
+        opened(classes, layout="manifest")
+    assert caught.value.what == f"{classes} has no CSV or Parquet file that can be taken."
+    assert f"{caught.value.why} {caught.value.fix}" == note
+    for path in ("cat/1.jpg", "dog/1.jpg", "sub/c.jpg"):
+        (classes / path).unlink()
+    with pytest.raises(SourceError, match="has no layout of labelled photos") as caught:
+        opened(classes)
+    assert f"{caught.value.why} {caught.value.fix}".endswith(f"no label can be told from folders or names. {note}")
+
+
+def test_a_table_beside_the_one_that_is_taken_is_told(photos: Path) -> None:
+    manifest(photos, "path,label\na.jpg,cat\nb.jpg,dog\nsub/c.jpg,dog\n", "labels.csv")
+    manifest(photos, "path,label,probability\na.jpg,cat,0.9\n", "named.csv")
+    notes, told = notebook()
+    assert len(opened(photos, progress=told).rows) == 3
+    assert [note[:45] for note in notes] == ["Left out: named.csv has an unknown column 'pr"]
+
+
+def test_a_parquet_file_that_cannot_be_looked_into_is_told(classes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    manifest(classes, b"PAR1", "labels.parquet")
+    notes, told = notebook()
+    assert opened(classes, progress=told).layout == "folders"
+    assert notes == [
+        "Left out: labels.parquet needs the library 'pyarrow', which is not installed. "
+        'Install it with: pip install "rehead[parquet]"'
+    ]
+    with pytest.raises(MissingExtra, match=r"labels\.parquet needs the library 'pyarrow'"):
+        opened(classes, layout="manifest")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names as on POSIX")

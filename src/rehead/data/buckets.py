@@ -13,14 +13,14 @@ from urllib.parse import quote, unquote, urlunsplit
 
 from rehead.data.addresses import is_address, photo_at, split
 from rehead.data.columns import Texts
-from rehead.data.folders import EXAMPLES, is_picture, tell_left_out
+from rehead.data.folders import is_picture, no_files, no_manifest, tell_left_out, tell_refused, unrecognised
 from rehead.data.held_out import way_from
 from rehead.data.layouts import READERS, forced, recognised, without_runs
 from rehead.data.listing import is_file_at, listed
-from rehead.data.manifests import are_parts, find_manifest_at, read_manifest_of, read_parts_of
+from rehead.data.manifests import are_parts, find_manifest_at, has_parts, read_manifest_of, read_parts_of
 from rehead.data.rows import Named, Request, Skip, Source, short_name
 from rehead.data.shards import are_shards, read_shards
-from rehead.errors import SourceError
+from rehead.errors import ReheadError, SourceError
 
 
 def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
@@ -47,8 +47,13 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
         )
     skipped: list[Skip] = []
     paths = without_runs(_apart(stamps.paths, address, request), skipped)
+    if not paths:
+        raise no_files(address, skipped)
     called = short_name(PurePosixPath(prefix).name or parts.netloc.rpartition("@")[2])
-    if layout in ("auto", "manifest") and not are_parts(paths) and (manifest := find_manifest_at(address, paths)):
+    manifest, refused = "", list[ReheadError]()
+    if layout in ("auto", "manifest") and not are_parts(paths):
+        manifest, refused = find_manifest_at(address, paths)
+    if manifest:
         found = read_manifest_of(f"{address.rstrip('/')}/{quote(manifest)}", request)
         named = (
             _place(path, address, manifest)
@@ -56,19 +61,19 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
         )
         n_named = sum(is_picture(path) and path in stamps for path in named)
         tell_left_out(sum(map(is_picture, paths)) - n_named, manifest, request)
+        tell_refused(refused, request)
         return replace(found, name=called)
-    if layout == "manifest" or (layout == "auto" and are_parts(paths)):
+    if (layout == "auto" and are_parts(paths)) or (layout == "manifest" and has_parts(paths)):
         return read_parts_of(address, paths, request)
+    if layout == "manifest":
+        raise no_manifest(address, refused)
+    tell_refused(refused, request)
     if layout == "webdataset" or (layout == "auto" and are_shards(paths)):
         found = read_shards(address, request, {path: stamps[path] for path in paths})
         return replace(found, skipped=[*skipped, *found.skipped])
     name, reading = (layout, forced(layout, paths)) if layout != "auto" else recognised(paths, request.classes)
     if not reading.rows:
-        raise SourceError(
-            what=f"{address} has no layout of labelled photos that is known here.",
-            why=f"It holds {len(paths)} files, such as {', '.join(paths[:3])}." if paths else "It holds no files.",
-            fix=EXAMPLES,
-        )
+        raise unrecognised(address, paths, layout, refused)
 
     def uri(row: Named) -> str:
         return urlunsplit(parts._replace(path=quote(f"{prefix}/{row.path}")))

@@ -14,7 +14,7 @@ from rehead.data.manifests import are_parts, find_manifest, has_parts, read_mani
 from rehead.data.rows import Request, Skip, Source, file_below, reader_below, short_name
 from rehead.data.shards import are_shards, is_shard, read_shards
 from rehead.data.walk import files_below
-from rehead.errors import SourceError, counted
+from rehead.errors import ReheadError, SourceError, counted
 
 LISTED_AT_ONCE = 1000  # files between two steps of the progress display
 EXAMPLES = (
@@ -34,24 +34,27 @@ def read_folder(source: str | Path, request: Request, layout: str = "auto") -> S
     paths = _listed(folder, skipped, request)
     shown = request.shown or str(folder)
     if not paths:
-        raise _empty(shown, skipped)
+        raise no_files(shown, skipped)
     check_one_model(folder, shown)
+    refused = list[ReheadError]()
     if layout in ("auto", "manifest"):
-        manifest = find_manifest(folder, paths)
+        manifest, refused = find_manifest(folder, paths)
         if manifest:
             found = replace(read_manifest(folder / manifest, request), name=short_name(folder.resolve().name))
             _tell_left_out(found, folder, manifest, paths, request)
+            tell_refused(refused, request)
             return found
         if are_parts(paths) or (layout == "manifest" and has_parts(paths)):
             return read_parts(folder, paths, request)
         if layout == "manifest":
-            raise SourceError(what=f"{shown} has no CSV or Parquet file with the columns path,label.", fix=EXAMPLES)
+            raise no_manifest(shown, refused)
+        tell_refused(refused, request)
     if layout == "webdataset" or (layout == "auto" and are_shards(paths)):
         found = read_shards(folder, request, dict.fromkeys(paths))
         return replace(found, skipped=[*skipped, *found.skipped])
     name, reading = recognised(paths, request.classes) if layout == "auto" else (layout, forced(layout, paths))
     if not reading.rows:
-        raise _unrecognised(shown, paths, layout)
+        raise unrecognised(shown, paths, layout, refused)
     if n := sum(map(is_shard, paths)):
         request.progress.note(
             f"{counted(n, 'tar file')} beside the photos {'is' if n == 1 else 'are'} no photos, and left out"
@@ -99,12 +102,31 @@ def tell_left_out(n: int, manifest: str, request: Request) -> None:
         )
 
 
+def tell_refused(refused: Iterable[ReheadError], request: Request) -> None:
+    """A word on each table that looks like a manifest, and is not taken for one."""
+    for error in refused:
+        request.progress.note("Left out: " + str(error).replace("\n", " ").rstrip("."))
+
+
+def no_manifest(folder: str, refused: Sequence[ReheadError]) -> SourceError:
+    """What to say of a folder without a manifest where one was asked for. refused: why those that look like one are not."""
+    if not refused:
+        return SourceError(what=f"{folder} has no CSV or Parquet file with the columns path,label.", fix=EXAMPLES)
+    what = f"{folder} has no CSV or Parquet file that can be taken."
+    return SourceError(what=what, why=_reasons(refused), fix=refused[0].fix)
+
+
+def _reasons(refused: Iterable[ReheadError]) -> str:
+    return " ".join(part for error in refused for part in (error.what, error.why) if part)
+
+
 def is_picture(path: str) -> bool:
     """Whether a name is that of a picture."""
     return os.path.splitext(path)[1].lower() in PICTURE_NAMES
 
 
-def _empty(folder: str, skipped: list[Skip]) -> SourceError:
+def no_files(folder: str, skipped: Sequence[Skip]) -> SourceError:
+    """What to say of a folder, on a disk or in a bucket, that has none."""
     reasons = "; ".join(f"{skip.path} {skip.reason}" for skip in skipped[:3])
     return SourceError(
         what=f"{folder} holds no files.",
@@ -113,7 +135,8 @@ def _empty(folder: str, skipped: list[Skip]) -> SourceError:
     )
 
 
-def _unrecognised(folder: str, paths: Sequence[str], layout: str) -> SourceError:
+def unrecognised(folder: str, paths: Sequence[str], layout: str, refused: Sequence[ReheadError] = ()) -> SourceError:
+    """What to say of a folder, on a disk or in a bucket, that has no labels in this layout. refused: as in `no_manifest`."""
     folders = sorted({path.partition("/")[0] for path in paths if "/" in path})
     files = [path for path in paths if "/" not in path]
     parts = [
@@ -138,4 +161,5 @@ def _unrecognised(folder: str, paths: Sequence[str], layout: str) -> SourceError
         why += "; of Parquet files among others, --layout manifest reads these alone"
     if layout != "auto":
         what = f"{folder} does not have the layout {layout!r}."
-    return SourceError(what=what, why=f"{why}; no label can be told from folders or names.", fix=EXAMPLES)
+    why = f"{why}; no label can be told from folders or names. {_reasons(refused)}".strip()
+    return SourceError(what=what, why=why, fix=refused[0].fix if refused else EXAMPLES)

@@ -19,9 +19,9 @@ from urllib.parse import quote, unquote
 
 from rehead.data.addresses import fetched, open_file
 from rehead.data.places import Below, Files
-from rehead.data.rows import Request, Source, are_sides, label_of, quoted, short_name, side_in
+from rehead.data.rows import Request, Source, are_sides, first_few, label_of, quoted, short_name, side_in
 from rehead.data.tables import COLUMNS, Line, lines_of, places_of, source_of, values_of
-from rehead.errors import MissingExtra, SourceError, counted
+from rehead.errors import MissingExtra, ReheadError, SourceError, counted
 
 DELIMITERS = ",;\t"
 CSV_NAMES = {".csv", ".tsv"}
@@ -29,6 +29,7 @@ PARQUET_NAMES = {".parquet", ".pq"}
 OF_PARTS = re.compile(r"(.*?)(\d+)-of-0*(\d+)\.\w+")  # one of several: train-00000-of-00003.parquet
 TABLE_NAMES = CSV_NAMES | PARQUET_NAMES
 AGAIN = "Write it again, or copy it anew."
+NAME_ONE = "Name the one that says what is learned, in place of the folder; photos to hold out: --test TABLE."
 HEADER_BYTES = 65_536  # a header that is longer is none of ours
 MAX_TABLES = 20  # a folder with more of them holds one for each photo, and opening all of them takes long
 
@@ -86,12 +87,10 @@ def read_parts_of(address: str, paths: Sequence[str], request: Request) -> Sourc
 
 
 class _Parts:
-    """The files of a data set, read one after the other. Raises SourceError where there are none, or where names such as
-    part-00000-of-00003 say that some are missing."""
+    """The files of a data set, read one after the other. Raises SourceError where names such as part-00000-of-00003 say that
+    some are missing."""
 
     def __init__(self, what: str, paths: Sequence[str], read: Callable[[str], Iterator[Line]]) -> None:
-        if not paths:
-            raise SourceError(what=f"{what} holds no Parquet file.", fix="Name the folder that holds them.")
         told = [(found[1], int(found[3])) for path in paths if (found := OF_PARTS.fullmatch(path))]
         for (begin, wanted), n in Counter(told).items():
             if n < wanted:
@@ -135,32 +134,47 @@ def _is_mark(path: str) -> bool:
     return any(name.startswith("_") for name in path.split("/"))
 
 
-def find_manifest(folder: Path, paths: Sequence[str]) -> str:
-    """The one table among these files, relative to `folder`, whose columns are a manifest's, or ""."""
+def find_manifest(folder: Path, paths: Sequence[str]) -> tuple[str, list[ReheadError]]:
+    """The one table among these files, relative to `folder`, whose columns are a manifest's, or "", and why others that look
+    like one are not taken."""
     return _only_manifest(paths, lambda path: (folder / path).open("rb"))
 
 
-def find_manifest_at(address: str, paths: Sequence[str]) -> str:
+def find_manifest_at(address: str, paths: Sequence[str]) -> tuple[str, list[ReheadError]]:
     """The same of a folder in a bucket."""
     return _only_manifest(paths, lambda path: open_file(f"{address.rstrip('/')}/{quote(path)}"))
 
 
-def _only_manifest(paths: Sequence[str], opened: Callable[[str], Any]) -> str:
+def _only_manifest(paths: Sequence[str], opened: Callable[[str], Any]) -> tuple[str, list[ReheadError]]:
     tables = [path for path in paths if path.count("/") <= 1 and os.path.splitext(path)[1].lower() in TABLE_NAMES]
-    found = [path for path in tables if len(tables) <= MAX_TABLES and _is_manifest(path, opened)]
-    return found[0] if len(found) == 1 else ""
+    if len(tables) > MAX_TABLES:
+        return "", [SourceError(what=f"{len(tables)} tables are too many to be looked into.", fix=NAME_ONE)]
+    found, refused = list[str](), list[ReheadError]()
+    for path in tables:
+        try:
+            if _is_manifest(path, opened):
+                found.append(path)
+        except (SourceError, MissingExtra) as error:
+            refused.append(error)
+    if len(found) > 1:
+        several = SourceError(what=f"{len(found)} tables name photos and labels: {first_few(found)}.", fix=NAME_ONE)
+        return "", [several, *refused]
+    return "".join(found), refused
 
 
 def _is_manifest(path: str, opened: Callable[[str], Any]) -> bool:
+    """Raises SourceError for columns that are a manifest's but for some, MissingExtra where they cannot be read here."""
     try:
         with opened(path) as file:
             if _is_parquet(path):
                 header = _parquet_file(file, path).schema_arrow.names
             else:
                 header = _csv_header(file.read(HEADER_BYTES), path)
-        places_of(header, path)
-    except (SourceError, MissingExtra, OSError, csv.Error):
+    except (SourceError, OSError, csv.Error):
         return False
+    if not {*COLUMNS[:2]} <= {cell.strip().lower() for cell in header}:
+        return False
+    places_of(header, path)
     return True
 
 
@@ -249,7 +263,7 @@ def _parquet_file(file: Any, what: str) -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise MissingExtra("pyarrow", "parquet", "Reading Parquet") from None
+        raise MissingExtra("pyarrow", "parquet", what) from None
     try:
         return pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
