@@ -124,6 +124,46 @@ def test_too_many_bad_photos_stop_the_job_with_their_share(cache: Path, tmp_path
     assert allowed.images["skipped"] == 30
 
 
+@pytest.mark.parametrize("job", [rehead.tune, rehead.race])
+def test_too_many_bad_photos_are_told_and_listed_where_they_leave_no_class(
+    job: Callable[..., object], cache: Path, tmp_path: Path
+) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 4, "blue": 4})
+    for path in photos.glob("blue/*.png"):
+        path.write_bytes(b"\x89PNG no more")
+    with pytest.raises(TooManyBad, match=r"4 of 8 photos cannot be read, which is more than 20%"):
+        job(photos, cache=cache, out=tmp_path / "run")
+    listed = (cache / "skipped.csv").read_text().splitlines()
+    assert [line.partition(",")[0] for line in listed[1:]] == [f"blue/{i}.png" for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("broken", "what"),
+    [
+        ("photos/blue", "There is only one class."),
+        ("photos/blue and held out", "There is only one class."),
+        ("held out", "No photo is held out, so nothing could be verified."),
+        ("photos", "No photo is left to learn from."),
+    ],
+)
+def test_an_error_says_of_bad_photos_that_may_be_its_cause(broken: str, what: str, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 3, "blue": 1})
+    held_out = make_photos(tmp_path / "held out", {"red": 3, "blue": 1})
+    paths = sorted(path for folder in broken.split(" and ") for path in (tmp_path / folder).rglob("*.png"))
+    for path in paths:
+        path.write_bytes(b"\x89PNG no more")
+    with pytest.raises(SplitError) as caught:
+        scan(
+            open_source(photos, cache=tmp_path, **({} if broken == "photos/blue" else {"test": held_out})),
+            seed=0,
+            valid_fraction=0.2,
+        )
+    assert caught.value.what == what
+    n = "1 photo" if len(paths) == 1 else f"{len(paths)} photos"
+    assert re.search(rf"\. {n} cannot be read, such as '[^']*0\.png', which [^.]*\.$", caught.value.why)
+    assert caught.value.fix.startswith("If those are what is missing, mend them. ")
+
+
 def test_what_the_reading_and_the_decoding_find_bad_is_summed(cache: Path, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 15, "blue": 15})
     for path in sorted(photos.glob("red/*.png"))[:5]:

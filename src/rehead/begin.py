@@ -127,10 +127,10 @@ def begun(
         progress=progress,
         cache=cache,
         join=partial(earlier.joined, progress=progress) if earlier else None,
+        check=lambda found: check_bad(found.bad, found.n_rows, recipe.max_bad),
         readers=machines,
         besides=Kept(cache) if recipe.tie_copies else None,
     )
-    check_bad(catalog.bad, catalog.n_rows, recipe.max_bad)
     if wish.resume is not None and check_photos(run.path, catalog, force=wish.force) and can_go_on(run.path):
         progress.note("Its layers have learned from other photos before: what is told is of those that are named now")
     run.write("catalog.csv", as_csv(catalog.photos))

@@ -26,9 +26,24 @@ def checked_split(catalog: Catalog, *, is_told: bool) -> Catalog:
 
     is_told: whether it was said what the labels are; else the labels told it, and a mistake in one can make names of numbers.
     """
-    _check_learned(catalog)
     if not is_told and catalog.task == "classification":
         _check_numbers(catalog)
+    try:
+        return _with_two_sides(catalog)
+    except SplitError as error:
+        if not catalog.bad:
+            raise
+        first = catalog.bad[0]
+        raise SplitError(
+            what=error.what,
+            why=f"{error.why} {counted(len(catalog.bad), 'photo')} cannot be read, such as {quoted(first.path)}, "
+            f"which {first.reason}.".lstrip(),
+            fix=f"If those are what is missing, mend them. {error.fix}",
+        ) from error
+
+
+def _with_two_sides(catalog: Catalog) -> Catalog:
+    _check_learned(catalog)
     catalog = _without_strangers(catalog)
     _check_differ(catalog)
     if not catalog.on(catalog.held_out_side):

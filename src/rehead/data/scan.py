@@ -36,6 +36,7 @@ def scan(
     progress: Progress | None = None,
     cache: Path | None = None,
     join: Callable[[Catalog], Catalog] | None = None,
+    check: Callable[[Catalog], None] | None = None,
     is_learned: bool = True,
     are_all: bool = True,
     readers: far.Readers | None = None,
@@ -45,6 +46,7 @@ def scan(
 
     task: what its labels are; "auto" where they tell it, see `targets.task_of`. cache: the folder of the index of files
     that were read before; None: all are read. join: adds photos that are known already, before that is checked.
+    check: raises where the photos will not do; asked before their sides are judged, which may lack what cannot be read.
     is_learned: whether classes are to be learned and verified; else any photos will do. are_all: whether these are all photos
     of a job; see `with_both_sides`. readers: machines that read what has an address, in place of this one. besides: what else
     is wanted of photos that have an address, see `far.Besides`.
@@ -60,6 +62,8 @@ def scan(
         catalog = join(catalog if ours else replace(catalog, is_placed=_given(source, rows)))
     if ours:
         catalog = with_both_sides(catalog, seed=seed, are_all=are_all)
+    if check:
+        check(catalog)
     return checked_split(catalog, is_told=task != "auto") if is_learned else catalog
 
 

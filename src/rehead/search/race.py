@@ -78,14 +78,20 @@ def race(
         )
         run.create(opened.name, "race")
         log.begin(run.path)
-        catalog = scan(opened, seed=recipe.seed, valid_fraction=recipe.valid_fraction, task=recipe.task, progress=log)
+        catalog = scan(
+            opened,
+            seed=recipe.seed,
+            valid_fraction=recipe.valid_fraction,
+            task=recipe.task,
+            progress=log,
+            check=lambda found: check_bad(found.bad, found.n_rows, recipe.max_bad),
+        )
         if catalog.task != "classification":
             raise RecipeError(
                 what=f"A race is for classes, and what is learned here is {WORDS[catalog.task]}.",
                 fix="Name a backbone instead: rehead tune --backbone resnet18. If the labels are classes, say so with "
                 "--task classification",
             )
-        check_bad(catalog.bad, catalog.n_rows, recipe.max_bad)
         order = job_order(catalog, recipe)
         job = Job(catalog, place, log, stop=stop)
         if recipe.tie_copies:
