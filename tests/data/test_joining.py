@@ -237,7 +237,12 @@ def test_a_class_that_is_too_small_beside_earlier_photos_is_not_told_to_be_drawn
     both = join(old, catalog(photos("new", [(3, "b", "train", None)])))
     with pytest.raises(SplitError, match="'b' is too small") as caught:
         checked_split(with_both_sides(both, seed=0), is_told=True)
+    assert caught.value.why == "Two classes with held-out photos are needed, and it is learned from its one photo."
     assert caught.value.fix == "Add photos of it, or name held-out photos with --valid DIR."
+    old += photos("/old", [(4, "b", "train", None), (5, "b", "train", None)])
+    both = join(old, catalog(photos("new", [(6, "a", "train", None)])))
+    with pytest.raises(SplitError, match=r"(?s)'b' is too small .* an earlier job learned from its photos."):
+        checked_split(with_both_sides(both, seed=0), is_told=True)
 
 
 def test_a_photo_that_is_there_again_keeps_its_group_unless_it_has_another_now() -> None:

@@ -219,7 +219,31 @@ def test_photos_of_one_group_cannot_be_split_and_the_error_says_so(tmp_path: Pat
     with pytest.raises(SplitError) as caught:
         scanned(manifest(tmp_path / "two", "path,label,group", lambda i: "A" if i < 12 else f"B{i}"))
     assert caught.value.what.startswith("The class 'blue' is too small to be split: 12 photos, none ")
-    assert caught.value.why == "Photos of one group stay on one side, and its 12 are of 1 group."
+    assert caught.value.why == (
+        "Two classes with held-out photos are needed, and its 12 photos are of one group, which stays on one side."
+    )
+
+
+def test_a_class_that_no_dice_can_hold_out_is_not_told_to_throw_them_again(tmp_path: Path) -> None:
+    photos = colourful(tmp_path / "photos", {"cat": 10, "dog": 1})
+    for seed in range(3):
+        with pytest.raises(SplitError) as caught:
+            scan(open_source(photos, cache=tmp_path), seed=seed, valid_fraction=0.5)
+        assert caught.value.what == "The class 'dog' is too small to be split: 1 photo, none held out."
+        assert caught.value.why == (
+            "Two classes with held-out photos are needed, and it is learned from its one photo."
+        )
+        assert caught.value.fix == "Add photos of it, or name held-out photos with --valid DIR."
+    rows = ["a,g", "b,g", "a,h", "c,h", *["d,"] * 6]  # a has two groups, and neither b nor c another
+    (photos / "table.csv").write_text(
+        "path,label,group\n" + "".join(f"cat/{i}.png,{row}\n" for i, row in enumerate(rows))
+    )
+    with pytest.raises(SplitError) as caught:
+        scan(open_source(photos / "table.csv", cache=tmp_path), seed=0, valid_fraction=0.2)
+    assert caught.value.what == "The class 'a' is too small to be split: 2 photos, none held out."
+    assert caught.value.why == (
+        "Two classes with held-out photos are needed, and without a group that it has photos in another could not be learned."
+    )
 
 
 def test_a_split_that_is_all_test_is_told_to_give_some_for_training(tmp_path: Path) -> None:

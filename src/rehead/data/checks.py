@@ -22,7 +22,7 @@ MOSTLY = 0.8  # of the classes: numbers with few that are none
 
 
 def checked_split(catalog: Catalog, *, is_told: bool) -> Catalog:
-    """The catalog without classes that only held-out photos have. Raises SplitError when a class cannot be split.
+    """The catalog without classes that only held-out photos have. Raises SplitError when no verdict could be had.
 
     is_told: whether it was said what the labels are; else the labels told it, and a mistake in one can make names of numbers.
     """
@@ -55,8 +55,8 @@ def _with_two_sides(catalog: Catalog) -> Catalog:
             fix="Name held-out photos with --valid DIR or --test DIR"
             + (", or add photos." if catalog.ours else ", or leave the split to rehead."),
         )
-    if catalog.ours and catalog.task != "regression":
-        _check_classes(catalog)
+    if catalog.ours and catalog.task == "classification":
+        _check_held_out(catalog)
     return catalog
 
 
@@ -155,26 +155,16 @@ def _is_absent(catalog: Catalog, name: str) -> bool:
     return not any(name in catalog.names(photo) for photo in catalog.photos if photo.side == "train")
 
 
-def _check_classes(catalog: Catalog) -> None:
-    """Raises SplitError for a class that nothing can be learned of, and where only one class is both learned and held out."""
-    counts = {side: Counter[str]() for side in ("train", catalog.held_out_side)}
-    for photo in catalog.photos:
-        counts[photo.side].update(catalog.names(photo))
-    learned, held_out = counts["train"], counts[catalog.held_out_side]
-    lacking = [label for label in catalog.classes if not learned[label]]
-    if not lacking and catalog.task == "classification":
-        unseen = [label for label in catalog.classes if not held_out[label]]
-        lacking = unseen if len(catalog.classes) - len(unseen) < MIN_VERIFIED else []
-    for label in lacking:
-        count = learned[label] + held_out[label]
-        none = "held out" if learned[label] else "left to learn from"
-        what = "class" if catalog.task == "classification" else "label"
+def _check_held_out(catalog: Catalog) -> None:
+    """Raises SplitError where fewer than two classes are held out: `small.py` leaves each one photo to learn from."""
+    held_out = catalog.different_labels(catalog.on(catalog.held_out_side))
+    unseen = [label for label in catalog.classes if label not in held_out]
+    if unseen and len(catalog.classes) - len(unseen) < MIN_VERIFIED:
+        n = sum(photo.label == unseen[0] for photo in catalog.photos)
         raise SplitError(
-            what=f"The {what} {quoted(label)} is too small to be split: {counted(count, 'photo')}, none {none}.",
-            why=_why_on_one_side(catalog, label, count),
-            fix="Add photos of it, or name held-out photos with --valid DIR."
-            if any(map(catalog.is_placed, catalog.photos))
-            else "Add photos of it, name held-out photos with --valid DIR, or try another --valid-fraction or --seed.",
+            what=f"The class {quoted(unseen[0])} is too small to be split: {counted(n, 'photo')}, none held out.",
+            why=_why_none_is_spared(catalog, unseen[0]),
+            fix="Add photos of it, or name held-out photos with --valid DIR.",
         )
 
 
@@ -202,10 +192,16 @@ def _check_numbers(catalog: Catalog) -> None:
         )
 
 
-def _why_on_one_side(catalog: Catalog, label: str, count: int) -> str:
+def _why_none_is_spared(catalog: Catalog, label: str) -> str:
     if alike := [name for name in catalog.classes if name != label and name.casefold() == label.casefold()]:
         return f"There is {quoted(alike[0])} too: names count letter by letter."
-    groups = {photo.group for photo in catalog.photos if label in catalog.names(photo)}
-    if None in groups or len(groups) == count:
-        return "A photo's side is decided by its own bytes, so small classes can fall on one side."
-    return f"Photos of one group stay on one side, and its {count} are of {counted(len(groups), 'group')}."
+    own = [(key, photo) for key, photo in zip(catalog.keys(), catalog.photos, strict=True) if photo.label == label]
+    if len(own) == 1:
+        why = "it is learned from its one photo"
+    elif len({key for key, _ in own}) == 1:
+        why = f"its {len(own)} photos are of one group, which stays on one side"
+    elif all(catalog.is_placed(photo) for _, photo in own):
+        why = "an earlier job learned from its photos"
+    else:
+        why = "without a group that it has photos in another could not be learned"
+    return f"Two classes with held-out photos are needed, and {why}."
