@@ -263,6 +263,15 @@ def test_a_manifest_in_a_bucket_names_what_a_local_one_names(name: str, tmp_path
     assert {*there.skipped} == {*here.skipped}
 
 
+def test_a_manifest_in_a_bucket_is_to_be_saved_as_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "labels.csv").write_text("path,label\nred/0.png,Löwe\n", encoding="cp1252")
+    address = f"{in_memory(tmp_path / 'meta')}/labels.csv"
+    with pytest.raises(SourceError, match="which is not UTF-8") as caught:
+        open_source(address, cache=tmp_path)
+    assert caught.value.fix == "Save it as UTF-8 (in Excel: CSV UTF-8)."
+
+
 @pytest.mark.parametrize("scheme", ["memory", "file", "file and path", "path and file"])
 def test_what_is_held_out_among_the_photos_is_no_class_of_theirs(scheme: str, tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "big photos", {"red": 3, "blue": 3})

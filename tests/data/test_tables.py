@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from subprocess import run
 from types import SimpleNamespace
 from typing import Any
 
@@ -424,7 +425,9 @@ def test_a_label_in_latin_1_is_an_error_that_names_the_line(photos: Path, column
         opened(path)
     assert caught.value.what == f"Line 3 of {path} has the {word} 'caf\\xe9', which is not UTF-8."
     assert caught.value.why == "The file may have been saved as Windows-1252 or Latin-1."
-    assert caught.value.fix.startswith("Save it as UTF-8 (in Excel: CSV UTF-8), or: iconv -f WINDOWS-1252 -t UTF-8 ")
+    assert caught.value.fix.startswith("Save it as UTF-8 (in Excel: CSV UTF-8), or write another and name that: iconv ")
+    run(caught.value.fix.partition("name that: ")[2], shell=True, check=True)
+    assert [row.path for row in opened(photos / "photos-utf8.csv").rows] == ["a.jpg", "b.jpg"]
 
 
 def test_an_open_quote_does_not_print_the_rest_of_the_file(photos: Path) -> None:

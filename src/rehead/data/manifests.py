@@ -13,11 +13,11 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
 
-from rehead.data.addresses import fetched, open_file
+from rehead.data.addresses import fetched, is_address, open_file
 from rehead.data.places import Below, Files
 from rehead.data.rows import Request, Source, are_sides, first_few, label_of, quoted, short_name, side_in
 from rehead.data.tables import COLUMNS, Line, lines_of, places_of, source_of, values_of
@@ -201,22 +201,26 @@ def _csv_lines(path: Path, what: str) -> Iterator[Line]:
                 if any(cells):
                     cells += [""] * (len(header) - len(cells))
                     line = Line(reader.line_num, **{name: cells[i] for name, i in place.items()})
-                    _check_text(line, what)
+                    texts = {name: getattr(line, name) for name in COLUMNS[1:]}  # of a path any bytes name a file
+                    check_utf8(texts, line.number, what)
                     yield line
     except (csv.Error, UnicodeError) as error:
         raise SourceError(what=f"{what} is not a CSV file.", why=f"{error}.") from error
 
 
-def _check_text(line: Line, what: str) -> None:
-    """Raises SourceError for a label, split or group with bytes that are no UTF-8. A path may hold any: it names a file."""
-    for column in COLUMNS[1:]:
-        text = getattr(line, column) or ""
-        if any("\udc80" <= character <= "\udcff" for character in text):
-            shell = shlex.quote(what)
+def check_utf8(texts: Mapping[str, str | None], number: int, file: str) -> None:
+    """Raises SourceError for a cell with bytes that are no UTF-8. texts: those of a line, whose number this is, by column."""
+    for column, text in texts.items():
+        if any("\udc80" <= character <= "\udcff" for character in text or ""):
+            fix = "Save it as UTF-8 (in Excel: CSV UTF-8)."
+            if not is_address(file):
+                new = PurePath(file).with_name(f"{PurePath(file).stem}-utf8{PurePath(file).suffix}")
+                command = f"iconv -f WINDOWS-1252 -t UTF-8 {shlex.quote(file)} > {shlex.quote(str(new))}"
+                fix = f"{fix[:-1]}, or write another and name that: {command}"
             raise SourceError(
-                what=f"Line {line.number} of {what} has the {column} {quoted(label_of(text))}, which is not UTF-8.",
+                what=f"Line {number} of {file} has the {column} {quoted(label_of(text))}, which is not UTF-8.",
                 why="The file may have been saved as Windows-1252 or Latin-1.",
-                fix=f"Save it as UTF-8 (in Excel: CSV UTF-8), or: iconv -f WINDOWS-1252 -t UTF-8 {shell} > utf8.csv",
+                fix=fix,
             )
 
 
