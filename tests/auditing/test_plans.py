@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from subprocess import run
 
 import pytest
 from conftest import make_photos
@@ -109,6 +110,20 @@ def test_what_cannot_be_meant_is_an_error(text: str, what: str, tmp_path: Path) 
         read_plan(tmp_path / "plan.csv")
     assert caught.value.what.endswith(what)
     assert caught.value.fix
+
+
+@pytest.mark.parametrize("column", ["label", "new_label"])
+def test_a_plan_that_was_saved_in_windows_1252_makes_no_new_classes(column: str, tmp_path: Path) -> None:
+    cells = {"label": "Wolf", "new_label": "Wolf", column: "Löwe"}
+    path = tmp_path / "my plan.csv"
+    lines = ["path,label,action,new_label", f"Käfer.png,{cells['label']},relabel,{cells['new_label']}"]
+    path.write_text("\n".join(lines), encoding="cp1252")
+    with pytest.raises(SourceError) as caught:
+        read_plan(path)
+    assert caught.value.what == f"Line 2 of {path} has the {column} 'L\\xf6we', which is not UTF-8."
+    run(caught.value.fix.partition("name that: ")[2], shell=True, check=True)
+    (line,) = read_plan(tmp_path / "my plan-utf8.csv")
+    assert (line.path, line.label, line.new_label) == ("Käfer.png", cells["label"], cells["new_label"])
 
 
 def test_a_plan_of_many_copies_with_several_labels_stays_short_and_is_read(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rehead.auditing.findings import Audit, CopyGroup
 from rehead.csv_rows import csv_writer
+from rehead.data.manifests import check_utf8
 from rehead.data.rows import first_few
 from rehead.errors import SourceError, nearest
 
@@ -88,6 +89,7 @@ def _followable(reader: csv.DictReader[str], path: Path) -> list[Line]:
         )
     by_path: dict[str, Line] = {}
     for cells in reader:
+        check_utf8({name: cells.get(name) for name in ("label", "new_label")}, reader.line_num, str(path))
         line = _checked(cells, f"Line {reader.line_num} of {path}")
         if (known := by_path.setdefault(line.path, line)).action != line.action or known.new_label != line.new_label:
             raise SourceError(
