@@ -1,4 +1,5 @@
-"""A store that speaks S3, as a process of its own on loopback, and what a program needs in order to use it."""
+"""A store that speaks S3, as a process of its own on loopback, and what a program needs in order to use it; and a bucket in
+memory."""
 
 from __future__ import annotations
 
@@ -87,3 +88,11 @@ def strict_store() -> Iterator[Store]:
     yield found
     process.kill()
     process.wait()
+
+
+def in_memory(folder: Path) -> str:
+    """The address of a bucket in memory that holds the files of a folder."""
+    import fsspec
+
+    fsspec.filesystem("memory").put(f"{folder}/", f"/{folder.parent.name}/{folder.name}/", recursive=True)
+    return f"memory://{folder.parent.name}/{folder.name}"

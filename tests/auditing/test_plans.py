@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import tarfile
 from pathlib import Path
 from subprocess import run
 
 import pytest
+from bucket import in_memory
 from conftest import make_photos
 
 from rehead.auditing.apply import Applied, apply_plan
@@ -203,15 +206,46 @@ def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
     assert len((tmp_path / "new.csv").read_text().splitlines()) == 4
 
 
-def test_photos_in_an_archive_are_to_be_unpacked_first(tmp_path: Path) -> None:
-    import shutil
-
+def test_photos_that_no_manifest_could_name_are_to_be_files_first(tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 2, "blue": 2})
     archive = shutil.make_archive(str(tmp_path / "all"), "zip", photos)
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    with tarfile.open(shards / "train-0000.tar", "w") as shard:
+        for label in ("red", "blue"):
+            (tmp_path / "label").write_text(label)
+            shard.add(photos / label / "0.png", f"{label}.png")
+            shard.add(tmp_path / "label", f"{label}.cls")
     (tmp_path / "plan.csv").write_text("path,action\nred/0.png,remove\n")
-    with pytest.raises(SourceError) as caught:
-        apply_plan(archive, tmp_path / "plan.csv", tmp_path / "new.csv", cache=tmp_path / "cache")
-    assert "Unpack the archive" in caught.value.fix
+    pairs = [((photos / label / "0.png").read_bytes(), label) for label in ("red", "blue")]
+    for source, fix in ((archive, "Unpack the archive"), (shards, "Write the photos of"), (pairs, "Write them into")):
+        with pytest.raises(SourceError, match="are no files that a manifest could name") as caught:
+            apply_plan(source, tmp_path / "plan.csv", tmp_path / "new.csv", cache=tmp_path / "cache")
+        assert caught.value.fix.startswith(fix)
+    with pytest.raises(SourceError, match=r"red\.png is no file that a manifest could name") as caught:
+        apply_plan(photos, tmp_path / "plan.csv", tmp_path / "new.csv", test=shards, cache=tmp_path / "cache")
+    assert caught.value.fix == "Hold out photos of a folder, or of a table, in place of shards."
+
+
+@pytest.mark.parametrize("kind", ["a bucket", "a table of addresses"])
+def test_photos_at_addresses_are_named_by_these(kind: str, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 3, "blue": 3})
+    address = in_memory(photos)
+    (tmp_path / "table.csv").write_text(
+        "".join(
+            ["path,label\n", *(f"{address}/{label}/{i}.png,{label}\n" for label in ("red", "blue") for i in range(3))]
+        )
+    )
+    (tmp_path / "plan.csv").write_text(
+        f"path,action,new_label\n{'' if kind == 'a bucket' else f'{address}/'}red/0.png,relabel,blue\n"
+    )
+    source = address if kind == "a bucket" else tmp_path / "table.csv"
+    apply_plan(source, tmp_path / "plan.csv", tmp_path / "new.csv", cache=tmp_path / "cache")
+    again = open_source(tmp_path / "new.csv", cache=tmp_path)
+    assert {(row.path, row.label) for row in again.rows} == {
+        (f"{address}/{label}/{i}.png", "blue" if i == 0 else label) for label in ("red", "blue") for i in range(3)
+    }
+    assert {again.read(row) for row in again.rows} == {path.read_bytes() for path in photos.rglob("*.png")}
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import fsspec
 import numpy as np
 import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from bucket import Store
+from bucket import Store, in_memory
 from conftest import make_photos
 from disks import small_disk
 from safetensors.numpy import load_file
@@ -177,12 +176,6 @@ def test_a_manifest_in_a_bucket_and_one_of_addresses_give_what_a_local_one_gives
     assert len(found[0]) == 20
     assert found[0] == found[1] == found[2]
     assert not list(tmp_path.rglob("*fetched*"))
-
-
-def in_memory(folder: Path) -> str:
-    """The address of a bucket in memory that holds the files of a folder."""
-    fsspec.filesystem("memory").put(f"{folder}/", f"/{folder.parent.name}/{folder.name}/", recursive=True)
-    return f"memory://{folder.parent.name}/{folder.name}"
 
 
 @pytest.mark.parametrize(

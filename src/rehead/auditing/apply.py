@@ -12,13 +12,14 @@ from typing import Any
 from rehead.auditing.plan import Line, read_plan
 from rehead.bundle_facts import Task
 from rehead.csv_rows import csv_writer
+from rehead.data.addresses import PART
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Photo, Skip, label_of, quoted
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.data.targets import SEPARATOR, label_for, task_of
 from rehead.durable import write_asked
-from rehead.errors import RunError, SourceError
+from rehead.errors import RunError, SourceError, counted
 from rehead.features.cache import cache_folder, check_writable
 from rehead.progress import Progress, Silent
 from rehead.tuning.recipe import Recipe
@@ -56,7 +57,8 @@ def apply_plan(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Applied:
-    """Writes a manifest path,label,split,group of the source's photos as the plan has them; `rehead tune` takes it.
+    """Writes a manifest path,label,split,group of the source's photos as the plan has them; `rehead tune` takes it. Photos in a
+    bucket are named by their addresses.
 
     task: as in `rehead.tune`.
     out: by default <photos>-audited.csv in the current folder. A file that is there is replaced only with force. Sides are
@@ -71,10 +73,14 @@ def apply_plan(
         source, layout=layout, valid=valid, test=test, task=task, cache=place, max_bad=1.0, progress=progress
     )
     target = check_free(Path(out) if out is not None else Path(f"{opened.name}-audited.csv"), "out", force)
-    if opened.root is None:
+    if opened.root is None and not all(_address(opened.uri(row)) for row in opened.rows):
         raise SourceError(
             what=f"The photos of {opened.name} are no files that a manifest could name.",
-            fix="Unpack the archive into a folder, and name that; photos of shards into a folder for each class.",
+            fix="Write the photos of the shards into a folder for each class, and name the one that holds these."
+            if opened.layout == "webdataset"
+            else "Unpack the archive into a folder, and name that."
+            if isinstance(source, str | os.PathLike)
+            else "Write them into files, and name the folder that holds these.",
         )
     catalog = scan(opened, seed=0, valid_fraction=0.2, task=task, progress=progress, cache=place, is_learned=False)
     photos = {photo.path: photo for photo in (*catalog.photos, *(p for group in catalog.same for p in group))}
@@ -83,7 +89,8 @@ def apply_plan(
     changed, skipped = _followed(photos, lines, catalog)
     if not changed:
         raise SourceError(
-            what=f"{plan} removes all {len(photos)} photos.", fix="Leave some of them: change their action to keep."
+            what=f"{plan} leaves none of {counted(len(photos), 'photo')}.",
+            fix="Leave some of them: change their action to keep.",
         )
     known, labels = ({photo.label for photo in some.values()} for some in (photos, changed))
     write_asked(target, _manifest(list(changed.values()), catalog, target))
@@ -150,14 +157,26 @@ def _manifest(photos: Sequence[Photo], catalog: Catalog, target: Path) -> str:
     writer = csv_writer(text)
     writer.writerow(["path", "label", "split", "group"])
     for photo in photos:
-        file = catalog.file(photo)
-        if file is None:
-            raise SourceError(what=f"{photo.path} is no file that a manifest could name.")
-        near = os.path.relpath(os.path.realpath(os.path.dirname(file)), folder)
-        path = (
-            file
-            if near.startswith("..") or os.path.isabs(near)
-            else os.path.normpath(os.path.join(near, os.path.basename(file)))
-        )
-        writer.writerow([path.replace(os.sep, "/"), photo.label, "" if catalog.ours else photo.side, photo.group or ""])
+        path = _path(catalog.file(photo), folder) or _address(catalog.uri(photo))
+        if path is None:
+            raise SourceError(
+                what=f"{photo.path} is no file that a manifest could name.",
+                fix="Hold out photos of a folder, or of a table, in place of shards.",
+            )
+        writer.writerow([path, photo.label, "" if catalog.ours else photo.side, photo.group or ""])
     return text.getvalue()
+
+
+def _path(file: str | None, folder: Path) -> str | None:
+    """A file as a manifest in this folder names it."""
+    if file is None:
+        return None
+    near = os.path.relpath(os.path.realpath(os.path.dirname(file)), folder)
+    is_apart = near.startswith("..") or os.path.isabs(near)
+    path = file if is_apart else os.path.normpath(os.path.join(near, os.path.basename(file)))
+    return path.replace(os.sep, "/")
+
+
+def _address(uri: str | None) -> str | None:
+    """The same of an address: a part of a file, as a shard has them, cannot be named."""
+    return None if uri is None or uri.startswith(PART) else uri
