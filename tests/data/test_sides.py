@@ -252,6 +252,11 @@ def test_a_split_that_is_all_test_is_told_to_give_some_for_training(tmp_path: Pa
     assert caught.value.what == "No photo is left to learn from."
     assert caught.value.why == "The source gives sides, and all 24 photos are of test."
     assert "leave the split out" in caught.value.fix
+    make_photos(tmp_path, {"red": 1})
+    (tmp_path / "one.csv").write_text("path,label,split\nred/0.png,red,test\n")
+    with pytest.raises(SplitError) as caught:
+        scanned(tmp_path / "one.csv")
+    assert caught.value.why == "The source gives sides, and the one photo is of test."
 
 
 def test_classes_that_only_held_out_photos_have_are_counted(tmp_path: Path) -> None:

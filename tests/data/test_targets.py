@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import noise
+from conftest import make_photos, noise
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -151,6 +152,13 @@ def test_what_is_no_number_is_skipped_with_the_reason(tmp_path: Path) -> None:
     assert "'n/a'" in caught.value.why
     with pytest.raises(SourceError, match=r"No photo of .* has a label that can be used"):
         scanned(manifest(tmp_path / "q", ["a", "b"] * 8), "regression")
+    folders = make_photos(tmp_path / "folders", {"red": 1, "blue": 1})
+    shutil.copy(folders / "red" / "0.png", folders / "loose.png")
+    with pytest.raises(SourceError, match="has a label that can be used") as told:
+        scan(open_source(folders, cache=tmp_path), seed=0, valid_fraction=0.2, task="regression")
+    assert told.value.why == (
+        "blue/0.png has the label 'blue', which is no number; red/0.png has the label 'red', which is no number"
+    )
 
 
 @pytest.mark.parametrize(

@@ -74,10 +74,10 @@ def _check_learned(catalog: Catalog) -> None:
     """Raises SplitError where the source gives sides, and none of them is the training side."""
     if catalog.ours or not catalog.photos or catalog.on("train"):
         return
-    sides = " and ".join(sorted({photo.side for photo in catalog.photos}))
+    sides, n = " and ".join(sorted({photo.side for photo in catalog.photos})), len(catalog.photos)
     raise SplitError(
         what="No photo is left to learn from.",
-        why=f"The source gives sides, and all {len(catalog.photos)} photos are of {sides}.",
+        why=f"The source gives sides, and {f'all {n} photos are' if n > 1 else 'the one photo is'} of {sides}.",
         fix="Give some the side train, or leave the split out: some photos are then held out by rehead.",
     )
 

@@ -94,6 +94,7 @@ def _labelled(source: Source, rows: Rows, digests: Digests, task: Task, fix: str
             kept[label] = label_for(task, label)
         except ValueError as error:
             reasons[label] = str(error)
+    bad = dict[int, Skip]()
     if reasons:
         bad = {i: Skip(row.path, reasons[row.label]) for i, row in enumerate(rows) if row.label in reasons}
         source.skipped.extend(bad.values())
@@ -103,7 +104,7 @@ def _labelled(source: Source, rows: Rows, digests: Digests, task: Task, fix: str
     if not rows:
         raise SourceError(
             what=f"No photo of {source.name} has a label that can be used.",
-            why="; ".join(f"{bounded(skip.path)} {skip.reason}" for skip in source.skipped[:3]),
+            why="; ".join(f"{bounded(skip.path)} {skip.reason}" for skip in [*bad.values()][:3]),
             fix=fix or "Name what the labels are: --task classification, multilabel or regression.",
         )
     return rows, digests
