@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import importlib.util
 import os
@@ -39,6 +40,7 @@ from rehead.runs.contents import CHECKPOINT
 from rehead.runs.earlier import asked_of
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
+from rehead.runs.outputs import FILE as OUTPUTS
 from rehead.runs.resume import Asked
 from rehead.search.tries import Search
 from rehead.tuning.options import unheard
@@ -236,6 +238,50 @@ def test_photos_that_layers_learned_from_are_not_held_out_also_when_forced(
             taken_up(left, cache, test=other, force=force)
     (left / CHECKPOINT).unlink()  # nothing was learned yet
     assert len(taken_up(left, cache, test=other, force=True).catalog.on("test")) == 7
+
+
+@pytest.fixture
+def drawn(photos: Path, cache: Path, tmp_path: Path) -> Path:
+    """A training with a checkpoint, whose held-out photos were drawn."""
+    begin(tmp_path / "run", cache, source=photos)
+    (tmp_path / "run" / CHECKPOINT).write_bytes(b"")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("is_at_its_end", [False, True])
+@pytest.mark.parametrize("dice", [{"valid_fraction": 0.5}, {"seed": 7}], ids=str)
+def test_other_dice_hold_out_no_photos_that_layers_learned_from_also_when_forced(
+    dice: dict[str, Any], is_at_its_end: bool, drawn: Path, cache: Path
+) -> None:
+    if is_at_its_end:
+        (drawn / OUTPUTS).write_bytes(b"")
+    with pytest.raises(RunError, match=r"Of the photos to hold out, the run .* has learned from \d+\."):
+        taken_up(drawn, cache, settings=dice, force=True)
+
+
+def test_a_learned_photo_is_not_held_out_where_those_of_its_class_are_gone(
+    drawn: Path, photos: Path, cache: Path
+) -> None:
+    with (drawn / "catalog.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        if (row["label"], row["side"]) == ("red", "valid"):
+            (photos / row["path"]).unlink()
+    for force in (False, True):
+        with pytest.raises(RunError, match=r"has learned from 1\."):
+            taken_up(drawn, cache, force=force)
+
+
+def test_a_training_that_was_interrupted_at_its_very_end_goes_on_though_near_copies_had_changed_sides(
+    drawn: Path, cache: Path
+) -> None:
+    text = (drawn / "catalog.csv").read_text()
+    assert ",valid," in text
+    (drawn / "catalog.csv").write_text(text.replace(",valid,", ",train,", 1))
+    (drawn / OUTPUTS).write_bytes(b"")
+    assert taken_up(drawn, cache).catalog.ours
+    assert (drawn / "catalog.csv").read_text() == text
+    assert "Its layers have learned from other photos before" not in (drawn / "log.txt").read_text()
 
 
 def test_a_training_does_not_go_on_with_other_classes_and_says_that_it_does_with_other_photos(

@@ -16,6 +16,7 @@ from rehead.data.rows import first_few, quoted
 from rehead.data.targets import classes_of
 from rehead.errors import RunError, SourceError
 from rehead.runs.contents import can_go_on
+from rehead.runs.outputs import FILE as OUTPUTS
 from rehead.tuning.options import option
 from rehead.tuning.recipe import Recipe, load, preset_with
 
@@ -122,7 +123,9 @@ def check_photos(run: Path, catalog: Catalog, *, force: bool = False) -> bool:
         return False
     now = {photo.digest.hex(): (photo.label, photo.side) for photo in catalog.photos}
     both = before.keys() & now.keys()
-    if catalog.ours:  # a run that was interrupted at its very end has written which held-out photos it learned from
+    if catalog.ours and not force and (run / OUTPUTS).is_file():
+        # It was interrupted at its very end, and wrote as learned from what near copies took to the training side: by the same
+        # dice on the same photos they will again. Forced, either may be others, and what was learned from would be held out.
         now |= {digest: before[digest] for digest in both if before[digest] == (now[digest][0], "train")}
     classes = classes_of((label for label, _ in before.values()), catalog.task)
     if classes != catalog.classes and can_go_on(run):
