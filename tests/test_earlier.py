@@ -394,6 +394,22 @@ def test_what_is_no_finished_run_is_refused(first: rehead.Tuned, green: Path, ca
         rehead.tune(green, from_run=tmp_path / "copy", cache=cache, report=False)
 
 
+def test_a_finished_run_whose_bundle_was_moved_out_says_so_whatever_is_asked_of_it(
+    first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(first.run, tmp_path / "run"))
+    (run / "bundle").rename(tmp_path / "pets")
+    for ask in (
+        lambda: rehead.tune(green, from_run=run, cache=cache, report=False),
+        lambda: rehead.tune(resume=run, cache=cache, report=False),
+        lambda: read_finished(run, cache),
+    ):
+        with pytest.raises(RunError) as caught:
+            ask()
+        assert caught.value.what == f"The bundle of the run {run} is not there any more."
+        assert caught.value.fix == f"Bring it back to {run / 'bundle'}, or tune again."
+
+
 def test_an_interrupted_run_goes_on_from_the_earlier_one_where_that_is_now(
     first: rehead.Tuned, green: Path, cache: Path, tmp_path: Path
 ) -> None:

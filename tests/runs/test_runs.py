@@ -82,11 +82,13 @@ def test_a_run_that_finishes_while_another_job_begins_to_go_on_with_it_is_left_a
     late = RunFolder(None, force=False, resume=run)  # and reads its photos
     with RunFolder(None, force=False, resume=run) as first:
         first.create("photos", "efficientnet_lite0")
+        (run / "bundle").mkdir()
+        first.write("bundle/rehead.json", "{}")
         first.write("verdict.json", "{}")
         first.finish()
     with pytest.raises(RunError, match="is finished"), late:
         late.create("photos", "efficientnet_lite0")
-    assert {path.name for path in run.iterdir()} == {"recipe.toml", "verdict.json"}
+    assert {path.name for path in run.iterdir()} == {"recipe.toml", "verdict.json", "bundle"}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from rehead.bundle_facts import FACTS
 from rehead.errors import RunError
 
 COPIES = "copies.csv"  # photos with the same bytes, those that are left out included
@@ -70,7 +71,17 @@ def check_unfinished(run: Path) -> None:
             "was there is begun again by the same command.",
         )
     if (run / "verdict.json").is_file():
+        check_bundle(run)
         raise RunError(what=f"The run {run} is finished.", fix=f"Its bundle is {run / 'bundle'}.")
+
+
+def check_bundle(run: Path) -> None:
+    """Raises RunError where the bundle of a finished run was moved out of it."""
+    if not (run / "bundle" / FACTS).is_file():
+        raise RunError(
+            what=f"The bundle of the run {run} is not there any more.",
+            fix=f"Bring it back to {run / 'bundle'}, or tune again.",
+        )
 
 
 def is_bare(path: Path) -> bool:

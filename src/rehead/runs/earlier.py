@@ -29,6 +29,7 @@ from rehead.data.sources import open_source
 from rehead.errors import PhotoError, RecipeError, ReheadError, RunError, WeightsUnavailable, command, counted
 from rehead.exporting.prefixes import weights_digest
 from rehead.progress import Progress
+from rehead.runs.contents import check_bundle
 from rehead.runs.outputs import read_outputs
 from rehead.runs.resume import Asked
 from rehead.tuning.layers import HEAD
@@ -198,6 +199,8 @@ def places(folder: Path) -> tuple[Path, Path]:
         return folder, folder.parent
     bundle = folder / "bundle"
     if (folder / RECIPE).is_file() and not (bundle / FACTS).is_file():
+        if (folder / "verdict.json").is_file():
+            check_bundle(folder)
         raise RunError(
             what=f"The run {folder} is not finished.",
             fix=f"Go on with it first: {command('tune', '--resume', folder)}",
