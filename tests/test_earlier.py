@@ -26,7 +26,7 @@ from rehead.data.rows import Photo
 from rehead.data.sources import open_source
 from rehead.data.split import side_of
 from rehead.data.targets import classes_of
-from rehead.errors import BundleError, RecipeError, RunError
+from rehead.errors import BundleError, PhotoError, RecipeError, RunError, SourceError
 from rehead.extraction import left_out
 from rehead.job import Job
 from rehead.runs.earlier import access, asked_of, full_path, line_of, place_of, read_earlier
@@ -254,6 +254,68 @@ def test_photos_without_a_label_in_an_archive_are_there_where_the_run_took_sever
     photo = Photo(full_path(place_of(run), "red/1.png"), "", "train", digest)
     assert not is_gone(photo)
     assert read(photo) == (photos / "red" / "1.png").read_bytes()
+
+
+def recorded(run: Path, *asked: object, **besides: object) -> Path:
+    """A run, as far as it says where its photos came from."""
+    run.mkdir()
+    (run / "photos.json").write_text(json.dumps(Asked.of(*asked, **besides).to_dict()))
+    return run
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    """Red and blue photos in an archive."""
+    folder = make_photos(tmp_path / "packed", {"red": 2, "blue": 2})
+    return Path(shutil.make_archive(str(folder), "zip", folder))
+
+
+def test_photos_in_an_archive_are_not_gone_where_the_run_is_that_says_which_it_was(
+    packed: Path, tmp_path: Path
+) -> None:
+    first = recorded(tmp_path / "first", packed, "auto", None, None)
+    second = recorded(tmp_path / "second", make_photos(tmp_path / "more", {"grey": 1}), "auto", None, None, first)
+    inside, beside = (Photo(str(place / "red" / "0.png"), "red", "train", bytes(32)) for place in (packed, tmp_path))
+    far = replace(inside, path="s3://bucket/red/0.png")
+    assert [access(second, tmp_path)[1](photo) for photo in (inside, far, beside)] == [False, True, True]
+    shutil.rmtree(first)
+    read, is_gone = access(second, tmp_path)
+    assert [is_gone(photo) for photo in (inside, far, beside)] == [False, False, True]
+    for photo in inside, far:
+        with pytest.raises(PhotoError) as caught:
+            read(photo)
+        assert caught.value.what == f"cannot be found: the run {first}, which says where it is, is not there any more"
+    with pytest.raises(PhotoError, match=r"^is not there any more$"):
+        read(beside)
+
+
+@pytest.mark.parametrize("gone", ["valid", "test", "valid test"])
+def test_photos_in_an_archive_are_not_gone_where_a_folder_beside_it_is(gone: str, packed: Path, tmp_path: Path) -> None:
+    sides = [make_photos(tmp_path / side, {"red": 1, "blue": 1}) for side in ("valid", "test")]
+    archives = [Path(shutil.make_archive(str(folder), "zip", folder)) for folder in sides]
+    run = recorded(tmp_path / "run", packed, "auto", *archives)
+    photos = [
+        Photo(str(packed / name), "red", "train", bytes(32))
+        for name in ("red/0.png", "valid/red/0.png", "test/red/0.png")
+    ]
+    assert not any(map(access(run, tmp_path)[1], photos))
+    for side in gone.split():
+        (tmp_path / f"{side}.zip").unlink()
+    is_gone = access(run, tmp_path)[1]
+    assert [is_gone(photo) for photo in photos] == [False, "valid" in gone, "test" in gone]
+
+
+def test_a_source_that_is_there_and_cannot_be_read_is_an_error(packed: Path, tmp_path: Path) -> None:
+    photo = Photo(str(packed / "red" / "0.png"), "red", "train", bytes(32))
+    far = recorded(tmp_path / "far", "nosuchstore://bucket/photos", "auto", None, None)
+    run = recorded(tmp_path / "run", packed, "auto", None, None)
+    packed.write_bytes(packed.read_bytes()[:-90])
+    for one, said in (far, "Nothing here reads nosuchstore://"), (run, "is truncated, broken, or no archive"):
+        for ask in access(one, tmp_path):
+            with pytest.raises(SourceError, match=said):
+                ask(photo)
+    packed.unlink()
+    assert access(run, tmp_path)[1](photo)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from rehead.data.joining import joined
 from rehead.data.reading import checked
 from rehead.data.rows import Photo, Source
 from rehead.data.sources import open_source
-from rehead.errors import PhotoError, RecipeError, ReheadError, RunError, WeightsUnavailable, command, counted
+from rehead.errors import PhotoError, RecipeError, ReheadError, RunError, SourceError, WeightsUnavailable, command, counted
 from rehead.exporting.prefixes import weights_digest
 from rehead.progress import Progress
 from rehead.runs.contents import check_bundle
@@ -244,7 +244,9 @@ def _place(run: Path, asked: Asked) -> str:
 
 
 def access(run: Path, cache: Path) -> tuple[Callable[[Photo], bytes], Callable[[Photo], bool]]:
-    """The bytes of a photo with its full path, if they are still those it had, and whether it is gone."""
+    """The bytes of a photo with its full path, if they are still those it had, and whether it is gone. One in an archive or a
+    bucket is not, but cannot be read, where an earlier run is gone that says which. Both raise what a source says that is there
+    and cannot be read."""
 
     archives = _Archives(run, cache)
 
@@ -253,19 +255,26 @@ def access(run: Path, cache: Path) -> tuple[Callable[[Photo], bytes], Callable[[
             data = Path(photo.path).read_bytes()
         elif photo.path in archives.listed:
             data = archives.listed[photo.path]()
-        else:
+        elif is_gone(photo):
             raise PhotoError(what="is not there any more")
+        else:
+            raise PhotoError(
+                what=f"cannot be found: the run {archives.lost}, which says where it is, is not there any more"
+            )
         return checked(data, photo, "in the earlier run")
 
     def is_gone(photo: Photo) -> bool:
-        return not os.path.isfile(photo.path) and photo.path not in archives.listed
+        if os.path.isfile(photo.path) or photo.path in archives.listed:
+            return False
+        return archives.lost is None or not _is_in_another(photo.path)
 
     return read, is_gone
 
 
 @dataclass(frozen=True)
 class _Archives:
-    """What `_listed` finds, once it is asked for; another process that this is sent to looks by itself."""
+    """What `_listed` finds, once it is asked for; another process that this is sent to looks by itself. lost: the run that is
+    not there any more, from which the first came of those that are."""
 
     run: Path
     cache: Path
@@ -273,6 +282,11 @@ class _Archives:
     @functools.cached_property
     def listed(self) -> dict[str, Callable[[], bytes]]:
         return _listed(self.run, self.cache)
+
+    @functools.cached_property
+    def lost(self) -> str | None:
+        line = [asked.from_run for _, asked in line_of(self.run)]
+        return line[-1] if line and line[-1] is not None and not (Path(line[-1]) / PHOTOS).is_file() else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Archives, (self.run, self.cache)
@@ -297,18 +311,38 @@ def _listed(run: Path, cache: Path) -> dict[str, Callable[[], bytes]]:
     """What the sources of a run, and of those it came from, hold now: for photos in archives, which have no file."""
     found: dict[str, Callable[[], bytes]] = {}
     for one, asked in line_of(run):
-        if asked.source is None:
-            continue
-        try:
-            opened = open_source(
-                asked.source, layout=asked.layout, valid=asked.valid, test=asked.test, cache=cache, max_bad=1.0,
-                task=_task_of(one),
-            )  # fmt: skip
-        except ReheadError:  # it is gone, and all that was in it
+        if asked.source is None or (opened := _opened(one, asked, cache)) is None:
             continue
         place = _place(one, asked)
         found |= {full_path(place, row.path): partial(opened.read, row) for row in opened.rows}
     return found
+
+
+def _opened(run: Path, asked: Asked, cache: Path) -> Source | None:
+    """The source of a run, with those of its held-out sides that are there; None where it is gone, and all that was in it."""
+    named = {"valid": asked.valid, "test": asked.test}
+    sides = {side: place for side, place in named.items() if place and (is_address(place) or os.path.exists(place))}
+    for held_out in (sides, {}) if sides else ({},):
+        try:
+            return open_source(
+                asked.source, layout=asked.layout, cache=cache, max_bad=1.0, task=_task_of(run), **held_out
+            )
+        except SourceError as error:
+            if not _says_it_is_gone(error, is_far=any(map(is_address, (asked.source, *held_out.values())))):
+                raise
+    return None
+
+
+def _says_it_is_gone(error: SourceError, *, is_far: bool) -> bool:
+    """Whether nothing is there, or nothing that was; an archive or store that cannot be read is. Without a cause a folder says
+    that it has other things than photos, and a store (is_far) what it said before."""
+    cause = error.__cause__
+    return isinstance(cause, (FileNotFoundError, NotADirectoryError)) or (cause is None and not is_far)
+
+
+def _is_in_another(path: str) -> bool:
+    """Whether a photo without a file of its own is in a store, or in a file that is there: an archive, a shard or a table."""
+    return is_address(path) or any(map(os.path.isfile, Path(path).parents))
 
 
 def _task_of(run: Path) -> str:
