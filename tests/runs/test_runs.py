@@ -105,6 +105,42 @@ def test_a_full_disk_is_the_runs(error: Exception, tmp_path: Path) -> None:
         failing(out, OSError(errno.EROFS, os.strerror(errno.EROFS), str(out / "recipe.toml")))
 
 
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("part", ["first", "balanced"])
+def test_a_disk_that_is_full_in_a_part_of_a_run_names_how_to_go_on_from_its_checkpoint(
+    part: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(RunError) as ended:
+        failing(out, FULL, part)
+    run = RunFolder(None, force=False)
+    run.path = out
+    with pytest.raises(RunError) as refused:
+        run.within(part).check_room(1 << 60, "the bundle")
+    for error in ended.value, refused.value:
+        assert error.what == f"The run could not be written to {out}: No space left on device."
+        assert error.why.endswith(" MB are free. Its last checkpoint is whole.")
+        assert error.fix == f"Make room, and go on from there: rehead tune --resume {out}"
+
+
+def test_a_run_that_is_taken_up_hears_of_a_full_disk_without_another_folder(tmp_path: Path) -> None:
+    path = interrupted(tmp_path / "run")
+    (path / CHECKPOINT).unlink()
+    with pytest.raises(RunError) as caught:
+        failing(None, FULL, resume=path)
+    assert caught.value.what == f"The run could not be written to {path}: No space left on device."
+    assert caught.value.why.endswith(" MB are free. The features are kept.")
+    assert caught.value.fix == f"Make room, and go on from there: rehead tune --resume {path}"
+    (path / LOCK).unlink()
+    (path / LOCK).mkdir()
+    with pytest.raises(RunError) as caught:
+        failing(None, FULL, resume=path)
+    assert caught.value.what == f"The run cannot be written to {path}."
+    assert caught.value.fix.endswith(f"you may write to it: rehead tune --resume {path}")
+
+
 def test_a_full_disk_of_a_file_elsewhere_is_not_the_runs(tmp_path: Path) -> None:
     kept = tmp_path / "cache" / "agreement.json"
     with pytest.raises(RunError) as caught:
@@ -118,10 +154,12 @@ def test_a_file_that_is_called_as_a_full_disk_is_none(tmp_path: Path) -> None:
         failing(tmp_path / "run", PermissionError(errno.EACCES, "Permission denied", "No space left on device.txt"))
 
 
-def failing(out: Path, error: Exception) -> None:
-    """A job that ends with this error."""
-    with RunFolder(out, force=False) as run:
+def failing(out: Path | None, error: Exception, part: str | None = None, resume: Path | None = None) -> None:
+    """A job that ends with this error, where a part is named with a checkpoint in that."""
+    with RunFolder(out, force=False, resume=resume) as run:
         run.create("photos", "efficientnet_lite0")
+        if part is not None:
+            (run.within(part).path / CHECKPOINT).write_bytes(b"")
         raise error
 
 

@@ -23,6 +23,7 @@ from rehead.runs.contents import (
     LOCK,
     SECONDS,
     TRIES,
+    can_go_on,
     check_unfinished,
     is_bare,
     is_worth_keeping,
@@ -95,10 +96,11 @@ class RunFolder:
         try:
             self._make(photos, re.sub(r"[^\w.-]+", "-", backbone))
         except OSError as error:
+            go_on = f"Make room there, or see that you may write to it: {command('tune', '--resume', self.path)}"
             raise RunError(
-                what=f"The run cannot be written to {self._out or RUNS}.",
+                what=f"The run cannot be written to {self.path if self._resumed else self._out or RUNS}.",
                 why=error.strerror or str(error),
-                fix="Name a folder on a disk with room that you may write to: --out DIR",
+                fix=go_on if self._resumed else "Name a folder on a disk with room that you may write to: --out DIR",
             ) from error
 
     def write(self, name: str, text: str | Iterable[str]) -> None:
@@ -170,14 +172,16 @@ class RunFolder:
             ) from error
 
     def _full(self, reason: str, room: str) -> RunError:
-        if (self.path / CHECKPOINT).is_file():
+        run = self._whole
+        if run._resumed or can_go_on(run.path):
+            kept = "Its last checkpoint is whole." if can_go_on(run.path) else "The features are kept."
             return RunError(
-                what=f"The run could not be written to {self.path}: {reason}.",
-                why=f"{room} Its last checkpoint is whole.",
-                fix=f"Make room, and go on from there: {command('tune', '--resume', self.path)}",
+                what=f"The run could not be written to {run.path}: {reason}.",
+                why=f"{room} {kept}",
+                fix=f"Make room, and go on from there: {command('tune', '--resume', run.path)}",
             )
         return RunError(
-            what=f"The run could not be written to {self._out or RUNS}: {reason}.",
+            what=f"The run could not be written to {run._out or RUNS}: {reason}.",
             why=f"{room} The features are kept: the same command goes on from there.",
             fix="Make room, or name a folder on another disk: --out DIR",
         )
