@@ -297,6 +297,45 @@ def test_a_training_does_not_go_on_with_other_classes_and_says_that_it_does_with
     assert "Its layers have learned from other photos before" in (left / "log.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("moved", "does", "named"),
+    [
+        ("photos", "learns from", "rehead tune DIR --resume {run}"),
+        ("test", "holds out", "--test DIR"),
+    ],
+)
+def test_photos_of_a_run_that_were_moved_are_asked_for_as_they_are_named_again(
+    moved: str, does: str, named: str, left: Path, cache: Path, tmp_path: Path
+) -> None:
+    kept, place, notes = (left / "photos.json").read_bytes(), tmp_path / moved, Notes()
+    (left / CHECKPOINT).write_bytes(b"")
+    place.rename(tmp_path / "moved")
+    with pytest.raises(RunError) as caught:
+        rehead.tune(resume=left, cache=cache, progress=notes)
+    assert caught.value.what == f"There is nothing at {place} any more."
+    assert caught.value.why == f"The run {left} {does} the photos that were there."
+    assert caught.value.fix == f"Name where they are now: {named.format(run=left)}"
+    assert (left / "photos.json").read_bytes() == kept
+    with pytest.raises(SourceError):
+        rehead.tune(
+            **{"source" if moved == "photos" else moved: tmp_path / "mover"}, resume=left, cache=cache, progress=notes
+        )
+    assert not [note for note in notes.notes if "Go on from it" in note], "it is what was refused"
+
+
+@pytest.mark.parametrize("side", ["valid", "test"])
+def test_held_out_photos_that_were_no_files_are_asked_for_where_a_run_is_taken_up(
+    side: str, photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    pictures = [(noise(9000 + i, (200, 60, 60) if i % 2 else (60, 60, 200)), ["blue", "red"][i % 2]) for i in range(6)]
+    begin(tmp_path / "run", cache, source=photos, **{side: pictures})
+    with pytest.raises(SourceError) as caught:
+        taken_up(tmp_path / "run", cache, force=True)
+    assert caught.value.what == f"The {side} photos of {tmp_path / 'run'} were no files."
+    assert caught.value.fix == f"Pass them again beside resume=, as {side}=."
+    assert len(taken_up(tmp_path / "run", cache, **{side: pictures}).catalog.on(side)) == 6
+
+
 def test_sides_that_are_not_given_stay_where_a_run_is_taken_up_with_photos_elsewhere(
     left: Path, photos: Path, cache: Path, tmp_path: Path
 ) -> None:

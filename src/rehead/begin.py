@@ -178,7 +178,7 @@ def _chosen(wish: Wish, run: RunFolder, cache: Path) -> tuple[Recipe, Asked, Sea
 
 def _taken_up(wish: Wish, run: Path) -> tuple[Recipe, Asked, Search | None]:
     """What an interrupted run goes on with: its own, but for what is given in its place."""
-    recipe, asked = taken_up(run, wish.source)
+    recipe, asked = taken_up(run, {"source": wish.source, "valid": wish.valid, "test": wish.test})
     check_earlier(run, asked.from_run, wish.from_run)
     asked = asked.with_given(wish.source, wish.layout, wish.valid, wish.test, wish.from_run)
     own = Search.of_run(run)

@@ -145,7 +145,8 @@ def tune(
     progress, clock = Log(progress or Silent()), Clock()
     folder = RunFolder(out, force=force, resume=resume)
     shared = Shared(features) if features is not None else None
-    with _machines(ray, progress) as machines, folder as run, _how_to_go_on(run, progress), listed(place / BAD_LIST):
+    going_on = _how_to_go_on(folder, progress, is_resumed=resume is not None)
+    with _machines(ray, progress) as machines, folder as run, going_on, listed(place / BAD_LIST):
         if machines is not None:
             clock.lap("connect")
         catalog, chosen, search, asked = begun(wish, run, place, progress, clock, machines)
@@ -260,12 +261,13 @@ def _machines(ray: str | None, progress: Progress) -> Iterator[Machines | None]:
 
 
 @contextlib.contextmanager
-def _how_to_go_on(run: RunFolder, progress: Progress) -> Iterator[None]:
-    """Says so where a training that has a checkpoint is aborted, a photo is gone, or a cluster has no room for it."""
+def _how_to_go_on(run: RunFolder, progress: Progress, *, is_resumed: bool) -> Iterator[None]:
+    """Says so where a training that has a checkpoint is aborted, a photo is gone, or a cluster has no room for it; for want of
+    photos one that was resumed would end so again."""
     try:
         yield
-    except (KeyboardInterrupt, SourceError, ClusterError):
-        if can_go_on(run.path):
+    except (KeyboardInterrupt, SourceError, ClusterError) as error:
+        if can_go_on(run.path) and not (is_resumed and isinstance(error, SourceError)):
             progress.note(f"The last checkpoint is kept. Go on from it: {command('tune', '--resume', run.path)}")
         raise
 

@@ -14,7 +14,7 @@ from rehead.data.addresses import is_address
 from rehead.data.catalog import Catalog, as_csv
 from rehead.data.rows import first_few, quoted
 from rehead.data.targets import classes_of
-from rehead.errors import RunError, SourceError
+from rehead.errors import RunError, SourceError, command
 from rehead.runs.contents import can_go_on
 from rehead.runs.outputs import FILE as OUTPUTS
 from rehead.tuning.options import option
@@ -62,18 +62,20 @@ class Asked:
         return asdict(self)
 
 
-def taken_up(run: Path, source: object) -> tuple[Recipe, Asked]:
-    """The recipe and the photos of an interrupted run. Raises RunError when there is none.
+def taken_up(run: Path, given: Mapping[str, object | None]) -> tuple[Recipe, Asked]:
+    """The recipe and the photos of an interrupted run. Raises RunError when there is none, or no photos where its own were, and
+    SourceError where these were no files.
 
-    source: photos that are given in the place of its own.
+    given: by source, valid and test the photos that are given in the place of its own.
     """
     try:
         recipe = load(run / "recipe.toml")
         asked = Asked(**json.loads((run / "photos.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise RunError(what=f"{run} is no run that can be taken up.", why=str(error)) from error
-    if source is None and asked.source is None:
-        raise SourceError(what=f"The photos of {run} were no files.", fix="Pass them again beside resume=.")
+    for name, photos in given.items():
+        if photos is None:
+            _check_own(run, asked, name)
     return recipe, asked
 
 
@@ -153,6 +155,23 @@ def check_photos(run: Path, catalog: Catalog, *, force: bool = False) -> bool:
             fix="Start a new run (features that are there are used), or go on all the same with --force.",
         )
     return any(counts.values())
+
+
+def _check_own(run: Path, asked: Asked, name: str) -> None:
+    """Raises SourceError, RunError where a run's own photos, its source or of a side, cannot be those that it goes on with."""
+    own, side = getattr(asked, name), "" if name == "source" else name
+    if name in asked.objects or (own is None and not side):
+        raise SourceError(
+            what=f"The {side} photos of {run} were no files." if side else f"The photos of {run} were no files.",
+            fix=f"Pass them again beside resume={f', as {side}=' * bool(side)}.",
+        )
+    if own is not None and not is_address(own) and not os.path.exists(own):
+        named = f"--{side} DIR" if side else command("tune", "DIR", "--resume", run)
+        raise RunError(
+            what=f"There is nothing at {own} any more.",
+            why=f"The run {run} {'holds out' if side else 'learns from'} the photos that were there.",
+            fix=f"Name where they are now: {named}",
+        )
 
 
 def _changed(name: str, own: Any, given: Any) -> str:
