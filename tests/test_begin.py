@@ -37,9 +37,9 @@ from rehead.errors import (
 from rehead.progress import Clock, Silent
 from rehead.runs.about import published
 from rehead.runs.contents import CHECKPOINT
-from rehead.runs.earlier import asked_of
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
+from rehead.runs.origins import asked_of
 from rehead.runs.outputs import FILE as OUTPUTS
 from rehead.runs.resume import Asked
 from rehead.search.tries import Search

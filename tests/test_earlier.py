@@ -29,8 +29,9 @@ from rehead.data.targets import classes_of
 from rehead.errors import BundleError, PhotoError, RecipeError, RunError, SourceError
 from rehead.extraction import left_out
 from rehead.job import Job
-from rehead.runs.earlier import access, asked_of, full_path, line_of, place_of, read_earlier
+from rehead.runs.earlier import read_earlier
 from rehead.runs.finished import read_finished
+from rehead.runs.origins import access, asked_of, full_path, line_of, place_of
 from rehead.runs.resume import Asked
 from rehead.tuning.recipe import Recipe
 

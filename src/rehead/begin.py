@@ -27,9 +27,10 @@ from rehead.features.engines import check_engine, resolve
 from rehead.job import Machines
 from rehead.progress import Clock
 from rehead.runs.contents import can_go_on
-from rehead.runs.earlier import Earlier, line_of, read_earlier
+from rehead.runs.earlier import Earlier, read_earlier
 from rehead.runs.folder import RunFolder
 from rehead.runs.log import Log
+from rehead.runs.origins import line_of
 from rehead.runs.resume import Asked, check_earlier, check_photos, recipe_of, taken_up
 from rehead.search.tries import FILE as TRIED
 from rehead.search.tries import LADDER, Search

@@ -28,9 +28,10 @@ from rehead.features.cache import cache_folder
 from rehead.job import Job
 from rehead.pixels import Preprocess, prepare
 from rehead.progress import Progress, Silent
-from rehead.runs.earlier import Earlier, full_path, place_of, read_earlier
+from rehead.runs.earlier import Earlier, read_earlier
 from rehead.runs.finished import read_finished
 from rehead.runs.learned import n_among, tuned_on, unknown_note
+from rehead.runs.origins import full_path, place_of
 from rehead.tuning.labels import USUAL_THRESHOLD
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.tasks import fit_task

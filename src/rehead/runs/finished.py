@@ -15,8 +15,9 @@ from rehead.data.columns import Photos
 from rehead.data.rows import Photo, Skip
 from rehead.errors import RunError, command
 from rehead.runs.contents import COPIES
-from rehead.runs.earlier import CATALOG, access, asked_of, full_path, place_of, places
+from rehead.runs.earlier import CATALOG, places
 from rehead.runs.listing import Run, read_run
+from rehead.runs.origins import access, asked_of, full_path, place_of
 from rehead.runs.outputs import Outputs, read_outputs
 from rehead.runs.resume import Asked
 from rehead.verdict.metrics import DRAWN

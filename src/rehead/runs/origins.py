@@ -1,0 +1,153 @@
+"""Where the photos of a run, and of those that it came from, are now: as files, or in archives and buckets, which its own
+folder names."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rehead.data.addresses import is_address
+from rehead.data.reading import checked
+from rehead.data.rows import Photo, Source
+from rehead.data.sources import open_source
+from rehead.errors import PhotoError, ReheadError, SourceError
+from rehead.runs.resume import Asked
+from rehead.tuning.recipe import load
+
+PHOTOS, RECIPE = "photos.json", "recipe.toml"
+
+
+def asked_of(run: Path) -> Asked:
+    """What a run was asked for. Raises OSError, ValueError, TypeError where it does not say."""
+    return Asked(**json.loads((run / PHOTOS).read_text(encoding="utf-8")))
+
+
+def place_of(run: Path) -> str:
+    """What makes a path of the run's catalog a full one. Raises OSError, ValueError, TypeError where it does not say."""
+    return _place(run, asked_of(run))
+
+
+def full_path(place: str, path: str) -> str:
+    """A path of a run's catalog as a full one, by what `place_of` gives; an address is one already."""
+    return path if is_address(path) else os.path.join(place, path)
+
+
+def _place(run: Path, asked: Asked) -> str:
+    """What makes a path of the run's catalog a full one: the folder it is relative to, where there is one."""
+    return asked.root or asked.source or str(run)
+
+
+def access(run: Path, cache: Path) -> tuple[Callable[[Photo], bytes], Callable[[Photo], bool]]:
+    """The bytes of a photo with its full path, if they are still those it had, and whether it is gone. One in an archive or a
+    bucket is not, but cannot be read, where an earlier run is gone that says which. Both raise what a source says that is there
+    and cannot be read."""
+
+    archives = _Archives(run, cache)
+
+    def read(photo: Photo) -> bytes:
+        if os.path.isfile(photo.path):
+            data = Path(photo.path).read_bytes()
+        elif photo.path in archives.listed:
+            data = archives.listed[photo.path]()
+        elif is_gone(photo):
+            raise PhotoError(what="is not there any more")
+        else:
+            raise PhotoError(
+                what=f"cannot be found: the run {archives.lost}, which says where it is, is not there any more"
+            )
+        return checked(data, photo, "in the earlier run")
+
+    def is_gone(photo: Photo) -> bool:
+        if os.path.isfile(photo.path) or photo.path in archives.listed:
+            return False
+        return archives.lost is None or not _is_in_another(photo.path)
+
+    return read, is_gone
+
+
+@dataclass(frozen=True)
+class _Archives:
+    """What `_listed` finds, once it is asked for; another process that this is sent to looks by itself. lost: the run that is
+    not there any more, from which the first came of those that are."""
+
+    run: Path
+    cache: Path
+
+    @functools.cached_property
+    def listed(self) -> dict[str, Callable[[], bytes]]:
+        return _listed(self.run, self.cache)
+
+    @functools.cached_property
+    def lost(self) -> str | None:
+        line = [asked.from_run for _, asked in line_of(self.run)]
+        return line[-1] if line and line[-1] is not None and not (Path(line[-1]) / PHOTOS).is_file() else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Archives, (self.run, self.cache)
+
+
+def line_of(run: Path) -> Iterator[tuple[Path, Asked]]:
+    """A run and those that it came from, one after the other and each once, with what each was asked for."""
+    seen, pending = set[Path](), Path(os.path.realpath(run))
+    while pending not in seen:
+        seen.add(pending)
+        try:
+            asked = asked_of(pending)
+        except (OSError, ValueError, TypeError):
+            return
+        yield pending, asked
+        if asked.from_run is None:
+            return
+        pending = Path(os.path.realpath(asked.from_run))
+
+
+def _listed(run: Path, cache: Path) -> dict[str, Callable[[], bytes]]:
+    """What the sources of a run, and of those it came from, hold now: for photos in archives, which have no file."""
+    found: dict[str, Callable[[], bytes]] = {}
+    for one, asked in line_of(run):
+        if asked.source is None or (opened := _opened(one, asked, cache)) is None:
+            continue
+        place = _place(one, asked)
+        found |= {full_path(place, row.path): partial(opened.read, row) for row in opened.rows}
+    return found
+
+
+def _opened(run: Path, asked: Asked, cache: Path) -> Source | None:
+    """The source of a run, with those of its held-out sides that are there; None where it is gone, and all that was in it."""
+    named = {"valid": asked.valid, "test": asked.test}
+    sides = {side: place for side, place in named.items() if place and (is_address(place) or os.path.exists(place))}
+    for held_out in (sides, {}) if sides else ({},):
+        try:
+            return open_source(
+                asked.source, layout=asked.layout, cache=cache, max_bad=1.0, task=_task_of(run), **held_out
+            )
+        except SourceError as error:
+            if not _says_it_is_gone(error, is_far=any(map(is_address, (asked.source, *held_out.values())))):
+                raise
+    return None
+
+
+def _says_it_is_gone(error: SourceError, *, is_far: bool) -> bool:
+    """Whether nothing is there, or nothing that was; an archive or store that cannot be read is. Without a cause a folder says
+    that it has other things than photos, and a store (is_far) what it said before."""
+    cause = error.__cause__
+    return isinstance(cause, (FileNotFoundError, NotADirectoryError)) or (cause is None and not is_far)
+
+
+def _is_in_another(path: str) -> bool:
+    """Whether a photo without a file of its own is in a store, or in a file that is there: an archive, a shard or a table."""
+    return is_address(path) or any(map(os.path.isfile, Path(path).parents))
+
+
+def _task_of(run: Path) -> str:
+    """What a run's labels were to be, as photos without a label are some of several labels; "auto" where it does not say."""
+    try:
+        return load(run / RECIPE).task
+    except (OSError, ValueError, ReheadError):
+        return "auto"
