@@ -173,7 +173,7 @@ def test_where_a_cluster_has_no_room_the_checkpoint_that_there_is_is_named(place
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
     run, progress = Mock(path=tmp_path), Mock()
-    with pytest.raises(ClusterError), _how_to_go_on(run, progress):
+    with pytest.raises(ClusterError), _how_to_go_on(run, progress, is_resumed=False):
         raise ClusterError(what="Training was to end before the cluster had begun with it.")
     said = [call(f"The last checkpoint is kept. Go on from it: rehead tune --resume {tmp_path}")] if place else []
     assert progress.note.call_args_list == said
