@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 
 import rehead
 from rehead.errors import BackboneError, WeightsMismatch, WeightsUnavailable
-from rehead.exporting.prefixes import ready_prefix
+from rehead.exporting.prefixes import check_backbone, ready_prefix
 from rehead.nets.backbone import load_backbone
 from rehead.nets.card import Card, known_as
 from rehead.nets.heads import head_from_module, mlp_module, module_from_head
-from rehead.nets.weights import read_weights
+from rehead.nets.weights import NAME_IT, read_weights
 from rehead.progress import Silent
 
 Tensors = dict[str, torch.Tensor]
@@ -152,6 +152,35 @@ def test_missing_layers_are_named_and_the_cut_below_them_offered(tensors: Tensor
         load_backbone("resnet18", weights=tmp_path / "w.safetensors")
     assert "--cut layer3" in error.value.fix
     assert same_weights(tmp_path / "w.safetensors", tensors, cut="layer3")
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "cut"),
+    [
+        ("efficientnet_b0", ("conv_head", "bn2", "classifier"), "blocks.6"),
+        ("efficientnet_b0", ("blocks.5.1", "blocks.6", "conv_head", "bn2", "classifier"), "blocks.4"),
+        ("vit_tiny_patch16_224", ("norm", "head"), "blocks.10"),  # the norm belongs to the layer before it
+        ("convnext_atto", ("head",), "stages.3"),
+    ],
+)
+def test_the_cut_that_is_offered_can_be_made(name: str, missing: tuple[str, ...], cut: str, tmp_path: Path) -> None:
+    own = load_backbone(name, pretrained=False).network.state_dict()
+    save_file({n: t for n, t in own.items() if not n.startswith(missing)}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsMismatch) as error:
+        check_backbone(name, tmp_path / "w.safetensors", {}, "pool", tmp_path)
+    assert error.value.fix == f"All up to {cut} is there: cut behind it with --cut {cut}."
+    assert load_backbone(name, weights=tmp_path / "w.safetensors", cut=cut).loaded == "by name"
+
+
+def test_one_missing_tensor_is_counted_as_one(tensors: Tensors, tmp_path: Path) -> None:
+    del (left := dict(tensors))["layer1.0.bn1.weight"]
+    left["conv1.weight"] = left["conv1.weight"][:, :1].contiguous()
+    save_file(left, tmp_path / "w.safetensors")
+    with pytest.raises(
+        WeightsMismatch, match=r"do not fit: 1 tensor is missing, 1 tensor has another shape\."
+    ) as error:
+        load_backbone("resnet18", weights=tmp_path / "w.safetensors")
+    assert error.value.fix == NAME_IT
 
 
 def test_other_shapes_are_shown(tmp_path: Path) -> None:

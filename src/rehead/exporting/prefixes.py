@@ -57,7 +57,7 @@ def check_backbone(name: str, weights: Path | None, arguments: dict[str, Any], c
     from rehead.nets.backbone import check_weights, n_parameters
     from rehead.nets.cut import Pooled
     from rehead.nets.hub import fetch_weights
-    from rehead.nets.making import check_runs, created
+    from rehead.nets.making import check_runs, created, preprocess_of
 
     network = created(architecture_of(name), arguments, 0, device="meta")
     if arguments:
@@ -67,7 +67,7 @@ def check_backbone(name: str, weights: Path | None, arguments: dict[str, Any], c
     if place.kind == "hub":
         fetch_weights(name, network)
     elif weights is not None:
-        check_weights(network, weights, cut, place.origin)
+        check_weights(network, weights, cut, place.origin, preprocess_of(network, known_as(name), arguments))
 
 
 def ready_prefix(

@@ -175,8 +175,9 @@ def load_backbone(
         place = locate(name, Path(weights) if weights is not None else None)
         path = place.path or fetch_weights(name, network, only_here=not fetches)
         size = (preprocess.height, preprocess.width)
-        prefix = prefix_of(network, cut, chain=lambda: Chain(network, size))
-        loaded, lacking = load_into(network, prefix, read_weights(path), place.origin)
+        chain = functools.cache(lambda: Chain(network, size))
+        prefix = prefix_of(network, cut, chain=chain)
+        loaded, lacking = load_into(network, prefix, read_weights(path), place.origin, chain)
         if arguments.get("num_classes") is not None:
             new = classifier_names(network)
             lacking = {tensor: shape for tensor, shape in lacking.items() if tensor not in new}
@@ -224,14 +225,15 @@ def sketch(name: str, arguments: Mapping[str, Any]) -> Chain:
     return Chain(network, (preprocess.height, preprocess.width))
 
 
-def check_weights(network: nn.Module, path: Path, cut: str, source: str) -> None:
+def check_weights(network: nn.Module, path: Path, cut: str, source: str, preprocess: Preprocess) -> None:
     """Raises WeightsMismatch and UnsafeWeights for a file that `load_backbone` would refuse.
 
     network: without room for weights. cut: the layer up to which they must be complete. source: what they are called.
     """
     tensors = read_weights(path)
     if cut == POOL:  # at another layer only the network with its weights can be cut for certain
-        matched(network, Pooled(network), tensors, source)
+        size = (preprocess.height, preprocess.width)
+        matched(network, Pooled(network), tensors, source, lambda: Chain(network, size))
 
 
 @own_settings()

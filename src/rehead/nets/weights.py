@@ -5,13 +5,14 @@ Only what the prefix needs must be there: tensors of the layers that are cut awa
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import re
 import sys
 import textwrap
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import torch
 from torch import nn
 
 from rehead.durable import sha256_file
-from rehead.errors import UnsafeWeights, WeightsMismatch, counted
+from rehead.errors import BackboneError, UnsafeWeights, WeightsMismatch, counted
+from rehead.nets.chain import Chain
 
 WRAPPERS = (
     "state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "state_dict_ema", "teacher",
@@ -66,19 +68,24 @@ def read_weights(path: Path) -> Tensors:
     return _without_prefixes(tensors)
 
 
-def load_into(network: nn.Module, prefix: nn.Module, tensors: Tensors, source: str) -> tuple[str, Lacking]:
+def load_into(
+    network: nn.Module, prefix: nn.Module, tensors: Tensors, source: str, chain: Callable[[], Chain]
+) -> tuple[str, Lacking]:
     """Puts `tensors` into a network; "by name", "by timm's converter" or "in order" says how they were matched. And what of
     the network is as it was.
 
-    prefix: the part of the network that must be complete. Raises WeightsMismatch with the first differences.
+    prefix: the part of the network that must be complete. chain: the network taken apart, asked for only where they do not
+    fit. Raises WeightsMismatch with the first differences, and the cut up to which they are complete.
     """
-    how, fitting = matched(network, prefix, tensors, source)
+    how, fitting = matched(network, prefix, tensors, source, chain)
     network.load_state_dict(fitting, strict=False)
     left = [name for name in network.state_dict() if name not in fitting and not name.endswith("num_batches_tracked")]
     return how, {name: tuple(tensors[name].shape) if name in tensors else None for name in left}
 
 
-def matched(network: nn.Module, prefix: nn.Module, tensors: Tensors, source: str) -> tuple[str, Tensors]:
+def matched(
+    network: nn.Module, prefix: nn.Module, tensors: Tensors, source: str, chain: Callable[[], Chain]
+) -> tuple[str, Tensors]:
     """How they are matched, and the tensors by the network's own names. Raises WeightsMismatch as `load_into` does."""
     needed = _needed(network, prefix)
     own = network.state_dict()
@@ -93,7 +100,7 @@ def matched(network: nn.Module, prefix: nn.Module, tensors: Tensors, source: str
         raise _of_another(source, foreign)
     if (in_order := _in_order(own, tensors, needed)) is not None:
         return "in order", {n: t for n, t in in_order.items() if t.shape == own[n].shape}
-    raise _mismatch(source, own, tensors, needed)
+    raise _mismatch(source, own, tensors, needed, chain)
 
 
 def classifier_names(network: nn.Module) -> set[str]:
@@ -251,27 +258,30 @@ def _of_another(source: str, foreign: list[str]) -> WeightsMismatch:
     )
 
 
-def _mismatch(source: str, own: Tensors, tensors: Tensors, needed: set[str]) -> WeightsMismatch:
+def _mismatch(
+    source: str, own: Tensors, tensors: Tensors, needed: set[str], chain: Callable[[], Chain]
+) -> WeightsMismatch:
     missing = [n for n in own if n in needed and n not in tensors]
     other = [n for n in own if n in needed and n in tensors and tensors[n].shape != own[n].shape]
     shown = [f"{n}: {tuple(own[n].shape)} wanted, {tuple(tensors[n].shape)} in the file" for n in other[:SHOWN]]
     shown += [f"{n}: {tuple(own[n].shape)} wanted, not in the file" for n in missing[: SHOWN - len(shown)]]
-    fix = NAME_IT
-    complete = _complete_until(own, tensors, missing + other)
-    if complete:
-        lacking = dict.fromkeys(name.split(".")[0] for name in missing + other)
-        fix = f"All below {', '.join(lacking)} is there: cut before it with --cut {complete}."
+    complete = _complete_until(chain, {*missing, *other})
+    kinds = (len(missing), "is missing", "are missing"), (len(other), "has another shape", "have other shapes")
+    said = [f"{counted(n, 'tensor')} {one if n == 1 else more}" for n, one, more in kinds if n]
     return WeightsMismatch(
-        what=f"The weights of {source} do not fit: {len(missing)} tensors are missing, {len(other)} have other shapes.",
+        what=f"The weights of {source} do not fit: {', '.join(said)}.",
         why="; ".join(shown),
-        fix=fix,
+        fix=f"All up to {complete} is there: cut behind it with --cut {complete}." if complete else NAME_IT,
     )
 
 
-def _complete_until(own: Tensors, tensors: Tensors, lacking: list[str]) -> str | None:
-    """The last top-level layer before the first one that lacks something, when all before it is there."""
-    layers = list(dict.fromkeys(name.split(".")[0] for name in own))
-    first = min(layers.index(name.split(".")[0]) for name in lacking) if lacking else 0
-    before = layers[:first]
-    there = [n for n in own if n.split(".")[0] in before and n in tensors]
-    return before[-1] if before and there and len(before) > 2 else None
+def _complete_until(chain: Callable[[], Chain], lacking: set[str]) -> str | None:
+    """The last layer up to which nothing is lacking, where that is more than the first one."""
+    try:
+        pieces = chain()
+    except BackboneError:  # it can be cut at its end alone
+        return None
+    complete = list(
+        itertools.takewhile(lambda layer: lacking.isdisjoint(pieces.piece(-1, layer.end).state_dict()), pieces.layers)
+    )
+    return complete[-1].name if len(complete) > 1 else None
