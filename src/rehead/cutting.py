@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from rehead.data.room import free_bytes
 from rehead.errors import BackboneError, counted
 from rehead.exporting.prefixes import prefix_there
 from rehead.extraction import lost_with, open_store
-from rehead.features.room import free_bytes, on_disk
+from rehead.features.room import on_disk
 from rehead.features.views import view_names
 from rehead.job import Job
 from rehead.nets.card import Card, with_fit

@@ -18,11 +18,12 @@ from rehead.begin import Wish, begun
 from rehead.bundled import with_bundle
 from rehead.data.catalog import Catalog, as_csv
 from rehead.data.columns import Chosen
+from rehead.data.room import check_writable
 from rehead.errors import ClusterError, MissingExtra, ReheadError, SourceError, command, counted, missing_extras
 from rehead.exporting.agreement import compare
 from rehead.exporting.graph import with_head
 from rehead.features.bad import BAD_LIST, bad_table, listed
-from rehead.features.cache import cache_folder, check_writable
+from rehead.features.cache import cache_folder
 from rehead.features.samples import sample_pixels
 from rehead.features.shared import Shared
 from rehead.frozen import tune_head

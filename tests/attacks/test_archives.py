@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import small_disk
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rehead.data.archives import unpacked
 from rehead.data.limits import Limits
 from rehead.data.sources import Source, open_source, walk
-from rehead.errors import SourceError, UnsafeArchive
+from rehead.errors import SourceError, StoreError, UnsafeArchive
 
 PETS = {f"{kind}/{i}.jpg": f"{kind} {i}".encode() for kind in ("cat", "dog") for i in range(3)}
 FLAT = {f"train/{kind}.{i}.jpg": f"{kind} {i}".encode() for kind in ("cat", "dog") for i in range(3)}
@@ -458,6 +459,17 @@ def test_any_damage_gives_photos_or_a_clear_error(
     except SourceError:
         return
     assert all(source.read(row) is not None for row in source.rows)
+
+
+def test_a_cache_that_cannot_be_written_is_not_blamed_on_the_archive(tmp_path: Path) -> None:
+    archive = saved(tmp_path, GOOD["zip"])
+    with small_disk(tmp_path / "read_only", "ro") as disk:
+        with pytest.raises(StoreError) as caught:
+            open_source(archive, cache=disk / "cache")
+        assert caught.value.what == f"The cache folder {disk / 'cache'} cannot be written."
+        assert "--cache DIR" in caught.value.fix
+    with small_disk(tmp_path / "full", "nr_inodes=1") as disk, pytest.raises(SourceError, match="not enough room"):
+        open_source(archive, cache=disk / "cache")
 
 
 def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:

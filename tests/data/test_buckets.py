@@ -34,7 +34,7 @@ from rehead.data.rows import Request
 from rehead.data.scan import scan, scan_held_out
 from rehead.data.sources import open_source
 from rehead.data.walk import walk
-from rehead.errors import SourceError
+from rehead.errors import ReheadError, SourceError, StoreError
 from rehead.features.extract import _Writer
 from rehead.progress import Silent
 from rehead.runs.earlier import read_earlier
@@ -345,6 +345,27 @@ def test_a_full_disk_is_not_blamed_on_the_address(tmp_path: Path) -> None:
     assert what == f"There is not enough room on the disk to fetch {address}/zoo.zip."
     assert why == f"{cache} has 0 MiB free."
     assert "--cache DIR" in fix
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ("ro", StoreError, "The cache folder {cache} cannot be written.\nRead-only file system"),
+        ("nr_inodes=1", SourceError, "There is not enough room on the disk to fetch {address}."),
+    ],
+)
+@pytest.mark.parametrize("name", ["zoo.zip", "zoo.csv"])
+def test_a_cache_that_cannot_be_made_is_not_blamed_on_the_address(
+    name: str, options: str, kind: type[ReheadError], words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / name).write_bytes(b"path,label\n")
+    address = f"{in_memory(tmp_path / 'photos')}/{name}"
+    with small_disk(tmp_path / "disk", options) as disk:
+        with pytest.raises(kind) as error:
+            open_source(address, cache=disk / "cache")
+        assert str(error.value).startswith(words.format(cache=disk / "cache", address=address))
+        assert "--cache DIR" in error.value.fix
 
 
 def test_a_table_in_a_bucket_is_sent_to_other_machines(

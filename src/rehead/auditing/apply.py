@@ -14,13 +14,14 @@ from rehead.bundle_facts import Task
 from rehead.csv_rows import csv_writer
 from rehead.data.addresses import PART
 from rehead.data.catalog import Catalog
+from rehead.data.room import check_writable
 from rehead.data.rows import Photo, Skip, label_of, quoted
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.data.targets import SEPARATOR, label_for, task_of
 from rehead.durable import write_asked
 from rehead.errors import RunError, SourceError, counted
-from rehead.features.cache import cache_folder, check_writable
+from rehead.features.cache import cache_folder
 from rehead.progress import Progress, Silent
 from rehead.tuning.recipe import Recipe
 

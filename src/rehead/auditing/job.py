@@ -19,6 +19,7 @@ from rehead.auditing.facts import Facts
 from rehead.auditing.findings import Audit
 from rehead.auditing.kept import facts_of_photos
 from rehead.data.catalog import Catalog
+from rehead.data.room import check_writable
 from rehead.data.rows import Skip
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
@@ -26,7 +27,7 @@ from rehead.data.split import stratified_order
 from rehead.divided import FLOOR, in_store
 from rehead.errors import counted
 from rehead.extraction import chosen_prefix, extract_missing, open_store
-from rehead.features.cache import cache_folder, check_writable
+from rehead.features.cache import cache_folder
 from rehead.job import Job
 from rehead.progress import Progress, Silent
 from rehead.tuning.recipe import Recipe

@@ -23,6 +23,7 @@ from rehead.data.far import n_readers
 from rehead.data.in_use import InUse
 from rehead.data.photo_bytes import check_size, photo_from
 from rehead.data.plain import Plain, PlainWeb, as_os_error
+from rehead.data.room import check_writable, free_bytes
 from rehead.data.rows import Request
 from rehead.data.web import WEB, patience, photo_on_web
 from rehead.durable import FULL, remove_tree
@@ -191,14 +192,16 @@ def photo_at(address: str) -> bytes:
 
 @contextlib.contextmanager
 def fetched(address: str, request: Request) -> Iterator[Path]:
-    """The file at an address, on a disk of this machine for a while. Raises SourceError where there is none."""
+    """The file at an address, on a disk of this machine for a while. Raises SourceError where there is none, StoreError where
+    the cache cannot be written."""
+    check_writable(request.cache)
     request.progress.phase("Fetching", None, "files")
     name = PurePosixPath(unquote(split(address).path)).name
     folder = request.cache / "archives" / f".fetched-{uuid.uuid4().hex[:12]}.part"  # cleared where a job was killed
     in_use = InUse(folder)
-    folder.mkdir(parents=True)
     try:
         try:
+            folder.mkdir(parents=True)
             store, there = store_of(address)
             with store.open_input_stream(there) as source, (folder / name).open("wb") as target:
                 shutil.copyfileobj(source, target, FETCHED_AT_ONCE)
@@ -215,7 +218,7 @@ def fetched(address: str, request: Request) -> Iterator[Path]:
 def _no_room(address: str, cache: Path) -> SourceError:
     return SourceError(
         what=f"There is not enough room on the disk to fetch {address}.",
-        why=f"{cache} has {shutil.disk_usage(cache).free / 2**20:,.0f} MiB free.",
+        why=f"{cache} has {free_bytes(cache) / 2**20:,.0f} MiB free.",
         fix="Free some space, or name another folder with --cache DIR.",
     )
 

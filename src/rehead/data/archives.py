@@ -14,7 +14,6 @@ import gzip
 import lzma
 import os
 import re
-import shutil
 import stat
 import struct
 import tarfile
@@ -26,6 +25,7 @@ from typing import IO, Any, cast
 
 from rehead.data.in_use import InUse
 from rehead.data.limits import Limits, Meter
+from rehead.data.room import check_writable, free_bytes
 from rehead.data.rows import quoted
 from rehead.data.walk import files_below, is_leftover
 from rehead.durable import replaced_folder, sha256_file
@@ -68,7 +68,8 @@ def unpacked(
     """The folder with what `archive` holds: cache/archives/<SHA-256 of the archive>. A second call finds it there.
 
     stays: whether an archive inside it is left as it is.
-    Raises SourceError when it is broken, encrypted, or does not fit on the disk; UnsafeArchive when it is hostile.
+    Raises SourceError when it is broken, encrypted, or does not fit on the disk; UnsafeArchive when it is hostile; StoreError
+    when the cache cannot be written.
     """
     limits, progress = limits or Limits(), progress or Silent()
     progress.phase("Checking the archive", None, "files")
@@ -76,6 +77,7 @@ def unpacked(
         target = cache / "archives" / sha256_file(archive)
         if target.is_dir():
             return target
+        check_writable(cache)
         meter = Meter(archive, limits, progress)
         progress.phase("Unpacking", None, "files")
         with replaced_folder(target) as folder:
@@ -307,7 +309,7 @@ def _broken_is_an_error(archive: Path, meter: Meter) -> Iterator[None]:
 
 def _failed(archive: Path, cache: Path, error: OSError) -> SourceError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free, size = shutil.disk_usage(cache).free, archive.stat().st_size
+        free, size = free_bytes(cache), archive.stat().st_size
         return SourceError(
             what=f"There is not enough room on the disk to unpack {archive}.",
             why=f"{cache} has {free / 2**20:,.0f} MiB free; packed, the archive takes {size / 2**20:,.0f} MiB.",

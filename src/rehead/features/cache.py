@@ -10,14 +10,12 @@ import json
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rehead.data.in_use import mark_of
-from rehead.durable import FULL
 from rehead.errors import StoreError
 from rehead.features.store import count_photos
 
@@ -78,22 +76,6 @@ def default_cache_folder(environment: Mapping[str, str]) -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "rehead"
     return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rehead"
-
-
-def check_writable(cache: Path) -> None:
-    """Makes the cache folder. Raises StoreError when nothing can be written there."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cache):
-            pass
-    except OSError as error:
-        if error.errno in FULL:
-            return  # a full disk is told of by whoever needs room, with how much
-        raise StoreError(
-            what=f"The cache folder {cache} cannot be written.",
-            why=error.strerror or str(error),
-            fix="Name a folder that you may write to: --cache DIR, or REHEAD_CACHE.",
-        ) from error
 
 
 def list_stores(cache: Path) -> list[StoreFacts]:

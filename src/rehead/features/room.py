@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
+from rehead.data.room import free_bytes
 from rehead.durable import FULL
 from rehead.errors import DiskFull, StoreError
 
@@ -36,12 +36,6 @@ def disk_full(folder: Path, needed_bytes: int, purpose: str = "features") -> Dis
         why=shortage(needed_bytes, free_bytes(folder), purpose),
         fix="Free some with `rehead cache clear`, or keep features elsewhere with --cache DIR.",
     )
-
-
-def free_bytes(folder: Path) -> int:
-    """On the disk of a folder that need not be there, or not any more."""
-    folder = folder.absolute()
-    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
 
 
 def shortage(needed_bytes: int, free_bytes: int, purpose: str) -> str:

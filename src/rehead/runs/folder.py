@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rehead.data.room import free_bytes
 from rehead.durable import FULL, NoRoom, empty_folder, remove_tree, replace_folder, write_bytes, write_text
 from rehead.errors import ReheadError, RunError, command
-from rehead.features.room import free_bytes, shortage
+from rehead.features.room import shortage
 from rehead.runs.contents import (
     BODY,
     CHECKPOINT,

@@ -9,12 +9,13 @@ from typing import Any
 
 from rehead.ambient import own_settings
 from rehead.auditing.ties import tied
+from rehead.data.room import check_writable
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.divided import job_order
 from rehead.errors import RecipeError, counted, nearest
 from rehead.features.bad import BAD_LIST, check_bad, listed
-from rehead.features.cache import cache_folder, check_writable
+from rehead.features.cache import cache_folder
 from rehead.job import Job
 from rehead.nets.card import PACKAGES
 from rehead.progress import Progress, Silent

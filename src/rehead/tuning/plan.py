@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from rehead.data.room import free_bytes
 from rehead.errors import RecipeError, UnknownLayer, counted, nearest
-from rehead.features.room import free_bytes, on_disk
+from rehead.features.room import on_disk
 from rehead.features.views import view_names
 from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in, layers_that_learn
 from rehead.tuning.recipe import Recipe
