@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from disks import small_disk
 
 from rehead.errors import WeightsUnavailable
 from rehead.nets.card import PACKAGES
@@ -35,12 +36,18 @@ def test_weights_that_cannot_be_fetched_are_an_error_of_whole_sentences(monkeypa
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers for any file of the hub, asked directly or as a proxy; tunnels it refuses. What is under /short it cuts short."""
+    """Answers for any file of the hub, asked directly or as a proxy; tunnels it refuses. What is under /short it cuts short,
+    what is under /gated it keeps."""
 
     def do_CONNECT(self) -> None:
         self.send_error(403)
 
     def do_HEAD(self) -> None:
+        if self.path.startswith("/gated/"):
+            self.send_response(401)
+            self.send_header("X-Error-Code", "GatedRepo")
+            self.end_headers()
+            return
         is_there, n_bytes = self.path.endswith("/model.safetensors"), 700 if "/short/" in self.path else 7
         self.send_response(200 if is_there else 404)
         self.send_header("Content-Length", str(n_bytes) if is_there else "0")
@@ -86,11 +93,18 @@ def test_weights_come_from_a_mirror_and_through_a_proxy(given: dict[str, str], p
     [
         (
             {"HF_ENDPOINT": "https://hub.invalid", "https_proxy": "http://127.0.0.1:{port}"},
-            "hub.invalid cannot be reached: 403",
+            "They could not be fetched from hub.invalid: 403",
         ),
-        ({"HF_ENDPOINT": "http://127.0.0.1:{port}/short"}, "127.0.0.1 cannot be reached: "),
+        (
+            {"HF_ENDPOINT": "http://127.0.0.1:{port}/short"},
+            "They could not be fetched from 127.0.0.1: peer closed connection",
+        ),
+        (
+            {"HF_ENDPOINT": "http://127.0.0.1:{port}/gated"},
+            "They could not be fetched from 127.0.0.1: 401 Client Error. Cannot access gated repo",
+        ),
     ],
-    ids=["a proxy that refuses", "a server that ends too soon"],
+    ids=["a proxy that refuses", "a server that ends too soon", "a server that wants a key"],
 )
 def test_weights_that_are_refused_or_cut_short_are_weights_that_cannot_be_had(
     given: dict[str, str], said: str, port: int, tmp_path: Path
@@ -99,6 +113,20 @@ def test_weights_that_are_refused_or_cut_short_are_weights_that_cannot_be_had(
     assert (
         f"\nrehead.errors.WeightsUnavailable: The weights of resnet18 are not here and cannot be fetched.\n{said}"
         in done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "why"), [("size=4k", "No space left on device."), ("ro", "Read-only file system.")]
+)
+def test_a_hubs_cache_that_cannot_be_written_is_not_blamed_on_the_hub(
+    options: str, why: str, port: int, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", options) as disk:
+        done = fetched({"HF_ENDPOINT": "http://127.0.0.1:{port}"}, port, disk)
+    assert done.stderr.endswith(
+        f"The weights of resnet18 cannot be written to the hub's cache, {disk / 'hub'}.\n{why}\n"
+        "Make room, or set HF_HOME to a folder elsewhere.\n"
     )
 
 

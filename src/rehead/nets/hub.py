@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 
+from rehead.durable import FULL
 from rehead.errors import WeightsUnavailable
 from rehead.nets.card import PACKAGES
 
 CONNECT_TIMEOUT_S = 4.0  # for the hub to answer at all, before the retries of its library begin
+UNWRITABLE = {*FULL, errno.EACCES, errno.EROFS}
 PORTS = {"http": 80, "https": 443}
 
 
@@ -34,13 +38,17 @@ def fetch_weights(name: str, network: nn.Module, *, only_here: bool = False) -> 
     if constants.HF_HUB_OFFLINE:
         raise _unavailable(name, "HF_HUB_OFFLINE is set, and they are not in the hub's cache.")
     address = constants.ENDPOINT if hub_id else url
+    host = urlparse(address).hostname or address
     try:
         _check_answers(address)
+    except (OSError, ValueError) as error:  # the latter where HF_ENDPOINT is no address
+        raise _unavailable(name, f"{host} cannot be reached: {_said(error)}") from error
+    try:
         return _fetch(hub_id, url)
     except Exception as error:  # also those of the HTTP client, which is the choice of the hub's library
-        said = str(error).strip().split("\n")[0] or type(error).__name__
-        why = f"{urlparse(address).hostname or address} cannot be reached: {said}"
-        raise _unavailable(name, why) from error
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            raise _unwritable(name, bool(hub_id), error) from error
+        raise _unavailable(name, f"They could not be fetched from {host}: {_said(error)}") from error
 
 
 def _check_answers(address: str) -> None:
@@ -86,6 +94,20 @@ def is_here(name: str) -> bool:
         return PACKAGES[name].weights() is not None
     config = timm.get_pretrained_cfg(name)
     return config is not None and _cached_file({"hf_hub_id": config.hf_hub_id, "url": config.url}) is not None
+
+
+def _said(error: Exception) -> str:
+    return textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
+
+
+def _unwritable(name: str, of_hub: bool, error: OSError) -> WeightsUnavailable:
+    """of_hub: else they are fetched by torch, which has a cache of its own."""
+    place, variable = (constants.HF_HUB_CACHE, "HF_HOME") if of_hub else (torch.hub.get_dir(), "TORCH_HOME")
+    return WeightsUnavailable(
+        what=f"The weights of {name} cannot be written to the hub's cache, {place}.",
+        why=f"{error.strerror}.",
+        fix=f"Make room, or set {variable} to a folder elsewhere.",
+    )
 
 
 def _unavailable(name: str, why: str) -> WeightsUnavailable:
