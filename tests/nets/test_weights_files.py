@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ import rehead
 from rehead.errors import BackboneError, WeightsMismatch, WeightsUnavailable
 from rehead.exporting.prefixes import check_backbone, ready_prefix
 from rehead.nets.backbone import load_backbone
-from rehead.nets.card import Card, known_as
+from rehead.nets.card import Card, known_as, locate
 from rehead.nets.heads import head_from_module, mlp_module, module_from_head
 from rehead.nets.weights import NAME_IT, read_weights
 from rehead.progress import Silent
@@ -311,6 +313,22 @@ def test_both_shared_weights_files_load() -> None:
         arguments={"pad_type": "same", "mean": 0.5, "std": 0.5},
     )
     assert (mobile.loaded, mobile.card.shape) == ("by name", (1280,))
+
+
+@pytest.mark.parametrize("names", [["w.safetensors"], ["rehead.json", "model.onnx"]], ids=["a file", "a bundle"])
+def test_weights_that_may_not_be_read_are_told_in_whole_words(
+    names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    closed = PermissionError(
+        errno.EACCES, "Permission denied", str(tmp_path / names[-1])
+    )  # root may read what it likes
+    monkeypatch.setattr("rehead.nets.card.sha256_file", Mock(side_effect=closed))
+    weights = tmp_path / names[0] if len(names) == 1 else tmp_path
+    with pytest.raises(WeightsUnavailable) as error:
+        locate("resnet18", weights)
+    assert str(error.value) == f"{weights} cannot be read.\nPermission denied.\nCheck its permissions."
 
 
 def test_a_folder_or_a_damaged_file_as_weights_is_told_in_whole_words(tmp_path: Path) -> None:

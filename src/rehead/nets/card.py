@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
@@ -130,20 +131,17 @@ def architecture_of(name: str) -> str:
 
 
 def locate(name: str, weights: Path | None) -> Place:
-    """Where the weights of a backbone are. Raises WeightsUnavailable when the file or the package is not there."""
+    """Where the weights of a backbone are. Raises WeightsUnavailable when the file or the package is not there, or the file
+    cannot be read."""
     if weights is not None:
-        if is_bundle(weights):
-            return Place("bundle", weights, sha256_file(weights / MODEL), f"bundle {weights.name}")
-        if weights.is_dir():
+        try:
+            return _given(weights)
+        except OSError as error:
             raise WeightsUnavailable(
-                what=f"{weights} is a folder, not a file of weights.",
-                fix=f"Name the file in it, such as --weights {weights / 'model.safetensors'}.",
-            )
-        if not weights.is_file():
-            raise WeightsUnavailable(
-                what=f"There is no weights file {weights}.", fix="Pass a .safetensors, .pth or .pt file."
-            )
-        return Place("file", weights, sha256_file(weights), f"file {weights.name}")
+                what=f"{weights} cannot be read.",
+                why=f"{error.strerror or error}.",
+                fix="Check its permissions.",
+            ) from error
     package = PACKAGES.get(known_as(name))
     if package is None:
         return Place("hub", None, None, "Hugging Face hub")
@@ -156,9 +154,25 @@ def locate(name: str, weights: Path | None) -> Place:
     return Place("package", path, sha256_file(path), f"installed package {package.package} {version}")
 
 
+def _given(weights: Path) -> Place:
+    """The same of a file or a bundle. Raises OSError for what cannot be read."""
+    if is_bundle(weights):
+        return Place("bundle", weights, sha256_file(weights / MODEL), f"bundle {weights.name}")
+    if weights.is_dir():
+        raise WeightsUnavailable(
+            what=f"{weights} is a folder, not a file of weights.",
+            fix=f"Name the file in it, such as --weights {weights / 'model.safetensors'}.",
+        )
+    if not weights.is_file():
+        raise WeightsUnavailable(
+            what=f"There is no weights file {weights}.", fix="Pass a .safetensors, .pth or .pt file."
+        )
+    return Place("file", weights, sha256_file(weights), f"file {weights.name}")
+
+
 def is_bundle(path: Path) -> bool:
-    """Whether a folder holds a bundle, whose network can stand for a backbone's."""
-    return (path / FACTS).is_file() and (path / MODEL).is_file()
+    """Whether a folder holds a bundle, whose network can stand for a backbone's; of what may not be looked at, no."""
+    return os.path.isfile(path / FACTS) and os.path.isfile(path / MODEL)
 
 
 def card_key(name: str, place: Place, arguments: Mapping[str, Any], cut: str, pooled: bool = True) -> str:
