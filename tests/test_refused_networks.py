@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import timm
@@ -11,7 +13,7 @@ from conftest import make_photos
 from torch import nn
 
 import rehead
-from rehead.errors import BackboneError
+from rehead.errors import BackboneError, MissingExtra
 from rehead.exporting import prefixes
 from rehead.exporting.graph import export_prefix
 from rehead.exporting.prefixes import check_backbone, ready_prefix
@@ -135,6 +137,19 @@ def test_an_operator_that_the_exporter_does_not_know_is_told() -> None:
     with pytest.raises(BackboneError, match="The network cannot be exported to ONNX") as caught:
         export_prefix(Odd(), preprocess, Path("never.onnx"))
     assert "lgamma" in caught.value.why
+
+
+def test_without_pytorch_one_of_the_hub_is_told_what_to_install_or_to_take_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rehead.nets.card.metadata.version", Mock(side_effect=PackageNotFoundError("timm")))
+    monkeypatch.setattr("rehead.exporting.prefixes.importlib.util.find_spec", lambda _: None)
+    with pytest.raises(MissingExtra) as error:
+        check_backbone("resnet18", None, {}, "pool", tmp_path)
+    assert str(error.value) == (
+        "The backbone resnet18 needs the library 'torch', which is not installed.\n"
+        'Install it with: pip install "rehead[tune]"; or take a bundle as the backbone, which needs none: --backbone BUNDLE'
+    )
 
 
 def test_a_graph_that_cannot_be_run_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,15 +173,16 @@ class UnjudgedVariant(BundleError):
 
 
 class MissingExtra(ReheadError):
-    """library: what `import` asks for; extra: which extra of ours brings it; purpose: what it is needed for."""
+    """library: what `import` asks for; extra: which extra of ours brings it; purpose: what it is needed for; otherwise: what
+    does without it, behind how it is installed."""
 
-    def __init__(self, library: str, extra: str, purpose: str) -> None:
+    def __init__(self, library: str, extra: str, purpose: str, otherwise: str = "") -> None:
         fix = f'Install it with: pip install "rehead[{extra}]"'
         if extra == "head":
             fix = (
                 'Install it with: pip install "rehead[head]", which suffices to tune a head, or all of "rehead[tune]".'
             )
-        super().__init__(what=f"{purpose} needs the library {library!r}, which is not installed.", fix=fix)
+        super().__init__(what=f"{purpose} needs the library {library!r}, which is not installed.", fix=fix + otherwise)
 
 
 LIGHT = ("sklearn", "scipy", "lmdb", "onnx", "blake3", "imagehash", "threadpoolctl", "tomli_w", "filelock")

@@ -182,18 +182,20 @@ def _drawn(name: str, place: Place) -> tuple[Card, Callable[[Path], None]]:
 
 def _located(name: str, weights: Path | None) -> Place:
     try:
-        return locate(name, weights)
+        place = locate(name, weights)
     except WeightsUnavailable:
         if weights is None and known_as(name) not in SIZES:
             _check_torch(name)  # which would be the next to be missed
         raise
+    if place.kind == "hub":  # whose weights are known by the version of timm
+        _check_torch(name)
+    return place
 
 
 def _check_torch(name: str) -> None:
     if importlib.util.find_spec("torch") is None:
-        missing = MissingExtra("torch", "tune", f"The backbone {name}")
-        missing.fix += "; or take a bundle as the backbone, which needs none: --backbone BUNDLE"
-        raise missing
+        otherwise = "; or take a bundle as the backbone, which needs none: --backbone BUNDLE"
+        raise MissingExtra("torch", "tune", f"The backbone {name}", otherwise)
 
 
 def _check_size(name: str, parameters: int) -> None:
