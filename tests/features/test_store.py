@@ -205,7 +205,8 @@ def test_a_full_disk_says_how_much_was_needed_and_keeps_what_was_there(tmp_path:
         store.put(rows(0, 100))
         with pytest.raises(DiskFull, match=r"16\.8 MB were needed for features; \d\.\d MB are free") as caught:
             store.put(rows(100, 4100))
-        assert caught.value.fix == "Free some with `rehead cache clear`, or keep features elsewhere with --cache DIR."
+        clearing = f"`rehead cache clear --cache {disk}`"
+        assert caught.value.fix == f"Free some with {clearing}, or keep features elsewhere with --cache DIR."
         assert str(disk) in caught.value.what
         assert store.missing([digest(n) for n in range(101)]) == [digest(100)]
         with pytest.raises(DiskFull):
@@ -269,7 +270,7 @@ def test_a_truncated_file_is_refused_and_mended_by_clearing(tmp_path: Path, keep
     with pytest.raises(StoreError, match="is damaged") as caught:
         opened(tmp_path)
     assert str(file.parent) in caught.value.what
-    assert "rehead cache clear" in caught.value.fix
+    assert f"`rehead cache clear --cache {tmp_path}`" in caught.value.fix
     assert [facts.backbone for facts in list_stores(tmp_path)] == ["b"]
     assert clear(tmp_path).kept_in_use == 0
     with opened(tmp_path) as store:

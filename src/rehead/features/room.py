@@ -9,7 +9,7 @@ from typing import Any
 
 from rehead.data.room import free_bytes
 from rehead.durable import FULL
-from rehead.errors import DiskFull, StoreError
+from rehead.errors import DiskFull, StoreError, command
 
 PAGE_BYTES, PAGE_HEADER_BYTES, ENTRY_BYTES = 4096, 16, 100  # LMDB's; of an entry, with its share of half-full pages
 
@@ -30,12 +30,22 @@ def on_disk(n_bytes: int) -> int:
 
 def disk_full(folder: Path, needed_bytes: int, purpose: str = "features") -> DiskFull:
     """The error for a cache that has no room for so much; of a store in it, the cache's folder is named."""
-    place = folder.parent.parent if folder.parent.name == "features" else folder
+    place = _cache_of(folder)
     return DiskFull(
         what=f"The disk of {place} is full.",
         why=shortage(needed_bytes, free_bytes(folder), purpose),
-        fix="Free some with `rehead cache clear`, or keep features elsewhere with --cache DIR.",
+        fix=f"Free some with `{_clearing(place)}`, or keep features elsewhere with --cache DIR.",
     )
+
+
+def _cache_of(folder: Path) -> Path:
+    """The cache that a store is in; of another folder, itself."""
+    return folder.parent.parent if folder.parent.name == "features" else folder
+
+
+def _clearing(cache: Path) -> str:
+    """The command that clears this cache, from any folder and whatever REHEAD_CACHE is where it is typed."""
+    return command("cache", "clear", "--cache", cache.absolute())
 
 
 def shortage(needed_bytes: int, free_bytes: int, purpose: str) -> str:
@@ -60,7 +70,7 @@ def damaged(folder: Path, reason: object) -> StoreError:
     return StoreError(
         what=f"The feature store in {folder} is damaged.",
         why=str(reason),
-        fix="Remove it with `rehead cache clear`; its features are computed again when they are needed.",
+        fix=f"Remove it with `{_clearing(_cache_of(folder))}`; its features are computed again when they are needed.",
     )
 
 
