@@ -7,6 +7,7 @@ import os
 import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from test_main_job import without
 
 import rehead
 from rehead import bundle as bundles
+from rehead.bundled import check_bundled
 from rehead.errors import BundleError, RecipeError, RunError
 from rehead.runs.finished import read_finished
 from rehead.runs.outputs import read_outputs
+from rehead.tuning.recipe import Recipe
 from rehead.verdict.metrics import Verdict, judge
 
 
@@ -149,6 +152,22 @@ def test_what_needs_the_network_itself_is_refused(
     with pytest.raises(RecipeError, match=words):
         rehead.tune(photos, from_run=away, cache=cache, out=tmp_path / "run", report=False, **settings)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "fix"),
+    [
+        ({"train": "all"}, "Train a head (--train head)"),
+        ({"cut": "stem"}, "Leave --cut out"),
+        ({"backbone_args": {"mean": 0.5}}, "Leave --backbone-arg out"),
+    ],
+)
+def test_the_option_that_a_bundle_cannot_do_is_the_one_to_leave_out(
+    setting: dict[str, Any], fix: str, away: Path
+) -> None:
+    with pytest.raises(RecipeError) as error:
+        check_bundled(Recipe(weights=str(away), **setting))
+    assert error.value.fix == f"{fix}, or name the backbone instead of the bundle."
 
 
 def test_two_bundles_are_not_taken_for_one(away: Path, photos: Path, cache: Path, tmp_path: Path) -> None:

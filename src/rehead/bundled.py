@@ -73,10 +73,13 @@ def check_bundled(recipe: Recipe, *, searches: bool = False) -> None:
         "--backbone-arg": bool(recipe.backbone_args),
     }
     if wrong := [name for name, is_asked in asked.items() if is_asked]:
+        option = wrong[0].split()[0]
+        is_training = option not in ("--cut", "--backbone-arg")
+        instead = "Train a head (--train head)" if is_training else f"Leave {option} out"
         raise RecipeError(
             what=f"{wrong[0]} needs the network {recipe.backbone} itself, and a bundle has its graph alone.",
-            why="A graph can be run and cannot be trained.",
-            fix="Train a head (--train head), or name the backbone instead of the bundle.",
+            why=f"A graph can be run and cannot be {'trained' if is_training else 'changed'}.",
+            fix=f"{instead}, or name the backbone instead of the bundle.",
         )
 
 
