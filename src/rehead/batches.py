@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from rehead.ambient import own_settings
-from rehead.data.rows import Row, Source
+from rehead.data.rows import Row, Skip, Source, bounded
 from rehead.data.sources import open_source
 from rehead.data.split import seed_for, side_of, split_keys
 from rehead.data.targets import task_of
 from rehead.errors import PhotoError, RecipeError, SourceError, counted
+from rehead.features.bad import skip_of
 from rehead.features.cache import cache_folder
 from rehead.pixels import Preprocess, prepare
 from rehead.tuning.recipe import Recipe
@@ -57,13 +58,17 @@ def load_batch(
     classes = sorted({row.label for row in source.rows})  # of all sides: a class has one number in batches of each
     rows = [row for row in source.rows if side is None or ours or (row.side or "train") == side]
     random = np.random.default_rng(seed_for(secrets.randbits(62) if seed is None else seed, "batch"))
-    photos_of = [_usable(source, own, side if ours else None, preprocess) for own in _by_class(rows, classes, random)]
+    unread: list[Skip] = []
+    photos_of = [
+        _usable(source, own, side if ours else None, preprocess, unread) for own in _by_class(rows, classes, random)
+    ]
     taken = list(itertools.islice(_in_turn(photos_of, random), n))
     if len(taken) < n:
         place = f" on its side {side!r}" if side else ""
         raise SourceError(
             what=f"{source.name} has {counted(len(taken), 'photo')} that can be read{place}, and {n} are wanted.",
-            fix=f"Ask for {len(taken)} or fewer, or bring more photos.",
+            why=f"{len(unread)} cannot be read; {bounded(unread[0].path)} {unread[0].reason}." if unread else "",
+            fix=f"Ask for {len(taken)} or fewer, or bring more photos." if taken else "Bring photos that can be read.",
         )
     order = random.permutation(n)
     images, labels = [pixels for pixels, _ in taken], [label for _, label in taken]
@@ -104,15 +109,18 @@ def _by_class(rows: list[Row], classes: list[str], random: np.random.Generator) 
     return list(found.values())
 
 
-def _usable(source: Source, rows: list[Row], side: str | None, preprocess: Preprocess) -> Iterator[NDArray[np.uint8]]:
-    """The pixels of those rows that can be read, and that are on this side where one is wanted."""
+def _usable(
+    source: Source, rows: list[Row], side: str | None, preprocess: Preprocess, unread: list[Skip]
+) -> Iterator[NDArray[np.uint8]]:
+    """The pixels of those rows that can be read, and that are on this side where one is wanted. unread: gets the others, each
+    with its reason."""
     for row in rows:
         try:
             data = source.read(row)
             if side is None or _side(data, row) == side:
                 yield prepare(data, preprocess)
-        except (PhotoError, OSError):
-            continue
+        except (PhotoError, OSError) as error:
+            unread.append(skip_of(row, error))
 
 
 def _in_turn(

@@ -353,6 +353,16 @@ def test_a_batch_passes_over_what_cannot_be_read_and_says_when_too_little_is_lef
         rehead.load_batch(photos, 8)
 
 
+def test_a_batch_of_which_no_photo_can_be_read_says_why(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 4, "blue": 4})
+    for photo in photos.glob("*/*"):
+        photo.write_bytes(photo.read_bytes()[:40])
+    with pytest.raises(SourceError, match="has 0 photos that can be read, and 8 are wanted") as error:
+        rehead.load_batch(photos, 8)
+    assert re.fullmatch(r"8 cannot be read; (red|blue)/\d\.png is not an image that can be read\.", error.value.why)
+    assert error.value.fix == "Bring photos that can be read."
+
+
 def test_sides_of_batches_are_those_of_a_job(tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20})
     sides = [rehead.load_batch(photos, 4, side=side, seed=0)[0] for side in ("train", "valid")]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rehead.csv_rows import csv_writer
-from rehead.data.rows import Photo, Skip, bounded
+from rehead.data.rows import Named, Skip, bounded
 from rehead.durable import write_text
 from rehead.errors import PhotoError, TooManyBad, counted
 
@@ -17,7 +17,7 @@ BAD_LIST = "skipped.csv"  # in the cache: a job that is stopped leaves no run to
 N_NAMED = 3
 
 
-def skip_of(photo: Photo, error: PhotoError | OSError) -> Skip:
+def skip_of(photo: Named, error: PhotoError | OSError) -> Skip:
     """Why a photo is left out that cannot be read."""
     return Skip(
         photo.path, error.what if isinstance(error, PhotoError) else f"cannot be read: {error.strerror or error}"
