@@ -231,7 +231,8 @@ def left_out(job: Job, order: Sequence[int], missing: Sequence[int]) -> dict[int
         return gone
     if lost := lost_with(catalog, order, gone):
         raise _lost(lost, list(gone.values()))
-    job.progress.note(f"{len(gone)} earlier photos are left out: {NOTHING_LEFT}; skipped.csv lists them")
+    told = f"{counted(len(gone), 'earlier photo')} {'is' if len(gone) == 1 else 'are'} left out"
+    job.progress.note(f"{told}: {NOTHING_LEFT}; skipped.csv lists them")
     return gone
 
 
@@ -245,7 +246,7 @@ def lost_with(catalog: Catalog, order: Sequence[int], gone: Collection[int]) -> 
 def _lost(labels: list[str], gone: list[Skip]) -> RunError:
     return RunError(
         what=f"Nothing is left to learn {', '.join(map(repr, labels[:5]))} from.",
-        why=f"Of {len(gone)} earlier photos neither the file nor the features are there, such as {gone[0].path}.",
+        why=f"Of {counted(len(gone), 'earlier photo')} neither the file nor the features are there, such as {gone[0].path}.",
         fix="Bring them back to their place, name the cache that has their features with --cache DIR, "
         f"or put photos of {'this class' if len(labels) == 1 else 'these'} among the new ones.",
     )
