@@ -91,7 +91,10 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(
         rehead.tune(
             folder, cache=cache, out=tmp_path / "run", weights=weights, progress=Killing(), **ASKED, report=False
         )
+    first, _ = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()  # with the seconds that it took
     again = rehead.tune(resume=tmp_path / "run", cache=cache, report=False)
+    kept, _ = (again.run / "metrics.jsonl").read_text().splitlines()
+    assert kept == first
     for name in ("model.onnx", "head.safetensors"):
         assert (again.bundle / name).read_bytes() == (tuned.bundle / name).read_bytes()
 

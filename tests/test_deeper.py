@@ -351,10 +351,11 @@ def test_a_wish_to_stop_ends_what_is_under_way_and_what_comes_next_is_done_whole
 
 
 class Interrupting(Silent):
-    """A listener that ends the job after an epoch, as Ctrl-C twice does."""
+    """A listener that ends the job when its second epoch is over and not yet kept, as Ctrl-C twice does."""
 
     def row(self, cells: Mapping[str, str]) -> None:
-        raise KeyboardInterrupt
+        if cells["epoch"].startswith("2 "):
+            raise KeyboardInterrupt
 
 
 def interrupted(photos: Path, run: Path, cache: Path, **settings: Any) -> None:
@@ -362,6 +363,18 @@ def interrupted(photos: Path, run: Path, cache: Path, **settings: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         rehead.tune(photos, cache=cache, out=run, progress=Interrupting(), **settings, report=False)
     assert (run / "checkpoint.safetensors").is_file()
+
+
+def test_an_epoch_that_was_kept_is_not_learned_again(
+    tuned: rehead.Tuned, folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    interrupted(folder, run, cache, **LAST)
+    first, _ = (run / "metrics.jsonl").read_text().splitlines()  # with the seconds that it took
+    again = rehead.tune(resume=run, cache=cache, report=False)
+    kept, second = (run / "metrics.jsonl").read_text().splitlines()
+    assert (kept, json.loads(second)["epoch"]) == (first, 2)
+    assert graph(again) == graph(tuned)
 
 
 @pytest.mark.slow
