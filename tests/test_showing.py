@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from rich.console import Console
 from rehead.cli.answers import show_classes
 from rehead.cli.showing import Bars, Lines
 from rehead.cli.tables import say
+from rehead.cli.terminal import progress_for
 from rehead.runs.record import _cells
 from rehead.verdict.metrics import judge
 from rehead.verdict.selective import judge_selective
@@ -94,6 +96,60 @@ def test_a_bar_without_a_total_counts_without_one() -> None:
     assert "Preparing resnet18 (once) " in text
     assert "?" not in text
     assert "3000 " in text
+
+
+def test_a_line_comes_every_ten_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("rehead.cli.showing.time.monotonic", lambda: now[0])
+    said: list[str] = []
+    lines = Lines(said.append)
+    lines.phase("Extracting", 100)
+    for now[0] in (9.0, 11.0, 15.0, 20.5):
+        lines.advance(10)
+    assert said == ["Extracting: 20 of 100 photos, 2/s, 44 s left"]
+    now[0] = 21.0
+    lines.advance(10)
+    assert said[1:] == ["Extracting: 50 of 100 photos, 2/s, 21 s left"]
+
+
+def test_a_line_comes_every_ten_seconds_where_nothing_advances(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("rehead.cli.showing.time.monotonic", lambda: now[0])
+    said: list[str] = []
+    lines = Lines(said.append)
+    lines.phase("Preparing resnet152 (once)")
+    waits = []
+    for now[0] in (9.0, 10.0, 15.0, 20.0):
+        waits.append(lines._look())
+    assert waits == [1.0, 10.0, 5.0, 10.0]
+    lines.phase("Solving heads", 5, "folds")
+    for now[0] in (29.0, 30.0):
+        lines._look()
+    lines.close()
+    lines._look()
+    assert said == [
+        "Preparing resnet152 (once), 10 s",
+        "Preparing resnet152 (once), 20 s",
+        "Solving heads: 0 of 5 folds",
+    ]
+
+
+def test_a_command_looks_on_until_its_job_is_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rehead.cli.showing.LINE_EVERY_S", 0.02)
+    said, ends = "", time.monotonic() + 20
+    lines = progress_for(json=True)
+    lines.phase("Preparing resnet152 (once)")
+    while said.count("\n") < 2:
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+        said += capsys.readouterr().err
+    lines.close()
+    said += capsys.readouterr().err
+    time.sleep(0.1)
+    assert set(said.splitlines()) == {"Preparing resnet152 (once), 0 s"}
+    assert capsys.readouterr().err == ""
 
 
 def test_what_was_said_already_is_not_said_again_at_the_end_of_a_phase(monkeypatch: pytest.MonkeyPatch) -> None:

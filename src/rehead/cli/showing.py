@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -25,44 +26,69 @@ BELOW_TABLE = 8  # lines of a terminal that a growing table leaves to the bar an
 
 
 class Lines:
-    """Progress as plain lines, at most one every ten seconds, and one at the end of each phase. write: told each line, by
-    default on standard error."""
+    """Progress as plain lines, one every ten seconds, and one at the end of each phase.
 
-    def __init__(self, write: Callable[[str], object] | None = None) -> None:
+    write: told each line, by default on standard error. steady: also while nothing advances, from a thread that `close` ends.
+    """
+
+    def __init__(self, write: Callable[[str], object] | None = None, *, steady: bool = False) -> None:
         self._write = write or functools.partial(say, file=sys.stderr)
         self._name, self._unit, self._done, self._status = "", "photos", 0, ""
         self._total: int | None = None
         self._begun = self._said = time.monotonic()
         self._last: tuple[int, str] | None = None  # what was done and how it stood when that was last said
+        self._lock, self._over = threading.RLock(), threading.Event()  # Ctrl-C notes something in the midst of anything
+        if steady:
+            threading.Thread(target=self._look_on, name="rehead-lines", daemon=True).start()
 
     def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
-        self.close()
-        self._last = None
-        self._name, self._total, self._unit, self._done, self._status = printable(name), total, unit, 0, ""
-        self._begun = self._said = time.monotonic()
+        with self._lock:
+            self._end()
+            self._last = None
+            self._name, self._total, self._unit, self._done, self._status = printable(name), total, unit, 0, ""
+            self._begun = self._said = time.monotonic()
 
     def advance(self, n: int = 1) -> None:
-        self._done += n
-        if time.monotonic() - self._said >= LINE_EVERY_S:
-            self._say()
+        with self._lock:
+            self._done += n
+            self._look()
 
     def status(self, text: str) -> None:
-        first = not self._status
-        self._status = text
-        if first:
-            self._say()
+        with self._lock:
+            first = not self._status
+            self._status = text
+            if first:
+                self._say()
 
     def note(self, text: str) -> None:
-        if self._done == self._total:
-            self.close()
-        self._write(printable(text))
+        with self._lock:
+            if self._done == self._total:
+                self._end()
+            self._write(printable(text))
 
     def row(self, cells: Mapping[str, str]) -> None:
-        self._said = time.monotonic()
-        self._write(row_line(cells))
+        with self._lock:
+            self._said = time.monotonic()
+            self._write(row_line(cells))
 
     def close(self) -> None:
         """The last phase is over."""
+        self._over.set()
+        with self._lock:
+            self._end()
+
+    def _look_on(self) -> None:
+        while not self._over.wait(self._look()):
+            pass
+
+    def _look(self) -> float:
+        """Says how it stands where nothing was said for ten seconds. The seconds until it may be time again."""
+        with self._lock:
+            if self._name and time.monotonic() - self._said >= LINE_EVERY_S:
+                self._say()
+            return max(0.0, self._said + LINE_EVERY_S - time.monotonic()) if self._name else LINE_EVERY_S
+
+    def _end(self) -> None:
         if self._name and time.monotonic() - self._begun > 2 and self._last != (self._done, self._status):
             self._say()
         self._name = ""

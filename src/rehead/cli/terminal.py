@@ -29,7 +29,7 @@ def progress_for(*, json: bool) -> Lines | Bars:
     """A bar where a person looks on, else lines on standard error."""
     if not json and sys.stdout.isatty():
         return Bars(console())
-    return Lines()
+    return Lines(steady=True)
 
 
 def progress_beside(out: str | None) -> Lines | Bars:
