@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from browsing import CHROMIUM, chromium, everything, look
 from bucket import store, strict_store
+from extracting import many
 from forked import Forked
 from leaks import Held, left_since
 from PIL import Image
@@ -29,7 +30,7 @@ DATA = Path(os.environ.get("REHEAD_DATA", Path(__file__).parents[2] / "shared" /
 WEIGHTS = DATA.parent / "weights"
 
 
-__all__ = ["chromium", "everything", "look", "store", "strict_store"]  # fixtures
+__all__ = ["chromium", "everything", "look", "many", "store", "strict_store"]  # fixtures
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import DATA, make_photos, noise
+from extracting import N_MANY, begun, extracting
 from PIL import Image
 
 from rehead import bundle as bundles
@@ -144,13 +142,13 @@ def test_one_photo_is_an_error_that_says_how_many_are_needed(rehead: Program, ph
     assert "Use at least 8" in done.stderr
 
 
-def test_a_budget_ends_extraction_and_the_verdict_says_so(
-    rehead: Program, many: Path, cache: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(cache / "prefixes", tmp_path / "own" / "prefixes")
-    facts = answer(rehead("tune", many, "--budget", "1s", "--json", REHEAD_CACHE=str(tmp_path / "own")))
+def test_a_budget_ends_extraction_and_the_verdict_says_so(many: Path, cache: Path, tmp_path: Path) -> None:
+    process = begun(many, tmp_path, cache, "--budget", "1s")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    facts = json.loads(out)
     assert facts["verdict"]["partial"]
-    assert facts["images"]["used"] < 1400
+    assert facts["images"]["used"] < N_MANY
 
 
 @pytest.mark.parametrize("option", ["--valid", "--test"])
@@ -229,34 +227,6 @@ def test_an_option_that_would_be_passed_over_is_refused(rehead: Program, words: 
     assert done.stderr.splitlines()[0].endswith(named)
 
 
-def extracting(photos: Path, folder: Path, cache: Path) -> subprocess.Popen[str]:
-    """A job on these photos, as soon as some features are in the store."""
-    shutil.copytree(cache / "prefixes", folder / "own" / "prefixes")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rehead", "tune", str(photos), "--json", "--no-report", "--out", str(folder / "run")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "REHEAD_CACHE": str(folder / "own")},
-    )  # fmt: skip
-    ends = time.monotonic() + 60
-    while time.monotonic() < ends and not any(
-        f.stat().st_size > 100_000 for f in folder.glob("own/features/*/data.mdb")
-    ):
-        time.sleep(0.02)
-    return process
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """More photos than are extracted before a job can be stopped: each made from one by turning a pixel of it."""
-    folder = tmp_path_factory.mktemp("many")
-    for label, colour in (("red", (200, 60, 60)), ("blue", (60, 60, 200))):
-        (folder / label).mkdir()
-        picture = noise(1, colour, size=32)
-        for i in range(700):
-            picture.putpixel((i % 32, i // 32), (i % 256, 0, 0))
-            picture.save(folder / label / f"{i}.bmp")
-    return folder
-
-
 def test_the_first_ctrl_c_finishes_with_the_photos_that_are_there(many: Path, cache: Path, tmp_path: Path) -> None:
     process = extracting(many, tmp_path, cache)
     process.send_signal(signal.SIGINT)
@@ -264,7 +234,7 @@ def test_the_first_ctrl_c_finishes_with_the_photos_that_are_there(many: Path, ca
     assert process.returncode == 0, err
     facts = json.loads(out)
     assert facts["verdict"]["partial"]
-    assert 0 < facts["images"]["used"] < 1400
+    assert 0 < facts["images"]["used"] < N_MANY
     assert bundles.read(tmp_path / "run" / "bundle")
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from bucket import Store
 from conftest import make_photos
+from extracting import on_two_cores
 from safetensors.numpy import load_file
 
 from rehead.cluster.nodes import LEARNING, SAME, compare, versions
@@ -175,7 +176,9 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(
         "--out",
         str(tmp_path / "run"),
     ]
-    with subprocess.Popen(words, env={**os.environ, "REHEAD_CACHE": str(own)}, stderr=subprocess.DEVNULL) as process:
+    with on_two_cores():
+        begun = subprocess.Popen(words, env={**os.environ, "REHEAD_CACHE": str(own)}, stderr=subprocess.DEVNULL)
+    with begun as process:
         while process.poll() is None and not any(store.photos for store in list_stores(own)):
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
