@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import make_photos, noise
+from extracting import N_MANY, extracting
 from PIL import Image
 
 import rehead
@@ -21,6 +20,7 @@ from rehead import bundle as bundles
 from rehead import bundle_facts
 from rehead.bundle import softmax
 from rehead.errors import BundleError, PhotoError, RunError
+from rehead.features.cache import list_stores
 from rehead.verdict.intervals import Interval
 
 
@@ -242,34 +242,16 @@ def test_the_classifier_is_a_scikit_learn_estimator(cache: Path, folder: Path) -
     assert fitted.score(paths, labels) == 1.0
 
 
-def test_sigkill_during_extraction_loses_nothing(tmp_path: Path, cache: Path) -> None:
-    photos = make_photos(tmp_path / "many", {"red": 150, "blue": 150})
-    command = [
-        sys.executable,
-        "-m",
-        "rehead",
-        "tune",
-        str(photos),
-        "--json",
-        "--no-report",
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    environment = {**os.environ, "REHEAD_CACHE": str(tmp_path / "cache")}
-    shutil.copytree(cache / "prefixes", tmp_path / "cache" / "prefixes")
-    killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    store = tmp_path / "cache" / "features"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not _has_features(store):
-        time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+def test_sigkill_during_extraction_loses_nothing(many: Path, cache: Path, tmp_path: Path) -> None:
+    with extracting(many, tmp_path, cache) as killed:
+        killed.send_signal(signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL, "done before it could be killed"
+    kept = sum(store.photos for store in list_stores(tmp_path / "own"))
+    assert 0 < kept < N_MANY
     shutil.rmtree(tmp_path / "run")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    images = json.loads(done.stdout)["images"]
-    assert images["from_store"] > 0
-    assert images["used"] == 300
+    n = min(kept + 100, N_MANY)  # the first so many in the same order
+    again = rehead.tune(many, limit=n, cache=tmp_path / "own", out=tmp_path / "run", report=False)
+    assert again.images == {"used": n, "skipped": 0, "from_store": kept}
 
 
 WRITING = """
@@ -309,9 +291,3 @@ def test_sigkill_while_a_bundle_is_written_leaves_the_old_one_or_the_new_one(
     n_old = seen.count("blue")
     assert seen == ["blue"] * n_old + ["new"] * (len(seen) - n_old)
     assert n_old >= 4  # a flush for each file, at least
-
-
-def _has_features(store: Path) -> bool:
-    from rehead.features.cache import list_stores
-
-    return any(facts.photos > 30 for facts in list_stores(store.parent))
