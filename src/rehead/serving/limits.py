@@ -22,7 +22,8 @@ class Limits:
         512 MiB, and half a second to two and a half for a PNG of that size.
     queue: photos that wait: some seconds of work, and whoever comes later does better to come again.
     request_s: from the whole body to the answer. body_s, body_idle_s: until the body is there, and between two pieces of it.
-        header_s: until the headers are there. connection_s: any one exchange, a reader that never reads included.
+        header_s: until headers begin, and from then until they are there. connection_s: any one exchange, a reader that
+        never reads included.
     connections: at once, well below the 1,024 open files that systems allow. linger_s: how long a body that was refused is
         still read and thrown away, so that its sender sees why. shutdown_s: what is under way may take so long at the end.
     watch_s: between two looks whether a bundle was replaced, a few calls of stat.

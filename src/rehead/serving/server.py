@@ -105,15 +105,18 @@ async def served(server: uvicorn.Server, made: socket.socket) -> None:
 async def _sweep(server: uvicorn.Server, service: Service) -> None:
     """Closes connections whose headers do not come, and exchanges that do not end: uvicorn waits for both without end."""
     limits = service.limits
-    # By connection, exchange and whether it is over: when that was first seen. They are held themselves: another could get the
-    # identity of one that is gone, and exchanges that are over between two looks would be taken for one.
-    since: dict[tuple[Any, Any, bool], float] = {}
+    # By connection, exchange, whether it is over, and whether the next one's headers have begun: when that was first seen. They
+    # are held themselves: another could get the identity of one that is gone, and exchanges that are over between two looks
+    # would be taken for one.
+    since: dict[tuple[Any, Any, bool, bool], float] = {}
     while True:
         now, seen = time.monotonic(), {}
-        for connection in list(server.server_state.connections):
-            cycle: Any = getattr(connection, "cycle", None)
+        connections: list[Any] = list(server.server_state.connections)  # of h11
+        for connection in connections:
+            cycle = connection.cycle
             is_idle = cycle is None or cycle.response_complete
-            key = connection, cycle, is_idle
+            has_begun = is_idle and connection.conn.trailing_data[0] != b""
+            key = connection, cycle, is_idle, has_begun
             seen[key] = since.get(key, now)
             if now - seen[key] > (limits.header_s if is_idle else limits.connection_s):
                 connection.transport.abort()
