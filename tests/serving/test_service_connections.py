@@ -17,6 +17,7 @@ from rehead.serving.limits import Limits
 from rehead.serving.server import SWEEP_S
 
 HEADER_S = 3.0
+SENT = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 5000\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,34 @@ def test_a_connection_that_begins_a_request_after_others_has_as_long_for_its_hea
             while line.recv(10_000):
                 pass
         assert HEADER_S <= time.monotonic() - begun < HEADER_S + 10
+
+
+def test_an_exchange_that_does_not_end_is_closed(folder: Path) -> None:
+    """Whatever comes of its body, and however often."""
+    with (
+        here({"little": folder}, limits=Limits(connection_s=1.0)) as service,
+        socket.create_connection(("127.0.0.1", service.port), timeout=0.1) as line,
+    ):
+        begun, said = time.monotonic(), None
+        line.sendall(SENT + b"\r\n")
+        with contextlib.suppress(ConnectionError):
+            while said is None and time.monotonic() < begun + 20:
+                line.sendall(b"a")
+                with contextlib.suppress(TimeoutError):
+                    said = line.recv(10_000)
+        assert not said
+        assert 1.0 <= time.monotonic() - begun < 20
+        assert service.get("/healthz").status == 200
+
+
+def test_what_is_under_way_when_the_service_ends_has_a_bound(folder: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        with here({"little": folder}, limits=Limits(shutdown_s=1, body_idle_s=60.0)) as service:
+            line = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=30))
+            line.sendall(SENT + b"Expect: 100-continue\r\n\r\n")
+            assert line.recv(10_000).startswith(b"HTTP/1.1 100 ")  # it waits for the body
+            begun = time.monotonic()
+        assert 1.0 <= time.monotonic() - begun < 20
 
 
 def test_each_of_two_services_has_what_its_own_server_says_in_its_log(folder: Path) -> None:
