@@ -23,7 +23,7 @@ from served import BOUNDARY, Answer, Here, form, here
 from rehead.serving.limits import Limits
 
 SMALL = Limits(
-    body_bytes=1 << 20, images=8, header_s=0.6, body_s=2.0, body_idle_s=0.6, linger_s=10.0, request_s=20.0, queue=12
+    body_bytes=1 << 20, images=8, header_s=3.0, body_s=4.0, body_idle_s=3.0, linger_s=10.0, request_s=20.0, queue=12
 )
 
 
@@ -254,7 +254,7 @@ def test_a_client_whose_body_never_ends_is_told_and_closed(service: Here) -> Non
         said = everything(line)
         assert said.startswith(b"HTTP/1.1 408 ")
         assert b"did not come in time" in said
-        assert time.monotonic() - begun < 5
+        assert 2.9 < time.monotonic() - begun < 20
 
 
 def test_a_client_that_drips_is_cut_off_in_the_end(service: Here) -> None:
@@ -264,14 +264,14 @@ def test_a_client_that_drips_is_cut_off_in_the_end(service: Here) -> None:
             b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 5000\r\n\r\n"
         )
         line.settimeout(0.2)
-        while not said and time.monotonic() - begun < 10:
+        while not said and time.monotonic() - begun < 20:
             line.sendall(b"a")
             try:
                 said = line.recv(10_000)
             except TimeoutError:
                 continue
         assert said.startswith(b"HTTP/1.1 408 ")
-        assert 1.5 < time.monotonic() - begun < 6
+        assert 3.9 < time.monotonic() - begun < 20
 
 
 def test_a_client_whose_headers_do_not_end_is_closed(service: Here) -> None:
