@@ -94,6 +94,9 @@ def served(command: str, cwd: Path) -> int:
             except OSError:
                 assert process.poll() is None
                 time.sleep(0.1)
+        else:
+            process.kill()
+            raise AssertionError("never ready")
         process.send_signal(signal.SIGTERM)
         return process.wait(30)
 

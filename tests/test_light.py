@@ -112,6 +112,8 @@ def server(bundle: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str]
                 except (urllib.error.URLError, ConnectionError):
                     assert process.poll() is None, (tmp_path / "log").read_text()
                     time.sleep(0.1)
+            else:
+                raise AssertionError("never ready")
             yield process, address
         finally:
             if process.poll() is None:

@@ -316,6 +316,8 @@ def head(version: str = ray.__version__) -> Iterator[Head]:
             except OSError:
                 assert process.poll() is None
                 time.sleep(0.1)
+        else:
+            raise AssertionError("never ready")
         yield Head(f"127.0.0.1:{port}", f"ray://127.0.0.1:{client_port}")
     finally:
         os.killpg(process.pid, signal.SIGTERM)
