@@ -52,6 +52,13 @@ def test_the_version_is_printed_without_a_command(rehead: Program) -> None:
     assert (done.returncode, done.stdout) == (0, f"{version('rehead')}\n")
 
 
+def test_debug_shows_where_an_error_came_from(rehead: Program) -> None:
+    done = rehead("tune", "nowhere")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    done = rehead("tune", "nowhere", "--debug")
+    assert (done.returncode, "Traceback" in done.stderr, "SourceError" in done.stderr) == (1, True, True)
+
+
 def test_json_is_all_that_goes_to_standard_output(rehead: Program, photos: Path) -> None:
     done = rehead("tune", photos, "--json")
     facts = answer(done)
