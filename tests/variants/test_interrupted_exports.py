@@ -69,14 +69,17 @@ def test_an_export_that_is_killed_at_any_moment_leaves_the_bundle_whole(place: P
 
 def test_ctrl_c_ends_it_in_words_and_nothing_is_left(place: Path) -> None:
     before = {path.name for path in place.iterdir()}
-    process = started(place, "onnx-int8")
-    time.sleep(3)
+    process, ends = started(place, "onnx-int8"), time.monotonic() + 60
+    while not any(place.glob(".rehead-export-*")):
+        if process.poll() is not None or time.monotonic() > ends:
+            process.kill()
+            raise AssertionError(f"not begun: {process.communicate()}")
+        time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1].decode()
-    if process.returncode != 0:  # else it was done before
-        assert process.returncode == 130
-        assert "Aborted" in said
-        assert "Traceback" not in said
+    assert process.returncode == 130, said
+    assert "Aborted" in said
+    assert "Traceback" not in said
     assert {path.name for path in place.iterdir()} - before <= {"cache", ".bundle.lock"}
     assert is_whole(place)
 
