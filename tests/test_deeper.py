@@ -396,17 +396,20 @@ def test_a_killed_run_is_taken_up_and_ends_with_the_same_bits(
 def test_killed_at_twenty_random_moments_it_ends_with_the_same_bits(
     tuned: rehead.Tuned, rehead: Program, folder: Path, tmp_path: Path
 ) -> None:
-    dice = random.Random(0)
+    dice, n_resumed, begun = random.Random(0), 0, time.monotonic()
+    start(folder, tmp_path / "whole", tmp_path / "cache").communicate()
+    took = time.monotonic() - begun
     for moment in range(20):
         run, cache = tmp_path / f"run{moment}", tmp_path / f"cache{moment // 5}"
         process = start(folder, run, cache)
         try:
-            process.communicate(timeout=dice.uniform(0.5, 12.0))
+            process.communicate(timeout=dice.uniform(0.1, 0.8) * took)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()
         again = ("tune", "--resume", run) if (run / "recipe.toml").exists() else None
         if again and not (run / "verdict.json").exists() and (run / "photos.json").exists():
+            n_resumed += 1
             done = rehead(*again, REHEAD_CACHE=str(cache))
         elif not (run / "verdict.json").exists():
             done = rehead("tune", folder, "--train", "last:1", "--epochs", "2", "--batch-size", "8", "--out", run, "--force",
@@ -415,6 +418,7 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_bits(
             continue
         assert done.returncode == 0, (moment, done.stderr)
         assert (run / "bundle" / "model.onnx").read_bytes() == graph(tuned), moment
+    assert n_resumed >= 3
 
 
 @pytest.mark.slow
