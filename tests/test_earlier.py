@@ -581,6 +581,23 @@ def test_the_cut_behind_which_photos_are_kept_stays_where_the_limit_is_raised(
     assert "would be more than --cache-limit" not in log
 
 
+@pytest.mark.parametrize("cut", ["none", "layer1", "layer3.0"])
+def test_a_cut_that_would_lose_the_photos_that_are_kept_behind_another_is_refused(
+    cut: str, empty_cache: Path, tmp_path: Path
+) -> None:
+    photos, settings = weighed(make_photos(tmp_path / "photos", {"red": 12, "blue": 12}), tmp_path)
+    before = rehead.tune(photos, out=tmp_path / "before", cache=empty_cache, **settings)
+    shutil.rmtree(photos)
+    settings |= {"from_run": before.run, "out": tmp_path / "run", "cache": empty_cache}
+    new = make_photos(tmp_path / "new", {"blue": 12, "red": 12})
+    with pytest.raises(RecipeError) as error:
+        rehead.tune(new, cut=cut, **settings)
+    assert error.value.what == f"--cut {cut} would leave out 24 earlier photos, of which no file is there."
+    named = re.match(r"Name --cut (\S+),", error.value.fix)
+    assert named
+    assert rehead.tune(new, cut=named[1], **settings).images["used"] == 48
+
+
 def test_where_the_disk_has_no_room_photos_that_are_gone_are_not_kept_at_any_price(
     green: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.data.room import free_bytes
-from rehead.errors import BackboneError, counted
+from rehead.errors import BackboneError, RecipeError, counted
 from rehead.exporting.prefixes import prefix_there
 from rehead.extraction import lost_with, open_store
 from rehead.features.room import on_disk
@@ -24,7 +24,7 @@ from rehead.features.views import view_names
 from rehead.job import Job
 from rehead.nets.card import Card, with_fit
 from rehead.runs.footing import Footing
-from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in, names_in
+from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in, layers_that_learn, names_in
 from rehead.tuning.plan import Plan, check_mixing, described, needed_bytes, planned
 from rehead.tuning.recipe import Recipe
 
@@ -41,7 +41,7 @@ def planned_network(
     if footing is not None:
         recipe = replace(recipe, cut=footing.cut or "none")
     plan = planned(recipe, stages, len(order), job.cache, partial(kept_bytes, job, recipe, order))
-    if recipe.cut is None and (cut := _where_gone_are_kept(job, recipe, stages, plan, order)) is not None:
+    if footing is None and (cut := _where_gone_are_kept(job, recipe, backbone.chain, plan, order)) is not None:
         recipe, plan = replace(recipe, cut=cut), replace(plan, cut=cut)
     check_mixing(recipe, stages, plan)
     for line in described(stages, plan, recipe, len(order)):
@@ -49,18 +49,19 @@ def planned_network(
     return plan
 
 
-def _where_gone_are_kept(
-    job: Job, recipe: Recipe, stages: Sequence[Stage], plan: Plan, order: Sequence[int]
-) -> str | None:
+def _where_gone_are_kept(job: Job, recipe: Recipe, chain: Chain, plan: Plan, order: Sequence[int]) -> str | None:
     """Another layer than the plan's, whatever the limit, where the activations behind it are all that is left of earlier
     photos that cannot be spared, and the disk has room for the others'; else None, with a word on the photos that this costs.
+
+    Raises RecipeError where the recipe names a layer, and such photos are kept behind another.
     """
     gone = [i for i in order if job.catalog.is_gone(job.catalog.photos[i])]
     lost = gone and _lost_behind(job, recipe, gone, plan.cut)
     if not lost:
         return None
+    stages = stages_of(chain, replace(recipe, cut=None))  # whole, also where the layer that is named is a part of one
     names = [stage.name for stage in stages]
-    below = names[: names.index((*plan.learning, POOL)[0])]
+    below = names[: names.index((*layers_that_learn(recipe.train, stages), POOL)[0])]
     left = dict[str, int]()  # how many are lost behind each; where the network is cut at best comes first
     for name in reversed(below):
         if name != plan.cut:
@@ -74,6 +75,12 @@ def _where_gone_are_kept(
     missing_bytes = needed_bytes(stage, recipe, len(order)) - kept_bytes(job, recipe, order, cut)
     has_room, photos = missing_bytes <= free_bytes(job.cache), counted(len(lost) - left[cut], "earlier photo")
     are_missed = len(lost) > recipe.max_bad * len(order) or bool(lost_with(job.catalog, order, lost))
+    if has_room and are_missed and recipe.cut is not None:
+        raise RecipeError(
+            what=f"--cut {recipe.cut} would leave out {counted(len(lost), 'earlier photo')}, of which no file is there.",
+            why=f"What is left of {photos} is kept behind {cut}.",
+            fix=f"Name --cut {cut}, or bring the files back to their place.",
+        )
     if has_room and are_missed:
         job.progress.note(f"Cut behind {cut}, whatever --cache-limit says: nothing else is left of {photos}")
         return cut
