@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import make_photos
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rehead
 from rehead.bundle_facts import Task
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Photo
@@ -94,10 +97,35 @@ def test_only_what_kept_photos_out_is_named_as_what_would_bring_more(
     settings: dict[str, Any], is_ended: bool, way: str
 ) -> None:
     catalog, recipe = catalog_of(["a"] * 40 + ["b"], "multilabel", every=7), Recipe(**settings)
-    for there, fix in (range(40), f"Mend those that cannot be read; or {way}."), (range(3), f"Use at least 8: {way}."):
+    for n, n_bad, fix in (
+        (3, 0, f"Use at least 8: {way}."),
+        (7, 1, f"Mend those that cannot be read; or {way}."),
+        (39, 0, f"Mend those that cannot be read; or {way}."),
+    ):
         with pytest.raises(RunError) as error:
-            sides_of(catalog, there, recipe, is_ended=is_ended)
+            sides_of(catalog, range(n), recipe, n_bad=n_bad, is_ended=is_ended)
         assert error.value.fix == fix
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"limit": 1000, "budget_s": 600.0},
+        {"recipe": "auto"},
+        {"train": "last:1", "limit": 8, "budget_s": 600.0},
+        {"train": "all", "limit": 1000, "budget_s": 600.0},
+    ],
+)
+def test_limits_that_kept_no_photo_out_are_not_to_be_raised(
+    settings: dict[str, Any], cache: Path, tmp_path: Path
+) -> None:
+    photos = make_photos(tmp_path / "photos" / "train", {"red": 5, "blue": 1}).parent
+    make_photos(photos / "valid", {"blue": 1, "red": 1})
+    only = photos / "train" / "blue" / "0.png"
+    only.write_bytes(only.read_bytes()[:2000])
+    with pytest.raises(RunError, match="7 photos are too few to learn and verify 2 classes") as error:
+        rehead.tune(photos, cache=cache, out=tmp_path / "run", report=False, **settings)
+    assert error.value.fix == "Mend those that cannot be read, or add others like them."
 
 
 def test_where_no_photo_was_kept_out_more_of_them_are_no_advice() -> None:

@@ -75,8 +75,9 @@ def at_the_cut(
     catalog = job.catalog
     if plan.cut is None:
         there, unreadable = _readable(job, order, recipe)
-        train, held_out = sides_of(catalog, sorted(there), recipe, is_ended=job.ends())
-        return Extracted(train, held_out, (), [], None, bad | unreadable, 0)
+        bad = bad | unreadable
+        train, held_out = sides_of(catalog, sorted(there), recipe, n_bad=len(bad), is_ended=job.ends())
+        return Extracted(train, held_out, (), [], None, bad, 0)
     weights = recipe.weights_file
     prefix = ready_prefix(
         recipe.backbone,
@@ -101,7 +102,7 @@ def at_the_cut(
             if view == PLAIN:
                 n_stored = int(store.has(catalog.digests(order)).sum())
                 bad = bad | extract_missing(timed, order, prefix, whole, store).bad
-                train, held_out = photos_there(catalog, order, store, recipe, is_ended=job.ends())
+                train, held_out = photos_there(catalog, order, store, recipe, n_bad=len(bad), is_ended=job.ends())
                 wanted[view] = Positions(np.concatenate([train, held_out]))
                 continue
             extract_missing(timed, train, prefix, whole, store, view)

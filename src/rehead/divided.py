@@ -42,28 +42,31 @@ def in_store(catalog: Catalog, positions: Sequence[int], store: Store) -> Positi
 
 
 def photos_there(
-    catalog: Catalog, order: Sequence[int], store: Store, recipe: Recipe, *, is_ended: bool = False
+    catalog: Catalog, order: Sequence[int], store: Store, recipe: Recipe, *, n_bad: int = 0, is_ended: bool = False
 ) -> tuple[Positions, Positions]:
     """The training and the held-out photos whose features are there. Raises what `sides_of` raises."""
-    return sides_of(catalog, in_store(catalog, order, store), recipe, is_ended=is_ended)
+    return sides_of(catalog, in_store(catalog, order, store), recipe, n_bad=n_bad, is_ended=is_ended)
 
 
 def sides_of(
-    catalog: Catalog, there: Sequence[int], recipe: Recipe, *, is_ended: bool = False
+    catalog: Catalog, there: Sequence[int], recipe: Recipe, *, n_bad: int = 0, is_ended: bool = False
 ) -> tuple[Positions, Positions]:
-    """The training and the held-out ones of these photos. is_ended: whether the job was to end before it came to all.
+    """The training and the held-out ones of these photos. n_bad: how many of the job cannot be had. is_ended: whether it was to
+    end with what was there.
 
     Raises RunError when they are too few.
     """
     train, held_out = catalog.among(there, "train"), catalog.among(there, catalog.held_out_side)
     if catalog.unlearnable(train) or not held_out:
-        limits = {"--limit": recipe.limit, "--budget": recipe.budget_s}
-        raised = " or ".join(option for option, limit in limits.items() if limit is not None)
-        ways = [f"raise {raised}"] * bool(raised) + ["let it run longer"] * is_ended
+        n_seen, n_all = len(there) + n_bad, len(catalog.on("train", catalog.held_out_side))
+        n_wanted = n_all if recipe.limit is None else min(recipe.limit, n_all)
+        limits = {"--limit": n_wanted < n_all, "--budget": recipe.budget_s is not None and n_seen < n_wanted}
+        raised = " or ".join(option for option, keeps_out in limits.items() if keeps_out)
+        ways = [f"raise {raised}"] * bool(raised) + ["let it run longer"] * (is_ended and n_seen < n_wanted)
         if not ways:
             raise too_few(catalog, there, train)
         n_enough, way = _n_enough(catalog, recipe), ", or ".join(ways)
-        fix = f"Use at least {n_enough}: {way}." if len(there) < n_enough else f"{MEND}; or {way}."
+        fix = f"Use at least {n_enough}: {way}." if n_seen < n_enough else f"{MEND}; or {way}."
         raise too_few(catalog, there, train, fix)
     return train, held_out
 

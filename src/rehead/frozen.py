@@ -41,7 +41,8 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
             )
         if recipe.tie_copies:
             catalog = tied(job, in_store(catalog, order, store)).catalog
-        train, held_out = photos_there(catalog, order, store, recipe, is_ended=job.ends())
+        n_bad = len(extracted.bad)
+        train, held_out = photos_there(catalog, order, store, recipe, n_bad=n_bad, is_ended=job.ends())
         job.clock.lap("extract")
 
         # as they are kept, and then the store is closed: solving needs the memory
