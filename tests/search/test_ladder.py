@@ -269,6 +269,28 @@ def test_a_setting_that_some_recipes_of_the_ladder_refuse_is_told_with_those_tha
     assert error.value.fix == f"Leave the setting out, or name one recipe that takes it: --recipe {fits}."
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"lr": "auto", "head": "auto"}, {"lr": "auto", "quantize": "int8"}, {"lr": "auto", "head": "prototype"}],
+)
+def test_settings_that_no_recipe_of_the_ladder_takes_together_are_not_answered_by_what_another_refuses(
+    settings: dict[str, Any],
+) -> None:
+    with pytest.raises(RecipeError, match="--lr auto has nothing to find") as error:
+        Search.of(settings)
+    assert error.value.fix == "Leave the setting out."
+
+
+def test_a_setting_that_all_recipes_of_the_ladder_refuse_alike_is_told_as_by_each() -> None:
+    with pytest.raises(RecipeError) as error:
+        Search.of({"epochs": 0})
+    with pytest.raises(RecipeError) as alone:
+        Recipe.from_preset("balanced", {"epochs": 0})
+    assert (error.value.what, error.value.why, error.value.fix) == (
+        alone.value.what, alone.value.why, alone.value.fix,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("budget", ["10m", 0, 0.0, True])
 def test_a_budget_that_is_no_time_is_refused(budget: object) -> None:
     with pytest.raises(RecipeError, match=r"--budget must be 0\.001 seconds or more"):

@@ -95,7 +95,10 @@ class Search:
         return replace(self, settings={**self.settings, "backbone": recipe.backbone, "weights": recipe.weights})
 
     def _check(self) -> None:
-        """Raises RecipeError for settings that a preset on the ladder refuses; where others take them, it names these."""
+        """Raises RecipeError for settings that a preset on the ladder refuses; where others take them, it names these.
+
+        What one preset would be told to change is no advice, unless all are told so.
+        """
         refused = dict[str, RecipeError]()
         for name in LADDER:
             try:
@@ -105,10 +108,12 @@ class Search:
         if not refused:
             return
         name, first = next(iter(refused.items()))
-        if not (taken := [name for name in LADDER if name not in refused]):
+        taken = [name for name in LADDER if name not in refused]
+        if not taken and {error.what for error in refused.values()} == {first.what}:
             raise first
+        instead = f", or name one recipe that takes it: --recipe {' or '.join(taken)}" if taken else ""
         raise RecipeError(
             what=first.what,
             why=f"--recipe auto tries one recipe after another, {name} among them.",
-            fix=f"Leave the setting out, or name one recipe that takes it: --recipe {' or '.join(taken)}.",
+            fix=f"Leave the setting out{instead}.",
         ) from first
