@@ -394,6 +394,20 @@ def test_a_search_has_no_one_preset_when_it_is_taken_up(searching: Path, cache: 
             taken_up(searching, cache, preset=preset, force=True)
 
 
+def test_a_search_that_is_taken_up_has_no_one_training_to_follow(searching: Path, cache: Path) -> None:
+    pytest.importorskip("tensorboard")
+    for preset in None, "auto":
+        with pytest.raises(RecipeError, match="and --track follows one training") as error:
+            taken_up(searching, cache, preset=preset, track=("tensorboard",))
+        assert error.value.fix == "Leave --track out."
+
+
+def test_a_search_that_is_taken_up_is_not_timed_for_gpus_of_nodes(searching: Path, cache: Path) -> None:
+    with pytest.raises(RecipeError, match="--device cuda and --recipe auto do not go together") as error:
+        taken_up(searching, cache, settings={"device": "cuda"}, ray="local", force=True)
+    assert error.value.fix == "Leave --ray out, or start a new run."
+
+
 def test_settings_that_later_tries_hear_are_not_called_without_effect(
     photos: Path, cache: Path, tmp_path: Path
 ) -> None:

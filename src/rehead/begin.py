@@ -63,11 +63,7 @@ class Wish:
     def __post_init__(self) -> None:
         if self.source is None and self.resume is None:
             raise SourceError(what="No photos are named.", fix="Name a folder of labelled photos: rehead tune photos/")
-        if chosen_trackers(self.track) and self.preset == AUTO:
-            raise RecipeError(
-                what="--recipe auto tries one recipe after another, and --track follows one training.",
-                fix="Leave --track out, or name --recipe balanced or thorough.",
-            )
+        chosen_trackers(self.track)
         if self.preset == AUTO and self.from_run is not None:
             raise RecipeError(
                 what="--recipe auto tries one recipe after another, and --from takes the earlier run's.",
@@ -94,7 +90,7 @@ def begun(
         report=asked.report if wish.report is None else wish.report,
         with_neighbours=asked.with_neighbours if wish.with_neighbours is None else wish.with_neighbours,
     )
-    _check(recipe, wish, cache, progress)
+    _check(recipe, search, wish, cache, progress)
     if machines is not None:
         learns = recipe.train != HEAD or search is not None
         machines.check(recipe.device, with_torch=learns or resolve(*recipe.extracts_by)[0] == "torch")
@@ -194,8 +190,14 @@ def _taken_up(wish: Wish, run: Path) -> tuple[Recipe, Asked, Search | None]:
     return recipe_of(run, recipe, wish.preset, wish.settings, force=wish.force), asked, None
 
 
-def _check(recipe: Recipe, wish: Wish, cache: Path, progress: Log) -> None:
+def _check(recipe: Recipe, search: Search | None, wish: Wish, cache: Path, progress: Log) -> None:
     """What needs no photo to be known."""
+    if wish.track and search is not None:
+        named = ", or name --recipe balanced or thorough" if wish.resume is None else ""
+        raise RecipeError(
+            what="--recipe auto tries one recipe after another, and --track follows one training.",
+            fix=f"Leave --track out{named}.",
+        )
     if wish.track and recipe.train == HEAD:
         raise RecipeError(
             what=f"--track {' '.join(chosen_trackers(wish.track))} has nothing to follow: "
@@ -203,8 +205,8 @@ def _check(recipe: Recipe, wish: Wish, cache: Path, progress: Log) -> None:
             fix="Leave it out, or train layers too: --train last:2.",
         )
     if wish.ray is not None:
-        _check_ray(recipe, wish)
-    check_bundled(recipe, searches=wish.preset == AUTO)
+        _check_ray(recipe, search, wish)
+    check_bundled(recipe, searches=search is not None)
     engine, device = resolve(*recipe.extracts_by)
     check_engine(engine, "cpu" if wish.ray is not None and engine == "torch" else device)
     if (hidden_widths(recipe.head) or recipe.head == AUTO) and importlib.util.find_spec("torch") is None:
@@ -222,7 +224,7 @@ def _check(recipe: Recipe, wish: Wish, cache: Path, progress: Log) -> None:
             check_layers(recipe, cache)
 
 
-def _check_ray(recipe: Recipe, wish: Wish) -> None:
+def _check_ray(recipe: Recipe, search: Search | None, wish: Wish) -> None:
     """Raises RecipeError where the recipe does not say by which of their devices the nodes of a cluster are to compute."""
     engine, device = recipe.extracts_by
     if device == "mps":
@@ -231,12 +233,14 @@ def _check_ray(recipe: Recipe, wish: Wish) -> None:
             why="Nodes of a cluster have CPUs, and may have NVIDIA's GPUs.",
             fix="Pass --device cpu or --device cuda.",
         )
-    if device == "cuda" and AUTO in (recipe.backbone, wish.preset):
+    if device == "cuda" and (recipe.backbone == AUTO or search is not None):
         searched = "--backbone auto" if recipe.backbone == AUTO else "--recipe auto"
         raise RecipeError(
             what=f"--ray {wish.ray}, --device cuda and {searched} do not go together.",
             why="What is tried is timed on this machine, which says nothing of the nodes' GPUs.",
-            fix=f"Leave {searched} out, or --device.",
+            fix="Leave --ray out, or start a new run."
+            if wish.resume is not None
+            else f"Leave {searched} out, or --device.",
         )
     if device == "auto" and engine in ("auto", "torch"):
         raise RecipeError(
