@@ -15,7 +15,8 @@ from rehead.tuning.course import lr_at
 from rehead.tuning.feed import StoredFeed
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.state import Average
-from rehead.tuning.step import Stepper, autocast
+from rehead.tuning.step import Stepper, autocast, precision
+from rehead.tuning.together import Group
 from rehead.tuning.train import Training, train_layers
 
 COURSE = replace(Recipe().course, epochs=2, batch_size=8, label_smoothing=0.1, lr=0.05)
@@ -215,9 +216,9 @@ def test_compiled_steps_are_those_of_the_model(monkeypatch: pytest.MonkeyPatch) 
     assert close(gradients(model), gradients(plain))
 
 
-@pytest.mark.parametrize("is_native", [True, False])
-def test_a_card_that_only_emulates_bfloat16_learns_in_float16_with_a_loss_scale(
-    is_native: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("is_native", "n"), [(True, 1), (False, 1), (True, 2), (False, 2)])
+def test_a_card_that_only_emulates_bfloat16_learns_alone_in_float16_with_a_loss_scale(
+    is_native: bool, n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def is_supported(including_emulation: bool = True) -> bool:
         return is_native or including_emulation
@@ -225,6 +226,7 @@ def test_a_card_that_only_emulates_bfloat16_learns_in_float16_with_a_loss_scale(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
     card, model = torch.device("cuda"), network()
-    step = Stepper(model, [list(model.parameters())], COURSE, None, card, lambda text: None)
-    assert autocast(card).fast_dtype == (torch.bfloat16 if is_native else torch.float16)
-    assert ("scale.scale" in step.tensors()) != is_native
+    step = Stepper(model, [list(model.parameters())], COURSE, None, card, lambda text: None, together=Group(0, n))
+    is_alike = is_native or n > 1  # gradients of a card beside it may be added, which has no scale
+    assert autocast(card, precision(card, n)).fast_dtype == (torch.bfloat16 if is_alike else torch.float16)
+    assert ("scale.scale" in step.tensors()) != is_alike

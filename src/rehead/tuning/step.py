@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,9 +21,7 @@ from rehead.tuning.course import Course
 from rehead.tuning.losses import loss_of
 from rehead.tuning.mixing import erased, mixed
 from rehead.tuning.recorded import Labels, Recorded
-
-if TYPE_CHECKING:
-    from rehead.tuning.together import Together
+from rehead.tuning.together import Alone, Together
 
 MANY, WARM = 60, 3  # batches of which one is recorded, after so many that choose their kernels
 NO_DECAY_NDIM = 1  # norms' weights and all biases have one dimension
@@ -41,7 +39,8 @@ class Stepper:
     groups: the parameters that learn, layer by layer, the head last. weights: of `losses.weights_of`. task: what is learned.
     note: told in words when batches go in more parts from now on. most: photos of a part, where memory is not what decides.
     n_batches: whole ones, in the whole training. On CUDA the gradient of many is recorded once and replayed: from then on the
-    model stays as it is, but for the numbers in its parameters and buffers.
+    model stays as it is, but for the numbers in its parameters and buffers. together: whose gradients are added up; those of
+    several are not recorded.
     """
 
     def __init__(
@@ -55,14 +54,17 @@ class Stepper:
         task: Task = "classification",
         most: int | None = None,
         n_batches: int = 0,
+        together: Together | None = None,
     ) -> None:
         self._model, self._course, self._weights, self._note, self._task = model, course, weights, note, task
         self._forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if course.compile else model
         self.optimizer = optimizer_of(groups, course)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self._scaler = torch.amp.GradScaler(enabled=device.type == "cuda" and not computes_bfloat16())
+        self._together = together or Alone()
+        self._precision = precision(device, self._together.n)
+        self._scaler = torch.amp.GradScaler(enabled=self._precision == torch.float16)
         self._n_parts, self._most = 1, most
-        can_record = device.type == "cuda" and course.accumulate == 1 and not course.compile
+        can_record = device.type == "cuda" and course.accumulate == 1 and not course.compile and self._together.n == 1
         self._records = can_record and n_batches >= MANY and not self._scaler.is_enabled()
         self._recorded: Recorded | None = None
         self._numbers = Numbers()
@@ -107,9 +109,9 @@ class Stepper:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
         return loss
 
-    def add(self, together: Together) -> None:
+    def add(self) -> None:
         """The gradients become their sums over all processes."""
-        together.add([p.grad for p in self._parameters if p.grad is not None])
+        self._together.add([p.grad for p in self._parameters if p.grad is not None])
 
     def step(self, lr: float) -> None:
         """Moves the parameters by the gradient that was added up, and forgets it."""
@@ -191,7 +193,7 @@ class Stepper:
         n_parts = max(self._n_parts, math.ceil(len(x) / (self._most or len(x))))
         for part in torch.arange(len(x), device=x.device).tensor_split(min(n_parts, len(x))):
             of_batch = len(part) / len(x)
-            with autocast(x.device):
+            with autocast(x.device, self._precision):
                 loss = self._loss(self._logits(x[part] if n_parts > 1 else x).float(), labels, part, kept)
             self._scaler.scale(loss * share * of_batch).backward()
             total = total + loss.detach() * of_batch
@@ -233,15 +235,19 @@ def optimizer_of(groups: Sequence[Sequence[nn.Parameter]], course: Course) -> to
     return OPTIMIZERS[course.optimizer](settings, lr=course.lr)
 
 
-def autocast(device: torch.device) -> Any:
-    """On CUDA bfloat16, or float16 where there is none; elsewhere nothing."""
-    kind = torch.bfloat16 if device.type == "cuda" and computes_bfloat16() else torch.float16
-    return torch.autocast(device.type, kind, enabled=device.type == "cuda")
+def precision(device: torch.device, n_processes: int = 1) -> torch.dtype:
+    """What a network computes in while it learns: on CUDA bfloat16, or float16, which needs a loss scale, where one process
+    learns on a card that only emulates bfloat16, such as a T4; elsewhere float32. Of several each sees its own card alone, and
+    gradients that are added up have one scale."""
+    if device.type != "cuda":
+        return torch.float32
+    is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if is_native or n_processes > 1 else torch.float16
 
 
-def computes_bfloat16() -> bool:
-    """Whether the CUDA device computes in bfloat16 by itself; PyTorch also counts cards that only emulate it, such as a T4."""
-    return torch.cuda.is_bf16_supported(including_emulation=False)
+def autocast(device: torch.device, dtype: torch.dtype) -> Any:
+    """What computes in a `precision`."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -95,8 +95,7 @@ def train_layers(training: Training, start: State | None = None) -> State:
     set_modes(training.model, names, course.norm)
     stepper = Stepper(
         training.model, training.groups, course, class_weights(training, device), device, training.note, training.task,
-        at_once(training),
-        len(training.learn) // course.batch_size * course.epochs if training.together.n == 1 else 0,
+        at_once(training), len(training.learn) // course.batch_size * course.epochs, training.together,
     )  # fmt: skip
     average = Average(training.model, names, course.average)
     restore(training.model, stepper, average, state)
@@ -187,7 +186,7 @@ def _epoch(
         unread.append((number, n, lr, *_agreed(training, loss * shared.n_of(n) / n)))
         is_stopped, is_due = read(READ_LATER.get(device.type, 0))
         if is_whole:
-            stepper.add(training.together)
+            stepper.add()
             if is_checked:
                 stepper.step(lr)
             else:

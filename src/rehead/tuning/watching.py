@@ -14,7 +14,7 @@ from rehead.tuning.checks import check_loss
 from rehead.tuning.feed import Feed, PhotoFeed, StoredFeed
 from rehead.tuning.losses import each_loss, weights_of
 from rehead.tuning.state import State
-from rehead.tuning.step import autocast, free_memory, is_out_of_memory
+from rehead.tuning.step import autocast, free_memory, is_out_of_memory, precision
 from rehead.tuning.together import share
 
 if TYPE_CHECKING:
@@ -24,15 +24,22 @@ JUDGED, JUDGED_ON_CPU, JUDGED_ROWS = 64, 16, 1_024  # photos that are judged at 
 
 
 def logits_of(
-    model: nn.Module, feed: Feed, positions: NDArray[np.int64], device: str, size: int | None = None
+    model: nn.Module,
+    feed: Feed,
+    positions: NDArray[np.int64],
+    device: str,
+    size: int | None = None,
+    n_processes: int = 1,
 ) -> NDArray[np.float32]:
-    """(n, n_classes) of these photos, one at least, as they are, without augmentation; the model is left in the mode it had."""
+    """(n, n_classes) of these photos, one at least, as they are, without augmentation; the model is left in the mode it had.
+    n_processes: that learn together, see `precision`."""
     size = size or (JUDGED_ON_CPU if device == "cpu" else JUDGED)
+    place = torch.device(device)
     rows: list[NDArray[np.float32]] | None = None
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.inference_mode(), autocast(torch.device(device)):
+        with torch.inference_mode(), autocast(place, precision(place, n_processes)):
             rows = [model(x.to(device)).float().cpu().numpy() for x in feed.plain(positions, size)]
     except RuntimeError as error:
         if not is_out_of_memory(error) or size == 1:
@@ -42,8 +49,8 @@ def logits_of(
             module.training = mode
     if rows is not None:
         return np.concatenate(rows)
-    free_memory(torch.device(device))
-    return logits_of(model, feed, positions, device, size // 2)
+    free_memory(place)
+    return logits_of(model, feed, positions, device, size // 2, n_processes)
 
 
 def watched(
@@ -73,7 +80,7 @@ def judged(training: Training) -> tuple[torch.Tensor, torch.Tensor]:
     together, watch = training.together, training.watch
     mine = share(watch, together) if len(watch) >= together.n else watch
     size = None if isinstance(training.feed, PhotoFeed | StoredFeed) else JUDGED_ROWS
-    rows = logits_of(training.model, training.feed, mine, training.device, size)
+    rows = logits_of(training.model, training.feed, mine, training.device, size, together.n)
     logits = torch.from_numpy(rows if mine is watch else together.gathered(rows))
     labels = torch.from_numpy(training.feed.labels[training.watch])
     losses = each_loss(training.task, logits, labels, class_weights(training, "cpu"))
