@@ -120,8 +120,8 @@ def test_hiding_a_part_that_matters_shows_where_it_is() -> None:
     model: Any = SimpleNamespace(logits=logits, bundle=SimpleNamespace(preprocess=preprocess))
     pixels = np.full((224, 224, 3), 255, np.uint8)
     values = _occluded(model, pixels, 0)
-    assert np.unravel_index(values.argmax(), values.shape) == (0, 6)
-    assert values.sum() == pytest.approx(values[0, 6])
+    assert values[0, 6] == pytest.approx(1)  # how far the logit falls without it
+    assert np.count_nonzero(values) == 1
 
 
 def test_the_picture_is_written_and_the_photo_is_spared(bundle: Path, tmp_path: Path) -> None:
