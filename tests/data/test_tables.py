@@ -205,11 +205,6 @@ def test_another_table_in_a_folder_changes_nothing(classes: Path) -> None:
             "2 tables name photos and labels: test.csv, train.csv. "
             "Name the one that says what is learned, in place of the folder; photos to hold out: --test TABLE.",
         ),
-        (
-            {f"{i}.csv": "path,label\na.jpg,cat\n" for i in range(21)},
-            "21 tables are too many to be looked into. "
-            "Name the one that says what is learned, in place of the folder; photos to hold out: --test TABLE.",
-        ),
     ],
 )
 def test_a_table_that_looks_like_a_manifest_and_is_not_taken_is_told(
@@ -229,6 +224,44 @@ def test_a_table_that_looks_like_a_manifest_and_is_not_taken_is_told(
     with pytest.raises(SourceError, match="has no layout of labelled photos") as caught:
         opened(classes)
     assert f"{caught.value.why} {caught.value.fix}".endswith(f"no label can be told from folders or names. {note}")
+
+
+def test_tables_of_single_photos_are_told_where_a_manifest_was_asked_for(classes: Path) -> None:
+    for i in range(21):
+        manifest(classes / "cat", "path,label\nhead,box\n", f"{i}.csv")
+    notes, told = notebook()
+    assert opened(classes, progress=told).layout == "folders"
+    assert notes == []
+    with pytest.raises(SourceError) as caught:
+        opened(classes, layout="manifest")
+    assert caught.value.why == "21 tables are too many to be looked into."
+    assert caught.value.fix.startswith("Name the one that says what is learned, in place of the folder")
+
+
+@pytest.mark.parametrize("n", [3, 25])
+def test_parts_of_a_parquet_data_set_beside_other_files_are_read_by_a_layout(photos: Path, n: int) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    folder = photos.parent / "set"
+    folder.mkdir()
+    manifest(folder, "what this is", "README.md")
+    for i in range(n):
+        (photos / f"{i}.jpg").write_bytes(b"%d" % i)
+        table = pa.table({"path": [f"../data/{i}.jpg"], "label": ["cat"]})
+        pq.write_table(table, folder / f"part-{i:05d}-of-{n:05d}.parquet")
+    notes, told = notebook()
+    with pytest.raises(SourceError, match="has no layout of labelled photos") as caught:
+        opened(folder, progress=told)
+    fix = caught.value.fix
+    assert fix == "To learn from the Parquet files, pass --layout manifest."
+    assert notes == []
+    assert len(opened(folder, layout="manifest").rows) == n
+    for label in ("cat", "dog"):
+        (folder / label).mkdir()
+        manifest(folder / label, b"", "1.jpg")
+    assert opened(folder, progress=told).layout == "folders"
+    assert [note.endswith(fix[:-1]) for note in notes] == [True] * (n == 3)
 
 
 def test_a_table_beside_the_one_that_is_taken_is_told(photos: Path) -> None:

@@ -52,7 +52,7 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
     called = short_name(PurePosixPath(prefix).name or parts.netloc.rpartition("@")[2])
     manifest, refused = "", list[ReheadError]()
     if layout in ("auto", "manifest") and not are_parts(paths):
-        manifest, refused = find_manifest_at(address, paths)
+        manifest, refused = find_manifest_at(address, paths, is_asked=layout == "manifest")
     if manifest:
         found = read_manifest_of(f"{address.rstrip('/')}/{quote(manifest)}", request)
         named = (
@@ -67,13 +67,14 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
         return read_parts_of(address, paths, request)
     if layout == "manifest":
         raise no_manifest(address, refused)
-    tell_refused(refused, request)
     if layout == "webdataset" or (layout == "auto" and are_shards(paths)):
         found = read_shards(address, request, {path: stamps[path] for path in paths})
+        tell_refused(refused, request)
         return replace(found, skipped=[*skipped, *found.skipped])
     name, reading = (layout, forced(layout, paths)) if layout != "auto" else recognised(paths, request.classes)
     if not reading.rows:
         raise unrecognised(address, paths, layout, refused)
+    tell_refused(refused, request)
 
     def uri(row: Named) -> str:
         return urlunsplit(parts._replace(path=quote(f"{prefix}/{row.path}")))

@@ -10,7 +10,7 @@ from pathlib import Path
 from rehead.data.columns import Texts
 from rehead.data.corrections import check_one_model
 from rehead.data.layouts import PICTURE_NAMES, forced, recognised, without_runs
-from rehead.data.manifests import are_parts, find_manifest, has_parts, read_manifest, read_parts
+from rehead.data.manifests import READ_PARTS, are_parts, find_manifest, has_parts, read_manifest, read_parts
 from rehead.data.rows import Request, Skip, Source, file_below, reader_below, short_name
 from rehead.data.shards import are_shards, is_shard, read_shards
 from rehead.data.walk import files_below
@@ -38,7 +38,7 @@ def read_folder(source: str | Path, request: Request, layout: str = "auto") -> S
     check_one_model(folder, shown)
     refused = list[ReheadError]()
     if layout in ("auto", "manifest"):
-        manifest, refused = find_manifest(folder, paths)
+        manifest, refused = find_manifest(folder, paths, is_asked=layout == "manifest")
         if manifest:
             found = replace(read_manifest(folder / manifest, request), name=short_name(folder.resolve().name))
             _tell_left_out(found, folder, manifest, paths, request)
@@ -48,13 +48,14 @@ def read_folder(source: str | Path, request: Request, layout: str = "auto") -> S
             return read_parts(folder, paths, request)
         if layout == "manifest":
             raise no_manifest(shown, refused)
-        tell_refused(refused, request)
     if layout == "webdataset" or (layout == "auto" and are_shards(paths)):
         found = read_shards(folder, request, dict.fromkeys(paths))
+        tell_refused(refused, request)
         return replace(found, skipped=[*skipped, *found.skipped])
     name, reading = recognised(paths, request.classes) if layout == "auto" else (layout, forced(layout, paths))
     if not reading.rows:
         raise unrecognised(shown, paths, layout, refused)
+    tell_refused(refused, request)
     if n := sum(map(is_shard, paths)):
         request.progress.note(
             f"{counted(n, 'tar file')} beside the photos {'is' if n == 1 else 'are'} no photos, and left out"
@@ -162,4 +163,5 @@ def unrecognised(folder: str, paths: Sequence[str], layout: str, refused: Sequen
     if layout != "auto":
         what = f"{folder} does not have the layout {layout!r}."
     why = f"{why}; no label can be told from folders or names. {_reasons(refused)}".strip()
-    return SourceError(what=what, why=why, fix=refused[0].fix if refused else EXAMPLES)
+    fix = refused[0].fix if refused else READ_PARTS if has_parts(paths) else EXAMPLES
+    return SourceError(what=what, why=why, fix=fix)

@@ -30,6 +30,7 @@ OF_PARTS = re.compile(r"(.*?)(\d+)-of-0*(\d+)\.\w+")  # one of several: train-00
 TABLE_NAMES = CSV_NAMES | PARQUET_NAMES
 AGAIN = "Write it again, or copy it anew."
 NAME_ONE = "Name the one that says what is learned, in place of the folder; photos to hold out: --test TABLE."
+READ_PARTS = "To learn from the Parquet files, pass --layout manifest."
 HEADER_BYTES = 65_536  # a header that is longer is none of ours
 MAX_TABLES = 20  # a folder with more of them holds one for each photo, and opening all of them takes long
 
@@ -134,21 +135,22 @@ def _is_mark(path: str) -> bool:
     return any(name.startswith("_") for name in path.split("/"))
 
 
-def find_manifest(folder: Path, paths: Sequence[str]) -> tuple[str, list[ReheadError]]:
+def find_manifest(folder: Path, paths: Sequence[str], *, is_asked: bool) -> tuple[str, list[ReheadError]]:
     """The one table among these files, relative to `folder`, whose columns are a manifest's, or "", and why others that look
-    like one are not taken."""
-    return _only_manifest(paths, lambda path: (folder / path).open("rb"))
+    like one are not taken. is_asked: whether there has to be one; else a table for each photo is nothing to speak of."""
+    return _only_manifest(paths, lambda path: (folder / path).open("rb"), is_asked)
 
 
-def find_manifest_at(address: str, paths: Sequence[str]) -> tuple[str, list[ReheadError]]:
+def find_manifest_at(address: str, paths: Sequence[str], *, is_asked: bool) -> tuple[str, list[ReheadError]]:
     """The same of a folder in a bucket."""
-    return _only_manifest(paths, lambda path: open_file(f"{address.rstrip('/')}/{quote(path)}"))
+    return _only_manifest(paths, lambda path: open_file(f"{address.rstrip('/')}/{quote(path)}"), is_asked)
 
 
-def _only_manifest(paths: Sequence[str], opened: Callable[[str], Any]) -> tuple[str, list[ReheadError]]:
+def _only_manifest(paths: Sequence[str], opened: Callable[[str], Any], is_asked: bool) -> tuple[str, list[ReheadError]]:
     tables = [path for path in paths if path.count("/") <= 1 and os.path.splitext(path)[1].lower() in TABLE_NAMES]
     if len(tables) > MAX_TABLES:
-        return "", [SourceError(what=f"{len(tables)} tables are too many to be looked into.", fix=NAME_ONE)]
+        many = SourceError(what=f"{len(tables)} tables are too many to be looked into.", fix=NAME_ONE)
+        return "", [many] if is_asked else []
     found, refused = list[str](), list[ReheadError]()
     for path in tables:
         try:
@@ -157,8 +159,8 @@ def _only_manifest(paths: Sequence[str], opened: Callable[[str], Any]) -> tuple[
         except (SourceError, MissingExtra) as error:
             refused.append(error)
     if len(found) > 1:
-        several = SourceError(what=f"{len(found)} tables name photos and labels: {first_few(found)}.", fix=NAME_ONE)
-        return "", [several, *refused]
+        what = f"{len(found)} tables name photos and labels: {first_few(found)}."
+        return "", [SourceError(what=what, fix=READ_PARTS if found == _parts(paths) else NAME_ONE), *refused]
     return "".join(found), refused
 
 
