@@ -246,6 +246,18 @@ def test_a_class_that_no_dice_can_hold_out_is_not_told_to_throw_them_again(tmp_p
     )
 
 
+def test_a_class_whose_groups_others_need_to_be_learned_is_held_out_where_it_can_be(tmp_path: Path) -> None:
+    photos = colourful(tmp_path / "photos", {"cat": 4})
+    table = tmp_path / "photos" / "table.csv"
+    rows = ["a,K1", "b,K1", "a,K2", "b,K3"]
+    table.write_text("path,label,group\n" + "".join(f"cat/{i}.png,{row}\n" for i, row in enumerate(rows)))
+    source = open_source(photos / "table.csv", cache=tmp_path)
+    for seed in range(12):
+        catalog = scan(source, seed=seed, valid_fraction=0.8)
+        for side in ("train", "valid"):
+            assert {photo.label for photo in catalog.photos if photo.side == side} == {"a", "b"}, seed
+
+
 def test_a_split_that_is_all_test_is_told_to_give_some_for_training(tmp_path: Path) -> None:
     with pytest.raises(SplitError) as caught:
         scanned(manifest(tmp_path, "path,label,split", lambda i: "test"))

@@ -38,11 +38,8 @@ def with_both_sides(catalog: Catalog, *, seed: int, are_all: bool = True) -> Cat
 def _with_each_class(catalog: Catalog, seed: int, are_all: bool) -> Catalog:
     learned, held_out = (_counts(catalog, side) for side in ("train", catalog.held_out_side))
     lonely = [name for name in catalog.classes if not learned[name]]
-    is_shown = are_all and catalog.task == "classification"
-    unseen = [name for name in catalog.classes if is_shown and not held_out[name]]
-    if not lonely and not unseen:
-        return catalog
-    keys, photos, moved = _by_key(catalog, {*lonely, *unseen}), catalog.columns, dict[int, str]()
+    keys = _by_key(catalog, {*lonely}) if lonely else {}
+    photos, moved = catalog.columns, dict[int, str]()
 
     def move(places: Sequence[int], side: str) -> None:
         to, away = (learned, held_out) if side == "train" else (held_out, learned)
@@ -56,6 +53,11 @@ def _with_each_class(catalog: Catalog, seed: int, are_all: bool) -> Catalog:
         free = _new(catalog, keys[name]) or (list(keys[name]) if catalog.ours else [])
         if free and not learned[name]:
             move(keys[name][max(free, key=lambda key: fate(key, seed))], "train")
+    is_shown = are_all and catalog.task == "classification"
+    unseen = [
+        name for name in catalog.classes if is_shown and not held_out[name]
+    ]  # some since others came to be learned
+    keys = _by_key(catalog, {*unseen}) if unseen else {}
     for name in unseen:
         for key in sorted(_new(catalog, keys[name]), key=lambda key: fate(key, seed)):
             leaving = Counter(n for i in keys[name][key] for n in catalog.names(photos[i]))
