@@ -218,13 +218,12 @@ def test_photos_that_no_manifest_could_name_are_to_be_files_first(tmp_path: Path
             shard.add(tmp_path / "label", f"{label}.cls")
     (tmp_path / "plan.csv").write_text("path,action\nred/0.png,remove\n")
     pairs = [((photos / label / "0.png").read_bytes(), label) for label in ("red", "blue")]
+    other = make_photos(tmp_path / "other", {"red": 3, "blue": 3})
     for source, fix in ((archive, "Unpack the archive"), (shards, "Write the photos of"), (pairs, "Write them into")):
-        with pytest.raises(SourceError, match="are no files that a manifest could name") as caught:
-            apply_plan(source, tmp_path / "plan.csv", tmp_path / "new.csv", cache=tmp_path / "cache")
-        assert caught.value.fix.startswith(fix)
-    with pytest.raises(SourceError, match=r"red\.png is no file that a manifest could name") as caught:
-        apply_plan(photos, tmp_path / "plan.csv", tmp_path / "new.csv", test=shards, cache=tmp_path / "cache")
-    assert caught.value.fix == "Hold out photos of a folder, or of a table, in place of shards."
+        for photos, test in ((source, None), (other, source), (source, other)):
+            with pytest.raises(SourceError, match="cannot be named in a manifest") as caught:
+                apply_plan(photos, tmp_path / "plan.csv", tmp_path / "new.csv", test=test, cache=tmp_path / "cache")
+            assert caught.value.fix.startswith(fix)
 
 
 @pytest.mark.parametrize("kind", ["a bucket", "a table of addresses"])
@@ -246,6 +245,22 @@ def test_photos_at_addresses_are_named_by_these(kind: str, tmp_path: Path) -> No
         (f"{address}/{label}/{i}.png", "blue" if i == 0 else label) for label in ("red", "blue") for i in range(3)
     }
     assert {again.read(row) for row in again.rows} == {path.read_bytes() for path in photos.rglob("*.png")}
+
+
+@pytest.mark.parametrize("is_far", [False, True])
+def test_held_out_photos_may_be_elsewhere_than_those_that_are_learned_from(is_far: bool, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 3, "blue": 3})
+    later = make_photos(tmp_path / "later", {"blue": 2, "red": 2})  # other pictures
+    (tmp_path / "plan.csv").write_text("path,action\nred/0.png,remove\n")
+    source, test = (photos, in_memory(later)) if is_far else (in_memory(photos), later)
+    apply_plan(source, tmp_path / "plan.csv", tmp_path / "new.csv", test=test, cache=tmp_path / "cache")
+    again = open_source(tmp_path / "new.csv", cache=tmp_path)
+    learned, held_out = (
+        {path.read_bytes() for path in folder.rglob("*.png")} - {(photos / "red" / "0.png").read_bytes()}
+        for folder in (photos, later)
+    )
+    for side, wanted in (("train", learned), ("test", held_out)):
+        assert {again.read(row) for row in again.rows if row.side == side} == wanted
 
 
 @pytest.mark.parametrize(

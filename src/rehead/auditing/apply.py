@@ -12,10 +12,9 @@ from typing import Any
 from rehead.auditing.plan import Line, read_plan
 from rehead.bundle_facts import Task
 from rehead.csv_rows import csv_writer
-from rehead.data.addresses import PART
 from rehead.data.catalog import Catalog
 from rehead.data.room import check_writable
-from rehead.data.rows import Photo, Skip, label_of, quoted
+from rehead.data.rows import Photo, Skip, Source, first_few, label_of, quoted
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.data.targets import SEPARATOR, label_for, task_of
@@ -74,15 +73,7 @@ def apply_plan(
         source, layout=layout, valid=valid, test=test, task=task, cache=place, max_bad=1.0, progress=progress
     )
     target = check_free(Path(out) if out is not None else Path(f"{opened.name}-audited.csv"), "out", force)
-    if opened.root is None and not all(_address(opened.uri(row)) for row in opened.rows):
-        raise SourceError(
-            what=f"The photos of {opened.name} are no files that a manifest could name.",
-            fix="Write the photos of the shards into a folder for each class, and name the one that holds these."
-            if opened.layout == "webdataset"
-            else "Unpack the archive into a folder, and name that."
-            if isinstance(source, str | os.PathLike)
-            else "Write them into files, and name the folder that holds these.",
-        )
+    _check_named(opened)
     catalog = scan(opened, seed=0, valid_fraction=0.2, task=task, progress=progress, cache=place, is_learned=False)
     photos = {photo.path: photo for photo in (*catalog.photos, *(p for group in catalog.same for p in group))}
     order = {row.path: n for n, row in enumerate(opened.rows)}
@@ -94,7 +85,7 @@ def apply_plan(
             fix="Leave some of them: change their action to keep.",
         )
     known, labels = ({photo.label for photo in some.values()} for some in (photos, changed))
-    write_asked(target, _manifest(list(changed.values()), catalog, target))
+    write_asked(target, _manifest(list(changed.values()), catalog, opened, target))
     return Applied(
         manifest=target,
         n=len(changed),
@@ -119,6 +110,19 @@ def check_free(path: Path, option: str, force: bool) -> Path:
             what=f"{path} is there already.", fix=f"Name another file with --{option}, or replace it: --force"
         )
     return path
+
+
+def _check_named(source: Source) -> None:
+    """Raises SourceError where a manifest cannot name each of these photos."""
+    apart = [row for row in source.rows if source.within(row) or not (source.file(row) or source.uri(row))]
+    if not apart:
+        return
+    within, fix = source.within(apart[0]), "Write them into files, and name the folder that holds these."
+    if within == "archive":
+        fix = "Unpack the archive into a folder, and name that."
+    elif within == "shard":
+        fix = "Write the photos of the shards into a folder for each class, and name the one that holds these."
+    raise SourceError(what=f"{first_few([row.path for row in apart], 1)} cannot be named in a manifest.", fix=fix)
 
 
 def _followed(photos: dict[str, Photo], lines: Sequence[Line], catalog: Catalog) -> tuple[dict[str, Photo], list[Skip]]:
@@ -151,19 +155,14 @@ def _new_label(text: str, catalog: Catalog) -> str:
     return label_for(catalog.task, label_of(text))
 
 
-def _manifest(photos: Sequence[Photo], catalog: Catalog, target: Path) -> str:
+def _manifest(photos: Sequence[Photo], catalog: Catalog, source: Source, target: Path) -> str:
     """The manifest as text; paths below its folder are relative to it, so that both may move together."""
     folder = Path(os.path.realpath(target.parent))
     text = io.StringIO(newline="")
     writer = csv_writer(text)
     writer.writerow(["path", "label", "split", "group"])
     for photo in photos:
-        path = _path(catalog.file(photo), folder) or _address(catalog.uri(photo))
-        if path is None:
-            raise SourceError(
-                what=f"{photo.path} is no file that a manifest could name.",
-                fix="Hold out photos of a folder, or of a table, in place of shards.",
-            )
+        path = _path(source.file(photo), folder) or source.uri(photo)
         writer.writerow([path, photo.label, "" if catalog.ours else photo.side, photo.group or ""])
     return text.getvalue()
 
@@ -176,8 +175,3 @@ def _path(file: str | None, folder: Path) -> str | None:
     is_apart = near.startswith("..") or os.path.isabs(near)
     path = file if is_apart else os.path.normpath(os.path.join(near, os.path.basename(file)))
     return path.replace(os.sep, "/")
-
-
-def _address(uri: str | None) -> str | None:
-    """The same of an address: a part of a file, as a shard has them, cannot be named."""
-    return None if uri is None or uri.startswith(PART) else uri

@@ -85,7 +85,7 @@ class Source:
     which other machines too can read them, such as s3://bucket/cat/1.jpg, None where there is none. stamp: what changes when
     they do at that address, None where its store does not say. digest: the BLAKE3 of a row that is an image, where its reader
     has read it all. is_rest: whether a row is of the training side for no other reason than that photos to hold out are named
-    apart.
+    apart. within: what holds a row's bytes beside others', so that its file, where it has one, is a copy of ours; else "".
     """
 
     name: str
@@ -99,6 +99,7 @@ class Source:
     stamp: Callable[[Named], Stamp | None] = lambda _: None
     digest: Callable[[Named], bytes | None] = lambda _: None
     is_rest: Callable[[Named], bool] = lambda _: False
+    within: Callable[[Named], Literal["", "archive", "shard"]] = lambda _: ""
 
 
 @dataclass(frozen=True, kw_only=True)

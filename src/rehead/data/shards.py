@@ -119,6 +119,7 @@ def read_shards(source: str | Path, request: Request, files: Mapping[str, Stamp 
         uri=lambda row: place.uri(shard_of(row), found[row.path]),
         stamp=lambda row: place.shards[shard_of(row)],
         digest=lambda row: bytes.fromhex(found[row.path].digest),
+        within=lambda _: "shard",
     )
 
 

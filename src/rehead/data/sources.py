@@ -111,7 +111,8 @@ def read_archive(source: str | Path, request: Request, layout: str = "auto", sho
     archive = Path(source)
     folder, in_use = unpacked_in_use(archive, request.cache, request.progress, _is_shard_file)
     found = read_folder(folder, replace(request, besides=(), confined=True, shown=shown or str(archive)), layout)
-    return replace(found, name=short_name(archive_stem(archive)), root=None, read=partial(_read, found.read, in_use))
+    name, read = short_name(archive_stem(archive)), partial(_read, found.read, in_use)
+    return replace(found, name=name, root=None, read=read, within=lambda _: "archive")
 
 
 def _read(read: Callable[[Named], bytes], _in_use: InUse, row: Named) -> bytes:
