@@ -8,7 +8,7 @@ from pathlib import Path
 from subprocess import run
 
 import pytest
-from bucket import in_memory
+from bucket import Store, in_memory
 from conftest import make_photos
 
 from rehead.auditing.apply import Applied, apply_plan
@@ -261,6 +261,25 @@ def test_held_out_photos_may_be_elsewhere_than_those_that_are_learned_from(is_fa
     )
     for side, wanted in (("train", learned), ("test", held_out)):
         assert {again.read(row) for row in again.rows if row.side == side} == wanted
+
+
+def test_a_bucket_whose_address_has_options_is_to_be_named_without_them(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 3, "blue": 3})
+    store.put("audited", photos, "photos/")
+    for name, value in store.variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    address = f"s3://audited/photos?scheme=http&endpoint_override={store.endpoint.removeprefix('http://')}"
+    (tmp_path / "plan.csv").write_text("path,action\nred/0.png,remove\n")
+    with pytest.raises(SourceError, match="cannot be named in a manifest") as caught:
+        apply_plan(address, tmp_path / "plan.csv", tmp_path / "new.csv", cache=tmp_path / "cache")
+    assert "AWS_ENDPOINT_URL" in caught.value.fix
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
+    apply_plan("s3://audited/photos", tmp_path / "plan.csv", tmp_path / "new.csv", cache=tmp_path / "cache")
+    again = open_source(tmp_path / "new.csv", cache=tmp_path)
+    assert len({again.read(row) for row in again.rows}) == 5
 
 
 @pytest.mark.parametrize(

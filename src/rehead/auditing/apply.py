@@ -12,12 +12,14 @@ from typing import Any
 from rehead.auditing.plan import Line, read_plan
 from rehead.bundle_facts import Task
 from rehead.csv_rows import csv_writer
+from rehead.data.addresses import split
 from rehead.data.catalog import Catalog
 from rehead.data.room import check_writable
 from rehead.data.rows import Photo, Skip, Source, first_few, label_of, quoted
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.data.targets import SEPARATOR, label_for, task_of
+from rehead.data.web import WEB
 from rehead.durable import write_asked
 from rehead.errors import RunError, SourceError, counted
 from rehead.features.cache import cache_folder
@@ -114,15 +116,19 @@ def check_free(path: Path, option: str, force: bool) -> Path:
 
 def _check_named(source: Source) -> None:
     """Raises SourceError where a manifest cannot name each of these photos."""
-    apart = [row for row in source.rows if source.within(row) or not (source.file(row) or source.uri(row))]
+    apart = [row for row in source.rows if source.within(row) or not (source.file(row) or _address(source.uri(row)))]
     if not apart:
         return
-    within, fix = source.within(apart[0]), "Write them into files, and name the folder that holds these."
+    within, why, fix = source.within(apart[0]), "", "Write them into files, and name the folder that holds these."
     if within == "archive":
         fix = "Unpack the archive into a folder, and name that."
     elif within == "shard":
         fix = "Write the photos of the shards into a folder for each class, and name the one that holds these."
-    raise SourceError(what=f"{first_few([row.path for row in apart], 1)} cannot be named in a manifest.", fix=fix)
+    elif source.uri(apart[0]):
+        why = "The address of their folder has options behind a question mark, which in a table is part of a photo's name."
+        fix = "Leave them out, and set the region or endpoint by AWS_DEFAULT_REGION, AWS_ENDPOINT_URL or a profile."
+    what = f"{first_few([row.path for row in apart], 1)} cannot be named in a manifest."
+    raise SourceError(what=what, why=why, fix=fix)
 
 
 def _followed(photos: dict[str, Photo], lines: Sequence[Line], catalog: Catalog) -> tuple[dict[str, Photo], list[Skip]]:
@@ -175,3 +181,8 @@ def _path(file: str | None, folder: Path) -> str | None:
     is_apart = near.startswith("..") or os.path.isabs(near)
     path = file if is_apart else os.path.normpath(os.path.join(near, os.path.basename(file)))
     return path.replace(os.sep, "/")
+
+
+def _address(uri: str | None) -> str | None:
+    """An address as a manifest has it: none with options, but on the web."""
+    return None if uri is None or (split(uri).query and split(uri).scheme.lower() not in WEB) else uri
