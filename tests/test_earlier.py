@@ -22,18 +22,21 @@ import rehead
 from rehead import bundle as bundles
 from rehead.bundle_facts import Task
 from rehead.data.catalog import Catalog
-from rehead.data.rows import Photo
+from rehead.data.joining import why_gone
+from rehead.data.rows import Photo, Source
 from rehead.data.sources import open_source
 from rehead.data.split import side_of
 from rehead.data.targets import classes_of
 from rehead.errors import BundleError, PhotoError, RecipeError, RunError, SourceError
 from rehead.extraction import left_out
 from rehead.job import Job
+from rehead.progress import Silent
 from rehead.runs.earlier import read_earlier
 from rehead.runs.finished import read_finished
 from rehead.runs.origins import access, asked_of, full_path, line_of, place_of
 from rehead.runs.resume import Asked
 from rehead.tuning.recipe import Recipe
+from rehead.variants.photos import photos_of
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -163,7 +166,7 @@ def test_photos_of_which_nothing_is_left_are_left_out_and_named(
     tuned = rehead.tune(green, from_run=before.run, cache=empty_cache, out=tmp_path / "run", report=False)
     assert tuned.images == {"used": 35 - n, "skipped": 1 + n, "from_store": 0}
     skipped = (tuned.run / "skipped.csv").read_text()
-    assert skipped.count("neither the file nor the features are there any more") == n
+    assert skipped.count("is not there any more, and no features of it are kept") == n
     assert "8.png,is another picture than it was in the earlier run" in skipped
     assert told in (tuned.run / "log.txt").read_text()
 
@@ -174,7 +177,8 @@ def test_a_class_of_which_nothing_is_left_is_an_error_that_says_what_to_do(
     with pytest.raises(RunError) as error:
         rehead.tune(green, from_run=first.bundle, cache=empty_cache, out=tmp_path / "run", report=False)
     assert error.value.what == "Nothing is left to learn 'blue', 'red' from."
-    assert "Of 24 earlier photos neither the file nor the features are there" in error.value.why
+    assert error.value.why.startswith("24 earlier photos cannot be had, such as ")
+    assert error.value.why.endswith(".png: it is not there any more, and no features of it are kept.")
     assert "--cache" in error.value.fix
     assert not (tmp_path / "run").exists()
 
@@ -272,7 +276,7 @@ def packed(tmp_path: Path) -> Path:
     return Path(shutil.make_archive(str(folder), "zip", folder))
 
 
-def test_photos_in_an_archive_are_not_gone_where_the_run_is_that_says_which_it_was(
+def test_photos_in_an_archive_are_gone_where_the_run_is_that_says_which_it_was_and_it_is_named(
     packed: Path, tmp_path: Path
 ) -> None:
     first = recorded(tmp_path / "first", packed, "auto", None, None)
@@ -282,13 +286,9 @@ def test_photos_in_an_archive_are_not_gone_where_the_run_is_that_says_which_it_w
     assert [access(second, tmp_path)[1](photo) for photo in (inside, far, beside)] == [False, True, True]
     shutil.rmtree(first)
     read, is_gone = access(second, tmp_path)
-    assert [is_gone(photo) for photo in (inside, far, beside)] == [False, False, True]
-    for photo in inside, far:
-        with pytest.raises(PhotoError) as caught:
-            read(photo)
-        assert caught.value.what == f"cannot be found: the run {first}, which says where it is, is not there any more"
-    with pytest.raises(PhotoError, match=r"^is not there any more$"):
-        read(beside)
+    assert all(map(is_gone, (inside, far, beside)))
+    missed = f"cannot be found: the run {first}, which says where it is, is not there any more"
+    assert [why_gone(read, photo) for photo in (inside, far, beside)] == [missed, missed, "is not there any more"]
 
 
 @pytest.mark.parametrize("gone", ["valid", "test", "valid test"])
@@ -307,17 +307,86 @@ def test_photos_in_an_archive_are_not_gone_where_a_folder_beside_it_is(gone: str
     assert [is_gone(photo) for photo in photos] == [False, "valid" in gone, "test" in gone]
 
 
-def test_a_source_that_is_there_and_cannot_be_read_is_an_error(packed: Path, tmp_path: Path) -> None:
-    photo = Photo(str(packed / "red" / "0.png"), "red", "train", bytes(32))
+def test_a_source_that_is_there_and_cannot_be_read_costs_its_own_photos_and_is_asked_once(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     far = recorded(tmp_path / "far", "nosuchstore://bucket/photos", "auto", None, None)
-    run = recorded(tmp_path / "run", packed, "auto", None, None)
+    other = Path(shutil.copy(packed, tmp_path / "other.zip"))
+    run = recorded(tmp_path / "run", other, "auto", None, None, far)
+    last = recorded(tmp_path / "last", packed, "auto", None, None, run)
     packed.write_bytes(packed.read_bytes()[:-90])
-    for one, said in (far, "Nothing here reads nosuchstore://"), (run, "is truncated, broken, or no archive"):
-        for ask in access(one, tmp_path):
-            with pytest.raises(SourceError, match=said):
-                ask(photo)
-    packed.unlink()
-    assert access(run, tmp_path)[1](photo)
+    digest = blake3.blake3((tmp_path / "packed" / "red" / "0.png").read_bytes()).digest()
+    names = [packed, other, tmp_path, "nosuchstore://bucket/photos", "nosuchstore://elsewhere"]
+    broken, whole, beside, *there = (Photo(f"{name}/red/0.png", "red", "train", digest) for name in names)
+    opened: list[object] = []
+
+    def counted_open(source: object, **settings: Any) -> Source:
+        opened.append(source)
+        return open_source(source, **settings)
+
+    monkeypatch.setattr("rehead.runs.origins.open_source", counted_open)
+    read, is_gone = access(last, tmp_path)
+    assert [is_gone(photo) for photo in (broken, whole, beside, *there)] == [True, False, True, True, True]
+    assert blake3.blake3(read(whole)).digest() == digest
+    assert why_gone(read, beside) == "is not there any more"
+    said = "Nothing here reads nosuchstore:// addresses."
+    with pytest.raises(PhotoError, match=f"^cannot be read: {said}$"):
+        read(there[0])
+    for photo, what in [(broken, "is truncated, broken, or no archive"), (there[0], said)]:
+        with pytest.raises(SourceError, match=what):
+            why_gone(read, photo)
+    with pytest.raises(SourceError):
+        why_gone(read, there[1])
+    assert opened == [str(packed), str(other), "nosuchstore://bucket/photos"]
+
+
+def test_a_job_goes_on_without_an_archive_that_cannot_be_read_where_it_needs_none_of_its_bytes(
+    green: Path, cache: Path, empty_cache: Path, tmp_path: Path
+) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
+    archive = Path(shutil.make_archive(str(photos), "zip", photos))
+    before = run_with(archive, tmp_path / "before", cache)
+    archive.write_bytes(archive.read_bytes()[:-90])
+    tuned = rehead.tune(green, from_run=before.run, cache=cache, out=tmp_path / "run", report=False)
+    assert tuned.images["used"] == 36
+    for settings in ({"fit": "pad", "cache": cache}, {"cache": empty_cache}):
+        with pytest.raises(SourceError, match="is truncated, broken, or no archive"):
+            rehead.tune(green, from_run=before.run, out=tmp_path / "not", report=False, **settings)
+    with pytest.raises(SourceError, match="is truncated, broken, or no archive"):
+        photos_of(bundles.read(before.bundle), None, "auto", cache, Silent())
+
+
+@pytest.mark.slow
+def test_an_archive_that_cannot_be_read_leaves_empty_tiles_in_a_report(cache: Path, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
+    archive = Path(shutil.make_archive(str(photos), "zip", photos))
+    before = run_with(archive, tmp_path / "before", cache)
+    archive.write_bytes(archive.read_bytes()[:-90])
+    from test_begin import Notes
+
+    notes = Notes()
+    assert rehead.report(before.run, cache=cache, progress=notes).path.is_file()
+    assert "24 photos of 24 cannot be read any more: empty tiles stand for them." in notes.notes
+
+
+def test_a_run_that_is_missing_is_named_where_its_photos_are(
+    green: Path, cache: Path, empty_cache: Path, tmp_path: Path
+) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
+    archive = Path(shutil.make_archive(str(photos), "zip", photos))
+    first = run_with(archive, tmp_path / "first", cache)
+    second = rehead.tune(green, from_run=first.run, cache=cache, out=tmp_path / "second", report=False)
+    shutil.rmtree(first.run)
+    missed = f"cannot be found: the run {first.run}, which says where it is, is not there any more"
+    with pytest.raises(RecipeError, match="--fit is another") as refused:
+        rehead.tune(green, from_run=second.run, cache=cache, out=tmp_path / "run", fit="pad", report=False)
+    assert refused.value.why.endswith(f": it {missed}.")
+    with pytest.raises(RunError, match="Nothing is left to learn 'blue', 'red' from") as lacking:
+        rehead.tune(green, from_run=second.run, cache=empty_cache, out=tmp_path / "run", report=False)
+    assert missed in lacking.value.why
+    with pytest.raises(RunError, match="held out cannot be had") as unjudged:
+        photos_of(bundles.read(second.bundle), None, "auto", cache, Silent())
+    assert missed in unjudged.value.why
 
 
 @pytest.mark.parametrize(
@@ -329,7 +398,8 @@ def test_another_prefix_needs_the_earlier_files(
 ) -> None:
     with pytest.raises(RecipeError, match=words) as error:
         rehead.tune(green, from_run=first.bundle, cache=cache, out=tmp_path / "run", **setting, report=False)
-    assert "24 of 24 are not there any more" in error.value.why
+    assert error.value.why.startswith("24 of 24 cannot be had, such as ")
+    assert error.value.why.endswith(".png: it is not there any more.")
 
 
 def test_another_fit_is_taken_where_the_files_are(green: Path, cache: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rehead.bundle import Bundle
 from rehead.data.catalog import Catalog
 from rehead.data.columns import Positions
+from rehead.data.joining import why_gone
 from rehead.data.memory import encoded
 from rehead.data.reading import checked
 from rehead.data.rows import Photo, Skip
@@ -43,7 +44,7 @@ from rehead.tuning.recipe import Recipe
 from rehead.tuning.tasks import cv_loss, quick_head
 from rehead.verdict.judging import first_number
 
-NOTHING_LEFT = "neither the file nor the features are there any more"
+NOTHING_KEPT = "no features of it are kept"
 N_FIT_SAMPLE = 400  # photos on which --fit auto is decided; four a class where that is more
 
 
@@ -223,16 +224,22 @@ def _compute(
 def left_out(job: Job, order: Sequence[int], missing: Sequence[int]) -> dict[int, Skip]:
     """Photos of an earlier run of which nothing is left: no features, and no file to compute them from.
 
-    Raises RunError when a class or label could not be learned without them.
+    Raises RunError when a class or label could not be learned without them, and what is said of an archive or a store that is
+    there and cannot be read.
     """
     catalog = job.catalog
-    gone = {i: Skip(catalog.photos[i].path, NOTHING_LEFT) for i in missing if catalog.is_gone(catalog.photos[i])}
+    gone = {
+        i: Skip(photo.path, f"{why_gone(catalog.read, photo)}, and {NOTHING_KEPT}")
+        for i in missing
+        if catalog.is_gone(photo := catalog.photos[i])
+    }
     if not gone:
         return gone
     if lost := lost_with(catalog, order, gone):
         raise _lost(lost, list(gone.values()))
     told = f"{counted(len(gone), 'earlier photo')} {'is' if len(gone) == 1 else 'are'} left out"
-    job.progress.note(f"{told}: {NOTHING_LEFT}; skipped.csv lists them")
+    first = next(iter(gone.values()))
+    job.progress.note(f"{told}, such as {first.path}: it {first.reason}; skipped.csv lists them")
     return gone
 
 
@@ -246,7 +253,7 @@ def lost_with(catalog: Catalog, order: Sequence[int], gone: Collection[int]) -> 
 def _lost(labels: list[str], gone: list[Skip]) -> RunError:
     return RunError(
         what=f"Nothing is left to learn {', '.join(map(repr, labels[:5]))} from.",
-        why=f"Of {counted(len(gone), 'earlier photo')} neither the file nor the features are there, such as {gone[0].path}.",
+        why=f"{counted(len(gone), 'earlier photo')} cannot be had, such as {gone[0].path}: it {gone[0].reason}.",
         fix="Bring them back to their place, name the cache that has their features with --cache DIR, "
         f"or put photos of {'this class' if len(labels) == 1 else 'these'} among the new ones.",
     )

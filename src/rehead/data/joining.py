@@ -15,6 +15,7 @@ from rehead.data.catalog import Catalog
 from rehead.data.rows import Photo, Skip
 from rehead.data.split import split_keys
 from rehead.data.targets import classes_of, names_of
+from rehead.errors import PhotoError, ReheadError
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,18 @@ def joined(
         if photo.label != fresh[digest].label
     )
     return Joined(catalog, len(kept), len(added), len(again), corrected)
+
+
+def why_gone(read: Callable[[Photo], bytes], photo: Photo) -> str:
+    """Why an earlier photo that is gone cannot be read, as its reading says. Raises what is said of its source where that is
+    there and cannot be opened: then the photo may be there too."""
+    try:
+        read(photo)
+    except PhotoError as error:
+        if isinstance(error.__cause__, ReheadError):
+            raise error.__cause__ from None
+        return error.what
+    return "was not there"  # and came back meanwhile
 
 
 def _with_one_held_out_side(*lots: Sequence[Photo]) -> list[list[Photo]]:

@@ -18,7 +18,7 @@ from rehead.bundle import Bundle
 from rehead.bundle_facts import FACTS
 from rehead.data.catalog import Catalog
 from rehead.data.columns import Photos
-from rehead.data.joining import joined
+from rehead.data.joining import joined, why_gone
 from rehead.data.rows import Photo, Source
 from rehead.errors import RecipeError, RunError, WeightsUnavailable, command, counted
 from rehead.exporting.prefixes import weights_digest
@@ -139,16 +139,16 @@ class Earlier:
         )
 
     def _check_files(self, setting: str, preset: str | None) -> None:
-        """Raises RecipeError where photos are gone. preset: what the setting is of, where it was not given itself."""
-        if gone := [photo.path for photo in self.photos if self.is_gone(photo)]:
+        """Raises RecipeError where photos are gone, and what is said of an archive or a store that is there and cannot be read.
+        preset: what the setting is of, where it was not given itself."""
+        if gone := {photo.path: why_gone(self.read, photo) for photo in self.photos if self.is_gone(photo)}:
             said, given = option(setting), option(setting)
             if preset is not None:
                 said, given = f"{said} of --recipe {preset}", "--recipe"
-            verb = "is" if len(gone) == 1 else "are"
+            first, why = next(iter(gone.items()))
             raise RecipeError(
                 what=f"{said} is another than in the run {self.run}, so its photos have to be read again.",
-                why=f"{len(gone)} of {len(self.photos)} {verb} not there any more: {', '.join(gone[:N_NAMED])}"
-                + (", ..." if len(gone) > N_NAMED else "."),
+                why=f"{len(gone)} of {len(self.photos)} cannot be had, such as {first}: it {why}.",
                 fix=f"Bring them back to their place, or leave {given} out.",
             )
 

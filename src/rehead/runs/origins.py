@@ -44,9 +44,9 @@ def _place(run: Path, asked: Asked) -> str:
 
 
 def access(run: Path, cache: Path) -> tuple[Callable[[Photo], bytes], Callable[[Photo], bool]]:
-    """The bytes of a photo with its full path, if they are still those it had, and whether it is gone. One in an archive or a
-    bucket is not, but cannot be read, where an earlier run is gone that says which. Both raise what a source says that is there
-    and cannot be read."""
+    """The bytes of a photo with its full path, if they are still those it had, and whether it is gone: it has no file, and is
+    in nothing that can be opened. Then reading raises PhotoError, from what is said of a source that is there and cannot be
+    opened: that costs the photos that may be in it alone."""
 
     archives = _Archives(run, cache)
 
@@ -55,36 +55,65 @@ def access(run: Path, cache: Path) -> tuple[Callable[[Photo], bytes], Callable[[
             data = Path(photo.path).read_bytes()
         elif photo.path in archives.listed:
             data = archives.listed[photo.path]()
-        elif is_gone(photo):
-            raise PhotoError(what="is not there any more")
         else:
-            raise PhotoError(
-                what=f"cannot be found: the run {archives.lost}, which says where it is, is not there any more"
-            )
+            raise archives.why_not(photo.path)
         return checked(data, photo, "in the earlier run")
 
     def is_gone(photo: Photo) -> bool:
-        if os.path.isfile(photo.path) or photo.path in archives.listed:
-            return False
-        return archives.lost is None or not _is_in_another(photo.path)
+        return not os.path.isfile(photo.path) and photo.path not in archives.listed
 
     return read, is_gone
 
 
 @dataclass(frozen=True)
 class _Archives:
-    """What `_listed` finds, once it is asked for; another process that this is sent to looks by itself. lost: the run that is
-    not there any more, from which the first came of those that are."""
+    """What the sources of a run, and of those it came from, hold now: for photos in archives, which have no file. It is looked
+    for once it is asked for; another process that this is sent to looks by itself."""
 
     run: Path
     cache: Path
 
-    @functools.cached_property
+    @property
     def listed(self) -> dict[str, Callable[[], bytes]]:
-        return _listed(self.run, self.cache)
+        """A way to the bytes of each photo, by its full path."""
+        return self._found[0]
+
+    def why_not(self, path: str) -> PhotoError:
+        """Why a photo is not among them, nor a file."""
+        closed = self._found[1]
+        may_hold = [error for place, error in closed.items() if path.startswith(os.path.join(place, ""))]
+        if is_address(path):  # a table may be what has it
+            may_hold += closed.values()
+        if may_hold:
+            why = PhotoError(what=f"cannot be read: {may_hold[0].what}")
+            why.__cause__ = may_hold[0]
+            return why
+        if self._lost is not None and _is_in_another(path):
+            return PhotoError(
+                what=f"cannot be found: the run {self._lost}, which says where it is, is not there any more"
+            )
+        return PhotoError(what="is not there any more")
 
     @functools.cached_property
-    def lost(self) -> str | None:
+    def _found(self) -> tuple[dict[str, Callable[[], bytes]], dict[str, ReheadError]]:
+        """What is there, and by the places of runs what is said of sources that are there and cannot be opened."""
+        found, closed = dict[str, Callable[[], bytes]](), dict[str, ReheadError]()
+        for one, asked in line_of(self.run):
+            if asked.source is None:
+                continue
+            place = _place(one, asked)
+            try:
+                opened = _opened(one, asked, self.cache)
+            except ReheadError as error:
+                closed[place] = error
+                continue
+            if opened is not None:
+                found |= {full_path(place, row.path): partial(opened.read, row) for row in opened.rows}
+        return found, closed
+
+    @functools.cached_property
+    def _lost(self) -> str | None:
+        """The run that is not there any more, from which the first came of those that are."""
         line = [asked.from_run for _, asked in line_of(self.run)]
         return line[-1] if line and line[-1] is not None and not (Path(line[-1]) / PHOTOS).is_file() else None
 
@@ -105,17 +134,6 @@ def line_of(run: Path) -> Iterator[tuple[Path, Asked]]:
         if asked.from_run is None:
             return
         pending = Path(os.path.realpath(asked.from_run))
-
-
-def _listed(run: Path, cache: Path) -> dict[str, Callable[[], bytes]]:
-    """What the sources of a run, and of those it came from, hold now: for photos in archives, which have no file."""
-    found: dict[str, Callable[[], bytes]] = {}
-    for one, asked in line_of(run):
-        if asked.source is None or (opened := _opened(one, asked, cache)) is None:
-            continue
-        place = _place(one, asked)
-        found |= {full_path(place, row.path): partial(opened.read, row) for row in opened.rows}
-    return found
 
 
 def _opened(run: Path, asked: Asked, cache: Path) -> Source | None:

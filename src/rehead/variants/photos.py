@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rehead.auditing.ties import tied
 from rehead.bundle import Bundle
 from rehead.data.catalog import Catalog
+from rehead.data.joining import why_gone
 from rehead.data.rows import Skip
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
@@ -138,11 +139,12 @@ def _nothing(to_do: str, learn: Sequence[int], held_out: Sequence[int]) -> Sourc
 
 
 def _check_there(catalog: Catalog, rows: Sequence[int], bundle: Path, max_bad: float) -> None:
-    gone = [catalog.photos[i].path for i in rows if catalog.is_gone(catalog.photos[i])]
+    gone = [photo for i in rows if catalog.is_gone(photo := catalog.photos[i])]
     if len(gone) > max_bad * len(rows):
+        whys = [why_gone(catalog.read, photo) for photo in gone]
         raise RunError(
-            what=f"{len(gone)} of the {counted(len(rows), 'photo')} that the run of {bundle} held out are not there any more.",
-            why=f"{', '.join(gone[:3])}{', ...' if len(gone) > 3 else '.'}",
+            what=f"{len(gone)} of the {counted(len(rows), 'photo')} that the run of {bundle} held out cannot be had.",
+            why=f"{gone[0].path} {whys[0]}{', ...' if len(gone) > 1 else '.'}",
             fix="Bring them back to their place, or name where they are now: --photos DIR",
         )
 
