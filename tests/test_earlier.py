@@ -15,6 +15,7 @@ from typing import Any
 import blake3
 import numpy as np
 import pytest
+from bucket import in_memory
 from conftest import DATA, make_photos, noise
 from PIL import Image
 
@@ -338,6 +339,50 @@ def test_a_source_that_is_there_and_cannot_be_read_costs_its_own_photos_and_is_a
     with pytest.raises(SourceError):
         why_gone(read, there[1])
     assert opened == [str(packed), str(other), "nosuchstore://bucket/photos"]
+
+
+@pytest.mark.parametrize("is_far", [False, True])
+@pytest.mark.parametrize("beside", [None, "near", "far"])
+def test_a_folder_that_was_emptied_is_gone_wherever_it_is_and_whatever_is_held_out_beside_it(
+    is_far: bool, beside: str | None, tmp_path: Path
+) -> None:
+    import fsspec
+
+    kept = make_photos(tmp_path / "kept", {"red": 1, "blue": 1})
+    far = in_memory(kept)
+    (tmp_path / "emptied").mkdir()
+    fsspec.filesystem("memory").makedirs(f"/{tmp_path.name}/emptied")
+    emptied = far.replace("kept", "emptied") if is_far else str(tmp_path / "emptied")
+    test = {None: None, "near": kept, "far": far}[beside]
+    read, is_gone = access(recorded(tmp_path / "run", emptied, "auto", None, test), tmp_path)
+    photo = Photo(f"{emptied}/red/0.png", "red", "train", bytes(32))
+    assert is_gone(photo)
+    assert why_gone(read, photo) == "is not there any more"
+
+
+@pytest.mark.parametrize("broken", ["main", "test"])
+def test_a_source_and_what_is_held_out_beside_it_are_there_each_by_itself(
+    broken: str, packed: Path, tmp_path: Path
+) -> None:
+    held_out = Path(shutil.copy(packed, tmp_path / "held.zip"))
+    run = recorded(tmp_path / "run", packed, "auto", None, held_out)
+    damaged = packed if broken == "main" else held_out
+    damaged.write_bytes(damaged.read_bytes()[:-90])
+    read, is_gone = access(run, tmp_path)
+    photos = [Photo(str(packed / name), "red", "train", bytes(32)) for name in ("red/0.png", "held/red/0.png")]
+    assert [is_gone(photo) for photo in photos] == [broken == "main", True]
+    with pytest.raises(SourceError, match="is truncated, broken, or no archive"):
+        why_gone(read, photos[1])
+
+
+def test_a_table_that_cannot_be_taken_is_there(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 1})
+    (photos / "labels.csv").write_text("path,label\nred/0.png,red\n")
+    run = recorded(tmp_path / "run", photos, "auto", None, None)
+    (photos / "red" / "0.png").rename(photos / "0.png")
+    (photos / "labels.csv").write_bytes("path,label\nred/0.png,löwe\n".encode("latin-1"))
+    with pytest.raises(SourceError, match="UTF-8"):
+        why_gone(access(run, tmp_path)[0], Photo(str(photos / "red" / "0.png"), "red", "train", bytes(32)))
 
 
 def test_a_job_goes_on_without_an_archive_that_cannot_be_read_where_it_needs_none_of_its_bytes(

@@ -2,6 +2,7 @@
 
 ReheadError                exit code 2: something the user can mend
 ├── SourceError            the folder, manifest, archive or table cannot be used
+│   ├── NothingThere       a folder that has no photos, or none whose labels can be told
 │   ├── UnsafeArchive      an archive that climbs out of its folder, or unpacks to far too much
 │   └── TooManyBad         more photos cannot be read than --max-bad allows
 ├── PhotoError             one photo cannot be read: skipped and listed, never stops a job
@@ -74,6 +75,9 @@ def counted(n: int, noun: str) -> str:
 
 
 class SourceError(ReheadError): ...
+
+
+class NothingThere(SourceError): ...
 
 
 class UnsafeArchive(SourceError): ...

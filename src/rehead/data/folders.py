@@ -14,7 +14,7 @@ from rehead.data.manifests import READ_PARTS, are_parts, find_manifest, has_part
 from rehead.data.rows import Request, Skip, Source, file_below, reader_below, short_name
 from rehead.data.shards import are_shards, is_shard, read_shards
 from rehead.data.walk import files_below
-from rehead.errors import ReheadError, SourceError, counted
+from rehead.errors import NothingThere, ReheadError, SourceError, counted
 
 LISTED_AT_ONCE = 1000  # files between two steps of the progress display
 EXAMPLES = (
@@ -112,7 +112,7 @@ def tell_refused(refused: Iterable[ReheadError], request: Request) -> None:
 def no_manifest(folder: str, refused: Sequence[ReheadError]) -> SourceError:
     """What to say of a folder without a manifest where one was asked for. refused: why those that look like one are not."""
     if not refused:
-        return SourceError(what=f"{folder} has no CSV or Parquet file with the columns path,label.", fix=EXAMPLES)
+        return NothingThere(what=f"{folder} has no CSV or Parquet file with the columns path,label.", fix=EXAMPLES)
     what = f"{folder} has no CSV or Parquet file that can be taken."
     return SourceError(what=what, why=_reasons(refused), fix=refused[0].fix)
 
@@ -129,7 +129,7 @@ def is_picture(path: str) -> bool:
 def no_files(folder: str, skipped: Sequence[Skip]) -> SourceError:
     """What to say of a folder, on a disk or in a bucket, that has none."""
     reasons = "; ".join(f"{skip.path} {skip.reason}" for skip in skipped[:3])
-    return SourceError(
+    return NothingThere(
         what=f"{folder} holds no files.",
         why=reasons or "Hidden files and what systems leave behind are not counted.",
         fix="Put the photos of each class into a folder of its own: photos/cat/..., photos/dog/...",
@@ -148,7 +148,7 @@ def unrecognised(folder: str, paths: Sequence[str], layout: str, refused: Sequen
     why = f"It holds {' and '.join(parts)}"
     fitting, reading = recognised(paths)
     if layout != "auto" and reading.rows:
-        return SourceError(
+        return NothingThere(
             what=f"{folder} does not have the layout {layout!r}.",
             why=f"{why}, which is the layout {fitting!r}.",
             fix=f"Leave --layout out, or pass --layout {fitting}.",
@@ -164,4 +164,5 @@ def unrecognised(folder: str, paths: Sequence[str], layout: str, refused: Sequen
         what = f"{folder} does not have the layout {layout!r}."
     why = f"{why}; no label can be told from folders or names. {_reasons(refused)}".strip()
     fix = refused[0].fix if refused else READ_PARTS if has_parts(paths) else EXAMPLES
-    return SourceError(what=what, why=why, fix=fix)
+    kind = SourceError if refused else NothingThere  # a table is there, whose labels cannot be had
+    return kind(what=what, why=why, fix=fix)

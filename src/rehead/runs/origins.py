@@ -3,6 +3,7 @@ folder names."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -16,7 +17,7 @@ from rehead.data.addresses import is_address
 from rehead.data.reading import checked
 from rehead.data.rows import Photo, Source
 from rehead.data.sources import open_source
-from rehead.errors import PhotoError, ReheadError, SourceError
+from rehead.errors import NothingThere, PhotoError, ReheadError
 from rehead.runs.resume import Asked
 from rehead.tuning.recipe import load
 
@@ -101,14 +102,11 @@ class _Archives:
         for one, asked in line_of(self.run):
             if asked.source is None:
                 continue
-            place = _place(one, asked)
-            try:
-                opened = _opened(one, asked, self.cache)
-            except ReheadError as error:
-                closed[place] = error
-                continue
+            place, (opened, errors) = _place(one, asked), _opened(one, asked, self.cache)
             if opened is not None:
                 found |= {full_path(place, row.path): partial(opened.read, row) for row in opened.rows}
+            if errors:
+                closed[place] = errors[0]
         return found, closed
 
     @functools.cached_property
@@ -136,26 +134,32 @@ def line_of(run: Path) -> Iterator[tuple[Path, Asked]]:
         pending = Path(os.path.realpath(asked.from_run))
 
 
-def _opened(run: Path, asked: Asked, cache: Path) -> Source | None:
-    """The source of a run, with those of its held-out sides that are there; None where it is gone, and all that was in it."""
+def _opened(run: Path, asked: Asked, cache: Path) -> tuple[Source | None, list[ReheadError]]:
+    """The source of a run, with those of its held-out sides that can be opened, None where it cannot be itself; and what is
+    said of those that are there and cannot."""
+    ask = partial(open_source, asked.source, layout=asked.layout, cache=cache, max_bad=1.0, task=_task_of(run))
     named = {"valid": asked.valid, "test": asked.test}
-    sides = {side: place for side, place in named.items() if place and (is_address(place) or os.path.exists(place))}
-    for held_out in (sides, {}) if sides else ({},):
+    sides = [{side: place} for side, place in named.items() if place]
+    if sides:
+        with contextlib.suppress(ReheadError):
+            return ask(valid=asked.valid, test=asked.test), []
+    opened, there, errors = None, dict[str, Any](), list[ReheadError]()
+    for more in ({}, *sides):
         try:
-            return open_source(
-                asked.source, layout=asked.layout, cache=cache, max_bad=1.0, task=_task_of(run), **held_out
-            )
-        except SourceError as error:
-            if not _says_it_is_gone(error, is_far=any(map(is_address, (asked.source, *held_out.values())))):
-                raise
-    return None
+            opened = ask(**there, **more)
+        except ReheadError as error:
+            if not _says_it_is_gone(error):
+                errors.append(error)
+            if opened is None:
+                break
+        else:
+            there |= more
+    return opened, errors
 
 
-def _says_it_is_gone(error: SourceError, *, is_far: bool) -> bool:
-    """Whether nothing is there, or nothing that was; an archive or store that cannot be read is. Without a cause a folder says
-    that it has other things than photos, and a store (is_far) what it said before."""
-    cause = error.__cause__
-    return isinstance(cause, (FileNotFoundError, NotADirectoryError)) or (cause is None and not is_far)
+def _says_it_is_gone(error: ReheadError) -> bool:
+    """Whether nothing is there, or nothing that was; an archive or store that cannot be read is."""
+    return isinstance(error, NothingThere) or isinstance(error.__cause__, FileNotFoundError | NotADirectoryError)
 
 
 def _is_in_another(path: str) -> bool:
