@@ -323,6 +323,20 @@ def test_photos_of_a_run_that_were_moved_are_asked_for_as_they_are_named_again(
     assert not [note for note in notes.notes if "Go on from it" in note], "it is what was refused"
 
 
+def test_the_layout_of_a_run_stays_where_its_photos_are_named_again(cache: Path, tmp_path: Path) -> None:
+    for name, colour in [("train", "red"), ("test", "blue")]:  # classes that are called like sides
+        make_photos(tmp_path / "photos" / name, {colour: 8})
+    begin(tmp_path / "run", cache, source=tmp_path / "photos", layout="folders")
+    moved = (tmp_path / "photos").rename(tmp_path / "moved")
+    for _ in range(2):
+        assert taken_up(tmp_path / "run", cache, source=moved).catalog.classes == ("test", "train")
+        assert asked_of(tmp_path / "run").layout == "folders"
+    pictures = [
+        (noise(9000 + i, (200, 60, 60) if i % 2 else (60, 60, 200)), ["train", "test"][i % 2]) for i in range(6)
+    ]
+    assert taken_up(tmp_path / "run", cache, source=pictures, force=True).catalog.layout == "dataset"
+
+
 @pytest.mark.parametrize("side", ["valid", "test"])
 def test_held_out_photos_that_were_no_files_are_asked_for_where_a_run_is_taken_up(
     side: str, photos: Path, cache: Path, tmp_path: Path

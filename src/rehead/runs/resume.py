@@ -50,12 +50,12 @@ class Asked:
     def with_given(
         self, source: object | None, layout: str, valid: object | None, test: object | None, from_run: object | None
     ) -> Asked:
-        """The same, where what is given takes the place of its own. layout: "auto" is none, but of a source."""
+        """The same, where what is given takes the place of its own. layout: "auto" is none, but of what is no files."""
         given = {"source": source, "valid": valid, "test": test, "from_run": from_run}
         places: dict[str, Any] = {name: _full(place) for name, place in given.items() if place is not None}
         sides = ("valid", "test")
         objects = [name for name in sides if (places[name] is None if name in places else name in self.objects)]
-        is_own = layout == "auto" and source is None
+        is_own = layout == "auto" and (source is None or places["source"] is not None)
         return replace(self, **places, layout=self.layout if is_own else layout, objects=objects)
 
     def to_dict(self) -> dict[str, Any]:
