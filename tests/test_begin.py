@@ -337,6 +337,16 @@ def test_the_layout_of_a_run_stays_where_its_photos_are_named_again(cache: Path,
     assert taken_up(tmp_path / "run", cache, source=pictures, force=True).catalog.layout == "dataset"
 
 
+def test_photos_of_a_run_that_cannot_be_looked_at_are_not_said_to_be_gone(
+    left: Path, photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    photos.rename(tmp_path / "moved")
+    photos.symlink_to(photos)
+    with pytest.raises(SourceError) as caught:
+        taken_up(left, cache)
+    assert caught.value.what == f"{photos} cannot be listed."
+
+
 @pytest.mark.parametrize("side", ["valid", "test"])
 def test_held_out_photos_that_were_no_files_are_asked_for_where_a_run_is_taken_up(
     side: str, photos: Path, cache: Path, tmp_path: Path

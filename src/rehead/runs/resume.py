@@ -165,13 +165,22 @@ def _check_own(run: Path, asked: Asked, name: str) -> None:
             what=f"The {side} photos of {run} were no files." if side else f"The photos of {run} were no files.",
             fix=f"Pass them again beside resume={f', as {side}=' * bool(side)}.",
         )
-    if own is not None and not is_address(own) and not os.path.exists(own):
+    if own is not None and not is_address(own) and not _is_something_at(own):
         named = f"--{side} DIR" if side else command("tune", "DIR", "--resume", run)
         raise RunError(
             what=f"There is nothing at {own} any more.",
             why=f"The run {run} {'holds out' if side else 'learns from'} the photos that were there.",
             fix=f"Name where they are now: {named}",
         )
+
+
+def _is_something_at(place: str) -> bool:
+    """Whether something is there, also where it may not be looked at."""
+    try:
+        os.stat(place)
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError | NotADirectoryError)
+    return True
 
 
 def _changed(name: str, own: Any, given: Any) -> str:
