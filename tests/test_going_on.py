@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import resource
 import shutil
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock, call
 
+import numpy as np
 import pytest
 from conftest import make_photos
+from PIL import Image
 
 import rehead
 from rehead.errors import ClusterError, Diverged, RecipeError, RunError, UnknownLayer
@@ -109,6 +112,26 @@ def test_classes_that_came_are_refused_even_when_forced(run: Path, folder: Path,
     with pytest.raises(UnknownLayer):
         rehead.tune(resume=run, cache=cache, force=True, train="nowhere", report=False)
     assert {name: (run / name).read_bytes() for name in kept} == kept, "a run that was refused is as it was"
+
+
+def test_photos_that_near_copies_took_to_the_training_side_are_not_held_out_later_also_when_forced(
+    cache: Path, tmp_path: Path
+) -> None:
+    random, photos = np.random.default_rng(0), tmp_path / "photos"
+    for label in ("one", "other"):
+        (photos / label).mkdir(parents=True)
+        for i in range(15):
+            picture = Image.fromarray(random.integers(0, 256, (5, 5, 3), np.uint8)).resize((96, 96))
+            picture.save(photos / label / f"{i}.png")
+            picture.resize((80, 80)).save(photos / label / f"{i}-copy.png")
+    with pytest.raises(Diverged):
+        rehead.tune(photos, cache=cache, out=tmp_path / "run", **TOO_HIGH, report=False)
+    n = int(re.search(r"(\d+) held-out photos? went", (tmp_path / "run" / "log.txt").read_text())[1])
+    with pytest.raises(RunError) as error:
+        rehead.tune(resume=tmp_path / "run", cache=cache, tie_copies=False, force=True)
+    assert error.value.what == f"Of the photos to hold out, the run {tmp_path / 'run'} has learned from {n}."
+    with pytest.raises(Diverged):
+        rehead.tune(resume=tmp_path / "run", cache=cache, tie_copies=True, force=True)
 
 
 def test_a_wrong_folder_that_was_noticed_in_time_leaves_the_run_as_it_was(

@@ -45,6 +45,7 @@ from rehead.runs.contents import BODY, CHECKPOINT
 from rehead.runs.folder import RunFolder
 from rehead.runs.footing import Footing, read_footing, write_footing
 from rehead.runs.record import CURVES, METRICS
+from rehead.runs.resume import held_out_too
 from rehead.solution import Solution
 from rehead.tuning.familiar import bank_rows, far, fit_familiar
 from rehead.tuning.labels import chosen_thresholds
@@ -65,8 +66,10 @@ def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] =
 
     track: names of trackers that follow the training.
     """
+    moved = frozenset[bytes]()
     if recipe.tie_copies:
-        job = tied(job, job_order(job.catalog, recipe))
+        drawn, job = job.catalog.is_on("train"), tied(job, job_order(job.catalog, recipe))
+        moved = frozenset(job.catalog.digests(np.flatnonzero(job.catalog.is_on("train") & ~drawn).tolist()))
         job.clock.lap("scan")
     recipe = with_decided_fit(job, recipe)
     first_phase, has_begun = recipe.first_phase, (run.path / CHECKPOINT).is_file()
@@ -77,9 +80,9 @@ def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] =
     job.clock.lap("prepare")
     footing = None
     if first_phase is not None and not has_begun:
-        first, note, job, footing = _first_phase(job, first_phase, backbone, run)
+        first, note, job, footing = _first_phase(job, first_phase, backbone, run, moved)
         job.progress.note("Second phase: all layers learn from the photos")
-    ground, extracted = _ground(job, recipe, backbone, run, footing)
+    ground, extracted = _ground(job, recipe, backbone, run, moved, footing)
     if first_phase is None:
         ground = replace(ground, job=job.served())
         job.progress.phase("Solving the head")
@@ -104,12 +107,22 @@ def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] =
 
 
 def _ground(
-    job: Job, recipe: Recipe, backbone: Backbone, run: RunFolder, footing: Footing | None = None
+    job: Job,
+    recipe: Recipe,
+    backbone: Backbone,
+    run: RunFolder,
+    moved: frozenset[bytes],
+    footing: Footing | None = None,
 ) -> tuple[Ground, Extracted]:
-    """What a training stands on, and the photos behind it. footing: that of a first phase; of a training that has begun, its
-    own stands in the run."""
+    """What a training stands on, and the photos behind it. moved: digests of those that near copies took to the training side.
+    footing: that of a first phase; of a training that has begun, its own stands in the run."""
     catalog, has_begun = job.catalog, (run.path / CHECKPOINT).is_file()
-    footing = read_footing(run.path) if has_begun else footing
+    if has_begun:
+        footing = read_footing(run.path)
+        if n := len(footing.tied.intersection(catalog.digests(catalog.on(catalog.held_out_side)))):
+            raise held_out_too(run.path, n)
+        if moved - footing.tied:
+            write_footing(run, replace(footing, tied=footing.tied | moved))
     order = job_order(catalog, recipe)
     wanted, bad = (order, dict[int, Skip]()) if footing is None else footing.photos(catalog, order)
     plan = planned_network(job, recipe, backbone, wanted, footing)
@@ -123,20 +136,24 @@ def _ground(
         )
     if not has_begun:
         watched = [train[place] for place in watch.tolist()]
-        begun = Footing.of(plan.cut, extracted.names, catalog, order, [*train, *held_out], extracted.bad, watched)
+        begun = Footing.of(
+            plan.cut, extracted.names, catalog, order, [*train, *held_out], extracted.bad, watched, moved
+        )
         write_footing(run, begun)
     card = extracted.card or photo_card(backbone.cut_at(POOL)[1], recipe)
     return ground_of(job, recipe, backbone, plan, extracted, card, learn, watch), extracted
 
 
-def _first_phase(job: Job, recipe: Recipe, backbone: Backbone, run: RunFolder) -> tuple[Head, str, Job, Footing]:
+def _first_phase(
+    job: Job, recipe: Recipe, backbone: Backbone, run: RunFolder, moved: frozenset[bytes]
+) -> tuple[Head, str, Job, Footing]:
     """The last layers of the network learn, in place. The head that came of it, a few words on how, what is left of the job,
     as a wish to stop that came while they learned is of the second phase too, and the photos that are so too."""
     from rehead.nets.heads import head_from_module
 
     job.progress.note("First phase: what is learned from kept activations, before all layers learn")
     part = run.within(FIRST)
-    ground, _ = _ground(job, recipe, backbone, part)
+    ground, _ = _ground(job, recipe, backbone, part, moved)
     ground = replace(ground, job=job.served())
     job.progress.phase("Solving the head")
     first, note = first_head_on(ground, recipe)

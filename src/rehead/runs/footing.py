@@ -26,13 +26,14 @@ from rehead.runs.folder import RunFolder
 @dataclass(frozen=True)
 class Footing:
     """cut: the layer behind which activations are kept, None to train from the photos. views: those that are kept. absent: by
-    their digests the photos of the job that it does without, with the reason, None for those that were not reached. watched:
-    digests of those that say which epoch is kept."""
+    their digests the photos of the job that it does without, with the reason, None for those that were not reached. watched,
+    tied: digests of those that say which epoch is kept, and of those that near copies took to the training side."""
 
     cut: str | None
     views: tuple[str, ...]
     absent: Mapping[bytes, str | None]
     watched: frozenset[bytes]
+    tied: frozenset[bytes]
 
     @classmethod
     def of(
@@ -44,8 +45,10 @@ class Footing:
         used: Sequence[int],
         bad: Mapping[int, Skip],
         watched: Sequence[int],
+        tied: frozenset[bytes],
     ) -> Footing:
-        """order: the photos of the job. used, bad, watched: those of them that it has, that cannot be had, that are watched."""
+        """order: the photos of the job. used, bad, watched: those of them that it has, that cannot be had, that are watched.
+        tied: as above."""
         lacking = np.setdiff1d(np.asarray(order, np.int64), np.asarray(used, np.int64)).tolist()
         reasons = [bad[i].reason if i in bad else None for i in lacking]
         return cls(
@@ -53,6 +56,7 @@ class Footing:
             tuple(views),
             dict(zip(catalog.digests(lacking), reasons, strict=True)),
             frozenset(catalog.digests(watched)),
+            tied,
         )
 
     def photos(self, catalog: Catalog, order: Sequence[int]) -> tuple[Positions, dict[int, Skip]]:
@@ -78,6 +82,7 @@ def write_footing(run: RunFolder, footing: Footing) -> None:
             "views": footing.views,
             "absent": absent,
             "watched": sorted(one.hex() for one in footing.watched),
+            "tied": sorted(one.hex() for one in footing.tied),
         },
     )
 
@@ -87,8 +92,8 @@ def read_footing(run: Path) -> Footing:
     try:
         values: dict[str, Any] = json.loads((run / FOOTING).read_text(encoding="utf-8"))
         absent = {bytes.fromhex(digest): reason for digest, reason in values["absent"].items()}
-        watched = frozenset(map(bytes.fromhex, values["watched"]))
-        return Footing(values["cut"], tuple(values["views"]), absent, watched)
+        watched, tied = (frozenset(map(bytes.fromhex, values[name])) for name in ("watched", "tied"))
+        return Footing(values["cut"], tuple(values["views"]), absent, watched, tied)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
             what=f"What the training of {run} began with cannot be read.",

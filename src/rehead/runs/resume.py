@@ -138,11 +138,7 @@ def check_photos(run: Path, catalog: Catalog, *, force: bool = False) -> bool:
         )
     n_learned = sum(before[digest][1] == "train" != now[digest][1] for digest in both) if can_go_on(run) else 0
     if n_learned:
-        raise RunError(
-            what=f"Of the photos to hold out, the run {run} has learned from {n_learned}.",
-            why="On photos that it learned from a model is right more often than on new ones.",
-            fix="Start a new run; features that are there are used.",
-        )
+        raise held_out_too(run, n_learned)
     counts = {
         "are new": len(now.keys() - both),
         "are gone": len(before.keys() - both),
@@ -155,6 +151,15 @@ def check_photos(run: Path, catalog: Catalog, *, force: bool = False) -> bool:
             fix="Start a new run (features that are there are used), or go on all the same with --force.",
         )
     return any(counts.values())
+
+
+def held_out_too(run: Path, n: int) -> RunError:
+    """What is said of a run that would hold out photos that it has learned from."""
+    return RunError(
+        what=f"Of the photos to hold out, the run {run} has learned from {n}.",
+        why="On photos that it learned from a model is right more often than on new ones.",
+        fix="Start a new run; features that are there are used.",
+    )
 
 
 def _check_own(run: Path, asked: Asked, name: str) -> None:
