@@ -472,6 +472,14 @@ def test_a_cache_that_cannot_be_written_is_not_blamed_on_the_archive(tmp_path: P
         open_source(archive, cache=disk / "cache")
 
 
+def test_a_folder_of_the_cache_that_cannot_be_written_is_not_blamed_on_the_archive(tmp_path: Path) -> None:
+    archive = saved(tmp_path, GOOD["zip"])
+    (tmp_path / "cache").mkdir()
+    with small_disk(tmp_path / "cache" / "archives", "ro") as folder, pytest.raises(StoreError) as caught:
+        open_source(archive, cache=tmp_path / "cache")
+    assert caught.value.what == f"The cache folder {folder} cannot be written."
+
+
 def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()

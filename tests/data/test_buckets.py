@@ -368,6 +368,16 @@ def test_a_cache_that_cannot_be_made_is_not_blamed_on_the_address(
         assert "--cache DIR" in error.value.fix
 
 
+def test_a_folder_of_the_cache_that_cannot_be_written_is_not_blamed_on_the_address(tmp_path: Path) -> None:
+    for name in ("photos", "cache"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "photos" / "zoo.csv").write_bytes(b"path,label\n")
+    address = f"{in_memory(tmp_path / 'photos')}/zoo.csv"
+    with small_disk(tmp_path / "cache" / "archives", "ro") as there, pytest.raises(StoreError) as error:
+        open_source(address, cache=tmp_path / "cache")
+    assert error.value.what == f"The cache folder {there} cannot be written."
+
+
 def test_a_table_in_a_bucket_is_sent_to_other_machines(
     folder: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,6 +195,7 @@ def fetched(address: str, request: Request) -> Iterator[Path]:
     """The file at an address, on a disk of this machine for a while. Raises SourceError where there is none, StoreError where
     the cache cannot be written."""
     check_writable(request.cache)
+    check_writable(request.cache / "archives")  # which may be another's
     request.progress.phase("Fetching", None, "files")
     name = PurePosixPath(unquote(split(address).path)).name
     folder = request.cache / "archives" / f".fetched-{uuid.uuid4().hex[:12]}.part"  # cleared where a job was killed

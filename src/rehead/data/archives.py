@@ -78,6 +78,7 @@ def unpacked(
         if target.is_dir():
             return target
         check_writable(cache)
+        check_writable(cache / "archives")  # which may be another's
         meter = Meter(archive, limits, progress)
         progress.phase("Unpacking", None, "files")
         with replaced_folder(target) as folder:
