@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import timm
@@ -16,7 +18,7 @@ from safetensors.torch import save_file
 import rehead
 from rehead import bundle as bundles
 from rehead.auditing.examine import features_of_run
-from rehead.errors import RecipeError, RunError
+from rehead.errors import RecipeError, RunError, WeightsUnavailable
 from rehead.extraction import chosen_prefix, prefix_of_run
 from rehead.folds import cross_validate
 from rehead.job import Job
@@ -104,6 +106,19 @@ def test_a_run_whose_weights_are_gone_says_so(run: str, made: Path, cache: Path,
         cross_validate(gone, cache=cache)
     assert told.value.what == f"The weights of the run {gone} are not at their place any more."
     assert "Bring them back" in told.value.fix
+
+
+def test_weights_that_may_not_be_read_are_not_called_gone(
+    made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, earlier = read_finished(made / "by_file", cache), read_earlier(made / "by_file", cache)
+    closed = PermissionError(errno.EACCES, "Permission denied")  # root may read what it likes
+    monkeypatch.setattr("rehead.nets.card.sha256_file", Mock(side_effect=closed))
+    told = f"{made / 'w.safetensors'} cannot be read.\nPermission denied.\nCheck its permissions."
+    with pytest.raises(WeightsUnavailable, match=re.escape(told)):
+        earlier.recipe_with(None, {})
+    with pytest.raises(WeightsUnavailable, match=re.escape(told)):
+        prefix_of_run(Job(run.catalog, cache), earlier.recipe, earlier.bundle)
 
 
 @pytest.mark.parametrize("run", ["by_file", "by_bundle"])

@@ -72,12 +72,12 @@ def prefix_of_run(job: Job, recipe: Recipe, bundle: Bundle) -> Prefix:
     """The prefix that a finished run has its features of. bundle: the run's.
 
     Raises RunError where the weights are gone, or others now: what they give is of another network than the run's numbers and
-    head.
+    head. WeightsUnavailable where they cannot be read.
     """
     try:
         prefix = chosen_prefix(job, recipe)
     except WeightsUnavailable as error:
-        if recipe.weights is None:
+        if recipe.weights is None or isinstance(error.__cause__, OSError):  # a file that is there, and cannot be read
             raise
         raise RunError(
             what=f"The weights of the run {bundle.folder.parent} are not at their place any more.",

@@ -54,7 +54,8 @@ class Earlier:
     def recipe_with(self, preset: str | None, settings: dict[str, Any]) -> Recipe:
         """The run's recipe, where a preset's settings, and others before those, go before its own.
 
-        Raises RecipeError when they would need photos that are gone, RunError where the run's weights are not at their place.
+        Raises RecipeError when they would need photos that are gone, RunError where the run's weights are not at their place,
+        WeightsUnavailable where they cannot be read.
         """
         given, own = preset_with(preset, settings), asdict(self.recipe)
         if given.get("train", own["train"]) != own["train"]:
@@ -109,7 +110,7 @@ class Earlier:
 
     def _has(self, weights: str | None) -> bool:
         """Whether these are the weights that the run was made with, wherever they are now. In 8 bits its bundle knows the graph
-        alone: then those at their place are, whatever they hold. Raises WeightsUnavailable where they are gone."""
+        alone: then those at their place are, whatever they hold. Raises WeightsUnavailable where they cannot be had."""
         own = self.recipe.weights
         if weights is None or own is None:
             return weights == own
@@ -119,12 +120,15 @@ class Earlier:
         return self.recipe.quantize != "none" or bool(digest == self.bundle.facts["backbone"]["weights"])
 
     def _check_weights(self) -> None:
-        """Raises RunError where the run's own weights are gone, or others stand at their place."""
+        """Raises RunError where the run's own weights are gone, or others stand at their place; WeightsUnavailable where they
+        cannot be read."""
         own = self.recipe.weights
         try:
             if self._has(own):
                 return
         except WeightsUnavailable as error:
+            if isinstance(error.__cause__, OSError):  # they are there
+                raise
             raise RunError(
                 what=f"The weights of the run {self.run} are not at their place any more.",
                 why=error.what,
