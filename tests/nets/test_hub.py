@@ -126,7 +126,7 @@ def test_a_hubs_cache_that_cannot_be_written_is_not_blamed_on_the_hub(
         done = fetched({"HF_ENDPOINT": "http://127.0.0.1:{port}"}, port, disk)
     assert done.stderr.endswith(
         f"The weights of resnet18 cannot be written to the hub's cache, {disk / 'hub'}.\n{why}\n"
-        "Make room, or set HF_HOME to a folder elsewhere.\n"
+        "Make room, or set HF_HUB_CACHE to a folder elsewhere.\n"
     )
 
 

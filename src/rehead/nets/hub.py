@@ -102,7 +102,7 @@ def _said(error: Exception) -> str:
 
 def _unwritable(name: str, of_hub: bool, error: OSError) -> WeightsUnavailable:
     """of_hub: else they are fetched by torch, which has a cache of its own."""
-    place, variable = (constants.HF_HUB_CACHE, "HF_HOME") if of_hub else (torch.hub.get_dir(), "TORCH_HOME")
+    place, variable = (constants.HF_HUB_CACHE, "HF_HUB_CACHE") if of_hub else (torch.hub.get_dir(), "TORCH_HOME")
     return WeightsUnavailable(
         what=f"The weights of {name} cannot be written to the hub's cache, {place}.",
         why=f"{error.strerror}.",
