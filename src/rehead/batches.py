@@ -65,10 +65,11 @@ def load_batch(
     taken = list(itertools.islice(_in_turn(photos_of, random), n))
     if len(taken) < n:
         place = f" on its side {side!r}" if side else ""
+        wanted = "photos that can be read" if unread else "more photos"  # where none was drawn to this side
         raise SourceError(
             what=f"{source.name} has {counted(len(taken), 'photo')} that can be read{place}, and {n} are wanted.",
             why=f"{len(unread)} cannot be read; {bounded(unread[0].path)} {unread[0].reason}." if unread else "",
-            fix=f"Ask for {len(taken)} or fewer, or bring more photos." if taken else "Bring photos that can be read.",
+            fix=f"Ask for {len(taken)} or fewer, or bring more photos." if taken else f"Bring {wanted}.",
         )
     order = random.permutation(n)
     images, labels = [pixels for pixels, _ in taken], [label for _, label in taken]

@@ -363,6 +363,18 @@ def test_a_batch_of_which_no_photo_can_be_read_says_why(tmp_path: Path) -> None:
     assert error.value.fix == "Bring photos that can be read."
 
 
+def test_a_side_that_no_photo_is_drawn_to_is_not_blamed_on_the_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 2, "blue": 2})
+    monkeypatch.setattr("rehead.batches._side", lambda *_: "train")
+    with pytest.raises(
+        SourceError, match="has 0 photos that can be read on its side 'valid', and 1 are wanted"
+    ) as error:
+        rehead.load_batch(photos, 1, side="valid")
+    assert (error.value.why, error.value.fix) == ("", "Bring more photos.")
+
+
 def test_sides_of_batches_are_those_of_a_job(tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20})
     sides = [rehead.load_batch(photos, 4, side=side, seed=0)[0] for side in ("train", "valid")]
