@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from unittest.mock import Mock
@@ -139,15 +140,17 @@ def test_an_operator_that_the_exporter_does_not_know_is_told() -> None:
     assert "lgamma" in caught.value.why
 
 
-def test_without_pytorch_one_of_the_hub_is_told_what_to_install_or_to_take_instead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("library", ["torch", "timm"])
+def test_without_pytorch_or_timm_one_of_the_hub_is_told_what_to_install_or_to_take_instead(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    found = importlib.util.find_spec
     monkeypatch.setattr("rehead.nets.card.metadata.version", Mock(side_effect=PackageNotFoundError("timm")))
-    monkeypatch.setattr("rehead.exporting.prefixes.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None if wanted == library else found(wanted))
     with pytest.raises(MissingExtra) as error:
         check_backbone("resnet18", None, {}, "pool", tmp_path)
     assert str(error.value) == (
-        "The backbone resnet18 needs the library 'torch', which is not installed.\n"
+        f"The backbone resnet18 needs the library {library!r}, which is not installed.\n"
         'Install it with: pip install "rehead[tune]"; or take a bundle as the backbone, which needs none: --backbone BUNDLE'
     )
 

@@ -53,7 +53,7 @@ def check_backbone(name: str, weights: Path | None, arguments: dict[str, Any], c
         return
     if _is_drawn(name, place, arguments, cut) or find_card(cache, card_key(name, place, arguments, cut)) is not None:
         return
-    _check_torch(name)
+    _check_libraries(name)
     from rehead.nets.backbone import check_weights, n_parameters
     from rehead.nets.cut import Pooled
     from rehead.nets.hub import fetch_weights
@@ -96,7 +96,7 @@ def ready_prefix(
 
     @functools.cache
     def load() -> Backbone:
-        _check_torch(name)
+        _check_libraries(name)
         from rehead.nets.backbone import load_backbone
 
         return load_backbone(name, weights=weights, arguments=arguments, cut=cut)
@@ -185,17 +185,19 @@ def _located(name: str, weights: Path | None) -> Place:
         place = locate(name, weights)
     except WeightsUnavailable:
         if weights is None and known_as(name) not in SIZES:
-            _check_torch(name)  # which would be the next to be missed
+            _check_libraries(name)  # which would be the next to be missed
         raise
     if place.kind == "hub":  # whose weights are known by the version of timm
-        _check_torch(name)
+        _check_libraries(name)
     return place
 
 
-def _check_torch(name: str) -> None:
-    if importlib.util.find_spec("torch") is None:
-        otherwise = "; or take a bundle as the backbone, which needs none: --backbone BUNDLE"
-        raise MissingExtra("torch", "tune", f"The backbone {name}", otherwise)
+def _check_libraries(name: str) -> None:
+    """Raises MissingExtra where what makes and runs a network is not installed."""
+    for library in ("torch", "timm"):
+        if importlib.util.find_spec(library) is None:
+            otherwise = "; or take a bundle as the backbone, which needs none: --backbone BUNDLE"
+            raise MissingExtra(library, "tune", f"The backbone {name}", otherwise)
 
 
 def _check_size(name: str, parameters: int) -> None:
