@@ -160,9 +160,18 @@ def test_missing_layers_are_named_and_the_cut_below_them_offered(tensors: Tensor
     ("name", "missing", "cut"),
     [
         ("efficientnet_b0", ("conv_head", "bn2", "classifier"), "blocks.6"),
-        ("efficientnet_b0", ("blocks.5.1", "blocks.6", "conv_head", "bn2", "classifier"), "blocks.4"),
+        (
+            "efficientnet_b0",
+            ("blocks.5.1", "blocks.5.2", "blocks.5.3", "blocks.6", "conv_head", "bn2", "classifier"),
+            "blocks.4",
+        ),
         ("vit_tiny_patch16_224", ("norm", "head"), "blocks.10"),  # the norm belongs to the layer before it
         ("convnext_atto", ("head",), "stages.3"),
+        (  # whose tensors stand in another order than they are used in
+            "xcit_nano_12_p16_224",
+            ("cls", "blocks.8", "blocks.9", "blocks.10", "blocks.11", "norm", "head"),
+            "blocks.7",
+        ),
     ],
 )
 def test_the_cut_that_is_offered_can_be_made(name: str, missing: tuple[str, ...], cut: str, tmp_path: Path) -> None:
@@ -172,6 +181,14 @@ def test_the_cut_that_is_offered_can_be_made(name: str, missing: tuple[str, ...]
         check_backbone(name, tmp_path / "w.safetensors", {}, "pool", tmp_path)
     assert error.value.fix == f"All up to {cut} is there: cut behind it with --cut {cut}."
     assert load_backbone(name, weights=tmp_path / "w.safetensors", cut=cut).loaded == "by name"
+
+
+def test_no_cut_is_offered_where_a_file_goes_on_behind_what_it_lacks(tmp_path: Path) -> None:
+    shallower = load_backbone("convnext_atto", pretrained=False, arguments={"depths": (2, 2, 3, 2)})
+    save_file(dict(shallower.network.state_dict()), tmp_path / "w.safetensors")
+    with pytest.raises(WeightsMismatch, match=r"stages\.2\.blocks\.3.* not in the file") as error:
+        load_backbone("convnext_atto", weights=tmp_path / "w.safetensors")
+    assert error.value.fix == NAME_IT
 
 
 def test_one_missing_tensor_is_counted_as_one(tensors: Tensors, tmp_path: Path) -> None:

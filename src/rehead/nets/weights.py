@@ -265,7 +265,7 @@ def _mismatch(
     other = [n for n in own if n in needed and n in tensors and tensors[n].shape != own[n].shape]
     shown = [f"{n}: {tuple(own[n].shape)} wanted, {tuple(tensors[n].shape)} in the file" for n in other[:SHOWN]]
     shown += [f"{n}: {tuple(own[n].shape)} wanted, not in the file" for n in missing[: SHOWN - len(shown)]]
-    complete = _complete_until(chain, {*missing, *other})
+    complete = _complete_until(chain, needed, {*missing, *other})
     kinds = (len(missing), "is missing", "are missing"), (len(other), "has another shape", "have other shapes")
     said = [f"{counted(n, 'tensor')} {one if n == 1 else more}" for n, one, more in kinds if n]
     return WeightsMismatch(
@@ -275,13 +275,15 @@ def _mismatch(
     )
 
 
-def _complete_until(chain: Callable[[], Chain], lacking: set[str]) -> str | None:
-    """The last layer up to which nothing is lacking, where that is more than the first one."""
+def _complete_until(chain: Callable[[], Chain], needed: set[str], lacking: set[str]) -> str | None:
+    """The last layer up to which nothing is lacking, where that is more than the first one. None where, in order of data flow,
+    the file goes on behind the first tensor that it lacks: it is of another network."""
     try:
         pieces = chain()
     except BackboneError:  # it can be cut at its end alone
         return None
-    complete = list(
-        itertools.takewhile(lambda layer: lacking.isdisjoint(pieces.piece(-1, layer.end).state_dict()), pieces.layers)
-    )
-    return complete[-1].name if len(complete) > 1 else None
+    names = [list(pieces.piece(-1, layer.end).state_dict()) for layer in pieces.layers]  # up to each
+    in_flow = (name for name in dict.fromkeys(itertools.chain.from_iterable(names)) if name in needed)
+    ends = lacking.issuperset(itertools.dropwhile(lambda name: name not in lacking, in_flow))
+    n_complete = len(list(itertools.takewhile(lacking.isdisjoint, names)))
+    return pieces.layers[n_complete - 1].name if ends and n_complete > 1 else None
