@@ -158,16 +158,20 @@ def test_what_needs_the_network_itself_is_refused(
     ("setting", "fix"),
     [
         ({"train": "all"}, "Train a head (--train head)"),
-        ({"cut": "stem"}, "Leave --cut out"),
+        ({"cut": "stem"}, "Take --cut pool"),  # also where an earlier run brought it
         ({"backbone_args": {"mean": 0.5}}, "Leave --backbone-arg out"),
     ],
 )
-def test_the_option_that_a_bundle_cannot_do_is_the_one_to_leave_out(
-    setting: dict[str, Any], fix: str, away: Path
-) -> None:
+def test_the_option_that_a_bundle_cannot_do_is_the_one_to_change(setting: dict[str, Any], fix: str, away: Path) -> None:
     with pytest.raises(RecipeError) as error:
         check_bundled(Recipe(weights=str(away), **setting))
     assert error.value.fix == f"{fix}, or name the backbone instead of the bundle."
+
+
+def test_presets_are_to_be_left_out_as_a_bundle_is_not_trained(away: Path) -> None:
+    with pytest.raises(RecipeError, match="A graph can be run and cannot be trained") as error:
+        check_bundled(Recipe(weights=str(away)), searches=True)
+    assert error.value.fix == "Leave --recipe out, or name the backbone instead of the bundle."
 
 
 def test_two_bundles_are_not_taken_for_one(away: Path, photos: Path, cache: Path, tmp_path: Path) -> None:

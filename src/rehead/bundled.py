@@ -74,11 +74,12 @@ def check_bundled(recipe: Recipe, *, searches: bool = False) -> None:
     }
     if wrong := [name for name, is_asked in asked.items() if is_asked]:
         option = wrong[0].split()[0]
-        is_training = option not in ("--cut", "--backbone-arg")
-        instead = "Train a head (--train head)" if is_training else f"Leave {option} out"
+        instead = {"--train": "Train a head (--train head)", "--cut": "Take --cut pool"}.get(
+            option, f"Leave {option} out"
+        )
         raise RecipeError(
             what=f"{wrong[0]} needs the network {recipe.backbone} itself, and a bundle has its graph alone.",
-            why=f"A graph can be run and cannot be {'trained' if is_training else 'changed'}.",
+            why=f"A graph can be run and cannot be {'changed' if option in ('--cut', '--backbone-arg') else 'trained'}.",
             fix=f"{instead}, or name the backbone instead of the bundle.",
         )
 
