@@ -119,5 +119,5 @@ def _unavailable(name: str, why: str) -> WeightsUnavailable:
     return WeightsUnavailable(
         what=f"The weights of {name} are not here and cannot be fetched.",
         why=f"{why.rstrip('.')}. Here are: {', '.join(here) or 'none'}.",
-        fix=f"Bring them with --weights FILE, or put them into the hub's cache (HF_HOME). {other}",
+        fix=f"Bring them with --weights FILE, or put them into the hub's cache (HF_HUB_CACHE). {other}",
     )
