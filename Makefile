@@ -9,13 +9,16 @@ export OMP_NUM_THREADS ?= 1
 LIGHT := .light/serve.done .light/head.done
 SOURCES := pyproject.toml constraints.txt $(shell find src -type f -not -name '*.pyc' -not -path '*.egg-info/*')
 
-.PHONY: demo test test-all check bench bench-peers clean
+.PHONY: demo test test-long test-all check bench bench-peers clean
 
 demo: .venv/tune.done
 	$(BIN)/rehead demo
 
 test: .venv/dev.done $(LIGHT)
-	$(BIN)/python -m pytest -m "not slow" $(AT_ONCE)
+	$(BIN)/python -m pytest -m "not slow and not long" $(AT_ONCE)
+
+test-long: .venv/dev.done $(LIGHT)
+	$(BIN)/python -m pytest -m "long and not slow" $(AT_ONCE)
 
 test-all: .venv/dev.done $(LIGHT)
 	$(BIN)/python -m pytest $(AT_ONCE)

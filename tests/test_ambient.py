@@ -111,12 +111,14 @@ def test_a_head_of_dense_layers_is_the_same(folder: Path, cache: Path, tmp_path:
 
 
 @pytest.mark.usefixtures("notebook")
+@pytest.mark.long
 def test_layers_that_learn_are_the_same(folder: Path, weights: Path, tmp_path: Path, usual_deep: bytes) -> None:
     assert deep(folder, weights, tmp_path) == usual_deep
 
 
 @pytest.mark.parametrize("notebook", ["float64", "device"], indirect=True)
 @pytest.mark.usefixtures("notebook")
+@pytest.mark.long
 def test_a_race_and_an_audit_of_a_network_that_pytorch_runs(folder: Path, weights: Path, tmp_path: Path) -> None:
     raced = rehead.race(
         folder, backbones=[f"{SMALL}={weights}"], engine="torch", cache=tmp_path / "cache", out=tmp_path / "race"
@@ -224,6 +226,7 @@ def test_where_a_network_looks_is_the_same(without_map: Path, folder: Path, usua
 
 @pytest.mark.parametrize("notebook", ["float64", "device"], indirect=True)
 @pytest.mark.usefixtures("notebook")
+@pytest.mark.long
 def test_a_program_of_pytorch_is_made_and_run(without_map: Path, folder: Path, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(without_map, tmp_path / "bundle"))
     rehead.export(bundle, "torch", photos=folder, cache=tmp_path / "cache")

@@ -285,6 +285,7 @@ def test_weights_that_are_missing_corrupt_or_dangerous_are_refused(photos: Path,
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.long
 def test_a_hub_that_cannot_be_reached_is_one_clear_error(rehead: Program, photos: Path) -> None:
     done = rehead("tune", photos, "--backbone", "resnet50", HF_HUB_OFFLINE="1")
     assert done.returncode == 2

@@ -552,6 +552,7 @@ def test_photos_are_counted_before_a_number_on_them_is_told(photos: Path, cache:
     assert sum(event for event in told[:first][-5:] if isinstance(event, int)) >= n_seen
 
 
+@pytest.mark.long
 def test_a_setting_without_effect_is_told(rehead: Program, photos: Path) -> None:
     done = rehead("tune", photos, "--lr", "0.1", "--json")
     assert "--lr has no effect: --train head with --head linear is solved.\n" in done.stderr

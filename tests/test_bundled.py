@@ -97,6 +97,7 @@ def test_layers_that_were_tuned_are_still_named(away: Path, photos: Path, cache:
     assert bundles.read(found.bundle).facts["backbone"]["learned"] == ["blocks6"]
 
 
+@pytest.mark.long
 def test_a_verdict_says_that_layers_learned_from_its_photos_before(tmp_path: Path) -> None:
     cache = tmp_path / "cache"  # another may know the same graph as of layers that were not tuned
 
@@ -228,6 +229,7 @@ def test_every_library_of_an_extra_is_known_by_it() -> None:
         assert any(wanted.startswith(name) for wanted in extras[extra]), f"{library} in {extra}"
 
 
+@pytest.mark.long
 def test_a_bundle_of_thousands_of_classes_is_written_and_read(away: Path, tmp_path: Path) -> None:
     k, random = 5000, np.random.default_rng(0)
     classes, labels = [f"species {i}" for i in range(k)], random.integers(0, k, 9000)

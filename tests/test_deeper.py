@@ -82,6 +82,7 @@ def test_its_bundle_predicts_without_torch_and_names_the_layers(tuned: rehead.Tu
     assert done.stdout.strip() == "red", done.stderr
 
 
+@pytest.mark.long
 def test_activations_in_a_file_give_the_same_model(
     tuned: rehead.Tuned, folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +98,7 @@ def test_activations_in_a_file_give_the_same_model(
     assert {id(view) for view in kept} == {id(view) for view in let}
 
 
+@pytest.mark.long
 def test_the_head_to_begin_with_is_solved_without_the_photos_that_are_watched(
     folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +121,7 @@ def test_the_head_to_begin_with_is_solved_without_the_photos_that_are_watched(
         assert n_solved == n_learn == n_train - n_watch < n_train
 
 
+@pytest.mark.long
 def test_norms_take_statistics_only_where_something_learns_and_each_photo_counts_alike(
     folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +141,7 @@ def test_norms_take_statistics_only_where_something_learns_and_each_photo_counts
     assert max(sizes) - min(sizes) <= 1 < len(sizes)
 
 
+@pytest.mark.long
 def test_what_is_familiar_is_told_by_photos_of_all_classes(
     folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +340,7 @@ class Stopping(Silent):
 
 
 @pytest.mark.parametrize(("when", "n_epochs"), [("Extracting", 2), ("Training", 1)])
+@pytest.mark.long
 def test_a_wish_to_stop_ends_what_is_under_way_and_what_comes_next_is_done_whole(
     when: str, n_epochs: int, folder: Path, cache: Path, tmp_path: Path
 ) -> None:
@@ -365,6 +370,7 @@ def interrupted(photos: Path, run: Path, cache: Path, **settings: Any) -> None:
     assert (run / "checkpoint.safetensors").is_file()
 
 
+@pytest.mark.long
 def test_an_epoch_that_was_kept_is_not_learned_again(
     tuned: rehead.Tuned, folder: Path, cache: Path, tmp_path: Path
 ) -> None:
@@ -451,6 +457,7 @@ class Grounds:
         return trained(model, on, *rest)
 
 
+@pytest.mark.long
 def test_a_run_that_is_taken_up_keeps_its_cut_where_the_disk_has_no_more_room(
     tuned: rehead.Tuned, folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -496,6 +503,7 @@ def empty(cache: Path, tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.long
 def test_a_run_whose_extraction_was_ended_goes_on_with_the_same_photos(
     tuned: rehead.Tuned, many: Path, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -510,6 +518,7 @@ def test_a_run_whose_extraction_was_ended_goes_on_with_the_same_photos(
     assert grounds.seen[0] == grounds.seen[1]
 
 
+@pytest.mark.long
 def test_views_that_were_left_out_stay_so_when_a_run_is_taken_up(
     tuned: rehead.Tuned, folder: Path, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -529,6 +538,7 @@ def test_views_that_were_left_out_stay_so_when_a_run_is_taken_up(
     assert not [name for name in phases if name.startswith("Extracting crop")]
 
 
+@pytest.mark.long
 def test_a_second_phase_has_the_photos_of_the_first(
     tuned: rehead.Tuned, many: Path, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -545,6 +555,7 @@ def test_a_second_phase_has_the_photos_of_the_first(
     assert grounds.seen[0][1]
 
 
+@pytest.mark.long
 def test_a_wish_to_stop_while_photos_are_checked_ends_with_those_that_were(
     many: Path, cache: Path, tmp_path: Path
 ) -> None:
@@ -557,6 +568,7 @@ def test_a_wish_to_stop_while_photos_are_checked_ends_with_those_that_were(
     assert ended.verdict.partial
 
 
+@pytest.mark.long
 def test_the_budget_is_of_all_views_together(
     tuned: rehead.Tuned, folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def test_only_what_kept_photos_out_is_named_as_what_would_bring_more(
         {"train": "all", "limit": 1000, "budget_s": 600.0},
     ],
 )
+@pytest.mark.long
 def test_limits_that_kept_no_photo_out_are_not_to_be_raised(
     settings: dict[str, Any], cache: Path, tmp_path: Path
 ) -> None:

@@ -665,6 +665,7 @@ SMALL_LAYERS: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_one_photo_that_is_gone_does_not_set_the_limit_aside(green: Path, cache: Path, tmp_path: Path) -> None:
     photos, settings = weighed(make_photos(tmp_path / "photos", {"red": 12, "blue": 12}), tmp_path)
     before = rehead.tune(photos, out=tmp_path / "before", cache=cache, **settings)
@@ -697,6 +698,7 @@ def test_the_cut_behind_which_photos_are_kept_stays_where_the_limit_is_raised(
 
 
 @pytest.mark.parametrize("cut", ["none", "layer1", "layer3.0"])
+@pytest.mark.long
 def test_a_cut_that_would_lose_the_photos_that_are_kept_behind_another_is_refused(
     cut: str, empty_cache: Path, tmp_path: Path
 ) -> None:

@@ -211,6 +211,7 @@ def told_as_tuned(run: Path) -> Path:
     return run
 
 
+@pytest.mark.long
 def test_photos_that_the_layers_of_a_bundle_learned_from_are_not_folded(run: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"  # another may know the same graph as of layers that were not tuned
 

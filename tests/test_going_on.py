@@ -114,6 +114,7 @@ def test_classes_that_came_are_refused_even_when_forced(run: Path, folder: Path,
     assert {name: (run / name).read_bytes() for name in kept} == kept, "a run that was refused is as it was"
 
 
+@pytest.mark.long
 def test_photos_that_near_copies_took_to_the_training_side_are_not_held_out_later_also_when_forced(
     cache: Path, tmp_path: Path
 ) -> None:

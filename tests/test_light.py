@@ -156,6 +156,7 @@ def test_the_default_backbone_gets_the_head_that_the_whole_install_gives_it(
 
 
 @pytest.mark.parametrize("head", ["linear", pytest.param("prototype", marks=pytest.mark.slow)])
+@pytest.mark.long
 def test_a_bundle_gets_the_head_that_the_whole_install_gives_it(
     head: str, bundle: Path, tmp_path: Path, cache: Path
 ) -> None:

@@ -50,6 +50,7 @@ def test_a_reader_that_has_enough_is_no_failure(words: list[str]) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has this device")
 @pytest.mark.parametrize("words", [["runs"], ["runs", "--json"], ["layers", "efficientnet_lite0"]])
+@pytest.mark.long
 def test_standard_output_that_takes_no_more_is_told(words: list[str], tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -158,6 +158,7 @@ def test_what_cannot_be_is_told_before_a_photo_is_read(others: dict[str, str], t
 
 
 @pytest.mark.realdata
+@pytest.mark.long
 def test_ants_and_bees_are_told_apart_as_well(cache: Path, data: Path, tmp_path: Path) -> None:
     found = [
         rehead.tune(data / "hymenoptera", cache=cache, out=tmp_path / name, report=False, **settings)

@@ -34,6 +34,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("train", ["last:1", "last:2", "lora:2@last:2", "all"])
+@pytest.mark.long
 def test_what_was_judged_is_what_the_bundle_computes(
     train: str, folder: Path, weights: str, cache: Path, tmp_path: Path
 ) -> None:

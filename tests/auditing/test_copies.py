@@ -108,6 +108,7 @@ def test_many_equal_hashes_are_a_chain_and_drawings_are_told_apart(monkeypatch: 
     assert pairs_of(alike) == whole
 
 
+@pytest.mark.long
 def test_among_many_pictures_copies_are_found_without_comparing_all(monkeypatch: pytest.MonkeyPatch) -> None:
     n, random = 30_000, np.random.default_rng(0)
     hashes = {2 * i: int.from_bytes(random.bytes(32), "big") for i in range(n)}

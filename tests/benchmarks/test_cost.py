@@ -127,6 +127,7 @@ def test_the_cases_that_were_measured_are_told_within_a_fifth(bench: dict[str, M
     assert [row for row in found if abs(row["error"]) > 0.2] == []
 
 
+@pytest.mark.long
 def test_the_page_is_what_follows_from_results_and_prices(bench: dict[str, ModuleType]) -> None:
     tables = bench["tables"]
     text = tables.DOCUMENT.read_text(encoding="utf-8")

@@ -235,6 +235,7 @@ def test_cats_and_dogs_by_two_workers_are_those_of_one_machine(cache: Path, data
         (("--ray", "local", "--device", "cuda", "--backbone", "auto"), "do not go together"),
     ],
 )
+@pytest.mark.long
 def test_what_cannot_be_is_said(folder: Path, cache: Path, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
     none = (
         {"RAY_TMPDIR": str(tmp_path)} if words == ("--ray", "auto") else {}

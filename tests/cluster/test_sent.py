@@ -110,6 +110,7 @@ def test_photos_of_an_earlier_run_are_sent_also_those_of_an_archive(cache: Path,
     sent(read_earlier(tuned.run, cache).joined(new, Silent()))
 
 
+@pytest.mark.long
 def test_activations_are_sent_without_the_photos(
     photos: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Path:
     return made
 
 
+@pytest.mark.long
 def test_a_bucket_gives_the_run_that_its_folder_gives(
     rehead: Program, folder: Path, store: Store, tmp_path: Path
 ) -> None:
@@ -494,6 +495,7 @@ def test_keys_that_a_store_does_not_know_are_said(rehead: Program, strict_store:
     assert "does not let this machine read there" in done.stderr
 
 
+@pytest.mark.long
 def test_a_store_that_is_not_reached_is_said(rehead: Program, store: Store) -> None:
     elsewhere = {**store.variables, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     done = rehead("tune", "s3://photos/zoo", **elsewhere)
@@ -512,6 +514,7 @@ def test_a_single_photo_is_neither_photos_nor_a_folder_of_features(
 
 
 @pytest.mark.parametrize("place", [pytest.param("folder", marks=pytest.mark.slow), "bucket"])
+@pytest.mark.long
 def test_features_that_are_shared_are_computed_once(
     rehead: Program, folder: Path, store: Store, tmp_path: Path, place: str
 ) -> None:
@@ -531,6 +534,7 @@ def test_features_that_are_shared_are_computed_once(
     assert told[0] == told[1]
 
 
+@pytest.mark.long
 def test_the_catalog_beside_shared_features_is_a_source(
     folder: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -614,6 +618,7 @@ def test_what_a_store_answers_is_told_for_what_it_is(said: str, means: str) -> N
 
 
 @pytest.mark.parametrize("how", ["cut off", "a bit"])
+@pytest.mark.long
 def test_a_file_of_shared_features_that_is_damaged_is_computed_again(
     rehead: Program, folder: Path, tmp_path: Path, how: str
 ) -> None:

@@ -50,6 +50,7 @@ def whole(name: str) -> tuple[nn.Module, Chain, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", SHARED_OUT)
+@pytest.mark.long
 def test_pieces_one_after_the_other_are_the_network(name: str) -> None:
     network, chain, images = whole(name)
     owned = dict(network.named_parameters())

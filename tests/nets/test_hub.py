@@ -83,6 +83,7 @@ def port() -> Iterator[int]:
     ],
     ids=["a port of its own", "not offline", "past the proxy", "through the proxy"],
 )
+@pytest.mark.long
 def test_weights_come_from_a_mirror_and_through_a_proxy(given: dict[str, str], port: int, tmp_path: Path) -> None:
     done = fetched(given, port, tmp_path)
     assert done.stdout == "weights\n", done.stderr
@@ -106,6 +107,7 @@ def test_weights_come_from_a_mirror_and_through_a_proxy(given: dict[str, str], p
     ],
     ids=["a proxy that refuses", "a server that ends too soon", "a server that wants a key"],
 )
+@pytest.mark.long
 def test_weights_that_are_refused_or_cut_short_are_weights_that_cannot_be_had(
     given: dict[str, str], said: str, port: int, tmp_path: Path
 ) -> None:
@@ -119,6 +121,7 @@ def test_weights_that_are_refused_or_cut_short_are_weights_that_cannot_be_had(
 @pytest.mark.parametrize(
     ("options", "why"), [("size=4k", "No space left on device."), ("ro", "Read-only file system.")]
 )
+@pytest.mark.long
 def test_a_hubs_cache_that_cannot_be_written_is_not_blamed_on_the_hub(
     options: str, why: str, port: int, tmp_path: Path
 ) -> None:

@@ -186,6 +186,7 @@ def test_a_mistake_of_ours_ends_the_job(
         rehead.tune(hard, cache=cache, out=tmp_path / "run", recipe="auto", budget_s=3000.0, **tiny, report=False)
 
 
+@pytest.mark.long
 def test_an_mlp_is_judged_on_all_photos_that_judge_the_next_try(
     hard: Path, tiny: dict[str, Any], cache: Path, tmp_path: Path
 ) -> None:
@@ -199,6 +200,7 @@ def test_an_mlp_is_judged_on_all_photos_that_judge_the_next_try(
     assert "by 5-fold" in quick["why"]
 
 
+@pytest.mark.long
 def test_the_mlp_stays_where_its_folds_fail_or_time_is_up(
     hard: Path, tiny: dict[str, Any], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,7 @@ def test_a_race_counts_photos_that_cannot_be_read_as_a_job_does(tmp_path: Path) 
         race(0.17)
 
 
+@pytest.mark.long
 def test_near_copies_of_a_photo_are_raced_on_one_side(weights: Path, cache: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for label in ("a", "b"):

@@ -65,6 +65,7 @@ def test_the_winner_of_a_race_on_the_training_side_is_put_into_the_recipe(
     assert replace(chosen, backbone="auto", weights=None, budget_s=60.0) == asked
 
 
+@pytest.mark.long
 def test_photos_are_raced_of_every_class_however_many_classes_there_are(
     photos: Path, tiny: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

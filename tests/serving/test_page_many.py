@@ -136,6 +136,7 @@ DROPPED = """() => {
 
 
 @pytest.mark.parametrize("size", [(390, 844), (1280, 900)])
+@pytest.mark.long
 def test_what_is_not_taken_is_told_where_it_can_be_seen(chromium: Any, service: Here, size: tuple[int, int]) -> None:
     width, height = size
     with seen(chromium, address(service), viewport={"width": width, "height": height}) as one:

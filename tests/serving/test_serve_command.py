@@ -55,6 +55,7 @@ def test_a_variant_answers_where_one_is_named(rehead: Cli) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.long
 def test_what_is_under_way_is_answered_first(tmp_path: Path, number: int) -> None:
     running = Program(bundle(tmp_path / "bundle"), "--threads", "1")
     answers: list[Answer] = []

@@ -25,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bundle(tmp_path_factory.mktemp("connecting") / "bundle")
 
 
+@pytest.mark.long
 def test_a_connection_that_is_asked_again_and_again_stays(folder: Path) -> None:
     with (
         here({"little": folder}, limits=Limits(header_s=HEADER_S)) as service,
@@ -39,6 +40,7 @@ def test_a_connection_that_is_asked_again_and_again_stays(folder: Path) -> None:
         assert client.sock is line
 
 
+@pytest.mark.long
 def test_a_connection_that_begins_a_request_after_others_has_as_long_for_its_headers(folder: Path) -> None:
     with (
         here({"little": folder}, limits=Limits(header_s=HEADER_S)) as service,

@@ -170,6 +170,7 @@ def loaded(tmp_path: Path, seconds: float) -> None:
     assert not [line for line in running.said if line["event"] in ("failed", "stale", "server")]
 
 
+@pytest.mark.long
 def test_a_few_seconds_of_load(tmp_path: Path) -> None:
     loaded(tmp_path, 1)
 

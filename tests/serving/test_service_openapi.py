@@ -27,6 +27,7 @@ def asked(running: Here, tmp_path: Path, n_examples: int, *more: str) -> None:
     assert not failed
 
 
+@pytest.mark.long
 def test_what_is_described_is_so(tmp_path: Path) -> None:
     with here({"little": bundle(tmp_path / "bundle")}) as running:
         asked(running, tmp_path, 5)

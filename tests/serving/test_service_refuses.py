@@ -245,6 +245,7 @@ def test_where_all_are_bad_the_status_says_so(service: Here) -> None:
     assert (alone.status, alone.json["detail"]) == (422, alone.json["results"][0]["error"])
 
 
+@pytest.mark.long
 def test_a_client_whose_body_never_ends_is_told_and_closed(service: Here) -> None:
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as line:
         begun = time.monotonic()
@@ -257,6 +258,7 @@ def test_a_client_whose_body_never_ends_is_told_and_closed(service: Here) -> Non
         assert 2.9 < time.monotonic() - begun < 20
 
 
+@pytest.mark.long
 def test_a_client_that_drips_is_cut_off_in_the_end(service: Here) -> None:
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as line:
         begun, said = time.monotonic(), b""
@@ -274,6 +276,7 @@ def test_a_client_that_drips_is_cut_off_in_the_end(service: Here) -> None:
         assert 3.9 < time.monotonic() - begun < 20
 
 
+@pytest.mark.long
 def test_a_client_whose_headers_do_not_end_is_closed(service: Here) -> None:
     with contextlib.ExitStack() as stack:
         starts = (b"", b"GET / HTTP/1.1\r\nHost: loc", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HT")

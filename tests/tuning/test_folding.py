@@ -64,6 +64,7 @@ def test_pieces_of_the_network_run_so_too_and_all_is_as_it_was_behind_it() -> No
     assert names == [name for name, _ in network.named_parameters()]
 
 
+@pytest.mark.long
 def test_less_is_kept_for_the_way_back() -> None:
     def kept(network: nn.Module) -> int:
         sizes: dict[int, int] = {}

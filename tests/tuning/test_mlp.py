@@ -53,6 +53,7 @@ def test_it_parts_what_no_plane_parts_on_features_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("hidden", [(256,), (1000, 256)])
+@pytest.mark.long
 def test_where_planes_part_the_classes_wide_layers_do_not_learn_photos_by_heart(hidden: tuple[int, ...]) -> None:
     """From random last weights at a rate of 0.001 the first epoch is the best, and its loss is 1.2 times a linear head's."""
     random = np.random.default_rng(0)
