@@ -7,6 +7,7 @@ import errno
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -335,6 +336,15 @@ def test_the_layout_of_a_run_stays_where_its_photos_are_named_again(cache: Path,
         (noise(9000 + i, (200, 60, 60) if i % 2 else (60, 60, 200)), ["train", "test"][i % 2]) for i in range(6)
     ]
     assert taken_up(tmp_path / "run", cache, source=pictures, force=True).catalog.layout == "dataset"
+
+
+def test_photos_of_an_archive_may_be_named_again_where_they_were_unpacked(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", photos))
+    begin(tmp_path / "run", cache, source=packed, layout="archive")
+    packed.unlink()
+    assert taken_up(tmp_path / "run", cache, source=photos).catalog.layout == "folders"
 
 
 def test_photos_of_a_run_that_cannot_be_looked_at_are_not_said_to_be_gone(

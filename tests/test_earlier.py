@@ -375,6 +375,23 @@ def test_a_source_and_what_is_held_out_beside_it_are_there_each_by_itself(
         why_gone(read, photos[1])
 
 
+@pytest.mark.parametrize(("named", "has_test"), [("labels.csv", False), ("labels.csv", True), (".", False)])
+def test_photos_of_a_table_are_gone_where_the_table_alone_is_left(named: str, has_test: bool, tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 2, "blue": 2})
+    rows = [f"{path.relative_to(photos)},{path.parent.name}\n" for path in sorted(photos.rglob("*.png"))]
+    (photos / "labels.csv").write_text("path,label\n" + "".join(rows))
+    test = photos / "test.csv" if has_test else None
+    if test is not None:
+        test.write_text("path,label\n" + rows[0])
+    run = recorded(tmp_path / "run", photos / named, "auto", None, test)
+    for line in rows[has_test:]:
+        (photos / line.split(",")[0]).unlink()
+    photo = Photo(str(photos / rows[-1].split(",")[0]), "red", "train", bytes(32))
+    read, is_gone = access(run, tmp_path)
+    assert is_gone(photo)
+    assert why_gone(read, photo) == "is not there any more"
+
+
 def test_a_table_that_cannot_be_taken_is_there(tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 1})
     (photos / "labels.csv").write_text("path,label\nred/0.png,red\n")

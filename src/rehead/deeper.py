@@ -136,8 +136,9 @@ def _ground(
         )
     if not has_begun:
         watched = [train[place] for place in watch.tolist()]
+        learned = moved if footing is None else moved | footing.tied
         begun = Footing.of(
-            plan.cut, extracted.names, catalog, order, [*train, *held_out], extracted.bad, watched, moved
+            plan.cut, extracted.names, catalog, order, [*train, *held_out], extracted.bad, watched, learned
         )
         write_footing(run, begun)
     card = extracted.card or photo_card(backbone.cut_at(POOL)[1], recipe)

@@ -16,7 +16,7 @@ from rehead.data.addresses import is_address, path_of, split
 from rehead.data.columns import Rows
 from rehead.data.rows import Named, Row, Skip, Source
 from rehead.data.web import WEB
-from rehead.errors import SourceError, counted
+from rehead.errors import NothingThere, SourceError, counted
 from rehead.progress import Progress
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ def apart(main: Source, held_out: Iterable[Source], progress: Progress) -> Sourc
     place = _lies_at(main)
     rows = Rows(row for row in main.rows if place(row) not in taken)
     if not rows:
-        raise _at_once(f"All photos of {main.name} are")
+        raise _at_once(f"All photos of {main.name} are", NothingThere)
     n = len(main.rows) - len(rows)
     if n:
         progress.note(
@@ -118,8 +118,8 @@ def check_apart(source: object, held_out: Iterable[Path | str]) -> None:
             raise _at_once(f"{other} is")
 
 
-def _at_once(what: str) -> SourceError:
-    return SourceError(
+def _at_once(what: str, kind: type[SourceError] = SourceError) -> SourceError:
+    return kind(
         what=f"{what} to be tuned on and held out at once.",
         why="Photos that the head has seen say nothing of those it has not.",
         fix="Name another folder, or leave out --valid and --test: some photos are then held out.",

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlunsplit
 from rehead.data.addresses import holds_secret, is_address, local_path, photo_at, split, without_secret
 from rehead.data.listing import Listing, listed
 from rehead.data.photo_bytes import photo_in
-from rehead.data.rows import Named, Request, Row, Skip, Source, file_below, reader_below
+from rehead.data.rows import NOT_THERE, Named, Request, Row, Skip, Source, file_below, reader_below
 from rehead.data.walk import is_leftover
 from rehead.data.web import WEB
 from rehead.errors import SourceError
@@ -87,7 +87,7 @@ class Below:
         path = posixpath.normpath(path)
         if any(map(is_leftover, path.split("/"))):  # also of "../": what is not listed is seen when it is read
             return ""
-        return "" if path in self._stamps else "is not there"
+        return "" if path in self._stamps else NOT_THERE
 
     def source(self, name: str, layout: str, rows: Sequence[Row], skipped: list[Skip]) -> Source:
         return Source(
@@ -107,7 +107,7 @@ def _no_file(path: str) -> str:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        return "is not there"
+        return NOT_THERE
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         return f"cannot be found: {getattr(error, 'strerror', None) or error}"
     return "" if stat.S_ISREG(mode) else "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"

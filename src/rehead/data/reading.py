@@ -24,7 +24,7 @@ from rehead.data.columns import Digests, Rows
 from rehead.data.known import Look, open_known, stamp_of
 from rehead.data.layouts import PICTURE_NAMES
 from rehead.data.photo_bytes import HEAD_BYTES
-from rehead.data.rows import Photo, Row, Skip, Source, Stamp, bounded
+from rehead.data.rows import NOT_THERE, Photo, Row, Skip, Source, Stamp, bounded
 from rehead.errors import PhotoError, ReheadError, SourceError
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import IS_HEIC, is_image, why_unidentified
@@ -202,7 +202,7 @@ def identified(
     try:
         data = read()
     except FileNotFoundError:
-        return "is not there"
+        return NOT_THERE
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     except PhotoError as error:

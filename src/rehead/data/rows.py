@@ -60,6 +60,9 @@ class Photo:
     group: str | None = None
 
 
+NOT_THERE = "is not there"  # of a file that a list names
+
+
 @dataclass(frozen=True, slots=True)
 class Skip:
     """Something that was left out, and why; the reason continues the path: "a.jpg" "is not there".

@@ -28,11 +28,23 @@ from rehead.data.addresses import is_address, open_address, part_of, photo_at, s
 from rehead.data.columns import Names, Rows
 from rehead.data.known import RACY_S, stamp_of
 from rehead.data.listing import listed, stamp_at
-from rehead.data.rows import Named, Request, Row, Skip, Source, Stamp, are_sides, label_of, short_name, side_in
+from rehead.data.rows import (
+    NOT_THERE,
+    Named,
+    Request,
+    Row,
+    Skip,
+    Source,
+    Stamp,
+    are_sides,
+    label_of,
+    short_name,
+    side_in,
+)
 from rehead.data.samples import Index, Member, indexed
 from rehead.data.walk import files_below
 from rehead.durable import write_text
-from rehead.errors import ReheadError, SourceError, TooManyBad, counted
+from rehead.errors import NothingThere, ReheadError, SourceError, TooManyBad, counted
 from rehead.parallel import n_cores, ordered_map
 from rehead.progress import Progress
 
@@ -241,7 +253,7 @@ def _index_here(opened: Callable[[], IO[bytes]]) -> Index:
         with opened() as stream:
             return indexed(stream)
     except FileNotFoundError:
-        return Index(broken="is not there")
+        return Index(broken=NOT_THERE)
     except OSError as error:
         return Index(broken=f"cannot be read: {error.strerror or error}")
 
@@ -302,7 +314,8 @@ def _too_many(place: _Disk | _Bucket, broken: Sequence[Skip]) -> TooManyBad:
 
 
 def _nothing(place: _Disk | _Bucket, skipped: Sequence[Skip]) -> SourceError:
-    return SourceError(
+    are_gone = all(skip.reason == NOT_THERE for skip in skipped)
+    return (NothingThere if are_gone else SourceError)(
         what=f"{place.shown} has no shard with a photo and its label.",
         why="; ".join(f"{skip.path} {skip.reason}" for skip in skipped[:3]),
         fix="A sample is a photo and, under the same name, a .cls, .json or .txt: 000017.jpg with 000017.cls.",

@@ -21,6 +21,7 @@ import numpy as np
 from rehead.data.columns import Rows, Texts, equal_rows
 from rehead.data.places import Files, Place
 from rehead.data.rows import (
+    NOT_THERE,
     SIDE_BY_NAME,
     Request,
     Row,
@@ -31,7 +32,7 @@ from rehead.data.rows import (
     label_of,
     quoted,
 )
-from rehead.errors import SourceError, UnsafeArchive, nearest
+from rehead.errors import NothingThere, SourceError, UnsafeArchive, nearest
 
 COLUMNS = ("path", "label", "split", "group")
 TOLD_AT_ONCE = 1_000  # lines between two steps of the progress display
@@ -135,7 +136,8 @@ def source_of(
     left_out = [skip for _, skip in sorted(skipped, key=itemgetter(0))]
     if not rows:
         why = f"{left_out[0].path} {left_out[0].reason}." if left_out else "It has no lines."
-        raise SourceError(
+        are_gone = all(skip.reason == NOT_THERE for skip in left_out)
+        raise (NothingThere if are_gone else SourceError)(
             what=f"Nothing in {what} can be used.",
             why=why,
             fix=_how_to_mend(place.shown, is_file, left_out),

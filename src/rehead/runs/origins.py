@@ -18,7 +18,7 @@ from rehead.data.reading import checked
 from rehead.data.rows import Photo, Source
 from rehead.data.sources import open_source
 from rehead.errors import NothingThere, PhotoError, ReheadError
-from rehead.runs.resume import Asked
+from rehead.runs.resume import Asked, is_something_at
 from rehead.tuning.recipe import load
 
 PHOTOS, RECIPE = "photos.json", "recipe.toml"
@@ -139,10 +139,10 @@ def _opened(run: Path, asked: Asked, cache: Path) -> tuple[Source | None, list[R
     said of those that are there and cannot."""
     ask = partial(open_source, asked.source, layout=asked.layout, cache=cache, max_bad=1.0, task=_task_of(run))
     named = {"valid": asked.valid, "test": asked.test}
-    sides = [{side: place} for side, place in named.items() if place]
+    sides = [{side: place} for side, place in named.items() if place and (is_address(place) or is_something_at(place))]
     if sides:
         with contextlib.suppress(ReheadError):
-            return ask(valid=asked.valid, test=asked.test), []
+            return ask(**{side: place for one in sides for side, place in one.items()}), []
     opened, there, errors = None, dict[str, Any](), list[ReheadError]()
     for more in ({}, *sides):
         try:

@@ -13,6 +13,7 @@ from typing import Any
 from rehead.data.addresses import is_address
 from rehead.data.catalog import Catalog, as_csv
 from rehead.data.rows import first_few, quoted
+from rehead.data.sources import OF_FOLDERS
 from rehead.data.targets import classes_of
 from rehead.errors import RunError, SourceError, command
 from rehead.runs.contents import can_go_on
@@ -50,12 +51,14 @@ class Asked:
     def with_given(
         self, source: object | None, layout: str, valid: object | None, test: object | None, from_run: object | None
     ) -> Asked:
-        """The same, where what is given takes the place of its own. layout: "auto" is none, but of what is no files."""
+        """The same, where what is given takes the place of its own. layout: "auto" is none, but of what is no folder."""
         given = {"source": source, "valid": valid, "test": test, "from_run": from_run}
         places: dict[str, Any] = {name: _full(place) for name, place in given.items() if place is not None}
         sides = ("valid", "test")
         objects = [name for name in sides if (places[name] is None if name in places else name in self.objects)]
-        is_own = layout == "auto" and (source is None or places["source"] is not None)
+        is_own = layout == "auto" and (
+            source is None or (self.layout in OF_FOLDERS and os.path.isdir(places["source"] or ""))
+        )
         return replace(self, **places, layout=self.layout if is_own else layout, objects=objects)
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,7 +173,7 @@ def _check_own(run: Path, asked: Asked, name: str) -> None:
             what=f"The {side} photos of {run} were no files." if side else f"The photos of {run} were no files.",
             fix=f"Pass them again beside resume={f', as {side}=' * bool(side)}.",
         )
-    if own is not None and not is_address(own) and not _is_something_at(own):
+    if own is not None and not is_address(own) and not is_something_at(own):
         named = f"--{side} DIR" if side else command("tune", "DIR", "--resume", run)
         raise RunError(
             what=f"There is nothing at {own} any more.",
@@ -179,7 +182,7 @@ def _check_own(run: Path, asked: Asked, name: str) -> None:
         )
 
 
-def _is_something_at(place: str) -> bool:
+def is_something_at(place: str) -> bool:
     """Whether something is there, also where it may not be looked at."""
     try:
         os.stat(place)
