@@ -77,6 +77,7 @@ def test_bad_files_are_skipped_and_listed_with_their_reason(photos: Path, cache:
     assert "notes.txt" not in listed
 
 
+@pytest.mark.long
 def test_where_features_of_all_that_can_be_read_are_shared_the_rest_is_skipped(
     photos: Path, cache: Path, tmp_path: Path
 ) -> None:

@@ -546,6 +546,7 @@ def test_a_setting_that_nothing_listens_to_is_named(settings: dict[str, object],
     assert unheard(Recipe.from_dict(settings), settings, task) == lines
 
 
+@pytest.mark.long
 def test_photos_are_counted_before_a_number_on_them_is_told(photos: Path, cache: Path, tmp_path: Path) -> None:
     told: list[str | int] = []
 

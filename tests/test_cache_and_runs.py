@@ -49,6 +49,7 @@ def test_a_run_is_shown_by_its_name_in_the_folder_that_is_named(rehead: Program,
 
 
 @pytest.mark.parametrize("command", ["cache", "runs", "backbones"])
+@pytest.mark.long
 def test_the_help_of_json_names_what_is_printed(rehead: Program, tmp_path: Path, command: str) -> None:
     printed = json.loads(rehead(command, "--json", REHEAD_CACHE=str(tmp_path)).stdout)
     kind = {list: "one JSON array", dict: "one JSON object"}[type(printed)]

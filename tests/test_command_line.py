@@ -234,6 +234,7 @@ def test_an_option_that_would_be_passed_over_is_refused(rehead: Program, words: 
     assert done.stderr.splitlines()[0].endswith(named)
 
 
+@pytest.mark.long
 def test_the_first_ctrl_c_finishes_with_the_photos_that_are_there(many: Path, cache: Path, tmp_path: Path) -> None:
     process = extracting(many, tmp_path, cache)
     process.send_signal(signal.SIGINT)
@@ -331,6 +332,7 @@ def commands() -> list[str]:
     return sorted({re.sub(r"\s+#.*", "", line[2:]) for line in lines if line.startswith("$ rehead ")})
 
 
+@pytest.mark.long
 def test_every_command_in_the_docs_has_options_that_exist(rehead: Program) -> None:
     helps: dict[str, str] = {}
     assert len(commands()) > 15

@@ -469,6 +469,7 @@ def test_a_run_that_is_taken_up_keeps_its_cut_where_the_disk_has_no_more_room(
     assert not (again.run / "footing.json").exists()
 
 
+@pytest.mark.long
 def test_activations_that_are_there_take_no_more_room(
     tuned: rehead.Tuned, folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ def test_a_folder_is_the_old_or_the_new_one_before_every_line(tmp_path: Path) ->
     assert found.index("new") < len(found) - 1  # it was also killed between the exchange and the end
 
 
+@pytest.mark.long
 def test_a_file_is_the_old_or_the_new_one_before_every_line(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.write_text("old")

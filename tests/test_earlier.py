@@ -697,6 +697,7 @@ def test_one_photo_that_is_gone_does_not_set_the_limit_aside(green: Path, cache:
     assert kept.images["used"] == 36
 
 
+@pytest.mark.long
 def test_the_cut_behind_which_photos_are_kept_stays_where_the_limit_is_raised(
     green: Path, empty_cache: Path, tmp_path: Path
 ) -> None:

@@ -76,6 +76,7 @@ def test_same_photos_and_seed_give_the_same_head_bit_for_bit(tuned: rehead.Tuned
     assert (again.bundle / "head.safetensors").read_bytes() == (tuned.bundle / "head.safetensors").read_bytes()
 
 
+@pytest.mark.long
 def test_another_head_reads_the_store(folder: Path, cache: Path, tuned: rehead.Tuned, tmp_path: Path) -> None:
     for head in ("prototype", "mlp:16", "auto"):
         other = rehead.tune(
@@ -153,6 +154,7 @@ def test_the_bundle_agrees_with_the_network_in_pytorch(tuned: rehead.Tuned, fold
     assert np.abs(model.probabilities(pixels) - wanted).max() < 1e-4
 
 
+@pytest.mark.long
 def test_features_do_not_depend_on_the_photos_beside_them(tuned: rehead.Tuned, cache: Path, folder: Path) -> None:
     from rehead.exporting.prefixes import ready_prefix
     from rehead.features.engines import ENGINES

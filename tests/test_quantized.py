@@ -92,6 +92,7 @@ def test_how_near_it_is_to_float32_was_measured_and_told(tuned: rehead.Tuned, qu
     assert f"a cosine of {kept:.3f}" in (tuned.run / "log.txt").read_text()
 
 
+@pytest.mark.long
 def test_one_that_is_too_coarse_is_refused_before_a_feature_is_kept(
     cache: Path, quantized: Prefix, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

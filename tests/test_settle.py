@@ -20,6 +20,7 @@ def kinds(model: onnx.ModelProto) -> set[str]:
     return {node.op_type for node in model.graph.node}
 
 
+@pytest.mark.long
 def test_a_network_with_tensorflows_padding_gives_the_same_bits_without_a_border_in_its_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

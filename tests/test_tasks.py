@@ -233,6 +233,7 @@ def test_the_command_line_shows_and_writes_labels(
     assert "exactly the right labels on" in verified.stdout
 
 
+@pytest.mark.long
 def test_the_command_line_shows_and_writes_numbers(rehead: Program, numbered: object, sizes: Path) -> None:
     bundle = numbered.bundle
     photo = sizes.parent / "0.png"

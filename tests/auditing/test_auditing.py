@@ -237,6 +237,7 @@ def test_options_that_contradict_each_other_are_told(rehead: Program, tmp_path: 
     assert "does not end in .csv" in rehead("audit", ".", "--fix", "a.png").stderr
 
 
+@pytest.mark.long
 def test_what_is_to_be_typed_next_repeats_what_was_typed(rehead: Program, cache: Path, tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", {"red": 6, "blue": 6})
     make_photos(tmp_path / "held out", {"red": 2, "blue": 2})

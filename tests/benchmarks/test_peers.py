@@ -148,6 +148,7 @@ def test_results_of_another_format_are_refused(bench: dict[str, ModuleType], tmp
         bench["cells"].read_results(tmp_path / "peers.json")
 
 
+@pytest.mark.long
 def test_a_command_costs_what_its_children_and_orphans_cost(bench: dict[str, ModuleType], tmp_path: Path) -> None:
     burn = "import time\nwhile time.process_time() < 0.4: pass"
     orphan = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {burn!r}])"

@@ -111,6 +111,7 @@ def test_a_run_on_a_bucket_is_taken_up_and_reported_from_its_address(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_photos_in_a_bucket_are_there_for_the_second_run_that_goes_on_from_theirs(
     folder: Path, store: Store, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ class Sleeper:
         return np.zeros((len(pixels), 2), np.float32)
 
 
+@pytest.mark.long
 def test_it_counts_all_workers_and_whole_batches() -> None:
     asked: list[int] = []
 

@@ -174,6 +174,7 @@ def test_missing_layers_are_named_and_the_cut_below_them_offered(tensors: Tensor
         ),
     ],
 )
+@pytest.mark.long
 def test_the_cut_that_is_offered_can_be_made(name: str, missing: tuple[str, ...], cut: str, tmp_path: Path) -> None:
     own = load_backbone(name, pretrained=False).network.state_dict()
     save_file({n: t for n, t in own.items() if not n.startswith(missing)}, tmp_path / "w.safetensors")

@@ -135,6 +135,7 @@ def test_an_audit_that_does_not_say_what_it_judged_is_made_anew(
     assert read_audit(read_finished(run, cache)) is None
 
 
+@pytest.mark.long
 def test_a_report_that_was_interrupted_is_whole_the_next_time(
     tuned: package.Tuned, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -183,6 +183,7 @@ def test_near_copies_of_a_photo_are_raced_on_one_side(weights: Path, cache: Path
     assert 0 < raced.n_held_out < torn.n_held_out
 
 
+@pytest.mark.long
 def test_numbers_may_be_said_to_be_classes(folder: Path, cache: Path, tmp_path: Path) -> None:
     photos = sorted(str(path) for path in folder.glob("*/*.png"))
     source = (photos, ["0.5" if "red" in path else "7.5" for path in photos])

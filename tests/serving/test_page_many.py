@@ -38,6 +38,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+@pytest.mark.long
 def test_a_busy_service_is_waited_for_and_each_picture_gets_its_own_answer(
     chromium: Any, service: Here, many: list[Path]
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_service_that_is_away_is_not_called_busy_and_is_tried_again(
         assert one.text(".card .answer") == "red"
 
 
+@pytest.mark.long
 def test_an_answer_of_something_else_is_not_taken_for_the_services(
     chromium: Any, service: Here, tmp_path: Path
 ) -> None:
@@ -98,6 +100,7 @@ def test_an_answer_of_something_else_is_not_taken_for_the_services(
         until(lambda: one.text(".card .told").startswith("What answered is not this service"))
 
 
+@pytest.mark.long
 def test_waiting_for_a_busy_service_takes_nothing_from_the_tries_of_one_that_is_away(
     chromium: Any, service: Here, tmp_path: Path
 ) -> None:
