@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 from summary import Row
 
-LABELS, PANEL, GAP, ROW = 204, 256, 22, 24  # pixels
+LABELS, PANEL, GAP, ROW = 222, 256, 22, 24  # pixels
 TITLE = 580  # what the longest title takes
 TOP, BOTTOM, ACCURACY, BESIDE = 94, 34, 50, 40  # above and below all rows; of a panel, at its right; beside a dot
 STYLE = """
@@ -76,7 +76,7 @@ def _panel(
             _text(
                 at,
                 height - BOTTOM + 18,
-                f"{10**power:,} s" if power >= 0 else f"{10.0**power:g} s",
+                f"{10**power:,}" if power >= 0 else f"{10.0**power:g}",
                 "quiet small middle",
             )
         )
