@@ -402,13 +402,19 @@ def test_a_table_that_cannot_be_taken_is_there(tmp_path: Path) -> None:
         why_gone(access(run, tmp_path)[0], Photo(str(photos / "red" / "0.png"), "red", "train", bytes(32)))
 
 
-def test_a_job_goes_on_without_an_archive_that_cannot_be_read_where_it_needs_none_of_its_bytes(
-    green: Path, cache: Path, empty_cache: Path, tmp_path: Path
-) -> None:
+def run_on_a_damaged_archive(tmp_path: Path, cache: Path) -> rehead.Tuned:
+    """A run whose photos were whole."""
     photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
     archive = Path(shutil.make_archive(str(photos), "zip", photos))
     before = run_with(archive, tmp_path / "before", cache)
     archive.write_bytes(archive.read_bytes()[:-90])
+    return before
+
+
+def test_a_job_goes_on_without_an_archive_that_cannot_be_read_where_it_needs_none_of_its_bytes(
+    green: Path, cache: Path, empty_cache: Path, tmp_path: Path
+) -> None:
+    before = run_on_a_damaged_archive(tmp_path, cache)
     tuned = rehead.tune(green, from_run=before.run, cache=cache, out=tmp_path / "run", report=False)
     assert tuned.images["used"] == 36
     for settings in ({"fit": "pad", "cache": cache}, {"cache": empty_cache}):
@@ -420,10 +426,7 @@ def test_a_job_goes_on_without_an_archive_that_cannot_be_read_where_it_needs_non
 
 @pytest.mark.slow
 def test_an_archive_that_cannot_be_read_leaves_empty_tiles_in_a_report(cache: Path, tmp_path: Path) -> None:
-    photos = make_photos(tmp_path / "photos", {"red": 12, "blue": 12})
-    archive = Path(shutil.make_archive(str(photos), "zip", photos))
-    before = run_with(archive, tmp_path / "before", cache)
-    archive.write_bytes(archive.read_bytes()[:-90])
+    before = run_on_a_damaged_archive(tmp_path, cache)
     from test_begin import Notes
 
     notes = Notes()

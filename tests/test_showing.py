@@ -25,6 +25,17 @@ EPOCH = {"epoch": 10, "loss": 0.4123, "lr": 1e-3, "seconds": 12.3, "images_per_s
 WATCHED = {"watch_loss": 0.3141, "watch_right": 91, "watch_n": 100}
 
 
+Timed = tuple[list[float], list[str], Lines]
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> Timed:
+    """The time that it is, what is said, and lines that go by that time."""
+    now, said = [0.0], list[str]()
+    monkeypatch.setattr("rehead.cli.showing.time.monotonic", lambda: now[0])
+    return now, said, Lines(said.append)
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_row_of_an_epoch_is_whole_in_a_terminal(width: int) -> None:
     screen = Console(file=io.StringIO(), width=width, height=24, force_terminal=True)
@@ -98,11 +109,8 @@ def test_a_bar_without_a_total_counts_without_one() -> None:
     assert "3000 " in text
 
 
-def test_a_line_comes_every_ten_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("rehead.cli.showing.time.monotonic", lambda: now[0])
-    said: list[str] = []
-    lines = Lines(said.append)
+def test_a_line_comes_every_ten_seconds_at_most(timed: Timed) -> None:
+    now, said, lines = timed
     lines.phase("Extracting", 100)
     for now[0] in (9.0, 11.0, 15.0, 20.5):
         lines.advance(10)
@@ -112,11 +120,8 @@ def test_a_line_comes_every_ten_seconds_at_most(monkeypatch: pytest.MonkeyPatch)
     assert said[1:] == ["Extracting: 50 of 100 photos, 2/s, 21 s left"]
 
 
-def test_a_line_comes_every_ten_seconds_where_nothing_advances(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("rehead.cli.showing.time.monotonic", lambda: now[0])
-    said: list[str] = []
-    lines = Lines(said.append)
+def test_a_line_comes_every_ten_seconds_where_nothing_advances(timed: Timed) -> None:
+    now, said, lines = timed
     lines.phase("Preparing resnet152 (once)")
     waits = []
     for now[0] in (9.0, 10.0, 15.0, 20.0):
@@ -152,11 +157,8 @@ def test_a_command_looks_on_until_its_job_is_over(
     assert capsys.readouterr().err == ""
 
 
-def test_what_was_said_already_is_not_said_again_at_the_end_of_a_phase(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("rehead.cli.showing.time.monotonic", lambda: now[0])
-    said: list[str] = []
-    lines = Lines(said.append)
+def test_what_was_said_already_is_not_said_again_at_the_end_of_a_phase(timed: Timed) -> None:
+    now, said, lines = timed
     lines.phase("Solving the head")
     now[0] = 49.0
     lines.status("held-out accuracy 95.0%")
@@ -164,11 +166,8 @@ def test_what_was_said_already_is_not_said_again_at_the_end_of_a_phase(monkeypat
     assert said == ["Solving the head, 49 s, held-out accuracy 95.0%"]
 
 
-def test_the_last_line_of_all_photos_says_nothing_of_a_part_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("rehead.cli.showing.time.monotonic", lambda: now[0])
-    said: list[str] = []
-    lines = Lines(said.append)
+def test_the_last_line_of_all_photos_says_nothing_of_a_part_of_them(timed: Timed) -> None:
+    now, said, lines = timed
     lines.phase("Extracting", 4)
     now[0] = 4.0
     lines.advance(2)
