@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import re
 import signal
@@ -392,3 +393,35 @@ print(before - held())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) > 100e6
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="other C libraries have no such call"
+)
+def test_large_blocks_stay_with_the_process_while_layers_learn_and_are_handed_back_after() -> None:
+    code = """
+import resource
+from rehead.heap import hand_back, kept
+def held(): return int(open("/proc/self/statm").read().split()[1]) * 4096
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def batch(): b"x" * 48_000_000  # which are given back at once
+def cost(n=10):
+    before = faults()
+    for _ in range(n): batch()
+    return faults() - before
+batch()
+hand_back()
+usual, before = cost(), held()
+with kept():
+    with kept(): batch()
+    within = cost()
+    grown = held() - before
+after = held() - before
+print(usual, within, cost(), grown, after)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    usual, within, after, grown, left = map(int, done.stdout.split())
+    assert within < usual / 100
+    assert after > usual / 2
+    assert grown > 40e6
+    assert left < 5e6

@@ -10,6 +10,7 @@ import torch
 
 from rehead.ambient import dice
 from rehead.data.split import seed_for
+from rehead.heap import kept
 from rehead.tuning.feed import Pair
 from rehead.tuning.lr_range import RangeTest, range_test
 from rehead.tuning.modes import set_modes
@@ -18,6 +19,7 @@ from rehead.tuning.train import Training, at_once, layout_for, learning_names, o
 from rehead.tuning.watching import class_weights
 
 
+@kept()
 def find_rate(training: Training, advance: Callable[[int], None]) -> RangeTest:
     """The loss at rising learning rates and the rate to train with. The training's model, norms and all dice stay as they were.
 

@@ -22,6 +22,7 @@ from rehead.ambient import dice
 from rehead.bundle_facts import Task
 from rehead.data.split import seed_for
 from rehead.errors import Defect, RunError, counted
+from rehead.heap import kept
 from rehead.nets.graph import Normed
 from rehead.tuning.checks import check_loss, sound
 from rehead.tuning.course import Course, lr_at
@@ -72,6 +73,7 @@ class Training:
     together: Together = field(default_factory=Alone)
 
 
+@kept()
 def train_layers(training: Training, start: State | None = None) -> State:
     """Trains the model in place and leaves it in eval mode on the CPU with the best weights, or the last without a watch.
 
