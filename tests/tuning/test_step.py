@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from rehead.tuning.convex import standard
 from rehead.tuning.course import lr_at
-from rehead.tuning.feed import StoredFeed
+from rehead.tuning.feed import PhotoFeed, StoredFeed
+from rehead.tuning.mlp import FeatureFeed
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.state import Average
-from rehead.tuning.step import Stepper, autocast, precision
-from rehead.tuning.together import Group
+from rehead.tuning.step import Stepper, precision
 from rehead.tuning.train import Training, train_layers
 
 COURSE = replace(Recipe().course, epochs=2, batch_size=8, label_smoothing=0.1, lr=0.05)
@@ -123,7 +124,10 @@ def plain_loop(model: nn.Module, feed: StoredFeed, learn: np.ndarray, course: An
 
 @pytest.mark.parametrize("clip", [None, 0.05])
 @pytest.mark.parametrize("accumulate", [1, 2, 4])
-def test_accumulated_and_clipped_steps_are_those_of_a_plain_loop(clip: float | None, accumulate: int) -> None:
+def test_accumulated_and_clipped_steps_are_those_of_a_plain_loop(
+    clip: float | None, accumulate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rehead.tuning.step.has_bfloat16", lambda: False)  # as the plain loop
     random = np.random.default_rng(0)
     feed = StoredFeed([random.normal(size=(32, 5)).astype(np.float16)], np.arange(32) % 3, seed=0)
     course = replace(
@@ -226,7 +230,27 @@ def test_a_card_that_only_emulates_bfloat16_learns_alone_in_float16_with_a_loss_
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
     card, model = torch.device("cuda"), network()
-    step = Stepper(model, [list(model.parameters())], COURSE, None, card, lambda text: None, together=Group(0, n))
+    dtype = precision(card, n)
+    step = Stepper(model, [list(model.parameters())], COURSE, None, card, lambda text: None, dtype=dtype)
     is_alike = is_native or n > 1  # gradients of a card beside it may be added, which has no scale
-    assert autocast(card, precision(card, n)).fast_dtype == (torch.bfloat16 if is_alike else torch.float16)
+    assert dtype == (torch.bfloat16 if is_alike else torch.float16)
     assert ("scale.scale" in step.tensors()) != is_alike
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+def test_layers_learn_in_bfloat16_on_a_cpu_that_has_it_and_dense_ones_alone_in_float32(
+    is_native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rehead.tuning.step.has_bfloat16", lambda: is_native)
+    rows = np.zeros((4, 5), np.float32)
+    photos = PhotoFeed(lambda requests: [], np.zeros(4, np.int64), (0.5,) * 3, (0.5,) * 3, 0, 1, None)
+    stored = StoredFeed([rows.astype(np.float16)], np.zeros(4, np.int64), seed=0)
+    dense = FeatureFeed(rows, np.zeros(4, np.int64), standard(rows))
+    learns = {"model": network(), "groups": [], "learn": np.arange(4), "watch": np.arange(0), "n_classes": 2,
+              "report": print, "save": print, "due": bool, "progress": print, "note": print}  # fmt: skip
+    for feed, compile_, expected in [
+        (photos, False, is_native), (stored, False, is_native), (dense, False, False), (stored, True, False)
+    ]:  # fmt: skip
+        training = Training(**learns, feed=feed, course=replace(COURSE, compile=compile_), device="cpu")  # type: ignore[arg-type]
+        assert training.dtype == (torch.bfloat16 if expected else torch.float32)
+    assert precision(torch.device("mps"), is_of_layers=True) == torch.float32

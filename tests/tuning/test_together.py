@@ -94,7 +94,8 @@ def by_threads(
 
 @pytest.mark.parametrize("n", [2, 3])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_weights_and_history_are_those_of_one_process(n: int, accumulate: int) -> None:
+def test_weights_and_history_are_those_of_one_process(n: int, accumulate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rehead.tuning.step.has_bfloat16", lambda: False)  # whose sums depend more on their order
     course = replace(COURSE, accumulate=accumulate)
     wanted, history = trained(Alone(), course)
     for weights, told in by_threads(n, course):

@@ -183,7 +183,7 @@ def test_the_weights_are_those_of_the_epoch_that_is_said_to_be_kept() -> None:
         job(model, replace(COURSE, epochs=8, lr=1.0, schedule="constant"), watch=watch, report=told.append)
     )
     losses = [facts["watch_loss"] for facts in told]
-    logits = torch.from_numpy(logits_of(model, feed(), watch, "cpu"))
+    logits = torch.from_numpy(logits_of(model, feed(), watch, "cpu", dtype=job(model).dtype))
     kept = float(nn.functional.cross_entropy(logits, torch.from_numpy(feed().labels[watch])))
     assert kept == pytest.approx(losses[state.best_epoch - 1])
     assert kept < max(losses)

@@ -34,7 +34,9 @@ def find_rate(training: Training, advance: Callable[[int], None]) -> RangeTest:
     groups = [[twin_of[id(p)] for p in group] for group in training.groups]
     set_modes(model, names, course.norm)
     weights, most = class_weights(training, device), at_once(training)
-    stepper = Stepper(model, groups, course, weights, device, training.note, training.task, most)
+    stepper = Stepper(
+        model, groups, course, weights, device, training.note, training.task, most, dtype=training.dtype,
+    )  # fmt: skip
     batches = _endless(training)
 
     def try_rate(number: int, rate: float) -> float:

@@ -7,10 +7,9 @@ the batches before it is lost.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +17,7 @@ from torch import nn
 from rehead.bundle_facts import Task
 from rehead.features.cuda_graphs import Numbers
 from rehead.tuning.course import Course
+from rehead.tuning.depthwise import DepthwiseGradients
 from rehead.tuning.losses import loss_of
 from rehead.tuning.mixing import erased, mixed
 from rehead.tuning.recorded import Labels, Recorded
@@ -40,7 +40,7 @@ class Stepper:
     note: told in words when batches go in more parts from now on. most: photos of a part, where memory is not what decides.
     n_batches: whole ones, in the whole training. On CUDA the gradient of many is recorded once and replayed: from then on the
     model stays as it is, but for the numbers in its parameters and buffers. together: whose gradients are added up; those of
-    several are not recorded.
+    several are not recorded. dtype: what the model computes in, of `precision`.
     """
 
     def __init__(
@@ -55,14 +55,15 @@ class Stepper:
         most: int | None = None,
         n_batches: int = 0,
         together: Together | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self._model, self._course, self._weights, self._note, self._task = model, course, weights, note, task
         self._forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if course.compile else model
         self.optimizer = optimizer_of(groups, course)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._together = together or Alone()
-        self._precision = precision(device, self._together.n)
-        self._scaler = torch.amp.GradScaler(enabled=self._precision == torch.float16)
+        self._dtype = dtype
+        self._scaler = torch.amp.GradScaler(enabled=dtype == torch.float16)
         self._n_parts, self._most = 1, most
         can_record = device.type == "cuda" and course.accumulate == 1 and not course.compile and self._together.n == 1
         self._records = can_record and n_batches >= MANY and not self._scaler.is_enabled()
@@ -193,7 +194,7 @@ class Stepper:
         n_parts = max(self._n_parts, math.ceil(len(x) / (self._most or len(x))))
         for part in torch.arange(len(x), device=x.device).tensor_split(min(n_parts, len(x))):
             of_batch = len(part) / len(x)
-            with autocast(x.device, self._precision):
+            with computing_in(self._dtype, x.device):
                 loss = self._loss(self._logits(x[part] if n_parts > 1 else x).float(), labels, part, kept)
             self._scaler.scale(loss * share * of_batch).backward()
             total = total + loss.detach() * of_batch
@@ -235,19 +236,28 @@ def optimizer_of(groups: Sequence[Sequence[nn.Parameter]], course: Course) -> to
     return OPTIMIZERS[course.optimizer](settings, lr=course.lr)
 
 
-def precision(device: torch.device, n_processes: int = 1) -> torch.dtype:
-    """What a network computes in while it learns: on CUDA bfloat16, or float16, which needs a loss scale, where one process
-    learns on a card that only emulates bfloat16, such as a T4; elsewhere float32. Of several each sees its own card alone, and
-    gradients that are added up have one scale."""
-    if device.type != "cuda":
-        return torch.float32
-    is_native = torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if is_native or n_processes > 1 else torch.float16
+def precision(device: torch.device, n_processes: int = 1, *, is_of_layers: bool = False) -> torch.dtype:
+    """What a network computes in. On CUDA bfloat16, or float16, which needs a loss scale, where one process learns on a card
+    that only emulates bfloat16, such as a T4: of several each sees its own card alone, and gradients that are added up have one
+    scale. On a CPU that multiplies in bfloat16 itself (AVX512-BF16, which those with AMX have too) in that, where layers of a
+    network learn and not only dense ones behind it. Elsewhere float32."""
+    if device.type == "cuda":
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if is_native or n_processes > 1 else torch.float16
+    return torch.bfloat16 if device.type == "cpu" and is_of_layers and has_bfloat16() else torch.float32
 
 
-def autocast(device: torch.device, dtype: torch.dtype) -> Any:
-    """What computes in a `precision`."""
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+def has_bfloat16() -> bool:
+    """Whether the CPU multiplies in bfloat16 itself."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+@contextmanager
+def computing_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Within it a model computes in one of `precision`; on the CPU in bfloat16 with gradients that are fast there."""
+    own = DepthwiseGradients() if device.type == "cpu" and dtype == torch.bfloat16 else nullcontext()
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32), own:
+        yield
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

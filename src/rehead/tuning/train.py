@@ -30,15 +30,15 @@ from rehead.tuning.feed import Feed, PhotoFeed, StoredFeed, ahead
 from rehead.tuning.folding import Folding
 from rehead.tuning.modes import set_modes
 from rehead.tuning.state import WATCHED, Average, State, keep, keep_best, load_best, restore
-from rehead.tuning.step import Stepper
+from rehead.tuning.step import Stepper, precision
 from rehead.tuning.together import Alone, Shared, Together
 from rehead.tuning.watching import class_weights, is_worse, judged, watched
 
 Told: TypeAlias = bool | torch.Tensor
 READ_LATER = {"cuda": 2}  # steps after which a loss is read: reading it waits until the device has done all before
-# Photos that go at once, on a CPU, through a whole network, where 32 take three times the memory and no less time; and through
-# layers behind a cut, where 32 take 60 MB more and no less time. Dense layers alone take all.
-MOST_ON_CPU: dict[type, int] = {PhotoFeed: 4, StoredFeed: 8}
+# Photos that go through layers of a network at once on a CPU: 32 take two to three times the memory, and from a tenth less time
+# to none. Dense layers alone take all.
+MOST_ON_CPU, OF_LAYERS = 8, (PhotoFeed, StoredFeed)
 UNDOING = 2  # standard errors: what was asked to learn is undone where it is clearly worse
 
 
@@ -72,6 +72,12 @@ class Training:
     norms: Sequence[Normed] = ()
     together: Together = field(default_factory=Alone)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model computes in while it learns and is watched."""
+        is_of_layers = isinstance(self.feed, OF_LAYERS) and not self.course.compile
+        return precision(torch.device(self.device), self.together.n, is_of_layers=is_of_layers)
+
 
 @kept()
 def train_layers(training: Training, start: State | None = None) -> State:
@@ -97,7 +103,7 @@ def train_layers(training: Training, start: State | None = None) -> State:
     set_modes(training.model, names, course.norm)
     stepper = Stepper(
         training.model, training.groups, course, class_weights(training, device), device, training.note, training.task,
-        at_once(training), len(training.learn) // course.batch_size * course.epochs, training.together,
+        at_once(training), len(training.learn) // course.batch_size * course.epochs, training.together, training.dtype,
     )  # fmt: skip
     average = Average(training.model, names, course.average)
     restore(training.model, stepper, average, state)
@@ -227,7 +233,7 @@ def at_once(training: Training) -> int | None:
     """Photos that go through the model at once, None for a whole batch: what norms that adapt see has to be one."""
     if torch.device(training.device).type != "cpu" or training.course.norm == "adapt":
         return None
-    return next((most for kind, most in MOST_ON_CPU.items() if isinstance(training.feed, kind)), None)
+    return MOST_ON_CPU if isinstance(training.feed, OF_LAYERS) else None
 
 
 def learning_names(training: Training) -> set[str]:

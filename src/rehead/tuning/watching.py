@@ -14,7 +14,7 @@ from rehead.tuning.checks import check_loss
 from rehead.tuning.feed import Feed, PhotoFeed, StoredFeed
 from rehead.tuning.losses import each_loss, weights_of
 from rehead.tuning.state import State
-from rehead.tuning.step import autocast, free_memory, is_out_of_memory, precision
+from rehead.tuning.step import computing_in, free_memory, is_out_of_memory, precision
 from rehead.tuning.together import share
 
 if TYPE_CHECKING:
@@ -29,17 +29,17 @@ def logits_of(
     positions: NDArray[np.int64],
     device: str,
     size: int | None = None,
-    n_processes: int = 1,
+    dtype: torch.dtype | None = None,
 ) -> NDArray[np.float32]:
     """(n, n_classes) of these photos, one at least, as they are, without augmentation; the model is left in the mode it had.
-    n_processes: that learn together, see `precision`."""
+    dtype: what it computes in, by default that of a network that does not learn."""
     size = size or (JUDGED_ON_CPU if device == "cpu" else JUDGED)
     place = torch.device(device)
     rows: list[NDArray[np.float32]] | None = None
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.inference_mode(), autocast(place, precision(place, n_processes)):
+        with torch.inference_mode(), computing_in(dtype or precision(place), place):
             rows = [model(x.to(device)).float().cpu().numpy() for x in feed.plain(positions, size)]
     except RuntimeError as error:
         if not is_out_of_memory(error) or size == 1:
@@ -50,7 +50,7 @@ def logits_of(
     if rows is not None:
         return np.concatenate(rows)
     free_memory(place)
-    return logits_of(model, feed, positions, device, size // 2, n_processes)
+    return logits_of(model, feed, positions, device, size // 2, dtype)
 
 
 def watched(
@@ -80,7 +80,7 @@ def judged(training: Training) -> tuple[torch.Tensor, torch.Tensor]:
     together, watch = training.together, training.watch
     mine = share(watch, together) if len(watch) >= together.n else watch
     size = None if isinstance(training.feed, PhotoFeed | StoredFeed) else JUDGED_ROWS
-    rows = logits_of(training.model, training.feed, mine, training.device, size, together.n)
+    rows = logits_of(training.model, training.feed, mine, training.device, size, training.dtype)
     logits = torch.from_numpy(rows if mine is watch else together.gathered(rows))
     labels = torch.from_numpy(training.feed.labels[training.watch])
     losses = each_loss(training.task, logits, labels, class_weights(training, "cpu"))
