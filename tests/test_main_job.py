@@ -168,7 +168,11 @@ def test_features_do_not_depend_on_the_photos_beside_them(tuned: rehead.Tuned, c
     for name, make in ENGINES.items():
         engine = make(prefix, "cpu")
         together = engine(pixels)
-        assert np.abs(together - reference).max() < 1e-3 * np.abs(reference).max(), name
+        cosines = (
+            (together * reference).sum(axis=1) / np.linalg.norm(together, axis=1) / np.linalg.norm(reference, axis=1)
+        )
+        off = np.abs(together - reference).max() / np.abs(reference).max()
+        assert off < 1e-3 if engine.precision == "fp32" else cosines.mean() > 0.98, name
         if name != "torch":  # the reference is for comparison, engines are for the store
             assert np.array_equal(engine(pixels[5:6])[0], together[5]), name
             assert np.array_equal(engine(pixels[::-1].copy()), together[::-1]), name

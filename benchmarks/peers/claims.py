@@ -29,6 +29,7 @@ CLAIMS = (
     Claim("a head, cold: seconds of the fastest trained tool", 15, "head"),
     Claim("the same: of PyTorch's tuned loop", 15, "head", beside=TUNED),
     Claim("the same: of scikit-learn on timm's features", 2, "head", beside=SOLVED),
+    Claim("a head by OpenVINO in bfloat16, cold: seconds of the fastest trained tool", 15, "head", of="rehead-openvino"),
     Claim("a head of the network in 8 bits, cold: seconds of the fastest trained tool", 15, "head", of="rehead-int8"),
     Claim("another head from the store: seconds of the fastest trained tool, which begins anew", 100, "head", of="rehead-warm"),
     Claim("the same: of PyTorch's tuned loop", 100, "head", of="rehead-warm", beside=TUNED),

@@ -20,6 +20,7 @@ MODES = ("head", "last", "full")
 FIRST = (
     "rehead",
     "rehead-report",
+    "rehead-openvino",
     "rehead-int8",
     "rehead-light",
     "rehead-warm",
