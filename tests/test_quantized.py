@@ -98,7 +98,7 @@ def test_one_that_is_too_coarse_is_refused_before_a_feature_is_kept(
 ) -> None:
     photos = make_photos(tmp_path / "photos", {"green": 12, "grey": 12})
     (quantized.folder / "agreement.json").unlink(missing_ok=True)
-    monkeypatch.setitem(engines.LEAST_KEPT, "int8", 0.99999)
+    monkeypatch.setitem(engines.LEAST_KEPT, "int8", (0.99999, 0.0))
     with pytest.raises(EngineError, match="cannot be computed in 8 bits") as caught:
         rehead.tune(photos, cache=cache, out=tmp_path / "run", quantize="int8", report=False)
     assert caught.value.fix == "Leave --quantize out."

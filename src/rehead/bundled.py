@@ -18,7 +18,7 @@ from rehead.runs.earlier import knows_photos, places
 from rehead.tuning.layers import HEAD
 from rehead.tuning.recipe import AUTO, Recipe
 
-ENGINES = (AUTO, "onnxruntime", "openvino")  # what runs a graph
+ENGINES = (AUTO, "onnxruntime", "openvino", "openvino-bf16")  # what runs a graph
 
 
 def with_bundle(

@@ -3,4 +3,4 @@
 set -e
 PHOTOS=$1 SEED=$6
 # end
-rehead tune "$PHOTOS" --engine openvino --seed "$SEED" --out run --no-report
+rehead tune "$PHOTOS" --engine openvino-bf16 --seed "$SEED" --out run --no-report

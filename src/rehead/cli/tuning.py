@@ -97,7 +97,9 @@ def tune(
         training("Share of the training photos that chooses the epoch: one in 2, 3, 4, ... (0.1)"),
     ] = None,
     cache_limit: Annotated[float | None, training("GB that kept activations may take. (20)")] = None,
-    engine: Annotated[str | None, typer.Option(help="auto, onnxruntime, openvino or torch. (auto)")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="auto, onnxruntime, openvino, openvino-bf16 or torch. (auto)")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps. (auto)")] = None,
     quantize: Annotated[
         str | None, typer.Option(help="int8: the frozen network in 8 bits, for large folders and small bundles. (none)")
@@ -197,7 +199,7 @@ def race(
     valid: Annotated[Optional[str], typer.Option(help="A folder of photos to hold out.")] = None,
     test: Annotated[Optional[str], typer.Option(help="A folder of photos to hold out, for a verdict.")] = None,
     layout: Layout = "auto",
-    engine: Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, onnxruntime, openvino, openvino-bf16 or torch.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of every dice that is thrown.")] = 0,
     task: Annotated[

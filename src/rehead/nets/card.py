@@ -204,13 +204,13 @@ def find_card(cache: Path, key: str) -> Card | None:
 
 
 def read_agreement(folder: Path) -> dict[str, float]:
-    """By engine, the largest difference from the reference that was measured on this prefix."""
+    """By engine, how far it and the reference agreed when that was measured on this prefix."""
     try:
         return dict(json.loads((folder / "agreement.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
 
 
-def write_agreement(folder: Path, engine: str, difference: float) -> None:
-    """Adds or replaces one engine's difference."""
-    write_text(folder / "agreement.json", json.dumps({**read_agreement(folder), engine: difference}, indent=1) + "\n")
+def write_agreement(folder: Path, engine: str, measured: float) -> None:
+    """Adds or replaces what was measured of one engine."""
+    write_text(folder / "agreement.json", json.dumps({**read_agreement(folder), engine: measured}, indent=1) + "\n")

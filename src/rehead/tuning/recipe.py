@@ -19,7 +19,7 @@ from rehead.tuning.presets import PRESETS
 from rehead.tuning.ranges import CHOICES, RANGES, WHOLE, as_whole, check_choice, check_within, hidden_widths
 
 FORMAT = 1
-ENGINES = ("auto", "onnxruntime", "openvino", "torch")
+ENGINES = ("auto", "onnxruntime", "openvino", "openvino-bf16", "torch")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 AUTO = "auto"  # as a backbone: the one that wins a race; as a preset: the one that pays within --budget
 LR = 1e-3  # the usual learning rate of the optimisers that are not told one
