@@ -66,6 +66,7 @@ def test_the_new_bundle_says_where_its_network_is_from_and_no_path(again: rehead
     assert again.recipe.weights == str(away)  # the run can be taken up from anywhere
 
 
+@pytest.mark.usefixtures("again")
 @pytest.mark.parametrize("way", ["backbone", "weights"])
 def test_a_bundle_can_be_named_as_backbone_and_as_weights(
     way: str, away: Path, photos: Path, cache: Path, tmp_path: Path

@@ -19,7 +19,7 @@ from rehead.ambient import dice
 from rehead.tuning import step as steps
 from rehead.tuning.course import Course
 from rehead.tuning.recipe import Recipe
-from rehead.tuning.step import Stepper
+from rehead.tuning.step import Stepper, precision
 
 pytestmark = [
     pytest.mark.gpu,
@@ -154,8 +154,9 @@ def learned(
     device, random, notes = torch.device("cuda"), np.random.default_rng(0), []
     model = Net(asks).to(device, memory_format=torch.channels_last)
     stepper = Stepper(
-        model, [[*model.parameters()]], course, None, device, notes.append, n_batches=100 if records else 0
-    )
+        model, [[*model.parameters()]], course, None, device, notes.append, n_batches=100 if records else 0,
+        dtype=precision(device),
+    )  # fmt: skip
     losses = []
     for number in range(20):
         n, side = course.batch_size if number != 11 else 5, 12 if number < 12 else 14

@@ -9,6 +9,7 @@ again when the next batch takes it: a tenth to a half of a training's time on tw
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,8 +17,14 @@ from contextlib import contextmanager
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # of mallopt(3): the bytes at the end of the heap from which on
 # they are given back, those of a block from which on it is mapped by itself, and how many such blocks there may be
-KEPT = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
+KEPT = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}  # none, and never
 GIVEN_BACK = {MMAP_MAX: 65_536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}  # where glibc's own settling ends
+
+BY_HAND = (
+    "MALLOC_MMAP_MAX_",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TRIM_THRESHOLD_",
+)  # of the environment, as is GLIBC_TUNABLES
 
 _lock = threading.Lock()
 _n_keeping = 0  # trainings under way: they may overlap in threads, and the heap is one
@@ -32,15 +39,20 @@ def hand_back() -> None:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Within it, memory that is freed stays with this process, so that every batch after the first takes it as it is; it is
-    handed back at the end. Does nothing where the C library is not glibc."""
+def kept(device: str) -> Iterator[None]:
+    """Within it, memory that the main thread frees stays with this process, so that every batch after the first takes it as it
+    is; it is handed back at the end. Of other threads glibc maps large blocks by themselves all the same.
+
+    device: what computes. Does nothing where that is not the CPU, where the C library is another, and where the environment
+    says how it is to behave."""
     global _n_keeping
+    if not device.startswith("cpu"):
+        yield
+        return
     with _lock:
         _n_keeping += 1
-        if _n_keeping == 1:
-            _set(KEPT)
     try:
+        _set(KEPT)
         yield
     finally:
         with _lock:
@@ -52,7 +64,10 @@ def kept() -> Iterator[None]:
 
 
 def _set(thresholds: dict[int, int]) -> None:
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "gnu_get_libc_version"):
+    if sys.platform != "linux" or any(name in os.environ for name in BY_HAND):
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "gnu_get_libc_version") and "glibc.malloc" not in os.environ.get("GLIBC_TUNABLES", ""):
         for name, value in thresholds.items():
             library.mallopt(name, value)
 

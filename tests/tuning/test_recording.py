@@ -60,7 +60,7 @@ class Net(torch.nn.Module):
 
 def learned(course: Course, *, records: bool, asks: bool = False) -> tuple[list[torch.Tensor], list[str], Stepper]:
     model, notes = Net(asks=asks), []
-    stepper = Stepper(model, [[*model.parameters()]], course, None, HERE, notes.append)
+    stepper = Stepper(model, [[*model.parameters()]], course, None, HERE, notes.append, dtype=torch.float32)
     stepper._records = records
     random = torch.Generator().manual_seed(1)
     for number, (n, side) in enumerate(SIZES):
@@ -110,7 +110,7 @@ def test_what_cannot_be_recorded_is_said_once_and_learned_from(record: type[Reco
 
 def test_the_first_batches_choose_their_kernels(record: type[Record]) -> None:
     model = Net()
-    stepper = Stepper(model, [[*model.parameters()]], COURSE, None, HERE, print)
+    stepper = Stepper(model, [[*model.parameters()]], COURSE, None, HERE, print, dtype=torch.float32)
     stepper._records = True
     for number in range(WARM + 1):
         assert len(record.made) == 0
@@ -123,7 +123,7 @@ def test_memory_that_is_missing_beside_a_record_is_taken_from_it(
     record: type[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, notes = Net(), []
-    stepper = Stepper(model, [[*model.parameters()]], COURSE, None, HERE, notes.append)
+    stepper = Stepper(model, [[*model.parameters()]], COURSE, None, HERE, notes.append, dtype=torch.float32)
     stepper._records = True
     for _ in range(WARM + 1):
         stepper.backward(torch.ones(4, 3, 6, 6), torch.tensor([0, 1, 0, 1]), 1.0)

@@ -47,7 +47,7 @@ def stepper(
 ) -> Stepper:
     groups = [list(model[0].parameters()), list(model[3].parameters())]
     note = (lambda text: None) if notes is None else notes.append
-    return Stepper(model, groups, replace(COURSE, **changes), weights, DEVICE, note, most=most)
+    return Stepper(model, groups, replace(COURSE, **changes), weights, DEVICE, note, most=most, dtype=torch.float32)
 
 
 def gradients(model: nn.Module) -> list[torch.Tensor]:

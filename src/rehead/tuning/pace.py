@@ -7,6 +7,9 @@ import time
 import torch
 from torch import nn
 
+from rehead.heap import kept
+from rehead.tuning.step import computing_in, precision
+
 BATCH = 16  # photos a step, at most: enough for the rate of larger batches on CPU, and soon measured
 
 
@@ -15,15 +18,18 @@ def step_seconds(body: nn.Module, shape: tuple[int, ...], batch_size: int, devic
 
     shape: of one input of the body, without the batch. The body's gradients are gone afterwards, what it learned is not.
     """
-    n = min(BATCH, batch_size)
+    n, place = min(BATCH, batch_size), torch.device(device)
     body = body.to(device).requires_grad_(True)
     batch, took = torch.zeros(n, *shape, device=device), 0.0
-    for _ in range(2):
-        begun = time.monotonic()
-        body(batch).square().mean().backward()
-        if device != "cpu":  # which hands back what it was asked for when that is done
-            (torch.mps if device == "mps" else torch.cuda).synchronize()
-        took = time.monotonic() - begun
+    with kept(device):
+        for _ in range(2):
+            begun = time.monotonic()
+            with computing_in(precision(place, is_of_layers=True), place):
+                found = body(batch)
+            found.float().square().mean().backward()
+            if device != "cpu":  # which hands back what it was asked for when that is done
+                (torch.mps if device == "mps" else torch.cuda).synchronize()
+            took = time.monotonic() - begun
     body.zero_grad(set_to_none=True)
     body.requires_grad_(False)
     return took / n

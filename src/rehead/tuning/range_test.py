@@ -19,7 +19,6 @@ from rehead.tuning.train import Training, at_once, layout_for, learning_names, o
 from rehead.tuning.watching import class_weights
 
 
-@kept()
 def find_rate(training: Training, advance: Callable[[int], None]) -> RangeTest:
     """The loss at rising learning rates and the rate to train with. The training's model, norms and all dice stay as they were.
 
@@ -47,7 +46,8 @@ def find_rate(training: Training, advance: Callable[[int], None]) -> RangeTest:
         return loss
 
     try:
-        return range_test(try_rate, advance, course.lr)
+        with kept(training.device):
+            return range_test(try_rate, advance, course.lr)
     finally:
         batches.close()
 

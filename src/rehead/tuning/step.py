@@ -55,7 +55,8 @@ class Stepper:
         most: int | None = None,
         n_batches: int = 0,
         together: Together | None = None,
-        dtype: torch.dtype = torch.float32,
+        *,
+        dtype: torch.dtype,
     ) -> None:
         self._model, self._course, self._weights, self._note, self._task = model, course, weights, note, task
         self._forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if course.compile else model
@@ -248,8 +249,9 @@ def precision(device: torch.device, n_processes: int = 1, *, is_of_layers: bool 
 
 
 def has_bfloat16() -> bool:
-    """Whether the CPU multiplies in bfloat16 itself."""
-    return bool(torch.cpu._is_avx512_bf16_supported())
+    """Whether the CPU multiplies in bfloat16 itself, by oneDNN: without that PyTorch has plain loops for it."""
+    is_native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # no public name says so
+    return bool(is_native()) and torch.backends.mkldnn.is_available()
 
 
 @contextmanager

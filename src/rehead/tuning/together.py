@@ -2,7 +2,8 @@
 
 Gradients of shares are added up before each step, so a step is that of the whole batch, up to rounding, whatever the number
 of processes (data-parallel training with summed gradients). All take the same steps from the same weights; on unlike
-processors the last bits may differ, so each epoch begins with the weights of the first, which decides when it was the last.
+processors the last bits may differ, or one computes in bfloat16 alone, so each epoch begins with the weights of the first,
+which decides when it was the last.
 """
 
 from __future__ import annotations

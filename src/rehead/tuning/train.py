@@ -79,7 +79,6 @@ class Training:
         return precision(torch.device(self.device), self.together.n, is_of_layers=is_of_layers)
 
 
-@kept()
 def train_layers(training: Training, start: State | None = None) -> State:
     """Trains the model in place and leaves it in eval mode on the CPU with the best weights, or the last without a watch.
 
@@ -91,6 +90,11 @@ def train_layers(training: Training, start: State | None = None) -> State:
     before any step. Raises Defect when other parameters changed than those that were to learn, RunError when the checkpoint
     to go on from is of other parameters.
     """
+    with kept(training.device):
+        return _trained(training, start)
+
+
+def _trained(training: Training, start: State | None) -> State:
     course, device = training.course, torch.device(training.device)
     names = learning_names(training)
     state = start or State(learning=sorted(names))
@@ -103,7 +107,7 @@ def train_layers(training: Training, start: State | None = None) -> State:
     set_modes(training.model, names, course.norm)
     stepper = Stepper(
         training.model, training.groups, course, class_weights(training, device), device, training.note, training.task,
-        at_once(training), len(training.learn) // course.batch_size * course.epochs, training.together, training.dtype,
+        at_once(training), len(training.learn) // course.batch_size * course.epochs, training.together, dtype=training.dtype,
     )  # fmt: skip
     average = Average(training.model, names, course.average)
     restore(training.model, stepper, average, state)
