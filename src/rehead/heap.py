@@ -18,13 +18,14 @@ from contextlib import contextmanager
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # of mallopt(3): the bytes at the end of the heap from which on
 # they are given back, those of a block from which on it is mapped by itself, and how many such blocks there may be
 KEPT = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}  # none, and never
-GIVEN_BACK = {MMAP_MAX: 65_536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}  # where glibc's own settling ends
+GIVEN_BACK = {
+    MMAP_MAX: 65_536,
+    MMAP_THRESHOLD: 1 << 20,
+    TRIM_THRESHOLD: 2 << 20,
+}  # settling by itself is over for glibc
 
-BY_HAND = (
-    "MALLOC_MMAP_MAX_",
-    "MALLOC_MMAP_THRESHOLD_",
-    "MALLOC_TRIM_THRESHOLD_",
-)  # of the environment, as is GLIBC_TUNABLES
+# Of the environment, as is GLIBC_TUNABLES.
+BY_HAND = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 _lock = threading.Lock()
 _n_keeping = 0  # trainings under way: they may overlap in threads, and the heap is one
