@@ -16,7 +16,7 @@ from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 import rehead
-from rehead import extraction
+from rehead import unlabelled
 from rehead.errors import RecipeError, RunError, SourceError
 from rehead.tuning.recipe import Recipe
 
@@ -68,14 +68,14 @@ def test_photos_that_are_files_are_not_all_held(cache: Path, tmp_path: Path, mon
         held.append(tracemalloc.get_traced_memory()[0] - before)
         return real(*given)
 
-    monkeypatch.setattr(extraction, "extract_missing", extract_missing)
+    monkeypatch.setattr(unlabelled, "extract_missing", extract_missing)
     recipe = Recipe()
-    extraction.features_of(PHOTOS, recipe, cache=cache)  # what is loaded once
+    unlabelled.features_of(PHOTOS, recipe, cache=cache)  # what is loaded once
     held.clear()
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        digests, features = extraction.features_of([*paths, paths[0].read_bytes()], recipe, cache=cache)
+        digests, features = unlabelled.features_of([*paths, paths[0].read_bytes()], recipe, cache=cache)
     finally:
         tracemalloc.stop()
     assert held[0] < 3 * size  # of the one that was given as bytes, and as it is read
@@ -95,13 +95,13 @@ def test_a_photo_that_changes_while_others_are_read_is_named_and_leaves_no_featu
         noise(30, (60, 60, 200)).save(paths[1])
         return real(*given)
 
-    monkeypatch.setattr(extraction, "extract_missing", extract_missing)
+    monkeypatch.setattr(unlabelled, "extract_missing", extract_missing)
     with pytest.raises(SourceError, match=r"1\.bmp is another picture than it was"):
-        extraction.features_of(paths, Recipe(), cache=cache)
-    monkeypatch.setattr(extraction, "extract_missing", real)
+        unlabelled.features_of(paths, Recipe(), cache=cache)
+    monkeypatch.setattr(unlabelled, "extract_missing", real)
     paths[1].write_bytes(before)
-    found = extraction.features_of(paths, Recipe(), cache=cache)[1]
-    wanted = extraction.features_of(paths, Recipe(), cache=tmp_path / "cache")[1]
+    found = unlabelled.features_of(paths, Recipe(), cache=cache)[1]
+    wanted = unlabelled.features_of(paths, Recipe(), cache=tmp_path / "cache")[1]
     assert (found == wanted).all()
 
 

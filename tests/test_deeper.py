@@ -27,8 +27,9 @@ from rehead import bundle as bundles
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import RecipeError, RunError, UnknownLayer
-from rehead.extraction import extract_missing, with_decided_fit
+from rehead.extraction import extract_missing
 from rehead.features.engines import Prefix
+from rehead.fitting import with_decided_fit
 from rehead.job import Job
 from rehead.phase import trained
 from rehead.progress import Silent
@@ -267,7 +268,7 @@ def test_the_fit_is_decided_by_the_whole_frozen_network_wherever_it_is_cut(
         decided_by.append(prefix.card.cut)
         return prefix
 
-    monkeypatch.setattr("rehead.extraction._best_fit", best_fit)
+    monkeypatch.setattr("rehead.fitting._best_fit", best_fit)
     job = Job(scan(open_source(folder, cache=cache), seed=0, valid_fraction=0.2), cache)
     with_decided_fit(job, Recipe(train="last:1", cut=cut, fit="auto"))
     assert decided_by == ["pool"]

@@ -174,6 +174,6 @@ def test_a_fit_that_was_decided_is_not_decided_again(
     photos: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", fit="auto", head="prototype", report=False)
-    monkeypatch.delattr("rehead.extraction._best_fit")
+    monkeypatch.delattr("rehead.fitting._best_fit")
     assert len(rehead.neighbours(tuned.bundle, photos / "red" / "3.png", k=2, cache=cache)) == 2
     assert cross_validate(tuned.run, cache=cache).verdict.n == 40

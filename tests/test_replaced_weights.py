@@ -19,7 +19,7 @@ import rehead
 from rehead import bundle as bundles
 from rehead.auditing.examine import features_of_run
 from rehead.errors import RecipeError, RunError, WeightsUnavailable
-from rehead.extraction import chosen_prefix, prefix_of_run
+from rehead.fitting import chosen_prefix, prefix_of_run
 from rehead.folds import cross_validate
 from rehead.job import Job
 from rehead.runs.earlier import read_earlier

@@ -18,10 +18,10 @@ from rehead.bundle import softmax
 from rehead.data.rows import is_nothing
 from rehead.data.split import fold_numbers
 from rehead.errors import RunError
-from rehead.extraction import features_of
 from rehead.features.cache import cache_folder
 from rehead.tuning.head import fit_head
 from rehead.tuning.recipe import Recipe
+from rehead.unlabelled import features_of
 
 
 class Classifier(ClassifierMixin, BaseEstimator):

@@ -25,8 +25,8 @@ from rehead.data.rows import Skip
 from rehead.divided import job_order
 from rehead.errors import Diverged, counted
 from rehead.exporting.graph import export_prefix
-from rehead.extraction import chosen_prefix, with_decided_fit
 from rehead.features.engines import CPU_BATCH
+from rehead.fitting import chosen_prefix, with_decided_fit
 from rehead.ground import (
     Ground,
     first_head_on,

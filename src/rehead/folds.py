@@ -22,9 +22,10 @@ from rehead.data.sources import open_source
 from rehead.data.split import fold_numbers
 from rehead.divided import folds_of, in_store, too_few
 from rehead.errors import PhotoError, RecipeError, RunError, StoreError, counted
-from rehead.extraction import open_store, prefix_of_run
+from rehead.extraction import open_store
 from rehead.features.bad import check_bad, skip_of
 from rehead.features.cache import cache_folder
+from rehead.fitting import prefix_of_run
 from rehead.job import Job
 from rehead.pixels import Preprocess, prepare
 from rehead.progress import Progress, Silent

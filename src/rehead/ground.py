@@ -20,7 +20,8 @@ from rehead.cutting import layers_of
 from rehead.data.columns import Positions
 from rehead.divided import folds_of, watched
 from rehead.errors import counted
-from rehead.extraction import chosen_prefix, extract_missing, open_store
+from rehead.extraction import extract_missing, open_store
+from rehead.fitting import chosen_prefix
 from rehead.job import Job, as_it_is, trained_dense
 from rehead.nets.card import Card
 from rehead.tuning.grow import grown, takes

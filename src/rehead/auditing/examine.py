@@ -20,7 +20,8 @@ from rehead.data.catalog import Catalog
 from rehead.divided import in_store
 from rehead.durable import write_text
 from rehead.errors import StoreError
-from rehead.extraction import extract_missing, open_store, prefix_of_run
+from rehead.extraction import extract_missing, open_store
+from rehead.fitting import prefix_of_run
 from rehead.job import Job
 from rehead.runs.finished import Finished
 from rehead.tuning.learning_curve import FRACTIONS, grown, multiplied

@@ -26,8 +26,9 @@ from rehead.data.sources import open_source
 from rehead.data.split import stratified_order
 from rehead.divided import FLOOR, in_store
 from rehead.errors import counted
-from rehead.extraction import chosen_prefix, extract_missing, open_store
+from rehead.extraction import extract_missing, open_store
 from rehead.features.cache import cache_folder
+from rehead.fitting import chosen_prefix
 from rehead.job import Job
 from rehead.progress import Progress, Silent
 from rehead.tuning.recipe import Recipe

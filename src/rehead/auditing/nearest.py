@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from rehead.ambient import own_settings
 from rehead.divided import in_store
 from rehead.errors import RunError, StoreError
-from rehead.extraction import open_store, prefix_of_run
+from rehead.extraction import open_store
 from rehead.features.cache import cache_folder
+from rehead.fitting import prefix_of_run
 from rehead.job import Job
 from rehead.predict import Model, Picture, load
 from rehead.runs.finished import read_finished

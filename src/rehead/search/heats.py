@@ -21,11 +21,12 @@ from rehead.data.catalog import Catalog
 from rehead.data.rows import first_few, quoted
 from rehead.divided import folds_of, in_store
 from rehead.errors import BackboneError, EngineError, RunError, counted
-from rehead.extraction import chosen_prefix, extract_missing, open_store
+from rehead.extraction import extract_missing, open_store
 from rehead.features.engines import Prefix, open_engine, resolve
 from rehead.features.rate import photos_per_second
 from rehead.features.room import on_disk
 from rehead.features.samples import sample_pixels
+from rehead.fitting import chosen_prefix
 from rehead.job import Job
 from rehead.nets.card import Card
 from rehead.pixels import prepare

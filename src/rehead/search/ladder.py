@@ -23,8 +23,9 @@ from rehead.cutting import kept_bytes, stages_of
 from rehead.deeper import FIRST, tune_layers
 from rehead.divided import folds_of
 from rehead.errors import Defect, Diverged, ReheadError, counted
-from rehead.extraction import chosen_prefix, open_store
+from rehead.extraction import open_store
 from rehead.features.rate import seconds_to_decode
+from rehead.fitting import chosen_prefix
 from rehead.frozen import tune_head
 from rehead.job import Job
 from rehead.pixels import prepare
