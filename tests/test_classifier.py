@@ -62,7 +62,7 @@ def test_photos_that_are_files_are_not_all_held(cache: Path, tmp_path: Path, mon
     paths = [tmp_path / f"{i}.bmp" for i in range(12)]
     for i, path in enumerate(paths):
         noise(i, (200, 60, 60)).resize((600, 600)).save(path)
-    size, real, held, before = paths[0].stat().st_size, extraction.extract_missing, [], 0
+    size, real, held, before = paths[0].stat().st_size, unlabelled.extract_missing, [], 0
 
     def extract_missing(*given: Any) -> Any:
         held.append(tracemalloc.get_traced_memory()[0] - before)
@@ -86,7 +86,7 @@ def test_photos_that_are_files_are_not_all_held(cache: Path, tmp_path: Path, mon
 def test_a_photo_that_changes_while_others_are_read_is_named_and_leaves_no_features(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths, real = [tmp_path / f"{i}.bmp" for i in range(2)], extraction.extract_missing
+    paths, real = [tmp_path / f"{i}.bmp" for i in range(2)], unlabelled.extract_missing
     for i, path in enumerate(paths):
         noise(20 + i, (200, 60, 60)).save(path)
     before = paths[1].read_bytes()
