@@ -33,6 +33,7 @@ bench: .venv/dev.done
 	$(BIN)/python benchmarks/main_job.py
 	$(BIN)/python benchmarks/limits.py
 	$(BIN)/python benchmarks/epoch.py
+	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/kept_epoch.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/start.py
