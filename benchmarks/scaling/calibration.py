@@ -107,8 +107,8 @@ def costs_at_scale(facts: dict[str, Any], prices: dict[str, Any], by_device: boo
     cases = medians(facts["cases"])
     alone, node = costs_of(cases["alone", CALIBRATED]), costs_of(cases["1x1", CALIBRATED])
     kept = first_number(cluster["rate with --ray local, of that of one machine"])
-    decode_s = HOST_CORES / first_number(limits["pipeline: D, the decoder, images/s"])
-    network_s = HOST_CORES / first_number(limits["pipeline: E, the fastest engine, images/s"])
+    decode_s = HOST_CORES / first_number(limits["pipeline, fp32: D, the decoder, images/s"])
+    network_s = HOST_CORES / first_number(limits["pipeline, fp32: E, the fastest engine, images/s"])
     (few, few_s), (many, many_s) = list(facts["solve, s"].items())[-2:]
     bucket, first, second = prices["bucket"], facts["driver, few parts"], facts["driver"]
     costs = Costs(
