@@ -258,6 +258,7 @@ def has_bfloat16() -> bool:
 def computing_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """Within it a model computes in one of `precision`; on the CPU in bfloat16 with gradients that are fast there."""
     own = DepthwiseGradients() if device.type == "cpu" and dtype == torch.bfloat16 else nullcontext()
+    torch.clear_autocast_cache()  # within an autocast of the caller's own it would hold weights as they were steps ago
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32), own:
         yield
 
