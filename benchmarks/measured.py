@@ -22,7 +22,8 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("REHEAD_DATA", ROOT.parent / "shared" / "data"))
-WIDE = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")  # by which times of processors of one name differ
+# By which times of processors of one name differ.
+WIDE = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8")
 REHEAD = [sys.executable, "-m", "rehead"]
 
 

@@ -66,6 +66,11 @@ def check_bundled(recipe: Recipe, *, searches: bool = False) -> None:
     """Raises RecipeError for what needs the network itself, of which a bundle has the graph alone."""
     if recipe.weights is None or not is_bundle(_path(recipe.weights)):
         return
+    if recipe.engine == "openvino-bf16" and read(_path(recipe.weights)).facts["backbone"].get("quantized") is not None:
+        raise RecipeError(
+            what=f"The bundle's {recipe.backbone} is in 8 bits already, which --engine openvino-bf16 would round once more.",
+            fix="Leave --engine out.",
+        )
     asked = {
         "--recipe auto": searches,
         f"--train {recipe.train}": recipe.train != HEAD,

@@ -42,7 +42,7 @@ def hand_back() -> None:
 @contextmanager
 def kept(device: str) -> Iterator[None]:
     """Within it, memory that the main thread frees stays with this process, so that every batch after the first takes it as it
-    is; it is handed back at the end. Of other threads glibc maps large blocks by themselves all the same.
+    is; it is handed back at the end. Of other threads glibc maps blocks above 64 MB by themselves all the same.
 
     device: what computes. Does nothing where that is not the CPU, where the C library is another, and where the environment
     says how it is to behave."""

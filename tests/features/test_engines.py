@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import rehead
 from rehead.errors import EngineError
 from rehead.exporting.prefixes import ready_prefix
 from rehead.features import engines
@@ -137,3 +138,12 @@ def test_what_linux_says_of_the_cpu_decides(flags: str, is_native: bool, monkeyp
     else:
         with pytest.raises(EngineError, match="does not multiply in bfloat16 itself, as --engine openvino-bf16 needs"):
             check_engine("openvino-bf16", "cpu")
+
+
+def test_a_race_is_refused_before_photos_are_listed(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(engines, "_has_bfloat16", lambda: False)
+    with pytest.raises(EngineError, match="does not multiply in bfloat16 itself"):
+        rehead.race(tmp_path / "no photos", engine="openvino-bf16", cache=cache, out=tmp_path / "race")

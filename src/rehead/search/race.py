@@ -16,6 +16,7 @@ from rehead.divided import job_order
 from rehead.errors import RecipeError, counted, nearest
 from rehead.features.bad import BAD_LIST, check_bad, listed
 from rehead.features.cache import cache_folder
+from rehead.features.engines import check_engine
 from rehead.job import Job
 from rehead.nets.card import PACKAGES
 from rehead.progress import Progress, Silent
@@ -51,11 +52,13 @@ def race(
     by default all whose weights are here. arguments: by name, what `backbone_args` is in a recipe.
     out: the folder of the result, by default runs/<photos>-race-<n>; force replaces a race that is there.
     settings: fields of `Recipe`: limit (500 by default), budget_s (of the whole race), task, folds, seed, engine, ...
-    Raises BackboneError when none of them can run, RecipeError for labels that are no classes.
+    Raises BackboneError when none of them can run, RecipeError for labels that are no classes, EngineError for an engine that
+    is not here.
     """
     if unused := [name for name in NOT_RACED if name in settings]:
         raise RecipeError(what=f"A race has no setting {unused[0]!r}.", fix="Name backbones as backbones=[...].")
     recipe = Recipe.from_dict({"limit": LIMIT, **settings})
+    check_engine(*recipe.extracts_by)
     place = cache_folder(cache)
     check_writable(place)
     entrants = entrants_of(backbones) if backbones else those_here(place)
