@@ -37,7 +37,7 @@ from trust import _fill
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.exporting.prefixes import ready_prefix
-from rehead.features.engines import Prefix, open_engine, resolve
+from rehead.features.engines import Prefix, has_bfloat16, open_engine, resolve
 from rehead.features.extract import by_engine, extract
 from rehead.features.store import Store
 from rehead.features.views import PLAIN, stored_views
@@ -200,7 +200,7 @@ def torch_bare(prefix: Prefix, workers: int) -> Run:
 def bare() -> dict[str, Callable[[Prefix, int], Run]]:
     known: dict[str, Callable[[Prefix, int], Run]]
     known = {"onnxruntime": onnxruntime_bare, "openvino": openvino_bare, "torch": torch_bare}
-    if "avx512_bf16" in Path("/proc/cpuinfo").read_text():
+    if has_bfloat16():
         known[IN_BFLOAT16] = partial(openvino_bare, kind="bf16")
     return known
 

@@ -157,7 +157,7 @@ def test_the_bundle_agrees_with_the_network_in_pytorch(tuned: rehead.Tuned, fold
 @pytest.mark.long
 def test_features_do_not_depend_on_the_photos_beside_them(tuned: rehead.Tuned, cache: Path, folder: Path) -> None:
     from rehead.exporting.prefixes import ready_prefix
-    from rehead.features.engines import ENGINES, IN_BFLOAT16, _has_bfloat16
+    from rehead.features.engines import ENGINES, IN_BFLOAT16, has_bfloat16
     from rehead.pixels import prepare
     from rehead.progress import Silent
 
@@ -166,7 +166,7 @@ def test_features_do_not_depend_on_the_photos_beside_them(tuned: rehead.Tuned, c
     pixels = np.stack([prepare(path.read_bytes(), prefix.card.preprocess) for path in files])
     reference = ENGINES["torch"](prefix, "cpu")(pixels)
     for name, make in ENGINES.items():
-        if name == IN_BFLOAT16 and not _has_bfloat16():
+        if name == IN_BFLOAT16 and not has_bfloat16():
             continue
         engine = make(prefix, "cpu")
         together = engine(pixels)

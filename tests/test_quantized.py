@@ -112,7 +112,7 @@ def test_a_bundle_in_8_bits_is_not_computed_in_bfloat16(
     tuned: rehead.Tuned, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
-    monkeypatch.setattr(engines, "_has_bfloat16", lambda: True)
+    monkeypatch.setattr(engines, "has_bfloat16", lambda: True)
     settings = {"backbone": str(tuned.bundle), "engine": "openvino-bf16"}
     with pytest.raises(RecipeError, match="is in 8 bits already, which --engine openvino-bf16 would round once more"):
         rehead.tune(tmp_path / "no photos", **settings, cache=cache, out=tmp_path / "run", report=False)

@@ -3,7 +3,7 @@ told from other errors.
 
 glibc keeps what a thread freed for threads like it, so what one step needed would be held while the next one runs: a tenth of
 a job's memory where layers learn on a CPU. Large blocks it gives back at once instead, and the system clears each page of them
-again when the next batch takes it: a tenth to a half of a training's time on two cores.
+again when the next batch takes it: a seventh to a third of the time of steps on two cores (`benchmarks/steps.py`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,8 @@ from contextlib import contextmanager
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # of mallopt(3): the bytes at the end of the heap from which on
 # they are given back, those of a block from which on it is mapped by itself, and how many such blocks there may be
 KEPT = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}  # none, and never
-GIVEN_BACK = {
-    MMAP_MAX: 65_536,
-    MMAP_THRESHOLD: 1 << 20,
-    TRIM_THRESHOLD: 2 << 20,
-}  # settling by itself is over for glibc
+# From then on glibc no longer settles these by itself.
+GIVEN_BACK = {MMAP_MAX: 65_536, MMAP_THRESHOLD: 1 << 20, TRIM_THRESHOLD: 2 << 20}
 
 # Of the environment, as is GLIBC_TUNABLES.
 BY_HAND = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")

@@ -114,7 +114,7 @@ def test_one_that_does_not_is_refused_and_nothing_recorded(
 @pytest.mark.parametrize("engine", [OpenVinoEngine, OpenVinoInBfloat16])
 def test_openvino_computes_in_what_its_name_says(engine: type[OpenVinoEngine], ready: Prefix) -> None:
     pytest.importorskip("openvino")
-    if engine is OpenVinoInBfloat16 and not engines._has_bfloat16():
+    if engine is OpenVinoInBfloat16 and not engines.has_bfloat16():
         pytest.skip("this CPU does not multiply in bfloat16")
     opened = engine(ready, "cpu")
     kind = opened._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
@@ -144,6 +144,6 @@ def test_a_race_is_refused_before_photos_are_listed(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
-    monkeypatch.setattr(engines, "_has_bfloat16", lambda: False)
+    monkeypatch.setattr(engines, "has_bfloat16", lambda: False)
     with pytest.raises(EngineError, match="does not multiply in bfloat16 itself"):
         rehead.race(tmp_path / "no photos", engine="openvino-bf16", cache=cache, out=tmp_path / "race")

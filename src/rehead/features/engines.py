@@ -152,7 +152,7 @@ def precision_of(name: str, device: str) -> str:
     return "bf16" if name == "torch" and device == "cuda" else "fp32"
 
 
-def _has_bfloat16() -> bool:
+def has_bfloat16() -> bool:
     """Whether the CPU multiplies in bfloat16 itself, by what Linux tells of it: this must not load PyTorch."""
     try:
         return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
@@ -180,7 +180,7 @@ def check_engine(name: str, device: str) -> None:
     for library, extra in (("openvino", "openvino"), ("torch", "tune")):
         if name.split("-")[0] == library and importlib.util.find_spec(library) is None:
             raise MissingExtra(library, extra, f"The engine {name}")
-    if name == IN_BFLOAT16 and not _has_bfloat16():
+    if name == IN_BFLOAT16 and not has_bfloat16():
         raise EngineError(
             what=f"The CPU here does not multiply in bfloat16 itself, as --engine {name} needs.",
             why="Linux names no avx512_bf16 among what it can do.",
@@ -251,9 +251,8 @@ def _directions_kept(engine: Engine, original: Engine, pixels: NDArray[np.uint8]
     )
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(wanted, axis=1)
     cosines = (ours * wanted).sum(axis=1) / np.maximum(lengths, 1e-12)
-    return np.where(
-        np.any(ours, axis=1) | np.any(wanted, axis=1), cosines, 1
-    )  # what is nothing in both has no direction
+    has_direction = np.any(ours, axis=1) | np.any(wanted, axis=1)
+    return np.where(has_direction, cosines, 1)
 
 
 def _too_coarse(card: Card, kept: float) -> EngineError:
