@@ -37,7 +37,8 @@ from trust import _fill
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.exporting.prefixes import ready_prefix
-from rehead.features.engines import Prefix, has_bfloat16, open_engine, resolve
+from rehead.features.compared import open_engine
+from rehead.features.engines import Prefix, has_bfloat16, resolve
 from rehead.features.extract import by_engine, extract
 from rehead.features.store import Store
 from rehead.features.views import PLAIN, stored_views

@@ -16,8 +16,9 @@ from rehead import bundle as bundles
 from rehead.errors import BackboneError, BundleError, EngineError, RecipeError
 from rehead.exporting.prefixes import int8_prefix, ready_prefix
 from rehead.exporting.quantise import _photographs, views
-from rehead.features import engines
-from rehead.features.engines import OnnxEngine, Prefix, direction_kept
+from rehead.features import compared, engines
+from rehead.features.compared import direction_kept
+from rehead.features.engines import OnnxEngine, Prefix
 from rehead.nets.card import Card
 from rehead.pixels import Preprocess
 from rehead.progress import Silent
@@ -98,7 +99,7 @@ def test_one_that_is_too_coarse_is_refused_before_a_feature_is_kept(
 ) -> None:
     photos = make_photos(tmp_path / "photos", {"green": 12, "grey": 12})
     (quantized.folder / "agreement.json").unlink(missing_ok=True)
-    monkeypatch.setitem(engines.LEAST_KEPT, "int8", (0.99999, 0.0))
+    monkeypatch.setitem(compared.LEAST_KEPT, "int8", (0.99999, 0.0))
     with pytest.raises(EngineError, match="cannot be computed in 8 bits") as caught:
         rehead.tune(photos, cache=cache, out=tmp_path / "run", quantize="int8", report=False)
     assert caught.value.fix == "Leave --quantize out."

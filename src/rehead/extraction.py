@@ -20,8 +20,9 @@ from rehead.data.columns import Positions
 from rehead.data.joining import why_gone
 from rehead.data.rows import Skip
 from rehead.errors import RunError, counted
+from rehead.features.compared import open_engine
 from rehead.features.decoders import beside
-from rehead.features.engines import Prefix, open_engine, precision_of, resolve
+from rehead.features.engines import Prefix, precision_of, resolve
 from rehead.features.extract import Compute, Extracted, by_engine, extract
 from rehead.features.samples import N_COMPARED, N_COMPARED_INT8, sample_pixels
 from rehead.features.store import Store

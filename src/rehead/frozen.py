@@ -11,7 +11,8 @@ from rehead.auditing.ties import tied
 from rehead.divided import folds_of, in_store, job_order, photos_there, watched
 from rehead.exporting.agreement import in_batches
 from rehead.extraction import extract_missing, open_store
-from rehead.features.engines import OnnxEngine, Prefix, direction_kept
+from rehead.features.compared import direction_kept
+from rehead.features.engines import OnnxEngine, Prefix
 from rehead.features.store import MEMORY_LIMIT_BYTES
 from rehead.fitting import chosen_prefix, fit_sample
 from rehead.job import Job, trained_dense

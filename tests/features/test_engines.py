@@ -14,13 +14,13 @@ import rehead
 from rehead.errors import EngineError
 from rehead.exporting.prefixes import ready_prefix
 from rehead.features import engines
+from rehead.features.compared import open_engine
 from rehead.features.engines import (
     IN_BFLOAT16,
     OpenVinoEngine,
     OpenVinoInBfloat16,
     Prefix,
     check_engine,
-    open_engine,
     precision_of,
 )
 from rehead.nets.card import read_agreement

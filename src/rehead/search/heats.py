@@ -22,7 +22,8 @@ from rehead.data.rows import first_few, quoted
 from rehead.divided import folds_of, in_store
 from rehead.errors import BackboneError, EngineError, RunError, counted
 from rehead.extraction import extract_missing, open_store
-from rehead.features.engines import Prefix, open_engine, resolve
+from rehead.features.compared import open_engine
+from rehead.features.engines import Prefix, resolve
 from rehead.features.rate import photos_per_second
 from rehead.features.room import on_disk
 from rehead.features.samples import sample_pixels
