@@ -17,9 +17,8 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from measured import ROOT, report
+from measured import earlier, report
 
 PARTS = ("cases", "rates", "tables")
 
@@ -32,8 +31,7 @@ def main() -> None:
     from scaling.calibration import predicted
 
     options = asked(sys.argv[1:])
-    path = ROOT / "benchmarks" / "results" / "cost.json"
-    facts: dict[str, Any] = json.loads(path.read_text())["facts"] if path.exists() else {}
+    facts = earlier("cost")
     with tempfile.TemporaryDirectory() as name:
         if "cases" in options.parts:
             runs = (facts["cases"] if options.again else []) + list(

@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from measured import REHEAD, ROOT, copies, report
+from machine import RESULTS, slug
+from measured import REHEAD, copies, earlier, report
 from safetensors.torch import save_file
 
 from rehead.data.catalog import Catalog
@@ -64,7 +65,7 @@ def main() -> None:
     asked.add_argument("--parts", default="alone,extraction,tuning,timm")
     asked.add_argument("--timm-script", type=Path)
     options = asked.parse_args()
-    facts = earlier()
+    facts = earlier("gpu", results_of(options.device))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photos = copies(folder / "photos", options.photos)
@@ -76,15 +77,13 @@ def main() -> None:
                 told(f"{network}: {what}: {value}")
             if options.device == "cuda":
                 facts[f"{network}: device"] = torch.cuda.get_device_name()
-                report("gpu", facts)
+                report("gpu", facts, results_of(options.device))
     executor().shutdown(wait=True, kill_workers=True)
 
 
-def earlier() -> dict[str, Any]:
-    """The facts of networks that were measured before."""
-    path = ROOT / "benchmarks" / "results" / "gpu.json"
-    facts = json.loads(path.read_text())["facts"] if path.exists() else {}
-    return {what: value for what, value in facts.items() if ":" in what}
+def results_of(device: str) -> Path:
+    """The folder of a device's results, such as results/nvidia-h200."""
+    return RESULTS / slug(torch.cuda.get_device_name() if device == "cuda" else device)
 
 
 def told(what: str) -> None:

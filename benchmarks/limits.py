@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measured import DATA, ROOT, generated, report, timed
+from measured import DATA, earlier, generated, report, timed
 from trust import _fill
 
 from rehead.data.scan import scan
@@ -65,8 +65,7 @@ def main() -> None:
     options = asked.parse_args()
     if options.quick:
         options.rounds, options.seconds, options.photos, options.whole, options.stored = 2, 0.2, 48, "60,120", "60,120"
-    path = ROOT / "benchmarks" / "results" / "limits.json"
-    facts: dict[str, Any] = json.loads(path.read_text())["facts"] if path.exists() else {}
+    facts = earlier("limits")
     parts = options.parts.split(",")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 import psutil
+from machine import instructions, processor, results_here
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("REHEAD_DATA", ROOT.parent / "shared" / "data"))
-# By which times of processors of one name differ.
-WIDE = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8")
 REHEAD = [sys.executable, "-m", "rehead"]
 
 
@@ -109,8 +108,15 @@ def median(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f}, {len(values)} runs)"
 
 
-def report(name: str, facts: dict[str, Any]) -> None:
-    """Prints the facts, and writes them with machine and versions to benchmarks/results/."""
+def earlier(name: str, folder: Path | None = None) -> dict[str, Any]:
+    """The facts that a script left on this machine before, {} where it left none."""
+    path = (folder or results_here()) / f"{name}.json"
+    facts: dict[str, Any] = json.loads(path.read_text())["facts"] if path.exists() else {}
+    return facts
+
+
+def report(name: str, facts: dict[str, Any], folder: Path | None = None) -> None:
+    """Prints the facts, and writes them with machine and versions to the folder, or to this machine's."""
     git = shutil.which("git")
     commit = (
         subprocess.run([git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT) if git else None
@@ -119,15 +125,15 @@ def report(name: str, facts: dict[str, Any]) -> None:
         "commit": commit.stdout.strip() if commit else "",
         "arguments": sys.argv[1:],
         "cores": len(os.sched_getaffinity(0)),
-        "processor": _processor(),
-        "instructions": [flag for flag in WIDE if flag in processor_flags()],
+        "processor": processor(),
+        "instructions": instructions(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("rehead", "onnxruntime", "torch", "timm", "numpy", "pillow")},
     }
     for key, value in facts.items():
         print(f"{key:58s} {value}")
-    path = ROOT / "benchmarks" / "results" / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
+    path = (folder or results_here()) / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"about": about, "facts": facts}, indent=1) + "\n")
 
 
@@ -136,14 +142,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:  # a borrowed machine has what it has
         return None
-
-
-def processor_flags() -> set[str]:
-    """The names of the instructions that Linux tells of the first core, none elsewhere."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return set(next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "").split())
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measured import DATA, ROOT, dogscats_manifest, report, timed
+from measured import DATA, dogscats_manifest, earlier, report, timed
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -32,14 +32,13 @@ from rehead.data.sources import open_source
 from rehead.pixels import prepare
 from rehead.tuning.presets import PRESETS
 
-FILE = ROOT / "benchmarks" / "results" / "presets.json"
 SETS, SEEDS = ("hymenoptera", "dogscats", "flowers"), (0, 1, 2)
 BUSY = "busy"
 PLAIN, PLAIN_EPOCHS, BATCH = "plain loop, flowers, seed 0", 4, 32
 
 
 def main(wanted: list[str]) -> None:
-    facts = json.loads(FILE.read_text())["facts"] if FILE.is_file() else {}
+    facts = earlier("presets")
     for preset, settings in PRESETS.items():
         for name in SETS:
             for seed in SEEDS:

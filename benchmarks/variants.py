@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from measured import DATA, dogscats_manifest, processor_flags, report
+from machine import instructions
+from measured import DATA, dogscats_manifest, report
 
 import rehead
 from rehead.variants.job import FORMS
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=["dogscats", "hymenoptera", "flowers"])
     parser.add_argument("--to", choices=FORMS, help="One form alone; its figures go into a file of their own.")
     names, only = (asked := parser.parse_args()).names, asked.to
-    facts: dict[str, Any] = {"8-bit dot products (VNNI)": not VNNI.isdisjoint(processor_flags())}
+    facts: dict[str, Any] = {"8-bit dot products (VNNI)": not VNNI.isdisjoint(instructions())}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for data in names:

@@ -19,7 +19,7 @@ import weights
 from cells import in_order, read_results, write_results
 from entrants import MODES, every_peer
 from one_cell import Bench, measured
-from places import RESULTS, WORK
+from places import WORK, results_here
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--work", type=Path, default=WORK, help="environments, photos and weights; not in git")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=results_here() / "peers.json")
     parser.add_argument(
         "--timeout", type=float, default=3600, help="seconds for a training; over it, it is told as such"
     )

@@ -12,7 +12,6 @@ import datetime
 import functools
 import json
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -26,7 +25,7 @@ from cells import Cell, judged
 from entrants import Peer
 from lines import user_lines
 from photos import SETS
-from places import ROOT
+from places import ROOT, instructions, processor
 from watched import Watched, watch
 
 IDLE, IDLE_S = 0.1, 60.0  # a cell begins where the cores are busy less than this, or after so many seconds
@@ -230,7 +229,12 @@ def _about(peer: Peer, cell: Cell, bench: Bench) -> dict[str, Any]:
         "versions": _versions(_python(peer, bench), tuple(tools)),
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "machine": {"processor": processor(), "cores": len(os.sched_getaffinity(0)), "memory_gb": memory_gb()},
+        "machine": {
+            "processor": processor(),
+            "cores": len(os.sched_getaffinity(0)),
+            "memory_gb": memory_gb(),
+            "instructions": instructions(),
+        },
     }
 
 
@@ -252,9 +256,3 @@ def commit() -> str:
 
 def memory_gb() -> int:
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9)
-
-
-def processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -6,7 +6,7 @@ Everything between `<!-- peers -->` and `<!-- /peers -->` is written here, and o
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cells import read_results
@@ -43,17 +43,18 @@ OF_ALL = ("torch", "timm", "python")
 
 
 def main(results: Path = RESULTS, document: Path = DOCUMENT) -> None:
-    cells = list(read_results(results)["cells"].values())
-    for mode in MODES:
-        shown = [
-            facts for facts in cells if facts["peer"] not in {p.name for p in every_peer().values() if not p.charted}
-        ]
+    """results: the folder with a folder for each machine. The one of which most is known is shown first, and drawn."""
+    found = [list(read_results(path)["cells"].values()) for path in sorted(results.glob("*/peers.json"))]
+    machines = sorted(found, key=len, reverse=True)
+    hidden = {peer.name for peer in every_peer().values() if not peer.charted}
+    for mode in MODES if machines else ():
+        shown = [facts for facts in machines[0] if facts["peer"] not in hidden]
         by_data = {data: found for data in SETS if (found := rows(shown, data, mode))}
         if any(row.wall_s for found in by_data.values() for row in found):
             (document.parent / picture(mode)).write_text(
                 chart(by_data, f"{mode}: {plain(ASKED[mode])}"), encoding="utf-8"
             )
-    document.write_text(between(document.read_text(encoding="utf-8"), section(cells, left_out())), encoding="utf-8")
+    document.write_text(between(document.read_text(encoding="utf-8"), section(machines, left_out())), encoding="utf-8")
 
 
 def picture(mode: str) -> str:
@@ -68,21 +69,21 @@ def between(text: str, written: str) -> str:
     return f"{before}{BEGIN}\n{written}\n{END}{rest.split(END)[1]}"
 
 
-def section(cells: list[Facts], missing: dict[str, str]) -> str:
-    parts = [about(cells), claims(cells), OF_CLAIMS] if cells else ["Nothing was measured yet."]
-    for mode in MODES:
-        tables = [(data, found) for data in SETS if (found := rows(cells, data, mode))]
-        if tables:
-            parts.append(f"### {mode.capitalize()}: {ASKED[mode]}")
-            if mode != "head" and any(row.wall_s for _, found in tables for row in found):
-                parts.append(f"![{mode.capitalize()}: seconds to a verified number]({picture(mode)})")
-        for data, found in tables:
-            n = next((facts["n"] for facts in cells if facts["data"] == data and "n" in facts), None)
-            parts.append(f"{data}{f', {n} photos held out' if n else ''}:\n\n{table(found)}")
-            if absent := [
-                p.title for p in every_peer().values() if mode in p.modes and p.name not in {r.peer for r in found}
-            ]:
-                parts.append(f"Not measured yet: {', '.join(absent)}.")
+def section(machines: list[list[Facts]], missing: dict[str, str]) -> str:
+    """All that stands between the markers. machines: the cells of each, the first drawn too."""
+    if not machines:
+        return "Nothing was measured yet."
+    first, *others = machines
+    parts = ["![Seconds to a verified number](peers.svg)", about(first), HOW, claims(first), OF_CLAIMS]
+    parts += tables(first, pictured=True)
+    for cells in others:
+        parts += [
+            f"### On {cells[0]['machine']['processor']}",
+            about(cells),
+            claims(cells),
+            OF_CLAIMS,
+            *tables(cells, pictured=False),
+        ]
     if notes := [f"* {peer.title}: {peer.note}." for peer in every_peer().values() if peer.note]:
         parts.append("To read the tables by:\n\n" + "\n".join(notes))
     if missing:
@@ -90,7 +91,24 @@ def section(cells: list[Facts], missing: dict[str, str]) -> str:
     return "\n\n".join(parts)
 
 
+def tables(cells: list[Facts], *, pictured: bool) -> Iterator[str]:
+    """The tables of one machine, by mode and photos, under headings of their level."""
+    for mode in MODES:
+        by_data = {data: found for data in SETS if (found := rows(cells, data, mode))}
+        if by_data:
+            yield f"{'###' if pictured else '####'} {mode.capitalize()}: {ASKED[mode]}"
+        if pictured and mode != "head" and any(row.wall_s for found in by_data.values() for row in found):
+            yield f"![{mode.capitalize()}: seconds to a verified number]({picture(mode)})"
+        for data, found in by_data.items():
+            n = next((facts["n"] for facts in cells if facts["data"] == data and "n" in facts), None)
+            yield f"{data}{f', {n} photos held out' if n else ''}:\n\n{table(found)}"
+            here = {row.peer for row in found}
+            if absent := [p.title for p in every_peer().values() if mode in p.modes and p.name not in here]:
+                yield f"Not measured yet: {', '.join(absent)}."
+
+
 def about(cells: list[Facts]) -> str:
+    """Machine, versions, seeds, commits and days of cells that one machine measured."""
     machines = _list(machine(facts["machine"]) for facts in cells)
     epochs = _list(str(facts["epochs"]) for facts in cells)
     seeds = sorted({facts["seed"] for facts in cells})
@@ -101,15 +119,15 @@ def about(cells: list[Facts]) -> str:
     )
     tools = _list(word for facts in cells for word in _own_versions(facts))
     return (
-        f"![Seconds to a verified number](peers.svg)\n\n{machines}; {shared}; epochs: {epochs}; seeds "
-        f"{', '.join(map(str, seeds))}; commit {commits}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. "
-        f"Also {tools}.\n\n{HOW}"
+        f"{machines}; {shared}; epochs: {epochs}; seeds {', '.join(map(str, seeds))}; commit {commits}; "
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}. Also {tools}."
     )
 
 
 def machine(facts: Facts) -> str:
     memory = f", {facts['memory_gb']} GB" if "memory_gb" in facts else ""
-    return f"{facts['cores']} cores of {facts['processor']}{memory}"
+    wide = f" with {', '.join(facts['instructions'])}" if facts.get("instructions") else ""
+    return f"{facts['cores']} cores of {facts['processor']}{wide}{memory}"
 
 
 def table(found: list[Row]) -> str:

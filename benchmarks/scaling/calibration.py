@@ -1,4 +1,4 @@
-"""What a photo costs, from results that stand in benchmarks/results/: for the cases that are checked, and for any size.
+"""What a photo costs, from results in folders of benchmarks/results/: for the cases that are checked, and for any size.
 
 The cases that are checked are predicted from those of 1,399 photos alone, with `--ray local` and on one node of one core.
 Clusters of two cores are told by `--ray local`, which begins as many actors on as many cores, and by what it took to reach the
@@ -14,21 +14,22 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from measured import ROOT
+from machine import RESULTS
 
 from rehead.data.listing import LISTS
 from scaling.idle import FAR_S
 from scaling.simulation import Costs, Place, part_of, simulate
 
+MACHINE, GPU = "amd-epyc", "nvidia-h200"  # whose results the page is made from
 CALIBRATED = 1_399  # photos of the cases that costs are taken from
 TAKEN_FROM = (("alone", CALIBRATED), ("local", CALIBRATED), ("1x1", CALIBRATED))
 HOST_CORES = 2
 Case = dict[str, Any]
 
 
-def results(name: str) -> dict[str, Any]:
-    """The facts of a script."""
-    facts: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["facts"]
+def results(name: str, machine: str = MACHINE) -> dict[str, Any]:
+    """The facts of a script on a machine."""
+    facts: dict[str, Any] = json.loads((RESULTS / machine / f"{name}.json").read_text())["facts"]
     return facts
 
 
@@ -103,7 +104,7 @@ def predicted(runs: list[Case]) -> list[dict[str, Any]]:
 
 def costs_at_scale(facts: dict[str, Any], prices: dict[str, Any], by_device: bool = False) -> Costs:
     """What a photo costs on machines of their own, from all results. by_device: ResNet-50 on a GPU, decoded by 16 cores."""
-    limits, cluster, gpu = results("limits"), results("cluster"), results("gpu")
+    limits, cluster, gpu = results("limits"), results("cluster"), results("gpu", GPU)
     cases = medians(facts["cases"])
     alone, node = costs_of(cases["alone", CALIBRATED]), costs_of(cases["1x1", CALIBRATED])
     kept = first_number(cluster["rate with --ray local, of that of one machine"])

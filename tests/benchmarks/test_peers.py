@@ -34,6 +34,7 @@ def bench() -> Iterator[dict[str, ModuleType]]:
         sys.path.remove(str(PEERS))
         for name in NAMES:
             sys.modules.pop(name, None)
+        sys.path.remove(str(PEERS.parent))  # places.py adds it
 
 
 def made_up(peer: str, seed: int = 0, outcome: str = "done", **others: Any) -> dict[str, Any]:
@@ -231,12 +232,13 @@ def test_claims_are_ratios_to_the_best_of_the_tools_and_in_bold_where_they_are_w
 
 
 def test_the_document_changes_between_its_markers_alone_and_twice_gives_the_same(tmp_path: Path) -> None:
-    document, results = tmp_path / "benchmarks.md", tmp_path / "peers.json"
+    document, results = tmp_path / "benchmarks.md", tmp_path / "imaginary" / "peers.json"
+    results.parent.mkdir()
     document.write_text("before\n<!-- peers -->\nwas there\n<!-- /peers -->\nafter\n")
     results.write_text(
         json.dumps({"format": 1, "cells": {"a": made_up("rehead"), "b": made_up("slow <&>", wall_s=99.0)}})
     )
-    command = [sys.executable, str(PEERS / "report.py"), str(results), str(document)]
+    command = [sys.executable, str(PEERS / "report.py"), str(tmp_path), str(document)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     assert subprocess.run(command, env=environment).returncode == 0
     once, picture = document.read_text(), (tmp_path / "peers.svg").read_text()
@@ -247,6 +249,24 @@ def test_the_document_changes_between_its_markers_alone_and_twice_gives_the_same
     assert ElementTree.fromstring(picture).tag.endswith("svg")
     assert subprocess.run(command, env=environment).returncode == 0
     assert (document.read_text(), (tmp_path / "peers.svg").read_text()) == (once, picture)
+
+
+def test_results_of_two_machines_are_never_in_one_table(bench: dict[str, ModuleType]) -> None:
+    other = {"processor": "Other(R) CPU", "cores": 4, "memory_gb": 5, "instructions": ["avx2"]}
+    cells = [made_up("rehead"), made_up("slow", wall_s=99.0)]
+    text = bench["report"].section([cells, [made_up("rehead", machine=other, wall_s=7.0)]], {})
+    first, second = text.split("### On Other(R) CPU\n")
+    assert "Imaginary" in first
+    assert "avx2" not in first
+    assert "4 cores of Other(R) CPU with avx2, 5 GB; " in second
+    assert "Imaginary" not in second
+    assert ("| Slow |" in first, "| Slow |" in second) == (True, False)
+    assert text.count("](peers.svg)") == 1
+
+
+def test_a_machines_folder_is_named_by_its_processor(bench: dict[str, ModuleType]) -> None:
+    assert importlib.import_module("machine").slug("Intel(R) Xeon(R) CPU @ 2.30GHz") == "intel-xeon-cpu-2-30ghz"
+    assert bench["places"].results_here().parent == ROOT / "benchmarks" / "results"
 
 
 def test_a_document_without_markers_is_refused(bench: dict[str, ModuleType]) -> None:
