@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BYTES_A_NUMBER = 4
 MAX_GRAPH_BYTES = 2**31 - 1  # of protobuf, which a graph in one file is
 INT8 = "int8"
-METHOD = 1  # of quantising; another gives other features, and so other graphs in the cache
+METHOD = 2  # of quantising; another gives other features, and so other graphs in the cache
 
 
 @dataclass(frozen=True)
