@@ -65,7 +65,7 @@ def main() -> None:
     asked.add_argument("--parts", default="alone,extraction,tuning,timm")
     asked.add_argument("--timm-script", type=Path)
     options = asked.parse_args()
-    facts = earlier("gpu", results_of(options.device))
+    facts = earlier("gpu", results_of_device()) if options.device == "cuda" else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photos = copies(folder / "photos", options.photos)
@@ -77,13 +77,13 @@ def main() -> None:
                 told(f"{network}: {what}: {value}")
             if options.device == "cuda":
                 facts[f"{network}: device"] = torch.cuda.get_device_name()
-                report("gpu", facts, results_of(options.device))
+                report("gpu", facts, results_of_device())
     executor().shutdown(wait=True, kill_workers=True)
 
 
-def results_of(device: str) -> Path:
+def results_of_device() -> Path:
     """The folder of a device's results, such as results/nvidia-h200."""
-    return RESULTS / slug(torch.cuda.get_device_name() if device == "cuda" else device)
+    return RESULTS / slug(torch.cuda.get_device_name())
 
 
 def told(what: str) -> None:

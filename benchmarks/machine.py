@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from pathlib import Path
@@ -12,8 +13,18 @@ WIDE = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8")
 
 
 def results_here() -> Path:
-    """The folder of this machine's results, such as results/amd-epyc."""
-    return RESULTS / slug(processor())
+    """The folder of this machine's results, such as results/amd-epyc-2-cores-bfloat16."""
+    return RESULTS / machine_name(processor(), n_cores(), instructions())
+
+
+def machine_name(name: str, cores: int, flags: list[str]) -> str:
+    """Of a folder: processors of one name may have other cores, and other ways to multiply, so both are in it."""
+    return f"{slug(name)}-{cores}-cores{'-bfloat16' if 'avx512_bf16' in flags else ''}"
+
+
+def n_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def slug(name: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from machine import instructions, processor, results_here
+from machine import instructions, n_cores, processor, results_here
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -124,7 +124,7 @@ def report(name: str, facts: dict[str, Any], folder: Path | None = None) -> None
     about = {
         "commit": commit.stdout.strip() if commit else "",
         "arguments": sys.argv[1:],
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": n_cores(),
         "processor": processor(),
         "instructions": instructions(),
         "python": platform.python_version(),

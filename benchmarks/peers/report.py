@@ -43,9 +43,9 @@ OF_ALL = ("torch", "timm", "python")
 
 
 def main(results: Path = RESULTS, document: Path = DOCUMENT) -> None:
-    """results: the folder with a folder for each machine. The one of which most is known is shown first, and drawn."""
-    found = [list(read_results(path)["cells"].values()) for path in sorted(results.glob("*/peers.json"))]
-    machines = sorted(found, key=len, reverse=True)
+    """results: the folder with a folder for each machine. The one with the most cells is shown first, and drawn."""
+    measured = [list(read_results(path)["cells"].values()) for path in sorted(results.glob("*/peers.json"))]
+    machines = sorted(filter(None, measured), key=len, reverse=True)
     hidden = {peer.name for peer in every_peer().values() if not peer.charted}
     for mode in MODES if machines else ():
         shown = [facts for facts in machines[0] if facts["peer"] not in hidden]

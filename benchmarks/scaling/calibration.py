@@ -20,7 +20,7 @@ from rehead.data.listing import LISTS
 from scaling.idle import FAR_S
 from scaling.simulation import Costs, Place, part_of, simulate
 
-MACHINE, GPU = "amd-epyc", "nvidia-h200"  # whose results the page is made from
+MACHINE, GPU = "amd-epyc-2-cores-bfloat16", "nvidia-h200"  # whose results the page is made from
 CALIBRATED = 1_399  # photos of the cases that costs are taken from
 TAKEN_FROM = (("alone", CALIBRATED), ("local", CALIBRATED), ("1x1", CALIBRATED))
 HOST_CORES = 2

@@ -134,7 +134,7 @@ def runtime() -> Any:
     return onnxruntime
 
 
-def open_session(path: Path, threads: int = 1) -> Any:
+def open_session(graph: Path | bytes, threads: int = 1) -> Any:
     """An ONNX Runtime session on CPU; `threads` work on one call, and any number of calls may run at once."""
     onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
@@ -142,10 +142,14 @@ def open_session(path: Path, threads: int = 1) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only; warnings about unused initialisers tell a user nothing
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the core to decoding
-    name = str(path)
-    is_utf8 = name.encode("utf-8", "replace").decode() == name
-    model = name if is_utf8 else path.read_bytes()  # ONNX Runtime opens no file whose name is anything else
+    model = graph if isinstance(graph, bytes) else _openable(graph)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _openable(path: Path) -> str | bytes:
+    """The name of the file, or what it holds: ONNX Runtime opens no file whose name is not UTF-8."""
+    name = str(path)
+    return name if name.encode("utf-8", "replace").decode() == name else path.read_bytes()
 
 
 def _no_variant(bundle: Bundle, variant: str) -> BundleError:

@@ -16,7 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-NAMES = ("measured", "cost", "scaling", "scaling.simulation", "scaling.cases", "scaling.calibration", "scaling.tables")
+NAMES = (
+    "machine",
+    "measured",
+    "cost",
+    "scaling",
+    "scaling.simulation",
+    "scaling.cases",
+    "scaling.calibration",
+    "scaling.tables",
+)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / "benchmarks" / "peers"
 NAMES = ("cells", "chart", "claims", "entrants", "environments", "lines", "measure", "one_cell", "photos", "places", "report",
-         "summary", "watched", "weights")  # fmt: skip
+         "summary", "watched", "weights", "machine")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -264,8 +264,10 @@ def test_results_of_two_machines_are_never_in_one_table(bench: dict[str, ModuleT
     assert text.count("](peers.svg)") == 1
 
 
-def test_a_machines_folder_is_named_by_its_processor(bench: dict[str, ModuleType]) -> None:
-    assert importlib.import_module("machine").slug("Intel(R) Xeon(R) CPU @ 2.30GHz") == "intel-xeon-cpu-2-30ghz"
+def test_a_machines_folder_is_named_by_what_its_times_depend_on(bench: dict[str, ModuleType]) -> None:
+    name = bench["machine"].machine_name
+    assert name("Intel(R) Xeon(R) CPU @ 2.30GHz", 2, ["avx2"]) == "intel-xeon-cpu-2-30ghz-2-cores"
+    assert name("AMD EPYC", 16, ["avx2", "avx512_bf16"]) == "amd-epyc-16-cores-bfloat16"
     assert bench["places"].results_here().parent == ROOT / "benchmarks" / "results"
 
 

@@ -24,22 +24,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rehead.errors import MissingExtra
+from rehead.parallel import n_cores
 from rehead.pixels import Preprocess
-from rehead.runners import runtime
+from rehead.runners import open_session, runtime
 
 N_FLOAT = 6  # convolutions: on 300 flowers 95 % the same answers with 6 or 8, 94 % with 3, 89 % with 1, 87 % with none
 ACTIVATIONS = ("Clip", "Relu")  # taken into the layer before them
 KINDS = ("Conv", *ACTIVATIONS, "Gemm", "MatMul")
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
-REDUCED = 64  # steps to either side of zero, of 7 bits
-N_VIEWS = (
-    16  # of the two photographs; of 720 photos of three folders, features were no nearer to float32 with 8, 32 or 64
-)
+N_STEPS = 64  # to either side of zero, of 7 bits
+# Views of the two photographs: with 8, 32 or 64, features of 720 photos of three folders were no nearer to float32.
+N_VIEWS = 16
 NEAREST, FURTHEST = 0.3, 1.0  # side of a view, as a share of a photograph's shorter one
 
 
 def quantise(graph: Path, quantised: Path, pixels: NDArray[np.uint8]) -> None:
-    """Writes the graph at `graph` in 8 bits to `quantised`, with ranges of `pixels` (n, h, w, 3). Raises MissingExtra."""
+    """Writes the float32 graph at `graph` in 8 bits to `quantised`, with ranges of `pixels` (n, h, w, 3). Raises
+    MissingExtra."""
     if importlib.util.find_spec("onnx") is None:
         raise MissingExtra("onnx", "head", "Quantising")
     runtime()
@@ -59,7 +60,7 @@ def quantise(graph: Path, quantised: Path, pixels: NDArray[np.uint8]) -> None:
             nodes_to_quantize=[],
             nodes_to_exclude=kept,
             op_types_to_quantize=list(KINDS),
-            extra_options={"MatMulConstBOnly": True, "TensorQuantOverrides": _scales(model.graph, kept)},
+            extra_options={"TensorQuantOverrides": _scales(model.graph, kept)},
         )
         quantizer.quantize_model()
         quantizer.model.save_model_to_file(str(quantised), False)
@@ -87,45 +88,48 @@ def in_float(graph: Any) -> list[str]:
 def _ranges(model: Any, kept: list[str], pixels: NDArray[np.uint8]) -> Any:
     """The least and greatest value of each tensor at a layer that is to be in 8 bits, as ONNX Runtime's `TensorsData`.
 
-    The graph runs as it does elsewhere, with its layers fused, photo by photo: ONNX Runtime's own calibration runs it without,
-    in three times the time. What an activation is given is not looked at, as it becomes one with the layer before it.
+    ONNX Runtime's own calibration runs the graph without fusing its layers, in three times the time.
     """
     import onnx
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+
+    constants = {tensor.name for tensor in model.graph.initializer}
+    floats = {
+        value.name
+        for value in (*model.graph.value_info, *model.graph.output)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name not in constants
+    }
+    layers = [node for node in model.graph.node if node.op_type in KINDS and node.name not in kept]
+    names = list(dict.fromkeys(name for node in layers for name in (*node.input, *node.output) if name in floats))
+    if not names:  # all layers stay in float32
+        return TensorsData(CalibrationMethod.MinMax, {})
+    session = open_session(_watched(model, names), n_cores())
+    asked = [end for name in names for end in _ends(name)]
+    values = np.array([session.run(asked, {"pixels": pixels[i : i + 1]}) for i in range(len(pixels))], np.float32)
+    least, greatest = values[:, ::2].min(axis=0), values[:, 1::2].max(axis=0)
+    return TensorsData(CalibrationMethod.MinMax, dict(zip(names, zip(least, greatest, strict=True), strict=True)))
+
+
+def _watched(model: Any, names: list[str]) -> bytes:
+    """The graph, with the least and greatest value of each of these tensors as outputs."""
+    import onnx
     from onnx import helper
-    from onnxruntime.quantization import CalibrationMethod, TensorsData
 
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
-    graph = watched.graph
-    real = {
-        i.name for i in (*graph.value_info, *graph.output) if i.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    }
-    given = {node.input[0]: node.output[0] for node in graph.node if node.op_type in ACTIVATIONS}
-    others = {name for node in graph.node if node.op_type not in ACTIVATIONS for name in node.input}
-    inner = given.keys() - others
-    names = dict.fromkeys(
-        name
-        for node in graph.node
-        if node.op_type in KINDS and node.name not in kept
-        for name in (*node.input, *node.output)
-        if name in real and name not in inner
-    )
-    if not names:  # all that it has stays in float32
-        return TensorsData(CalibrationMethod.MinMax, {})
-    ends = [(f"{name}.{kind}", kind, name) for name in names for kind in ("ReduceMin", "ReduceMax")]
-    for end, kind, name in ends:
-        graph.node.append(helper.make_node(kind, [name], [end], keepdims=0))
-        graph.output.append(helper.make_tensor_value_info(end, onnx.TensorProto.FLOAT, []))
-    session = runtime().InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
-    asked = [end for end, *_ in ends]
-    seen = np.array([session.run(asked, {"pixels": pixels[i : i + 1]}) for i in range(len(pixels))], np.float32)
-    found = dict(zip(names, zip(seen[:, ::2].min(axis=0), seen[:, 1::2].max(axis=0), strict=True), strict=True))
-    found |= {name: found[given[name]] for name in inner if given[name] in found}
-    return TensorsData(CalibrationMethod.MinMax, found)
+    for name in names:
+        for kind, end in zip(("ReduceMin", "ReduceMax"), _ends(name), strict=True):
+            watched.graph.node.append(helper.make_node(kind, [name], [end], keepdims=0))
+            watched.graph.output.append(helper.make_tensor_value_info(end, onnx.TensorProto.FLOAT, []))
+    return bytes(watched.SerializeToString())
+
+
+def _ends(name: str) -> tuple[str, str]:
+    return f"{name}.least", f"{name}.greatest"
 
 
 def _scales(graph: Any, kept: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """What a step of each output channel of a convolution stands for. ONNX Runtime gets the same one channel at a time."""
+    """The scale of each output channel of each convolution in 8 bits. ONNX Runtime finds the same, one channel at a time."""
     from onnx import numpy_helper
     from onnxruntime.quantization import QuantType
 
@@ -134,8 +138,8 @@ def _scales(graph: Any, kept: list[str]) -> dict[str, list[dict[str, Any]]]:
     for node in graph.node:
         if node.op_type == "Conv" and node.name not in kept and node.input[1] in weights:
             values = numpy_helper.to_array(weights[node.input[1]])
-            greatest = np.abs(values).max(axis=tuple(range(1, values.ndim)))
-            scales = np.where(greatest > 0, greatest / REDUCED, 1).astype(np.float32)
+            scales = np.abs(values).max(axis=tuple(range(1, values.ndim))).astype(np.float32) / np.float32(N_STEPS)
+            scales[scales < np.finfo(np.float32).tiny] = 1
             found[node.input[1]] = [
                 {"axis": 0, "scale": scale, "zero_point": 0, "quant_type": QuantType.QInt8} for scale in scales
             ]
