@@ -12,7 +12,8 @@ growth    seconds, peak memory and disk of `rehead tune --no-report` on generate
           photos. Slopes of log against log: 1 is
           linear. A slope from the smallest to the largest has the fixed costs in it, the last one hardly any.
 
-Parts can be run apart (--parts machine,engines); results are put beside those of earlier runs. --quick shows that it runs.
+Parts can be run apart (--parts machine,engines); results are put beside those of earlier runs, and of each
+part the commit; a share of the product is of the one that was known then. --quick shows that it runs.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measured import DATA, earlier, generated, report, timed
+from measured import DATA, commit, earlier, generated, report, timed
 from trust import _fill
 
 from rehead.data.scan import scan
@@ -70,20 +71,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "machine" in parts:
-            facts |= machine(options)
+            facts |= machine(options) | {"machine, commit": commit()}
             report("limits", facts)
         if {"engines", "pipeline"} & {*parts}:
             prefix = ready_prefix(BACKBONE, weights=None, arguments={}, cut="pool", cache=folder, progress=Silent())
             found = engines(prefix, facts.get("peak, GFLOP/s"), options)
-            facts |= found.facts
+            facts |= found.facts | {"engines, commit": commit()}
             report("limits", facts)
             if "pipeline" in parts:
                 for asked_for, kind in {"auto": "fp32", "openvino-bf16": "bf16"}.items():
                     if kind in found.best:
                         facts |= pipeline(prefix, asked_for, kind, found.best[kind], folder, options)
+                        facts["pipeline, commit"] = commit()
                         report("limits", facts)
         if "growth" in parts:
-            facts |= growth(folder / "growth", options)
+            facts |= growth(folder / "growth", options) | {"growth, commit": commit()}
             report("limits", facts)
 
 

@@ -117,12 +117,8 @@ def earlier(name: str, folder: Path | None = None) -> dict[str, Any]:
 
 def report(name: str, facts: dict[str, Any], folder: Path | None = None) -> None:
     """Prints the facts, and writes them with machine and versions to the folder, or to this machine's."""
-    git = shutil.which("git")
-    commit = (
-        subprocess.run([git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT) if git else None
-    )
     about = {
-        "commit": commit.stdout.strip() if commit else "",
+        "commit": commit(),
         "arguments": sys.argv[1:],
         "cores": n_cores(),
         "processor": processor(),
@@ -135,6 +131,13 @@ def report(name: str, facts: dict[str, Any], folder: Path | None = None) -> None
     path = (folder or results_here()) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"about": about, "facts": facts}, indent=1) + "\n")
+
+
+def commit() -> str:
+    """Of this checkout, "" without git."""
+    git = shutil.which("git")
+    said = [git, "rev-parse", "--short", "HEAD"] if git else None
+    return subprocess.run(said, capture_output=True, text=True, cwd=ROOT).stdout.strip() if said else ""
 
 
 def _version(package: str) -> str | None:

@@ -64,6 +64,19 @@ def test_it_is_made_once(quantized: Prefix, prefix: Prefix, cache: Path) -> None
     assert again.onnx.stat() == before
 
 
+def test_another_onnx_runtime_takes_the_network_that_is_there(
+    quantized: Prefix, prefix: Prefix, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxruntime.__version__", "1.99.0")
+    assert int8_prefix(prefix, cache, Silent()).card == quantized.card  # so features that are kept are found
+
+
+def test_it_has_no_form_for_pytorch(tuned: rehead.Tuned) -> None:
+    with pytest.raises(BundleError, match="is in 8 bits, which cannot be converted to PyTorch") as caught:
+        rehead.export(tuned.bundle, "torch")
+    assert caught.value.fix == "Use the bundle as it is, or convert it with: --to openvino"
+
+
 def test_photographs_are_those_that_scikit_learn_gives() -> None:
     from sklearn.datasets import load_sample_images
 

@@ -39,7 +39,8 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
         extracted = extract_missing(job, order, prefix, recipe, store)
         if (kept := direction_kept(prefix)) is not None:
             progress.note(
-                f"In 8 bits: features have a cosine of {kept:.3f} with those in float32; the head learns on these"
+                f"In 8 bits: features have a cosine of {kept:.3f} with those in float32, by photos of the first job with this "
+                "network; the head learns on these"
             )
         if recipe.tie_copies:
             catalog = tied(job, in_store(catalog, order, store)).catalog

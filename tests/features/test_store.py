@@ -254,6 +254,12 @@ def test_a_disk_that_cannot_be_written_is_refused(tmp_path: Path):
     assert "--cache DIR" in caught.value.fix
 
 
+def test_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path: Path):
+    with pytest.raises(StoreError, match="Features cannot be kept in") as caught:
+        opened(tmp_path / os.fsdecode(b"c\xe4che"))
+    assert caught.value.fix == "Name another folder with --cache DIR."
+
+
 def test_a_file_in_the_place_of_the_cache_is_refused(tmp_path: Path):
     (tmp_path / "cache").touch()
     with pytest.raises(StoreError, match="cannot be written"):

@@ -22,7 +22,7 @@ from rehead.features.room import disk_full
 from rehead.nets.card import Card, Place, architecture_of, card_folder, card_key, find_card, is_bundle, known_as, locate
 from rehead.nets.lite import SIZES, lite_prefix
 from rehead.progress import Progress
-from rehead.runners import open_session, runtime
+from rehead.runners import open_session
 
 if TYPE_CHECKING:
     from rehead.nets.backbone import Backbone
@@ -146,7 +146,7 @@ def int8_prefix(prefix: Prefix, cache: Path, progress: Progress) -> Prefix:
             why=f"It is {prefix.card.origin}.",
             fix="Leave --quantize out.",
         )
-    key = f"{prefix.folder.name}-int8-{METHOD}-{runtime().__version__}"
+    key = f"{prefix.folder.name}-int8-{METHOD}"  # made once, whatever ONNX Runtime comes later: features rest on it
     folder = card_folder(cache, key)
     in_use, card = InUse(folder), find_card(cache, key)
     if card is None:

@@ -188,7 +188,7 @@ def count_photos(folder: Path) -> int:
                     return int(shared.environment.stat()["entries"])
             with lmdb.open(str(folder.resolve()), readonly=True, lock=False, create=False) as environment:
                 return int(environment.stat()["entries"])
-        except (lmdb.Error, OSError):
+        except (lmdb.Error, OSError, UnicodeEncodeError):  # the last of a folder whose name is not UTF-8
             return 0
 
 
@@ -247,6 +247,12 @@ def _environment(folder: Path) -> Any:
         environment = lmdb.open(str(folder), map_size=FIRST_MAP_BYTES, max_readers=MAX_READERS, mode=0o666)
     except lmdb.Error as error:
         raise named(folder, error, ROOM_TO_OPEN_BYTES) from error
+    except UnicodeEncodeError as error:
+        raise StoreError(
+            what=f"Features cannot be kept in {folder}.",
+            why="Its name is not UTF-8, and LMDB, which keeps features, opens no such folder.",
+            fix="Name another folder with --cache DIR.",
+        ) from error
     environment.reader_check()  # those of killed processes
     n_pages = environment.info()["last_pgno"] + 1
     if file.stat().st_size < n_pages * environment.stat()["psize"]:

@@ -22,6 +22,12 @@ def to_torch(bundle: Bundle, folder: Path, _: Calibration) -> Made:
     """
     if importlib.util.find_spec("torch") is None:
         raise MissingExtra("torch", "tune", "Exporting to torch")
+    if bundle.facts["backbone"].get("quantized"):
+        raise BundleError(
+            what=f"The network in {bundle.folder} is in 8 bits, which cannot be converted to PyTorch.",
+            why="It was tuned with --quantize int8.",
+            fix="Use the bundle as it is, or convert it with: --to openvino",
+        )
     import torch
 
     from rehead.variants.onnx_in_torch import TorchGraph
