@@ -32,7 +32,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from measured import DATA, commit, earlier, generated, report, timed
+from machine import commit
+from measured import DATA, earlier, generated, report, timed
 from trust import _fill
 
 from rehead.data.scan import scan

@@ -1,11 +1,14 @@
-"""What this machine is, and the folder of its results: figures of two machines are never in one file."""
+"""What this machine and this checkout are, and the folder of results: figures of two machines are never in one file."""
 
 from __future__ import annotations
 
-import os
 import platform
 import re
+import shutil
+import subprocess
 from pathlib import Path
+
+from rehead.parallel import n_cores
 
 RESULTS = Path(__file__).parent / "results"
 # By which times of processors of one name differ.
@@ -22,9 +25,11 @@ def machine_name(name: str, cores: int, flags: list[str]) -> str:
     return f"{slug(name)}-{cores}-cores{'-bfloat16' if 'avx512_bf16' in flags else ''}"
 
 
-def n_cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def commit() -> str:
+    """Of this checkout, "" without git."""
+    git = shutil.which("git")
+    said = [git, "rev-parse", "--short", "HEAD"] if git else None
+    return subprocess.run(said, capture_output=True, text=True, cwd=RESULTS.parent).stdout.strip() if said else ""
 
 
 def slug(name: str) -> str:

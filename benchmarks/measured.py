@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
@@ -18,8 +17,10 @@ from typing import Any
 
 import numpy as np
 import psutil
-from machine import instructions, n_cores, processor, results_here
+from machine import commit, instructions, processor, results_here
 from PIL import Image
+
+from rehead.parallel import n_cores
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("REHEAD_DATA", ROOT.parent / "shared" / "data"))
@@ -131,13 +132,6 @@ def report(name: str, facts: dict[str, Any], folder: Path | None = None) -> None
     path = (folder or results_here()) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"about": about, "facts": facts}, indent=1) + "\n")
-
-
-def commit() -> str:
-    """Of this checkout, "" without git."""
-    git = shutil.which("git")
-    said = [git, "rev-parse", "--short", "HEAD"] if git else None
-    return subprocess.run(said, capture_output=True, text=True, cwd=ROOT).stdout.strip() if said else ""
 
 
 def _version(package: str) -> str | None:

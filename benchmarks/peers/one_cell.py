@@ -12,7 +12,6 @@ import datetime
 import functools
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -25,8 +24,10 @@ from cells import Cell, judged
 from entrants import Peer
 from lines import user_lines
 from photos import SETS
-from places import ROOT, instructions, processor
+from places import ROOT, commit, instructions, processor
 from watched import Watched, watch
+
+from rehead.parallel import n_cores
 
 IDLE, IDLE_S = 0.1, 60.0  # a cell begins where the cores are busy less than this, or after so many seconds
 CANNOT = 3  # the exit status of a program whose tool has no such mode
@@ -231,7 +232,7 @@ def _about(peer: Peer, cell: Cell, bench: Bench) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "machine": {
             "processor": processor(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": n_cores(),
             "memory_gb": memory_gb(),
             "instructions": instructions(),
         },
@@ -246,12 +247,6 @@ def _size(folder: Path) -> int:
 @functools.cache
 def _versions(python: Path, tools: tuple[str, ...]) -> dict[str, str]:
     return environments.versions(python, list(tools))
-
-
-def commit() -> str:
-    git = shutil.which("git")
-    asked = [str(git), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(asked, capture_output=True, text=True, cwd=ROOT).stdout.strip() if git else ""
 
 
 def memory_gb() -> int:

@@ -9,9 +9,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))  # what all benchmarks share lies above
 
-from machine import RESULTS, instructions, processor, results_here
+from machine import RESULTS, commit, instructions, processor, results_here
 
-__all__ = ["DATA", "HERE", "RESULTS", "ROOT", "SOURCES", "WORK", "instructions", "processor", "results_here"]
+__all__ = ["DATA", "HERE", "RESULTS", "ROOT", "SOURCES", "WORK", "commit", "instructions", "processor", "results_here"]
 ROOT = HERE.parents[1]
 SOURCES = ROOT / "src"
 DATA = Path(os.environ.get("REHEAD_DATA", ROOT.parent / "shared" / "data"))

@@ -97,9 +97,9 @@ class Store:
         """
         size = (len(digests), *self.shape)
         fits = np.dtype(dtype).itemsize * math.prod(size) <= memory_limit_bytes
-        values: Any = np.empty(size, dtype) if fits else self._mapped(size)
+        values: NDArray[Any] = np.empty(size, dtype) if fits else self._mapped(size)
         self._within(lambda txn: self._fill(values.reshape(len(digests), math.prod(self.shape)), txn, digests))
-        return values  # type: ignore[no-any-return]
+        return values
 
     def __enter__(self) -> Store:
         return self
