@@ -1,4 +1,5 @@
-"""What is claimed beside other tools, from the rows of the tables: how many times the best of them takes what rehead takes."""
+"""What is claimed beside other tools, from the rows of the tables: how many times the best of them takes what rehead takes,
+and which is right on more of the held-out photos."""
 
 from __future__ import annotations
 
@@ -44,6 +45,14 @@ CLAIMS = (
     Claim("everything learns: peak MB of the leanest tool", 1, "full", "peak_mb"),
 )  # fmt: skip
 
+LEARNED = (  # in words, the mode, the row of rehead
+    ("a head", "head", "rehead"),
+    ("a head by OpenVINO in bfloat16", "head", "rehead-openvino"),
+    ("a head of the network in 8 bits", "head", "rehead-int8"),
+    ("the last stage too", "last", "rehead"),
+    ("everything", "full", "rehead"),
+)
+
 
 def claims(cells: list[Facts]) -> str:
     """A table in Markdown: each ratio and what it is of, in bold where it is what was wanted."""
@@ -55,6 +64,26 @@ def claims(cells: list[Facts]) -> str:
             f"| {claim.text} | {wanted} | {' | '.join(_cell(claim, rows(cells, data, claim.mode)) for data in SETS)} |"
         )
     return "\n".join(lines)
+
+
+def accuracies(cells: list[Facts]) -> str:
+    """A table in Markdown: percent right of rehead, in bold where nothing else has more, and of the best of all others."""
+    lines = ["| learned | " + " | ".join(map(NAMES.__getitem__, SETS)) + " |", "| --- |" + " --- |" * len(SETS)]
+    for words, mode, ours in LEARNED:
+        lines.append(f"| {words} | {' | '.join(_right(ours, rows(cells, data, mode)) for data in SETS)} |")
+    return "\n".join(lines)
+
+
+def _right(ours: str, found: list[Row]) -> str:
+    percent = {row: round(100 * row.right.value, 1) for row in found if row.right is not None}
+    mine = next((row for row in percent if row.peer == ours), None)
+    others = [row for row in percent if not row.peer.startswith("rehead")]
+    if mine is None or not others:
+        return "–"
+    best = max(others, key=percent.__getitem__)
+    shown = f"{percent[mine]} %"
+    shown = f"**{shown}**" if percent[mine] >= percent[best] else shown
+    return f"{shown}; {percent[best]} of {best.title} ({mine.n_seeds} and {best.n_seeds})"
 
 
 def _cell(claim: Claim, found: list[Row]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cells import read_results
 from chart import chart
-from claims import claims
+from claims import accuracies, claims
 from entrants import MODES, every_peer, left_out
 from photos import SETS
 from places import RESULTS, ROOT
@@ -38,6 +38,10 @@ HOW = (
 OF_CLAIMS = (
     "Ratios of medians, and of how many seeds, the peer's first; in bold where it is what was wanted. A star: measured on "
     "different days, and this machine shares its host. A ratio of seconds below 1.3 or so says nothing."
+)
+OF_ACCURACIES = (
+    "Percent of the held-out photos that are right, means over the seeds, and of how many; in bold where no other is right on "
+    "more. Beside it the best of all others, be it a tool, our tuned loop or scikit-learn. The intervals stand in the tables."
 )
 OF_ALL = ("torch", "timm", "python")
 
@@ -75,6 +79,7 @@ def section(machines: list[list[Facts]], missing: dict[str, str]) -> str:
         return "Nothing was measured yet."
     first, *others = machines
     parts = ["![Seconds to a verified number](peers.svg)", about(first), HOW, claims(first), OF_CLAIMS]
+    parts += [accuracies(first), OF_ACCURACIES]
     parts += tables(first, pictured=True)
     for cells in others:
         parts += [
@@ -82,6 +87,7 @@ def section(machines: list[list[Facts]], missing: dict[str, str]) -> str:
             about(cells),
             claims(cells),
             OF_CLAIMS,
+            accuracies(cells),
             *tables(cells, pictured=False),
         ]
     if notes := [f"* {peer.title}: {peer.note}." for peer in every_peer().values() if peer.note]:

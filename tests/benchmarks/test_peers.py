@@ -231,6 +231,22 @@ def test_claims_are_ratios_to_the_best_of_the_tools_and_in_bold_where_they_are_w
     assert {line.count("|") for line in lines} == {lines[0].count("|")}
 
 
+def test_accuracies_are_in_bold_where_nothing_else_is_right_on_more_of_the_photos(bench: dict[str, ModuleType]) -> None:
+    cells = [
+        made_up("rehead", accuracy=0.91),
+        made_up("slow", accuracy=0.90),
+        made_up("sklearn", accuracy=0.92),
+        made_up("rehead", mode="full", accuracy=0.93),
+        made_up("slow", mode="full", accuracy=0.93),
+        made_up("broken", mode="full", outcome="failed"),
+        made_up("rehead", mode="last"),
+    ]
+    lines = bench["claims"].accuracies(cells).splitlines()
+    assert "| a head | 91.0 %; 92.0 of Sklearn (1 and 1) | – | – |" in lines
+    assert "| everything | **93.0 %**; 93.0 of Slow (1 and 1) | – | – |" in lines
+    assert "| the last stage too | – | – | – |" in lines
+
+
 def test_the_document_changes_between_its_markers_alone_and_twice_gives_the_same(tmp_path: Path) -> None:
     document, results = tmp_path / "benchmarks.md", tmp_path / "imaginary" / "peers.json"
     results.parent.mkdir()
