@@ -5,6 +5,7 @@ Everything between `<!-- peers -->` and `<!-- /peers -->` is written here, and o
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -120,13 +121,18 @@ def about(cells: list[Facts]) -> str:
     seeds = sorted({facts["seed"] for facts in cells})
     commits = _list(facts["commit"] for facts in cells)
     dates = sorted({facts["date"] for facts in cells})
-    shared = _list(
-        f"{name} {facts['versions'][name]}" for name in OF_ALL for facts in cells if name in facts["versions"]
-    )
-    tools = _list(word for facts in cells for word in _own_versions(facts))
+    usual = {
+        name: statistics.mode(facts["versions"][name] for facts in cells if name in facts["versions"])
+        for name in OF_ALL
+        if any(name in facts["versions"] for facts in cells)
+    }
+    shared = _list(f"{name} {version}" for name, version in usual.items())
+    titles = dict.fromkeys(facts["title"] for facts in cells if not facts["peer"].startswith("rehead"))
+    tools = [f"{title}: {told}" for title in titles if (told := _own_versions(cells, title, usual))]
+    ours = _list(word for facts in cells if facts["peer"].startswith("rehead") for word in _words(facts, usual))
     return (
         f"{machines}; {shared}; epochs: {epochs}; seeds {', '.join(map(str, seeds))}; commit {commits}; "
-        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}. Also {tools}."
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}. {'; '.join(filter(None, (ours, *sorted(tools))))}."
     )
 
 
@@ -180,9 +186,18 @@ def plain(text: str) -> str:
     return text.replace("`", "")
 
 
-def _own_versions(facts: Facts) -> list[str]:
-    shared = {*OF_ALL, "torchvision", "numpy"}
-    return [f"{name} {version}" for name, version in facts["versions"].items() if name not in shared]
+def _own_versions(cells: list[Facts], title: str, usual: dict[str, str]) -> str:
+    return _list(word for facts in cells if facts["title"] == title for word in _words(facts, usual))
+
+
+def _words(facts: Facts, usual: dict[str, str]) -> list[str]:
+    """What a cell ran on, but for what all have and what goes with PyTorch."""
+    hidden = {"torchvision", "numpy"}
+    return [
+        f"{name} {version}"
+        for name, version in facts["versions"].items()
+        if name not in hidden and usual.get(name) != version
+    ]
 
 
 def _list(words: Iterable[str]) -> str:
