@@ -13,7 +13,7 @@ growth    seconds, peak memory and disk of `rehead tune --no-report` on generate
           linear. A slope from the smallest to the largest has the fixed costs in it, the last one hardly any.
 
 Parts can be run apart (--parts machine,engines); results are put beside those of earlier runs, and of each
-part the commit; a share of the product is of the one that was known then. --quick shows that it runs.
+part the commit; a share of the product is of the one that was known then. --quick shows that it runs, and keeps nothing.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import count, some_of
 from machine import commit
 from measured import DATA, earlier, generated, report, timed
 from trust import _fill
@@ -52,13 +53,14 @@ from rehead.runners import open_session
 BACKBONE = "efficientnet_lite0"
 IN_BFLOAT16 = "openvino in bfloat16"
 SIDE = 96  # pixels of generated photos: 100,000 are written in minutes
+PARTS = ("machine", "engines", "pipeline", "growth")
 Run = Callable[[np.ndarray], Any]
 
 
 def main() -> None:
     asked = argparse.ArgumentParser()
-    asked.add_argument("--parts", default="machine,engines,pipeline,growth")
-    asked.add_argument("--rounds", type=int, default=5)
+    asked.add_argument("--parts", type=some_of(PARTS), default=PARTS)
+    asked.add_argument("--rounds", type=count, default=5)
     asked.add_argument("--seconds", type=float, default=2.0, help="of each measurement of an engine")
     asked.add_argument("--photos", type=int, default=640, help="of a round of the pipeline")
     asked.add_argument("--whole", default="1000,3000,10000", help="photos of whole jobs")
@@ -67,27 +69,28 @@ def main() -> None:
     options = asked.parse_args()
     if options.quick:
         options.rounds, options.seconds, options.photos, options.whole, options.stored = 2, 0.2, 48, "60,120", "60,120"
-    facts = earlier("limits")
-    parts = options.parts.split(",")
+    parts = options.parts
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        kept = folder if options.quick else None
+        facts = earlier("limits", kept)
         if "machine" in parts:
             facts |= machine(options) | {"machine, commit": commit()}
-            report("limits", facts)
+            report("limits", facts, kept)
         if {"engines", "pipeline"} & {*parts}:
             prefix = ready_prefix(BACKBONE, weights=None, arguments={}, cut="pool", cache=folder, progress=Silent())
             found = engines(prefix, facts.get("peak, GFLOP/s"), options)
             facts |= found.facts | {"engines, commit": commit()}
-            report("limits", facts)
+            report("limits", facts, kept)
             if "pipeline" in parts:
                 for asked_for, kind in {"auto": "fp32", "openvino-bf16": "bf16"}.items():
                     if kind in found.best:
                         facts |= pipeline(prefix, asked_for, kind, found.best[kind], folder, options)
                         facts["pipeline, commit"] = commit()
-                        report("limits", facts)
+                        report("limits", facts, kept)
         if "growth" in parts:
             facts |= growth(folder / "growth", options) | {"growth, commit": commit()}
-            report("limits", facts)
+            report("limits", facts, kept)
 
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:

@@ -39,10 +39,14 @@ def in_order(peers: Sequence[str], sets: Sequence[str], modes: Sequence[str], se
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """What was measured before: {"format", "cells": {key: facts}}. Raises ValueError for another format."""
+    """What was measured before: {"format", "cells": {key: facts}}. Raises ValueError, which names the file, for what is
+    no such thing."""
     if not path.is_file():
         return {"format": FORMAT, "cells": {}}
-    results: dict[str, Any] = json.loads(path.read_text())
+    try:
+        results: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}). Take it from version control, or move it away.") from None
     if results.get("format") != FORMAT:
         raise ValueError(f"{path} has format {results.get('format')}, and not {FORMAT}.")
     return results
@@ -56,7 +60,11 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
         file.write(json.dumps(results, indent=1, sort_keys=True) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    growing.replace(path)
+    try:
+        growing.replace(path)
+    except OSError:
+        growing.unlink()
+        raise
 
 
 def judged(table: Path, held_out: Path) -> dict[str, Any]:

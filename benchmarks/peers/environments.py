@@ -25,7 +25,7 @@ def build(folder: Path, requirements: Path) -> None:
     """The environment at `folder` holds what `requirements` names; one that does already is left alone."""
     wanted = _digest(requirements)
     stamp = folder / DONE
-    if stamp.is_file() and stamp.read_text() == wanted:
+    if stamp.is_file() and stamp.read_text() == wanted and (folder / "bin" / "python").exists():
         return
     print(f"building {folder.name} from {requirements.relative_to(ROOT)}", flush=True)
     uv = find_uv()

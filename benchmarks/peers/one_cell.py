@@ -149,9 +149,9 @@ def _watch(
 
 
 def _ended(peer: Peer, ran: Watched) -> dict[str, Any]:
-    cannot = ran.status == CANNOT or bool(peer.refuses and any(peer.refuses in line for line in ran.last_lines))
-    outcome = "timeout" if ran.timed_out else "cannot" if cannot else "failed"
-    return {"outcome": outcome, "status": ran.status, **_cost(ran), "last_lines": ran.last_lines}
+    refused = [line for line in ran.last_lines if peer.refuses and peer.refuses in line]
+    outcome = "timeout" if ran.timed_out else "cannot" if ran.status == CANNOT or refused else "failed"
+    return {"outcome": outcome, "status": ran.status, **_cost(ran), "last_lines": refused or ran.last_lines}
 
 
 def _cost(ran: Watched) -> dict[str, Any]:

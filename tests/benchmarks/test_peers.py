@@ -21,7 +21,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / "benchmarks" / "peers"
 NAMES = ("cells", "chart", "claims", "entrants", "environments", "lines", "measure", "one_cell", "photos", "places", "report",
-         "summary", "watched", "weights", "machine")  # fmt: skip
+         "summary", "watched", "weights", "machine", "arguments")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -118,13 +118,13 @@ def test_a_part_of_a_matrix_compares_all_peers_on_the_cheap_cells(bench: dict[st
     assert len({c.key for c in cells}) == len(cells) == 16
 
 
-def test_a_matrix_goes_on_where_it_was_stopped(
-    bench: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, begun = tmp_path / "results" / "peers.json", []
+@pytest.fixture
+def begun(bench: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The cells of four that were begun: rehead and pytorch, two seeds. The third that is begun is interrupted."""
+    found: list[str] = []
 
     def measured(peer: Any, cell: Any, _: Any) -> dict[str, Any]:
-        if begun.append(cell.key) or (len(begun) == 3):
+        if found.append(cell.key) or (len(found) == 3):
             raise KeyboardInterrupt
         return made_up(peer.name, cell.seed)
 
@@ -134,13 +134,61 @@ def test_a_matrix_goes_on_where_it_was_stopped(
     monkeypatch.setattr(bench["measure"].signal, "signal", lambda *_: None)
     monkeypatch.setattr(bench["weights"], "lay_out", lambda work: work / "weights")
     given = ["measure.py", "--peers", "rehead,pytorch", "--data", "hymenoptera", "--modes", "head", "--seeds", "0,1"]
-    monkeypatch.setattr(sys, "argv", [*given, "--out", str(out), "--work", str(tmp_path)])
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(
+        sys, "argv", [*given, "--out", str(tmp_path / "results" / "peers.json"), "--work", str(tmp_path)]
+    )
+    return found
+
+
+def test_a_matrix_goes_on_where_it_was_stopped(bench: dict[str, ModuleType], tmp_path: Path, begun: list[str]) -> None:
+    out = tmp_path / "results" / "peers.json"
+    with pytest.raises(SystemExit, match="the same command goes on"):
         bench["measure"].main()
     assert sorted(bench["cells"].read_results(out)["cells"]) == sorted(begun[:2])
     bench["measure"].main()
     assert begun[3:] == [begun[2], "pytorch, hymenoptera, head, seed 1"]
     assert len(bench["cells"].read_results(out)["cells"]) == 4
+
+
+def test_what_failed_is_tried_anew_and_what_cannot_be_done_is_not(
+    bench: dict[str, ModuleType], tmp_path: Path, begun: list[str]
+) -> None:
+    out = tmp_path / "results" / "peers.json"
+    keys = [f"{peer}, hymenoptera, head, seed {seed}" for peer in ("rehead", "pytorch") for seed in (0, 1)]
+    outcomes = ("failed", "cannot", "timeout", "timeout")
+    cells = {key: {**made_up("a"), "outcome": outcome} for key, outcome in zip(keys, outcomes, strict=True)}
+    cells[keys[2]]["wall_s"], cells[keys[3]]["wall_s"] = 60.0, 3601.0  # of which an hour is given now
+    bench["cells"].write_results(out, {"format": 1, "cells": cells})
+    bench["measure"].main()
+    assert begun == [keys[0], keys[2]]
+
+
+def test_what_could_not_be_kept_is_not_measured(
+    bench: dict[str, ModuleType], tmp_path: Path, begun: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"Results cannot be written to .* --out is a file"):
+        bench["measure"].main()
+    (tmp_path / "half.json").write_text('{"format": 1, "cel')
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--out", str(tmp_path / "half.json")])
+    with pytest.raises(SystemExit, match=r"half\.json is no JSON"):
+        bench["measure"].main()
+    assert begun == []
+    assert (tmp_path / "half.json").read_text() == '{"format": 1, "cel'
+
+
+def test_two_measurements_are_not_made_at_once(bench: dict[str, ModuleType], tmp_path: Path, begun: list[str]) -> None:
+    with bench["measure"].alone(tmp_path), pytest.raises(SystemExit, match="Another measurement is under way"):
+        bench["measure"].main()
+    assert begun == []
+
+
+def test_a_document_stays_as_it_is_where_nothing_was_measured(bench: dict[str, ModuleType], tmp_path: Path) -> None:
+    document = tmp_path / "benchmarks.md"
+    document.write_text("<!-- peers -->\nwas there\n<!-- /peers -->\n")
+    with pytest.raises(ValueError, match="There are no results in"):
+        bench["report"].main(tmp_path, document)
+    assert "was there" in document.read_text()
 
 
 def test_results_of_another_format_are_refused(bench: dict[str, ModuleType], tmp_path: Path) -> None:
@@ -215,19 +263,27 @@ def test_claims_are_ratios_to_the_best_of_the_tools_and_in_bold_where_they_are_w
         made_up("rehead"),
         made_up("slow", wall_s=400.0, peak_mb=900.0),
         made_up("quick", wall_s=310.0, date="2000-01-02"),
-        made_up("pytorch-tuned", wall_s=100.0, peak_mb=500.0),
+        made_up("pytorch-tuned", wall_s=100.0, peak_mb=500.0, accuracy=0.96),
         made_up("sklearn", wall_s=39.0),
         made_up("broken", outcome="failed", wall_s=1.0),
+        made_up("rehead", mode="full", accuracy=0.9),
+        made_up("slow", mode="full", wall_s=99.0),
     ]
     lines = bench["claims"].claims(cells).splitlines()
     rows = {line.split(" | ")[0]: line for line in reversed(lines)}  # the first of those that are called the same
     assert (
-        "| 15 | **15.5***: 310 of Quick for 20 (1 and 1) | – | – |"
+        "| 15 | **15.5***: 310 of Quick for 20 (1 and 1 seeds) | – | – |"
         in rows["| a head, cold: seconds of the fastest trained tool"]
     )
-    assert "| 15 | 5.0: 100 for 20 (1 and 1) | – | – |" in rows["| the same: of PyTorch's tuned loop"]
-    assert "| 2 | 1.95: 39 for 20 (1 and 1) | – | – |" in rows["| the same: of scikit-learn on timm's features"]
-    assert "| 1 | 0.90: 900 of Slow for 1,000 (1 and 1) | – | – |" in rows["| a head: peak MB of the leanest tool"]
+    assert "| 15 | 5.0†: 100 for 20 (1 and 1 seeds) | – | – |" in rows["| the same: of PyTorch's tuned loop"]
+    assert "| 2 | 1.95: 39 for 20 (1 and 1 seeds) | – | – |" in rows["| the same: of scikit-learn on timm's features"]
+    assert (
+        "| 1 | 0.90: 900 of Slow for 1,000 (1 and 1 seeds) | – | – |" in rows["| a head: peak MB of the leanest tool"]
+    )
+    assert (
+        "| 1 | 5.0†: 99 of Slow for 20 (1 and 1 seeds) | – | – |"
+        in rows["| everything learns: seconds of the fastest tool"]
+    )
     assert {line.count("|") for line in lines} == {lines[0].count("|")}
 
 
@@ -242,8 +298,8 @@ def test_accuracies_are_in_bold_where_nothing_else_is_right_on_more_of_the_photo
         made_up("rehead", mode="last"),
     ]
     lines = bench["claims"].accuracies(cells).splitlines()
-    assert "| a head | 91.0 %; 92.0 of Sklearn (1 and 1) | – | – |" in lines
-    assert "| everything | **93.0 %**; 93.0 of Slow (1 and 1) | – | – |" in lines
+    assert "| a head | 91.0 %; 92.0 of Sklearn (1 and 1 seeds) | – | – |" in lines
+    assert "| everything | **93.0 %**; 93.0 of Slow (1 and 1 seeds) | – | – |" in lines
     assert "| the last stage too | – | – | – |" in lines
 
 
