@@ -2,17 +2,18 @@
 
 Each of three data sets is divided at random, so often as `SETS` says, and all layers learn for three epochs behind the solved
 head, at each share of `SHARES`; beside them the head alone. Ants and bees keep no sides of their own here: they are few, and
-one division of them says little. `layer_decay.py flowers` does a part; what is in the results file is not done again.
+one division of them says little. `--data flowers` does a part; what is in the results file is not done again.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from arguments import some_of
 from measured import DATA, earlier, report, timed
 
 SHARES = ("head alone", "1", "0.8", "0.6")
@@ -23,10 +24,13 @@ SETS = {  # photos at most, the share that is held out, divisions
 }
 
 
-def main(wanted: list[str]) -> None:
+def main() -> None:
+    asked = argparse.ArgumentParser()
+    asked.add_argument("--data", type=some_of([*SETS]), default=[*SETS])
     facts = earlier("layer_decay")
-    for name, (limit, held_out, n_divisions) in SETS.items():
-        for seed in range(n_divisions) if not wanted or name in wanted else ():
+    for name in asked.parse_args().data:
+        limit, held_out, n_divisions = SETS[name]
+        for seed in range(n_divisions):
             for share in SHARES:
                 key = f"{name}, division {seed}, {share}"
                 if key not in facts:
@@ -71,4 +75,4 @@ def table(facts: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

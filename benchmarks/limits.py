@@ -7,10 +7,7 @@ engines   bare images/s of each engine on the default backbone, on pixels that a
 pipeline  claim: extraction from JPEG files into the store, with the engine that `auto` takes, runs at >= 0.9 of
           1 / (1/E + 1/D): E the best that any engine gives in float32, D the decoder alone, all on the same cores, in turn;
           and the same by OpenVINO in bfloat16, where the CPU multiplies in that
-growth    seconds, peak memory and disk of `rehead tune --no-report` on up to 100,000 generated photos: whole jobs, and all
-          but extraction, by random features that are in the store already. The backbone was used before, on 40 photos.
-          Slopes of log against log: 1 is linear. A slope from the smallest to the largest has the fixed costs in it, the
-          last one hardly any.
+growth    seconds, peak memory and disk of whole jobs, and of all but extraction, on up to 100,000 photos: see `growth.py`
 
 Parts can be run apart (--parts machine,engines); results are put beside those of earlier runs, and of each
 part the commit; a share of the product is of the one that was known then. --quick shows that it runs, and keeps nothing.
@@ -20,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import shutil
 import statistics
 import tempfile
@@ -32,10 +28,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from arguments import count, some_of
+from arguments import count, numbers, some_of
+from growth import SIZES, growth
 from machine import commit
-from measured import DATA, earlier, generated, report, timed
-from trust import _fill
+from measured import DATA, earlier, report
 
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
@@ -52,7 +48,6 @@ from rehead.runners import open_session
 
 BACKBONE = "efficientnet_lite0"
 IN_BFLOAT16 = "openvino in bfloat16"
-SIDE = 96  # pixels of generated photos: 100,000 are written in minutes
 PARTS = ("machine", "engines", "pipeline", "growth")
 Run = Callable[[np.ndarray], Any]
 
@@ -63,12 +58,18 @@ def main() -> None:
     asked.add_argument("--rounds", type=count, default=5)
     asked.add_argument("--seconds", type=float, default=2.0, help="of each measurement of an engine")
     asked.add_argument("--photos", type=int, default=640, help="of a round of the pipeline")
-    asked.add_argument("--whole", default="1000,3000,10000,30000,100000", help="photos of whole jobs")
-    asked.add_argument("--stored", default="1000,3000,10000,30000,100000", help="of jobs whose features are there")
+    asked.add_argument("--whole", type=numbers, default=SIZES, help="photos of whole jobs")
+    asked.add_argument("--stored", type=numbers, default=SIZES, help="of jobs whose features are there")
     asked.add_argument("--quick", action="store_true")
     options = asked.parse_args()
     if options.quick:
-        options.rounds, options.seconds, options.photos, options.whole, options.stored = 2, 0.2, 48, "60,120", "60,120"
+        options.rounds, options.seconds, options.photos, options.whole, options.stored = (
+            2,
+            0.2,
+            48,
+            [60, 120],
+            [60, 120],
+        )
     parts = options.parts
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -89,7 +90,7 @@ def main() -> None:
                         facts["pipeline, commit"] = commit()
                         report("limits", facts, kept)
         if "growth" in parts:
-            facts |= growth(folder / "growth", options) | {"growth, commit": commit()}
+            facts |= growth(folder / "growth", options.whole, options.stored) | {"growth, commit": commit()}
             report("limits", facts, kept)
 
 
@@ -258,45 +259,6 @@ def pipeline(
     facts[f"{of}: engine that {asked_for} takes"] = engine.name
     facts[f"{of}: extraction of the bound"] = words([x / b for x, b in zip(rates["extraction"], bound, strict=True)], 3)
     return facts
-
-
-def growth(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    before = folder / "before"  # the backbone is exported, and its engine compared with PyTorch
-    timed(["tune", str(generated(folder / "few", 40, side=SIDE)), "--no-report"], cache=before, cwd=folder)
-    shutil.rmtree(before / "features")
-    for kind, sizes in (("whole job", options.whole), ("all but extraction", options.stored)):
-        rows: dict[int, dict[str, float]] = {}
-        for n in map(int, sizes.split(",")):
-            rows[n] = one_job(folder / f"{n}", before, n, is_stored=kind == "all but extraction")
-            print(f"{kind}, {n} photos: {rows[n]}", flush=True)
-        for what in ("seconds", "peak_mb", "disk_mb"):
-            curve = {n: row[what] for n, row in rows.items()}
-            facts[f"growth: {kind}, {what}"] = {str(n): round(value, 1) for n, value in curve.items()}
-            facts[f"growth: {kind}, {what}, slope"] = (
-                f"{slope(curve):.2f}; last {slope(dict([*curve.items()][-2:])):.2f}"
-            )
-    return facts
-
-
-def one_job(folder: Path, before: Path, n: int, *, is_stored: bool) -> dict[str, float]:
-    """Seconds, peak MB of the process, and MB that cache and run take on the disk; the photos are not counted."""
-    photos, cache, run = generated(folder / "photos", n, side=SIDE), folder / "cache", folder / "run"
-    shutil.copytree(before, cache)
-    if is_stored:
-        _fill(cache, photos)
-    told = timed(["tune", str(photos), "--json", "--no-report", "--out", str(run)], cache=cache, cwd=folder)
-    images = json.loads(told["output"])["images"]
-    assert images["used"] > 0.999 * n  # of 100,000 tinted pictures two may be the same
-    assert images["from_store"] == (images["used"] if is_stored else 0)
-    disk = sum(file.stat().st_blocks * 512 for part in (cache, run) for file in part.rglob("*") if file.is_file())
-    shutil.rmtree(folder)
-    return {"seconds": told["seconds"], "peak_mb": told["peak_mb"], "disk_mb": disk / 1e6}
-
-
-def slope(curve: dict[int, float]) -> float:
-    """Of log(value) against log(n), by least squares."""
-    return float(np.polyfit(np.log([*curve]), np.log([*curve.values()]), 1)[0])
 
 
 def words(values: list[float], digits: int = 1) -> str:
