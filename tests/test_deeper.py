@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import csv
 import json
 import os
 import random
@@ -19,10 +21,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_photos
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import rehead
-from rehead import activations, cutting, deeper, ground
+from rehead import activations, cutting, deeper, ground, outcome
 from rehead import bundle as bundles
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
@@ -30,8 +33,11 @@ from rehead.errors import RecipeError, RunError, UnknownLayer
 from rehead.extraction import extract_missing
 from rehead.features.engines import Prefix
 from rehead.fitting import with_decided_fit
+from rehead.ground import first_head_on
 from rehead.job import Job
+from rehead.nets.backbone import load_backbone
 from rehead.phase import trained
+from rehead.pixels import prepare
 from rehead.progress import Silent
 from rehead.runs.outputs import read_outputs
 from rehead.solution import Solution
@@ -72,6 +78,76 @@ def test_a_run_of_layers_is_verified_and_holds_what_any_run_does(tuned: rehead.T
     assert re.search(r"conv_head +412,160 parameters +learns", log)
     assert re.search(r"blocks.6 +605,440 parameters +frozen", log)
     assert "Kept behind blocks.6: 40 photos in 2 views, 3 MB." in log
+    assert log.index("Before layers learn: held-out accuracy 100.0% (67.6% to 100.0%) on 8 photos") < log.index(
+        "Training"
+    )
+    assert (tuned.verdict.before.both, tuned.verdict.before.n) == (8, 8)
+    assert tuned.verdict.notes[-1].startswith(
+        "What its layers learned does not show here: the head alone was right on 8 of"
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [LAST, LAST | {"norm": "adapt"}, {"train": "all", "epochs": 1, "batch_size": 8}],
+    ids=["last", "adapt", "all"],
+)
+def test_the_verdict_says_on_which_photos_the_head_was_right_before_layers_learned(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """Of photos that nobody can tell apart, so that it is right on some: by the network's own layers, one photo at a time."""
+    photos, dice, first = tmp_path / "photos", np.random.default_rng(0), list[Any]()
+    for i in range(60):
+        place = photos / ("valid" if i % 3 == 0 else "train") / "ab"[i % 2] / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(dice.integers(0, 256, (9, 9, 3), np.uint8)).resize((96, 96)).save(place)
+
+    def begun(on: Any, recipe: Recipe, *rest: Any) -> Any:
+        first.append((first_head_on(on, recipe, *rest), copy.deepcopy(on.body)))
+        return first[-1][0]
+
+    monkeypatch.setattr(deeper, "first_head_on", begun)
+    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", **settings, report=False)
+    (head, _), body = first[0]
+    outputs, rows = read_outputs(tuned.run), list(csv.DictReader((tuned.run / "catalog.csv").read_text().splitlines()))
+    whole = settings["train"] == "all"
+    backbone = load_backbone("efficientnet_lite0")
+    card, below = backbone.preprocess, backbone.cut_at("blocks.6", pooled=False)[0].eval()
+    right = []
+    for i in outputs.held_out.tolist():
+        pixels = torch.tensor(prepare((photos / rows[i]["path"]).read_bytes(), card)).permute(2, 0, 1)[None].float()
+        mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) * 255 for v in (card.mean, card.std))
+        with torch.inference_mode():
+            seen = (pixels - mean) / std
+            features = body.eval()(seen if whole else below(seen))
+        right.append(bool(head.logits(features.numpy()).argmax() == "ab".index(rows[i]["label"])))
+    is_b = [rows[i]["label"] == "b" for i in outputs.held_out.tolist()]
+    before, after = np.array(right), outputs.logits.argmax(axis=1) == is_b
+    found = tuned.verdict.before
+    assert (found.both, found.only_first, found.only_second, found.neither) == tuple(
+        int((before == old)[after == new].sum())
+        for old, new in ((True, True), (True, False), (False, True), (False, False))
+    )
+    assert 0 < before.sum() < len(before) == 20
+
+
+def test_a_limit_takes_the_photos_that_a_head_alone_takes_and_no_copy_is_held_out(cache: Path, tmp_path: Path) -> None:
+    """Near copies that change sides change no choice: those that would come instead were never looked at."""
+    dice, photos, used = np.random.default_rng(1), tmp_path / "photos", []
+    for label in ("one", "other"):
+        (photos / label).mkdir(parents=True)
+        for i in range(20):
+            picture = Image.fromarray(dice.integers(0, 256, (5, 5, 3), np.uint8)).resize((96, 96))
+            picture.save(photos / label / f"{i}.png")
+            picture.save(photos / label / f"{i}-copy.png", compress_level=1)  # other bytes
+    for settings in ({}, LAST | {"epochs": 1}, {"train": "all", "epochs": 1}):
+        run = rehead.tune(photos, cache=cache, out=tmp_path / "run", force=True, limit=40, report=False, **settings).run
+        outputs, rows = read_outputs(run), list(csv.DictReader((run / "catalog.csv").read_text().splitlines()))
+        used.append([{rows[i]["path"] for i in side} for side in (outputs.train.tolist(), outputs.held_out.tolist())])
+    train, held_out = used[0]
+    assert len(train) + len(held_out) == 40
+    assert used[1:] == used[:1] * 2
+    assert not {path.replace("-copy", "") for path in train} & {path.replace("-copy", "") for path in held_out}
 
 
 def test_its_bundle_predicts_without_torch_and_names_the_layers(tuned: rehead.Tuned, folder: Path) -> None:
@@ -149,7 +225,7 @@ def test_what_is_familiar_is_told_by_photos_of_all_classes(
     monkeypatch.setattr(familiar, "MAX_BANK", 12)
     monkeypatch.setattr(familiar, "MIN_BANK", 5)
     made: list[Any] = []
-    monkeypatch.setattr(deeper, "Solution", lambda **facts: made.append(facts) or Solution(**facts))
+    monkeypatch.setattr(outcome, "Solution", lambda **facts: made.append(facts) or Solution(**facts))
     tuned = rehead.tune(folder, cache=cache, out=tmp_path / "run", with_neighbours=True, **LAST, report=False)
     assert len(made[0]["bank"]) == 12
     assert {made[0]["catalog"].photos[i].label for i in made[0]["bank"]} == {"red", "blue"}

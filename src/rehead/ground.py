@@ -44,8 +44,8 @@ N_ADAPT = 1_024  # photos on which norms take their statistics: tens of thousand
 @dataclass(frozen=True)
 class Ground:
     """What a training stands on. body: the layers from the cut on, with pooled features at the end. learn, watch: places
-    in the feed, which holds the train photos first. feeds: the same feed for another device, elsewhere. scale: of
-    numbers that are learned."""
+    in the feed, which holds the train photos first, then those held out. feeds: the same feed for another device, elsewhere.
+    scale: of numbers that are learned."""
 
     job: Job
     backbone: Backbone
@@ -55,6 +55,7 @@ class Ground:
     feed: Feed
     feeds: Callable[[str], Feed]
     train: Sequence[int]
+    held_out: Sequence[int]
     learn: NDArray[np.int64]
     watch: NDArray[np.int64]
     scale: Scale | None
@@ -97,7 +98,8 @@ def ground_of(
     if extracted.views:
         feeds = partial(as_it_is, feed)  # elsewhere no photo is read, and none need be told of
     body.to(device, memory_format=layout_for(torch.device(device)))
-    return Ground(job, backbone, plan, card, body, feed, feeds, extracted.train, learn, watch, scale, device)
+    sides = extracted.train, extracted.held_out
+    return Ground(job, backbone, plan, card, body, feed, feeds, *sides, learn, watch, scale, device)
 
 
 def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:
@@ -119,7 +121,7 @@ def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:
             )  # as large as each other: the mean is over batches
             size = math.ceil(len(some) / n_batches)
             adapt_norms(body, learning, (x.to(device) for x in feed.plain(some, size)))
-        pooled, learned = _frozen_features(ground, recipe), _learned(ground)
+        pooled, learned = _frozen_features(ground, recipe, ground.learn), _learned(ground)
         labels, folds = feed.labels[ground.learn], folds_of(catalog, learned, recipe)
         if not hidden:
             return first_head(task, pooled, labels, n_outputs, folds, recipe)
@@ -136,24 +138,32 @@ def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:
     return head_from_module(module, kind, recipe.activation), f"{kind}: random at first"
 
 
+def outputs_before(ground: Ground, recipe: Recipe, first: Head) -> NDArray[np.floating[Any]]:
+    """What the head to begin with gives for the held-out photos before layers learn, (n, n_outputs)."""
+    n_train = len(ground.train)
+    shown = _frozen_features(ground, recipe, np.arange(n_train, n_train + len(ground.held_out)))
+    return (ground.scale.on(first) if ground.scale else first).logits(shown)
+
+
 def _learned(ground: Ground) -> Positions:
     """The photos to learn from, without those that are watched: these say how well it is learned."""
     return Positions(np.asarray(ground.train, np.int64)[ground.learn])
 
 
-def _frozen_features(ground: Ground, recipe: Recipe) -> NDArray[np.float32]:
-    """(n, width) of the photos to learn from, before layers learn. Of photos on the CPU by an engine, through the store."""
+def _frozen_features(ground: Ground, recipe: Recipe, places: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(n, width) of the photos at these places, before layers learn. Of photos on the CPU by an engine, through the store."""
     from rehead.tuning.feed import PhotoFeed
     from rehead.tuning.watching import logits_of
 
     if ground.device != "cpu" or recipe.norm == "adapt" or not isinstance(ground.feed, PhotoFeed):
-        return logits_of(ground.body, ground.feed, ground.learn, ground.device)
+        return logits_of(ground.body, ground.feed, places, ground.device)
     catalog, whole = ground.job.catalog, replace(recipe, cut=None, budget_s=None)
     job = replace(ground.job, stop=lambda: False)  # what is begun here is needed
     prefix = chosen_prefix(job, whole)
+    wanted = Positions(np.array([*ground.train, *ground.held_out], np.int64)[places])
     with open_store(job.cache, prefix, whole) as store:
-        extract_missing(job, _learned(ground), prefix, whole, store)
-        return store.read(catalog.digests(_learned(ground)))
+        extract_missing(job, wanted, prefix, whole, store)
+        return store.read(catalog.digests(wanted))
 
 
 def with_head_on(body: Any, head: Head) -> Any:

@@ -41,10 +41,11 @@ from rehead.sharing import share_catalog
 from rehead.solution import Solution
 from rehead.tuning.recipe import AUTO, Recipe
 from rehead.tuning.trackers import chosen_trackers
+from rehead.verdict.compare import paired
 from rehead.verdict.judging import AnyVerdict, judge_task
 from rehead.verdict.metrics import DRAWN, Verdict
 from rehead.verdict.model_card import model_card
-from rehead.verdict.notes import notes_on
+from rehead.verdict.notes import notes_on, notes_on_gain
 from rehead.verdict.trust import Trust, chosen_trust, notes_on_trust
 
 N_COMPARED = 8  # held-out photos on which the bundle is compared with the model: each runs twice, 0.01 s a time
@@ -175,6 +176,7 @@ def tune(
         targets, shown = catalog.labels(train), catalog.labels(held_out)
         trust, leaks = _trust(catalog, solution, chosen), catalog.leaks(train, held_out)
         logits = solution.logits / np.float32(trust.temperature)
+        before = None if solution.before is None else paired(solution.before, logits.argmax(axis=1) == shown, shown)
         verdict = judge_task(
             catalog.task,
             logits,
@@ -190,11 +192,12 @@ def tune(
             notes=(
                 *notes_on(catalog, held_out, logits, leaks),
                 *notes_on_trust(catalog.task, solution.apart),
+                *([] if before is None else notes_on_gain(before)),
                 *notes_on_layers(solution, chosen.weights_file, is_calibrated=trust.n > 0),
             ),
         )
         if isinstance(verdict, Verdict):
-            verdict = trust.on(verdict, solution.logits, shown, solution.is_far)
+            verdict = replace(trust.on(verdict, solution.logits, shown, solution.is_far), before=before)
         progress.status(verdict.headline)
         clock.lap("verify")
 

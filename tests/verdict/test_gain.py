@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rehead.verdict.compare import gain
+from rehead.verdict.compare import Paired, gain, paired
+from rehead.verdict.notes import notes_on_gain
 
 PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60)
 
@@ -45,3 +46,22 @@ def test_of_equals_none_is_clearly_better() -> None:
 
 def test_of_one_photo_nothing_is_known() -> None:
     assert not gain(np.array([True]), np.array([False])).is_clear
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "said"),
+    [
+        (0, 9, None),
+        (7, 2, "What its layers learned does not show here: the head alone was right on 47 of 100 held-out photos, now 42 are "
+         "(p = 0.18). A head alone, by --train head, takes seconds."),
+        (0, 0, "What its layers learned does not show here: the head alone was right on 40 of 100 held-out photos, now 40 are"),
+        (9, 0, "It was better before its layers learned: the head alone was right on 49 of 100 held-out photos, now 40 are"),
+    ],
+)  # fmt: skip
+def test_layers_whose_learning_does_not_show_are_told(lost: int, won: int, said: str | None) -> None:
+    before, now = (np.arange(100) < 40 for _ in range(2))
+    before[40 : 40 + lost], now[60 : 60 + won] = True, True
+    found = paired(before, now, np.zeros(100, np.int64))
+    assert Paired.from_dict(found.to_dict()) == found
+    notes = notes_on_gain(found)
+    assert notes == [] if said is None else len(notes) == 1 and notes[0].startswith(said)

@@ -34,6 +34,8 @@ def show_classes(verdict: Verdict) -> None:
     facts.append(f"log-loss {_decimals(verdict.log_loss)}")
     if verdict.top5 is not None:
         facts.insert(0, f"top-5 {percent(verdict.top5)}")
+    if (before := verdict.before) is not None:
+        facts.append(f"before its layers learned {100 * (before.both + before.only_first) / before.n:.1f} %")
     if verdict.n_train:
         facts.append(f"learned from {counted(verdict.n_train, 'photo')}{', a part of them' if verdict.partial else ''}")
     out.print("; ".join(facts), style="dim", markup=False)

@@ -3,9 +3,8 @@
 The head alone comes first, so that there is always a result: a try that fails costs its time alone. Each further try is
 judged on training photos that it did not learn from; it is kept when it is right on more of them than the simpler one before
 it by over one standard error, and a try that does not pay is the last. Before a try its time is forecast, and nothing is begun
-that would not be finished. What was tried, and why the next was not, stands in the log and in tried.json. Which model is kept
-is known before the held-out photos are looked at. The photos that judge a try also chose its epoch, which flatters it a little
-where they are few.
+that would not be finished. What was tried, and why the next was not, stands in the log and in tried.json. Held-out photos have
+no say in which model is kept. The photos that judge a try also chose its epoch, which flatters it a little where they are few.
 """
 
 from __future__ import annotations

@@ -81,6 +81,12 @@ class Paired:
         """Plain values for JSON."""
         return {**asdict(self), "n": self.n}
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Paired:
+        """The opposite of `to_dict`, or of what dataclasses make of it. Raises KeyError or TypeError for what is none."""
+        known = {key: value for key, value in values.items() if key != "n"}
+        return cls(**{**known, "difference": Estimate(**values["difference"])})
+
 
 def p_value(p: float) -> str:
     """'= 0.23', or '< 0.0001': smaller ones say nothing more."""

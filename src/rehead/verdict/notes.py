@@ -14,6 +14,7 @@ from rehead.data.rows import quoted
 from rehead.data.targets import names_of
 from rehead.errors import counted
 from rehead.verdict.calibrate import log_softmax
+from rehead.verdict.compare import SIGNIFICANT, Paired, p_value
 
 N_NAMED = 3  # groups or classes in a note
 FEW = 10  # held-out photos, below which drawing among them again and again says nothing of others
@@ -58,6 +59,17 @@ def notes_on_loss(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) 
         f"Its probabilities are worse than none: to give all {counted(logits.shape[1], 'class')} the same on every photo would "
         f"have a log-loss of {chance:.3f}, these have {loss:.3f}."
     ]
+
+
+def notes_on_gain(before: Paired) -> list[str]:
+    """A sentence where layers learned and held-out photos do not show it. before: the head alone, and the model with them."""
+    alone, now, n = before.both + before.only_first, before.both + before.only_second, before.n
+    if before.p < SIGNIFICANT and now > alone:
+        return []
+    worse = before.p < SIGNIFICANT
+    found = "It was better before its layers learned" if worse else "What its layers learned does not show here"
+    counts = f"the head alone was right on {alone} of {counted(n, 'held-out photo')}, now {now} are"
+    return [f"{found}: {counts} (p {p_value(before.p)}). A head alone, by --train head, takes seconds."]
 
 
 def first_of(names: Sequence[str]) -> str:
