@@ -135,6 +135,18 @@ def test_photos_that_near_copies_took_to_the_training_side_are_not_held_out_late
         rehead.tune(resume=tmp_path / "run", cache=cache, tie_copies=True, force=True)
 
 
+def test_held_out_photos_that_came_later_are_not_taken_for_wrong_before(
+    run: Path, folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    photos = shutil.copytree(folder, tmp_path / "photos")
+    for photo in make_photos(tmp_path / "more", {"red": 45, "blue": 45}).rglob("*.png"):
+        shutil.copy(photo, photos / photo.parent.name / f"later-{photo.name}")
+    forced = {"resume": run, "cache": cache, "force": True, "report": False, "weight_decay": 0.0, "lr": 1e-4}
+    tuned = rehead.tune(photos, **forced)
+    assert tuned.verdict.n > 10
+    assert tuned.verdict.alone is None
+
+
 def test_a_wrong_folder_that_was_noticed_in_time_leaves_the_run_as_it_was(
     run: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

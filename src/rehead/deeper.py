@@ -25,9 +25,10 @@ from rehead.fitting import chosen_prefix, with_decided_fit
 from rehead.ground import (
     Ground,
     first_head_on,
+    frozen_features,
     ground_of,
     network_of,
-    outputs_before,
+    outputs_alone,
     with_adapters,
     with_head_on,
 )
@@ -82,7 +83,7 @@ def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] =
         job.progress.phase("Solving the head")
         first, note = _begun_with(ground, recipe, run)
     elif has_begun:  # all that was learned before is in the checkpoint
-        first, _ = first_head_on(ground, replace(recipe, warm_head=False))
+        first, _ = first_head_on(ground, recipe, None)
         note = (run.within(FIRST).path / NOTE).read_text(encoding="utf-8")
     model = with_head_on(ground.body, first)
     adapters = with_adapters(ground, recipe)
@@ -135,7 +136,7 @@ def _ground(
         begun = Footing.of(
             plan.cut, extracted.names, catalog, order, [*train, *held_out], extracted.bad, watched, learned
         )
-        write_footing(run, begun if footing is None else replace(begun, right=footing.right))
+        write_footing(run, begun if footing is None else replace(begun, alone=footing.alone))
     card = extracted.card or photo_card(backbone.cut_at(POOL)[1], recipe)
     return ground_of(job, recipe, backbone, plan, extracted, card, learn, watch), extracted
 
@@ -173,19 +174,20 @@ def _first_phase(
 
 
 def _begun_with(ground: Ground, recipe: Recipe, run: RunFolder) -> tuple[Head, str]:
-    """The head to begin with, and a few words on it. What held-out photos say of it before layers learn is told at once, and of
-    classes kept beside what the training stands on, for the verdict."""
-    first, note = first_head_on(ground, recipe)
-    footing, catalog = read_footing(run.path), ground.job.catalog
-    if not recipe.warm_head or footing.right is not None:
-        return first, note
-    outputs, targets = outputs_before(ground, recipe, first), catalog.labels(ground.held_out)
-    if line := first_number(catalog.task, outputs, targets):
-        ground.job.progress.note(f"Before layers learn: {line}")
-    if catalog.task == "classification":
-        named = np.asarray(ground.held_out, np.int64)[outputs.argmax(axis=1) == targets]
-        write_footing(run, replace(footing, right=frozenset(catalog.digests(named))))
-    return first, note
+    """The head to begin with, and a few words on it. Before layers learn, a head alone is verified too: that is told, and of
+    classes what it names is kept beside what the training stands on, for the verdict."""
+    if not recipe.warm_head:
+        return first_head_on(ground, recipe, None)
+    seen = frozen_features(ground, recipe)
+    if not (run.path / CHECKPOINT).is_file():
+        catalog, held_out = ground.job.catalog, ground.held_out
+        outputs = outputs_alone(ground, recipe, seen)
+        if line := first_number(catalog.task, outputs, catalog.labels(held_out)):
+            ground.job.progress.note(f"A head alone: {line}")
+        if catalog.task == "classification":
+            named = dict(zip(catalog.digests(held_out), outputs.argmax(axis=1).tolist(), strict=True))
+            write_footing(run, replace(read_footing(run.path), alone=named))
+    return first_head_on(ground, recipe, seen)
 
 
 def _told(first: str, plan: Plan, state: State, recipe: Recipe, n_watched: int) -> str:

@@ -27,6 +27,7 @@ from rehead.nets.card import Card
 from rehead.tuning.grow import grown, takes
 from rehead.tuning.layers import HEAD, adapters_in
 from rehead.tuning.plan import Plan
+from rehead.tuning.ranges import hidden_widths
 from rehead.tuning.recipe import STOP_SHARE, Recipe
 from rehead.tuning.scale import Scale
 from rehead.tuning.tasks import first_head, fit_task
@@ -102,68 +103,71 @@ def ground_of(
     return Ground(job, backbone, plan, card, body, feed, feeds, *sides, learn, watch, scale, device)
 
 
-def first_head_on(ground: Ground, recipe: Recipe) -> tuple[Head, str]:
-    """The head to begin with: solved on what the layers give before they learn, or random numbers."""
-    from rehead.nets.heads import head_from_module, mlp_module
-    from rehead.tuning.modes import adapt_norms
-    from rehead.tuning.ranges import hidden_widths
-    from rehead.tuning.watching import logits_of
-
-    catalog, hidden = ground.job.catalog, hidden_widths(recipe.head)
-    task, n_outputs = catalog.task, catalog.n_outputs
-    body, feed, device = ground.body, ground.feed, ground.device
-    if recipe.warm_head:
-        if recipe.norm == "adapt":
-            some = np.random.default_rng(recipe.seed).permutation(ground.learn)[:N_ADAPT]
-            learning = [ground.backbone[name] for name in ground.plan.learning]
-            n_batches = math.ceil(
-                len(some) / recipe.course.batch_size
-            )  # as large as each other: the mean is over batches
-            size = math.ceil(len(some) / n_batches)
-            adapt_norms(body, learning, (x.to(device) for x in feed.plain(some, size)))
-        pooled, learned = _frozen_features(ground, recipe, ground.learn), _learned(ground)
-        labels, folds = feed.labels[ground.learn], folds_of(catalog, learned, recipe)
-        if not hidden:
-            return first_head(task, pooled, labels, n_outputs, folds, recipe)
-        by, watch = (
-            partial(trained_dense, ground.job, recipe.device),
-            watched(catalog, learned, STOP_SHARE, recipe.seed),
-        )
-        progress = ground.job.progress
-        fitted = fit_task(task, pooled, labels, n_outputs, folds, recipe, device, progress, by=by, watch=watch)
-        return fitted.head, fitted.note
-    width = logits_of(body, feed, np.arange(1), device).shape[1]
-    module = mlp_module(width, hidden, n_outputs, recipe.activation, seed=recipe.seed)
-    kind: Any = "mlp" if hidden else "linear"
-    return head_from_module(module, kind, recipe.activation), f"{kind}: random at first"
-
-
-def outputs_before(ground: Ground, recipe: Recipe, first: Head) -> NDArray[np.floating[Any]]:
-    """What the head to begin with gives for the held-out photos before layers learn, (n, n_outputs)."""
-    n_train = len(ground.train)
-    shown = _frozen_features(ground, recipe, np.arange(n_train, n_train + len(ground.held_out)))
-    return (ground.scale.on(first) if ground.scale else first).logits(shown)
-
-
-def _learned(ground: Ground) -> Positions:
-    """The photos to learn from, without those that are watched: these say how well it is learned."""
-    return Positions(np.asarray(ground.train, np.int64)[ground.learn])
-
-
-def _frozen_features(ground: Ground, recipe: Recipe, places: NDArray[np.int64]) -> NDArray[np.float32]:
-    """(n, width) of the photos at these places, before layers learn. Of photos on the CPU by an engine, through the store."""
+def frozen_features(ground: Ground, recipe: Recipe) -> NDArray[np.float32]:
+    """(n, width) of all photos of the feed, before layers learn. Of photos on the CPU by an engine, through the store."""
     from rehead.tuning.feed import PhotoFeed
     from rehead.tuning.watching import logits_of
 
-    if ground.device != "cpu" or recipe.norm == "adapt" or not isinstance(ground.feed, PhotoFeed):
-        return logits_of(ground.body, ground.feed, places, ground.device)
+    photos = np.array([*ground.train, *ground.held_out], np.int64)
+    if ground.device != "cpu" or not isinstance(ground.feed, PhotoFeed):
+        return logits_of(ground.body, ground.feed, np.arange(len(photos)), ground.device)
     catalog, whole = ground.job.catalog, replace(recipe, cut=None, budget_s=None)
-    job = replace(ground.job, stop=lambda: False)  # what is begun here is needed
-    prefix = chosen_prefix(job, whole)
-    wanted = Positions(np.array([*ground.train, *ground.held_out], np.int64)[places])
+    job = replace(ground.job, stop=lambda: False, is_late=lambda: False)  # what is begun here is needed
+    prefix, mixed = chosen_prefix(job, whole), np.random.default_rng(recipe.seed).permutation(photos)
     with open_store(job.cache, prefix, whole) as store:
-        extract_missing(job, wanted, prefix, whole, store)
-        return store.read(catalog.digests(wanted))
+        extract_missing(job, Positions(mixed), prefix, whole, store)
+        return store.read(catalog.digests(photos))
+
+
+def outputs_alone(ground: Ground, recipe: Recipe, seen: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+    """What a head alone gives for the held-out photos, (n, n_outputs): a linear one, solved on the whole training side, as
+    --train head does. seen: as `frozen_features` gives them."""
+    catalog, n = ground.job.catalog, len(ground.train)
+    labels, folds = catalog.labels(ground.train), folds_of(catalog, ground.train, recipe)
+    linear = Recipe(class_weight=recipe.class_weight)
+    return fit_task(catalog.task, seen[:n], labels, catalog.n_outputs, folds, linear).head.logits(seen[n:])
+
+
+def first_head_on(ground: Ground, recipe: Recipe, seen: NDArray[np.float32] | None) -> tuple[Head, str]:
+    """The head to begin with: solved on what the layers give before they learn, or random numbers. seen: as `frozen_features`
+    gives them, None for random numbers."""
+    from rehead.nets.heads import head_from_module, mlp_module
+    from rehead.tuning.watching import logits_of
+
+    catalog, hidden = ground.job.catalog, hidden_widths(recipe.head)
+    task, n_outputs, device = catalog.task, catalog.n_outputs, ground.device
+    if seen is None:
+        width = logits_of(ground.body, ground.feed, np.arange(1), device).shape[1]
+        module = mlp_module(width, hidden, n_outputs, recipe.activation, seed=recipe.seed)
+        kind: Any = "mlp" if hidden else "linear"
+        return head_from_module(module, kind, recipe.activation), f"{kind}: random at first"
+    pooled = _adapted(ground, recipe) if recipe.norm == "adapt" else seen[ground.learn]
+    learned = Positions(
+        np.asarray(ground.train, np.int64)[ground.learn]
+    )  # without those that say how well it is learned
+    labels, folds = ground.feed.labels[ground.learn], folds_of(catalog, learned, recipe)
+    if not hidden:
+        return first_head(task, pooled, labels, n_outputs, folds, recipe)
+    by, watch = (
+        partial(trained_dense, ground.job, recipe.device),
+        watched(catalog, learned, STOP_SHARE, recipe.seed),
+    )
+    progress = ground.job.progress
+    fitted = fit_task(task, pooled, labels, n_outputs, folds, recipe, device, progress, by=by, watch=watch)
+    return fitted.head, fitted.note
+
+
+def _adapted(ground: Ground, recipe: Recipe) -> NDArray[np.float32]:
+    """(n, width) of the photos to learn from, after norms took their statistics on some of them."""
+    from rehead.tuning.modes import adapt_norms
+    from rehead.tuning.watching import logits_of
+
+    some = np.random.default_rng(recipe.seed).permutation(ground.learn)[:N_ADAPT]
+    learning = [ground.backbone[name] for name in ground.plan.learning]
+    n_batches = math.ceil(len(some) / recipe.course.batch_size)  # as large as each other: the mean is over batches
+    size = math.ceil(len(some) / n_batches)
+    adapt_norms(ground.body, learning, (x.to(ground.device) for x in ground.feed.plain(some, size)))
+    return logits_of(ground.body, ground.feed, ground.learn, ground.device)
 
 
 def with_head_on(body: Any, head: Head) -> Any:

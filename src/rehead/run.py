@@ -176,7 +176,8 @@ def tune(
         targets, shown = catalog.labels(train), catalog.labels(held_out)
         trust, leaks = _trust(catalog, solution, chosen), catalog.leaks(train, held_out)
         logits = solution.logits / np.float32(trust.temperature)
-        before = None if solution.before is None else paired(solution.before, logits.argmax(axis=1) == shown, shown)
+        named, now = solution.alone, logits.argmax(axis=1)
+        alone = None if named is None else paired(named == shown, now == shown, shown)
         verdict = judge_task(
             catalog.task,
             logits,
@@ -192,12 +193,12 @@ def tune(
             notes=(
                 *notes_on(catalog, held_out, logits, leaks),
                 *notes_on_trust(catalog.task, solution.apart),
-                *([] if before is None else notes_on_gain(before)),
+                *([] if alone is None else notes_on_gain(alone)),
                 *notes_on_layers(solution, chosen.weights_file, is_calibrated=trust.n > 0),
             ),
         )
         if isinstance(verdict, Verdict):
-            verdict = replace(trust.on(verdict, solution.logits, shown, solution.is_far), before=before)
+            verdict = replace(trust.on(verdict, solution.logits, shown, solution.is_far), alone=alone)
         progress.status(verdict.headline)
         clock.lap("verify")
 

@@ -26,6 +26,12 @@ def test_what_is_kept_runs_once_up_to_the_cut_and_each_epoch_costs_its_steps() -
     assert found.epoch_s == pytest.approx(80 * 0.3 + 20 * 0.1)
 
 
+def test_before_layers_learn_all_photos_are_looked_at_once_more() -> None:
+    none = forecast(PLAIN, STAGES, KEPT, PACE, n_train=100, n_held_out=50).once_s
+    warm = forecast(replace(PLAIN, warm_head=True), STAGES, KEPT, PACE, n_train=100, n_held_out=50).once_s
+    assert warm - none == pytest.approx(0.1 * 150)
+
+
 def test_views_are_of_training_photos_alone() -> None:
     one = forecast(PLAIN, STAGES, KEPT, PACE, 100, 50).once_s
     four = forecast(replace(PLAIN, views=4, augment="crop"), STAGES, KEPT, PACE, 100, 50).once_s

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rehead.cli.tables import GAP, console, narrow, percent, printable, shortened, show_table, table
 from rehead.errors import counted
+from rehead.verdict.intervals import wilson
 from rehead.verdict.metrics import judged_on
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ def show_classes(verdict: Verdict) -> None:
         f"macro F1 {_decimals(verdict.macro_f1)}",
     ]
     facts.append(f"log-loss {_decimals(verdict.log_loss)}")
+    if (alone := verdict.alone) is not None:
+        share, more = wilson(alone.both + alone.only_first, alone.n), alone.difference
+        by = f"{100 * more.value:+.1f} points ({100 * more.low:+.1f} to {100 * more.high:+.1f})"
+        facts.insert(1, f"a head alone {percent(share)}, to which layers add {by}")
     if verdict.top5 is not None:
         facts.insert(0, f"top-5 {percent(verdict.top5)}")
-    if (before := verdict.before) is not None:
-        facts.append(f"before its layers learned {100 * (before.both + before.only_first) / before.n:.1f} %")
     if verdict.n_train:
         facts.append(f"learned from {counted(verdict.n_train, 'photo')}{', a part of them' if verdict.partial else ''}")
     out.print("; ".join(facts), style="dim", markup=False)
@@ -69,14 +72,12 @@ def _doubts(verdict: Verdict) -> list[str]:
         elif found.threshold == 0:
             said.append(f"no answer counts as unsure: at least {wanted} are right on {found.n} photos apart")
         else:
-            right = (
-                "" if found.right is None else f", the others are right on {percent(found.right).replace('  ', ' ')}"
-            )
+            right = "" if found.right is None else f", the others are right on {percent(found.right)}"
             said.append(f"unsure below {found.threshold:.2f}: {100 * (1 - found.coverage.value):.1f} %{right}")
         if found.n * (1 - found.precision) < 1:
             said[-1] += f" ({found.n} photos, on which that was chosen, are too few to show {found.precision:.4g})"
     if verdict.unfamiliar is not None:
-        said.append(f"unfamiliar {100 * verdict.unfamiliar.value:.1f} %")
+        said.append(f"unfamiliar {percent(verdict.unfamiliar)}")
     return said
 
 

@@ -70,10 +70,10 @@ def shortened(text: str, width: int) -> str:
 
 
 def percent(interval: Interval | None) -> str:
-    """'98.5 %  (96.7 to 99.3)'."""
+    """'98.5 % (96.7 to 99.3)'."""
     if interval is None:
         return "–"
-    return f"{100 * interval.value:.1f} %  ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+    return f"{100 * interval.value:.1f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
 def narrow(interval: Interval | Estimate | None) -> str:

@@ -27,15 +27,15 @@ from rehead.runs.folder import RunFolder
 class Footing:
     """cut: the layer behind which activations are kept, None to train from the photos. views: those that are kept. absent: by
     their digests the photos of the job that it does without, with the reason, None for those that were not reached. watched,
-    tied: digests of those that say which epoch is kept, and of those that near copies took to the training side. right: of the
-    held-out ones that were named right before layers learned, None where that was not looked at."""
+    tied: digests of those that say which epoch is kept, and of those that near copies took to the training side. alone: the
+    class that a head alone named each held-out photo, by its digest, None where that was not looked at."""
 
     cut: str | None
     views: tuple[str, ...]
     absent: Mapping[bytes, str | None]
     watched: frozenset[bytes]
     tied: frozenset[bytes]
-    right: frozenset[bytes] | None = None
+    alone: Mapping[bytes, int] | None = None
 
     @classmethod
     def of(
@@ -85,7 +85,7 @@ def write_footing(run: RunFolder, footing: Footing) -> None:
             "absent": absent,
             "watched": sorted(one.hex() for one in footing.watched),
             "tied": sorted(one.hex() for one in footing.tied),
-            "right": None if footing.right is None else sorted(one.hex() for one in footing.right),
+            "alone": footing.alone and {digest.hex(): place for digest, place in footing.alone.items()},
         },
     )
 
@@ -95,13 +95,9 @@ def read_footing(run: Path) -> Footing:
     try:
         values: dict[str, Any] = json.loads((run / FOOTING).read_text(encoding="utf-8"))
         absent = {bytes.fromhex(digest): reason for digest, reason in values["absent"].items()}
-        watched, tied, right = (
-            None if values[name] is None else frozenset(map(bytes.fromhex, values[name]))
-            for name in ("watched", "tied", "right")
-        )
-        return Footing(
-            values["cut"], tuple(values["views"]), absent, watched or frozenset(), tied or frozenset(), right
-        )
+        watched, tied = (frozenset(map(bytes.fromhex, values[name])) for name in ("watched", "tied"))
+        alone = values["alone"] and {bytes.fromhex(digest): int(place) for digest, place in values["alone"].items()}
+        return Footing(values["cut"], tuple(values["views"]), absent, watched, tied, alone)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
             what=f"What the training of {run} began with cannot be read.",

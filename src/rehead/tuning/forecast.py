@@ -56,7 +56,7 @@ def forecast(
     look_s = FORTH * pace.step_s + read_s
     n_looks = n_held_out + n_watch
     if recipe.warm_head and recipe.first is None:
-        n_looks += n_learn + (n_learn if recipe.norm == "adapt" else 0)
+        n_looks += n_train + n_held_out + (n_learn if recipe.norm == "adapt" else 0)
     return Forecast(AROUND_S + once_s + n_looks * look_s, n_learn * (pace.step_s + read_s) + n_watch * look_s)
 
 

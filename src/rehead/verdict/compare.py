@@ -83,9 +83,8 @@ class Paired:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Paired:
-        """The opposite of `to_dict`, or of what dataclasses make of it. Raises KeyError or TypeError for what is none."""
-        known = {key: value for key, value in values.items() if key != "n"}
-        return cls(**{**known, "difference": Estimate(**values["difference"])})
+        """The opposite of `dataclasses.asdict`. Raises KeyError or TypeError for what is none."""
+        return cls(**{**values, "difference": Estimate(**values["difference"])})
 
 
 def p_value(p: float) -> str:

@@ -56,8 +56,8 @@ class Verdict:
 
     macro_f1: mean F1 over the classes that are shown or named. log_loss: mean of -ln(probability of the right class).
     calibration, selective, unfamiliar, growth: whether probabilities hold, what is unsure, the share of photos unlike those
-    learned from, what more photos would bring; None where that was not looked at. before: where layers learned, this model
-    beside the head alone before they did.
+    learned from, what more photos would bring; None where that was not looked at. alone: where layers learned, a head
+    alone on the frozen network beside this model, photo by photo.
     cells: (class, named class, photos) by places in `classes`, in their order, without those of no photos; as a matrix
     they are `confusion`. mistakes: the ten it was surest of.
     n_train: photos learned from. partial: whether that is a part of those there, for a
@@ -82,7 +82,7 @@ class Verdict:
     selective: Selective | None = None
     unfamiliar: Interval | None = None
     growth: Growth | None = None
-    before: Paired | None = None
+    alone: Paired | None = None
 
     @property
     def n(self) -> int:
@@ -128,7 +128,7 @@ class Verdict:
             "log_loss": Estimate(**values["log_loss"]),
             "unfamiliar": interval(values.get("unfamiliar")),
         }
-        parts: dict[str, Any] = {"calibration": Calibration, "selective": Selective, "growth": Growth, "before": Paired}
+        parts: dict[str, Any] = {"calibration": Calibration, "selective": Selective, "growth": Growth, "alone": Paired}
         looked_at = {name: part.from_dict(values[name]) for name, part in parts.items() if values.get(name) is not None}
         return cls(**{**values, **known, **looked_at})
 

@@ -61,15 +61,16 @@ def notes_on_loss(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) 
     ]
 
 
-def notes_on_gain(before: Paired) -> list[str]:
-    """A sentence where layers learned and held-out photos do not show it. before: the head alone, and the model with them."""
-    alone, now, n = before.both + before.only_first, before.both + before.only_second, before.n
-    if before.p < SIGNIFICANT and now > alone:
+def notes_on_gain(alone: Paired) -> list[str]:
+    """A sentence where layers learned and held-out photos do not show it. alone: a head alone, and the model with them."""
+    before, now, n = alone.both + alone.only_first, alone.both + alone.only_second, alone.n
+    if alone.p < SIGNIFICANT and now > before:
         return []
-    worse = before.p < SIGNIFICANT
-    found = "It was better before its layers learned" if worse else "What its layers learned does not show here"
-    counts = f"the head alone was right on {alone} of {counted(n, 'held-out photo')}, now {now} are"
-    return [f"{found}: {counts} (p {p_value(before.p)}). A head alone, by --train head, takes seconds."]
+    counts = f"is right on {before} of {counted(n, 'held-out photo')}, this model on {now} (p {p_value(alone.p)})"
+    if alone.p < SIGNIFICANT:
+        return [f"A head alone is better here: it {counts}."]
+    too_few = ", which leaves too few for a gain to show" if 2 * 0.5 ** (n - before) >= SIGNIFICANT else ""
+    return [f"What its layers learned does not show on these photos: a head alone {counts}{too_few}."]
 
 
 def first_of(names: Sequence[str]) -> str:
