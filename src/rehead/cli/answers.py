@@ -34,7 +34,7 @@ def show_classes(verdict: Verdict) -> None:
     ]
     facts.append(f"log-loss {_decimals(verdict.log_loss)}")
     if (alone := verdict.alone) is not None:
-        share, more = wilson(alone.both + alone.only_first, alone.n), alone.difference
+        share, more = wilson(alone.n_first, alone.n), alone.difference
         by = f"{100 * more.value:+.1f} points ({100 * more.low:+.1f} to {100 * more.high:+.1f})"
         facts.insert(1, f"a head alone {percent(share)}, to which layers add {by}")
     if verdict.top5 is not None:

@@ -7,7 +7,7 @@ import unicodedata
 from rehead.errors import counted
 from rehead.verdict.bootstrap import Estimate, short
 from rehead.verdict.calibrate import Bin, Calibration
-from rehead.verdict.intervals import Interval
+from rehead.verdict.intervals import Interval, wilson
 from rehead.verdict.judging import AnyVerdict
 from rehead.verdict.metrics import Verdict, of_side
 from rehead.verdict.multilabel import MultilabelVerdict
@@ -78,7 +78,13 @@ def beside(verdict: AnyVerdict) -> str:
     if isinstance(verdict, Verdict):
         if len(verdict.classes) < 2:
             return "There is one class, so every answer is right."
-        return f"Always naming the class most frequent here would be right on {interval(verdict.majority)}."
+        alone, frequent = (
+            verdict.alone,
+            f"Always naming the class most frequent here would be right on {interval(verdict.majority)}",
+        )
+        if alone is None:
+            return f"{frequent}."
+        return f"{frequent}, a head alone, without layers that learned, on {interval(wilson(alone.n_first, alone.n))}."
     if isinstance(verdict, MultilabelVerdict):
         ap = f"Mean average precision {estimate(verdict.mean_ap)}. " if verdict.mean_ap else ""
         return f"{ap}Always naming the most frequent set of labels would be right on {interval(verdict.majority)}."

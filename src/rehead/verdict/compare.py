@@ -60,6 +60,16 @@ class Paired:
     def n(self) -> int:
         return self.both + self.only_first + self.only_second + self.neither
 
+    @property
+    def n_first(self) -> int:
+        """How many photos the first model gets right."""
+        return self.both + self.only_first
+
+    @property
+    def n_second(self) -> int:
+        """How many photos the second model gets right."""
+        return self.both + self.only_second
+
     def sentence(self, first: str, second: str) -> str:
         """The plain answer. first, second: what the models are called."""
         changed = self.only_first + self.only_second

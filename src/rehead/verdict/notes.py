@@ -63,7 +63,7 @@ def notes_on_loss(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) 
 
 def notes_on_gain(alone: Paired) -> list[str]:
     """A sentence where layers learned and held-out photos do not show it. alone: a head alone, and the model with them."""
-    before, now, n = alone.both + alone.only_first, alone.both + alone.only_second, alone.n
+    before, now, n = alone.n_first, alone.n_second, alone.n
     if alone.p < SIGNIFICANT and now > before:
         return []
     counts = f"is right on {before} of {counted(n, 'held-out photo')}, this model on {now} (p {p_value(alone.p)})"
