@@ -78,11 +78,11 @@ def test_a_run_of_layers_is_verified_and_holds_what_any_run_does(tuned: rehead.T
     assert re.search(r"conv_head +412,160 parameters +learns", log)
     assert re.search(r"blocks.6 +605,440 parameters +frozen", log)
     assert "Kept behind blocks.6: 40 photos in 2 views, 3 MB." in log
-    told = log.index("A head alone: held-out accuracy 100.0% (67.6% to 100.0%) on 8 photos")
+    told = log.index("A linear head alone: held-out accuracy 100.0% (67.6% to 100.0%) on 8 photos")
     assert log.find("epoch 1 of 2", told) > 0
     assert (tuned.verdict.alone.both, tuned.verdict.alone.n) == (8, 8)
     assert tuned.verdict.notes[-1].startswith(
-        "What its layers learned does not show on these photos: a head alone is right on"
+        "What its layers learned does not show on these photos: a linear head alone is right on"
     )
 
 
@@ -103,8 +103,8 @@ def test_beside_the_model_stands_what_a_head_alone_names_as_train_head_solves_it
         picture = dice.integers(0, 200, (9, 9, 3)) + tint
         Image.fromarray(picture.astype(np.uint8)).resize((96, 96)).save(place)
     monkeypatch.setattr(outcome, "Solution", lambda **facts: made.append(facts) or Solution(**facts))
-    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", **settings, report=False)
-    head = rehead.tune(photos, cache=cache, out=tmp_path / "head", report=False)
+    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", device="cpu", **settings, report=False)
+    head = rehead.tune(photos, cache=cache, out=tmp_path / "head", device="cpu", report=False)
     alone, outputs, rows = made[0]["alone"], read_outputs(tuned.run), catalog_of(tuned.run)
     assert (
         alone == read_outputs(head.run).logits.argmax(axis=1)
@@ -122,7 +122,7 @@ def test_without_a_warm_head_nothing_stands_beside_the_model(folder: Path, cache
     asked = LAST | {"epochs": 1, "warm_head": False}
     tuned = rehead.tune(folder, cache=cache, out=tmp_path / "run", **asked, report=False)
     assert tuned.verdict.alone is None
-    assert "A head alone" not in (tuned.run / "log.txt").read_text()
+    assert "A linear head alone" not in (tuned.run / "log.txt").read_text()
 
 
 def test_a_limit_takes_the_photos_that_a_head_alone_takes_and_no_copy_is_held_out(cache: Path, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def test_a_job_on_the_device_is_verified_and_its_bundle_runs_on_the_cpu(
     photos = make_photos(tmp_path / "photos", {"red": 40, "blue": 40})
     tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", device="cuda", **settings, report=False)
     assert tuned.verdict.top1.value >= 0.9
+    assert not settings or tuned.verdict.alone.both >= 0.9 * tuned.verdict.n
     assert rehead.load(tuned.bundle).predict(str(photos / "red" / "0.png")).label == "red"
 
 

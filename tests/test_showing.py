@@ -17,7 +17,9 @@ from rehead.cli.answers import show_classes
 from rehead.cli.showing import Bars, Lines
 from rehead.cli.tables import say
 from rehead.cli.terminal import progress_for
+from rehead.reporting.wording import beside
 from rehead.runs.record import _cells
+from rehead.verdict.compare import paired
 from rehead.verdict.metrics import judge
 from rehead.verdict.selective import judge_selective
 
@@ -237,3 +239,16 @@ def test_the_precision_that_was_asked_for_is_shown_as_it_was(
     found = judge_selective(np.ones(2), np.ones(2, bool), precision=0.995, threshold=threshold, n_chosen=1000)
     show_classes(replace(verdict, selective=found))
     assert words in capsys.readouterr().out
+
+
+def test_a_head_alone_stands_beside_a_model_whose_layers_learned(capsys: pytest.CaptureFixture[str]) -> None:
+    logits, labels = np.eye(2, dtype=np.float32)[[0, 1, 0, 0]], np.array([0, 1, 0, 1])
+    verdict = judge(logits, labels, classes=["a", "b"], paths=["1", "2", "3", "4"], side="drawn")
+    before, now = np.array([True, True, False, False]), np.array([True, True, True, False])
+    verdict = replace(verdict, alone=paired(before, now, labels))
+    show_classes(verdict)
+    said = "a linear head alone 50.0 % (15.0 to 85.0): it alone is right on 0, this model alone on 1 (p = 1)"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert beside(verdict).endswith(
+        "A linear head alone, on the network as it was, is right on 50.0\u00a0% (15.0\u00a0to\u00a085.0)."
+    )

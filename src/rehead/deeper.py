@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rehead.activations import Extracted, at_the_cut, slices
-from rehead.auditing.ties import tied
+from rehead.auditing.ties import tied, tied_for_fit
 from rehead.bundle import Head
 from rehead.cutting import photo_card, planned_network
 from rehead.data.rows import Skip
@@ -24,6 +24,7 @@ from rehead.errors import Diverged, counted
 from rehead.fitting import chosen_prefix, with_decided_fit
 from rehead.ground import (
     Ground,
+    adapt,
     first_head_on,
     frozen_features,
     ground_of,
@@ -48,8 +49,7 @@ from rehead.tuning.plan import Plan
 from rehead.tuning.recipe import Recipe
 from rehead.verdict.judging import first_number
 
-# A first phase's folder in the run while that is written, and in it how its head came to be.
-FIRST, NOTE = "first", "note.txt"
+FIRST = "first"  # a first phase's folder in the run while that is written
 
 if TYPE_CHECKING:
     from rehead.nets.backbone import Backbone
@@ -62,11 +62,11 @@ def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] =
     track: names of trackers that follow the training.
     """
     moved, order = frozenset[bytes](), job_order(job.catalog, recipe)
+    recipe = with_decided_fit(tied_for_fit(job, recipe), recipe)
     if recipe.tie_copies:
         drawn, job = job.catalog.is_on("train"), tied(job, order)
         moved = frozenset(job.catalog.digests(np.flatnonzero(job.catalog.is_on("train") & ~drawn).tolist()))
         job.clock.lap("scan")
-    recipe = with_decided_fit(job, recipe)
     first_phase, has_begun = recipe.first_phase, (run.path / CHECKPOINT).is_file()
     if not has_begun:
         chosen_prefix(job, replace(recipe, cut=None))  # one that cannot be exported is told before anything is learned
@@ -80,11 +80,10 @@ def tune_layers(job: Job, recipe: Recipe, run: RunFolder, track: Sequence[str] =
     ground, extracted = _ground(job, recipe, backbone, run, order, moved, footing)
     if first_phase is None:
         ground = replace(ground, job=job.served())
-        job.progress.phase("Solving the head")
         first, note = _begun_with(ground, recipe, run)
     elif has_begun:  # all that was learned before is in the checkpoint
         first, _ = first_head_on(ground, recipe, None)
-        note = (run.within(FIRST).path / NOTE).read_text(encoding="utf-8")
+        note = read_footing(run.path).head
     model = with_head_on(ground.body, first)
     adapters = with_adapters(ground, recipe)
     job.clock.lap("solve")
@@ -136,7 +135,7 @@ def _ground(
         begun = Footing.of(
             plan.cut, extracted.names, catalog, order, [*train, *held_out], extracted.bad, watched, learned
         )
-        write_footing(run, begun if footing is None else replace(begun, alone=footing.alone))
+        write_footing(run, begun if footing is None else replace(begun, alone=footing.alone, head=footing.head))
     card = extracted.card or photo_card(backbone.cut_at(POOL)[1], recipe)
     return ground_of(job, recipe, backbone, plan, extracted, card, learn, watch), extracted
 
@@ -152,7 +151,6 @@ def _first_phase(
     part = run.within(FIRST)
     ground, _ = _ground(job, recipe, backbone, part, order, moved)
     ground = replace(ground, job=job.served())
-    job.progress.phase("Solving the head")
     first, note = _begun_with(ground, recipe, part)
     model = with_head_on(ground.body, first)
     job.clock.lap("solve")
@@ -168,26 +166,31 @@ def _first_phase(
     for name in (METRICS, CURVES):
         run.write(f"{FIRST}-{name}", (part.path / name).read_text(encoding="utf-8"))
     note = _told(note, ground.plan, state, recipe, len(ground.watch))
-    part.write(NOTE, note)
-    footing = replace(read_footing(part.path), cut=None, views=())
+    footing = replace(read_footing(part.path), cut=None, views=(), head=note)
     return head_from_module(model[1], first.kind, first.activation), note, ground.job, footing
 
 
 def _begun_with(ground: Ground, recipe: Recipe, run: RunFolder) -> tuple[Head, str]:
     """The head to begin with, and a few words on it. Before layers learn, a head alone is verified too: that is told, and of
     classes what it names is kept beside what the training stands on, for the verdict."""
+    progress = ground.job.progress
+    progress.phase("Solving the head")
     if not recipe.warm_head:
         return first_head_on(ground, recipe, None)
-    seen = frozen_features(ground, recipe)
-    if not (run.path / CHECKPOINT).is_file():
-        catalog, held_out = ground.job.catalog, ground.held_out
-        outputs = outputs_alone(ground, recipe, seen)
-        if line := first_number(catalog.task, outputs, catalog.labels(held_out)):
-            ground.job.progress.note(f"A head alone: {line}")
-        if catalog.task == "classification":
-            named = dict(zip(catalog.digests(held_out), outputs.argmax(axis=1).tolist(), strict=True))
-            write_footing(run, replace(read_footing(run.path), alone=named))
-    return first_head_on(ground, recipe, seen)
+    if (run.path / CHECKPOINT).is_file():  # which has the head that was solved then
+        if recipe.norm == "adapt":
+            adapt(ground, recipe)
+        return first_head_on(ground, recipe, None)[0], read_footing(run.path).head
+    seen, catalog, held_out = frozen_features(ground, recipe), ground.job.catalog, ground.held_out
+    progress.phase("Solving the head")  # photos may have been extracted for it
+    outputs, named = outputs_alone(ground, recipe, seen), None
+    if line := first_number(catalog.task, outputs, catalog.labels(held_out)):
+        progress.note(f"A linear head alone: {line}")
+    if catalog.task == "classification":
+        named = dict(zip(catalog.digests(held_out), outputs.argmax(axis=1).tolist(), strict=True))
+    head, note = first_head_on(ground, recipe, seen)
+    write_footing(run, replace(read_footing(run.path), alone=named, head=note))
+    return head, note
 
 
 def _told(first: str, plan: Plan, state: State, recipe: Recipe, n_watched: int) -> str:

@@ -7,14 +7,14 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.auditing.ties import tied
+from rehead.auditing.ties import tied, tied_for_fit
 from rehead.divided import folds_of, in_store, job_order, photos_there, watched
 from rehead.exporting.agreement import in_batches
 from rehead.extraction import extract_missing, open_store
 from rehead.features.compared import direction_kept
 from rehead.features.engines import OnnxEngine, Prefix
 from rehead.features.store import MEMORY_LIMIT_BYTES
-from rehead.fitting import chosen_prefix, fit_sample
+from rehead.fitting import chosen_prefix
 from rehead.job import Job, trained_dense
 from rehead.solution import Solution
 from rehead.tuning.familiar import bank_rows, far, fit_familiar
@@ -29,8 +29,7 @@ IN_MEMORY_BYTES = MEMORY_LIMIT_BYTES // 2  # of features in half precision: dens
 def tune_head(job: Job, recipe: Recipe) -> Solution:
     """The head of least loss on the features of the photos that are there when extraction ends or is stopped."""
     catalog, progress = job.catalog, job.progress
-    decides = recipe.fit == AUTO and recipe.tie_copies
-    prefix = chosen_prefix(tied(job, fit_sample(catalog, recipe)) if decides else job, recipe)
+    prefix = chosen_prefix(tied_for_fit(job, recipe), recipe)
     job.clock.lap("prepare")
 
     with open_store(job.cache, prefix, recipe) as store:

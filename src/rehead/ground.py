@@ -103,8 +103,9 @@ def ground_of(
     return Ground(job, backbone, plan, card, body, feed, feeds, *sides, learn, watch, scale, device)
 
 
-def frozen_features(ground: Ground, recipe: Recipe) -> NDArray[np.float32]:
-    """(n, width) of all photos of the feed, before layers learn. Of photos on the CPU by an engine, through the store."""
+def frozen_features(ground: Ground, recipe: Recipe) -> NDArray[np.floating[Any]]:
+    """(n, width) of all photos of the feed, before layers learn. Of photos on the CPU by an engine, through the store, and in
+    half precision as there."""
     from rehead.tuning.feed import PhotoFeed
     from rehead.tuning.watching import logits_of
 
@@ -116,11 +117,11 @@ def frozen_features(ground: Ground, recipe: Recipe) -> NDArray[np.float32]:
     prefix, mixed = chosen_prefix(job, whole), np.random.default_rng(recipe.seed).permutation(photos)
     with open_store(job.cache, prefix, whole) as store:
         extract_missing(job, Positions(mixed), prefix, whole, store)
-        return store.read(catalog.digests(photos))
+        return store.read(catalog.digests(photos), dtype=np.float16)
 
 
-def outputs_alone(ground: Ground, recipe: Recipe, seen: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
-    """What a head alone gives for the held-out photos, (n, n_outputs): a linear one, solved on the whole training side, as
+def outputs_alone(ground: Ground, recipe: Recipe, seen: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """What a linear head alone gives for the held-out photos, (n, n_outputs): solved on the whole training side, as
     --train head does. seen: as `frozen_features` gives them."""
     catalog, n = ground.job.catalog, len(ground.train)
     labels, folds = catalog.labels(ground.train), folds_of(catalog, ground.train, recipe)
@@ -128,7 +129,7 @@ def outputs_alone(ground: Ground, recipe: Recipe, seen: NDArray[np.float32]) -> 
     return fit_task(catalog.task, seen[:n], labels, catalog.n_outputs, folds, linear).head.logits(seen[n:])
 
 
-def first_head_on(ground: Ground, recipe: Recipe, seen: NDArray[np.float32] | None) -> tuple[Head, str]:
+def first_head_on(ground: Ground, recipe: Recipe, seen: NDArray[np.floating[Any]] | None) -> tuple[Head, str]:
     """The head to begin with: solved on what the layers give before they learn, or random numbers. seen: as `frozen_features`
     gives them, None for random numbers."""
     from rehead.nets.heads import head_from_module, mlp_module
@@ -141,33 +142,29 @@ def first_head_on(ground: Ground, recipe: Recipe, seen: NDArray[np.float32] | No
         module = mlp_module(width, hidden, n_outputs, recipe.activation, seed=recipe.seed)
         kind: Any = "mlp" if hidden else "linear"
         return head_from_module(module, kind, recipe.activation), f"{kind}: random at first"
-    pooled = _adapted(ground, recipe) if recipe.norm == "adapt" else seen[ground.learn]
-    learned = Positions(
-        np.asarray(ground.train, np.int64)[ground.learn]
-    )  # without those that say how well it is learned
+    pooled: NDArray[Any] = seen[ground.learn]
+    if recipe.norm == "adapt":
+        adapt(ground, recipe)
+        pooled = logits_of(ground.body, ground.feed, ground.learn, device)
+    learned = Positions(np.asarray(ground.train, np.int64)[ground.learn])  # the others say how well it is learned
     labels, folds = ground.feed.labels[ground.learn], folds_of(catalog, learned, recipe)
     if not hidden:
         return first_head(task, pooled, labels, n_outputs, folds, recipe)
-    by, watch = (
-        partial(trained_dense, ground.job, recipe.device),
-        watched(catalog, learned, STOP_SHARE, recipe.seed),
-    )
-    progress = ground.job.progress
+    by, progress = partial(trained_dense, ground.job, recipe.device), ground.job.progress
+    watch = watched(catalog, learned, STOP_SHARE, recipe.seed)
     fitted = fit_task(task, pooled, labels, n_outputs, folds, recipe, device, progress, by=by, watch=watch)
     return fitted.head, fitted.note
 
 
-def _adapted(ground: Ground, recipe: Recipe) -> NDArray[np.float32]:
-    """(n, width) of the photos to learn from, after norms took their statistics on some of them."""
+def adapt(ground: Ground, recipe: Recipe) -> None:
+    """Norms of the layers that learn take their statistics on some of the photos to learn from."""
     from rehead.tuning.modes import adapt_norms
-    from rehead.tuning.watching import logits_of
 
     some = np.random.default_rng(recipe.seed).permutation(ground.learn)[:N_ADAPT]
     learning = [ground.backbone[name] for name in ground.plan.learning]
     n_batches = math.ceil(len(some) / recipe.course.batch_size)  # as large as each other: the mean is over batches
     size = math.ceil(len(some) / n_batches)
     adapt_norms(ground.body, learning, (x.to(ground.device) for x in ground.feed.plain(some, size)))
-    return logits_of(ground.body, ground.feed, ground.learn, ground.device)
 
 
 def with_head_on(body: Any, head: Head) -> Any:

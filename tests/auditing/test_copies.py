@@ -46,7 +46,7 @@ def test_a_photo_whose_hash_is_near_is_a_copy_and_others_are_not() -> None:
 def test_near_copies_of_our_split_go_to_the_training_side() -> None:
     sides = ["train", "valid", "valid", "valid", "train", "valid"]
     catalog = catalog_of("aaabba", sides)
-    tied, n = tied_sides(catalog, [(0, 1, 3), (1, 2, 3)])
+    tied, n = tied_sides(catalog, [(0, 1, 3), (1, 2, 3)], range(6))
     assert ([p.side for p in tied.photos], n) == (["train", "train", "train", "valid", "train", "valid"], 2)
     assert not any(group.is_leak for group in copy_groups(tied, [(0, 1, 3), (1, 2, 3)], range(6)))
 
@@ -55,15 +55,18 @@ def test_a_group_moves_as_a_whole() -> None:
     catalog = catalog_of("aaabb", ["train", "valid", "valid", "train", "valid"])
     photos = tuple(replace(p, group="patient" if i in (1, 2) else None) for i, p in enumerate(catalog.photos))
     more = Photo("more.jpg", "a", "valid", bytes(31) + b"x")
-    tied, n = tied_sides(replace(catalog, photos=(*photos, more)), [(0, 1, 3)])
+    tied, n = tied_sides(replace(catalog, photos=(*photos, more)), [(0, 1, 3)], range(6))
     assert ([p.side for p in tied.photos], n) == (["train", "train", "train", "train", "valid", "valid"], 2)
 
 
 def test_a_class_keeps_a_held_out_photo_and_a_given_split_stays() -> None:
     catalog = catalog_of("abab", ["train", "train", "valid", "valid"])
-    assert tied_sides(catalog, [(0, 2, 1)]) == (catalog, 0)
+    assert tied_sides(catalog, [(0, 2, 1)], range(4)) == (catalog, 0)
+    more = catalog_of("ababab", ["train", "train", "valid", "valid", "valid", "valid"])
+    assert tied_sides(more, [(0, 2, 1)], range(4)) == (more, 0)  # the other held-out photos are not used
+    assert tied_sides(more, [(0, 2, 1)], range(6))[1] == 1
     given = replace(catalog_of("aabaab", ["train", "valid", "train", "valid", "valid", "valid"]), ours=False)
-    assert tied_sides(given, [(0, 1, 1)]) == (given, 0)
+    assert tied_sides(given, [(0, 1, 1)], range(6)) == (given, 0)
     assert [group.is_leak for group in copy_groups(given, [(0, 1, 1)], range(6))] == [True]
     assert [group.is_leak for group in copy_groups(given, [(0, 1, 1)], [1, 2, 3])] == [False]
 

@@ -53,11 +53,11 @@ def test_of_one_photo_nothing_is_known() -> None:
     ("lost", "won", "said"),
     [
         (0, 9, None),
-        (7, 2, "What its layers learned does not show on these photos: a head alone is right on 47 of 100 held-out photos, "
-         "this model on 42 (p = 0.18)."),
-        (57, 0, "A head alone is better here: it is right on 97 of 100 held-out photos, this model on 40 (p < 0.0001)."),
-        (57, 59, "What its layers learned does not show on these photos: a head alone is right on 97 of 100 held-out photos, "
-         "this model on 99 (p = 0.62), which leaves too few for a gain to show."),
+        (7, 2, "What its layers learned does not show on these photos: a linear head alone is right on 47 of 100 held-out "
+         "photos, this model on 42 (p = 0.18)."),
+        (57, 0, "A linear head alone is better here: it is right on 97 of 100 held-out photos, this model on 40 (p < 0.0001)."),
+        (57, 59, "What its layers learned does not show on these photos: a linear head alone is right on 97 of 100 held-out "
+         "photos, this model on 99 (p = 0.62); those that it misses are too few for a gain to show."),
     ],
 )  # fmt: skip
 def test_layers_whose_learning_does_not_show_are_told(lost: int, won: int, said: str | None) -> None:

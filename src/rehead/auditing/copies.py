@@ -62,11 +62,13 @@ def near_copies(positions: Sequence[int], facts: Mapping[int, Facts]) -> tuple[t
     return near_pairs(np.array([*hashes], np.int64), as_words(hashes.values()))
 
 
-def tied_sides(catalog: Catalog, pairs: Iterable[tuple[int, int, int]]) -> tuple[Catalog, int]:
+def tied_sides(
+    catalog: Catalog, pairs: Iterable[tuple[int, int, int]], positions: Sequence[int]
+) -> tuple[Catalog, int]:
     """The catalog whose near copies all stand on the training side where some do, and how many photos moved there.
 
-    pairs: see `Alike`. A split that was given stays as it is. So does a class that would have no held-out photo left. Photos
-    of one group move together.
+    pairs: see `Alike`. positions: of the photos that are used, among which they were found. A split that was given stays as it
+    is. So does a class that would have no held-out photo left among these. Photos of one group move together.
     """
     if not catalog.ours:
         return catalog, 0
@@ -74,7 +76,10 @@ def tied_sides(catalog: Catalog, pairs: Iterable[tuple[int, int, int]]) -> tuple
     groups = joined([*_with_one_key(catalog), *((i, j) for i, j, _ in pairs)])
     torn = [group for group in groups if len({bool(is_train[i]) for i in group}) > 1]
     moved = {i for group in torn for i in group if not is_train[i]}
-    left = ~is_train
+    held_out = np.zeros(len(photos), bool)
+    held_out[np.asarray(positions, np.int64)] = True
+    held_out &= ~is_train
+    left = held_out.copy()
     left[[*moved]] = False
     if catalog.task != "regression":
         shown = catalog.different_labels(np.flatnonzero(left))
@@ -85,7 +90,7 @@ def tied_sides(catalog: Catalog, pairs: Iterable[tuple[int, int, int]]) -> tuple
             if names.issuperset(n for i in group if i in moved for n in catalog.names(photos[i]))
         ]
         moved &= {i for group in kept for i in group}
-    if not moved or len(moved) == np.count_nonzero(~is_train):
+    if not moved or moved.issuperset(np.flatnonzero(held_out).tolist()):
         return catalog, 0
     return catalog.with_side(moved, "train"), len(moved)
 

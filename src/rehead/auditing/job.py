@@ -69,7 +69,7 @@ def audit(
         is_learned=False,
     )
     looked = look_at(Job(catalog, place, progress, stop=stop), recipe)
-    catalog, n_tied = tied_sides(catalog, looked.found.pairs)
+    catalog, n_tied = tied_sides(catalog, looked.found.pairs, looked.positions)
     if n_tied:
         progress.note(f"{counted(n_tied, 'held-out photo')} went to the training side, where near copies are.")
     apart, held_out = _logits(catalog, looked, recipe.seed, progress)

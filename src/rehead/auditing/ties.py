@@ -16,8 +16,10 @@ from rehead.auditing.hashes import WORDS, near_pairs, taken, words
 from rehead.auditing.kept import hashes_of_photos
 from rehead.data.spill import empty
 from rehead.errors import counted
+from rehead.fitting import fit_sample
 from rehead.heap import hand_back
 from rehead.job import Job
+from rehead.tuning.recipe import AUTO, Recipe
 
 
 def tied(job: Job, positions: Sequence[int]) -> Job:
@@ -25,10 +27,16 @@ def tied(job: Job, positions: Sequence[int]) -> Job:
     if not job.catalog.ours:
         return job
     pairs = _near(job, positions)
-    moved, n = tied_sides(job.catalog, pairs)
+    moved, n = tied_sides(job.catalog, pairs, positions)
     if n:
         job.progress.note(f"{counted(n, 'held-out photo')} went to the training side, where near copies are.")
     return replace(job, catalog=with_near(moved, pairs))
+
+
+def tied_for_fit(job: Job, recipe: Recipe) -> Job:
+    """The same among the photos on which --fit auto decides; the job as it is where nothing is decided."""
+    decides = recipe.fit == AUTO and recipe.tie_copies
+    return tied(job, fit_sample(job.catalog, recipe)) if decides else job
 
 
 def with_one_key(job: Job, positions: Sequence[int]) -> Job:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rehead.cli.tables import GAP, console, narrow, percent, printable, shortened, show_table, table
 from rehead.errors import counted
+from rehead.verdict.compare import p_value
 from rehead.verdict.intervals import wilson
 from rehead.verdict.metrics import judged_on
 
@@ -34,9 +35,9 @@ def show_classes(verdict: Verdict) -> None:
     ]
     facts.append(f"log-loss {_decimals(verdict.log_loss)}")
     if (alone := verdict.alone) is not None:
-        share, more = wilson(alone.n_first, alone.n), alone.difference
-        by = f"{100 * more.value:+.1f} points ({100 * more.low:+.1f} to {100 * more.high:+.1f})"
-        facts.insert(1, f"a head alone {percent(share)}, to which layers add {by}")
+        share = percent(wilson(alone.n_first, alone.n))
+        apart = f"it alone is right on {alone.only_first}, this model alone on {alone.only_second}"
+        facts.insert(1, f"a linear head alone {share}: {apart} (p {p_value(alone.p)})")
     if verdict.top5 is not None:
         facts.insert(0, f"top-5 {percent(verdict.top5)}")
     if verdict.n_train:

@@ -78,13 +78,11 @@ def beside(verdict: AnyVerdict) -> str:
     if isinstance(verdict, Verdict):
         if len(verdict.classes) < 2:
             return "There is one class, so every answer is right."
-        alone, frequent = (
-            verdict.alone,
-            f"Always naming the class most frequent here would be right on {interval(verdict.majority)}",
-        )
-        if alone is None:
-            return f"{frequent}."
-        return f"{frequent}, a head alone, without layers that learned, on {interval(wilson(alone.n_first, alone.n))}."
+        frequent = f"Always naming the class most frequent here would be right on {interval(verdict.majority)}."
+        if (alone := verdict.alone) is None:
+            return frequent
+        share = interval(wilson(alone.n_first, alone.n))
+        return f"{frequent} A linear head alone, on the network as it was, is right on {share}."
     if isinstance(verdict, MultilabelVerdict):
         ap = f"Mean average precision {estimate(verdict.mean_ap)}. " if verdict.mean_ap else ""
         return f"{ap}Always naming the most frequent set of labels would be right on {interval(verdict.majority)}."

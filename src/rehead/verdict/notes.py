@@ -62,15 +62,15 @@ def notes_on_loss(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) 
 
 
 def notes_on_gain(alone: Paired) -> list[str]:
-    """A sentence where layers learned and held-out photos do not show it. alone: a head alone, and the model with them."""
-    before, now, n = alone.n_first, alone.n_second, alone.n
-    if alone.p < SIGNIFICANT and now > before:
+    """A sentence where layers learned and held-out photos do not show it. alone: a linear head alone, and the model."""
+    n_alone, now, n = alone.n_first, alone.n_second, alone.n
+    if alone.p < SIGNIFICANT and now > n_alone:
         return []
-    counts = f"is right on {before} of {counted(n, 'held-out photo')}, this model on {now} (p {p_value(alone.p)})"
+    counts = f"is right on {n_alone} of {counted(n, 'held-out photo')}, this model on {now} (p {p_value(alone.p)})"
     if alone.p < SIGNIFICANT:
-        return [f"A head alone is better here: it {counts}."]
-    too_few = ", which leaves too few for a gain to show" if 2 * 0.5 ** (n - before) >= SIGNIFICANT else ""
-    return [f"What its layers learned does not show on these photos: a head alone {counts}{too_few}."]
+        return [f"A linear head alone is better here: it {counts}."]
+    too_few = "; those that it misses are too few for a gain to show" if 2 * 0.5 ** (n - n_alone) >= SIGNIFICANT else ""
+    return [f"What its layers learned does not show on these photos: a linear head alone {counts}{too_few}."]
 
 
 def first_of(names: Sequence[str]) -> str:
