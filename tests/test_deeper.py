@@ -38,11 +38,13 @@ from rehead.progress import Silent
 from rehead.runs.outputs import read_outputs
 from rehead.solution import Solution
 from rehead.tuning import familiar, feed, plan
+from rehead.tuning.head import Fitted
 from rehead.tuning.layers import Stage
 from rehead.tuning.plan import described, needed_bytes, planned
 from rehead.tuning.presets import PRESETS
 from rehead.tuning.recipe import Recipe
-from rehead.tuning.tasks import first_head
+from rehead.tuning.tasks import first_head, fit_task
+from rehead.verdict.judging import read_verdict
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 LAST = {"train": "last:1", "epochs": 2, "batch_size": 8}
@@ -102,13 +104,26 @@ def test_beside_the_model_stands_what_a_head_alone_names_as_train_head_solves_it
         tint = np.array([30 * (i % 2), 0, 0])
         picture = dice.integers(0, 200, (9, 9, 3)) + tint
         Image.fromarray(picture.astype(np.uint8)).resize((96, 96)).save(place)
+    solved: list[tuple[int, float | None]] = []
+
+    def fit(task: Any, features: np.ndarray, *rest: Any) -> Fitted:
+        fitted = fit_task(task, features, *rest)
+        solved.append((len(features), fitted.penalty))
+        return fitted
+
     monkeypatch.setattr(outcome, "Solution", lambda **facts: made.append(facts) or Solution(**facts))
+    monkeypatch.setattr(ground, "fit_task", fit)
     tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", device="cpu", **settings, report=False)
     head = rehead.tune(photos, cache=cache, out=tmp_path / "head", device="cpu", report=False)
     alone, outputs, rows = made[0]["alone"], read_outputs(tuned.run), catalog_of(tuned.run)
-    assert (
-        alone == read_outputs(head.run).logits.argmax(axis=1)
-    ).mean() > 0.9  # in half precision, or by another engine
+    is_same = alone == read_outputs(head.run).logits.argmax(axis=1)
+    ((n_learned, penalty),) = solved
+    assert n_learned == 60
+    if settings["train"] == "all":  # the same features; behind kept activations another engine computes the rest
+        assert is_same.all()
+        assert penalty == json.loads((head.run / "run.json").read_text())["penalty"]
+    assert is_same.mean() > 0.9
+    assert read_verdict(tuned.verdict.to_dict()) == tuned.verdict
     is_b = np.array([rows[i]["label"] == "b" for i in outputs.held_out.tolist()])
     before, after = alone == is_b, outputs.logits.argmax(axis=1) == is_b
     found = tuned.verdict.alone
