@@ -182,7 +182,6 @@ def _begun_with(ground: Ground, recipe: Recipe, run: RunFolder) -> tuple[Head, s
             adapt(ground, recipe)
         return first_head_on(ground, recipe, None)[0], read_footing(run.path).head
     seen, catalog, held_out = frozen_features(ground, recipe), ground.job.catalog, ground.held_out
-    progress.phase("Solving the head")  # photos may have been extracted for it
     outputs, named = outputs_alone(ground, recipe, seen), None
     if line := first_number(catalog.task, outputs, catalog.labels(held_out)):
         progress.note(f"A linear head alone: {line}")

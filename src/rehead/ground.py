@@ -117,6 +117,7 @@ def frozen_features(ground: Ground, recipe: Recipe) -> NDArray[np.floating[Any]]
     prefix, mixed = chosen_prefix(job, whole), np.random.default_rng(recipe.seed).permutation(photos)
     with open_store(job.cache, prefix, whole) as store:
         extract_missing(job, Positions(mixed), prefix, whole, store)
+        job.progress.phase("Solving the head")
         return store.read(catalog.digests(photos), dtype=np.float16)
 
 
