@@ -58,6 +58,8 @@ def test_of_one_photo_nothing_is_known() -> None:
         (57, 0, "A linear head alone is better here: it is right on 97 of 100 held-out photos, this model on 40 (p < 0.0001)."),
         (57, 59, "What its layers learned does not show on these photos: a linear head alone is right on 97 of 100 held-out "
          "photos, this model on 99 (p = 0.62); those that it misses are too few for a gain to show."),
+        (60, 58, "What its layers learned does not show on these photos: a linear head alone is right on 100 of 100 held-out "
+         "photos, this model on 98 (p = 0.5)."),
     ],
 )  # fmt: skip
 def test_layers_whose_learning_does_not_show_are_told(lost: int, won: int, said: str | None) -> None:

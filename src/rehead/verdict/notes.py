@@ -69,7 +69,8 @@ def notes_on_gain(alone: Paired) -> list[str]:
     counts = f"is right on {n_alone} of {counted(n, 'held-out photo')}, this model on {now} (p {p_value(alone.p)})"
     if alone.p < SIGNIFICANT:
         return [f"A linear head alone is better here: it {counts}."]
-    too_few = "; those that it misses are too few for a gain to show" if 2 * 0.5 ** (n - n_alone) >= SIGNIFICANT else ""
+    is_hopeless = n_alone <= now and n_alone < n and 2 * 0.5 ** (n - n_alone) >= SIGNIFICANT
+    too_few = "; those that it misses are too few for a gain to show" if is_hopeless else ""
     return [f"What its layers learned does not show on these photos: a linear head alone {counts}{too_few}."]
 
 
