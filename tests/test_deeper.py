@@ -115,7 +115,7 @@ def test_beside_the_model_stands_what_a_head_alone_names_as_train_head_solves_it
     monkeypatch.setattr(ground, "fit_task", fit)
     tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", device="cpu", **settings, report=False)
     head = rehead.tune(photos, cache=cache, out=tmp_path / "head", device="cpu", report=False)
-    alone, outputs, rows = made[0]["alone"], read_outputs(tuned.run), catalog_of(tuned.run)
+    alone, outputs, rows = made[0]["alone"][:, 0], read_outputs(tuned.run), catalog_of(tuned.run)
     is_same = alone == read_outputs(head.run).logits.argmax(axis=1)
     ((n_learned, penalty),) = solved
     assert n_learned == 60

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 import rehead
 from rehead import bundle as bundles
 from rehead.errors import BundleError, RecipeError
+from rehead.verdict.judging import read_verdict
 from rehead.verdict.multilabel import MultilabelVerdict
 from rehead.verdict.regression import RegressionVerdict
 
@@ -164,7 +165,7 @@ def test_an_mlp_learns_labels_and_numbers(shapes: Path, sizes: Path, cache: Path
 
 
 @pytest.mark.slow
-def test_deeper_layers_learn_labels(shapes: Path, cache: Path, tmp_path: Path) -> None:
+def test_deeper_layers_learn_labels(labelled: rehead.Tuned, shapes: Path, cache: Path, tmp_path: Path) -> None:
     tuned = rehead.tune(
         shapes,
         cache=cache,
@@ -180,6 +181,10 @@ def test_deeper_layers_learn_labels(shapes: Path, cache: Path, tmp_path: Path) -
     assert isinstance(tuned.verdict, MultilabelVerdict)
     assert tuned.verdict.mean_ap is not None
     assert tuned.verdict.mean_ap.value > 0.8
+    alone, head = tuned.verdict.alone, labelled.verdict.mean_ap
+    assert alone.first == pytest.approx(head.value, abs=0.02)  # the same but for the engine and half precision
+    assert alone.second == tuned.verdict.mean_ap.value
+    assert read_verdict(json.loads((tuned.run / "verdict.json").read_text())) == tuned.verdict
     facts = json.loads((tuned.run / "metrics.jsonl").read_text().splitlines()[0])
     assert facts["watch_loss"] > 0
     assert "watch_right" not in facts
@@ -198,13 +203,17 @@ def test_a_random_head_and_layers_learn_labels_from_the_photos(shapes: Path, cac
 
 
 @pytest.mark.slow
-def test_deeper_layers_learn_numbers(sizes: Path, cache: Path, tmp_path: Path) -> None:
+def test_deeper_layers_learn_numbers(numbered: rehead.Tuned, sizes: Path, cache: Path, tmp_path: Path) -> None:
     tuned = rehead.tune(
         sizes, cache=cache, train="last:1", epochs=2, batch_size=8, views=1, out=tmp_path / "run", report=False
     )
     assert isinstance(tuned.verdict, RegressionVerdict)
     assert tuned.verdict.r2 is not None
     assert tuned.verdict.r2.value > 0.5
+    alone, head = tuned.verdict.alone, numbered.verdict.mae
+    assert alone.first == pytest.approx(head.value, rel=0.02)  # the same but for the engine and half precision
+    assert alone.second == pytest.approx(tuned.verdict.mae.value)
+    assert read_verdict(json.loads((tuned.run / "verdict.json").read_text())) == tuned.verdict
     assert "squared error" in (tuned.run / "curves.svg").read_text()
     model = rehead.load(tuned.bundle)
     assert 0 < model.predict(str(sizes.parent / "0.png")).value < 4  # in the table's unit, not in deviations

@@ -25,41 +25,56 @@ from rehead.predict import Model, load
 from rehead.progress import Progress, Silent
 from rehead.runs.learned import learned_notes
 from rehead.tuning.recipe import Recipe
-from rehead.verdict.compare import Paired, paired
+from rehead.verdict.bootstrap import Estimate
+from rehead.verdict.compare import Paired, Scored, paired, scored_numbers
 from rehead.verdict.intervals import Interval, wilson
 from rehead.verdict.metrics import readable
+from rehead.verdict.regression import mean_error
 from rehead.verify_bundle import about, answered, check_any
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a model says of a photo: what it names, of one class with its probability, and whether that is right."""
+    """What a model says of a photo: what it names, of one class with its probability, and whether that is right; or the number
+    it gives, and how far that is off."""
 
     named: tuple[str, ...]
     probability: float | None
-    is_right: bool
+    is_right: bool | None
+    off: float | None = None
 
 
 @dataclass(frozen=True)
 class Change:
-    """A photo on which the models differ in being right."""
+    """A photo on which one of the models is right, or nearer, and the other is not."""
 
     path: str
     labels: tuple[str, ...]
     first: Said
     second: Said
 
+    @property
+    def is_gain(self) -> bool:
+        """Whether it is the second."""
+        return bool(self.second.is_right) if self.nearer is None else self.nearer > 0
+
+    @property
+    def nearer(self) -> float | None:
+        """How much nearer the second is, of numbers."""
+        return None if self.first.off is None or self.second.off is None else self.first.off - self.second.off
+
 
 @dataclass(frozen=True)
 class Compared:
-    """names: of the two bundles. right: the share that each is right on. changes: those where the second became right first,
-    then those where it became wrong, each from the surest. photos: the same ones. notes: what was left out. read: the bytes of
-    a photo."""
+    """names: of the two bundles. scores: the share that each is right on, or how far off it is on average. beside: the one
+    beside the other, photo by photo. changes: those where the second became right first, then those where it became wrong,
+    each from the surest; of numbers those where the second is nearer, then the others, each from the largest difference.
+    photos: the same ones. notes: what was left out. read: the bytes of a photo."""
 
     bundles: tuple[Path, Path]
     names: tuple[str, str]
-    right: tuple[Interval, Interval]
-    paired: Paired
+    scores: tuple[Interval, Interval] | tuple[Estimate, Estimate]
+    beside: Paired | Scored
     changes: tuple[Change, ...]
     notes: tuple[str, ...]
     skipped: tuple[Skip, ...]
@@ -72,19 +87,20 @@ class Compared:
         from rehead.reporting.comparison import comparison
 
         return comparison(
-            self.names, self.right, self.paired, self.changes, self.photos, self.read, self.notes, progress
+            self.names, self.scores, self.beside, self.changes, self.photos, self.read, self.notes, progress
         )
 
     @property
     def sentence(self) -> str:
-        return self.paired.sentence(*self.names)
+        return self.beside.sentence(*self.names)
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` prints."""
+        scores, beside = ("right", "paired") if isinstance(self.beside, Paired) else ("errors", "scored")
         return {
             "bundles": [str(folder) for folder in self.bundles],
-            "right": [vars(interval) for interval in self.right],
-            "paired": self.paired.to_dict(),
+            scores: [vars(score) for score in self.scores],
+            beside: self.beside.to_dict(),
             "sentence": self.sentence,
             "changes": [{**vars(c), "first": vars(c.first), "second": vars(c.second)} for c in self.changes],
             "notes": list(self.notes),
@@ -106,7 +122,7 @@ def compare(
 ) -> Compared:
     """Both bundles on the photos whose classes both know: all of them, or the held-out sides where the source gives sides.
 
-    Raises BundleError where they do not learn the same kind of thing or give numbers, SourceError, RecipeError.
+    Raises BundleError where they do not learn the same kind of thing, SourceError, RecipeError.
     """
     begun, progress = time.monotonic(), progress or Silent()
     Recipe(max_bad=max_bad)  # raises RecipeError for what is no share
@@ -119,7 +135,8 @@ def compare(
     )
     catalog = replace(scan_held_out(opened, progress, task), classes=shared)
     progress.note(about(opened, catalog))
-    rows = [i for i, photo in enumerate(catalog.photos) if set(catalog.names(photo)) <= set(shared)]
+    is_number = task == "regression"
+    rows = [i for i, photo in enumerate(catalog.photos) if is_number or set(catalog.names(photo)) <= set(shared)]
     if not rows:
         raise SourceError(
             what=f"None of the photos is of a class that both bundles know ({', '.join(shared[:10])}).",
@@ -133,14 +150,14 @@ def compare(
     good = [i for i in rows if i not in bad]
     check_any(good, list(bad.values()))
     said = [[answers[i] for i in good] for answers, _ in found]
-    right = [np.array([one.is_right for one in answers]) for answers in said]
+    scores, beside = _by_error(said) if is_number else _by_right(said, _strata(catalog, good))
     photos = {readable(photo.path): photo for photo in catalog.photos}
     changes = _changes(catalog, good, said)
     return Compared(
         bundles=folders,
         names=names,
-        right=(wilson(int(right[0].sum()), len(good)), wilson(int(right[1].sum()), len(good))),
-        paired=paired(right[0], right[1], _strata(catalog, good)),
+        scores=scores,
+        beside=beside,
         changes=changes,
         photos=tuple(photos[change.path] for change in changes),
         notes=_notes(folders, models, catalog, good, rows),
@@ -150,21 +167,35 @@ def compare(
     )
 
 
+def _by_right(said: list[list[Said]], strata: NDArray[np.int64]) -> tuple[tuple[Interval, Interval], Paired]:
+    """The share that each is right on, and on how many photos only one is."""
+    first, second = (np.array([one.is_right for one in answers], bool) for answers in said)
+    shares = wilson(int(first.sum()), len(first)), wilson(int(second.sum()), len(second))
+    return shares, paired(first, second, strata)
+
+
+def _by_error(said: list[list[Said]]) -> tuple[tuple[Estimate, Estimate], Scored]:
+    """How far off each is on average, and what is between them."""
+    first, second = (np.array([one.off for one in answers], np.float64) for answers in said)
+    none = np.zeros(len(first))
+    return (mean_error(first, none), mean_error(second, none)), scored_numbers(first, second, none)
+
+
 def _strata(catalog: Catalog, rows: Sequence[int]) -> NDArray[np.int64]:
     """Which photos have the same labels, (n,)."""
     return np.unique(catalog.columns.labels.numbers()[rows], return_inverse=True)[1].astype(np.int64)
 
 
 def _shared(models: tuple[Model, Model], folders: tuple[Path, Path]) -> tuple[str, ...]:
-    """The classes that both know. Raises BundleError where there is nothing to compare."""
+    """The classes that both know, none of numbers. Raises BundleError where there is nothing to compare."""
     tasks = [model.task for model in models]
-    if tasks[0] != tasks[1] or "regression" in tasks:
+    if tasks[0] != tasks[1]:
         raise BundleError(
-            what=f"{folders[0]} and {folders[1]} cannot be compared: one is for {tasks[0]}, the other for {tasks[1]}."
-            if tasks[0] != tasks[1]
-            else "Bundles that give numbers cannot be compared: no photo is simply right or wrong.",
+            what=f"{folders[0]} and {folders[1]} cannot be compared: one is for {tasks[0]}, the other for {tasks[1]}.",
             fix="Judge each by itself: rehead verify BUNDLE PHOTOS",
         )
+    if "regression" in tasks:
+        return ()
     shared = tuple(name for name in models[0].classes if name in models[1].classes)
     if not shared:
         raise BundleError(
@@ -195,11 +226,14 @@ def _said(
         if isinstance(result, Skip):
             bad[i] = result
         else:
-            answers[i] = _one(model, result[0], catalog.names(catalog.photos[i]))
+            answers[i] = _one(model, result[0], catalog.photos[i], catalog)
     return answers, bad
 
 
-def _one(model: Model, logits: NDArray[np.float32], labels: Sequence[str]) -> Said:
+def _one(model: Model, logits: NDArray[np.float32], photo: Photo, catalog: Catalog) -> Said:
+    labels = catalog.names(photo)
+    if model.task == "regression":
+        return Said((f"{logits[0]:.4g}",), None, None, abs(float(logits[0]) - float(photo.label)))
     if model.task == "multilabel":
         named = sigmoid(logits) >= np.asarray(model.bundle.thresholds, np.float32)
         names = tuple(name for name, is_named in zip(model.classes, named, strict=True) if is_named)
@@ -213,9 +247,13 @@ def _changes(catalog: Catalog, good: Sequence[int], said: list[list[Said]]) -> t
     changed = [
         Change(readable(catalog.photos[i].path), tuple(catalog.names(catalog.photos[i])), one, other)
         for i, one, other in zip(good, *said, strict=True)
-        if one.is_right != other.is_right
+        if one.is_right != other.is_right or one.off != other.off
     ]
-    return tuple(sorted(changed, key=lambda c: (c.first.is_right, -(c.second.probability or 0), c.path)))
+
+    def clarity(change: Change) -> float:
+        return (change.second.probability or 0.0) if change.nearer is None else abs(change.nearer)
+
+    return tuple(sorted(changed, key=lambda c: (not c.is_gain, -clarity(c), c.path)))
 
 
 def _notes(

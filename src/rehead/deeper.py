@@ -171,8 +171,8 @@ def _first_phase(
 
 
 def _begun_with(ground: Ground, recipe: Recipe, run: RunFolder) -> tuple[Head, str]:
-    """The head to begin with, and a few words on it. Before layers learn, a head alone is verified too: that is told, and of
-    classes what it names is kept beside what the training stands on, for the verdict."""
+    """The head to begin with, and a few words on it. Before layers learn, a head alone is verified too: that is told, and what
+    it says is kept beside what the training stands on, for the verdict."""
     progress = ground.job.progress
     progress.phase("Solving the head")
     if not recipe.warm_head:
@@ -182,13 +182,13 @@ def _begun_with(ground: Ground, recipe: Recipe, run: RunFolder) -> tuple[Head, s
             adapt(ground, recipe)
         return first_head_on(ground, recipe, None)[0], read_footing(run.path).head
     seen, catalog, held_out = frozen_features(ground, recipe), ground.job.catalog, ground.held_out
-    outputs, named = outputs_alone(ground, recipe, seen), None
+    outputs = outputs_alone(ground, recipe, seen)
     if line := first_number(catalog.task, outputs, catalog.labels(held_out)):
         progress.note(f"A linear head alone: {line}")
-    if catalog.task == "classification":
-        named = dict(zip(catalog.digests(held_out), outputs.argmax(axis=1).tolist(), strict=True))
+    said = outputs.argmax(axis=1)[:, None] if catalog.task == "classification" else outputs
+    alone = dict(zip(catalog.digests(held_out), said.tolist(), strict=True))
     head, note = first_head_on(ground, recipe, seen)
-    write_footing(run, replace(read_footing(run.path), alone=named, head=note))
+    write_footing(run, replace(read_footing(run.path), alone=alone, head=note))
     return head, note
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def solution_of(
     apart, familiar = _apart(features_of, ground, known, head)
     if ground.scale:
         head = ground.scale.on(head)
-    logits, named, catalog = head.logits(shown), read_footing(run.path).alone, ground.job.catalog
+    logits, alone, catalog = head.logits(shown), read_footing(run.path).alone, ground.job.catalog
     if not np.isfinite(logits).all():
         raise Diverged("What the network gives for held-out photos is no numbers.", lr)
     return Solution(
@@ -75,14 +75,14 @@ def solution_of(
         familiar=familiar,
         bank=() if familiar is None else tuple(ground.train[int(place)] for place in known),
         distances=None if familiar is None else far(shown, familiar.bank, familiar.k),
-        alone=None if named is None else _each(named, catalog.digests(extracted.held_out)),
+        alone=None if alone is None else _each(alone, catalog.digests(extracted.held_out)),
     )
 
 
-def _each(named: Mapping[bytes, int], digests: Iterable[bytes]) -> NDArray[np.int64] | None:
-    """The class named for each photo, (n,), None where one was not looked at."""
-    found = [named.get(digest) for digest in digests]
-    return None if None in found else np.array(found, np.int64)
+def _each(said: Mapping[bytes, Sequence[float]], digests: Iterable[bytes]) -> NDArray[Any] | None:
+    """What was said of each photo, a row each, None where one was not looked at."""
+    found = [said.get(digest) for digest in digests]
+    return None if None in found else np.array(found)
 
 
 def _features(body: Any, feed: Any, graph: Path, positions: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -41,8 +41,7 @@ from rehead.sharing import share_catalog
 from rehead.solution import Solution
 from rehead.tuning.recipe import AUTO, Recipe
 from rehead.tuning.trackers import chosen_trackers
-from rehead.verdict.compare import paired
-from rehead.verdict.judging import AnyVerdict, judge_task
+from rehead.verdict.judging import AnyVerdict, judge_task, set_beside
 from rehead.verdict.metrics import DRAWN, Verdict
 from rehead.verdict.model_card import model_card
 from rehead.verdict.notes import notes_on, notes_on_gain
@@ -176,8 +175,7 @@ def tune(
         targets, shown = catalog.labels(train), catalog.labels(held_out)
         trust, leaks = _trust(catalog, solution, chosen), catalog.leaks(train, held_out)
         logits = solution.logits / np.float32(trust.temperature)
-        named, now = solution.alone, logits.argmax(axis=1)
-        alone = None if named is None else paired(named == shown, now == shown, shown)
+        alone = None if solution.alone is None else set_beside(catalog.task, solution.alone, logits, shown)
         verdict = judge_task(
             catalog.task,
             logits,
@@ -190,15 +188,16 @@ def tune(
             n_train=len(train) - solution.n_watched,
             partial=len(train) + len(held_out) + len(solution.bad) < len(catalog.on("train", catalog.held_out_side)),
             leaks=leaks,
+            alone=alone,
             notes=(
                 *notes_on(catalog, held_out, logits, leaks),
                 *notes_on_trust(catalog.task, solution.apart),
-                *([] if alone is None else notes_on_gain(alone)),
+                *notes_on_gain(alone),
                 *notes_on_layers(solution, chosen.weights_file, is_calibrated=trust.n > 0),
             ),
         )
         if isinstance(verdict, Verdict):
-            verdict = replace(trust.on(verdict, solution.logits, shown, solution.is_far), alone=alone)
+            verdict = trust.on(verdict, solution.logits, shown, solution.is_far)
         progress.status(verdict.headline)
         clock.lap("verify")
 

@@ -27,8 +27,8 @@ class Solution:
     apart: of classes, training photos that the model, or one like it in a k-fold, did not learn from: their positions
     and logits (m, n_classes). n_watched: of `train`, those that only said which epoch is kept. penalty: that a linear head
     alone was solved with. familiar: the photos that it knows, None where they are too few. bank: their positions in the
-    catalog, in the order of its rows. distances: (n,), of the held-out photos to those. alone: (n,), the class that a head
-    alone named each held-out photo where layers learned, None where that was not looked at.
+    catalog, in the order of its rows. distances: (n,), of the held-out photos to those. alone: what a head alone says of
+    each held-out photo where layers learned: (n, 1) places of classes, or as `logits`; None where that was not looked at.
     """
 
     catalog: Catalog
@@ -50,7 +50,7 @@ class Solution:
     familiar: Familiar | None = None
     bank: tuple[int, ...] = ()
     distances: NDArray[np.float32] | None = None
-    alone: NDArray[np.int64] | None = None
+    alone: NDArray[np.floating[Any] | np.int64] | None = None
 
     @property
     def is_far(self) -> NDArray[np.bool_] | None:

@@ -56,17 +56,22 @@ def compare(
 
 
 def _show(found: "Compared", photos: str, page: Optional[Path]) -> None:
+    from rehead.verdict.compare import Paired
+    from rehead.verdict.intervals import Interval
+
     out = console()
     out.print(f"\n{printable(found.sentence)}", style="bold", markup=False)
-    for which, name, right in zip(("first", "second"), found.names, found.right, strict=True):
-        out.print(f"{which:6}  {printable(name)}: right on {percent(right)}", markup=False, soft_wrap=True)
-    difference = found.paired.difference
-    out.print(
-        f"second less first {100 * difference.value:+.1f} points "
-        f"({100 * difference.low:+.1f} to {100 * difference.high:+.1f}); "
-        f"both right on {found.paired.both}, neither on {found.paired.neither}",
-        style="dim", markup=False,
-    )  # fmt: skip
+    for which, name, score in zip(("first", "second"), found.names, found.scores, strict=True):
+        said = f"right on {percent(score)}" if isinstance(score, Interval) else f"off by {score} on average"
+        out.print(f"{which:6}  {printable(name)}: {said}", markup=False, soft_wrap=True)
+    if isinstance(found.beside, Paired):
+        difference = found.beside.difference
+        out.print(
+            f"second less first {100 * difference.value:+.1f} points "
+            f"({100 * difference.low:+.1f} to {100 * difference.high:+.1f}); "
+            f"both right on {found.beside.both}, neither on {found.beside.neither}",
+            style="dim", markup=False,
+        )  # fmt: skip
     for note in found.notes:
         out.print(f"! {printable(note)}", style="yellow", markup=False)
     if found.changes:
@@ -80,7 +85,8 @@ def _show(found: "Compared", photos: str, page: Optional[Path]) -> None:
             )
             for c in found.changes[:N_SHOWN]
         ]
-        show_table(["changed", "is", "first", "second"], rows)
+        changed = "changed" if isinstance(found.beside, Paired) else "nearer by one"
+        show_table([changed, "is", "first", "second"], rows)
         if (more := len(found.changes) - N_SHOWN) > 0:
             say(f"... and {more} more; --json has all.")
     terminal.show_skipped(found.skipped)
@@ -89,6 +95,8 @@ def _show(found: "Compared", photos: str, page: Optional[Path]) -> None:
 
 
 def _said(said: "Said") -> str:
+    if said.off is not None:
+        return f"{said.named[0]}, off by {said.off:.3g}"
     sure = "" if said.probability is None else f" {said.probability:.3f}"
     return f"{'right' if said.is_right else 'wrong'}: {printable(', '.join(said.named)) or '(none)'}{sure}"
 

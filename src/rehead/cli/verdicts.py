@@ -28,6 +28,8 @@ def show_labels(verdict: MultilabelVerdict) -> None:
     facts = [f"exactly the right labels on {right} of {exact.n}: {narrow(exact)} %"]
     facts.append(f"most frequent labels alone {100 * verdict.majority.value:.1f} %")
     facts.append(f"micro F1 {verdict.micro_f1}, macro F1 {verdict.macro_f1}")
+    if (alone := verdict.alone) is not None:
+        facts.append(f"a linear head alone has mAP {short(alone.first)} (difference {alone.difference})")
     _show_facts(verdict, facts)
     rows = [
         (printable(x.label), str(x.n), _share(x.average_precision), f"{x.threshold:.2f}", narrow(x.precision),
@@ -59,6 +61,8 @@ def show_numbers(verdict: RegressionVerdict) -> None:
     r2 = "R2 not defined: the numbers do not differ" if verdict.r2 is None else f"R2 {verdict.r2}"
     facts = [r2, f"root mean square {verdict.rmse}"]
     facts.append(f"always naming {short(verdict.median)}, the median, is off by {short(verdict.baseline.value)}")
+    if (alone := verdict.alone) is not None:
+        facts.append(f"a linear head alone is off by {short(alone.first)} (difference {alone.difference})")
     _show_facts(verdict, facts)
     if verdict.mistakes:
         out.print()

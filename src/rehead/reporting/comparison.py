@@ -10,7 +10,8 @@ from rehead.data.rows import Photo
 from rehead.progress import Progress, Silent
 from rehead.reporting.rendering import render_comparison
 from rehead.reporting.thumbnails import Wanted, album
-from rehead.verdict.compare import Paired
+from rehead.verdict.bootstrap import Estimate
+from rehead.verdict.compare import Paired, Scored
 from rehead.verdict.intervals import Interval
 
 MOST = 400  # photos that are shown: of more nobody looks at each
@@ -25,8 +26,8 @@ class _Changed:
 
 def comparison(
     names: tuple[str, str],
-    right: tuple[Interval, Interval],
-    paired: Paired,
+    scores: tuple[Interval, Interval] | tuple[Estimate, Estimate],
+    beside: Paired | Scored,
     changes: Sequence[Any],
     photos: Sequence[Photo],
     read: Callable[[Photo], bytes],
@@ -39,16 +40,18 @@ def comparison(
     seen = _Changed(tuple(photos[:MOST]), read)
     progress.phase("Making small pictures", len(seen.photos))
     pictures = album(seen, [Wanted(place) for place in range(len(seen.photos))], progress.advance)
+    title = "Right by {} alone" if isinstance(beside, Paired) else "{} is nearer"
     groups = [
-        (f"Right by {names[1]} alone", [i for i, c in enumerate(changes) if c.second.is_right]),
-        (f"Right by {names[0]} alone", [i for i, c in enumerate(changes) if not c.second.is_right]),
+        (title.format(names[1]), [i for i, c in enumerate(changes) if c.is_gain]),
+        (title.format(names[0]), [i for i, c in enumerate(changes) if not c.is_gain]),
     ]
     return render_comparison(
         pictures,
         names=names,
-        right=right,
-        paired=paired,
-        sentence=paired.sentence(*names),
+        scores=scores,
+        beside=beside,
+        is_shares=isinstance(beside, Paired),
+        sentence=beside.sentence(*names),
         changes=changes,
         groups=[(title, places) for title, places in groups if places],
         most=MOST,

@@ -57,13 +57,10 @@ def render(story: Story, album: Album, **told: Any) -> str:
 def render_comparison(album: Album, **told: Any) -> str:
     """The HTML of two models side by side. told: what its template asks for."""
     style = Markup((FOLDER / "page.css").read_text(encoding="utf-8") + _pictures(album))
-    text = (
-        _environment()
-        .get_template("comparison.html.jinja")
-        .render(
-            style=style, style_hash=_hash(style), album=album, p_value=p_value(told["paired"].p).lstrip("= "), **told
-        )
-    )
+    environment = _environment()
+    environment.filters["p_value"] = lambda p: p_value(p).lstrip("= ")
+    template = environment.get_template("comparison.html.jinja")
+    text = template.render(style=style, style_hash=_hash(style), album=album, **told)
     return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 

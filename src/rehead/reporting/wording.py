@@ -7,6 +7,7 @@ import unicodedata
 from rehead.errors import counted
 from rehead.verdict.bootstrap import Estimate, short
 from rehead.verdict.calibrate import Bin, Calibration
+from rehead.verdict.compare import Paired, Scored
 from rehead.verdict.intervals import Interval, wilson
 from rehead.verdict.judging import AnyVerdict
 from rehead.verdict.metrics import Verdict, of_side
@@ -75,21 +76,32 @@ def headline(verdict: AnyVerdict) -> str:
 
 def beside(verdict: AnyVerdict) -> str:
     """What the number is to be held against."""
+    alone = _alone(verdict.alone)
     if isinstance(verdict, Verdict):
         if len(verdict.classes) < 2:
             return "There is one class, so every answer is right."
-        frequent = f"Always naming the class most frequent here would be right on {interval(verdict.majority)}."
-        if (alone := verdict.alone) is None:
-            return frequent
-        share = interval(wilson(alone.n_first, alone.n))
-        return f"{frequent} A linear head alone, on the network as it was, is right on {share}."
+        return f"Always naming the class most frequent here would be right on {interval(verdict.majority)}.{alone}"
     if isinstance(verdict, MultilabelVerdict):
         ap = f"Mean average precision {estimate(verdict.mean_ap)}. " if verdict.mean_ap else ""
-        return f"{ap}Always naming the most frequent set of labels would be right on {interval(verdict.majority)}."
+        return (
+            f"{ap}Always naming the most frequent set of labels would be right on {interval(verdict.majority)}.{alone}"
+        )
     return (
         f"Always naming {short(verdict.median)}, the median of the photos learned from, "
-        f"would be off by {estimate(verdict.baseline)}."
+        f"would be off by {estimate(verdict.baseline)}.{alone}"
     )
+
+
+def _alone(alone: Paired | Scored | None) -> str:
+    if alone is None:
+        return ""
+    if isinstance(alone, Paired):
+        found = f"is right on {interval(wilson(alone.n_first, alone.n))}"
+    elif alone.measure == "mAP":
+        found = f"has a mean average precision of {short(alone.first)}"
+    else:
+        found = f"is off by {short(alone.first)} on average"
+    return f" A linear head alone, on the network as it was, {found}."
 
 
 def calibration_sentence(calibration: Calibration) -> str:

@@ -27,16 +27,16 @@ from rehead.runs.folder import RunFolder
 class Footing:
     """cut: the layer behind which activations are kept, None to train from the photos. views: those that are kept. absent: by
     their digests the photos of the job that it does without, with the reason, None for those that were not reached. watched,
-    tied: digests of those that say which epoch is kept, and of those that near copies took to the training side. alone: the
-    class that a head alone named each held-out photo, by its digest, None where that was not looked at. head: a few words on
-    the head that it began with."""
+    tied: digests of those that say which epoch is kept, and of those that near copies took to the training side. alone: what
+    a head alone says of each held-out photo, by its digest: the place of a class, or its outputs; None where that was not
+    looked at. head: a few words on the head that it began with."""
 
     cut: str | None
     views: tuple[str, ...]
     absent: Mapping[bytes, str | None]
     watched: frozenset[bytes]
     tied: frozenset[bytes]
-    alone: Mapping[bytes, int] | None = None
+    alone: Mapping[bytes, Sequence[float]] | None = None
     head: str = ""
 
     @classmethod
@@ -88,7 +88,7 @@ def write_footing(run: RunFolder, footing: Footing) -> None:
             "watched": sorted(one.hex() for one in footing.watched),
             "tied": sorted(one.hex() for one in footing.tied),
             "head": footing.head,
-            "alone": footing.alone and {digest.hex(): place for digest, place in footing.alone.items()},
+            "alone": footing.alone and {digest.hex(): said for digest, said in footing.alone.items()},
         },
     )
 
@@ -99,7 +99,7 @@ def read_footing(run: Path) -> Footing:
         values: dict[str, Any] = json.loads((run / FOOTING).read_text(encoding="utf-8"))
         absent = {bytes.fromhex(digest): reason for digest, reason in values["absent"].items()}
         watched, tied = (frozenset(map(bytes.fromhex, values[name])) for name in ("watched", "tied"))
-        alone = values["alone"] and {bytes.fromhex(digest): int(place) for digest, place in values["alone"].items()}
+        alone = values["alone"] and {bytes.fromhex(digest): [*said] for digest, said in values["alone"].items()}
         return Footing(values["cut"], tuple(values["views"]), absent, watched, tied, alone, values["head"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(

@@ -25,6 +25,7 @@ N_RESAMPLES = 1_000
 MIN_RESAMPLES = 200  # for 95 % percentiles that rest on five resamples each
 CELLS = 400_000_000  # photos x columns x resamples: some seconds; beyond that there are fewer resamples
 AT_ONCE = 4_000_000  # cells in memory
+FEW = 10  # photos, below which drawing among them again and again says nothing of others
 ROUNDING = 1e-12  # of sums of weights that are no whole numbers
 
 

@@ -12,6 +12,7 @@ from rehead.bundle_facts import Task
 from rehead.errors import counted
 from rehead.verdict.average_precision import mean_average_precision
 from rehead.verdict.bootstrap import MIN_RESAMPLES
+from rehead.verdict.compare import Paired, Scored, paired, scored_labels, scored_numbers
 from rehead.verdict.intervals import wilson
 from rehead.verdict.metrics import Verdict, judge
 from rehead.verdict.multilabel import MultilabelVerdict, judge_labels
@@ -45,6 +46,18 @@ def read_verdict(values: dict[str, Any]) -> AnyVerdict:
     """The opposite of a verdict's `to_dict`. Raises KeyError or TypeError for what is none."""
     kinds: dict[str, type[AnyVerdict]] = {kind.task: kind for kind in (Verdict, MultilabelVerdict, RegressionVerdict)}
     return kinds[values.get("task", Verdict.task)].from_dict(values)
+
+
+def set_beside(
+    task: Task, alone: NDArray[Any], outputs: NDArray[np.floating[Any]], targets: NDArray[Any]
+) -> Paired | Scored | None:
+    """A head alone and the model on the same n photos; None where no label is shown. alone: (n, 1) places of the classes that
+    it names, or its outputs. outputs: the model's, (n, k). targets: see `data/targets.py`."""
+    if task == "regression":
+        return scored_numbers(alone[:, 0], outputs[:, 0], targets)
+    if task == "multilabel":
+        return scored_labels(alone, outputs, targets)
+    return paired(alone[:, 0] == targets, outputs.argmax(axis=1) == targets, targets)
 
 
 def first_number(task: Task, outputs: NDArray[np.floating[Any]], targets: NDArray[Any]) -> str:

@@ -57,7 +57,7 @@ class Verdict:
     macro_f1: mean F1 over the classes that are shown or named. log_loss: mean of -ln(probability of the right class).
     calibration, selective, unfamiliar, growth: whether probabilities hold, what is unsure, the share of photos unlike those
     learned from, what more photos would bring; None where that was not looked at. alone: where layers learned, a head
-    alone on the frozen network beside this model, photo by photo.
+    alone on the frozen network beside this model, on the same photos.
     cells: (class, named class, photos) by places in `classes`, in their order, without those of no photos; as a matrix
     they are `confusion`. mistakes: the ten it was surest of.
     n_train: photos learned from. partial: whether that is a part of those there, for a

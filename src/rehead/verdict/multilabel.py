@@ -14,6 +14,7 @@ from rehead.bundle import sigmoid
 from rehead.errors import counted
 from rehead.verdict.average_precision import Weights, average_precisions
 from rehead.verdict.bootstrap import Estimate, estimate, estimates
+from rehead.verdict.compare import Scored
 from rehead.verdict.intervals import Interval, wilson
 from rehead.verdict.metrics import N_MISTAKES, of_side, readable
 
@@ -65,6 +66,7 @@ class MultilabelVerdict:
     partial: bool = False
     leaks: tuple[str, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
+    alone: Scored | None = None
 
     @property
     def n(self) -> int:
@@ -112,6 +114,7 @@ class MultilabelVerdict:
             "mistakes": tuple(mistakes),
             "leaks": tuple(values["leaks"]),
             "notes": tuple(values["notes"]),
+            "alone": None if values.get("alone") is None else Scored.from_dict(values["alone"]),
         }
         return cls(**{name: value for name, value in values.items() if name != "task"} | known)
 

@@ -13,11 +13,11 @@ from rehead.data.catalog import Catalog
 from rehead.data.rows import quoted
 from rehead.data.targets import names_of
 from rehead.errors import counted
+from rehead.verdict.bootstrap import FEW
 from rehead.verdict.calibrate import log_softmax
-from rehead.verdict.compare import SIGNIFICANT, Paired, p_value
+from rehead.verdict.compare import SIGNIFICANT, Paired, Scored, p_value
 
 N_NAMED = 3  # groups or classes in a note
-FEW = 10  # held-out photos, below which drawing among them again and again says nothing of others
 
 
 def notes_on(
@@ -61,8 +61,12 @@ def notes_on_loss(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) 
     ]
 
 
-def notes_on_gain(alone: Paired) -> list[str]:
+def notes_on_gain(alone: Paired | Scored | None) -> list[str]:
     """A sentence where layers learned and held-out photos do not show it. alone: a linear head alone, and the model."""
+    if alone is None:
+        return []
+    if isinstance(alone, Scored):
+        return _notes_on_scores(alone)
     n_alone, now, n = alone.n_first, alone.n_second, alone.n
     if alone.p < SIGNIFICANT and now > n_alone:
         return []
@@ -72,6 +76,15 @@ def notes_on_gain(alone: Paired) -> list[str]:
     is_hopeless = n_alone <= now and n_alone < n and 2 * 0.5 ** (n - n_alone) >= SIGNIFICANT
     too_few = "; those that it misses are too few for a gain to show" if is_hopeless else ""
     return [f"What its layers learned does not show on these photos: a linear head alone {counts}{too_few}."]
+
+
+def _notes_on_scores(alone: Scored) -> list[str]:
+    if alone.is_clear and alone.is_better:
+        return []
+    counts = alone.scores("", "this model ")
+    if alone.is_clear:
+        return [f"A linear head alone is better here: it {counts}."]
+    return [f"What its layers learned does not show on these photos: a linear head alone {counts}."]
 
 
 def first_of(names: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rehead.errors import counted
 from rehead.verdict.bootstrap import Estimate, estimate
+from rehead.verdict.compare import Scored
 from rehead.verdict.metrics import N_MISTAKES, of_side, readable
 
 
@@ -42,6 +43,7 @@ class RegressionVerdict:
     partial: bool = False
     leaks: tuple[str, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
+    alone: Scored | None = None
 
     @property
     def n(self) -> int:
@@ -65,6 +67,7 @@ class RegressionVerdict:
             "mistakes": tuple(ValueMistake(**mistake) for mistake in values["mistakes"]),
             "leaks": tuple(values["leaks"]),
             "notes": tuple(values["notes"]),
+            "alone": None if values.get("alone") is None else Scored.from_dict(values["alone"]),
         }
         return cls(**{name: value for name, value in values.items() if name != "task"} | known)
 
@@ -80,7 +83,7 @@ def judge_numbers(
 ) -> RegressionVerdict:
     """The verdict on n photos. predicted, values: (n,). median: of the photos learned from. about: the verdict's own facts."""
     y = values.astype(np.float64)
-    off = np.abs(predicted.astype(np.float64) - y)
+    off = _off(predicted, values)
     mae, rmse, baseline = _mean_of(off), _mean_of(np.square(off), root=True), _mean_of(np.abs(y - median))
     worst = np.argsort(-off, kind="stable")[:N_MISTAKES]
     return RegressionVerdict(
@@ -95,6 +98,15 @@ def judge_numbers(
         ),
         **about,
     )
+
+
+def mean_error(predicted: NDArray[np.floating[Any]], values: NDArray[np.floating[Any]]) -> Estimate:
+    """How far off they are on average, with an interval by resampling the photos. predicted, values: (n,), n >= 1."""
+    return _mean_of(_off(predicted, values))
+
+
+def _off(predicted: NDArray[np.floating[Any]], values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    return np.abs(predicted.astype(np.float64) - values.astype(np.float64))
 
 
 def r_squared(
