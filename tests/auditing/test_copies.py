@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import blake3
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import catalog_of, facts_with
+from made import catalog_of, facts_with, shapes
+from PIL import Image
 
 from rehead.auditing import hashes as of_hashes
 from rehead.auditing import ties
 from rehead.auditing.copies import alike, copy_groups, joined, tied_sides, with_near
 from rehead.auditing.hashes import MAX_BITS, as_words, near_pairs
+from rehead.auditing.kept import hashes_of_photos
 from rehead.data.rows import Photo
 from rehead.divided import folds_of
 from rehead.job import Job
+from rehead.progress import Silent
 from rehead.tuning.recipe import Recipe
 
 FEATURES = np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32)
@@ -142,7 +148,7 @@ def test_what_is_known_already_does_not_decide_which_are_copies(
     for seed in range(12):
         order = np.random.default_rng(seed).permutation(n).tolist()
         told = [(i, hashes[i].to_bytes(32, "big")) for i in order]
-        monkeypatch.setattr(ties, "hashes_of_photos", lambda *_, told=told: iter(told))
+        monkeypatch.setattr(ties, "hashes_of_photos", lambda *_, told=told, **__: iter(told))
         tied = ties.tied(Job(catalog, tmp_path), order).catalog
         sides.append([photo.side for photo in tied.photos])
     assert all(found == sides[0] for found in sides)
@@ -152,10 +158,63 @@ def test_near_copies_stand_in_one_fold(tmp_path: Path, monkeypatch: pytest.Monke
     random = np.random.default_rng(0)
     pictures = [random.bytes(32) for _ in range(60)]
     catalog = catalog_of("ab" * 60, ["train"] * 120)
-    monkeypatch.setattr(ties, "hashes_of_photos", lambda *_: ((i, pictures[i // 2]) for i in range(120)))
+    monkeypatch.setattr(ties, "hashes_of_photos", lambda *_, **__: ((i, pictures[i // 2]) for i in range(120)))
     tied = ties.tied(Job(catalog, tmp_path), range(120)).catalog
     folds = folds_of(tied, range(120), Recipe())
     assert (folds[::2] == folds[1::2]).all()
     alone = folds_of(catalog, range(120), Recipe())
     assert (alone[::2] != alone[1::2]).any()
     assert set(folds.tolist()) == {0, 1, 2, 3, 4}
+
+
+def test_sides_that_were_given_stay_and_near_copies_of_the_training_side_stand_in_one_fold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random, asked = np.random.default_rng(0), list[int]()
+    pictures = [random.bytes(32) for _ in range(60)]
+    catalog = catalog_of("ab" * 60, ["train", "train", "valid"] * 40, ours=False)
+    train = catalog.on("train")
+
+    def hashes(_: object, positions: list[int], *rest: object, reads_far: bool) -> Iterator[tuple[int, bytes]]:
+        asked.extend(positions)
+        assert not reads_far
+        return ((i, pictures[i // 2]) for i in positions)
+
+    monkeypatch.setattr(ties, "hashes_of_photos", hashes)
+    tied = ties.tied(Job(catalog, tmp_path), range(120)).catalog
+    assert sorted(asked) == sorted(train)
+    assert [photo.side for photo in tied.photos] == [photo.side for photo in catalog.photos]
+    folds = dict(zip(train, folds_of(tied, train, Recipe()).tolist(), strict=True))
+    alone = dict(zip(train, folds_of(catalog, train, Recipe()).tolist(), strict=True))
+    pairs = [(i, i + 1) for i in train if i % 2 == 0 and i + 1 in folds]
+    assert len(pairs) == 20
+    assert all(folds[i] == folds[j] for i, j in pairs)
+    assert any(alone[i] != alone[j] for i, j in pairs)
+
+
+def test_what_lies_at_addresses_is_not_read_for_copies_alone(tmp_path: Path) -> None:
+    """Where sides were given. Of what is known, or lies here, hashes are had."""
+    pictures = [as_png(shapes(i)) for i in range(4)]
+    near = catalog_of("abab")
+    digests = [blake3.blake3(data).digest() for data in pictures]
+    photos = tuple(replace(photo, digest=digest) for photo, digest in zip(near.photos, digests, strict=True))
+    here = replace(near, photos=photos, read=lambda photo, *_: pictures[digests.index(photo.digest)])
+    known = dict(hashes_of_photos(here, [0], tmp_path, Silent(), None))
+
+    class Far:
+        photos = here.photos
+        digests = here.digests
+        read = staticmethod(here.read)
+
+        def uri(self, photo: Photo) -> str | None:
+            return None if photo is self.photos[1] else "s3://photos/" + photo.path
+
+    found = dict(hashes_of_photos(Far(), range(4), tmp_path, Silent(), None, reads_far=False))
+    assert set(found) == {0, 1}
+    assert found[0] == known[0]
+
+
+def as_png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()

@@ -79,10 +79,25 @@ def facts_of_photos(
 
 
 def hashes_of_photos(
-    catalog: Catalog, positions: Sequence[int], cache: Path, progress: Progress, readers: far.Readers | None
+    catalog: Catalog,
+    positions: Sequence[int],
+    cache: Path,
+    progress: Progress,
+    readers: far.Readers | None,
+    *,
+    reads_far: bool = True,
 ) -> Iterator[tuple[int, bytes]]:
     """The perceptual hashes of those of these photos that have one which is not of noise, 32 bytes each, in any order. Many
-    photos' facts would take thirty times as much memory."""
+    photos' facts would take thirty times as much memory. reads_far: whether what lies at addresses is read for it."""
+    if not reads_far:
+        digests = [*catalog.digests(positions)]
+        with _open(cache) as connection:
+            known = _known_hashes(connection, digests)
+        positions = [
+            i
+            for i, digest in zip(positions, digests, strict=True)
+            if digest in known or catalog.uri(catalog.photos[i]) is None
+        ]
     for i, told in _told(_known_hashes, catalog, positions, cache, progress, readers):
         if isinstance(told, Facts) and not told.is_flat:
             yield i, told.hash.to_bytes(HASH, "big")
