@@ -120,11 +120,14 @@ def _spread(positions: Sequence[int], rows: NDArray[np.int64], logits: NDArray[n
 def _apart(
     job: Job, run: Finished, positions: Sequence[int], features: NDArray[np.float32], found: Alike
 ) -> NDArray[np.float32] | None:
-    """Logits by models that did not learn from the photo: the run's own where it has them for all, else heads by folds."""
+    """Logits by models that did not learn from the photo, nor from a copy of it: the run's own where it has them for all, else
+    heads by folds."""
     catalog, outputs = job.catalog, run.outputs
     if catalog.task != "classification":
         return None
-    if len(outputs.apart) == len(outputs.train):
+    is_train = catalog.is_on("train")
+    is_torn = any(is_train[i] != is_train[j] for i, j, _ in found.pairs)
+    if len(outputs.apart) == len(outputs.train) and run.run.recipe.tie_copies and not is_torn:
         rows = np.concatenate([outputs.apart, outputs.held_out])
         return _spread(positions, rows, np.concatenate([outputs.apart_logits, outputs.logits]))
     if not _is_quick(len(positions), catalog):
