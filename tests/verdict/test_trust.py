@@ -160,13 +160,22 @@ def test_of_a_gain_that_may_be_none_it_is_said_how_large_it_may_be() -> None:
 
 
 def test_more_photos_never_bring_more_than_there_is_to_gain() -> None:
-    wrong = [12, 8, 4, 2, 0]
+    """Of which 60 photos with one wrong are a sample: up to 8.9 points, by Wilson's interval."""
+    wrong = [40, 30, 20, 10, 1]
     found = growth([40, 80, 160, 320, 640], [(np.arange(60) >= k)[None] for k in wrong])
     assert found.gain is not None
     assert found.at_twice is not None
-    assert (found.gain.low, found.gain.value, found.gain.high) == (0, 0, 0)
-    assert found.at_twice.value == 1
-    assert found.sentence == "Twice as many photos (1280) would hardly help: 0.0 points (0.0 to 0.0)."
+    now = wilson(59, 60)
+    assert found.gain.value == pytest.approx(1 / 60)
+    assert found.gain.low == pytest.approx(1 - now.high)
+    assert 1 / 60 < found.gain.high <= 1 - now.low
+    assert found.at_twice.low < found.at_twice.value == found.at_twice.high == pytest.approx(1)
+
+
+def test_where_all_are_right_in_the_end_nothing_is_said_of_more() -> None:
+    found = growth([40, 80, 160, 320, 640], [(np.arange(60) >= k)[None] for k in [12, 8, 4, 2, 0]])
+    assert (found.law, found.gain, found.at_twice) == (None, None, None)
+    assert found.sentence == "It is right on all 60 held-out photos: what more would bring they cannot show."
 
 
 def test_all_of_it_is_read_back_as_it_was_written() -> None:

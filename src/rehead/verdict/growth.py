@@ -34,8 +34,8 @@ class GrowthPoint:
 @dataclass(frozen=True)
 class Growth:
     """points: from few photos to all. law: (floor, scale, exponent) of the error, None where too little was measured.
-    gain: what twice as many photos would likely bring, by the law, at most all that is wrong now; at_twice: the share right
-    that they would have so."""
+    gain: what twice as many photos would likely bring, by the law, at most all that is wrong now, of which the held-out photos
+    are a sample; at_twice: the share right that they would have so. None too where all photos make none wrong."""
 
     points: tuple[GrowthPoint, ...]
     law: tuple[float, float, float] | None
@@ -48,6 +48,9 @@ class Growth:
         n = self.points[-1].n
         if all(point.right.value == 1 for point in self.points):
             return f"It is right on all held-out photos already with {counted(self.points[0].n, 'photo')}."
+        if self.points[-1].right.value == 1:
+            m = counted(self.points[-1].right.n, "held-out photo")
+            return f"It is right on all {m}: what more would bring they cannot show."
         if self.gain is None:
             return f"What more than {n} photos would bring is not known: there are too few of a class to try with less."
         low, value, high = (100 * x for x in (self.gain.low, self.gain.value, self.gain.high))
@@ -68,13 +71,13 @@ class Growth:
 def growth(n_photos: Sequence[int], right: Sequence[NDArray[np.bool_]], *, seed: int = 0) -> Growth:
     """n_photos: ascending, what was learned from. right: for each (repeats, m), whether each try was right on the m photos.
 
-    Where the model has no error at all there is nothing to fit, and no law.
+    Where the model of all photos has no error on the m there is nothing that more could mend, and no law.
     """
     share = np.stack([r.mean(axis=0) for r in right])  # (points, m)
     n, m = np.asarray(n_photos, np.float64), share.shape[1]
     points = tuple(GrowthPoint(int(k), _interval(s, m)) for k, s in zip(n_photos, share, strict=True))
     errors = 1 - share.mean(axis=1)
-    if len(n) < MIN_POINTS or errors.max() == 0:
+    if len(n) < MIN_POINTS or errors[-1] == 0:
         return Growth(points, None, None, None)
     spread = np.sqrt(np.maximum(errors * (1 - errors), 0.5 / m) / m)
     law = fit_law(n, errors, spread)
@@ -84,10 +87,12 @@ def growth(n_photos: Sequence[int], right: Sequence[NDArray[np.bool_]], *, seed:
             draws.append(_brought(fit_law(n, drawn, spread), n[-1]))
     gain = _brought(law, n[-1])
     low, high = (float(q) for q in np.quantile(draws, [0.025, 0.975]))
-    left = float(errors[-1])  # no more than that can be gained
-    low, gain, high = (min(left, x) for x in (min(low, gain), gain, max(high, gain)))
+    left, now = float(errors[-1]), points[-1].right
+    most = 1 - now.high, left, 1 - now.low  # no more can be gained than is wrong now, which has an interval too
+    low, gain, high = (min(x, cap) for x, cap in zip((min(low, gain), gain, max(high, gain)), most, strict=True))
     gains = Estimate(gain, low, high, m)
-    at_twice = Estimate(1 - (left - gain), 1 - (left - low), 1 - (left - high), m)
+    then, least, most_then = (min(1.0, 1 - left + x) for x in (gain, low, high))
+    at_twice = Estimate(then, least, most_then, m)
     return Growth(points, law, at_twice, gains)
 
 
