@@ -12,7 +12,7 @@ from standardised import standardised
 
 from rehead.bundle import Head, softmax
 from rehead.tuning import convex
-from rehead.tuning.head import fit_head
+from rehead.tuning.head import _inner, fit_head
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.sample import SAMPLE, in_each_fold
 from rehead.tuning.solve import (
@@ -179,7 +179,7 @@ def test_the_penalty_chosen_is_the_best_of_the_path():
     losses = {}
     for penalty in PENALTIES:
         logits = cross_validated(
-            features, labels, 3, folds, lambda x, y, p=penalty: solve_linear(x, y, 3, folds=y, penalties=[p]).head
+            features, labels, 3, folds, lambda x, y, _, p=penalty: solve_linear(x, y, 3, folds=y, penalties=[p]).head
         )
         losses[penalty] = -np.log(softmax(logits)[np.arange(300), labels]).mean()
     assert losses[solved.penalty] <= min(losses.values()) * 1.01
@@ -252,7 +252,7 @@ def test_one_photo_a_class_is_enough_for_a_prototype():
 
 def test_a_prototypes_probabilities_are_those_of_photos_it_has_not_seen():
     features, labels, folds = photos(600, 40, 3, apart=0.4)
-    logits = cross_validated(features, labels, 3, folds, lambda x, y: solve_prototype(x, y, 3))
+    logits = cross_validated(features, labels, 3, folds, lambda x, y, _: solve_prototype(x, y, 3))
     losses = [-np.log(softmax(f * logits)[np.arange(600), labels]).mean() for f in (0.7, 1, 1.4)]
     assert losses[1] == min(losses)
 
@@ -262,7 +262,7 @@ def test_out_of_fold_logits_come_from_heads_that_did_not_see_the_photo():
     folds = np.where(np.arange(240) < 10, -1, folds)
     seen = []
 
-    def fit(x: np.ndarray, y: np.ndarray) -> Head:
+    def fit(x: np.ndarray, y: np.ndarray, _: np.ndarray) -> Head:
         seen.append({row.tobytes() for row in x})
         return Head("linear", ((np.full((3, 40), len(seen), np.float32), np.zeros(3, np.float32)),))
 
@@ -291,7 +291,7 @@ def test_many_photos_answers_of_a_prototype_are_had_of_a_sample():
     assert fitted.apart is not None
     assert SAMPLE <= len(fitted.apart.rows) <= SAMPLE + 15
     right = (fitted.apart.logits.argmax(axis=1) == labels[fitted.apart.rows]).mean()
-    whole = cross_validated(features, labels, 3, folds, lambda x, y: solve_prototype(x, y, 3))
+    whole = cross_validated(features, labels, 3, folds, lambda x, y, _: solve_prototype(x, y, 3))
     assert right == pytest.approx((whole.argmax(axis=1) == labels).mean(), abs=0.02)
 
 
@@ -412,3 +412,22 @@ def test_a_feature_that_hardly_varied_does_not_decide_when_it_moves() -> None:
     new = features.copy()
     new[:, 1] = 0.1
     assert np.abs(head.logits(new) - head.logits(features)).max() < 0.5
+
+
+def test_the_inner_folds_hold_copies_together_and_never_all_of_a_class():
+    """20 classes, three in four with one photo beside the outer fold; copies stand in pairs, one fold each."""
+    labels = np.repeat(np.arange(20), [6] * 5 + [2] * 15)
+    folds = np.arange(60) // 2 % 5
+    inner = _inner(labels, folds)
+    assert (inner[::2] == inner[1::2])[:15].all()
+    for label in range(20):
+        own = set(inner[labels == label].tolist())
+        assert own == {-1} or len(own) > 1
+    assert (inner[30:] == -1).all()
+
+
+def test_of_one_fold_that_is_left_the_inner_folds_are_dealt_anew():
+    labels = np.repeat(np.arange(3), [4, 5, 1])
+    inner = _inner(labels, np.where(np.arange(10) == 0, -1, 1))
+    assert inner[0] == inner[9] == -1
+    assert all(set(inner[labels == label].tolist()) >= {0, 1} for label in (0, 1))

@@ -26,7 +26,7 @@ def told_by(columns: Sequence[Codes], labels: NDArray[np.int64], folds: NDArray[
     bins = np.concatenate([np.eye(codes.max() + 1, dtype=np.float32)[codes] for codes in columns], axis=1)
     with threadpool_limits(1):
         logits = cross_validated(
-            bins, labels, int(labels.max()) + 1, folds, lambda x, y: solve_linear(
+            bins, labels, int(labels.max()) + 1, folds, lambda x, y, _: solve_linear(
                 x, y, int(labels.max()) + 1, folds=np.full(len(y), -1), penalties=[PENALTY]
             ).head,
         )  # fmt: skip

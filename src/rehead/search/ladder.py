@@ -78,6 +78,7 @@ class _Climb:
         self.ends = time.monotonic() + search.budget_s - job.clock.laps()["total"] - AROUND_S
         self.tries: list[Try] = []
         self.misjudged = 1.0  # how much longer the last try took than was forecast
+        self.solve_s = 0.0  # what solving the head alone took
 
     @property
     def left_s(self) -> float:
@@ -111,7 +112,9 @@ class _Climb:
         share_s = max(0.001, QUICK_SHARE * (self.left_s + AROUND_S))  # of what a scan, a race, an earlier part left
         recipe = replace(self.search.recipe(name), budget_s=share_s)
         job = self.job.titled(name)
+        before = job.clock.laps().get("solve", 0.0)
         solution = tune_head(job, recipe)
+        self.solve_s = job.clock.laps().get("solve", 0.0) - before
         is_mlp, in_time = solution.head.kind == "mlp", replace(job, is_late=lambda: self.left_s < 0)
         by_folds = _right_by_folds(in_time, recipe, solution) if is_mlp else None
         seconds = round(time.monotonic() - begun, 1)
@@ -184,6 +187,8 @@ class _Climb:
         if "watch" not in self.search.settings:
             recipe = replace(recipe, watch=min(MOST_WATCHED, max(recipe.watch, N_WATCHED / n_train)))
         ahead = _ahead(job, recipe, kept.solution)
+        if recipe.warm_head:
+            ahead = replace(ahead, once_s=ahead.once_s + self.solve_s)
         factor, epochs = MARGIN * self.misjudged, recipe.course.epochs
         fitting = min(epochs, ahead.epochs_within(self.left_s / factor))
         if fitting < epochs and ("epochs" in self.search.settings or fitting < FEWEST_EPOCHS * epochs):
@@ -229,7 +234,7 @@ def _right_by_folds(job: Job, recipe: Recipe, solution: Solution) -> dict[int, b
     with open_store(job.cache, chosen_prefix(job, recipe), recipe) as store:
         features = store.read(catalog.digests(positions))
 
-    def fit(x: Any, y: Any) -> Head:
+    def fit(x: Any, y: Any, _: Any) -> Head:
         if job.ends():
             raise _TimeIsUp
         none, device = np.full(len(y), -1, np.int64), job.device(recipe.device)

@@ -148,7 +148,7 @@ def _fit(
     if name == "prototype":
         rows = in_each_fold(y, folds, SAMPLE)
         logits = cross_validated(
-            x[rows], y[rows], n_classes, folds[rows], lambda x, y: solve_prototype(x, y, n_classes)
+            x[rows], y[rows], n_classes, folds[rows], lambda x, y, _: solve_prototype(x, y, n_classes)
         )
         note = "prototype: nearest class mean on standardised features"
         return Fitted(solve_prototype(x, y, n_classes), note, apart=Apart.of(rows, logits))
@@ -162,16 +162,28 @@ def _fit(
     return Fitted(head, note, apart=apart, n_watched=len(seen))
 
 
-def _refit(name: str, n_classes: int, recipe: Recipe, device: str, x: X, y: Y) -> Head:
-    """One head for one fold; its penalty is chosen on the fold's own training side."""
+def _refit(name: str, n_classes: int, recipe: Recipe, device: str, x: X, y: Y, folds: Y) -> Head:
+    """One head for one fold; its penalty is chosen by the others, which hold copies and groups together."""
     if name == "prototype":
         return solve_prototype(x, y, n_classes)
-    inner = np.arange(len(y)) % recipe.folds
-    inner = inner[np.argsort(np.argsort(y, kind="stable"), kind="stable")]
-    return _fit(name, x, y, n_classes, inner, recipe, device, Silent()).head
+    return _fit(name, x, y, n_classes, _inner(y, folds), recipe, device, Silent()).head
 
 
-def _accuracy(x: X, y: Y, n_classes: int, folds: Y, fit: Callable[[Any, Any], Head]) -> float:
+def _inner(y: Y, folds: Y) -> Y:
+    """The folds without which a head is solved, -1 for photos of a class that is in one of them alone: no other could learn it.
+    Where one fold is left its photos are dealt out to two, each class evenly."""
+    inner = folds.copy()
+    if len(np.unique(folds[folds >= 0])) == 1:
+        rank = np.argsort(np.lexsort((folds, y)), kind="stable")
+        inner = np.where(folds >= 0, rank % 2, -1)
+    for label in np.unique(y):
+        own = y == label
+        if len(np.unique(inner[own & (inner >= 0)])) < 2 and not (own & (inner < 0)).any():
+            inner[own] = -1
+    return inner
+
+
+def _accuracy(x: X, y: Y, n_classes: int, folds: Y, fit: Callable[[Any, Any, Any], Head]) -> float:
     logits = cross_validated(x, y, n_classes, folds, fit)
     scored = folds >= 0
     return float((logits[scored].argmax(axis=1) == y[scored]).mean())

@@ -154,16 +154,20 @@ def solve_prototype(features: Features, labels: Integers, n_classes: int) -> Hea
 
 
 def cross_validated(
-    features: Features, labels: Integers, n_classes: int, folds: Integers, fit: Callable[[Features, Integers], Head]
+    features: Features,
+    labels: Integers,
+    n_classes: int,
+    folds: Integers,
+    fit: Callable[[Features, Integers, Integers], Head],
 ) -> Array32:
-    """Logits (n, n_classes) of each photo by a head that did not see it: fit(features, labels) of the other folds.
+    """Logits (n, n_classes) of each photo by a head that did not see it: fit(features, labels, folds) of the other folds.
 
     folds: (n,), the fold that holds a photo out. A photo of fold -1 is never held out: its logits are NaN.
     """
     logits = np.full((len(labels), n_classes), np.nan, np.float32)
     for fold in np.unique(folds[folds >= 0]):
         held_out = folds == fold
-        head = fit(features[~held_out], labels[~held_out])
+        head = fit(features[~held_out], labels[~held_out], folds[~held_out])
         logits[held_out] = head.logits(features[held_out].astype(np.float32, copy=False))
     return logits
 

@@ -141,10 +141,10 @@ def _mlp(
     fitted = fit(x, y, by, watch)
     if task != "multilabel":
         return fitted
-    return replace(fitted, thresholds=_thresholds(x, y, n_outputs, folds, lambda x, y: fit(x, y).head))
+    return replace(fitted, thresholds=_thresholds(x, y, n_outputs, folds, lambda x, y, _: fit(x, y).head))
 
 
-def _thresholds(x: X, y: Any, n_outputs: int, folds: Y, fit: Callable[[X, Any], Head]) -> tuple[float, ...]:
+def _thresholds(x: X, y: Any, n_outputs: int, folds: Y, fit: Callable[[X, Any, Any], Head]) -> tuple[float, ...]:
     """Chosen on a sample: its features are in memory, and heads of the folds learn from them alone."""
     rows = in_each_fold(rarest(y), folds, SAMPLE)
     return chosen_thresholds(cross_validated(x[rows], y[rows], n_outputs, folds[rows], fit), y[rows])
