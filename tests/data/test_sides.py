@@ -77,6 +77,13 @@ def test_folds_are_even_in_every_class(some: list[bytes], n_folds: int, seed: in
             assert counts.max() - counts.min() <= 1
 
 
+def test_a_twentieth_of_small_classes_is_a_twentieth() -> None:
+    """Of ten classes of nine photos each, none of which fills twenty folds."""
+    folds = fold_numbers([str(i).encode() for i in range(90)], np.arange(90) % 10, n_folds=20, seed=0)
+    counts = np.bincount(folds, minlength=20)
+    assert (counts.min(), counts.max()) == (4, 5)
+
+
 @given(keys, st.integers(0, 9))
 def test_every_beginning_of_the_order_is_in_proportion(some: list[bytes], seed: int) -> None:
     strata = [key[0] % 2 for key in some]

@@ -49,16 +49,15 @@ def split_keys(digests: Sequence[bytes], groups: Sequence[str | None]) -> Sequen
 
 
 def fold_numbers(keys: Iterable[bytes], labels: NDArray[np.int64], *, n_folds: int, seed: int) -> NDArray[np.int64]:
-    """The fold (0..n_folds-1) of each photo, (n,) int64: equal keys share one, and each class is dealt out evenly.
+    """The fold (0..n_folds-1) of each photo, (n,) int64: equal keys share one, each class is dealt out evenly, and each goes on
+    where the one before it ended, so that all folds are of one size also where classes are smaller than there are folds.
 
     Keys are given -1, and never held out, where the photos of a class would all be of one fold: no other could learn it.
     """
     _, first, key_of = np.unique(_thrown(keys, len(labels), seed, "fold"), return_index=True, return_inverse=True)
     classes = labels[first]  # a class is that of its key's first photo; keys stand in the order of their dice
     folds = np.empty(len(first), np.int64)
-    for label in np.unique(classes):
-        members = np.flatnonzero(classes == label)
-        folds[members] = (np.arange(len(members)) + label) % n_folds
+    folds[np.argsort(classes, kind="stable")] = np.arange(len(first)) % n_folds
     _, places = np.unique(labels, return_inverse=True)
     least, most = np.full(len(labels), n_folds), np.full(len(labels), -1)  # of each class; no more of them than photos
     np.minimum.at(least, places, folds[key_of])
