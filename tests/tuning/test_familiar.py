@@ -39,6 +39,17 @@ def test_photos_apart_set_the_threshold_where_there_are_enough() -> None:
     )  # the 148th: 151 * 0.98
 
 
+def test_few_photos_apart_only_raise_the_threshold() -> None:
+    """Those learned from lie nearer together than new ones do."""
+    plain = fit_familiar(CLOUD)
+    nearer, farther = fit_familiar(CLOUD, CLOUD[:20]), fit_familiar(CLOUD, 2 - CLOUD[:20])
+    assert plain is not None
+    assert nearer is not None
+    assert farther is not None
+    assert nearer.threshold == plain.threshold
+    assert farther.threshold == far(2 - CLOUD[:20], farther.bank, 5).max() > plain.threshold
+
+
 def test_of_few_photos_no_larger_share_of_new_ones_is_unfamiliar_than_is_said() -> None:
     random, beyond = np.random.default_rng(3), []
     for _ in range(60):

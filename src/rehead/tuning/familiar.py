@@ -19,8 +19,10 @@ from rehead.data.split import seed_for
 K = 5  # the nearest alone may be a copy of the photo; further ones are of other groups where there are few photos
 MAX_BANK = 2_000  # photos: 5 MB of a bundle at 1,280 features; Sun et al. lose little with a hundredth of ImageNet
 MIN_BANK = 30  # photos, below which a share of them says nothing of others
-MIN_APART = 100  # photos that were not learned from, above which they set the threshold by themselves
 KEPT = 0.98  # of familiar photos are taken for familiar
+MIN_APART = (
+    49  # photos that were not learned from, from which on they set the threshold by themselves: see `_above_most`
+)
 
 
 def fit_familiar(
@@ -29,18 +31,18 @@ def fit_familiar(
     """What is familiar, from features (n, width) of photos learned from; None where they are too few.
 
     apart: (m, width) of photos that layers below did not learn from: what a network was tuned on lies nearer together than
-    new photos do. With fewer than MIN_APART of them each photo of the bank is measured against the others.
+    new photos do. With fewer than MIN_APART of them each photo of the bank is measured against the others too, and the larger
+    threshold is taken.
     """
     if len(features) < MIN_BANK:
         return None
     rows = bank_rows(len(features), seed=seed)
     bank = unit(np.asarray(features[rows], np.float32)).astype(np.float16)
     k = min(K, len(bank) - 1)
-    if apart is not None and len(apart) >= MIN_APART:
-        distances = far(apart, bank, k)
-    else:
-        distances = far(bank, bank, k + 1)  # the first is the photo itself
-    return Familiar(bank, k, _above_most(distances), KEPT)
+    thresholds = [] if apart is None or not len(apart) else [_above_most(far(apart, bank, k))]
+    if apart is None or len(apart) < MIN_APART:
+        thresholds.append(_above_most(far(bank, bank, k + 1)))  # the first is the photo itself
+    return Familiar(bank, k, max(thresholds), KEPT)
 
 
 def _above_most(distances: NDArray[np.float32]) -> float:
