@@ -299,3 +299,15 @@ def test_sigkill_while_a_bundle_is_written_leaves_the_old_one_or_the_new_one(
     n_old = seen.count("blue")
     assert seen == ["blue"] * n_old + ["new"] * (len(seen) - n_old)
     assert n_old >= 4  # a flush for each file, at least
+
+
+def test_where_no_fit_can_be_told_from_another_the_networks_own_stays(cache: Path, tmp_path: Path) -> None:
+    """Of one photo a class to learn from no fold can hold out any."""
+    make_photos(tmp_path / "photos" / "train", {"red": 1, "blue": 1})
+    make_photos(tmp_path / "photos" / "valid", {"red": 2, "blue": 2})
+    photos, own = tmp_path / "photos", "squash"
+    first = rehead.tune(photos, cache=cache, out=tmp_path / "first", fit=own, report=False)
+    tuned = rehead.tune(photos, cache=cache, out=tmp_path / "run", backbone=first.bundle, fit="auto", report=False)
+    said = f"--fit auto cannot tell them apart, as no class has photos in two folds: {own}, the network's own"
+    assert said in (tuned.run / "log.txt").read_text()
+    assert bundles.read(tuned.bundle).preprocess.fit == own

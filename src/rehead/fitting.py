@@ -106,6 +106,12 @@ def _best_fit(job: Job, prefix: Prefix, recipe: Recipe) -> Prefix:
         job.progress.note(
             f"--fit {fit}: {words or 'no number'} by {recipe.folds}-fold on {counted(len(there), 'photo')}"
         )
+    if not np.isfinite(losses).any():
+        own = prefix.card.preprocess.fit
+        job.progress.note(
+            f"--fit auto cannot tell them apart, as no class has photos in two folds: {own}, the network's own"
+        )
+        return prefix
     best = candidates[int(np.argmin(losses))]
     job.progress.note(f"--fit auto takes {best.card.preprocess.fit}, of the least loss")
     return best
