@@ -53,6 +53,14 @@ def test_faults_are_found(found: Audit) -> None:
     assert (found.n, found.backbone) == (43, "efficientnet_lite0")
 
 
+def test_plain_photos_among_plain_ones_are_not_blank() -> None:
+    """As of X-rays, fog or a surface without faults."""
+    contrast = [2.5] * 39 + [0.2]
+    audit = audit_photos(catalog_of("ab" * 20), range(40), np.eye(40, dtype=np.float32), backbone="b",
+                         facts=facts_with(40, contrast=contrast))  # fmt: skip
+    assert [odd.path for odd in audit.pictures if odd.fault == "blank"] == ["39.jpg"]
+
+
 def test_near_copies_are_on_one_side_where_the_split_is_ours(found: Audit) -> None:
     assert all(len(set(group.sides)) == 1 and not group.is_leak for group in found.copies)
     assert found.leaks.n == 0

@@ -19,7 +19,7 @@ from rehead.data.catalog import Catalog
 FAULTS = ("blank", "dark", "bright", "blurred", "tiny", "odd shape")
 BLANK = 4.0  # standard deviation of the luma: a page with a line of text has more
 DARK, BRIGHT = 20.0, 235.0  # mean luma, 0..255
-EXTREME = 3.0  # so many times darker, or nearer to white, than the median photo
+EXTREME = 3.0  # so many times darker, nearer to white, or plainer than the median photo
 BLURRED = (
     8.0  # so many times less sharp than the median; blurring by 1 % of the side makes cats and dogs 40 times less so
 )
@@ -33,6 +33,7 @@ class Usual:
     """Of the median photo, and below which sharpness a photo is blurred."""
 
     brightness: float
+    contrast: float
     sharpness: float
     side: float
     length: float
@@ -58,6 +59,7 @@ def _usual(facts: list[Facts]) -> Usual:
     near = sharp[modified_z(sharp) > -FAR]
     return Usual(
         brightness=float(np.median([fact.brightness for fact in facts])),
+        contrast=float(np.median([fact.contrast for fact in facts])),
         sharpness=float(np.exp(np.median(sharp))),
         side=float(np.median([min(fact.width, fact.height) for fact in facts])),
         length=float(np.median([_length(fact) for fact in facts])),
@@ -66,8 +68,8 @@ def _usual(facts: list[Facts]) -> Usual:
 
 
 def _faults(fact: Facts, usual: Usual) -> Iterator[tuple[str, str]]:
-    if fact.contrast < BLANK:
-        yield "blank", f"its brightness varies by {fact.contrast:.1f} of 255"
+    if fact.contrast < min(BLANK, usual.contrast / EXTREME):
+        yield "blank", f"its brightness varies by {fact.contrast:.1f} of 255, usually by {usual.contrast:.0f}"
     if fact.brightness < min(DARK, usual.brightness / EXTREME):
         yield "dark", f"mean brightness {fact.brightness:.0f} of 255, usually {usual.brightness:.0f}"
     if 255 - fact.brightness < min(255 - BRIGHT, (255 - usual.brightness) / EXTREME):
