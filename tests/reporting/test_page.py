@@ -139,3 +139,22 @@ def test_ten_thousand_photos_of_noise_stay_below_8_mb() -> None:
     whole = page(replace(told, features=features, audit=audit_of(told.photos)))
     assert len(whole.encode("utf-8")) < 8_000_000
     assert "more</p>" in whole
+
+
+def test_of_unfamiliar_photos_it_is_told_how_many_it_is_right_on() -> None:
+    whole = full_story()
+    named = [whole.answer(place)[0] for place in whole.held_out[:2]]
+    right = sum(whole.classes[c] == whole.photos[i].label for c, i in zip(named, whole.held_out[:2], strict=True))
+    words = f"than all but 2\u00a0% of such photos are. It is right on {right} of them."
+    assert words in page(whole)
+    numbers = replace(numbers_story(), unfamiliar=np.arange(30) < 2)
+    assert "than all but 2\u00a0% of such photos are.</p>" in page(numbers)
+
+
+def test_where_layers_learned_the_map_and_the_nearest_photos_are_told_to_be_of_the_network_before() -> None:
+    tuned = page(replace(full_story(spread=0.9), is_tuned=True))
+    assert "The photos as the network saw them before its layers learned" in tuned
+    assert "most like it to the network before its layers learned." in tuned
+    frozen = page(full_story(spread=0.9))
+    assert "The photos as the network sees them" in frozen
+    assert "most like it to the network: often they tell why." in frozen

@@ -122,6 +122,7 @@ def _story(
         probabilities=_probabilities(finished),
         read=catalog.read,
         features=features if len(positions) == len(used) else None,
+        is_tuned=finished.run.recipe.train != "head",
         unfamiliar=None if far is None else np.asarray(outputs.distances > far),
         heat=_heat(finished),
         audit=audit,

@@ -22,6 +22,7 @@ from rehead.reporting.rendering import render
 from rehead.reporting.story import Story
 from rehead.reporting.thumbnails import MOST_PICTURES, Wanted, album
 from rehead.reporting.wording import beside, calibration_sentence, headline, listing, selective_sentence
+from rehead.tuning.familiar import KEPT
 from rehead.verdict.metrics import Verdict
 
 MOST = {
@@ -56,7 +57,9 @@ def page(story: Story, progress: Progress | None = None) -> str:
         matrix=cells,
         mistakes=mistakes,
         has_neighbours=any(mistake.neighbours for mistake in mistakes),
-        unfamiliar=_unfamiliar(story),
+        unfamiliar=(unfamiliar := _unfamiliar(story)),
+        n_right_unfamiliar=_n_right(story, unfamiliar),
+        kept=KEPT,
         map=laid_out,
         most=MOST,
         **_curves(verdict),
@@ -93,6 +96,15 @@ def _unfamiliar(story: Story) -> list[int]:
     if story.unfamiliar is None:
         return []
     return [place for place, odd in zip(story.held_out, story.unfamiliar.tolist(), strict=True) if odd]
+
+
+def _n_right(story: Story, places: Sequence[int]) -> int | None:
+    """How many of these held-out photos are named right; None where no photo is simply right or wrong."""
+    if story.verdict.task != "classification":
+        return None
+    named = [answer for place in places if (answer := story.answer(place)) is not None]
+    labels = [story.photos[place].label for place in places]
+    return sum(story.classes[place] == label for (place, _), label in zip(named, labels, strict=True))
 
 
 def _curves(verdict: Any) -> dict[str, Any]:

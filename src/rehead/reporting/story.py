@@ -21,7 +21,8 @@ class Story:
 
     photos: those that were used, learned from and held out. held_out: places in `photos`, in the order of the verdict's
     logits. probabilities: (n_held_out, n_classes) float32, calibrated; (n_held_out, 1) numbers of a regression.
-    features: (n_photos, width) float32. unfamiliar: (n_held_out,) bool, the photos that are far from all learned from.
+    features: (n_photos, width) float32, of the network as it was before layers learned. is_tuned: whether some did.
+    unfamiliar: (n_held_out,) bool, the photos that are far from all learned from.
     read: the bytes of a photo; raises OSError or PhotoError where it is gone or another one now.
     heat: (bytes of a picture, place of a class) -> (h, w) float32 in 0..1, the class activation map over the whole upright
     picture, NaN where the network does not look (see `heatmaps.over_picture`); None where it has none. read and heat are
@@ -37,6 +38,7 @@ class Story:
     probabilities: NDArray[np.float32]
     read: Callable[[Photo], bytes]
     features: NDArray[np.float32] | None = None
+    is_tuned: bool = False
     unfamiliar: NDArray[np.bool_] | None = None
     heat: Callable[[bytes, int], NDArray[np.float32] | None] | None = None
     audit: Audit | None = None
