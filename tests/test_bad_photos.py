@@ -203,6 +203,36 @@ def test_a_companion_in_a_format_that_is_not_read_is_no_lost_photo(tmp_path: Pat
     assert sum(skip.kind == "aside" for skip in catalog.skipped) == 6
 
 
+def table_of(folder: Path, paths: list[Path]) -> Path:
+    """A table beside the folder that names these photos by their folders."""
+    table = folder.with_suffix(".csv")
+    table.write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in paths))
+    return table
+
+
+def test_what_lies_beside_held_out_photos_of_a_folder_is_no_bad_photo_of_a_table(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 3, "blue": 3})
+    held_out = make_photos(tmp_path / "held", {"red": 2, "blue": 2})
+    for path in sorted(held_out.glob("*/*.png")):
+        path.with_suffix(".xml").write_text("<annotation/>")
+        path.with_suffix(".jxl").write_bytes(b"\0\0\0\x0cJXL \r\n\x87\n")
+    table = table_of(photos, sorted(photos.glob("*/*.png")))
+    catalog = scan(open_source(table, valid=held_out, cache=tmp_path / "cache"), seed=0, valid_fraction=0.2)
+    assert catalog.bad == ()
+    assert len(catalog.photos) == 10
+    assert [skip.kind for skip in catalog.skipped] == ["aside"] * 4
+
+
+def test_a_broken_photo_that_a_table_of_held_out_photos_names_is_listed(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 3, "blue": 3})
+    held_out = make_photos(tmp_path / "held", {"red": 2, "blue": 2})
+    (held_out / "red" / "broken").write_bytes(b"")
+    table = table_of(held_out, [*sorted(held_out.glob("*/*.png")), held_out / "red" / "broken"])
+    catalog = scan(open_source(photos, valid=table, cache=tmp_path / "cache"), seed=0, valid_fraction=0.2)
+    assert [Path(skip.path).name for skip in catalog.bad] == ["broken"]
+    assert catalog.n_rows == 11
+
+
 @pytest.mark.parametrize(
     ("counts", "words"),
     [({}, "photo"), ({"red": 5}, "only one class"), ({"red": 20, "blue": 1}, "'blue'")],

@@ -87,6 +87,7 @@ def read_bucket(address: str, request: Request, layout: str = "auto") -> Source:
         skipped=[*skipped, *reading.skipped],
         uri=uri,
         stamp=lambda row: stamps[row.path],
+        is_named=lambda _: False,
     )
 
 

@@ -68,6 +68,7 @@ def read_folder(source: str | Path, request: Request, layout: str = "auto") -> S
         skipped=[*skipped, *reading.skipped],
         root=folder.absolute(),
         file=file_below(str(folder)),
+        is_named=lambda _: False,
     )
 
 

@@ -90,6 +90,7 @@ def joined(main: Source, held_out: dict[str, Source], *, is_train: bool) -> Sour
         uri=by(lambda source, row: source.uri(row)),
         stamp=by(lambda source, row: source.stamp(row)),
         digest=by(lambda source, row: source.digest(row)),
+        is_named=by(lambda source, row: source.is_named(row)),
         within=by(lambda source, row: source.within(row)),
         is_rest=lambda row: not is_train and row.path not in origin and row.path not in sided,
     )

@@ -54,15 +54,15 @@ def photos_of(
     there are none.
     """
     progress.phase("Reading", len(source.rows), "files")
-    named = source.layout not in ("folders", "split", "flat")  # a list of photos says of each that it is one
     digests, away, n = Digests(), set[int](), 0
-    how = At(functools.partial(_identify, source, named, None), min(MAX_WORKERS, max(2, n_cores())), CHUNK)
+    how = At(functools.partial(_identify, source, None), min(MAX_WORKERS, max(2, n_cores())), CHUNK)
     if any(source.uri(row) is not None for row in source.rows):
         look = besides.look if besides else None
-        how = At(functools.partial(_identify, source, named, look), far.n_readers(), far.FEW)
+        how = At(functools.partial(_identify, source, look), far.n_readers(), far.FEW)
         if readers is not None:
-            how = At(functools.partial(_identify_there, source, named, look, readers), readers.at_once, far.CHUNK)
+            how = At(functools.partial(_identify_there, source, look, readers), readers.at_once, far.CHUNK)
     seen: list[Seen] = []
+    n_told = len(source.skipped)
     for rows, results in _chunks(source, how, cache, seen):
         if besides and len(seen) >= SEEN:
             besides.keep(seen)
@@ -79,25 +79,23 @@ def photos_of(
     if besides:
         besides.keep(seen)
     if not digests:
-        raise _nothing(source, named)
+        raise _nothing(source)
     every = source.rows if isinstance(source.rows, Rows) else Rows(source.rows)
     photos = every.without(away)
-    if not named:
-        _set_companions_aside(source.skipped, photos)
+    source.skipped[n_told:] = _with_companions_aside(source, source.skipped[n_told:], photos)
     return photos, digests
 
 
-def _set_companions_aside(skipped: list[Skip], photos: Rows) -> None:
+def _with_companions_aside(source: Source, skipped: list[Skip], photos: Rows) -> list[Skip]:
     """What stands beside a photo of the same name, in a format that is not read here, is no photo that is lost."""
-    stems = {_stem(skip.path) for skip in skipped if _is_companion(skip)}
+    may_be = {
+        skip.path for skip in skipped if PurePath(skip.path).suffix.lower() in COMPANIONS and not source.is_named(skip)
+    }
+    stems = set(map(_stem, may_be))
     there = stems.intersection(map(_stem, photos.paths)) if stems else stems
-    skipped[:] = [
-        replace(skip, kind="aside") if _is_companion(skip) and _stem(skip.path) in there else skip for skip in skipped
+    return [
+        replace(skip, kind="aside") if skip.path in may_be and _stem(skip.path) in there else skip for skip in skipped
     ]
-
-
-def _is_companion(skip: Skip) -> bool:
-    return skip.kind == "broken" and PurePath(skip.path).suffix.lower() in COMPANIONS
 
 
 def _stem(path: str) -> str:
@@ -164,9 +162,7 @@ def _stamped(source: Source, row: Row) -> tuple[str, Stamp | None] | None:
     return None if uri is None else (uri, source.stamp(row))
 
 
-def _identify(
-    source: Source, named: bool, look: Callable[[bytes], Any] | None, chunk: Chunk
-) -> list[bytes | str | Seen]:
+def _identify(source: Source, look: Callable[[bytes], Any] | None, chunk: Chunk) -> list[bytes | str | Seen]:
     """For each row its digest, and what else is wanted, or the reason why it is no photo ("" when nobody would expect one)."""
 
     def decoded(data: bytes) -> Any:
@@ -174,23 +170,24 @@ def _identify(
             return look(data) if look else None
 
     return [
-        known.digest or identified(functools.partial(source.read, row), row.path, named, look and decoded)
+        known.digest
+        or identified(functools.partial(source.read, row), row.path, source.is_named(row), look and decoded)
         for row, known in chunk
     ]
 
 
 def _identify_there(
-    source: Source, named: bool, look: Callable[[bytes], Any] | None, readers: far.Readers, chunk: Chunk
+    source: Source, look: Callable[[bytes], Any] | None, readers: far.Readers, chunk: Chunk
 ) -> list[bytes | str | Seen]:
     """The same by other machines, of those that have an address and are not known."""
     uris = {
         n: uri for n, (row, known) in enumerate(chunk) if known.digest is None and (uri := source.uri(row)) is not None
     }
-    asked = [(uri, chunk[n][0].path) for n, uri in uris.items()]
-    work = functools.partial(identified_at, named, look)
+    asked = [(uri, chunk[n][0].path, source.is_named(chunk[n][0])) for n, uri in uris.items()]
+    work = functools.partial(identified_at, look)
     told = dict(zip(uris, readers.each(work, asked), strict=True)) if asked else {}
     here = [n for n in range(len(chunk)) if told.get(n) is None]
-    found = told | dict(zip(here, _identify(source, named, look, [chunk[n] for n in here]), strict=True))
+    found = told | dict(zip(here, _identify(source, look, [chunk[n] for n in here]), strict=True))
     return [one for n in range(len(chunk)) if (one := found[n]) is not None]
 
 
@@ -223,27 +220,29 @@ def checked(data: bytes, photo: Photo, since: str) -> bytes:
 
 
 def identified_at(
-    named: bool, look: Callable[[bytes], Any] | None, rows: list[tuple[str, str]]
+    look: Callable[[bytes], Any] | None, rows: list[tuple[str, str, bool]]
 ) -> list[bytes | str | Seen | None]:
-    """The same of what is at each address, with its path; None where this machine cannot read it: another may.
-    One photo is looked at at a time."""
+    """The same of what is at each address, with its path and whether a list names it; None where this machine cannot read it:
+    another may. One photo is looked at at a time."""
     alone = threading.Lock()
 
     def decoded(data: bytes) -> Any:
         with alone:
             return look(data) if look else None
 
-    def one(row: tuple[str, str]) -> bytes | str | Seen | None:
+    def one(row: tuple[str, str, bool]) -> bytes | str | Seen | None:
+        uri, path, named = row
         try:
-            data = read_address(row[0])
+            data = read_address(uri)
         except (OSError, ReheadError):
             return None
-        return identified(lambda: data, row[1], named, look and decoded)
+        return identified(lambda: data, path, named, look and decoded)
 
     return list(ordered_map(one, rows, workers=far.AT_ONCE, ahead=2 * far.AT_ONCE))
 
 
-def _nothing(source: Source, named: bool) -> SourceError:
+def _nothing(source: Source) -> SourceError:
+    named = any(map(source.is_named, source.rows))
     reasons = list(dict.fromkeys(skip.reason for skip in source.skipped))
     why = "; ".join(f"{bounded(skip.path)} {skip.reason}" for skip in source.skipped[:3])
     if len(reasons) == 1 and len(source.skipped) > 1:

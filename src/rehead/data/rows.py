@@ -88,7 +88,8 @@ class Source:
     which other machines too can read them, such as s3://bucket/cat/1.jpg, None where there is none. stamp: what changes when
     they do at that address, None where its store does not say. digest: the BLAKE3 of a row that is an image, where its reader
     has read it all. is_rest: whether a row is of the training side for no other reason than that photos to hold out are named
-    apart. within: what holds a row's bytes beside others', so that its file, where it has one, is a copy of ours; else "".
+    apart. is_named: whether a list says of a row that it is a photo, which it then should be; else its content tells. within:
+    what holds a row's bytes beside others', so that its file, where it has one, is a copy of ours; else "".
     """
 
     name: str
@@ -102,6 +103,7 @@ class Source:
     stamp: Callable[[Named], Stamp | None] = lambda _: None
     digest: Callable[[Named], bytes | None] = lambda _: None
     is_rest: Callable[[Named], bool] = lambda _: False
+    is_named: Callable[[Named], bool] = lambda _: True
     within: Callable[[Named], Literal["", "archive", "shard"]] = lambda _: ""
 
 
