@@ -14,7 +14,7 @@ from types import FrameType
 import pytest
 
 from rehead import durable
-from rehead.durable import replace_folder, replaced_file, replaced_folder, write_text
+from rehead.durable import new_folder, replace_folder, replaced_file, replaced_folder, write_text
 from rehead.runs import folder as run_folder
 from rehead.runs.folder import RunFolder
 
@@ -146,6 +146,15 @@ def test_a_folder_that_cannot_be_placed_leaves_the_old_one(tmp_path: Path, monke
     with pytest.raises(FileNotFoundError):
         replace_folder(tmp_path / "missing", place)
     assert text_of(place) == "old"
+
+
+def test_a_new_folder_leaves_one_that_came_first_in_peace(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    with new_folder(place) as folder:
+        (folder / "one").write_text("late")
+        folder_with(place, "first")
+    assert text_of(place) == "first"
+    assert os.listdir(tmp_path) == ["place"]
 
 
 def unable(number: int, is_folder: bool) -> Callable[[int], None]:

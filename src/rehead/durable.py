@@ -22,6 +22,7 @@ from rehead.errors import RunError
 
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # a full disk; Windows knows no quota
 UNFLUSHED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS, errno.EACCES}  # of folders; the last: not readable
+TAKEN = {errno.EEXIST, errno.ENOTEMPTY}  # of a place where a full folder is
 
 
 class NoRoom(OSError):
@@ -104,19 +105,24 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     An older `path` stays whole until then and is removed after. When the block fails the new folder is removed.
     """
     path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(path)
-    temporary.mkdir()
-    try:
+    with _folder_beside(path) as temporary:
         yield temporary
-        for folder, _, names in os.walk(temporary):
-            for file in (Path(folder, name) for name in names):
-                if not file.is_symlink():  # it may lead to nothing, and is flushed with its folder
-                    _flush(file)
-            _flush_names(Path(folder))
+        _flush_below(temporary)
         replace_folder(temporary, path)
-    finally:
-        remove_tree(temporary)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """The same of what is always filled alike: where another process was first its `path` stays, and the new one is removed."""
+    with _folder_beside(path) as temporary:
+        yield temporary
+        _flush_below(temporary)
+        try:
+            os.rename(temporary, path)
+        except OSError as error:
+            if error.errno not in TAKEN:
+                raise
+        _flush_names(path.parent)
 
 
 def remove_tree(path: Path) -> None:
@@ -183,6 +189,27 @@ def _kind(path: Path) -> int:
         return os.stat(path).st_mode
     except FileNotFoundError:
         return 0
+
+
+@contextlib.contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """An empty folder, which is gone in the end where it was not renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        remove_tree(temporary)
+
+
+def _flush_below(folder: Path) -> None:
+    """All files and folders below a folder reach the disk."""
+    for below, _, names in os.walk(folder):
+        for file in (Path(below, name) for name in names):
+            if not file.is_symlink():  # it may lead to nothing, and is flushed with its folder
+                _flush(file)
+        _flush_names(Path(below))
 
 
 def _beside(path: Path) -> Path:

@@ -153,6 +153,19 @@ def test_an_archive_is_unpacked_once(tmp_path: Path) -> None:
     assert left_behind(tmp_path) == [folder.name]
 
 
+def test_of_two_jobs_that_unpack_one_archive_the_later_leaves_the_folder_of_the_first(tmp_path: Path) -> None:
+    path, first = saved(tmp_path, zipped({"train.zip": zipped(FLAT)})), []
+
+    def meanwhile(_: Path) -> bool:
+        folder = unpacked(path, tmp_path / "cache")
+        first.append((folder, folder.stat().st_ino))
+        return False
+
+    folder = unpacked(path, tmp_path / "cache", stays=meanwhile)
+    assert first == [(folder, folder.stat().st_ino)]
+    assert left_behind(tmp_path) == [folder.name]
+
+
 def test_hidden_members_and_leftovers_are_not_unpacked(tmp_path: Path) -> None:
     members = PETS | {"__MACOSX/cat/._0.jpg": b"x", "cat/.DS_Store": b"x", "./dog/Thumbs.db": b"x"}
     for name, data in (("pets.zip", zipped(members)), ("pets.tar", tarred(dict(members)))):

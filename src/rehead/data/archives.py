@@ -28,7 +28,7 @@ from rehead.data.limits import Limits, Meter
 from rehead.data.room import check_writable, free_bytes
 from rehead.data.rows import quoted
 from rehead.data.walk import files_below, is_leftover
-from rehead.durable import replaced_folder, sha256_file
+from rehead.durable import new_folder, sha256_file
 from rehead.errors import SourceError, UnsafeArchive
 from rehead.progress import Progress, Silent
 
@@ -81,7 +81,7 @@ def unpacked(
         check_writable(cache / "archives")  # which may be another's
         meter = Meter(archive, limits, progress)
         progress.phase("Unpacking", None, "files")
-        with replaced_folder(target) as folder:
+        with new_folder(target) as folder:
             _unpack(archive, folder, meter, stays, depth=1)
         return target
     except OSError as error:
