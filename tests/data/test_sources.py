@@ -551,6 +551,28 @@ def test_what_is_held_out_is_learned_from_by_no_table(how: str, tmp_path: Path) 
     assert [found.read(row).decode().split("/")[-1] for row in found.rows] == [name for name, *_ in rows]
 
 
+@posix
+@pytest.mark.parametrize("linked", ["held", "photos"])
+def test_a_photo_that_is_held_out_by_a_link_is_not_learned_from(linked: str, tmp_path: Path) -> None:
+    photos = fill(tmp_path / "photos", "cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg")
+    held = tmp_path / "held"
+    for kind in ("cat", "dog"):
+        (held / kind).mkdir(parents=True)
+        if linked == "photos":
+            (photos / kind / "2.jpg").rename(held / kind / "2.jpg")
+        ends = photos / kind / "2.jpg", held / kind / "2.jpg"
+        link, to = ends if linked == "photos" else ends[::-1]
+        link.symlink_to(os.path.relpath(to, link.parent))
+    told = Told()
+    assert as_dict(opened(photos, tmp_path, test=held, progress=told)) == {
+        "cat/1.jpg": ("cat", "train"),
+        "dog/1.jpg": ("dog", "train"),
+        "../held/cat/2.jpg": ("cat", "test"),
+        "../held/dog/2.jpg": ("dog", "test"),
+    }
+    assert told.notes == ["2 photos of photos are held out, and not learned from"]
+
+
 def test_a_table_of_nothing_but_held_out_photos_is_an_error(tmp_path: Path) -> None:
     photos = fill(tmp_path / "photos", "cat/1.jpg", "dog/2.jpg")
     (tmp_path / "labels.csv").write_text("path,label\nphotos/cat/1.jpg,cat\nphotos/dog/2.jpg,dog\n")

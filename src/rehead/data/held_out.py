@@ -47,7 +47,8 @@ def _lies_at(source: Source) -> Callable[[Named], object]:
     def place(row: Named) -> object:
         if (file := source.file(row)) is not None:
             folder, name = os.path.split(file)
-            return os.path.join(real(folder), name)
+            full = os.path.join(real(folder), name)
+            return os.path.realpath(full) if os.path.islink(full) else full
         uri = source.uri(row)
         return None if uri is None else _placed(uri)
 
