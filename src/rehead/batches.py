@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Iterator
+from functools import partial
 
 import blake3
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from rehead.ambient import own_settings
+from rehead.data.folders import is_picture
+from rehead.data.reading import identified
 from rehead.data.rows import Row, Skip, Source, bounded
 from rehead.data.sources import open_source
 from rehead.data.split import seed_for, side_of, split_keys
@@ -35,8 +38,8 @@ def load_batch(
     photos: what `rehead.tune` takes. preprocess: of the backbone they are for, `backbone.preprocess`; by default 224 x 224
     with the mean and deviation of ImageNet, which are those of torchvision's networks. side: only photos of "train",
     "valid" or "test"; where the photos bring no split, that of `rehead.tune`. seed: the same photos again; by default
-    others each time. Classes stand in alphabetical order, those of all sides, so that a column means the same on each.
-    Photos that cannot be read are passed over.
+    others each time. Classes stand in alphabetical order, those of all sides, so that a column means the same on each; a
+    folder without photos is none. Photos that cannot be read are passed over.
     Raises SourceError when there are too few photos, or their labels are no classes.
     """
     _check_arguments(n, preprocess, side)
@@ -55,7 +58,7 @@ def load_batch(
             why=f"It has: {', '.join(given or ['train', 'valid'])}{' (drawn)' if ours else ''}.",
             fix="Name one of them, or leave side out for all photos.",
         )
-    classes = sorted({row.label for row in source.rows})  # of all sides: a class has one number in batches of each
+    classes = sorted(_labels(source))  # of all sides: a class has one number in batches of each
     rows = [row for row in source.rows if side is None or ours or (row.side or "train") == side]
     random = np.random.default_rng(seed_for(secrets.randbits(62) if seed is None else seed, "batch"))
     unread: list[Skip] = []
@@ -102,11 +105,30 @@ def _side(data: bytes, row: Row) -> str:
     return side_of(key, seed=recipe.seed, valid_fraction=recipe.valid_fraction)
 
 
+def _labels(source: Source) -> set[str]:
+    """The labels of photos. Where neither a list nor a name says that a file is one, its content is read."""
+    labels, unsure = set[str](), list[Row]()
+    for row in source.rows:
+        if source.is_named(row) or is_picture(row.path):
+            labels.add(row.label)
+        else:
+            unsure.append(row)
+    for row in unsure:
+        if row.label not in labels and _is_photo(source, row):
+            labels.add(row.label)
+    return labels
+
+
+def _is_photo(source: Source, row: Row) -> bool:
+    return not isinstance(identified(partial(source.read, row), row.path, named=False), str)
+
+
 def _by_class(rows: list[Row], classes: list[str], random: np.random.Generator) -> list[list[Row]]:
-    """The rows of each class, in random order."""
+    """The rows of each class, in random order; others are left out."""
     found: dict[str, list[Row]] = {label: [] for label in classes}
     for i in random.permutation(len(rows)):
-        found[rows[i].label].append(rows[i])
+        if rows[i].label in found:
+            found[rows[i].label].append(rows[i])
     return list(found.values())
 
 

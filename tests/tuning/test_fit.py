@@ -388,6 +388,15 @@ def test_a_class_has_one_column_in_batches_of_each_side(tmp_path: Path) -> None:
     assert rehead.load_batch(tmp_path / "photos", 4, side="valid")[1].sum(0).tolist() == [2, 0, 2]
 
 
+def test_a_folder_without_photos_is_no_class_of_a_batch(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 4, "blue": 4, "green": 4})
+    for photo in (photos / "green").iterdir():
+        photo.rename(photo.with_suffix(""))  # what is in it tells
+    (photos / "docs").mkdir()
+    (photos / "docs" / "readme.txt").write_text("red and blue")
+    assert rehead.load_batch(photos, 6)[1].sum(0).tolist() == [2, 2, 2]
+
+
 def test_photos_without_a_side_beside_others_are_of_the_training_side_as_in_a_job(tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 4, "blue": 4})
     rows = [f"{label}/{i}.png,{label},{'test' if i == 0 else ''}" for label in ("red", "blue") for i in range(4)]
