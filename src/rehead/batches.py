@@ -37,9 +37,11 @@ def load_batch(
 
     photos: what `rehead.tune` takes. preprocess: of the backbone they are for, `backbone.preprocess`; by default 224 x 224
     with the mean and deviation of ImageNet, which are those of torchvision's networks. side: only photos of "train",
-    "valid" or "test"; where the photos bring no split, that of `rehead.tune`. seed: the same photos again; by default
-    others each time. Classes stand in alphabetical order, those of all sides, so that a column means the same on each; a
-    folder without photos is none. Photos that cannot be read are passed over.
+    "valid" or "test"; where the photos bring no split, the side that its bytes, or its group, draw for each photo alone. A
+    job of `rehead.tune` moves some: near copies (but for tie_copies=False), groups that share a photo, and one of a class that
+    would lack a side. Its sides are in the run's `catalog.csv`, which in the photos' folder is a table that is taken here.
+    seed: the same photos again; by default others each time. Classes stand in alphabetical order, those of all sides, so
+    that a column means the same on each; a folder without photos is none. Photos that cannot be read are passed over.
     Raises SourceError when there are too few photos, or their labels are no classes.
     """
     _check_arguments(n, preprocess, side)
@@ -99,7 +101,7 @@ def _check_arguments(n: int, preprocess: object, side: str | None) -> None:
 
 
 def _side(data: bytes, row: Row) -> str:
-    """The side that `rehead.tune` puts a photo on by itself; of a class that would lack a side it puts one elsewhere."""
+    """The side that a photo draws by itself."""
     (key,) = split_keys([blake3.blake3(data).digest()], [row.group])
     recipe = Recipe()
     return side_of(key, seed=recipe.seed, valid_fraction=recipe.valid_fraction)

@@ -14,6 +14,10 @@ from conftest import DATA, WEIGHTS, make_photos
 from torch import nn
 
 import rehead
+from rehead.data.catalog import as_csv
+from rehead.data.scan import scan
+from rehead.data.sources import open_source
+from rehead.durable import write_text
 from rehead.errors import EngineError, RecipeError, RunError, SourceError
 from rehead.tuning.modes import set_modes
 
@@ -375,10 +379,21 @@ def test_a_side_that_no_photo_is_drawn_to_is_not_blamed_on_the_photos(
     assert (error.value.why, error.value.fix) == ("", "Bring more photos.")
 
 
-def test_sides_of_batches_are_those_of_a_job(tmp_path: Path) -> None:
+def test_sides_of_batches_share_no_photo(tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", {"red": 20, "blue": 20})
     sides = [rehead.load_batch(photos, 4, side=side, seed=0)[0] for side in ("train", "valid")]
     assert not any(torch.equal(a, b) for a in sides[0] for b in sides[1])
+
+
+def test_a_catalog_in_the_photos_folder_gives_batches_the_sides_of_its_job(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 3, "blue": 3})
+    catalog = scan(open_source(photos, cache=tmp_path / "cache"), seed=0, valid_fraction=0.2)
+    write_text(photos / "catalog.csv", as_csv(catalog.photos))
+    held_out = [catalog.photos[i] for i in catalog.on("valid")]
+    images, _ = rehead.load_batch(photos / "catalog.csv", len(held_out), side="valid")
+    alone = [str(photos / photo.path) for photo in held_out], [photo.label for photo in held_out]
+    expected, _ = rehead.load_batch(alone, len(held_out))
+    assert sorted(images.mean((1, 2, 3)).tolist()) == sorted(expected.mean((1, 2, 3)).tolist())
 
 
 def test_a_class_has_one_column_in_batches_of_each_side(tmp_path: Path) -> None:
