@@ -18,6 +18,7 @@ from bucket import Store
 from conftest import make_photos
 
 from rehead.data import reading, shards
+from rehead.data.rows import side_in
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import SourceError, TooManyBad
@@ -168,6 +169,22 @@ def test_a_shard_that_is_held_out_is_not_learned_from(photos: Path, tmp_path: Pa
         assert len(scan(opened, seed=0, valid_fraction=0.2).photos) == 40
     with pytest.raises(SourceError, match="to be tuned on and held out at once"):
         open_source(place / "2.tar", test=tmp_path / "linked.tar", cache=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "side"),
+    [
+        ("pets-train-val/train-0.tar", "train"),
+        ("pets-train-val/val-0.tar", "valid"),
+        ("train/val/3.tar", "valid"),
+        ("train_val-0.tar", "train"),
+        ("split=test/0.tar", "test"),
+        ("label=test_tube/part-0.parquet", None),
+        ("train/label=test/part-0.parquet", "train"),
+    ],
+)
+def test_the_word_nearest_to_the_file_tells_the_side(path: str, side: str | None) -> None:
+    assert side_in(path) == side
 
 
 def test_names_of_shards_tell_sides(photos: Path, tmp_path: Path) -> None:

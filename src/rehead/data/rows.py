@@ -203,9 +203,14 @@ def quoted(text: str) -> str:
     return "'" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in bounded(text)) + "'"
 
 
-def side_in(name: str) -> str | None:
-    """The side that a word of a file's name, or of a folder's above it, is the name of: train-0000.tar, val/3.tar."""
-    words = (word.rstrip("0123456789") for word in re.split(r"\W|_", name.lower()))
+def side_in(path: str) -> str | None:
+    """The side that a word of a file's name, or else of the nearest folder, is the name of: train-0000.tar, val/3.tar.
+
+    A folder that says something else, such as label=test, has none.
+    """
+    *folders, file = path.lower().split("/")
+    may_say = [folder for folder in folders if "=" not in folder or folder.partition("=")[0] in ("split", "side")]
+    words = (word.rstrip("0123456789") for name in (file, *reversed(may_say)) for word in re.split(r"\W|_", name))
     return next((SIDE_BY_NAME[word] for word in words if word in SIDE_BY_NAME), None)
 
 
