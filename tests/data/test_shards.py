@@ -98,6 +98,9 @@ def test_what_is_no_labelled_photo_is_told(photos: Path, tmp_path: Path) -> None
             ("xl.jxl", JPEG_XL), ("xl.cls", b"7"),
             ("told.png", png), ("told.txt", b"a long tale " * 30),
             ("odd.png", png), ("odd.json", b"{"),
+            ("torn.png", png), ("torn.json", b'{"label": ["x;y", "z"]}'),
+            ("inside.png", png), ("inside.json", b'{"label": ' + b"[" * 900 + b"]" * 900 + b"}"),
+            ("half.png", png), ("half.json", b'{"label": "\\ud800"}'),
             ("nested.png", png), ("nested.json", b"[" * 500_000),
             ("IMG.2.png", png), ("IMG.2.cls", b"7"),
             ("deep/good.png", png), ("deep/good.cls", "caf\u00e9".encode()),
@@ -108,14 +111,15 @@ def test_what_is_no_labelled_photo_is_told(photos: Path, tmp_path: Path) -> None
     )  # fmt: skip
     opened = open_source(place, layout="webdataset", cache=tmp_path)
     assert [(row.path, row.label) for row in opened.rows] == [
-        ("s.tar/good.png", "7"), ("s.tar/list.png", "a;b"), ("s.tar/deep/good.png", "caf\u00e9"),
+        ("s.tar/good.png", "7"), ("s.tar/list.png", "a;b"), ("s.tar/half.png", r"\ud800"), ("s.tar/deep/good.png", "caf\u00e9"),
     ]  # fmt: skip
     told = {skip.path: skip.reason for skip in opened.skipped}
     assert told.keys() == {
-        f"s.tar/{name}.png" for name in ("bare", "empty", "told", "odd", "nested", "IMG.2", "good", "latin")
+        f"s.tar/{name}.png"
+        for name in ("bare", "empty", "told", "odd", "torn", "inside", "nested", "IMG.2", "good", "latin")
     } | {"s.tar/text.jpg", "s.tar/xl.jxl"}
     assert "has no label" in told["s.tar/bare.png"]
-    assert told["s.tar/odd.png"] == "has a .json beside it that names no label"
+    assert told["s.tar/odd.png"] == told["s.tar/torn.png"] == "has a .json beside it that names no label"
     assert told["s.tar/empty.png"] == "is empty (0 bytes)"
     assert told["s.tar/text.jpg"] == told["s.tar/xl.jxl"] == "is not an image that can be read"
     assert "twice" in told["s.tar/good.png"]

@@ -120,6 +120,10 @@ def test_the_same_name_in_two_spellings_of_unicode_is_one_class() -> None:
     assert label_of("cafe\u0301") == label_of("caf\u00e9") == "caf\u00e9"
 
 
+def test_half_a_character_in_a_label_is_an_escape() -> None:
+    assert label_of("cat \ud800") == r"cat \ud800"
+
+
 # -- what is never a photo and never a class
 
 

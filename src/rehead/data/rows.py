@@ -169,7 +169,7 @@ def label_of(value: Any) -> str:
     """A label as text: composed Unicode (folders copied from a Mac are decomposed), "" for None and NaN, 3 for 3.0.
 
     A list of labels, as Parquet and Python have them, is joined by ";", which one of no name or of one ends with, so that it
-    is seen that photos may have several. Bytes that are no UTF-8 become escapes (`caf\\xe9`), so that labels can be written
+    is seen that photos may have several. What is no UTF-8 becomes an escape (`caf\\xe9`), so that labels can be written
     anywhere and stay different. Raises SourceError for arrays of several numbers, and for a name in a list that holds a ";".
     """
     if hasattr(value, "ndim"):
@@ -190,7 +190,10 @@ def label_of(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = unicodedata.normalize("NFC", str(value).strip())
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a character of UTF-16, as JSON can name it: "\\ud800"
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def bounded(text: str, n: int = 80) -> str:

@@ -11,6 +11,7 @@ from rehead.data.archives import BROKEN, MAX_HEADER, TAR_BLOCK, members_of, open
 from rehead.data.layouts import PICTURE_NAMES
 from rehead.data.photo_bytes import HEAD_BYTES, MOST_BYTES, TOO_LARGE
 from rehead.data.rows import label_of
+from rehead.errors import SourceError
 from rehead.pixels import is_image, why_unidentified
 
 SAYS = ("cls", "label", "json", "txt")  # what a sample may be labelled by; the first that is there
@@ -182,8 +183,8 @@ def _said(ending: str, data: bytes) -> str:
 def _field(text: str) -> str:
     try:
         said = json.loads(text)
-    except (ValueError, RecursionError):
+        if isinstance(said, dict):
+            said = next((said[name] for name in FIELDS if said.get(name) is not None), None)
+        return label_of(said) if isinstance(said, str | int | float | list) and not isinstance(said, bool) else ""
+    except (SourceError, ValueError, RecursionError):
         return ""
-    if isinstance(said, dict):
-        said = next((said[name] for name in FIELDS if said.get(name) is not None), None)
-    return label_of(said) if isinstance(said, str | int | float | list) and not isinstance(said, bool) else ""
