@@ -12,11 +12,13 @@ import subprocess
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import make_photos, noise
 
 import rehead
+from rehead.batches import IMAGENET
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.errors import (
@@ -30,6 +32,7 @@ from rehead.errors import (
     WeightsMismatch,
     WeightsUnavailable,
 )
+from rehead.features.samples import sample_pixels
 from rehead.runs.contents import OURS
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -179,6 +182,17 @@ def test_what_the_reading_and_the_decoding_find_bad_is_summed(cache: Path, tmp_p
     assert run.images["skipped"] == 10
     with pytest.raises(TooManyBad, match="10 of 30 photos cannot be read, which is more than 20%"):
         rehead.verify(run.bundle, photos, cache=cache)
+
+
+def test_where_no_photo_can_be_read_no_limit_is_blamed(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", {"red": 3, "blue": 3})
+    for path in photos.glob("*/*.png"):
+        path.write_bytes(path.read_bytes()[:300])
+    catalog = scan(open_source(photos, cache=tmp_path / "cache"), seed=0, valid_fraction=0.2)
+    card = SimpleNamespace(preprocess=IMAGENET)
+    with pytest.raises(TooManyBad, match=r"None of 6 photos can be read\.") as error:
+        sample_pixels(catalog, range(6), card)  # type: ignore[arg-type]
+    assert len(error.value.skips) == 6
 
 
 def test_what_is_passed_over_is_no_photo_that_cannot_be_read(tmp_path: Path) -> None:

@@ -57,6 +57,19 @@ class Items:
         return red(), self._labels[i]
 
 
+def test_a_data_set_of_which_an_item_changes_is_told(tmp_path: Path) -> None:
+    shades = itertools.count()
+
+    class Random(Items):
+        def __getitem__(self, i: int) -> tuple[Image.Image, Any]:
+            return Image.new("RGB", (5, 4), (next(shades), 30, 10)), self._labels[i]
+
+    with pytest.raises(SourceError, match="Item 0 of the Random is another picture each time") as error:
+        opened(Random(["cat"] * 50 + ["dog"] * 50), tmp_path)
+    assert "--augment" in error.value.fix
+    assert next(shades) < 10  # and not after all were read
+
+
 def test_targets_are_taken_by_position_whatever_holds_them(tmp_path: Path) -> None:
     pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
     shuffled = pandas.Series(list("fcbdae"), index=[5, 2, 1, 3, 0, 4])

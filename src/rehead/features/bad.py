@@ -46,13 +46,19 @@ def check_bad(
 
 def too_many_bad(skips: Sequence[Any], seen: int, max_bad: float, *, so_far: bool = False) -> TooManyBad:
     """The error for a share of unreadable photos above `max_bad`. so_far: not all were looked at."""
+    what = f"{len(skips)} of {counted(seen, 'photo')} cannot be read{' so far' if so_far else ''}"
+    more = ", or allow more with --max-bad 0.5" if 2 * len(skips) < seen else ""
+    return _bad(f"{what}, which is more than {100 * max_bad:.4g}%.", skips, f"Mend or remove them{more}.")
+
+
+def none_read(skips: Sequence[Any]) -> TooManyBad:
+    """The error where not one of the photos can be read."""
+    return _bad(f"None of {counted(len(skips), 'photo')} can be read.", skips, "Mend them, or bring others.")
+
+
+def _bad(what: str, skips: Sequence[Any], fix: str) -> TooManyBad:
     first = "; ".join(f"{bounded(skip.path, 200)} {skip.reason}" for skip in skips[:N_NAMED])
-    error = TooManyBad(
-        what=f"{len(skips)} of {counted(seen, 'photo')} cannot be read{' so far' if so_far else ''}, "
-        f"which is more than {100 * max_bad:.4g}%.",
-        why=first + (" ..." if len(skips) > N_NAMED else ""),
-        fix="Mend or remove them" + (", or allow more with --max-bad 0.5." if 2 * len(skips) < seen else "."),
-    )
+    error = TooManyBad(what=what, why=first + (" ..." if len(skips) > N_NAMED else ""), fix=fix)
     error.skips = skips
     return error
 

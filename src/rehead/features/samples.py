@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rehead.data.catalog import Catalog
 from rehead.data.rows import Skip
 from rehead.errors import PhotoError
-from rehead.features.bad import skip_of, too_many_bad
+from rehead.features.bad import none_read, skip_of
 from rehead.nets.card import Card
 from rehead.parallel import ordered_map
 from rehead.pixels import prepare
@@ -22,7 +22,7 @@ N_COMPARED_INT8 = 32  # 8 bits with float32: rounding differs from photo to phot
 
 
 def sample_pixels(catalog: Catalog, positions: Iterable[int], card: Card, n: int = N_COMPARED) -> NDArray[np.uint8]:
-    """Pixels (n, h, w, 3) of the first `n` of these photos that can be read."""
+    """Pixels (n, h, w, 3) of the first `n` of these photos that can be read. Raises TooManyBad where none can."""
 
     bad: dict[int, Skip] = {}
 
@@ -39,5 +39,5 @@ def sample_pixels(catalog: Catalog, positions: Iterable[int], card: Card, n: int
     with contextlib.closing(ordered_map(read, itertools.chain(first, order), workers=at_once, ahead=at_once)) as found:
         pixels = list(itertools.islice((one for one in found if one is not None), n))
     if not pixels:
-        raise too_many_bad([*bad.values()], len(bad), 0)
+        raise none_read([*bad.values()])
     return np.stack(pixels)
