@@ -15,7 +15,7 @@ import shutil
 import stat
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from rehead.errors import RunError
@@ -112,11 +112,14 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """The same of what is always filled alike: where another process was first its `path` stays, and the new one is removed."""
+def new_folder(path: Path, flushed: Callable[[], None] = lambda: None) -> Iterator[Path]:
+    """The same of what is always filled alike: where another process was first its `path` stays, and the new one is removed.
+
+    flushed: is called for each file that reached the disk.
+    """
     with _folder_beside(path) as temporary:
         yield temporary
-        _flush_below(temporary)
+        _flush_below(temporary, flushed)
         try:
             os.rename(temporary, path)
         except OSError as error:
@@ -203,12 +206,13 @@ def _folder_beside(path: Path) -> Iterator[Path]:
         remove_tree(temporary)
 
 
-def _flush_below(folder: Path) -> None:
-    """All files and folders below a folder reach the disk."""
+def _flush_below(folder: Path, flushed: Callable[[], None] = lambda: None) -> None:
+    """All files and folders below a folder reach the disk. flushed: is called for each file."""
     for below, _, names in os.walk(folder):
         for file in (Path(below, name) for name in names):
             if not file.is_symlink():  # it may lead to nothing, and is flushed with its folder
                 _flush(file)
+            flushed()
         _flush_names(Path(below))
 
 

@@ -21,6 +21,7 @@ from rehead.data.archives import unpacked
 from rehead.data.limits import Limits
 from rehead.data.sources import Source, open_source, walk
 from rehead.errors import SourceError, StoreError, UnsafeArchive
+from rehead.progress import Silent
 
 PETS = {f"{kind}/{i}.jpg": f"{kind} {i}".encode() for kind in ("cat", "dog") for i in range(3)}
 FLAT = {f"train/{kind}.{i}.jpg": f"{kind} {i}".encode() for kind in ("cat", "dog") for i in range(3)}
@@ -151,6 +152,25 @@ def test_an_archive_is_unpacked_once(tmp_path: Path) -> None:
     assert unpacked(tmp_path / "renamed.zip", tmp_path / "cache") == folder
     assert (folder / "mark").exists()
     assert left_behind(tmp_path) == [folder.name]
+
+
+class Counted(Silent):
+    """How far each phase came, of what."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, list[int | None]] = {}
+
+    def phase(self, name: str, total: int | None = None, unit: str = "photos") -> None:
+        self.phases[name] = [0, total]
+
+    def advance(self, n: int = 1) -> None:
+        self.phases[list(self.phases)[-1]][0] += n  # type: ignore[operator]
+
+
+def test_each_file_that_reaches_the_disk_is_told(tmp_path: Path) -> None:
+    told = Counted()
+    unpacked(saved(tmp_path, zipped({"photos.zip": zipped(PETS), "a.txt": b"a"})), tmp_path / "cache", progress=told)
+    assert told.phases["Writing to the disk"] == [len(PETS) + 1, len(PETS) + 1]
 
 
 def test_of_two_jobs_that_unpack_one_archive_the_later_leaves_the_folder_of_the_first(tmp_path: Path) -> None:

@@ -81,8 +81,9 @@ def unpacked(
         check_writable(cache / "archives")  # which may be another's
         meter = Meter(archive, limits, progress)
         progress.phase("Unpacking", None, "files")
-        with new_folder(target) as folder:
+        with new_folder(target, progress.advance) as folder:
             _unpack(archive, folder, meter, stays, depth=1)
+            progress.phase("Writing to the disk", sum(len(names) for *_, names in os.walk(folder)), "files")
         return target
     except OSError as error:
         raise _failed(archive, cache, error) from error
