@@ -388,6 +388,24 @@ def test_many_loose_photos_beside_class_folders_make_no_class_of_each_name(tmp_p
     assert len(source.skipped) == len(loose)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "IMG-202401{:02}-WA{:04}.jpg",
+        "202401{:02}_12345{}.jpg",
+        "PXL_202401{:02}_12345{}678.jpg",
+        "Screenshot_2024-01-{:02}-12-30-0{}.png",
+        "WhatsApp Image 2024-01-{:02} at 12.30.0{}.jpeg",
+    ],
+)
+def test_dates_that_phones_name_photos_by_are_no_classes(name: str) -> None:
+    assert recognised([name.format(day, i) for day in (1, 2) for i in range(3)])[0] == ""
+
+
+def test_numbers_in_names_may_be_classes() -> None:
+    assert recognised([f"{kind}_{i}.png" for kind in (3, 7) for i in range(3)])[1].labels() == {"3", "7"}
+
+
 def test_kaggles_folder_of_unlabelled_photos_is_one_skip(tmp_path: Path) -> None:
     names = [f"train/{kind}.{i}.jpg" for kind in ("cat", "dog") for i in range(3)]
     source = opened(fill(tmp_path / "photos", *names, "test1/1.jpg", "test1/2.jpg", "sampleSubmission.csv"), tmp_path)

@@ -35,7 +35,14 @@ CAMERA_NAMES = {
     "picture",
     "pic",
     "frame",
+    "pano",
+    "vid",
+    "screenshot",
+    "wa",
+    "whatsapp",
+    "at",  # "WhatsApp Image 2024-01-01 at 12"
 }
+DATE_DIGITS = 6  # a day has so many; a number below may be a class
 NUMBERED_SIDE = re.compile(rf"({'|'.join(SIDE_BY_NAME)})\d*", re.IGNORECASE)  # Kaggle's test1
 TRAILING_NUMBER = re.compile(r"[\s_\-(]*\d+\)?$")
 RUN = "recipe.toml"  # which a folder has that is a run: what it holds are no photos of its own
@@ -207,8 +214,14 @@ def _is_named_by_people(reading: Reading, classes: frozenset[str]) -> bool:
     counts = Counter(row.label for row in _photos(reading))
     if classes:
         return bool(counts.keys() & classes)
-    shared = [n for label, n in counts.items() if n >= MIN_OF_A_NAME and label.lower() not in CAMERA_NAMES]
+    shared = [n for label, n in counts.items() if n >= MIN_OF_A_NAME and not _is_a_cameras(label)]
     return len(shared) > 1 and 2 * sum(shared) >= counts.total()
+
+
+def _is_a_cameras(label: str) -> bool:
+    """Whether a label is made of words and numbers that cameras and phones give: IMG-20240101-WA, 20240101."""
+    words = re.findall(r"[^\W\d_]+", label.lower())
+    return CAMERA_NAMES.issuperset(words) and (bool(words) or sum(map(str.isdigit, label)) >= DATE_DIGITS)
 
 
 def _has_class_folders(paths: Sequence[str]) -> bool:
