@@ -322,6 +322,14 @@ def test_a_manifest_in_an_archive_cannot_name_files_outside(tmp_path: Path) -> N
             opened(saved(tmp_path, data), tmp_path)
 
 
+def test_no_space_leads_out_of_an_archive(tmp_path: Path) -> None:
+    (tmp_path / "cache" / "archives").mkdir(parents=True)
+    (tmp_path / "cache" / "archives" / "secret.jpg").write_bytes(b"secret")
+    members = {"labels.csv": b"label,path\ncat, ../secret.jpg\n", "1.jpg": b"x"}
+    with pytest.raises(UnsafeArchive, match="outside the archive"):
+        opened(saved(tmp_path, zipped(members)), tmp_path)
+
+
 def test_an_empty_path_in_the_manifest_of_an_archive_costs_its_line_alone(tmp_path: Path) -> None:
     table = b"path,label\ncat/0.jpg,cat\n,dog\ndog/0.jpg,dog\n"
     source = opened(saved(tmp_path, zipped({"labels.csv": table, **PETS})), tmp_path)

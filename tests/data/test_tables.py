@@ -301,6 +301,25 @@ def test_a_manifest_from_windows_is_understood(photos: Path) -> None:
     assert opened(manifest(photos, "path,label\nsub\\c.jpg,cat\n")).rows == [Row("sub/c.jpg", "cat")]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "label, path\ncat, a.jpg\ndog, sub/c.jpg\n",
+        "path,label\na.jpg,cat,\nsub/c.jpg,dog,,\n",
+        "sep=;\npath;label\na.jpg;cat\nsub/c.jpg;dog\n",
+        '"sep=|"\r\npath|label\r\na.jpg|cat\r\nsub/c.jpg|dog\r\n',
+    ],
+)
+def test_csv_as_others_write_it_is_understood(text: str, photos: Path) -> None:
+    assert opened(manifest(photos, text)).rows == [Row("a.jpg", "cat"), Row("sub/c.jpg", "dog")]
+
+
+def test_a_space_of_a_files_name_stays(photos: Path) -> None:
+    (photos / " a.jpg").write_bytes(b" a")
+    source = opened(manifest(photos, "path,label\n a.jpg,cat\nb.jpg,dog\n"))
+    assert [source.read(row) for row in source.rows] == [b" a", b"b.jpg"]
+
+
 def test_files_that_are_missing_or_have_no_label_are_skipped(photos: Path) -> None:
     source = opened(manifest(photos, "path,label\ngone.jpg,cat\na.jpg, \nsub,dog\n,dog\nb.jpg\nsub/c.jpg,dog\n"))
     assert source.rows == [Row("sub/c.jpg", "dog")]
@@ -332,6 +351,7 @@ def test_a_manifest_of_which_nothing_is_there_says_where_it_looked(photos: Path)
         ("path,label\na.jpg,cat\nb.jpg,dog\n./a.jpg,cat\n", r"'./a.jpg' twice.\n.*lines 2 and 4"),
         ("path,label,split\na.jpg,cat,train\nb.jpg,dog,tets\n", r"'tets' on line 3.\n.*\n.*'test'"),
         ("path,label\na.jpg,cat,dog\n", "Line 2 .* has 3 cells for 2 columns"),
+        ("path,label\na.jpg;cat\n", "Line 2 of .* is parted by ';', and the names of the columns are by ','"),
         ("path,label\n", "has no lines"),
         (b"path,label\n" + b"x" * 200_000 + b",cat\n", "not a CSV file"),
     ],

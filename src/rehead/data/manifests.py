@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, unquote
 
 from rehead.data.addresses import fetched, is_address, open_file
@@ -24,6 +24,7 @@ from rehead.data.tables import COLUMNS, Line, lines_of, places_of, source_of, va
 from rehead.errors import MissingExtra, ReheadError, SourceError, counted
 
 DELIMITERS = ",;\t"
+EXCELS = re.compile(r'"?sep=([,;|\t])"?\s*')  # a first line, by which Excel is told what parts cells
 CSV_NAMES = {".csv", ".tsv"}
 PARQUET_NAMES = {".parquet", ".pq"}
 OF_PARTS = re.compile(r"(.*?)(\d+)-of-0*(\d+)\.\w+")  # one of several: train-00000-of-00003.parquet
@@ -191,10 +192,16 @@ def _csv_lines(path: Path, what: str) -> Iterator[Line]:
     place = places_of(header, what)
     try:
         with path.open(newline="", encoding=_encoding(beginning), errors="surrogateescape") as file:
-            reader = csv.reader(file, delimiter=_delimiter(file.readline()))
+            _, delimiter, n_before = _columns_line(file)
             file.seek(0)
-            next(reader)
-            for cells in reader:
+            reader = csv.reader(file, delimiter=delimiter)
+            for _ in range(n_before + 1):
+                next(reader)
+            for n, cells in enumerate(reader):
+                if n == 0:
+                    _check_delimiter(cells, delimiter, f"Line {reader.line_num} of {what}")
+                while len(cells) > len(header) and not cells[-1].strip():  # each line may end with the separator
+                    cells.pop()
                 if len(cells) > len(header):
                     raise SourceError(
                         what=f"Line {reader.line_num} of {what} has {len(cells)} cells for {len(header)} columns.",
@@ -227,21 +234,34 @@ def check_utf8(texts: Mapping[str, str | None], number: int, file: str) -> None:
 
 
 def _csv_header(beginning: bytes, what: str) -> list[str]:
-    """The cells of the first line of a file that begins so."""
+    """The names of columns in a file that begins so."""
     stream = io.TextIOWrapper(io.BytesIO(beginning), _encoding(beginning), errors="surrogateescape", newline="")
     try:
-        first = stream.readline()
+        names, delimiter, _ = _columns_line(stream)
     except UnicodeError as error:
         raise SourceError(what=f"{what} is not a CSV file.", why=f"{error}.") from error
-    return next(csv.reader([first], delimiter=_delimiter(first)), [])
+    return next(csv.reader([names], delimiter=delimiter), [])
 
 
 def _encoding(beginning: bytes) -> str:
     return "utf-16" if beginning[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
-def _delimiter(header: str) -> str:
-    return max(DELIMITERS, key=header.count)
+def _columns_line(file: IO[str]) -> tuple[str, str, int]:
+    """The line that names the columns, what parts them, and how many lines stand before it."""
+    first = file.readline()
+    if told := EXCELS.fullmatch(first):
+        return file.readline(), told[1], 1
+    return first, max(DELIMITERS, key=first.count), 0
+
+
+def _check_delimiter(cells: Sequence[str], delimiter: str, line: str) -> None:
+    """Raises SourceError where the first line below the columns has one cell, which another separator parts."""
+    if len(cells) == 1 and (others := [other for other in DELIMITERS if other != delimiter and other in cells[0]]):
+        raise SourceError(
+            what=f"{line} is parted by {quoted(others[0])}, and the names of the columns are by {quoted(delimiter)}.",
+            fix="Write all lines with one separator.",
+        )
 
 
 def _parquet_lines(path: Path, what: str, given: Mapping[str, str] | None = None) -> Iterator[Line]:

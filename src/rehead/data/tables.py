@@ -11,7 +11,7 @@ import itertools
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -110,12 +110,17 @@ def source_of(
         if not path:
             skipped.append((line.number, Skip(f"{where(line.number)} of {what}", "has no path")))
             continue
+        reason = place.missing(path)
+        if reason and path != path.strip():  # label, path: the space belongs to the writing
+            bare = _path(replace(line, path=path.strip()), Path(place.shown), request.confined)
+            if bare and not place.missing(bare):
+                path, reason = bare, ""
         if len(named) % TOLD_AT_ONCE == TOLD_AT_ONCE - 1:
             request.progress.advance(TOLD_AT_ONCE)
         named.append(path)
         numbers.append(line.number)
         side, group = _side(line, first_word, where), label_of(line.group) or None
-        if reason := place.missing(path):
+        if reason:
             skipped.append((line.number, _skip(path, reason, line.number)))
             continue
         if not label:
