@@ -29,6 +29,7 @@ TABLES = ("preprocess", "head", "backbone", "recipe", "verdict", "files", "versi
 ABOVE_ALL = 1.5  # a probability that none reaches: every answer is unsure
 MAX_FACTS_BYTES = 64 << 20  # a verdict of ten thousand classes is 5 MB; more than this is no bundle of ours
 MAX_TILE, MAX_COLUMNS = 512, 128  # of the small pictures: a sheet stays far below what a decoder refuses
+MAX_TILES = 10_000  # each is cut and encoded when one is asked for; of rehead's own there are up to 2,000
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a file in a bundle: never a path
 
 Task = Literal["classification", "multilabel", "regression"]
@@ -189,7 +190,7 @@ def _is_sheet(neighbours: Mapping[str, Any]) -> bool:
     """Whether a table says where in a picture of tiles each photo is."""
     tile, columns, labels = neighbours["tile"], neighbours["columns"], neighbours["labels"]
     sized = isinstance(tile, int) and isinstance(columns, int) and 0 < tile <= MAX_TILE and 0 < columns <= MAX_COLUMNS
-    return sized and isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    return sized and isinstance(labels, list) and len(labels) <= MAX_TILES and all(isinstance(x, str) for x in labels)
 
 
 def unreadable(path: Path, error: OSError) -> BundleError:

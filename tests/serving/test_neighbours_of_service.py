@@ -15,7 +15,11 @@ from PIL import Image
 from served import here
 from shown import COLOURS, TILE, bundle, until
 
+from rehead.bundle import read
+from rehead.bundle_facts import MAX_TILES
 from rehead.durable import sha256_file
+from rehead.errors import BundleError
+from rehead.jpeg_markers import MAX_SCANS
 from rehead.serving.limits import Limits
 
 
@@ -68,14 +72,42 @@ def test_a_sheet_that_is_another_than_the_bundle_came_with_is_not_shown(tmp_path
         assert service.predict(picture()).status == 200
 
 
-def test_a_sheet_that_is_smaller_than_it_says_harms_nobody(tmp_path: Path) -> None:
-    made = bundle(tmp_path / "colours")
-    (made / "neighbours.jpg").write_bytes(picture((1, 2, 3), "JPEG", 20))
+def with_sheet(folder: Path, data: bytes, **about: object) -> Path:
+    """A bundle that somebody gave another sheet, and says other things of it."""
+    made = bundle(folder)
+    (made / "neighbours.jpg").write_bytes(data)
     facts = json.loads((made / "rehead.json").read_text())
     facts["files"]["neighbours.jpg"] = sha256_file(made / "neighbours.jpg")
+    facts["neighbours"] |= about
     (made / "rehead.json").write_text(json.dumps(facts))
-    with here({"colours": made}) as service:
-        assert service.get("/v1/neighbours/colours/29").status == 200  # black, where there is nothing
+    return made
+
+
+@pytest.mark.parametrize("data", [picture((1, 2, 3), "JPEG", 20), b"no picture"])
+def test_a_sheet_that_is_smaller_than_it_says_or_is_no_picture_that_is_opened_is_not_shown(
+    tmp_path: Path, data: bytes
+) -> None:
+    with here({"colours": with_sheet(tmp_path / "colours", data)}) as service:
+        assert service.get("/v1/neighbours/colours/0").status == 404
+        assert service.predict(picture(), "?nearest=3").status == 200
+
+
+def test_scans_alone_make_a_sheet_one_that_is_not_shown(tmp_path: Path) -> None:
+    for n, status in ((MAX_SCANS, 200), (MAX_SCANS + 1, 404)):
+        data = picture((1, 2, 3), "JPEG", 16, progressive=True)
+        last = data[data.rindex(b"\xff\xda") : -2]
+        data = data[:-2] + last * (n - data.count(b"\xff\xda")) + data[-2:]
+        made = with_sheet(tmp_path / str(n), data, tile=1, columns=8)
+        with here({"colours": made}) as service:
+            assert service.get("/v1/neighbours/colours/0").status == status
+
+
+def test_a_bundle_of_more_small_pictures_than_are_cut_is_refused(tmp_path: Path) -> None:
+    made = with_sheet(tmp_path / "colours", picture((1, 2, 3), "JPEG", 100), tile=1, columns=100, labels=[""] * 10_000)
+    assert len(read(made).facts["neighbours"]["labels"]) == MAX_TILES == 10_000
+    more = with_sheet(tmp_path / "more", picture((1, 2, 3), "JPEG", 128), tile=1, columns=128, labels=[""] * 10_001)
+    with pytest.raises(BundleError, match=r"describes 'neighbours\.jpg', which no bundle has so"):
+        read(more)
 
 
 def test_a_sheet_that_could_not_be_read_once_is_tried_again(tmp_path: Path) -> None:

@@ -4,15 +4,18 @@ like: likeness.py."""
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
+import math
 import threading
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 from PIL import Image
 
-from rehead.durable import sha256_file
-from rehead.pixels import MAX_PIXELS
+from rehead.data.photo_bytes import photo_in
+from rehead.errors import PhotoError
+from rehead.pixels import opened
 from rehead.serving.models import Loaded
 from rehead.serving.problems import Problem
 from rehead.serving.routes import refusals
@@ -59,24 +62,25 @@ async def neighbour(request: Request, model: str, place: Annotated[int, Path(ge=
 
 
 def _cut(loaded: Loaded) -> list[bytes] | None:
-    """All tiles of a bundle, each a JPEG; none where it shows none, or its sheet is not the one it was read with. None where
-    that cannot be read."""
+    """All tiles of a bundle, each a JPEG; none where it shows none, or its sheet is not the one it was read with, is no picture
+    that is opened, or is smaller than its tiles. None where that cannot be read."""
     about = loaded.model.bundle.facts["neighbours"]
     if about is None:
         return []
-    path, side, columns = loaded.folder / about["file"], about["tile"], about["columns"]
+    side, columns, n = about["tile"], about["columns"], len(about["labels"])
     try:
-        if sha256_file(path) != loaded.model.bundle.facts["files"][about["file"]]:
+        data = photo_in(loaded.folder / about["file"])
+        if hashlib.sha256(data).hexdigest() != loaded.model.bundle.facts["files"][about["file"]]:
             return []
-        with Image.open(path, formats=["JPEG"]) as image:
-            if image.width * image.height > MAX_PIXELS:
+        with opened(data) as image:
+            if image.width < side * min(n, columns) or image.height < side * math.ceil(n / columns):
                 return []
             sheet = image.convert("RGB")
     except OSError:
         return None
-    except (ValueError, Image.DecompressionBombError):
+    except PhotoError:
         return []
-    boxes = [(side * (i % columns), side * (i // columns)) for i in range(len(about["labels"]))]
+    boxes = [(side * (i % columns), side * (i // columns)) for i in range(n)]
     return [_jpeg(sheet.crop((x, y, x + side, y + side))) for x, y in boxes]
 
 
