@@ -21,11 +21,13 @@ import numpy as np
 import pytest
 from conftest import noise
 from PIL import Image
+from safetensors.numpy import save
 
 import rehead as package
 from rehead.bundle import read_head, write
 from rehead.cli.named import found
 from rehead.cli.predictions import TASK_WRITERS, predict_to
+from rehead.durable import sha256_file
 from rehead.errors import BackboneError, BundleError, PhotoError
 from rehead.progress import Silent
 
@@ -337,6 +339,47 @@ def test_all_files_of_a_bundle_may_be_read_by_the_same_people(tmp_path: Path) ->
     about |= {"task": "classification", "thresholds": [], "calibration": None, "unsure": None, "unfamiliar": None}
     written = write(tmp_path / "bundle", model=model, head=head, card="", facts=about)
     assert len({path.stat().st_mode for path in written.folder.iterdir()}) == 1
+
+
+W, B = np.zeros((2, 4), np.float32), np.zeros(2, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "why"),
+    [
+        ({"weight": W, "bias": B}, "not layers.0.weight, layers.0.bias and so on"),
+        ({}, "It holds nothing"),
+        ({"layers.0.weight": W.astype(np.float16), "layers.0.bias": B}, "float16 (2, 4), float32 (2,)"),
+        ({"layers.0.weight": W[0], "layers.0.bias": B}, "no dense layers of float32 with 2 outputs"),
+        ({"layers.0.weight": W, "layers.0.bias": B[:1]}, "no dense layers"),
+        ({"layers.0.weight": W[:1], "layers.0.bias": B[:1]}, "no dense layers"),
+        ({"layers.0.weight": W, "layers.0.bias": B, "layers.1.weight": W, "layers.1.bias": B}, "no dense layers"),
+    ],
+)
+def test_a_head_that_is_none_of_its_bundle_is_refused(tmp_path: Path, tensors: dict[str, np.ndarray], why: str) -> None:
+    with pytest.raises(BundleError) as caught:
+        read_head(with_head_file(tmp_path, save(tensors)))
+    assert "head.safetensors is not the head of its bundle" in caught.value.what
+    assert why in caught.value.why
+
+
+def test_a_head_that_cannot_be_read_or_is_of_no_known_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"head\.safetensors is not the head of its bundle"):
+        read_head(with_head_file(tmp_path / "a", b"no tensors"))
+    with pytest.raises(BundleError, match="is of kind None with the activation None"):
+        read_head(with_head_file(tmp_path / "b", save({}), head={}))
+    with pytest.raises(BundleError, match="with the activation 'gelu'"):
+        read_head(with_head_file(tmp_path / "c", save({}), head={"kind": "linear", "activation": "gelu"}))
+
+
+def with_head_file(tmp_path: Path, data: bytes, **facts: object) -> Path:
+    """A bundle whose head somebody exchanged, and named its digest."""
+    bundle = changed(tmp_path, **facts)
+    (bundle / "head.safetensors").write_bytes(data)
+    about = json.loads((bundle / "rehead.json").read_text())
+    about["files"]["head.safetensors"] = sha256_file(bundle / "head.safetensors")
+    (bundle / "rehead.json").write_text(json.dumps(about))
+    return bundle
 
 
 @pytest.mark.parametrize("name", ["input_size", "mean", "crop_pct"])

@@ -23,6 +23,7 @@ from PIL import Image
 
 from rehead.ambient import own_settings
 from rehead.bundle import Head, read_head
+from rehead.bundle_facts import AGAIN
 from rehead.durable import replaced_file
 from rehead.errors import BackboneError, BundleError, MissingExtra, RecipeError, ReheadError, nearest
 from rehead.predict import Model, Picture, load
@@ -98,7 +99,14 @@ def explain(bundle: str | os.PathLike[str] | Model, picture: Picture, label: str
 
 
 def activation(head: Head, seen: NDArray[np.float32], target: int) -> NDArray[np.float32]:
-    """(rows, columns): what each place of a map (c, rows, columns), whose mean are the features, adds to a logit."""
+    """(rows, columns): what each place of a map (c, rows, columns), whose mean are the features, adds to a logit. Raises
+    BundleError where the head takes another number of features."""
+    if seen.ndim != 3 or len(seen) != head.width:
+        raise BundleError(
+            what=f"The bundle's head takes {head.width} features, and its map has the shape {seen.shape}.",
+            why="head.safetensors and model.onnx are of different models.",
+            fix=AGAIN,
+        )
     x = seen.mean(axis=(1, 2))
     gradient = np.asarray(head.layers[-1][0][target], np.float32)
     inputs = [x]

@@ -17,12 +17,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from little import GOLDEN, bundle, heavy, picture
+from safetensors.numpy import save
 from served import BOUNDARY, Answer, Program, form, program
 
 from rehead.cli.service import _origin, _token
-from rehead.errors import RecipeError, RunError
+from rehead.durable import sha256_file
+from rehead.errors import BundleError, RecipeError, RunError
 from rehead.serving import server
 from rehead.serving.app import make_app
 from rehead.serving.journal import Journal
@@ -135,6 +138,17 @@ def test_two_bundles_of_one_name(rehead: Cli, tmp_path: Path) -> None:
 def test_what_is_no_bundle(rehead: Cli, tmp_path: Path) -> None:
     done = rehead("serve", tmp_path)
     assert (done.returncode, "is no bundle" in done.stderr) == (2, True)
+
+
+def test_a_head_that_takes_other_features_than_the_map_has_is_refused_before_it_serves(tmp_path: Path) -> None:
+    made = bundle(tmp_path / "pets")
+    tensors = {"layers.0.weight": np.ones((3, 5), np.float32), "layers.0.bias": np.zeros(3, np.float32)}
+    (made / "head.safetensors").write_bytes(save(tensors))
+    facts = json.loads((made / "rehead.json").read_text())
+    facts["files"]["head.safetensors"] = sha256_file(made / "head.safetensors")
+    (made / "rehead.json").write_text(json.dumps(facts))
+    with pytest.raises(BundleError, match=r"head takes 5 features, and its map has the shape \(3, 4, 4\)"):
+        load_named("pets", made)
 
 
 def test_names_of_bundles(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rehead.bundle import Head, read_head
 from rehead.bundle_facts import FACTS
 from rehead.data.rows import label_of
 from rehead.errors import BundleError, RunError
+from rehead.heat import activation
 from rehead.pixels import Preprocess
 from rehead.predict import Model, load
 from rehead.verdict.judging import read_verdict
@@ -78,9 +80,9 @@ def load_named(name: str, folder: str | os.PathLike[str], variant: str | None = 
         before = ()
     model = load(folder, variant=variant)
     version = hashlib.sha256((folder / FACTS).read_bytes()).hexdigest()[:VERSION_DIGITS]
-    head = _head(model)
-    size = (1, model.bundle.preprocess.height, model.bundle.preprocess.width, 3)
-    model.predict_pixels(np.zeros(size, np.uint8))
+    nothing = np.zeros((1, model.bundle.preprocess.height, model.bundle.preprocess.width, 3), np.uint8)
+    model.predict_pixels(nothing)
+    head = _head(model, nothing)
     if signature(folder) != before:
         raise BundleError(what=f"The bundle {folder} changed while it was read.", fix="It is read again.")
     loaded = Loaded(name, model, version, head, datetime.now(UTC), before, variant=variant)
@@ -120,9 +122,13 @@ def _named(argument: str) -> tuple[str, Path]:
     return label_of(named) or DEFAULT_FOLDER, folder
 
 
-def _head(model: Model) -> Head | None:
-    """What maps of activation are made with; None where the bundle gives no map."""
-    return read_head(model.bundle.folder) if model.has_map and model.task != "regression" else None
+def _head(model: Model, pixels: NDArray[np.uint8]) -> Head | None:
+    """What maps of activation are made with, once one was made of `pixels`; None where the bundle gives no map."""
+    if not model.has_map or model.task == "regression":
+        return None
+    head = read_head(model.bundle.folder)
+    activation(head, model.map(pixels)[0], 0)
+    return head
 
 
 def _about(loaded: Loaded) -> dict[str, Any]:
