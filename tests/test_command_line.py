@@ -64,7 +64,8 @@ def test_debug_shows_where_an_error_came_from(rehead: Program) -> None:
 def test_json_is_all_that_goes_to_standard_output(rehead: Program, photos: Path) -> None:
     done = rehead("tune", photos, "--json")
     facts = answer(done)
-    assert set(facts) == {"run", "bundle", "seconds", "images", "report", "concerns", "verdict"}
+    assert set(facts) == {"run", "bundle", "head", "int8_cosine", "seconds", "images", "report", "concerns", "verdict"}
+    assert facts["head"].startswith("linear")
     assert set(facts["images"]) == {"used", "skipped", "from_store"}
     assert set(facts["verdict"]["top1"]) == {"value", "low", "high", "n"}
     assert "total" in facts["seconds"]

@@ -27,7 +27,9 @@ from rehead.features.engines import OnnxEngine, Prefix
 from rehead.nets.card import Card
 from rehead.pixels import Preprocess
 from rehead.progress import Silent
+from rehead.reporting.job import _made
 from rehead.runners import OnnxRunner
+from rehead.runs.finished import read_finished
 from rehead.tuning.recipe import Recipe
 
 
@@ -169,7 +171,7 @@ def check_same_as_onnx_runtimes(graph: Path, pixels: NDArray[np.uint8], folder: 
 def test_the_bundle_computes_in_8_bits_and_says_so(tuned: rehead.Tuned, quantized: Prefix) -> None:
     bundle = bundles.read(tuned.bundle)
     assert bundle.facts["backbone"]["quantized"] == bundle.facts["recipe"]["quantize"] == "int8"
-    assert ", frozen, in 8 bits;" in (tuned.bundle / "README.md").read_text()
+    assert ", frozen, in 8 bits (features have a mean cosine of 0." in (tuned.bundle / "README.md").read_text()
     assert bundle.model.stat().st_size < 1.2 * quantized.onnx.stat().st_size
     seen = views(bundle.preprocess, 4)
     ours = OnnxRunner(bundle.model, 1).run(["features"], seen)[0]
@@ -177,11 +179,16 @@ def test_the_bundle_computes_in_8_bits_and_says_so(tuned: rehead.Tuned, quantize
     assert tomllib.loads((tuned.run / "recipe.toml").read_text())["quantize"] == "int8"
 
 
-def test_how_near_it_is_to_float32_was_measured_and_told(tuned: rehead.Tuned, quantized: Prefix) -> None:
+def test_how_near_it_is_to_float32_was_measured_and_told(tuned: rehead.Tuned, quantized: Prefix, cache: Path) -> None:
     kept = direction_kept(quantized)
     assert kept is not None
     assert 0.95 < kept < 1
     assert f"a cosine of {kept:.3f}" in (tuned.run / "log.txt").read_text()
+    assert json.loads((tuned.run / "run.json").read_text())["int8_cosine"] == tuned.to_dict()["int8_cosine"] == kept
+    finished = read_finished(tuned.run, cache)
+    assert ("in 8 bits", f"features have a mean cosine of {kept:.3f} with those in float32") in _made(finished)[
+        "Backbone"
+    ]
 
 
 @pytest.mark.long

@@ -81,6 +81,7 @@ def tune_head(job: Job, recipe: Recipe) -> Solution:
         familiar=familiar,
         bank=() if familiar is None else tuple(train[int(row)] for row in bank_rows(len(train), seed=recipe.seed)),
         distances=None if familiar is None else far(shown, familiar.bank, familiar.k),
+        int8_cosine=kept,
     )
 
 

@@ -55,7 +55,7 @@ class Tuned:
     """What a job gave. seconds: by phase, and "total". images: used, skipped and from_store, counts of photos.
 
     report: the page about it, None where there is none. concerns: what it says is to be looked at, as sentences. defect: what
-    a report failed with that should not, a mistake of ours; the run is whole.
+    a report failed with that should not, a mistake of ours; the run is whole. int8_cosine: see `Solution`.
     """
 
     run: Path
@@ -69,6 +69,7 @@ class Tuned:
     report: Path | None = None
     concerns: tuple[str, ...] = ()
     defect: Exception | None = None
+    int8_cosine: float | None = None
 
     def __repr__(self) -> str:
         return f"<rehead.Tuned: {self.verdict.headline}; {self.bundle}>"
@@ -78,6 +79,8 @@ class Tuned:
         return {
             "run": str(self.run),
             "bundle": str(self.bundle),
+            "head": self.head_note,
+            "int8_cosine": self.int8_cosine,
             "seconds": self.seconds,
             "images": self.images,
             "report": None if self.report is None else str(self.report),
@@ -233,6 +236,7 @@ def tune(
                 "images": images,
                 "head": solution.note,
                 "penalty": solution.penalty,
+                "int8_cosine": solution.int8_cosine,
                 "machines": None if machines is None else machines.about,
                 "versions": versions(),
             },
@@ -244,7 +248,8 @@ def tune(
         share_catalog(job, catalog)
         path = run.finish()
         progress.begin(path)  # where its log went with it
-        tuned = Tuned(path, path / "bundle", verdict, chosen, catalog.classes, solution.note, seconds, images)
+        tuned = Tuned(path, path / "bundle", verdict, chosen, catalog.classes, solution.note, seconds, images,
+                      int8_cosine=solution.int8_cosine)  # fmt: skip
         unread = replace(catalog, bad=(*catalog.bad, *solution.bad.values()))
         return _reported(tuned, unread, place, progress, clock) if asked.report else tuned
 

@@ -174,9 +174,14 @@ def _made(finished: Finished) -> dict[str, Sequence[tuple[str, str]]]:
             ("SHA-256 of the weights", str(backbone["weights"])),
             ("licence", str(backbone["licence"])),
             ("layers tuned", ", ".join(backbone["learned"]) or "none"),
+            *_in_8_bits(backbone.get("int8_cosine")),
         ],
         "Files of the bundle, SHA-256": [(name, str(digest)) for name, digest in facts["files"].items()],
         "Versions": [(name, str(version)) for name, version in facts["versions"].items()],
         "Seconds": [(name, f"{took:.1f}") for name, took in run.seconds.items()],
         "To repeat it": command(finished.asked, run),
     }
+
+
+def _in_8_bits(kept: float | None) -> list[tuple[str, str]]:
+    return [] if kept is None else [("in 8 bits", f"features have a mean cosine of {kept:.3f} with those in float32")]

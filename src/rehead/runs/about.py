@@ -25,6 +25,7 @@ def facts_of(catalog: Catalog, solution: Solution, recipe: Recipe, verdict: AnyV
         if name not in ("preprocess", "pooled", "shape", "graph_bytes")
     }
     about |= {"width": solution.head.width, "learned": [*solution.card.learned, *solution.learned]}
+    about["int8_cosine"] = solution.int8_cosine
     return {
         "task": catalog.task,
         "classes": list(catalog.classes),

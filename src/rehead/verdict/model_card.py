@@ -52,7 +52,7 @@ gives {parts.outputs} and `features`; how a picture becomes those pixels stands 
 ## How it was made
 
 - Photos: {n_photos["train"]} to learn from, {n_photos["held_out"]} held out ({SIDES.get(verdict["side"], verdict["side"])}), {n_photos["skipped"]} skipped.
-- Backbone: {backbone["name"]} ({backbone["architecture"]}), {backbone["origin"]}, licence {backbone["licence"]}, {_what_learned(backbone["learned"])}{", in 8 bits" if backbone.get("quantized") else ""}; weights' SHA-256 `{backbone["weights"][:16]}`.
+- Backbone: {backbone["name"]} ({backbone["architecture"]}), {backbone["origin"]}, licence {backbone["licence"]}, {_what_learned(backbone["learned"])}{_in_8_bits(backbone)}; weights' SHA-256 `{backbone["weights"][:16]}`.
 - Head: {head_note}.
 - Picture to square: {facts["preprocess"]["fit"]}. Seed {recipe["seed"]}.
 - Made by rehead {facts["versions"]["rehead"]}.
@@ -70,6 +70,15 @@ def _why_partial(limit: int | None, n_photos: dict[str, int]) -> str:
     if limit is not None and sum(n_photos[which] for which in ("train", "held_out", "unreadable")) >= limit:
         return f"It rests on part of the photos that were there: {counted(limit, 'photo')} at most were to be used."
     return "Extraction was cut short: the head rests on part of the training photos."
+
+
+def _in_8_bits(backbone: dict[str, Any]) -> str:
+    if not backbone.get("quantized"):
+        return ""
+    kept = backbone.get("int8_cosine")
+    return ", in 8 bits" + (
+        "" if kept is None else f" (features have a mean cosine of {kept:.3f} with those in float32)"
+    )
 
 
 def _what_learned(layers: Sequence[str]) -> str:
