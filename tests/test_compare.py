@@ -117,7 +117,10 @@ def test_a_photo_that_only_the_second_cannot_read_is_left_out_for_both(
 
     found = compare(*bundles, Photos(), cache=cache, progress=Watching())
     assert found.beside.n == 7
-    assert [skip.path for skip in found.skipped] == ["dataset[3]"]
+    facts = json.loads(json.dumps(found.to_dict()))
+    assert [skip["path"] for skip in facts["skipped"]] == ["dataset[3]"]
+    assert "the disk is not there any more" in facts["skipped"][0]["reason"]
+    assert facts["names"] == ["good", "bad"]
 
 
 def sized(folder: Path, seed: int, n: int, *, off: float = 0.0) -> Path:

@@ -73,6 +73,11 @@ def test_photos_that_are_left_out_are_counted_and_copies_named(rehead: Program, 
     done = rehead("verify", run / "bundle", "data", "--json")
     facts = json.loads(done.stdout)
     assert facts["images"] == {"used": 12, "skipped": 5 + 4 + 1, "from_store": 0}
+    assert len(facts["skipped"]) == 1 + 2 + 3
+    assert {"path": "red/copy2.png", "reason": "is a copy of red/0.png", "kind": "copy"} in facts["skipped"]
+    assert {"path": "class 'grey'", "reason": "is not known to the bundle: 4 photos", "kind": "aside"} in facts[
+        "skipped"
+    ]
     assert "9 photos of unknown classes were left out: green, grey." in facts["verdict"]["notes"]
     assert "22 photos (folders); 3 copies counted once\n" in done.stderr
     for command in (("verify", run / "bundle"), ("compare", run / "bundle", run / "bundle")):

@@ -99,11 +99,13 @@ class Compared:
         scores, beside = ("right", "paired") if isinstance(self.beside, Paired) else ("errors", "scored")
         return {
             "bundles": [str(folder) for folder in self.bundles],
+            "names": list(self.names),
             scores: [vars(score) for score in self.scores],
             beside: self.beside.to_dict(),
             "sentence": self.sentence,
             "changes": [{**vars(c), "first": vars(c.first), "second": vars(c.second)} for c in self.changes],
             "notes": list(self.notes),
+            "skipped": [skip.to_dict() for skip in self.skipped],
             "seconds": {"total": self.seconds},
         }
 

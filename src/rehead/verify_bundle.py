@@ -52,6 +52,7 @@ class Verified:
             "bundle": str(self.bundle),
             "seconds": self.seconds,
             "images": {"used": self.verdict.n, "skipped": self.n_skipped, "from_store": 0},
+            "skipped": [skip.to_dict() for skip in self.skipped],
             "report": None,
             "concerns": [],
             "verdict": self.verdict.to_dict(),
@@ -116,7 +117,7 @@ def verify(
         verdict = trust.on(verdict, outputs, labels, is_far)
     seconds = {"scan": scanned - begun, "verify": time.monotonic() - scanned, "total": time.monotonic() - begun}
     unknown_skips = [
-        Skip(f"class {quoted(label)}", f"is not known to the bundle: {counted(n, 'photo')}")
+        Skip(f"class {quoted(label)}", f"is not known to the bundle: {counted(n, 'photo')}", "aside")
         for label, n in unknown.items()
     ]
     return Verified(

@@ -75,6 +75,10 @@ class Skip:
     reason: str
     kind: Literal["broken", "copy", "aside"] = "broken"
 
+    def to_dict(self) -> dict[str, str]:
+        """Plain values for JSON; bytes of the path that are no UTF-8 are escaped."""
+        return {"path": _escaped(self.path), "reason": _escaped(self.reason), "kind": self.kind}
+
 
 @dataclass(frozen=True)
 class Source:
@@ -189,7 +193,11 @@ def label_of(value: Any) -> str:
         value = os.fsdecode(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    text = unicodedata.normalize("NFC", str(value).strip())
+    return _escaped(unicodedata.normalize("NFC", str(value).strip()))
+
+
+def _escaped(text: str) -> str:
+    """What is no UTF-8 as escapes."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half of a character of UTF-16, as JSON can name it: "\\ud800"
