@@ -211,7 +211,8 @@ def test_runs_are_listed_and_shown(rehead: Program, photos: Path, tmp_path: Path
     assert Path(facts["run"]).name in listed
     assert "prototype" in listed
     (only,) = answer(rehead("runs", "--json"))
-    assert only["top1"] == facts["verdict"]["top1"]
+    assert only["score"] == {"metric": "accuracy", **facts["verdict"]["top1"]}
+    assert (only["head"], only["penalty"]) == (facts["head"], None)
     shown = rehead("runs", "show", facts["run"]).stdout
     assert re.search(r"head +prototype", shown)
     assert "held-out photos" in shown

@@ -6,17 +6,20 @@ import contextlib
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import filelock
+import numpy as np
 import pytest
 from disks import small_disk
 
 from rehead.errors import RunError
 from rehead.runs.contents import CHECKPOINT, LOCK, is_running
 from rehead.runs.folder import RunFolder
-from rehead.runs.listing import read_run
+from rehead.runs.listing import Run, read_run
 from rehead.runs.resume import Asked
 from rehead.tuning.recipe import Recipe
+from rehead.verdict.judging import judge_task
 
 
 def test_a_run_that_replaces_another_does_not_go_on_from_what_a_killed_job_left(tmp_path: Path) -> None:
@@ -267,3 +270,18 @@ def test_what_a_job_left_that_was_killed_as_it_began_is_no_run_and_may_be_writte
     (out / "race.json").rename(out / "log.txt")
     with pytest.raises(RunError, match="is no run of rehead"):
         RunFolder(out, force=True)
+
+
+@pytest.mark.parametrize(("task", "metric"), [("multilabel", "mAP"), ("regression", "mean error")])
+def test_a_run_says_the_first_number_of_its_verdict_and_what_it_is(task: Any, metric: str, tmp_path: Path) -> None:
+    outputs = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    targets = (outputs > 0.5).astype(np.float32) if task == "multilabel" else outputs[:, 0] + 0.25
+    verdict = judge_task(
+        task, outputs, targets, classes=("a", "b"), thresholds=(0.5, 0.5), median=0.0,
+        paths=[f"{i}.png" for i in range(20)], side="drawn", n_train=9, notes=(),
+    )  # fmt: skip
+    run = Run(tmp_path, Recipe(), 0.0, verdict, "", {}, None, is_running=False, can_resume=False)
+    score = run.to_dict()["score"]
+    assert score["metric"] == metric
+    assert score["value"] == pytest.approx(1.0 if task == "multilabel" else 0.25, abs=1e-6)
+    assert score["low"] <= score["value"] <= score["high"]

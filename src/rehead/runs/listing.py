@@ -11,7 +11,8 @@ from rehead.errors import RecipeError, RunError
 from rehead.runs.contents import is_running
 from rehead.tuning.recipe import Recipe, load
 from rehead.verdict.judging import AnyVerdict, read_verdict
-from rehead.verdict.metrics import Verdict
+from rehead.verdict.multilabel import MultilabelVerdict
+from rehead.verdict.regression import RegressionVerdict
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,24 @@ class Run:
         usual = asdict(Recipe())
         return {f.name: value for f in fields(Recipe) if (value := getattr(self.recipe, f.name)) != usual[f.name]}
 
+    @property
+    def score(self) -> dict[str, Any] | None:
+        """The verdict's first number with its interval, and under "metric" what it is; None where there is none."""
+        metric, found = "accuracy", getattr(self.verdict, "top1", None)
+        if isinstance(self.verdict, MultilabelVerdict):
+            metric, found = "mAP", self.verdict.mean_ap
+        elif isinstance(self.verdict, RegressionVerdict):
+            metric, found = "mean error", self.verdict.mae
+        return None if found is None else {"metric": metric, **asdict(found)}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        top1 = asdict(self.verdict.top1) if isinstance(self.verdict, Verdict) else None
-        about = {"run": str(self.path), "begun": self.begun, "top1": top1, "seconds": self.seconds}
+        about = {"run": str(self.path), "begun": self.begun, "score": self.score, "seconds": self.seconds}
         about["task"] = self.recipe.task if self.verdict is None else self.verdict.task
         return {
             **about,
+            "head": self.head_note or None,
+            "penalty": self.penalty,
             "is_running": self.is_running,
             "can_resume": self.can_resume,
             "machines": self.machines,
