@@ -91,6 +91,7 @@ def test_what_stands_in_the_bundle_is_what_was_measured(plain: Path, place: Path
     done = export(plain, "openvino", photos=place / "photos", cache=place / "cache")
     kept = json.loads((plain / "rehead.json").read_text())["variants"]["openvino"]["measured"]
     assert kept == json.loads(json.dumps(done.measured.to_dict()))
+    assert kept["notes"] == ["The bundle lies apart from its run: whether it learned from these photos is not known."]
     assert kept["same"] == 1.0
     assert kept["difference"]["value"] == 0.0
     assert kept["variant"]["size_bytes"] == sum(path.stat().st_size for path in done.files)
@@ -306,6 +307,8 @@ def test_names_of_any_bytes_are_photos_too(plain: Path, tmp_path: Path) -> None:
     assert len(shown.catalog.photos) == 25
     assert set(held_out) & set(odd)
     assert done.measured.n + len(done.skipped) == len(held_out)
+    told = json.loads(json.dumps(done.to_dict(), ensure_ascii=False).encode())["skipped"]
+    assert [(one["path"], one["reason"]) for one in told] == [(one.path, one.reason) for one in done.skipped]
 
 
 def test_a_named_photo_whose_near_copy_is_learned_from_is_not_judged_on(plain: Path, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ class Exported:
             "variant": self.variant,
             "files": [str(path) for path in self.files],
             "measured": self.measured.to_dict(),
-            "skipped": len(self.skipped),
+            "skipped": [skip.to_dict() for skip in self.skipped],
             "seconds": {"total": self.seconds},
         }
 
@@ -107,10 +107,9 @@ def export(
     whole = bundles.read(Path(bundle))
     _check_place(whole, None if out is None else Path(out))
     shown = photos_of(whole, photos, layout, cache, progress, max_bad)
-    for note in learned_notes(whole.folder, [shown.catalog.photos[i] for i in shown.held_out], whole.task):
+    notes = _notes(whole, shown)
+    for note in notes:
         progress.note(note)
-    if not knows_photos(whole.folder.resolve().parent):
-        progress.note("The bundle lies apart from its run: whether it learned from these photos is not known.")
 
     def calibration() -> NDArray[np.uint8]:
         pixels = calibration_photos(shown, whole.preprocess, N_CALIBRATION, max_bad, progress)
@@ -123,7 +122,7 @@ def export(
         made = make(whole, Path(place), calibration)
         trial = replace(whole, variants={name: Variant(name, made.files, {})}, lost={})
         measured, skipped = _measured(trial, name, shown, max_bad, progress)
-        measured = replace(measured, settings=made.settings)
+        measured = replace(measured, settings=made.settings, notes=notes)
         if measured.difference is None and not force:
             raise UnjudgedVariant(to, measured)
         if measured.is_worse and not force:
@@ -132,6 +131,14 @@ def export(
         folder = _handed_over(whole, name, made.files, measured, None if out is None else Path(out))
     files = tuple(folder / path.name for path in made.files)
     return Exported(whole.folder, name, folder, files, measured, skipped, round(time.monotonic() - begun, 3))
+
+
+def _notes(bundle: Bundle, photos: Photos) -> tuple[str, ...]:
+    """What the bundle learned from of the photos that judge it, as far as that is known."""
+    notes = learned_notes(bundle.folder, [photos.catalog.photos[i] for i in photos.held_out], bundle.task)
+    if not knows_photos(bundle.folder.resolve().parent):
+        return (*notes, "The bundle lies apart from its run: whether it learned from these photos is not known.")
+    return (*notes,)
 
 
 def _form(to: str) -> tuple[str, Make]:

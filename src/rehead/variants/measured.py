@@ -46,7 +46,7 @@ class Figures:
 class Measured:
     """n: photos. same: the share of them that get the same class, or labels. largest, mean: how far probabilities, or numbers,
     are apart. difference: what the variant's score has over the original's, photo by photo; None where one is not defined.
-    settings: of the making."""
+    settings: of the making. notes: what is to be known of the photos, as sentences."""
 
     n: int
     side: str
@@ -59,6 +59,7 @@ class Measured:
     difference: Estimate | None
     cores: int
     settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def is_worse(self) -> bool:
