@@ -25,6 +25,7 @@ from safetensors.numpy import save
 
 import rehead as package
 from rehead.bundle import read_head, write
+from rehead.bundle_facts import MAX_FACTS_BYTES
 from rehead.cli.named import found
 from rehead.cli.predictions import TASK_WRITERS, predict_to
 from rehead.durable import sha256_file
@@ -319,6 +320,23 @@ def test_a_size_that_is_no_number_is_refused(tmp_path: Path, size: object) -> No
 def test_a_bundle_without_a_verdict_is_refused(rehead: Program, tmp_path: Path, verdict: object, what: str) -> None:
     said = refused(rehead("verify", changed(tmp_path, verdict=verdict), tmp_path))
     assert f"rehead.json is not as a bundle's must be: {what}." in said
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_facts_that_are_no_regular_file_are_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = changed(tmp_path) / "rehead.json"
+    path.unlink()
+    make = {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind]
+    make(path)
+    with pytest.raises(BundleError, match=r"rehead\.json is not a regular file"):
+        package.load(path.parent)
+
+
+def test_facts_that_are_too_large_are_refused(tmp_path: Path) -> None:
+    bundle = changed(tmp_path)
+    os.truncate(bundle / "rehead.json", MAX_FACTS_BYTES + 1)
+    with pytest.raises(BundleError, match="is too large to be a bundle's"):
+        package.load(bundle)
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root and Windows read any file")

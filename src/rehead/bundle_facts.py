@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import stat
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,11 +41,16 @@ AGAIN = "Export the run again with rehead tune, or copy the whole folder again."
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
+    """What `rehead.json` says, lifted to this format. Raises BundleError for what is no bundle's."""
     path = folder / FACTS
     try:
-        if path.stat().st_size > MAX_FACTS_BYTES:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device could be read without end
+            raise BundleError(what=f"{path} is not a regular file.", fix=AGAIN)
+        with path.open("rb") as file:
+            data = file.read(MAX_FACTS_BYTES + 1)
+        if len(data) > MAX_FACTS_BYTES:
             raise BundleError(what=f"{path} is too large to be a bundle's.", fix=AGAIN)
-        facts = json.loads(path.read_bytes())
+        facts = json.loads(data)
     except (FileNotFoundError, NotADirectoryError):
         if not folder.exists():
             raise BundleError(
