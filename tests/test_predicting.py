@@ -315,6 +315,26 @@ def test_a_size_that_is_no_number_is_refused(tmp_path: Path, size: object) -> No
 
 
 @pytest.mark.parametrize(
+    "odd", [{"mean": ["a", 1, 2]}, {"mean": [float("nan"), 0, 0]}, {"std": [1, 1, 10**400]}, {"crop_pct": True}]
+)
+def test_preprocessing_of_no_finite_numbers_is_refused(tmp_path: Path, odd: dict[str, object]) -> None:
+    preprocess = json.loads((BUNDLE / "rehead.json").read_text())["preprocess"]
+    with pytest.raises(BundleError, match="crop_pct, mean and std must be numbers, and finite"):
+        package.load(changed(tmp_path, preprocess={**preprocess, **odd}))
+
+
+@pytest.mark.parametrize("name", ["unsure", "unfamiliar"])
+def test_a_threshold_that_is_no_number_is_refused(tmp_path: Path, name: str) -> None:
+    shutil.copytree(GOLDEN / "bundle-3", tmp_path / "bundle")
+    path = tmp_path / "bundle" / "rehead.json"
+    facts = json.loads(path.read_text())
+    facts[name]["threshold"] = float("nan")
+    path.write_text(json.dumps(facts))
+    with pytest.raises(BundleError, match=rf"The threshold of {name} in .*rehead\.json is nan"):
+        package.load(path.parent)
+
+
+@pytest.mark.parametrize(
     ("verdict", "what"), [(None, "no table is verdict"), ({"n_train": "16"}, "the verdict has no n_train")]
 )
 def test_a_bundle_without_a_verdict_is_refused(rehead: Program, tmp_path: Path, verdict: object, what: str) -> None:
@@ -475,3 +495,8 @@ def test_of_what_is_no_image_the_beginning_is_read_and_one_too_large_is_refused(
 def test_a_bundle_with_a_class_twice_is_refused(rehead: Program, red: Path, tmp_path: Path) -> None:
     said = refused(rehead("predict", changed(tmp_path, classes=["red", "red"]), red))
     assert "hold a name twice: 'red'" in said
+
+
+def test_a_bundle_with_a_class_that_is_no_text_is_refused(rehead: Program, red: Path, tmp_path: Path) -> None:
+    said = refused(rehead("predict", changed(tmp_path, classes=["blue", "\ud800"]), red))
+    assert "hold a name that is no text" in said

@@ -123,6 +123,9 @@ def what_is_doubted(facts: Mapping[str, Any], path: Path) -> tuple[float, float 
             why=f"{type(error).__name__}: {error}.",
             fix=AGAIN,
         ) from error
+    for name, threshold in (("unsure", below), ("unfamiliar", above)):
+        if threshold is not None and not math.isfinite(threshold):
+            raise BundleError(what=f"The threshold of {name} in {path} is {threshold}, which is no number.", fix=AGAIN)
     if not 0 < temperature < math.inf:
         raise BundleError(what=f"The temperature in {path} is {temperature}, which is not above 0.", fix=AGAIN)
     return temperature, below, above
@@ -139,6 +142,8 @@ def what_is_named(facts: Mapping[str, Any], path: Path) -> tuple[Task, tuple[str
     if not (isinstance(classes, list) and len(classes) >= least and all(isinstance(c, str) for c in classes)):
         names = ("none", "at least one name", "at least two names")[least]
         raise BundleError(what=f"The classes in {path} are not a list of {names}.", fix=AGAIN)
+    if not _are_text(classes):
+        raise BundleError(what=f"The classes in {path} hold a name that is no text: half a surrogate pair.", fix=AGAIN)
     if twice := [name for name, n in Counter(classes).items() if n > 1]:
         raise BundleError(
             what=f"The classes in {path} hold a name twice: {twice[0]!r}.",
@@ -196,7 +201,17 @@ def _is_sheet(neighbours: Mapping[str, Any]) -> bool:
     """Whether a table says where in a picture of tiles each photo is."""
     tile, columns, labels = neighbours["tile"], neighbours["columns"], neighbours["labels"]
     sized = isinstance(tile, int) and isinstance(columns, int) and 0 < tile <= MAX_TILE and 0 < columns <= MAX_COLUMNS
-    return sized and isinstance(labels, list) and len(labels) <= MAX_TILES and all(isinstance(x, str) for x in labels)
+    listed = isinstance(labels, list) and len(labels) <= MAX_TILES and all(isinstance(x, str) for x in labels)
+    return sized and listed and _are_text(labels)
+
+
+def _are_text(names: list[str]) -> bool:
+    """Whether they can be written as UTF-8, which JSON's escapes do not see to."""
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def unreadable(path: Path, error: OSError) -> BundleError:

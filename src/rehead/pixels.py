@@ -29,6 +29,7 @@ Fit = Literal["crop", "pad", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 FITS: tuple[Fit, ...] = ("crop", "pad", "squash")
+LARGEST = 1e6  # a mean or deviation of values in 0..1 is far below: float32 holds it
 MAX_PIXELS = 178_956_970  # Pillow's own bound against decompression bombs: 512 MiB of RGB
 _DAMAGED = (  # Pillow's decoders raise all of these for damaged files
     OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError,
@@ -70,6 +71,9 @@ class Preprocess:
         for name, value, known in (("fit", self.fit, FITS), ("interpolation", self.interpolation, tuple(_RESAMPLING))):
             if value not in known:
                 raise BundleError(what=f"There is no {name} {value!r}.", fix=f"It is one of {', '.join(known)}.")
+        numbers = (self.crop_pct, *self.mean, *self.std)
+        if any(isinstance(x, bool) or not isinstance(x, (int, float)) or not abs(x) < LARGEST for x in numbers):
+            raise BundleError(what="crop_pct, mean and std must be numbers, and finite.")
         if not 0 < self.crop_pct <= 1 or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise BundleError(what="crop_pct must be in (0, 1], mean and std three numbers, std above 0.")
 
