@@ -18,7 +18,10 @@ from test_main_job import without
 import rehead
 from rehead import bundle as bundles
 from rehead.bundled import check_bundled
+from rehead.durable import sha256_file
 from rehead.errors import BundleError, RecipeError, RunError
+from rehead.exporting.prefixes import ready_prefix
+from rehead.progress import Silent
 from rehead.runs.finished import read_finished
 from rehead.runs.outputs import read_outputs
 from rehead.tuning.recipe import Recipe
@@ -208,6 +211,16 @@ def test_the_graph_of_the_prefix_alone_gives_the_same_features(away: Path, tmp_p
     found = open_session(tmp_path / "prefix.onnx").run(None, {"pixels": pixels})
     assert len(found) == 1
     np.testing.assert_array_equal(found[0], open_session(away / "model.onnx").run(["features"], {"pixels": pixels})[0])
+
+
+def test_a_bundle_whose_model_is_no_graph_is_no_backbone_and_says_so(away: Path, cache: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(away, tmp_path / "bundle")
+    (bundle / "model.onnx").write_bytes(b"no graph")
+    facts = json.loads((bundle / "rehead.json").read_text())
+    facts["files"]["model.onnx"] = sha256_file(bundle / "model.onnx")
+    (bundle / "rehead.json").write_text(json.dumps(facts))
+    with pytest.raises(BundleError, match=r"model\.onnx is no ONNX graph"):
+        ready_prefix("any", weights=bundle, arguments={}, cut="pool", cache=cache, progress=Silent())
 
 
 def test_a_library_that_is_not_there_is_told_with_the_extra_that_brings_it() -> None:

@@ -94,6 +94,9 @@ def test_networks_whose_bundle_has_no_map_are_asked_by_grad_cam(name: str, tmp_p
         },
         {"name": "test_vit", "arguments": {"checkpoint_path": "/no/such/file"}},
         {"name": "test_vit", "arguments": {}},
+        {},
+        {"name": ["test_vit"]},
+        {"name": "test_vit", "arguments": 5},
     ],
 )
 def test_what_a_bundle_says_never_decides_where_weights_are_fetched(

@@ -59,7 +59,7 @@ def prefix_of_run(job: Job, recipe: Recipe, bundle: Bundle) -> Prefix:
             why=error.what,
             fix="Bring them back there.",
         ) from error
-    if prefix.card.weights == bundle.facts["backbone"]["weights"]:
+    if prefix.card.weights == bundle.facts["backbone"].get("weights"):
         return prefix
     in_8_bits = prefix.original is not None  # another ONNX Runtime rounds the same weights otherwise
     if in_8_bits and recipe.weights is None:

@@ -137,7 +137,7 @@ def _checked(earlier: Earlier) -> Recipe:
 def _tuned_before(earlier: Earlier, photos: Sequence[Photo]) -> tuple[str, ...]:
     """A note where layers of the backbone, a bundle, were tuned before, and nobody knows on what. Raises RunError where it was
     on some of these photos."""
-    layers = earlier.bundle.facts["backbone"]["learned"]
+    layers = earlier.bundle.facts["backbone"].get("learned")
     if not layers:
         return ()
     learned = tuned_on(earlier.bundle.folder)

@@ -161,16 +161,17 @@ def _grad_cam(model: Model, pixels: NDArray[np.uint8], target: int) -> NDArray[n
     from rehead.nets.grad_cam import grad_cam
 
     about, preprocess = model.bundle.facts["backbone"], model.bundle.preprocess
-    if ":" in about["name"] or FROM_ELSEWHERE.intersection(about.get("arguments", ())):
+    name, arguments = about.get("name"), about.get("arguments") or {}
+    if not isinstance(name, str) or not isinstance(arguments, dict):
+        raise BackboneError(what="The bundle does not say what its backbone is.")
+    if ":" in name or FROM_ELSEWHERE.intersection(arguments):
         raise BackboneError(
             what="The bundle says where weights are fetched from, which whoever made it does not decide."
         )
     if about.get("learned") or about.get("cut") != "pool":
         raise BackboneError(what="The network was tuned or cut, and the bundle alone has it.")
-    backbone = load_backbone(
-        about["name"], weights=_weights_of_run(model), arguments=about.get("arguments"), fetches=False
-    )
-    if backbone.weights != about["weights"]:
+    backbone = load_backbone(name, weights=_weights_of_run(model), arguments=arguments, fetches=False)
+    if backbone.weights != about.get("weights"):
         raise BackboneError(what="The weights that are here are not the bundle's.")
     mean, std = (np.array(values, np.float32) * 255 for values in (preprocess.mean, preprocess.std))
     image = torch.from_numpy(((pixels - mean) / std).transpose(2, 0, 1)[None].copy())

@@ -256,6 +256,16 @@ def test_photos_of_no_known_class_judge_nothing(plain: Path, tmp_path: Path) -> 
         export(plain, "openvino", photos=tmp_path / "other")
 
 
+@pytest.mark.parametrize("odd", [{"valid_fraction": "x"}, {"valid_fraction": 5}, {"seed": [1]}])
+def test_a_recipe_that_does_not_say_how_photos_were_split_is_the_bundles_mistake(
+    plain: Path, place: Path, odd: dict[str, object]
+) -> None:
+    facts = json.loads((plain / "rehead.json").read_text())
+    (plain / "rehead.json").write_text(json.dumps({**facts, "recipe": odd}))
+    with pytest.raises(BundleError, match=r"The recipe in .*rehead\.json does not say how its photos were split"):
+        photos_of(bundles.read(plain), place / "photos", "auto", place / "cache", Silent())
+
+
 def test_an_unknown_form_is_named_and_the_nearest_offered(plain: Path, place: Path) -> None:
     with pytest.raises(RecipeError, match="One of: onnx-int8, openvino, torch") as caught:
         export(plain, "onnx_int8", photos=place / "photos")

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rehead.bundle import Familiar, Head
-from rehead.bundle_facts import Task
+from rehead.bundle_facts import AGAIN, Task
 from rehead.durable import write_bytes
-from rehead.errors import BackboneError
+from rehead.errors import BackboneError, BundleError
 from rehead.exporting.settle import settled
 from rehead.heap import is_want_of_memory
 from rehead.pixels import Preprocess
@@ -78,10 +78,16 @@ def export_prefix(prefix: torch.nn.Module, preprocess: Preprocess, path: Path) -
 
 
 def prefix_in(model: Path) -> bytes:
-    """The graph of a bundle's prefix, "pixels" -> "features", without all that stands behind it."""
+    """The graph of a bundle's prefix, "pixels" -> "features", without all that stands behind it. Raises BundleError for a file
+    that is no graph."""
     import onnx
 
-    whole = onnx.load(str(model))
+    try:
+        whole = onnx.load(str(model))
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # protobuf's own shares no base but Exception
+        raise BundleError(what=f"{model} is no ONNX graph.", why=f"{error}.", fix=AGAIN) from error
     maker = {output: node for node in whole.graph.node for output in node.output}
     pending, needed = ["features"], set()
     while pending:

@@ -117,7 +117,7 @@ class Earlier:
         if self.recipe.quantize != "none" and weights != own:
             return False
         digest = weights_digest(Path(os.path.expanduser(weights)))
-        return self.recipe.quantize != "none" or bool(digest == self.bundle.facts["backbone"]["weights"])
+        return self.recipe.quantize != "none" or bool(digest == self.bundle.facts["backbone"].get("weights"))
 
     def _check_weights(self) -> None:
         """Raises RunError where the run's own weights are gone, or others stand at their place; WeightsUnavailable where they

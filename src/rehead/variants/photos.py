@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from rehead.auditing.ties import tied
 from rehead.bundle import Bundle
+from rehead.bundle_facts import AGAIN, FACTS
 from rehead.data.catalog import Catalog
 from rehead.data.joining import why_gone
 from rehead.data.rows import Skip
 from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.data.split import stratified_order
-from rehead.errors import PhotoError, RunError, SourceError, counted
+from rehead.errors import BundleError, PhotoError, RecipeError, RunError, SourceError, counted
 from rehead.features.bad import check_bad
 from rehead.features.cache import cache_folder
 from rehead.job import Job
@@ -31,6 +32,7 @@ from rehead.predict import BATCH
 from rehead.progress import Progress
 from rehead.runs.earlier import knows_photos
 from rehead.runs.finished import read_finished
+from rehead.tuning.recipe import Recipe
 from rehead.verdict.metrics import DRAWN
 
 MAX_HELD_OUT = 1_000  # photos: a point of accuracy is ten of them, and PyTorch sees 30 a second on two cores
@@ -154,11 +156,11 @@ def _named(bundle: Bundle, named: object, layout: str, place: Path, max_bad: flo
     source = open_source(
         named, layout=layout, cache=place, classes=bundle.classes, task=bundle.task, max_bad=max_bad, progress=progress
     )
-    recipe = bundle.facts["recipe"]
+    seed, valid_fraction = _split_of(bundle)
     catalog = scan(
         source,
-        seed=int(recipe.get("seed", 0)),
-        valid_fraction=float(recipe.get("valid_fraction", 0.2)),
+        seed=seed,
+        valid_fraction=valid_fraction,
         task=bundle.task,
         progress=progress,
         is_learned=False,
@@ -175,9 +177,23 @@ def _named(bundle: Bundle, named: object, layout: str, place: Path, max_bad: flo
             fix="Name the folders after the bundle's classes.",
         )
     catalog = _on_sides_of_run(replace(catalog, photos=known, classes=bundle.classes), bundle.folder, place)
-    if not recipe.get("tie_copies", True):
+    if not bundle.facts["recipe"].get("tie_copies", True):
         return catalog
     return tied(Job(catalog, place, progress), range(len(known))).catalog
+
+
+def _split_of(bundle: Bundle) -> tuple[int, float]:
+    """The seed and the share held out of the run that a bundle is of. Raises BundleError for what is none."""
+    told = bundle.facts["recipe"]
+    try:
+        recipe = Recipe(seed=int(told.get("seed", 0)), valid_fraction=float(told.get("valid_fraction", 0.2)))
+    except (TypeError, ValueError, OverflowError, RecipeError) as error:
+        raise BundleError(
+            what=f"The recipe in {bundle.folder / FACTS} does not say how its photos were split.",
+            why=error.what if isinstance(error, RecipeError) else f"{error}.",
+            fix=AGAIN,
+        ) from error
+    return recipe.seed, recipe.valid_fraction
 
 
 def _on_sides_of_run(catalog: Catalog, bundle: Path, place: Path) -> Catalog:
