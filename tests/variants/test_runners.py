@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from small_models import SIZE, pixels_of, small_bundle, write_photos
@@ -135,10 +138,29 @@ def test_it_is_given_back_to_graphs_of_older_formats_that_give_the_distance_alon
     np.testing.assert_allclose(1 - after, (1 - before) / 0.8, atol=1e-5)
 
 
+def test_the_choice_of_the_nearest_is_known_by_what_it_makes(files: dict[str, Path]) -> None:
+    graph = onnx.load(str(files["original"])).graph
+    choice = next(node for node in graph.node if node.op_type == "TopK")
+    choice.input[1] = "k of another program"
+    correct_similarity(graph, 0.8)
+    assert choice.input[0] == "bank.corrected"
+    choice.output[0] = "else"
+    with pytest.raises(BundleError, match="cannot be put into 8 bits"):
+        correct_similarity(graph, 0.8)
+
+
+def test_a_graph_that_openvino_does_not_read_is_told_as_the_bundles(tmp_path: Path) -> None:
+    bundle = shutil.copytree(GOLDEN / "bundle-4", tmp_path / "bundle")
+    graph = onnx.load(str(bundle / "model.onnx"))
+    graph.graph.node[0].op_type = "NoSuchThing"
+    onnx.save(graph, str(bundle / "model.onnx"))
+    with pytest.raises(BundleError, match="OpenVINO cannot take this network") as caught:
+        to_openvino(replace(bundles.read(GOLDEN / "bundle-4"), folder=bundle), tmp_path, lambda: np.empty(0, np.uint8))
+    assert "--to torch" in caught.value.fix
+
+
 def corrected(model: Path, folder: Path) -> Path:
     """The graph as if 0.8 of the similarity were kept."""
-    import onnx
-
     graph = onnx.load(str(model))
     correct_similarity(graph.graph, 0.8)
     onnx.checker.check_model(graph)

@@ -36,8 +36,9 @@ def to_int8(bundle: Bundle, folder: Path, calibration: Calibration) -> Made:
     if bundle.unfamiliar_above is not None:
         import onnx
 
-        kept = similarity_kept(bundle.model, path, pixels)
         model = onnx.load(str(path))
+        _choice(model.graph)
+        kept = similarity_kept(bundle.model, path, pixels)
         correct_similarity(model.graph, kept)
         onnx.save(model, str(path))
         settings["similarity_kept"] = round(kept, 4)
@@ -54,13 +55,26 @@ def similarity_kept(original: Path, quantised: Path, pixels: NDArray[np.uint8]) 
 
 def correct_similarity(graph: Any, kept: float) -> None:
     """Gives similarity back before the nearest are chosen, so that "similarity" and "distance", which is 1 less the last of it,
-    keep their scale and the bundle's threshold means what it meant."""
+    keep their scale and the bundle's threshold means what it meant. Raises BundleError where what chooses
+    them is not found."""
     from onnx import helper, numpy_helper
 
-    place, choice = next((i, node) for i, node in enumerate(graph.node) if "bank.k" in node.input)
+    place, choice = _choice(graph)
     graph.initializer.append(numpy_helper.from_array(np.array(1 / kept, np.float32), "bank.kept"))
     graph.node.insert(place, helper.make_node("Mul", [choice.input[0], "bank.kept"], ["bank.corrected"]))
     graph.node[place + 1].input[0] = "bank.corrected"
+
+
+def _choice(graph: Any) -> tuple[int, Any]:
+    """What chooses the nearest, and its place among the nodes: it makes "similarity"; older graphs of rehead name its k."""
+    for i, node in enumerate(graph.node):
+        if node.op_type == "TopK" and ("similarity" in node.output or "bank.k" in node.input):
+            return i, node
+    raise BundleError(
+        what="The bundle's graph cannot be put into 8 bits.",
+        why='No TopK makes its "similarity", so how far photos lie from those it knows could not be corrected.',
+        fix="Use another form: --to openvino, or --to torch.",
+    )
 
 
 def _distances(runner: OnnxRunner, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

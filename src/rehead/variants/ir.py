@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from rehead.bundle import Bundle
-from rehead.errors import MissingExtra
+from rehead.errors import BundleError, MissingExtra
 from rehead.variants.forms import Calibration, Made
 
 
@@ -17,18 +17,21 @@ def to_openvino(bundle: Bundle, folder: Path, _: Calibration) -> Made:
     of the room and move a probability by up to 0.015 (flowers).
 
     Its `convert_model` is this frontend behind a program that reports its use to its maker, so it is not called.
-    Raises MissingExtra.
+    Raises MissingExtra, BundleError for a graph that OpenVINO does not read.
     """
     if importlib.util.find_spec("openvino") is None:
         raise MissingExtra("openvino", "openvino", "Exporting to openvino")
     import openvino
 
-    model = openvino.Core().read_model(bundle.model)
     path = folder / "openvino.xml"
     try:
-        openvino.save_model(model, path, compress_to_fp16=False)
+        openvino.save_model(openvino.Core().read_model(bundle.model), path, compress_to_fp16=False)
     except RuntimeError as error:
-        if "iostream" not in str(error):
-            raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error  # all it says of a full disk
+        if "iostream" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error  # all it says of a full disk
+        raise BundleError(
+            what="OpenVINO cannot take this network.",
+            why=str(error).strip().split("\n")[-1],
+            fix="Use another form: --to torch, or --to onnx-int8.",
+        ) from error
     return Made((path, path.with_suffix(".bin")), {"openvino": str(openvino.__version__).split("-")[0]})
