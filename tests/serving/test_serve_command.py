@@ -201,7 +201,18 @@ def test_a_token_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_origins() -> None:
     assert _origin("https://Photos.Example.org/") == "https://photos.example.org"
-    for text in ("*", "photos.example.org", "https://a.example/path", "null", "ftp://a.example",
+    for given, said in {
+        "https://x.org:443": "https://x.org",
+        "http://x.org:80": "http://x.org",
+        "http://x.org:443": "http://x.org:443",
+        "https://x.org:8443/": "https://x.org:8443",
+        "https://München.de": "https://xn--mnchen-3ya.de",
+        "https://xn--mnchen-3ya.de": "https://xn--mnchen-3ya.de",
+        "http://[0::1]:8000": "http://[::1]:8000",
+    }.items():
+        assert _origin(given) == said
+    for text in ("https://user:pw@x.org", "https://*.x.org", "https://x.org#a", "https://straße.de", "https://", "https://a b",
+                 "*", "photos.example.org", "https://a.example/path", "null", "ftp://a.example",
                  "http://[::1", "http://[a]", "https://a.example:port", "https://a.example:99999"):  # fmt: skip
         with pytest.raises(RecipeError, match="no origin"):
             _origin(text)

@@ -2,6 +2,8 @@
 
 import contextlib
 import importlib.util
+import ipaddress
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from rehead.serving.models import Loaded
 
 MIN_TOKEN = 16  # letters: shorter ones can be tried out
+DEFAULT_PORTS = {"http": 80, "https": 443}  # browsers leave them out
+HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")  # as browsers write one
 
 LIBRARIES = ("fastapi", "fastapi_offline", "prometheus_client", "python_multipart", "uvicorn")  # of the extra
 
@@ -131,7 +135,22 @@ def _origin(text: str) -> str:
 
     with contextlib.suppress(ValueError):  # brackets that do not close, a port that is none
         parts = urlsplit(text)
-        is_whole = parts.path in ("", "/") and not parts.query and parts.port != 0
-        if parts.scheme in ("http", "https") and parts.netloc and is_whole:
-            return f"{parts.scheme}://{parts.netloc}".lower()
-    raise RecipeError(what=f"--cors {text!r} is no origin.", fix="For example: --cors https://photos.example.org")
+        host, port = _host_of(parts.hostname or ""), parts.port
+        is_bare = parts.path in ("", "/") and not parts.query and not parts.fragment and "@" not in parts.netloc
+        if parts.scheme in DEFAULT_PORTS and HOST.fullmatch(host) and is_bare and port != 0:
+            return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, DEFAULT_PORTS[parts.scheme]) else "")
+    raise RecipeError(
+        what=f"--cors {text!r} is no origin.",
+        why="It is http:// or https://, one host as a browser writes it, and its port where that is another than usual.",
+        fix="For example: --cors https://photos.example.org",
+    )
+
+
+def _host_of(name: str) -> str:
+    """A host in ASCII, an IPv6 address in brackets. Raises ValueError for what browsers write otherwise."""
+    if ":" in name:
+        return f"[{ipaddress.IPv6Address(name)}]"
+    written = name.encode("idna").decode("ascii")
+    if not name.isascii() and written.encode("ascii").decode("idna") != name:
+        raise ValueError(f"{name} would become {written}")  # such as a sharp s: another's host
+    return written
