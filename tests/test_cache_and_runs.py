@@ -32,6 +32,9 @@ def test_the_cache_that_is_named_is_cleared_and_no_other(rehead: Program, tmp_pa
 @pytest.mark.parametrize("words", [("--json", "clear"), ("clear", "--json")])
 def test_what_was_cleared_is_told_as_json(rehead: Program, tmp_path: Path, words: tuple[str]) -> None:
     an_archive(tmp_path / "own")
+    kept = json.loads(rehead("cache", "--json", REHEAD_CACHE=str(tmp_path / "own")).stdout)
+    assert kept["stores"] == []
+    assert kept["total_bytes"] == kept["other_bytes"] >= 2000
     told = json.loads(rehead("cache", *words, REHEAD_CACHE=str(tmp_path / "own")).stdout)
     assert told["freed_bytes"] >= 2000
     assert (told["kept_in_use"], told["matched"]) == (0, 1)

@@ -260,11 +260,13 @@ def cache_size(context: typer.Context, cache: Cache = None, json: Json = False) 
     from rehead.features.cache import cache_folder, list_stores, other_bytes
 
     folder = cache_folder(cache)
-    stores = list_stores(folder)
+    stores, other = list_stores(folder), other_bytes(folder)
     if json:
-        print(json_module.dumps({"folder": str(folder), "stores": [s.__dict__ for s in stores]}))
+        total = sum(s.size_bytes for s in stores) + other
+        about = {"folder": str(folder), "total_bytes": total, "other_bytes": other}
+        print(json_module.dumps({**about, "stores": [s.__dict__ for s in stores]}))
         return
-    terminal.show_cache(folder, stores, other_bytes(folder))
+    terminal.show_cache(folder, stores, other)
 
 
 @cache_app.command()
