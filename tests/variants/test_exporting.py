@@ -171,6 +171,8 @@ def test_a_worse_form_is_not_handed_over_unless_that_is_asked_for(tmp_path: Path
 def test_a_drop_of_one_point_is_not_over_it(place: Path) -> None:
     measured = export(place / "plain", "openvino", photos=place / "photos", out=place / "elsewhere").measured
     assert (place / "elsewhere" / "openvino.xml").is_file()
+    kept = json.loads((place / "elsewhere" / "measured.json").read_text())
+    assert kept == json.loads(json.dumps(measured.to_dict()))
     assert not bundles.read(place / "plain").variants
     difference = measured.difference
     assert difference is not None

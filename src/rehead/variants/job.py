@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -19,7 +20,7 @@ from rehead import bundle as bundles
 from rehead.ambient import own_settings
 from rehead.bundle import Bundle, Variant
 from rehead.data.rows import Skip
-from rehead.durable import FULL, replaced_folder
+from rehead.durable import FULL, replaced_folder, write_text
 from rehead.errors import (
     BundleError,
     DiskFull,
@@ -45,6 +46,7 @@ from rehead.variants.photos import Photos, calibration_photos, photos_of, prepar
 from rehead.variants.pt2 import to_torch
 
 N_TIMED = 64  # photos
+FIGURES = "measured.json"
 FORMS: dict[str, tuple[str, Make]] = {
     "onnx-int8": ("int8", to_int8),
     "openvino": ("openvino", to_openvino),
@@ -237,11 +239,12 @@ def _room_for(bundle: Bundle, out: str | os.PathLike[str] | None) -> Iterator[No
 
 
 def _handed_over(bundle: Bundle, name: str, files: tuple[Path, ...], measured: Measured, out: Path | None) -> Path:
-    """The folder that the files are in now."""
+    """The folder that the files are in now; another than the bundle's holds the figures besides, as FIGURES."""
     about: Mapping[str, Any] = measured.to_dict()
     if out is None:
         return bundles.add_variant(bundle, name, {path.name: path for path in files}, about).folder
     with replaced_folder(out) as temporary:
         for path in files:
             shutil.copyfile(path, temporary / path.name)
+        write_text(temporary / FIGURES, json.dumps(about, indent=1) + "\n")
     return out
