@@ -103,7 +103,7 @@ def test_layers_that_were_tuned_are_still_named(away: Path, photos: Path, cache:
 
 @pytest.mark.long
 def test_a_verdict_says_that_layers_learned_from_its_photos_before(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"  # another may know the same graph as of layers that were not tuned
+    cache = tmp_path / "cache"
 
     def tuned_on(photos: Path, name: str, **settings: object) -> rehead.Tuned:
         return rehead.tune(photos, **{"cache": cache, "out": tmp_path / name, "report": False, **settings})
@@ -211,6 +211,21 @@ def test_the_graph_of_the_prefix_alone_gives_the_same_features(away: Path, tmp_p
     found = open_session(tmp_path / "prefix.onnx").run(None, {"pixels": pixels})
     assert len(found) == 1
     np.testing.assert_array_equal(found[0], open_session(away / "model.onnx").run(["features"], {"pixels": pixels})[0])
+
+
+def test_what_a_bundle_says_of_its_preprocessing_now_counts_and_its_graph_is_kept(
+    away: Path, cache: Path, tmp_path: Path
+) -> None:
+    bundle, written = shutil.copytree(away, tmp_path / "bundle"), set()
+    for fit in ("pad", "squash"):
+        facts = json.loads((bundle / "rehead.json").read_text())
+        facts["preprocess"]["fit"] = fit
+        facts["backbone"]["learned"] = [fit]
+        (bundle / "rehead.json").write_text(json.dumps(facts))
+        prefix = ready_prefix("any", weights=bundle, arguments={}, cut="pool", cache=cache, progress=Silent())
+        assert (prefix.card.preprocess.fit, prefix.card.learned) == (fit, (fit,))
+        written.add((prefix.onnx, prefix.onnx.stat().st_mtime_ns))
+    assert len(written) == 1
 
 
 def test_a_bundle_whose_model_is_no_graph_is_no_backbone_and_says_so(away: Path, cache: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rehead.bundle import read
+from rehead.bundle import Bundle, read
 from rehead.data.in_use import InUse
 from rehead.durable import FULL, write_bytes, write_text
 from rehead.errors import BackboneError, BundleError, MissingExtra, WeightsUnavailable
@@ -91,7 +91,7 @@ def ready_prefix(
     in_use = InUse(folder)  # before its card is looked for
     card = find_card(cache, key)
     if place.kind == "bundle" and place.path is not None:
-        card = card or _kept(cache, folder, *_of_bundle(place.path))
+        card = _of_bundle(place.path, cache, folder, card)
         return InCache(card, folder, None, "onnxruntime", in_use=in_use)
 
     @functools.cache
@@ -155,7 +155,7 @@ def int8_prefix(prefix: Prefix, cache: Path, progress: Progress) -> Prefix:
             graph = _in_8_bits(prefix, folder)
         card = replace(prefix.card, weights=_digest(graph), quantized=INT8)
         card = _kept(cache, folder, card, lambda path: write_bytes(path, graph))
-    card = replace(card, preprocess=prefix.card.preprocess)
+    card = replace(prefix.card, weights=card.weights, quantized=INT8, graph_bytes=card.graph_bytes)
     return InCache(card, folder, None, "onnxruntime", original=prefix, in_use=in_use)
 
 
@@ -246,18 +246,26 @@ def _room(cache: Path, card: Card) -> Iterator[None]:
         raise disk_full(cache, BYTES_A_NUMBER * card.parameters, f"the network {card.name}") from error
 
 
-def _of_bundle(folder: Path) -> tuple[Card, Callable[[Path], None]]:
-    """The card of a bundle's prefix, and what writes its graph. Its weights are known by the graph, not by what it says."""
-    bundle = read(folder)
-    graph, about = prefix_in(bundle.model), bundle.facts["backbone"]
+def _of_bundle(path: Path, cache: Path, folder: Path, known: Card | None) -> Card:
+    """The card of a bundle's prefix, whose graph is in `folder` of the cache then. Its weights are known by the graph, not by
+    what it says; all else is as it says now. known: the card that was written with the same graph, if there is one."""
+    bundle = read(path)
+    if known is not None:
+        return replace(_card_of(bundle, known.weights), graph_bytes=known.graph_bytes)
+    graph = prefix_in(bundle.model)
+    return _kept(cache, folder, _card_of(bundle, _digest(graph)), lambda place: write_bytes(place, graph))
+
+
+def _card_of(bundle: Bundle, weights: str) -> Card:
+    about = bundle.facts["backbone"]
     quantized = about.get("quantized")
     try:
         if quantized not in (None, INT8):  # it becomes part of a folder's name
             raise ValueError(f"quantized is {quantized!r}")
-        card = Card(
+        return Card(
             name=str(about["name"]),
             architecture=str(about["architecture"]),
-            weights=_digest(graph),
+            weights=weights,
             origin=f"a bundle, and before that: {about['origin']}",
             licence=str(about["licence"]),
             shape=(int(about["width"]),),
@@ -271,11 +279,10 @@ def _of_bundle(folder: Path) -> tuple[Card, Callable[[Path], None]]:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(
-            what=f"The bundle {folder} does not say what its backbone is.",
+            what=f"The bundle {bundle.folder} does not say what its backbone is.",
             why=f"{type(error).__name__}: {error}.",
             fix="Name a backbone instead: --backbone efficientnet_lite0",
         ) from error
-    return card, lambda path: write_bytes(path, graph)
 
 
 def _digest(graph: bytes) -> str:
