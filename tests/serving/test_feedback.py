@@ -198,9 +198,13 @@ def test_numbers_are_numbers(folder: Path) -> None:
     feedback.keep(sizes, RED, " 12.50 ")
     feedback.keep(sizes, BLUE, "-3e2")
     assert labels(folder) == ["-300.0", "12.5"]
-    for text in ("", "many", "nan", "inf", "1_000", "1,5"):
-        with pytest.raises(Problem, match="is no number"):
+    for text in ("many", "nan", "inf", "1_000", "1,5"):
+        with pytest.raises(Problem, match=f"The picture has the label '{text}', which is no number"):
             feedback.keep(sizes, RED, text)
+    with pytest.raises(Problem, match="The picture has the label '1e39', which is too large a number"):
+        feedback.keep(sizes, RED, "1e39")
+    with pytest.raises(Problem, match="The picture has no label"):
+        feedback.keep(sizes, RED, " ")
 
 
 def test_a_folder_of_another_task_is_left_alone(model: Loaded, folder: Path) -> None:

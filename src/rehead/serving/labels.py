@@ -60,10 +60,9 @@ def _new(text: str, classes: Sequence[str]) -> str:
 def _number(text: str) -> str:
     try:
         return repr(float(label_for("regression", label_of(text))))
-    except ValueError:
-        raise Problem(
-            422, f"{quoted(text)} is no number.", fix="Pass ?label=, the number that it should be: 3.5"
-        ) from None
+    except ValueError as error:
+        fix = "Pass ?label=, the number that it should be: 3.5"
+        raise Problem(422, f"The picture {error}.", fix=fix) from None
 
 
 def _is_hidden(text: str) -> bool:
