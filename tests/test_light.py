@@ -148,8 +148,8 @@ def test_the_default_backbone_gets_the_head_that_the_whole_install_gives_it(
     whole = rehead.tune(photos, cache=cache, out=tmp_path / "whole", report=False)
     ours, theirs = (bundles.read_head(bundle) for bundle in (tmp_path / "light" / "bundle", whole.bundle))
     for (weight, bias), (other_weight, other_bias) in zip(ours.layers, theirs.layers, strict=True):
-        assert np.abs(weight - other_weight).max() < 1e-5
-        assert np.abs(bias - other_bias).max() < 1e-5
+        assert np.abs(weight - other_weight).max() < 1e-4  # of 0.2: features are rounded to half precision
+        assert np.abs(bias - other_bias).max() < 1e-4
     told = light("head", "tune", photos, "--train", "last:2", cwd=tmp_path)
     assert told.returncode == 2
     assert 'pip install "rehead[tune]"' in told.stderr

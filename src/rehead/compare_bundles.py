@@ -18,7 +18,7 @@ from rehead.data.catalog import Catalog
 from rehead.data.rows import Photo, Skip
 from rehead.data.scan import scan_held_out
 from rehead.data.sources import open_source
-from rehead.errors import BundleError, SourceError, counted
+from rehead.errors import BundleError, SourceError, counted, escaped
 from rehead.features.bad import BAD_LIST, check_bad, listed
 from rehead.features.cache import cache_folder
 from rehead.predict import Model, load
@@ -28,7 +28,6 @@ from rehead.tuning.recipe import Recipe
 from rehead.verdict.bootstrap import Estimate
 from rehead.verdict.compare import Paired, Scored, paired, scored_numbers
 from rehead.verdict.intervals import Interval, wilson
-from rehead.verdict.metrics import readable
 from rehead.verdict.regression import mean_error
 from rehead.verify_bundle import about, answered, check_any
 
@@ -153,7 +152,7 @@ def compare(
     check_any(good, list(bad.values()))
     said = [[answers[i] for i in good] for answers, _ in found]
     scores, beside = _by_error(said) if is_number else _by_right(said, _strata(catalog, good))
-    photos = {readable(photo.path): photo for photo in catalog.photos}
+    photos = {escaped(photo.path): photo for photo in catalog.photos}
     changes = _changes(catalog, good, said)
     return Compared(
         bundles=folders,
@@ -247,7 +246,7 @@ def _one(model: Model, logits: NDArray[np.float32], photo: Photo, catalog: Catal
 
 def _changes(catalog: Catalog, good: Sequence[int], said: list[list[Said]]) -> tuple[Change, ...]:
     changed = [
-        Change(readable(catalog.photos[i].path), tuple(catalog.names(catalog.photos[i])), one, other)
+        Change(escaped(catalog.photos[i].path), tuple(catalog.names(catalog.photos[i])), one, other)
         for i, one, other in zip(good, *said, strict=True)
         if one.is_right != other.is_right or one.off != other.off
     ]

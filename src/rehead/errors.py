@@ -66,6 +66,14 @@ def command(*words: object) -> str:
     return shlex.join(["rehead", *map(str, words)])
 
 
+def escaped(text: str) -> str:
+    """Text that can be written anywhere: a path's bytes that are no UTF-8 (PEP 383) and half a surrogate pair are escapes."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a character of UTF-16, as JSON can name it: "\\ud800"
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def counted(n: int, noun: str) -> str:
     """'1 photo', '2 photos', '2 classes', '3 copies'."""
     if n == 1:

@@ -21,7 +21,7 @@ from rehead.data.scan import scan
 from rehead.data.sources import open_source
 from rehead.data.split import fold_numbers
 from rehead.divided import folds_of, in_store, too_few
-from rehead.errors import PhotoError, RecipeError, RunError, StoreError, counted
+from rehead.errors import PhotoError, RecipeError, RunError, StoreError, counted, escaped
 from rehead.extraction import open_store
 from rehead.features.bad import check_bad, skip_of
 from rehead.features.cache import cache_folder
@@ -37,7 +37,7 @@ from rehead.tuning.labels import USUAL_THRESHOLD
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.tasks import fit_task
 from rehead.verdict.judging import AnyVerdict, judge_task
-from rehead.verdict.metrics import FOLDS, readable
+from rehead.verdict.metrics import FOLDS
 
 SMALLEST = 2  # folds
 LABELS_SEEN = "What its layers give for a photo has already learned from its label."
@@ -256,6 +256,6 @@ def _notes(catalog: Catalog, n_never_out: int, bad: Sequence[Skip]) -> tuple[str
     if bad:
         are = "is" if len(bad) == 1 else "are"
         notes.append(
-            f"{counted(len(bad), 'photo')} that cannot be read {are} left out, such as {readable(bad[0].path)}."
+            f"{counted(len(bad), 'photo')} that cannot be read {are} left out, such as {escaped(bad[0].path)}."
         )
     return tuple(notes)

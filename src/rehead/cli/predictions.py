@@ -14,11 +14,11 @@ from rehead.bundle_facts import Task
 from rehead.cli.arguments import as_bytes
 from rehead.cli.ending import output_failed
 from rehead.cli.named import Named, found
-from rehead.cli.tables import as_unicode, printable
+from rehead.cli.tables import printable
 from rehead.csv_rows import csv_writer
 from rehead.data.addresses import is_address
 from rehead.durable import FULL, replaced_file
-from rehead.errors import DiskFull, PhotoError, RecipeError, ReheadError, SourceError, counted, nearest
+from rehead.errors import DiskFull, PhotoError, RecipeError, ReheadError, SourceError, counted, escaped, nearest
 from rehead.predict import load
 from rehead.prediction import Prediction
 from rehead.progress import Progress
@@ -55,7 +55,7 @@ def predict_to(bundle: Path, patterns: list[str], *, top: int, form: str, out: P
     with _written(out) as file:
         write = TASK_WRITERS[model.task][form](file, min(top, len(model.classes)))
         for (path, _), result in zip(again, results, strict=True):
-            write(as_unicode(path), result)
+            write(escaped(path), result)
             n, bad = n + 1, bad + isinstance(result, PhotoError)
             if progress:
                 progress.advance()

@@ -11,6 +11,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
+from rehead.errors import escaped
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -56,12 +58,7 @@ def wrapped(text: str, width: int | None) -> str:
 
 def printable(text: str) -> str:
     """A name as text that any terminal can show: control characters and invalid bytes are escaped."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in as_unicode(text))
-
-
-def as_unicode(path: str) -> str:
-    """A file's name as valid Unicode, whatever its bytes: what is no UTF-8 is escaped (`caf\\xe9.png`)."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in escaped(text))
 
 
 def shortened(text: str, width: int) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from rehead.data.far import Readers
 from rehead.data.photo_bytes import photo_in
-from rehead.errors import SourceError
+from rehead.errors import SourceError, escaped
 from rehead.progress import Progress, Silent
 
 SIDE_BY_NAME = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
@@ -77,7 +77,7 @@ class Skip:
 
     def to_dict(self) -> dict[str, str]:
         """Plain values for JSON; bytes of the path that are no UTF-8 are escaped."""
-        return {"path": _escaped(self.path), "reason": _escaped(self.reason), "kind": self.kind}
+        return {"path": escaped(self.path), "reason": escaped(self.reason), "kind": self.kind}
 
 
 @dataclass(frozen=True)
@@ -193,15 +193,7 @@ def label_of(value: Any) -> str:
         value = os.fsdecode(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return _escaped(unicodedata.normalize("NFC", str(value).strip()))
-
-
-def _escaped(text: str) -> str:
-    """What is no UTF-8 as escapes."""
-    try:
-        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # half of a character of UTF-16, as JSON can name it: "\\ud800"
-        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return escaped(unicodedata.normalize("NFC", str(value).strip()))
 
 
 def bounded(text: str, n: int = 80) -> str:

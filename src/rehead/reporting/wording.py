@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from rehead.errors import counted
+from rehead.errors import counted, escaped
 from rehead.verdict.bootstrap import Estimate, short
 from rehead.verdict.calibrate import Bin, Calibration
 from rehead.verdict.compare import Paired, Scored
@@ -21,11 +21,7 @@ ASKED = 0.9  # what people ask of a probability
 
 def plain(text: str) -> str:
     """Text that can be written anywhere: what is no UTF-8 and what controls a terminal stands there as its escape."""
-    try:
-        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # half of a surrogate pair that is no byte of a file's name
-        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if unicodedata.category(c) != "Cc" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if unicodedata.category(c) != "Cc" else c.encode("unicode_escape").decode() for c in escaped(text))
 
 
 def shortened(text: str, longest: int = LONGEST_NAME) -> str:

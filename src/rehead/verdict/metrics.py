@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.errors import counted
+from rehead.errors import counted, escaped
 from rehead.verdict.bootstrap import Estimate, estimate
 from rehead.verdict.calibrate import Calibration, log_softmax
 from rehead.verdict.compare import Paired
@@ -176,11 +176,6 @@ def of_side(side: str) -> str:
     return {GIVEN: "", FOLDS: "cross-validated "}.get(side, "held-out ")
 
 
-def readable(path: str) -> str:
-    """A path as text that can be written anywhere: bytes that are no UTF-8 are escaped."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def _class_verdicts(
     labels: NDArray[np.int64], predicted: NDArray[np.intp], classes: Sequence[str]
 ) -> tuple[ClassVerdict, ...]:
@@ -245,7 +240,7 @@ def _worst(
     worst = wrong[np.lexsort((given[wrong], -sure[wrong]))][:N_MISTAKES]
     return tuple(
         Mistake(
-            path=readable(paths[i]),
+            path=escaped(paths[i]),
             label=classes[labels[i]],
             predicted=classes[predicted[i]],
             probability=float(np.exp(log_p[i, predicted[i]])),

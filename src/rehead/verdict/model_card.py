@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rehead.errors import counted
+from rehead.errors import counted, escaped
 from rehead.verdict.card_parts import card_parts
-from rehead.verdict.metrics import DRAWN, readable
+from rehead.verdict.metrics import DRAWN
 
 SIDES = {DRAWN: "drawn by rehead", "valid": "the valid side they came with", "test": "the test side they came with"}
 
@@ -25,7 +25,7 @@ def model_card(facts: dict[str, Any], head_note: str, name: str, n_photos: dict[
         else ""
     )
     notes = "".join(f"- {note}\n" for note in verdict["notes"])
-    return readable(f"""---
+    return escaped(f"""---
 license: other
 library_name: rehead
 pipeline_tag: {parts.tag}

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.bundle import sigmoid
-from rehead.errors import counted
+from rehead.errors import counted, escaped
 from rehead.verdict.average_precision import Weights, average_precisions
 from rehead.verdict.bootstrap import Estimate, estimate, estimates
 from rehead.verdict.compare import Scored
 from rehead.verdict.intervals import Interval, wilson
-from rehead.verdict.metrics import N_MISTAKES, of_side, readable
+from rehead.verdict.metrics import N_MISTAKES, of_side
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _worst(
     worst = [int(i) for i in np.argsort(least, kind="stable")[:N_MISTAKES] if np.isfinite(least[i])]
     return tuple(
         LabelMistake(
-            path=readable(paths[i]),
+            path=escaped(paths[i]),
             labels=tuple(name for name, there in zip(classes, shown[i], strict=True) if there),
             predicted=tuple(name for name, there in zip(classes, named[i], strict=True) if there),
             wrong=classes[int(given[i].argmin())],

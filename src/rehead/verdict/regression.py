@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.errors import counted
+from rehead.errors import counted, escaped
 from rehead.verdict.bootstrap import Estimate, estimate
 from rehead.verdict.compare import Scored
-from rehead.verdict.metrics import N_MISTAKES, of_side, readable
+from rehead.verdict.metrics import N_MISTAKES, of_side
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,7 @@ def judge_numbers(
         r2=r_squared(predicted, values),
         baseline=baseline,
         median=float(median),
-        mistakes=tuple(
-            ValueMistake(readable(paths[i]), float(values[i]), float(predicted[i])) for i in worst if off[i]
-        ),
+        mistakes=tuple(ValueMistake(escaped(paths[i]), float(values[i]), float(predicted[i])) for i in worst if off[i]),
         **about,
     )
 
