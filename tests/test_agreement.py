@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rehead import bundle as bundles
+from rehead.bundle_head import read_head
 from rehead.errors import Defect
 from rehead.exporting.agreement import compare
 from rehead.predict import Model
@@ -22,7 +23,7 @@ def test_a_bundle_that_answers_with_no_numbers_or_others_is_refused(
     name: str, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = bundles.read(Path(__file__).parent / "golden" / BUNDLES[name])
-    head, model = bundles.read_head(bundle.folder), Model(bundle)
+    head, model = read_head(bundle.folder), Model(bundle)
     pixels = np.zeros((3, bundle.preprocess.height, bundle.preprocess.width, 3), np.uint8)
     pixels[..., 0] = 255
     features = model.features([*pixels])

@@ -17,6 +17,7 @@ from test_main_job import without
 
 import rehead
 from rehead import bundle as bundles
+from rehead.bundle_head import read_head
 from rehead.bundled import check_bundled
 from rehead.durable import sha256_file
 from rehead.errors import BundleError, RecipeError, RunError
@@ -54,7 +55,7 @@ def test_its_head_is_the_one_that_the_backbone_itself_gives(
 ) -> None:
     own = rehead.tune(photos, cache=cache, out=tmp_path / "own", report=False)
     assert again.classes == own.classes == ("green", "grey")
-    for ours, theirs in zip(bundles.read_head(again.bundle).layers, bundles.read_head(own.bundle).layers, strict=True):
+    for ours, theirs in zip(read_head(again.bundle).layers, read_head(own.bundle).layers, strict=True):
         for a, b in zip(ours, theirs, strict=True):
             assert np.abs(a - b).max() < 1e-5
     assert rehead.load(again.bundle).predict(str(photos / "green" / "0.png")).label == "green"
@@ -272,8 +273,6 @@ def test_a_bundle_of_thousands_of_classes_is_written_and_read(away: Path, tmp_pa
     facts |= {"classes": classes, "verdict": verdict.to_dict()}
     for name in ("format", "head", "files", "variants", "neighbours"):
         del facts[name]
-    written = bundles.write(
-        tmp_path / "many", model=old.model.read_bytes(), head=bundles.read_head(away), card="", facts=facts
-    )
+    written = bundles.write(tmp_path / "many", model=old.model.read_bytes(), head=read_head(away), card="", facts=facts)
     assert len(written.classes) == k
     assert (tmp_path / "many" / "rehead.json").stat().st_size < 8_000_000

@@ -68,13 +68,18 @@ def test_a_rate_that_is_too_high_is_told_with_its_step_and_what_to_do(diverged: 
 
 
 @pytest.mark.slow
-def test_it_goes_on_at_a_lower_rate_when_forced(run: Path, cache: Path) -> None:
+def test_it_goes_on_at_a_lower_rate_when_forced(
+    run: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lower = {"lr": 0.001, "weight_decay": 0.05}
     with pytest.raises(RunError) as error:
         rehead.tune(resume=run, cache=cache, **lower, report=False)
     assert error.value.why == "--lr is 1000.0, not 0.001; --weight-decay is 10.0, not 0.05."
     (run / SECONDS).write_text(json.dumps({"train": 990.0, "total": 1000.0}))
-    tuned = rehead.tune(resume=run, cache=cache, force=True, **lower)
+    monkeypatch.setenv("REHEAD_CACHE", str(tmp_path / "other"))
+    tuned = rehead.tune(resume=run, force=True, **lower)
+    assert tuned.images["from_store"] == 40, "the cache that it was told of at first"
+    assert not (tmp_path / "other").exists()
     assert tuned.recipe.lr == 0.001
     assert tuned.report is None, "none was asked for at first"
     assert tuned.seconds["train"] > 990, "what the job took before counts too"

@@ -14,6 +14,7 @@ import pytest
 
 import rehead
 from rehead import bundle as bundles
+from rehead.bundle_head import read_head
 from rehead.errors import BundleError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -36,7 +37,7 @@ def test_a_bundle_of_format_1_opens_and_gives_the_same_answers() -> None:
 
 def test_its_head_on_its_features_gives_its_probabilities(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN / "bundle-1", tmp_path / "elsewhere")
-    model, head = rehead.load(tmp_path / "elsewhere"), bundles.read_head(tmp_path / "elsewhere")
+    model, head = rehead.load(tmp_path / "elsewhere"), read_head(tmp_path / "elsewhere")
     probabilities = bundles.softmax(head.logits(model.features([red()])))
     assert probabilities[0, 1] == pytest.approx(model.predict(red()).probability, abs=1e-6)
 

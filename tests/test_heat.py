@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import rehead
-from rehead.bundle import Head, read_head
+from rehead.bundle import Head
+from rehead.bundle_head import read_head
 from rehead.errors import BackboneError, PhotoError, RecipeError, RunError
 from rehead.folds import cross_validate
 from rehead.heat import CAM, OCCLUSION, Heat, _grad_cam, _occluded, activation, explain, shares, write_overlay

@@ -18,7 +18,7 @@ import pytest
 from conftest import make_photos
 
 import rehead
-from rehead import bundle as bundles
+from rehead.bundle_head import read_head
 
 LIGHT = Path(__file__).parents[1] / ".light"
 
@@ -146,7 +146,7 @@ def test_the_default_backbone_gets_the_head_that_the_whole_install_gives_it(
     done = light("head", "tune", photos, "--no-report", "--out", tmp_path / "light", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     whole = rehead.tune(photos, cache=cache, out=tmp_path / "whole", report=False)
-    ours, theirs = (bundles.read_head(bundle) for bundle in (tmp_path / "light" / "bundle", whole.bundle))
+    ours, theirs = (read_head(bundle) for bundle in (tmp_path / "light" / "bundle", whole.bundle))
     for (weight, bias), (other_weight, other_bias) in zip(ours.layers, theirs.layers, strict=True):
         assert np.abs(weight - other_weight).max() < 1e-4  # of 0.2: features are rounded to half precision
         assert np.abs(bias - other_bias).max() < 1e-4
@@ -170,7 +170,7 @@ def test_a_bundle_gets_the_head_that_the_whole_install_gives_it(
         whole = rehead.tune(photos, from_run=away, head=head, cache=cache, out=tmp_path / "whole", report=False)
     finally:
         away.rename(bundle)
-    ours, theirs = bundles.read_head(tmp_path / "light" / "bundle"), bundles.read_head(whole.bundle)
+    ours, theirs = read_head(tmp_path / "light" / "bundle"), read_head(whole.bundle)
     for (weight, bias), (other_weight, other_bias) in zip(ours.layers, theirs.layers, strict=True):
         assert np.abs(weight - other_weight).max() < 1e-5
         assert np.abs(bias - other_bias).max() < 1e-5

@@ -19,6 +19,7 @@ import rehead
 from rehead import bundle as bundles
 from rehead import bundle_facts
 from rehead.bundle import softmax
+from rehead.bundle_head import read_head
 from rehead.errors import BundleError, PhotoError, RunError
 from rehead.features.cache import list_stores
 from rehead.verdict.intervals import Interval
@@ -150,7 +151,7 @@ def test_the_bundle_agrees_with_the_network_in_pytorch(tuned: rehead.Tuned, fold
     with torch.inference_mode():
         features = backbone.prefix(images).numpy()
     model = rehead.load(tuned.bundle)
-    wanted = softmax(bundles.read_head(tuned.bundle).logits(features) / model.bundle.temperature)
+    wanted = softmax(read_head(tuned.bundle).logits(features) / model.bundle.temperature)
     assert np.abs(model.probabilities(pixels) - wanted).max() < 1e-4
 
 

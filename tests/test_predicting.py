@@ -24,8 +24,9 @@ from PIL import Image
 from safetensors.numpy import save
 
 import rehead as package
-from rehead.bundle import read_head, write
+from rehead.bundle import write
 from rehead.bundle_facts import MAX_FACTS_BYTES
+from rehead.bundle_head import read_head
 from rehead.cli.named import found
 from rehead.cli.predictions import TASK_WRITERS, predict_to
 from rehead.durable import sha256_file

@@ -23,6 +23,7 @@ from rehead.data.sources import open_source
 from rehead.errors import MissingExtra, RecipeError, RunError, SourceError, counted
 from rehead.exporting.prefixes import check_backbone
 from rehead.features.bad import check_bad
+from rehead.features.cache import cache_folder
 from rehead.features.engines import check_engine, resolve
 from rehead.job import Machines
 from rehead.progress import Clock
@@ -59,6 +60,7 @@ class Wish:
     ray: str | None = None
     report: bool | None = None
     with_neighbours: bool | None = None
+    features: str | None = None
 
     def __post_init__(self) -> None:
         if self.source is None and self.resume is None:
@@ -89,6 +91,8 @@ def begun(
         asked,
         report=asked.report if wish.report is None else wish.report,
         with_neighbours=asked.with_neighbours if wish.with_neighbours is None else wish.with_neighbours,
+        cache=None if cache == cache_folder(None) else str(cache.absolute()),
+        features=wish.features,
     )
     _check(recipe, search, wish, cache, progress)
     if machines is not None:
@@ -113,7 +117,8 @@ def begun(
     run.create(opened.name, recipe.backbone)
     progress.begin(run.path)
     run.write("recipe.toml", recipe.to_toml())
-    run.write_json("photos.json", replace(asked, root=str(opened.root) if opened.root else None).to_dict())
+    asked = replace(asked, root=str(opened.root) if opened.root else None)
+    run.write_json("photos.json", asked.to_dict())
     if search is not None:
         run.write_json(TRIED, search.written(()))
     catalog = scan(
@@ -178,16 +183,16 @@ def _taken_up(wish: Wish, run: Path) -> tuple[Recipe, Asked, Search | None]:
     recipe, asked = taken_up(run, {"source": wish.source, "valid": wish.valid, "test": wish.test})
     check_earlier(run, asked.from_run, wish.from_run)
     asked = asked.with_given(wish.source, wish.layout, wish.valid, wish.test, wish.from_run)
-    own = Search.of_run(run)
+    own, settings = Search.of_run(run), asked.others(wish.settings)
     if own is not None:
-        search = own.taken_up(run, wish.preset, wish.settings, force=wish.force)
+        search = own.taken_up(run, wish.preset, settings, force=wish.force)
         return (recipe if search is own else search.recipe(LADDER[0])), asked, search
     if wish.preset == AUTO:
         raise RunError(
             what=f"The run {run} has one recipe, and --recipe auto tries one after another.",
             fix="Leave --recipe out, or start a new run.",
         )
-    return recipe_of(run, recipe, wish.preset, wish.settings, force=wish.force), asked, None
+    return recipe_of(run, recipe, wish.preset, settings, force=wish.force), asked, None
 
 
 def _check(recipe: Recipe, search: Search | None, wish: Wish, cache: Path, progress: Log) -> None:

@@ -24,7 +24,6 @@ from rehead.divided import folds_of, in_store, too_few
 from rehead.errors import PhotoError, RecipeError, RunError, StoreError, counted, escaped
 from rehead.extraction import open_store
 from rehead.features.bad import check_bad, skip_of
-from rehead.features.cache import cache_folder
 from rehead.fitting import prefix_of_run
 from rehead.job import Job
 from rehead.pixels import Preprocess, prepare
@@ -33,6 +32,7 @@ from rehead.runs.earlier import Earlier, read_earlier
 from rehead.runs.finished import read_finished
 from rehead.runs.learned import n_among, tuned_on, unknown_note
 from rehead.runs.origins import full_path, place_of
+from rehead.runs.place import cache_of
 from rehead.tuning.labels import USUAL_THRESHOLD
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.tasks import fit_task
@@ -83,7 +83,7 @@ def cross_validate(
     begun, progress = time.monotonic(), progress or Silent()
     if folds < SMALLEST:
         raise RecipeError(what=f"--folds {folds} leaves nothing to learn from.", fix="Use 2 or more, usually 5.")
-    place = cache_folder(cache)
+    place = cache_of(folder, cache)
     earlier = read_earlier(folder, place)
     recipe = replace(_checked(earlier), folds=folds)
     catalog, rows, root = _photos(earlier, source, layout, place, progress)

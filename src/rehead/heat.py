@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rehead.ambient import own_settings
-from rehead.bundle import Head, read_head
+from rehead.bundle import Head
 from rehead.bundle_facts import AGAIN
+from rehead.bundle_head import read_head
 from rehead.durable import replaced_file
 from rehead.errors import BackboneError, BundleError, MissingExtra, RecipeError, ReheadError, nearest
 from rehead.predict import Model, Picture, load

@@ -23,7 +23,6 @@ from rehead.errors import ClusterError, MissingExtra, ReheadError, SourceError, 
 from rehead.exporting.agreement import compare
 from rehead.exporting.graph import with_head
 from rehead.features.bad import BAD_LIST, bad_table, listed
-from rehead.features.cache import cache_folder
 from rehead.features.samples import sample_pixels
 from rehead.features.shared import Shared
 from rehead.frozen import tune_head
@@ -37,6 +36,7 @@ from rehead.runs.folder import RunFolder
 from rehead.runs.learned import notes_on_layers
 from rehead.runs.log import Log
 from rehead.runs.outputs import write_outputs
+from rehead.runs.place import cache_of, told_of
 from rehead.sharing import share_catalog
 from rehead.solution import Solution
 from rehead.tuning.recipe import AUTO, Recipe
@@ -139,12 +139,14 @@ def tune(
     Raises the errors of `rehead.errors`; nothing that was computed is lost.
     """
     settings, from_run = with_bundle(settings, from_run)
+    if features is None and resume is not None:
+        features = told_of(resume, "features")
     if ray is not None and resume is None and from_run is None and settings.get("device", "auto") in ("auto", "cpu"):
         settings = {"engine": "onnxruntime", **settings}  # the store is then that of CPUs, wherever layers learn
     wish = Wish(source if labels is None else (source, labels), layout, valid, test, preset=recipe, resume=resume,
                 from_run=from_run, track=track, settings=settings, force=force, ray=ray, report=report,
-                with_neighbours=with_neighbours)  # fmt: skip
-    place = cache_folder(cache)
+                with_neighbours=with_neighbours, features=features)  # fmt: skip
+    place = cache_of(resume if resume is not None else from_run, cache)
     check_writable(place)
     progress, clock = Log(progress or Silent()), Clock()
     folder = RunFolder(out, force=force, resume=resume)
@@ -160,8 +162,10 @@ def tune(
             from rehead.search.backbone import with_best_backbone
             from rehead.search.heats import those_here
 
+            settled = {"backbone": AUTO, "budget_s": chosen.budget_s}
             chosen = with_best_backbone(job, those_here(place), chosen, run)
             run.write("recipe.toml", chosen.to_toml())
+            run.write_json("photos.json", replace(asked, settled=settled).to_dict())
             clock.lap("race")
         if search is not None:
             from rehead.search.ladder import climb

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,23 +15,129 @@ import pytest
 from disks import small_disk
 
 from rehead.errors import RunError
-from rehead.runs.contents import CHECKPOINT, LOCK, is_running
+from rehead.runs.contents import CHECKPOINT, LOCK, TRIES, is_running
 from rehead.runs.folder import RunFolder
 from rehead.runs.listing import Run, read_run
+from rehead.runs.place import cache_of
 from rehead.runs.resume import Asked
 from rehead.tuning.recipe import Recipe
 from rehead.verdict.judging import judge_task
 
 
-def test_a_run_that_replaces_another_does_not_go_on_from_what_a_killed_job_left(tmp_path: Path) -> None:
-    for _ in range(2):
-        with RunFolder(tmp_path / "run", force=True) as run:
+def whole(path: Path, seed: int) -> Path:
+    """A folder that looks like a finished run."""
+    path.mkdir()
+    (path / "recipe.toml").write_text(Recipe(seed=seed).to_toml())
+    (path / "verdict.json").write_text("{}")
+    return path
+
+
+def replacing(out: Path, *, learned: bool) -> RunFolder:
+    """A job that was killed while it was to replace a run."""
+    with RunFolder(out, force=True) as run:
+        run.create("photos", "efficientnet_lite0")
+        run.write("recipe.toml", Recipe(seed=2).to_toml())
+        run.within("first").write("note.txt", "")
+        if learned:
+            (run.path / CHECKPOINT).write_bytes(b"of another seed")
+    return run
+
+
+def test_what_a_killed_job_left_without_a_checkpoint_is_begun_again(tmp_path: Path) -> None:
+    out = whole(tmp_path / "run", 1)
+    (tmp_path / ".run.new" / "tries" / "first").mkdir(parents=True)
+    with contextlib.suppress(KeyboardInterrupt), RunFolder(out, force=True) as run:
+        run.create("photos", "efficientnet_lite0")
+        assert {path.name for path in run.path.iterdir()} == {LOCK}
+        raise KeyboardInterrupt
+    assert not (tmp_path / ".run.new").exists()
+    assert (out / "verdict.json").is_file()
+
+
+def test_a_run_that_was_to_replace_another_is_not_lost_and_takes_its_place_when_it_goes_on(tmp_path: Path) -> None:
+    out = whole(tmp_path / "run", 1)
+    left = replacing(out, learned=True).path
+    assert left == tmp_path / ".run.new"
+    again = RunFolder(out, force=True)
+    with pytest.raises(RunError, match="A run that was to replace") as error, again:
+        again.create("photos", "efficientnet_lite0")
+    assert error.value.what.endswith("run was interrupted.")
+    assert f"rehead tune --resume {left}" in error.value.fix
+    assert (left / CHECKPOINT).read_bytes() == b"of another seed"
+    with RunFolder(None, force=False, resume=left) as run:
+        run.create("photos", "efficientnet_lite0")
+        assert (run.path, run.name) == (left, "run")
+        assert is_running(out)  # no other job goes on with what is to be replaced
+        run.write("verdict.json", "{}")
+        assert run.finish() == out
+    assert not left.exists()
+    assert "seed = 2" in (out / "recipe.toml").read_text()
+    assert {path.name for path in out.iterdir()} == {"recipe.toml", "verdict.json"}
+
+
+def test_a_finished_run_that_could_not_replace_another_is_not_emptied(tmp_path: Path) -> None:
+    out = whole(tmp_path / "run", 1)
+    left = whole(tmp_path / ".run.new", 2)
+    again = RunFolder(out, force=True)
+    with pytest.raises(RunError, match="is finished, and lies in") as error, again:
+        again.create("photos", "efficientnet_lite0")
+    assert error.value.fix == "Move it to where you want it, or remove it."
+    assert {path.name for path in left.iterdir()} == {"recipe.toml", "verdict.json"}
+
+
+def test_what_was_not_to_be_replaced_stays_where_a_run_goes_on_beside_it(tmp_path: Path) -> None:
+    """It is no run, or holds somebody's own files."""
+    for name, file in (("photos", "mine.txt"), ("run", "mine.txt")):
+        out = tmp_path / name
+        left = replacing(whole(out, 1), learned=True).path
+        if name == "photos":
+            (out / "recipe.toml").unlink()
+        (out / file).write_text("mine")
+        with RunFolder(None, force=False, resume=left) as run:
             run.create("photos", "efficientnet_lite0")
-            run.write("recipe.toml", Recipe().to_toml())
-            assert {path.name for path in run.path.iterdir()} == {".lock", "recipe.toml"}
-            (run.path / CHECKPOINT).write_bytes(b"of another seed")  # then it is killed
-            run.within("first").write("note.txt", "")
-    assert run.path == tmp_path / ".run.new"
+            assert run.finish() == left
+        assert (out / file).read_text() == "mine"
+
+
+@pytest.mark.parametrize("where", [(), (TRIES, "first")], ids=["its own", "of a first phase"])
+def test_settings_that_were_forced_stay_once_a_checkpoint_was_written_with_them(
+    tmp_path: Path, where: tuple[str, ...]
+) -> None:
+    run = interrupted(tmp_path / "run")
+    path = run.joinpath(*where, CHECKPOINT)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for writes in (False, True):
+        with contextlib.suppress(KeyboardInterrupt), RunFolder(None, force=True, resume=run) as again:
+            again.create("photos", "efficientnet_lite0")
+            again.write("recipe.toml", Recipe(seed=7).to_toml())
+            if writes:
+                path.write_bytes(b"later")
+                os.utime(path, ns=(2**62, 2**62))
+            raise KeyboardInterrupt
+        assert ("seed = 7" in (run / "recipe.toml").read_text()) == writes
+
+
+def test_a_race_replaces_no_run(tmp_path: Path) -> None:
+    out = whole(tmp_path / "run", 1)
+    with pytest.raises(RunError, match="is a run, which a race does not replace"):
+        RunFolder(out, force=True, races=True)
+    (tmp_path / "race").mkdir()
+    (tmp_path / "race" / "race.json").write_text("{}")
+    RunFolder(tmp_path / "race", force=True, races=True)
+
+
+def test_a_run_knows_the_cache_that_it_was_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REHEAD_CACHE", str(tmp_path / "usual"))
+    run, kept = whole(tmp_path / "run", 1), tmp_path / "kept"
+    (run / "photos.json").write_text(json.dumps({"cache": str(kept)}))
+    (run / "bundle").mkdir()
+    assert cache_of(run, None) == tmp_path / "usual"  # it is not there any more
+    kept.mkdir()
+    assert cache_of(run, None) == cache_of(run / "bundle", None) == kept
+    assert cache_of(run, tmp_path / "asked") == tmp_path / "asked"
+    assert cache_of(None, None) == tmp_path / "usual"
+    (run / "photos.json").write_text("[")
+    assert cache_of(run, None) == tmp_path / "usual"
 
 
 def test_home_is_understood_as_where_photos_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +312,9 @@ def test_a_mounted_run_is_refused_before_the_work_and_never_lost(
             finished(out, force=True)
         assert error.value.fix == f"It lies in {tmp_path / '.disk.new'}: move it to where you want it."
         assert (tmp_path / ".disk.new" / "race.json").is_file()
+        with pytest.raises(RunError, match=r"A race that was to replace .* is finished"):
+            finished(out, force=True)
+        assert (tmp_path / ".disk.new" / "race.json").is_file()
         monkeypatch.undo()
 
 
@@ -285,3 +395,9 @@ def test_a_run_says_the_first_number_of_its_verdict_and_what_it_is(task: Any, me
     assert score["metric"] == metric
     assert score["value"] == pytest.approx(1.0 if task == "multilabel" else 0.25, abs=1e-6)
     assert score["low"] <= score["value"] <= score["high"]
+
+
+def test_what_the_job_itself_decided_may_be_asked_for_again() -> None:
+    asked = Asked("photos", "auto", None, None, settled={"backbone": "auto", "budget_s": 600.0})
+    assert asked.others({"backbone": "auto", "budget_s": 600, "lr": 0.1}) == {"lr": 0.1}
+    assert asked.others({"backbone": "resnet50", "budget_s": 60}) == {"backbone": "resnet50", "budget_s": 60}

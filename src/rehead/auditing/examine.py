@@ -15,7 +15,7 @@ from rehead.auditing.audit import audit_folds, audit_photos
 from rehead.auditing.copies import Alike, alike
 from rehead.auditing.findings import Audit
 from rehead.auditing.kept import facts_of_photos
-from rehead.bundle import read_head
+from rehead.bundle_head import read_head
 from rehead.data.catalog import Catalog
 from rehead.divided import in_store
 from rehead.durable import write_text

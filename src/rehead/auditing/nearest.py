@@ -9,11 +9,11 @@ from rehead.ambient import own_settings
 from rehead.divided import in_store
 from rehead.errors import RunError, StoreError
 from rehead.extraction import open_store
-from rehead.features.cache import cache_folder
 from rehead.fitting import prefix_of_run
 from rehead.job import Job
 from rehead.predict import Model, Picture, load
 from rehead.runs.finished import read_finished
+from rehead.runs.place import cache_of
 from rehead.verdict.neighbours import neighbours as nearest
 
 
@@ -39,7 +39,8 @@ def neighbours(
     Raises RunError where the run is not there, has other weights now, or trained layers, whose features are not kept,
     StoreError where features were cleared, PhotoError.
     """
-    model, place = bundle if isinstance(bundle, Model) else load(bundle), cache_folder(cache)
+    model = bundle if isinstance(bundle, Model) else load(bundle)
+    place = cache_of(model.bundle.folder, cache)
     run = read_finished(model.bundle.folder, place)
     recipe = replace(run.run.recipe, fit=run.bundle.preprocess.fit)
     if recipe.train != "head":

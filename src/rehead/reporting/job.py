@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from rehead.ambient import own_settings
 from rehead.auditing.examine import examine, features_of_run, read_audit
 from rehead.auditing.findings import Audit
-from rehead.bundle import read_head, softmax
+from rehead.bundle import softmax
+from rehead.bundle_head import read_head
 from rehead.data.catalog import Catalog
 from rehead.durable import write_asked
 from rehead.errors import ReheadError, RunError, counted
-from rehead.features.cache import cache_folder
 from rehead.heat import activation, shares
 from rehead.job import Job
 from rehead.pixels import opened, upright_size
@@ -29,6 +29,7 @@ from rehead.reporting.heatmaps import over_picture
 from rehead.reporting.page import page
 from rehead.reporting.story import Story
 from rehead.runs.finished import Finished, read_finished
+from rehead.runs.place import cache_of
 from rehead.verdict.judging import AnyVerdict
 
 PAGE = "report.html"
@@ -60,7 +61,7 @@ def report(
     earlier look found is used again; else the photos are audited, and what more of them would bring is tried.
     Photos that are gone are placeholders. Raises RunError, BundleError.
     """
-    place, progress = cache_folder(cache), progress or Silent()
+    place, progress = cache_of(run, cache), progress or Silent()
     if out is not None:
         check_page(Path(out))
     finished = read_finished(run, place)

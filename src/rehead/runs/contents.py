@@ -56,7 +56,16 @@ def _is_locked(path: Path) -> bool:
 
 def can_go_on(run: Path) -> bool:
     """Whether there is a checkpoint from which `--resume` goes on."""
-    return (run / CHECKPOINT).is_file() or any(run.glob(f"{TRIES}/**/{CHECKPOINT}"))
+    return bool(last_checkpoint(run))
+
+
+def last_checkpoint(run: Path) -> int:
+    """When the last checkpoint was written, of the run or of a try or a first phase in it, in ns; 0 where there is none."""
+    written = [0]
+    for path in (run / CHECKPOINT, *run.glob(f"{TRIES}/**/{CHECKPOINT}")):
+        with contextlib.suppress(FileNotFoundError):
+            written.append(path.stat().st_mtime_ns)
+    return max(written)
 
 
 def is_worth_keeping(run: Path) -> bool:

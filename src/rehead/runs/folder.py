@@ -27,7 +27,11 @@ from rehead.runs.contents import (
     can_go_on,
     check_unfinished,
     is_bare,
+    is_ours,
+    is_running,
     is_worth_keeping,
+    last_checkpoint,
+    not_ours,
 )  # fmt: skip
 from rehead.runs.place import WAIT, WAIT_OR_OUT, check_free, check_idle, is_written
 
@@ -43,14 +47,20 @@ class RunFolder:
 
     When the block fails, a folder without a result or a checkpoint is removed again, and one that was there is as it was.
     resume: an unfinished run to go on with, which stays whatever happens; where it is refused with other settings than its
-    own, before a checkpoint is written, its recipe and photos are as they were.
+    own, before a checkpoint is written, its recipe and photos are as they were. One that was to replace another still does.
+    races: whether it is a race's, which replaces no run.
     """
 
     def __init__(
-        self, out: str | os.PathLike[str] | None, *, force: bool, resume: str | os.PathLike[str] | None = None
+        self,
+        out: str | os.PathLike[str] | None,
+        *,
+        force: bool,
+        resume: str | os.PathLike[str] | None = None,
+        races: bool = False,
     ) -> None:
         self._out = Path(os.path.expanduser(out)) if out is not None else None
-        self._force = force
+        self._force, self._races = force, races
         self._locks: list[Any] = []
         self._resumed = resume is not None
         self._was_there = False  # an empty folder that is written in place
@@ -65,10 +75,10 @@ class RunFolder:
                     what=f"--resume goes on in the run's own folder, {self.path}, and --out names another.",
                     fix="Leave --out out, or move the run's folder when it is finished.",
                 )
-            self._out = None
             check_unfinished(self.path)
             check_idle(self.path, WAIT)
-            self._checkpoint = _written_at(self.path / CHECKPOINT)
+            self._out = _to_replace(self.path)
+            self._checkpoint = last_checkpoint(self.path)
             return
         if self._out is not None and not str(out).strip():
             raise RunError(
@@ -76,7 +86,7 @@ class RunFolder:
             )
         if self._out is not None and self._out.exists():
             check_idle(self._out)
-            check_free(self._out, force)
+            check_free(self._out, force, races=races)
 
     @property
     def name(self) -> str:
@@ -151,7 +161,7 @@ class RunFolder:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if exception[0] is not None and self._checkpoint == _written_at(self.path / CHECKPOINT):
+        if exception[0] is not None and self._checkpoint == last_checkpoint(self.path):
             for name, before in self._before.items():
                 with contextlib.suppress(OSError):  # the error that ended the job is the one to tell
                     write_bytes(self.path / name, before)
@@ -215,10 +225,9 @@ class RunFolder:
         path = self.path if self._resumed else self._fresh(photos, backbone)
         self._lock(path)
         self._check_still(path)
-        if self._resumed:
-            return
-        self.path = path
-        empty_folder(path, keep=LOCK)  # what a job left that was killed while it replaced a run is not gone on from
+        if not self._resumed:
+            self.path = path
+            empty_folder(path, keep=LOCK)  # of what a killed job left before it had a checkpoint
         if self._out is not None and path != self._out:
             self._lock(self._out)  # what is to be replaced: no other job may go on with it meanwhile
 
@@ -227,12 +236,30 @@ class RunFolder:
         try:
             if self._resumed:
                 check_unfinished(path)
-                self._checkpoint = _written_at(path / CHECKPOINT)
+                self._checkpoint = last_checkpoint(path)
             elif path == self._out:
                 check_free(path, force=False)
+            else:
+                self._check_replaces_nothing(path)
         except RunError:
             (path / LOCK).unlink()
             raise
+
+    def _check_replaces_nothing(self, path: Path) -> None:
+        """Raises RunError where a job that was to replace a run left one that is finished, or can go on."""
+        is_race = (path / "race.json").is_file() and not (path / "recipe.toml").is_file()
+        if is_race or (path / "verdict.json").is_file():
+            raise RunError(
+                what=f"A {'race' if is_race else 'run'} that was to replace {self._out} is finished, and lies in {path}.",
+                why="What is there would be lost.",
+                fix="Move it to where you want it, or remove it.",
+            )
+        if can_go_on(path):
+            raise RunError(
+                what=f"A run that was to replace {self._out} was interrupted.",
+                why=f"It lies in {path}, and its last checkpoint would be lost.",
+                fix=f"Go on with it: {command('tune', '--resume', path)}; or remove that folder to begin again.",
+            )
 
     def _lock(self, path: Path) -> None:
         import filelock
@@ -250,7 +277,7 @@ class RunFolder:
             self._was_there = place.exists()
             place.mkdir(parents=True, exist_ok=True)
             check_idle(self._out)
-            check_free(self._out, self._force)  # again: another job may have written it meanwhile
+            check_free(self._out, self._force, races=self._races)  # again: another job may have written it meanwhile
             if is_bare(place):
                 return self._out
             self._was_there, path = False, place.with_name(f".{place.name}.new")
@@ -290,12 +317,12 @@ def _full_elsewhere(path: Path, reason: str, room: str) -> RunError:
     )
 
 
-def _written_at(path: Path) -> int:
-    """When a file was last written, in ns; 0 where there is none."""
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
+def _to_replace(path: Path) -> Path | None:
+    """The run that one in this folder was begun to replace, as `--out RUN --force` does; None where there is none."""
+    place = Path(os.path.realpath(path))
+    out = place.with_name(place.name.removeprefix(".").removesuffix(".new"))
+    is_new = place.name == f".{out.name}.new"
+    return out if is_new and is_ours(out) and not not_ours(out) and not is_running(out) else None
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -1,14 +1,35 @@
-"""Whether a run may be written where somebody asks for it, and what is said where it may not."""
+"""Where a run is and its cache: whether it may be written where somebody asks for it, and what is said where it may not."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 from rehead.errors import RunError, command
+from rehead.features.cache import cache_folder
 from rehead.runs.contents import is_bare, is_ours, is_running, not_ours
 
 WAIT, WAIT_OR_OUT = "Wait for it.", "Wait for it, or name another --out."  # where another job writes a run
+
+
+def cache_of(run: str | os.PathLike[str] | None, asked: str | os.PathLike[str] | None) -> Path:
+    """The cache folder that is asked for; else the one that a run, or that of a bundle in it, was told to keep its features in,
+    where that is there; else the usual one. Raises StoreError as `cache_folder` does."""
+    if asked is None and run is not None:
+        for place in (run, Path(run).resolve().parent):
+            if (kept := told_of(place, "cache")) is not None and os.path.isdir(kept):
+                return Path(kept)
+    return cache_folder(asked)
+
+
+def told_of(run: str | os.PathLike[str], name: str) -> str | None:
+    """What a run was told of a place, such as its "cache"; None where it was told nothing, or that is not known."""
+    try:
+        told = json.loads((Path(os.path.expanduser(run)) / "photos.json").read_text(encoding="utf-8"))[name]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return told if isinstance(told, str) else None
 
 
 def check_idle(run: Path, fix: str = WAIT_OR_OUT) -> None:
@@ -17,10 +38,13 @@ def check_idle(run: Path, fix: str = WAIT_OR_OUT) -> None:
         raise is_written(run, fix)
 
 
-def check_free(out: Path, force: bool) -> None:
-    """Raises RunError where this folder is neither empty nor one that is to be replaced, and can be."""
+def check_free(out: Path, force: bool, *, races: bool = False) -> None:
+    """Raises RunError where this folder is neither empty nor one that is to be replaced, and can be. races: by a race, which
+    replaces nothing but one: a run has a model."""
     if is_bare(out):
         return
+    if races and force and (out / "recipe.toml").is_file():
+        raise RunError(what=f"{out} is a run, which a race does not replace.", fix="Name another folder: --out DIR")
     if not (force and is_ours(out)):
         raise _exists(out, force)
     if foreign := not_ours(out):

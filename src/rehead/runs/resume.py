@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ class Asked:
 
     root: the folder that their paths are relative to, None where they have no files of their own. from_run: the earlier
     run whose photos are learned with them. report, with_neighbours: as in `run.tune`. objects: which of valid and test were
-    handed over in Python as no files.
+    handed over in Python as no files. cache: the folder that features are kept in, None for the usual one. features: as in
+    `run.tune`. settled: by name, settings that the job itself decided, as they were asked for.
     """
 
     source: Any
@@ -40,6 +41,9 @@ class Asked:
     report: bool = True
     with_neighbours: bool = False
     objects: Sequence[str] = ()
+    cache: str | None = None
+    features: str | None = None
+    settled: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -63,6 +67,10 @@ class Asked:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def others(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings without those that were asked for at first, and that the job then decided."""
+        return {name: value for name, value in settings.items() if self.settled.get(name, ...) != value}
 
 
 def taken_up(run: Path, given: Mapping[str, object | None]) -> tuple[Recipe, Asked]:

@@ -69,7 +69,7 @@ def race(
             check_name(entrant.name)
     _check_arguments(arguments or {}, [entrant.name for entrant in entrants])
     log = Log(progress or Silent())
-    with RunFolder(out, force=force) as run, listed(place / BAD_LIST):
+    with RunFolder(out, force=force, races=True) as run, listed(place / BAD_LIST):
         opened = open_source(
             source,
             layout=layout,

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rehead.bundle import Head, read_head
+from rehead.bundle import Head
 from rehead.bundle_facts import FACTS
+from rehead.bundle_head import read_head
 from rehead.data.rows import label_of
 from rehead.errors import BundleError, RunError
 from rehead.heat import activation

@@ -24,7 +24,6 @@ from rehead.data.sources import open_source
 from rehead.data.split import stratified_order
 from rehead.errors import BundleError, PhotoError, RecipeError, RunError, SourceError, counted
 from rehead.features.bad import check_bad
-from rehead.features.cache import cache_folder
 from rehead.job import Job
 from rehead.parallel import batched, n_cores, ordered_map
 from rehead.pixels import Preprocess, prepare
@@ -32,6 +31,7 @@ from rehead.predict import BATCH
 from rehead.progress import Progress
 from rehead.runs.earlier import knows_photos
 from rehead.runs.finished import read_finished
+from rehead.runs.place import cache_of
 from rehead.tuning.recipe import Recipe
 from rehead.verdict.metrics import DRAWN
 
@@ -60,7 +60,7 @@ def photos_of(
 
     Raises RunError where the run is not there, SourceError where nothing is held out.
     """
-    place = cache_folder(cache)
+    place = cache_of(bundle.folder, cache)
     if named is None:
         try:
             finished = read_finished(bundle.folder, place)
