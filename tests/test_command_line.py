@@ -138,6 +138,22 @@ def test_explain_refuses_a_cache_without_a_name(rehead: Program) -> None:
     assert (done.returncode, "--cache has an empty name" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(f"tune x {option}" for option in ("--out", "--weights", "--resume", "--from")),
+        "race x --out",
+        "demo --out",
+        "audit x --weights",
+    ],
+)
+def test_an_option_with_an_empty_name_is_not_of_the_current_folder(rehead: Program, tmp_path: Path, words: str) -> None:
+    done = rehead(*words.split(), "")
+    assert done.returncode == 2
+    assert f"{words.split()[-1]} has an empty name." in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_three_photos_give_a_verdict_as_wide_as_it_is(rehead: Program, photos: Path) -> None:
     verdict = answer(rehead("tune", photos, "--limit", "3", "--json"))["verdict"]
     assert verdict["partial"]

@@ -23,7 +23,7 @@ def audit(
     backbone: Annotated[
         Optional[str], typer.Option(help="Whose features tell what is alike. (efficientnet_lite0)")
     ] = None,
-    weights: Annotated[Optional[Path], typer.Option(help="A local .safetensors, .pth or .pt file.")] = None,
+    weights: Annotated[Optional[str], typer.Option(help="A local .safetensors, .pth or .pt file.")] = None,
     layout: Layout = "auto",
     valid: Annotated[Optional[str], typer.Option(help="A folder of photos to hold out.")] = None,
     test: Annotated[Optional[str], typer.Option(help="A folder of photos for the verdict.")] = None,
@@ -62,8 +62,8 @@ def audit(
     from rehead.auditing.job import audit as run_audit
     from rehead.auditing.plan import as_csv, plan_of
 
-    given = {"backbone": not_empty(backbone, "backbone"), "weights": str(weights) if weights else None, "limit": limit,
-             "task": task}  # fmt: skip
+    given = {"backbone": not_empty(backbone, "backbone"), "weights": not_empty(weights, "weights"),
+             "limit": limit, "task": task}  # fmt: skip
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     target = check_free(fix, "fix", force) if fix is not None else None
     with Interrupt(progress) as stop:

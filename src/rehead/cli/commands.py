@@ -185,7 +185,7 @@ def layers(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the photos and the run are written.")] = Path("rehead-demo"),
+    out: Annotated[str, typer.Option(help="Where the photos and the run are written.")] = "rehead-demo",
     cache: Cache = None,
 ) -> None:
     """Run the main job on 1,797 handwritten digits that come with scikit-learn. Nothing is downloaded.
@@ -195,10 +195,11 @@ def demo(
     from rehead.demo import write_digits
     from rehead.run import tune as run_tune
 
+    not_empty(out, "out")
     progress = terminal.progress_for(json=False)
     with Interrupt(progress) as stop:
-        photos = write_digits(out / "digits", progress)
-        tuned = run_tune(photos, out=out / "run", force=True, cache=cache, progress=progress, stop=stop)
+        photos = write_digits(Path(out, "digits"), progress)
+        tuned = run_tune(photos, out=Path(out, "run"), force=True, cache=cache, progress=progress, stop=stop)
     finish(progress, None)
     terminal.show_verdict(tuned.verdict)
     terminal.show_tuned(tuned)

@@ -1,6 +1,5 @@
 """The commands that make a model: every setting of a recipe as an option, one call, one way to show."""
 
-from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -32,7 +31,7 @@ def tune(
     first: Annotated[
         str | None, training("With --train all: what `balanced` trains learns before all layers do.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="A local .safetensors, .pth or .pt file.")] = None,
+    weights: Annotated[str | None, typer.Option(help="A local .safetensors, .pth or .pt file.")] = None,
     backbone_arg: Annotated[
         list[str] | None, typer.Option(help="For timm or the preprocessing: pad_type=same, mean=0.5, ... Repeatable.")
     ] = None,
@@ -108,16 +107,16 @@ def tune(
         float | None, typer.Option(help="Share of unreadable photos over which the job stops. (0.2)")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every dice that is thrown. (0)")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; else runs/<photos>-<backbone>-<n>.")] = None,
+    out: Annotated[str | None, typer.Option(help="The run's folder; else runs/<photos>-<backbone>-<n>.")] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run in this folder, which was interrupted.")
+        str | None, typer.Option(help="Go on with the run in this folder, which was interrupted.")
     ] = None,
     compile: Annotated[
         bool, typer.Option("--compile", help="Train by compiled code: worth it on CUDA.", rich_help_panel=TRAINING)
     ] = False,
     track: Annotated[list[str] | None, training("Told of each epoch: tensorboard, mlflow. Repeatable.")] = None,
     from_run: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--from",
             help="Learn the photos of this run too: new classes beside its own. A bundle without its run: the backbone.",
@@ -159,7 +158,7 @@ def tune(
 
     settings = {
         "task": task, "backbone": not_empty(backbone, "backbone"), "head": head, "train": train, "first": first,
-        "weights": str(weights) if weights else None,
+        "weights": not_empty(weights, "weights"),
         "cut": cut, "fit": fit, "backbone_args": backbone_arguments(backbone_arg) if backbone_arg else None,
         "valid_fraction": valid_fraction, "limit": limit, "tie_copies": tie_copies, "budget_s": as_seconds(budget, "budget"),
         "class_weight": class_weight, "folds": folds, "precision": precision, "activation": activation, "epochs": epochs,
@@ -174,9 +173,9 @@ def tune(
     given = {name: value for name, value in settings.items() if value is not None}
     progress = terminal.progress_for(json=json)
     with Interrupt(progress) as stop:
-        tuned = run_tune(named(photos), out=out, force=force, layout=layout, valid=valid, test=test, cache=cache,
-                         progress=progress, stop=stop, recipe=recipe, resume=resume,
-                         track=track or (), from_run=from_run, report=report,
+        tuned = run_tune(named(photos), out=not_empty(out, "out"), force=force, layout=layout, valid=valid, test=test,
+                         cache=cache, progress=progress, stop=stop, recipe=recipe, resume=not_empty(resume, "resume"),
+                         track=track or (), from_run=not_empty(from_run, "from"), report=report,
                          with_neighbours=with_neighbours, ray=ray, features=features, **given)  # fmt: skip
     finish(progress, tuned.to_dict() if json else None)
     if not json:
@@ -205,7 +204,7 @@ def race(
     task: Annotated[
         str, typer.Option(help="classification, where labels are numbers and yet names of classes.")
     ] = "auto",
-    out: Annotated[Optional[Path], typer.Option(help="The result's folder; else runs/<photos>-race-<n>.")] = None,
+    out: Annotated[Optional[str], typer.Option(help="The result's folder; else runs/<photos>-race-<n>.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the race that is in --out.")] = False,
     cache: Cache = None,
     json: Json = False,
@@ -221,7 +220,7 @@ def race(
     progress = terminal.progress_for(json=json)
     with Interrupt(progress) as stop:
         raced = run_race(named(photos), backbones=backbones.split(",") if backbones else None,
-                         arguments=arguments, out=out, force=force, layout=layout,
+                         arguments=arguments, out=not_empty(out, "out"), force=force, layout=layout,
                          valid=valid, test=test, cache=cache, progress=progress, stop=stop, limit=limit,
                          budget_s=as_seconds(budget, "budget"), engine=engine, device=device, seed=seed, task=task)  # fmt: skip
     finish(progress, raced.to_dict() if json else None)
