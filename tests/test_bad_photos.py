@@ -351,7 +351,7 @@ def test_predict_writes_a_row_for_each_file_and_3_for_bad_ones(rehead: Program, 
     tuned = rehead("tune", photos, "--json", "--out", tmp_path / "run")
     assert tuned.returncode == 0, tuned.stderr
     facts = json.loads(tuned.stdout)
-    answered = {"run", "bundle", "seconds", "images", "head", "int8_cosine", "report", "concerns", "verdict"}
+    answered = {"run", "bundle", "recipe", "seconds", "images", "head", "int8_cosine", "report", "concerns", "verdict"}
     assert answered == set(facts)
     assert set(facts["verdict"]["top1"]) == {"value", "low", "high", "n"}
     assert set(facts["images"]) == {"used", "skipped", "from_store"}

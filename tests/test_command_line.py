@@ -64,7 +64,8 @@ def test_debug_shows_where_an_error_came_from(rehead: Program) -> None:
 def test_json_is_all_that_goes_to_standard_output(rehead: Program, photos: Path) -> None:
     done = rehead("tune", photos, "--json")
     facts = answer(done)
-    assert set(facts) == {"run", "bundle", "head", "int8_cosine", "seconds", "images", "report", "concerns", "verdict"}
+    told = {"run", "bundle", "recipe", "head", "int8_cosine", "seconds", "images", "report", "concerns", "verdict"}
+    assert set(facts) == told
     assert facts["head"].startswith("linear")
     assert set(facts["images"]) == {"used", "skipped", "from_store"}
     assert set(facts["verdict"]["top1"]) == {"value", "low", "high", "n"}
@@ -232,7 +233,9 @@ def test_runs_are_listed_and_shown(rehead: Program, photos: Path, tmp_path: Path
     shown = rehead("runs", "show", facts["run"]).stdout
     assert re.search(r"head +prototype", shown)
     assert "held-out photos" in shown
-    assert answer(rehead("runs", "show", facts["run"], "--json"))["verdict"] == facts["verdict"]
+    kept = answer(rehead("runs", "show", facts["run"], "--json"))
+    assert (kept["verdict"], kept["recipe"]) == (facts["verdict"], facts["recipe"])
+    assert (kept["recipe"]["backbone"], kept["recipe"]["head"]) == ("efficientnet_lite0", "prototype")
     refused = rehead("runs", "show", "runs/odd")
     assert refused.returncode == 2
     assert "is no run of rehead" in refused.stderr

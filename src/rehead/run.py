@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ class Tuned:
         return {
             "run": str(self.run),
             "bundle": str(self.bundle),
+            "recipe": asdict(self.recipe),
             "head": self.head_note,
             "int8_cosine": self.int8_cosine,
             "seconds": self.seconds,
