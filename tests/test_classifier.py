@@ -135,6 +135,22 @@ def test_labels_that_are_not_one_class_each_are_refused(cache: Path, labels: Any
         rehead.Classifier(cache=cache).fit(PHOTOS, labels)
 
 
+@pytest.mark.parametrize(
+    "photo",
+    ["cat.jpg", Path("cat.jpg"), b"cat", PHOTOS[0], np.asarray(PHOTOS[0]), torch.zeros(3, 8, 8, dtype=torch.uint8)],
+)
+def test_a_photo_that_is_in_no_list_is_not_taken_apart(cache: Path, photo: Any) -> None:
+    with pytest.raises(SourceError) as caught:
+        unlabelled.features_of(photo, Recipe(), cache=cache)
+    assert caught.value.what == f"Several photos are wanted, and this is one: {type(photo).__name__}."
+    assert caught.value.fix == "Pass a list: predict([photo])."
+
+
+def test_a_stack_of_grey_pictures_is_several(cache: Path) -> None:
+    stack = np.stack([np.asarray(photo.convert("L")) for photo in PHOTOS])
+    assert len(unlabelled.features_of(stack, Recipe(), cache=cache)[0]) == 4
+
+
 def closed() -> Image.Image:
     picture = noise(9, (60, 60, 200))
     picture.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import blake3
 from numpy.typing import NDArray
+from PIL import Image
 
 from rehead.data.catalog import Catalog
 from rehead.data.memory import encoded
@@ -21,13 +22,16 @@ from rehead.fitting import chosen_prefix
 from rehead.job import Job
 from rehead.tuning.recipe import Recipe
 
+CHANNELS = (1, 3, 4)  # of a picture; an array of another third size is a stack of grey ones
+
 
 def features_of(images: Sequence[Any], recipe: Recipe, *, cache: Path) -> tuple[list[bytes], NDArray[Any]]:
     """The digests and features (n, width) of images without labels, in their order, through the store.
 
     images: paths, encoded bytes, Pillow images or uint8 arrays. Raises SourceError for one that cannot be read, which names
-    it: by its path, or by its place from 0 on; so for a file that changes meanwhile.
+    it: by its path, or by its place from 0 on; so for a file that changes meanwhile, and for a photo that is in no list.
     """
+    _check_several(images)
     photos: list[Photo] = []
     by_digest: dict[bytes, Any] = {}  # files are read again, not held
     for i, image in enumerate(images):
@@ -57,6 +61,17 @@ def features_of(images: Sequence[Any], recipe: Recipe, *, cache: Path) -> tuple[
             skip = error.skips[0]
             raise _unusable(f"{skip.path} {skip.reason}") from error
         return digests, store.read(digests)
+
+
+def _check_several(images: Any) -> None:
+    """Raises SourceError for a single photo, which would be taken apart: a name by its letters, a picture by its rows."""
+    shape: tuple[int, ...] = getattr(images, "shape", ())
+    is_array = len(shape) == 3 and (shape[-1] in CHANNELS or (hasattr(images, "detach") and shape[0] in CHANNELS))
+    if is_array or isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Image.Image):
+        raise SourceError(
+            what=f"Several photos are wanted, and this is one: {type(images).__name__}.",
+            fix="Pass a list: predict([photo]).",
+        )
 
 
 def _encoded(image: Any, name: str) -> bytes:
