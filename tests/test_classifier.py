@@ -112,6 +112,15 @@ def test_one_that_was_not_fitted_is_known_as_such_by_scikit_learn(cache: Path) -
     check_is_fitted(model.fit(PHOTOS, ["a", "b", "a", "b"]))
 
 
+def test_one_whose_second_fit_fails_is_as_it_was(cache: Path) -> None:
+    model = rehead.Classifier(cache=cache).fit(PHOTOS, ["a", "b", "a", "b"])
+    named = model.predict(PHOTOS).tolist()
+    with pytest.raises(SourceError):
+        model.fit([*PHOTOS, "gone.png"], ["c", "d", "c", "d", "c"])
+    assert model.predict(PHOTOS).tolist() == named
+    assert set(named) <= {"a", "b"}
+
+
 def test_labels_in_one_column_are_taken_with_a_word(cache: Path) -> None:
     column = np.array([["a"], ["b"], ["a"], ["b"]])
     with pytest.warns(DataConversionWarning, match="A column-vector y was passed"):

@@ -57,17 +57,17 @@ class Classifier(ClassifierMixin, BaseEstimator):
         labels are the same.
         """
         check_consistent_length(images, labels)
-        self.classes_, y = np.unique(_checked(labels), return_inverse=True)
-        if len(self.classes_) < 2:
+        classes, y = np.unique(_checked(labels), return_inverse=True)
+        if len(classes) < 2:
             raise RunError(
-                what=f"A classifier needs photos of at least two classes; all {len(y)} are {str(self.classes_[0])!r}.",
+                what=f"A classifier needs photos of at least two classes; all {len(y)} are {str(classes[0])!r}.",
                 fix="Pass photos of another class too.",
             )
         recipe = self._recipe()
         digests, features = features_of(images, recipe, cache=self._cache())
         folds = fold_numbers(digests, y.astype(np.int64), n_folds=recipe.folds, seed=recipe.seed)
-        fitted = fit_head(features, y.astype(np.int64), len(self.classes_), folds, recipe)
-        self.head_, self.head_note_ = fitted.head, fitted.note
+        fitted = fit_head(features, y.astype(np.int64), len(classes), folds, recipe)
+        self.classes_, self.head_, self.head_note_ = classes, fitted.head, fitted.note
         self.n_features_in_ = features.shape[1]
         return self
 
