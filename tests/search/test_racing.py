@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import rehead
 from rehead.cli.arguments import backbone_arguments
 from rehead.cli.races import arguments_by_name, command
 from rehead.errors import BackboneError, RecipeError, RunError, TooManyBad, UnknownBackbone
+from rehead.search import heats
 from rehead.search.heats import Entry, entrants_of
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -144,6 +146,23 @@ def test_photos_that_cannot_be_compared_are_refused_before_anything_is_extracted
         )  # fmt: skip
     assert why in error.value.why
     assert not list((tmp_path / "cache").glob("**/data.mdb"))
+
+
+@pytest.mark.parametrize(
+    ("is_stopped", "fix"),
+    [(True, "Let it run longer."), (False, "Raise --limit or --budget, or name fewer backbones.")],
+)
+def test_what_ended_a_race_too_early_is_named(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_stopped: bool, fix: str
+) -> None:
+    monkeypatch.setattr(
+        heats, "_extracted", lambda _, order, runner, share: replace(runner, there=frozenset(order[:1]))
+    )
+    with pytest.raises(RunError, match="Photos are too few to compare backbones on 2 classes: 1") as error:
+        rehead.race(
+            folder, backbones=["efficientnet_lite0"], stop=lambda: is_stopped, cache=cache, out=tmp_path / "race"
+        )
+    assert error.value.fix == fix
 
 
 def test_a_race_counts_photos_that_cannot_be_read_as_a_job_does(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def race_on(
         except (BackboneError, EngineError, RuntimeError) as error:
             entries[runner.entrant] = _refused(runner.entrant, error, job.progress)
     finalists = _finalists(extracted, entries, job.progress)
-    train, held_out = _shared(job.catalog, finalists, entries, recipe)
+    train, held_out = _shared(job, finalists, entries, recipe)
     rivals = []
     for runner in finalists:
         entries[runner.entrant], right = _judged(job, runner, train, held_out)
@@ -242,15 +242,16 @@ def _finalists(runners: Sequence[_Runner], entries: dict[Entrant, Entry], progre
 
 
 def _shared(
-    catalog: Catalog, finalists: Sequence[_Runner], entries: Mapping[Entrant, Entry], recipe: Recipe
+    job: Job, finalists: Sequence[_Runner], entries: Mapping[Entrant, Entry], recipe: Recipe
 ) -> tuple[Sequence[int], Sequence[int]]:
     """The training and the held-out photos that all have. Raises BackboneError, RunError when nothing can be compared."""
     if not finalists:
         why = "; ".join(f"{entrant.label}: {entry.reason}" for entrant, entry in entries.items())
         raise BackboneError(what="None of the backbones can run.", why=why, fix="`rehead backbones` lists those here.")
     there = sorted(frozenset.intersection(*(runner.there for runner in finalists)))
-    train = _check_enough(catalog, there, recipe, "Raise --limit or --budget, or name fewer backbones.")
-    return train, catalog.among(there, catalog.held_out_side)
+    fix = "Let it run longer." if job.ends() else "Raise --limit or --budget, or name fewer backbones."
+    train = _check_enough(job.catalog, there, recipe, fix)
+    return train, job.catalog.among(there, job.catalog.held_out_side)
 
 
 def _check_enough(catalog: Catalog, positions: Sequence[int], recipe: Recipe, fix: str) -> Sequence[int]:
