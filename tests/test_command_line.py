@@ -246,6 +246,7 @@ def test_runs_are_listed_and_shown(rehead: Program, photos: Path, tmp_path: Path
     [
         (["verify", "bundle", "--folds", "5", "--variant", "int8", "--tta"], "--folds goes without --variant and --tta."),
         (["verify", "bundle", "--folds", "5", "--max-bad", "0.2"], "--folds goes without --max-bad."),
+        (["verify", "bundle", "--folds", "5", "--layout", "flat"], "says how photos are read, and none are named."),
         (["audit", "photos", "--apply", "plan.csv", "--limit", "5", "--seed", "0"], "--apply goes without --limit and --seed."),
         (["audit", "photos", "--apply", "plan.csv", "--weights", "x.pt"], "--apply goes without --weights."),
         (["audit", "photos", "--apply", "plan.csv", "--backbone", "x"], "--apply goes without --backbone."),

@@ -83,6 +83,12 @@ def cross_validate(
     begun, progress = time.monotonic(), progress or Silent()
     if folds < SMALLEST:
         raise RecipeError(what=f"--folds {folds} leaves nothing to learn from.", fix="Use 2 or more, usually 5.")
+    if source is None and layout != "auto":
+        raise RecipeError(
+            what=f"--layout {layout} says how photos are read, and none are named.",
+            why="Those of the run are taken as it read them.",
+            fix="Leave --layout out, or name photos.",
+        )
     place = cache_of(folder, cache)
     earlier = read_earlier(folder, place)
     recipe = replace(_checked(earlier), folds=folds)
