@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import stat
@@ -177,6 +178,21 @@ def test_where_folders_cannot_be_flushed_files_and_folders_are_replaced(
     write_text(tmp_path / "file", "new")
     assert text_of(tmp_path / "place" / "below") == (tmp_path / "file").read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "place"]
+
+
+def test_a_file_is_flushed_where_only_what_may_be_written_to_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(descriptor: int) -> None:  # as on Windows
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    (tmp_path / "file").write_text("text")
+    with monkeypatch.context() as windows:
+        windows.setattr(os, "fsync", fsync)
+        windows.setattr(os, "name", "nt")
+        durable._flush(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "text"
 
 
 @pytest.mark.parametrize(("number", "is_folder"), [(errno.EINVAL, False), (errno.EIO, True)])

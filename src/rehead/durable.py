@@ -234,7 +234,7 @@ def _flush_names(folder: Path) -> None:
 
 def _flush(path: Path) -> None:
     """Bytes of a file, or the names in a folder, reach the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes what may be written to
     try:
         os.fsync(descriptor)
     finally:
