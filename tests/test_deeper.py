@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -705,3 +706,15 @@ def test_the_tuned_network_is_what_the_bundle_computes(tuned: rehead.Tuned, fold
 def test_nothing_of_torch_is_left_changed(tuned: rehead.Tuned) -> None:
     assert torch.is_grad_enabled()
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_cut_within_a_layer_does_not_change_which_layers_learn(tmp_path: Path) -> None:
+    recipe = Recipe(backbone="resnet18", train="last:2", cut="layer3.0")
+    with pytest.raises(
+        RecipeError, match=r"--cut layer3\.0 takes a layer apart that --train last:2 counts as one"
+    ) as error:
+        cutting.check_layers(recipe, tmp_path)
+    assert error.value.why == "Without it layer3, layer4 learn."
+    assert error.value.fix == "Name the layers that are to learn: --train layer3.1,layer4"
+    cutting.check_layers(replace(recipe, train="last:1"), tmp_path)
+    cutting.check_layers(replace(recipe, train="layer3.1,layer4"), tmp_path)

@@ -145,15 +145,29 @@ def check_layers(recipe: Recipe, cache: Path) -> None:
 
 
 def stages_of(chain: Chain, recipe: Recipe) -> list[Stage]:
-    """The backbone's layers, in parts where the recipe names parts; where it asks for adapters, with what could have some."""
+    """The backbone's layers, in parts where the recipe names parts; where it asks for adapters, with what could have some.
+    Raises RecipeError where --cut takes a layer apart, and others learn for that."""
     layers = layers_of(chain, recipe)
     stages = [Stage(layer.name, layer.parameters, layer.macs, layer.shape) for layer in layers]
     if adapters_in(recipe.train) is None:
+        if recipe.cut is not None:
+            _check_same_learn(stages, stages_of(chain, replace(recipe, cut=None)), recipe)
         return stages
     from rehead.tuning.lora import linear_layers
 
     linear = linear_layers(chain, [stage.name for stage in stages])
     return [replace(stage, linear=sum(linear.get(stage.name, {}).values())) for stage in stages]
+
+
+def _check_same_learn(stages: Sequence[Stage], whole: Sequence[Stage], recipe: Recipe) -> None:
+    """stages, whole: with and without --cut, which counts layers otherwise where it names a part of one."""
+    learning, meant = (layers_that_learn(recipe.train, some) for some in (stages, whole))
+    if learning != meant:
+        raise RecipeError(
+            what=f"--cut {recipe.cut} takes a layer apart that --train {recipe.train} counts as one.",
+            why=f"Without it {', '.join(meant)} learn.",
+            fix=f"Name the layers that are to learn: --train {','.join(learning)}",
+        )
 
 
 def layers_of(chain: Chain, recipe: Recipe) -> Sequence[Layer]:

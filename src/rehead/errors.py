@@ -197,7 +197,7 @@ class MissingExtra(ReheadError):
         super().__init__(what=f"{purpose} needs the library {library!r}, which is not installed.", fix=fix + otherwise)
 
 
-LIGHT = ("sklearn", "scipy", "lmdb", "onnx", "blake3", "imagehash", "threadpoolctl", "tomli_w", "filelock")
+LIGHT = ("sklearn", "scipy", "lmdb", "onnx", "blake3", "threadpoolctl", "tomli_w", "filelock")
 EXTRA_BY_LIBRARY = {
     **dict.fromkeys(LIGHT, "head"),
     **dict.fromkeys(

@@ -13,6 +13,7 @@ from unittest.mock import Mock
 
 import pytest
 from disks import small_disk
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from rehead.errors import WeightsUnavailable
 from rehead.nets.card import PACKAGES
@@ -150,3 +151,20 @@ def fetched(given: dict[str, str], port: int, place: Path) -> subprocess.Complet
     env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     env |= {"HF_HOME": str(place), **{name: value.format(port=port) for name, value in given.items()}}
     return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+
+
+def test_no_other_file_is_taken_where_the_hub_did_not_say_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights would be others than a colleague's, and found first never again."""
+    asked: list[str] = []
+
+    def lost(hub_id: str, file: str) -> str:
+        asked.append(file)
+        raise LocalEntryNotFoundError("the connection was lost")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lost)
+    monkeypatch.setattr("rehead.nets.hub._cached_file", lambda _: None)
+    monkeypatch.setattr("rehead.nets.hub._check_answers", lambda _: None)
+    with pytest.raises(WeightsUnavailable, match="resnet50") as caught:
+        fetch_weights("resnet50", created("resnet50", {}, 0, device="meta"))
+    assert "the connection was lost" in caught.value.why
+    assert asked == ["model.safetensors"]

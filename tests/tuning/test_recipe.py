@@ -38,3 +38,14 @@ def test_a_head_that_layers_cannot_be_trained_on_is_refused_with_what_can_be_don
         Recipe.from_preset("balanced", settings)
     assert error.value.fix == "Name --head linear or mlp:1000,256, or learn the head alone: --train head."
     assert Recipe.from_preset("balanced", {**settings, "train": "head"}).head == settings["head"]
+
+
+def test_the_usual_decay_is_that_of_the_optimiser() -> None:
+    """Adam's would be a part of the gradient, and pull weights that the loss says little of to zero."""
+    assert [Recipe(optimizer=name).course.weight_decay for name in ("adamw", "adam", "sgd")] == [0.05, 0.0, 1e-4]
+    assert Recipe(optimizer="adam", weight_decay=0.01).course.weight_decay == 0.01
+
+
+def test_norms_that_adapt_want_batches() -> None:
+    with pytest.raises(RecipeError, match="--norm adapt needs batches of more than one photo"):
+        Recipe(train="last:1", norm="adapt", batch_size=1)

@@ -22,7 +22,7 @@ from rehead.tuning.feed import PhotoFeed, StoredFeed
 from rehead.tuning.layers import Stage, layers_that_learn, names_in
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.state import State
-from rehead.tuning.train import Training, train_layers
+from rehead.tuning.train import Training, order_of, train_layers
 from rehead.tuning.watching import is_worse, logits_of
 
 COURSE = replace(Recipe().course, epochs=3, batch_size=8)
@@ -551,3 +551,25 @@ def test_a_range_that_runs_backwards_and_a_part_of_a_layer_are_named() -> None:
         layers_that_learn("last-stem", VGG)
     with pytest.raises(UnknownLayer, match="cannot be trained apart from the rest of last"):
         layers_that_learn("last.3", VGG)
+
+
+def test_norms_that_adapt_see_no_batch_of_one_photo() -> None:
+    """Behind the last pooling such a norm has one value a channel, and no variance: PyTorch refuses it."""
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(8))
+    model = nn.Sequential(nn.Identity(), body, nn.Flatten(), nn.Linear(8, 2))
+    course = replace(COURSE, epochs=2, norm="adapt", batch_size=8)
+    adapting = job(model, course, learn=np.arange(33))
+    assert [len(order_of(one, 0)) for one in (adapting, replace(adapting, course=replace(course, norm="frozen")))] == [
+        32,
+        33,
+    ]
+    assert len({*order_of(adapting, 0).tolist(), *order_of(adapting, 1).tolist()}) == 33
+    assert train_layers(adapting).epoch == 2
+
+
+def test_a_gradient_that_no_step_took_is_gone_when_training_ends() -> None:
+    model, asked = network(), iter([False, True])
+    state = train_layers(job(model, replace(COURSE, accumulate=4, batch_size=4), stop=lambda: next(asked, True)))
+    assert state.has_ended
+    assert all(p.grad is None for p in model.parameters())

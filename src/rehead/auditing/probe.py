@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from rehead.auditing.columns import Codes
 from rehead.tuning.solve import cross_validated, solve_linear
+from rehead.verdict.compare import heads
 
 PENALTY = 3e-2  # per photo; from 0.001 to 0.3 the share that is told differs by less than two points on real photos
 
@@ -39,10 +39,7 @@ def p_better(right: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     McNemar's test (1947), exact and one-sided: of the photos on which they differ each would win half.
     """
     wins, losses = int((right & ~other).sum()), int((other & ~right).sum())
-    n = wins + losses
-    log_terms = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(wins, n + 1)]
-    highest = max(log_terms)
-    return min(1.0, math.exp(highest - n * math.log(2)) * sum(math.exp(term - highest) for term in log_terms))
+    return heads(wins, wins + losses)
 
 
 def _by_bins(codes: Codes, labels: NDArray[np.int64], folds: NDArray[np.int64]) -> NDArray[np.bool_]:

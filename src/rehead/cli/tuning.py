@@ -67,7 +67,7 @@ def tune(
     ] = None,
     optimizer: Annotated[str | None, training("adam, adamw or sgd. (adamw)")] = None,
     schedule: Annotated[str | None, training("one-cycle, cosine or constant. (one-cycle)")] = None,
-    weight_decay: Annotated[float | None, training("Not of norms and biases. (0.05)")] = None,
+    weight_decay: Annotated[float | None, training("Not of norms and biases. (0.05; of adam 0, of sgd 0.0001)")] = None,
     layer_decay: Annotated[
         float | None,
         training("Each layer learns at this share of the rate of the one above. (1)"),

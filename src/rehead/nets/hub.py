@@ -66,10 +66,12 @@ def _fetch(hub_id: str | None, url: str | None) -> Path:
 
         return Path(download_cached_file(url))
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
         return Path(hf_hub_download(hub_id, "model.safetensors"))
+    except LocalEntryNotFoundError:  # the hub did not say that there is none: another file would be other weights
+        raise
     except EntryNotFoundError:
         return Path(hf_hub_download(hub_id, "pytorch_model.bin"))
 

@@ -178,4 +178,5 @@ class _Once:
                     self._kept[i], self._kept_bytes = x, self._kept_bytes + size_bytes
             else:
                 x = self._kept[i]
+            labels = labels.float() if labels.dtype == torch.float64 else labels  # which Apple's GPUs have not
             yield x.clone() if i in self._kept else x, labels.to(self._device)

@@ -107,7 +107,7 @@ def _trained(training: Training, start: State | None) -> State:
     set_modes(training.model, names, course.norm)
     stepper = Stepper(
         training.model, training.groups, course, class_weights(training, device), device, training.note, training.task,
-        at_once(training), len(training.learn) // course.batch_size * course.epochs, training.together, dtype=training.dtype,
+        at_once(training), n_of_epoch(training) // course.batch_size * course.epochs, training.together, dtype=training.dtype,
     )  # fmt: skip
     average = Average(training.model, names, course.average)
     restore(training.model, stepper, average, state)
@@ -133,7 +133,7 @@ def _trained(training: Training, start: State | None) -> State:
         stepper.make_room()
         with average.used():
             facts, faults, losses = watched(training, state, lr, time.monotonic() - begun, n_before, epoch)
-            if (part := state.step / math.ceil(len(training.learn) / course.batch_size)) < 1:
+            if (part := state.step / math.ceil(n_of_epoch(training) / course.batch_size)) < 1:
                 facts["part"] = round(part, 3)
             least = state.tensors.get(WATCHED)
             within = course.tolerance if epoch + 1 == course.epochs and not stopped else 0
@@ -159,6 +159,7 @@ def has_settled(state: State, course: Course) -> bool:
 def end(model: nn.Module, state: State) -> None:
     """Leaves a model on the CPU, in eval mode, with the weights that are kept."""
     model.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)
+    model.zero_grad(set_to_none=True)  # of a step that was not taken: a second phase is not to begin with it
     load_best(model, state)
 
 
@@ -167,7 +168,7 @@ def _epoch(
 ) -> tuple[float, bool]:
     """The rest of an epoch, from the batch where the state stands. The last learning rate; whether it was stopped."""
     course, device, lr = training.course, torch.device(training.device), 0.0
-    n_batches = math.ceil(len(training.learn) / course.batch_size)
+    n_batches = math.ceil(n_of_epoch(training) / course.batch_size)
     first = min(state.step, n_batches - 1)  # a checkpoint may be of smaller batches
     n_steps = math.ceil(n_batches / course.accumulate)
     is_checked = epoch > 0 or first > 0
@@ -251,15 +252,22 @@ def layout_for(device: torch.device) -> torch.memory_format:
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
+def n_of_epoch(training: Training) -> int:
+    """How many photos an epoch learns from: all, but where norms adapt one that would be a batch by itself, in which a norm
+    behind the last pooling has one value a channel."""
+    n = len(training.learn)
+    return n - (training.course.norm == "adapt" and n > 1 and n % training.course.batch_size == 1)
+
+
 def order_of(training: Training, epoch: int) -> NDArray[np.int64]:
     """The photos to learn from, shuffled; with balanced sampling each class as often, drawn with replacement."""
     random = np.random.default_rng(seed_for(training.course.seed, "shuffle", epoch))
     if training.course.sampling != "balanced":
-        return random.permutation(training.learn)
+        return random.permutation(training.learn)[: n_of_epoch(training)]
     labels = training.feed.labels[training.learn]
     counts = np.bincount(labels, minlength=training.n_classes)
     chances = 1 / counts[labels]
-    return random.choice(training.learn, len(training.learn), p=chances / chances.sum())
+    return random.choice(training.learn, n_of_epoch(training), p=chances / chances.sum())
 
 
 def _checked_step(training: Training, names: set[str], stepper: Stepper, lr: float) -> bool:

@@ -180,13 +180,18 @@ def p_value(p: float) -> str:
     return f"= {p:.2g}" if p >= LEAST_P else f"< {LEAST_P:g}"
 
 
+def heads(k: int, n: int) -> float:
+    """The chance that k or more of n fair coins show heads. 0 <= k <= n."""
+    log_terms = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(k, n + 1)]
+    highest = max(log_terms)
+    return min(1.0, math.exp(highest - n * math.log(2)) * sum(math.exp(term - highest) for term in log_terms))
+
+
 def paired(first: NDArray[np.bool_], second: NDArray[np.bool_], strata: NDArray[np.int64]) -> Paired:
     """first, second: (n,) each, n >= 1, whether a model is right on it. strata: (n,), within which photos are resampled."""
-    from scipy.stats import binomtest
-
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     changed, n = only_first + only_second, len(first)
-    p = float(binomtest(only_first, changed).pvalue) if changed else 1.0
+    p = min(1.0, 2 * heads(max(only_first, only_second), changed))
     gained = second.astype(np.float64) - first
     difference = estimate(lambda weights: np.asarray(weights @ gained / n), n, strata=strata)
     assert difference is not None  # a share of photos
