@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,27 @@ def test_a_service_that_is_away_is_not_called_busy_and_is_tried_again(
         until(lambda: one.text("#progress-text").startswith("The service cannot be reached, trying again:"))
         one.done(1)
         assert one.text(".card .answer") == "red"
+
+
+def test_a_file_that_was_changed_since_it_was_chosen_costs_itself_alone(
+    chromium: Any, service: Here, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{name}.png" for name in ("a", "b", "c", "d")]
+    for file in files:
+        file.write_bytes(picture())
+    with seen(chromium, address(service)) as one:
+        one.page.route(
+            "**/v1/predict*", lambda route: route.fulfill(status=503, json={"error": {"what": "Busy."}}), times=1
+        )
+        one.add(*files)
+        until(lambda: one.text("#progress-text").startswith("The service is busy"))
+        files[1].unlink()
+        files[2].write_bytes(picture((30, 30, 200), size=300))
+        os.utime(files[2], (1e9, 1e9))  # a browser looks at seconds
+        one.done(4, timeout_s=5)  # nobody waits for a service that is there
+        answers = one.page.locator(".card .answer").all_inner_texts()
+        told = "It can no longer be read: it was moved or changed since it was chosen. Choose it again."
+        assert answers == ["red", told, told, "red"]
 
 
 @pytest.mark.long

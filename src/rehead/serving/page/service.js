@@ -1,6 +1,9 @@
 // What is asked of the service, and what it refuses. Addresses are relative: it may stand behind another one's path.
 
-/** A request that was not answered. status: of HTTP, 0 where nothing came back, or something else. wait_s: after which to come again, if said. */
+export const UNREADABLE = -1; // the status of a request that was never sent, since the browser cannot read a file of it
+
+/** A request that was not answered. status: of HTTP, 0 where nothing came back, or something else, or UNREADABLE. wait_s: after which to
+ * come again, if said. */
 export class Refused extends Error {
   constructor(status, said, waitS = null) {
     super(said);
@@ -16,27 +19,30 @@ export const described = () => called("v1/model");
 export async function answered(files, settings, signal) {
   const form = new FormData();
   files.forEach((file, i) => form.append("images", file, `picture-${i}`)); // its name stays here
-  return called(`v1/predict?${new URLSearchParams(settings)}`, { method: "POST", body: form, signal });
+  return called(`v1/predict?${new URLSearchParams(settings)}`, { method: "POST", body: form, signal }, files);
 }
 
 /** Keeps a picture with the label it should have had: {path, label, digest}. */
 export const kept = (file, model, label) =>
-  called(`v1/feedback?${new URLSearchParams({ model, label })}`, {
-    method: "POST",
-    body: file,
-    headers: { "Content-Type": "application/octet-stream" },
-  });
+  called(
+    `v1/feedback?${new URLSearchParams({ model, label })}`,
+    { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } },
+    [file],
+  );
 
 /** Forgets it again. */
 export const forgotten = (digest, model) =>
   called(`v1/feedback/${digest}?${new URLSearchParams({ model })}`, { method: "DELETE" });
 
-async function called(address, options = {}) {
+/** files: that the request holds. A browser says of one that it cannot read no more than of a service that is away. */
+async function called(address, options = {}, files = []) {
   let response;
   try {
     response = await fetch(address, { ...options, headers: { Accept: "application/json", ...options.headers } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
+    const areThere = await Promise.all(files.map(isThere));
+    if (areThere.includes(false)) throw new Refused(UNREADABLE, "It can no longer be read: it was moved or changed since it was chosen. Choose it again.");
     throw new Refused(0, "The service cannot be reached. Is it still running?");
   }
   if (response.status === 204) return null;
@@ -48,3 +54,9 @@ async function called(address, options = {}) {
   const wait = Number(response.headers.get("Retry-After"));
   throw new Refused(response.status, [said.what, said.why, fix].filter(Boolean).join(" "), wait > 0 ? wait : null);
 }
+
+const isThere = (file) =>
+  file.slice(0, 1).arrayBuffer().then(
+    () => true,
+    () => false,
+  );
