@@ -19,10 +19,12 @@ from typer.main import get_command
 from rehead.auditing.findings import Leaks
 from rehead.cli.arguments import backbone_arguments
 from rehead.cli.commands import app
+from rehead.compare_bundles import Change, Said
 from rehead.data.rows import Photo
 from rehead.errors import PhotoError
 from rehead.pixels import Preprocess
 from rehead.reporting.command import command
+from rehead.reporting.comparison import comparison
 from rehead.reporting.concerns import _of_unfamiliar, concerns, nothing_found
 from rehead.reporting.heatmaps import over_picture, overlaid
 from rehead.reporting.map import MOST, layout
@@ -33,6 +35,7 @@ from rehead.reporting.wording import calibration_sentence, headline, interval, p
 from rehead.runs.listing import Run
 from rehead.runs.resume import Asked
 from rehead.tuning.recipe import Recipe
+from rehead.verdict.compare import paired
 from rehead.verdict.intervals import wilson
 from rehead.verdict.metrics import GIVEN
 
@@ -133,6 +136,28 @@ def test_the_wrong_photos_of_each_cell_come_in_turn_before_the_right_ones() -> N
     firsts = {cell.photos[0] for cell in cells.opened if not cell.is_right}
     assert set(places[: len(firsts)]) == firsts
     assert all(len(cell.photos) == cell.n for cell in cells.opened if not cell.is_right)
+
+
+@pytest.mark.parametrize(
+    ("n_gains", "n_losses", "shown"), [(500, 300, [200, 200]), (500, 3, [397, 3]), (3, 500, [3, 397]), (5, 0, [5])]
+)
+def test_a_comparison_shows_photos_of_both_sides(n_gains: int, n_losses: int, shown: list[int]) -> None:
+    def read(photo: Photo) -> bytes:
+        raise PhotoError(what="It is gone.")
+
+    n = n_gains + n_losses
+    is_gain = np.arange(n) < n_gains
+    right, wrong = Said(("cat",), 0.9, True), Said(("dog",), 0.9, False)
+    changes = [
+        Change(f"{i}.jpg", ("cat",), *((wrong, right) if gain else (right, wrong))) for i, gain in enumerate(is_gain)
+    ]
+    photos = [Photo(change.path, "cat", "valid", bytes(32)) for change in changes]
+    scores = wilson(n_losses, n), wilson(n_gains, n)
+    beside = paired(~is_gain, is_gain, np.zeros(n, np.int64))
+    _, *groups = comparison(("one", "other"), scores, beside, changes, photos, read).split('<section id="group-')
+    assert [group.count('<figure class="tile">') for group in groups] == shown
+    for group, hidden in zip(groups, (n_gains - shown[0], n_losses - sum(shown[1:])), strict=False):
+        assert (f"and {hidden} more" in group) == (hidden > 0)
 
 
 def test_many_classes_give_pairs_instead_of_a_matrix() -> None:

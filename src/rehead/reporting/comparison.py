@@ -37,14 +37,12 @@ def comparison(
     """The HTML, as `page.page` gives it. changes: what each model says of a photo, see `compare_bundles.Change`; photos: the
     same ones, in that order. Those that cannot be read any more are told by name alone."""
     progress = progress or Silent()
-    seen = _Changed(tuple(photos[:MOST]), read)
-    progress.phase("Making small pictures", len(seen.photos))
-    pictures = album(seen, [Wanted(place) for place in range(len(seen.photos))], progress.advance)
+    gains, losses = ([i for i, c in enumerate(changes) if c.is_gain == is_gain] for is_gain in (True, False))
+    shown = _shown(gains, losses)
+    progress.phase("Making small pictures", len(shown))
+    pictures = album(_Changed(tuple(photos), read), [Wanted(place) for place in shown], progress.advance)
     title = "Right by {} alone" if isinstance(beside, Paired) else "{} is nearer"
-    groups = [
-        (title.format(names[1]), [i for i, c in enumerate(changes) if c.is_gain]),
-        (title.format(names[0]), [i for i, c in enumerate(changes) if not c.is_gain]),
-    ]
+    groups = [(title.format(names[1]), gains), (title.format(names[0]), losses)]
     return render_comparison(
         pictures,
         names=names,
@@ -54,6 +52,12 @@ def comparison(
         sentence=beside.sentence(*names),
         changes=changes,
         groups=[(title, places) for title, places in groups if places],
-        most=MOST,
+        shown=frozenset(shown),
         notes=notes,
     )
+
+
+def _shown(gains: list[int], losses: list[int]) -> list[int]:
+    """The first of each, MOST at most: half of them of each, more where the others are fewer."""
+    half = MOST // 2
+    return gains[: max(half, MOST - len(losses))] + losses[: max(half, MOST - len(gains))]
