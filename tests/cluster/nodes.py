@@ -27,6 +27,7 @@ import rehead
 from rehead import ground, job
 from rehead.auditing import kept
 from rehead.cluster import computing, pool, training
+from rehead.cluster import nodes as asked
 from rehead.cluster.connection import connected
 from rehead.cluster.parts import Worker
 from rehead.data.catalog import Catalog
@@ -114,6 +115,23 @@ class Poisoned(Worker):
 def poison(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
     pool.Worker = Poisoned
     return plain(cluster, photos, **where)
+
+
+class Otherwise(Worker):
+    """An actor on a node that joined later, with other versions."""
+
+    def __init__(self, **settings: Any) -> None:
+        asked.versions = lambda names: dict.fromkeys(names, "0.1")
+        super().__init__(**settings)
+
+
+def otherwise(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
+    pool.Worker = Otherwise
+    try:
+        rehead.tune(photos, ray=cluster.address, **where)
+    except ClusterError as error:
+        return {"said": str(error)}
+    raise AssertionError("features were computed")
 
 
 def in_memory(cluster: Cluster, photos: Path, **where: Any) -> dict[str, Any]:
@@ -286,6 +304,7 @@ SCENARIOS = {
     "learning_node_killed": learning_node_killed,
     "plain": plain,
     "node_killed": node_killed,
+    "otherwise": otherwise,
     "poison": poison,
     "in_memory": in_memory,
     "bucket": bucket,

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,13 @@ from bucket import Store
 from conftest import make_photos
 from extracting import on_two_cores
 from safetensors.numpy import load_file
+from test_sent import CARD
 
+from rehead.cluster.computing import _each
+from rehead.cluster.connection import in_words
 from rehead.cluster.nodes import LEARNING, SAME, compare, versions
+from rehead.cluster.parts import Desk, Shipped, Worker
+from rehead.cluster.pool import _refused
 from rehead.errors import ClusterError
 from rehead.features.cache import list_stores
 from rehead.features.store import Store as Features
@@ -286,6 +292,46 @@ def test_a_node_with_other_versions_is_refused() -> None:
     with pytest.raises(ClusterError, match=f"has no {', '.join((*SAME, *LEARNING))}"):
         compare("ray://head:10001", {"10.0.0.2": {}}, ours)
     compare("ray://head:10001", {"10.0.0.2": ours}, ours)
+
+
+class Near:
+    """An actor as its handle shows it, here."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=getattr(self._actor, name))
+
+
+def test_a_node_that_joined_later_with_other_versions_is_refused_in_the_same_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    desk = Desk()
+    desk.keep(Shipped(CARD, "ray://head:10001", versions={**versions(SAME), "numpy": "1.0.0"}))
+    other = r"has numpy \S+, and this machine 1\.0\.0"
+    with pytest.raises(ClusterError, match="gave up"), in_words(), _refused(Near(desk)):
+        raise ray.exceptions.ActorDiedError
+    with pytest.raises(ClusterError, match=other):
+        Worker(Near(desk), "onnxruntime", "cpu", 1, "plain")
+    with pytest.raises(ClusterError, match=other), in_words(), _refused(Near(desk)):
+        raise ray.exceptions.ActorDiedError
+
+
+def test_what_a_task_refuses_is_said_in_its_words() -> None:
+    with pytest.raises(ClusterError, match="has no a library") as said:
+        _each("ray://head:10001", {**versions(SAME), "a library": "1"}, list, [1])
+    assert _each("ray://head:10001", versions(SAME), list, [1]) == [1]
+    with pytest.raises(ClusterError, match="has no a library"), in_words():
+        raise ray.exceptions.RayTaskError("_each", "Traceback", said.value).as_instanceof_cause()
+
+
+@pytest.mark.slow
+def test_actors_on_a_node_with_other_versions_end_the_job(folder: Path, cache: Path, tmp_path: Path) -> None:
+    said = on_nodes("otherwise", folder, cache, tmp_path)["said"]
+    assert "has rehead 0.1, and this machine" in said
+    assert "Install one version everywhere" in said
 
 
 @dataclass(frozen=True)

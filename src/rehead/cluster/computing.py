@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehead.cluster.connection import in_words
-from rehead.cluster.nodes import LEARNING, Cluster, check_same, versions
+from rehead.cluster.nodes import BESIDE, LEARNING, SAME, Cluster, check_here, check_same, versions
 from rehead.cluster.parts import MOST_DEATHS, Shipped, table
 from rehead.cluster.pool import Pool
 from rehead.data.catalog import Catalog
@@ -52,6 +52,7 @@ class Ray:
         self._cluster, self._note = cluster, note
         self.about = cluster.about
         self.at_once = min(MOST_TASKS, TASKS * sum(node.cores for node in cluster.nodes))
+        self._ours = versions((*SAME, *BESIDE))
         self._each = ray.remote(_each).options(num_cpus=1 / TASKS, max_retries=MOST_DEATHS - 1)
 
     def each(self, work: Callable[[list[R]], list[T]], rows: Sequence[R]) -> list[T | str]:
@@ -59,7 +60,7 @@ class Ray:
 
         with in_words():
             try:
-                return list(ray.get(self._each.remote(work, list(rows))))
+                return list(ray.get(self._each.remote(self._cluster.address, self._ours, work, list(rows))))
             except (
                 ray.exceptions.WorkerCrashedError,
                 ray.exceptions.OutOfMemoryError,
@@ -82,7 +83,7 @@ class Ray:
 
     def engine(self, prefix: Prefix, device: str, cores: int | None = None) -> Engine:
         del cores
-        return _There(prefix, device)
+        return _There(prefix, device, self._cluster.address)
 
     def compute(
         self, catalog: Catalog, positions: Sequence[int], prefix: Prefix, engine: str, device: str, view: str
@@ -124,14 +125,14 @@ class _There:
     name = "torch"
     workers = 1
 
-    def __init__(self, prefix: Prefix, device: str) -> None:
+    def __init__(self, prefix: Prefix, device: str, address: str) -> None:
         import ray
 
         from rehead.features.torch_engine import BATCH
 
         self.version, self.precision = versions(("torch",))["torch"], precision_of("torch", device)
         self.batch, self._device = BATCH[device], device
-        self._shipped = Shipped.of(prefix, self.name)
+        self._shipped = Shipped.of(prefix, self.name, address)
         self._run = ray.remote(_run_once).options(num_cpus=1, num_gpus=int(device == "cuda"), max_retries=1)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -154,7 +155,8 @@ def _run_once(shipped: Shipped, engine: str, device: str, pixels: NDArray[np.uin
     return opened(pixels)
 
 
-def _each(work: Callable[[list[R]], list[T]], rows: list[R]) -> list[T]:
+def _each(address: str, ours: Mapping[str, str], work: Callable[[list[R]], list[T]], rows: list[R]) -> list[T]:
+    check_here(address, ours)
     return work(rows)
 
 

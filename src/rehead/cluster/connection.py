@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rehead.cluster.nodes import BESIDE, LOCAL, SAME, Cluster, check_same, nodes_there
-from rehead.errors import ClusterError, MissingExtra
+from rehead.errors import ClusterError, MissingExtra, ReheadError
 from rehead.parallel import n_cores
 
 AUTO = "auto"
@@ -154,12 +154,14 @@ def _check_answers(address: str) -> None:
 
 @contextlib.contextmanager
 def in_words() -> Iterator[None]:
-    """What ends Ray's work for good is said in our words."""
+    """What ends Ray's work for good is said in our words: those of a task, where it raised one of our errors."""
     import ray
 
     try:
         yield
     except (ray.exceptions.RayError, ConnectionError) as error:
+        if isinstance(cause := getattr(error, "cause", None), ReheadError):
+            raise cause from error
         told = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         named = [line for line in told if type(getattr(error, "cause", error)).__name__ in line]
         raise ClusterError(

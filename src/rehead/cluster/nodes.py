@@ -108,6 +108,13 @@ def check_same(cluster: Cluster, names: Sequence[str]) -> None:
         compare(cluster.address, _asked(cluster.nodes, names), versions(names))
 
 
+def check_here(address: str, ours: Mapping[str, str]) -> None:
+    """Raises ClusterError where the node that runs this has not these versions: it may have joined after all were asked."""
+    import ray
+
+    compare(address, {ray.util.get_node_ip_address(): versions(tuple(ours))}, ours)
+
+
 def compare(address: str, answers: Mapping[str, Mapping[str, str]], ours: Mapping[str, str]) -> None:
     """Raises ClusterError where a node has not the versions that this machine has: what it computes would be something else."""
     names = [name for name in ours if ours[name]]

@@ -12,14 +12,15 @@ import os
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rehead.cluster.nodes import BESIDE, LEARNING, SAME, check_here, versions
 from rehead.data.addresses import is_address, read_address
 from rehead.data.catalog import Catalog
 from rehead.data.far import AT_ONCE
@@ -42,22 +43,27 @@ ABSENT = "absent"  # the reason of a photo whose bytes are to be sent
 @dataclass(frozen=True)
 class Shipped:
     """A prefix as it is sent to nodes: its card, and its graph as ONNX or the network itself, pickled: what a cluster runs is
-    code of whoever uses it anyway."""
+    code of whoever uses it anyway. address: of the cluster. versions: that a node has to have."""
 
     card: Card
+    address: str
     graph: bytes = b""
     network: bytes = b""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, prefix: Prefix, engine: str) -> Shipped:
+    def of(cls, prefix: Prefix, engine: str, address: str) -> Shipped:
         if engine != "torch" or prefix.network is None:
-            return cls(prefix.card, prefix.onnx.read_bytes())
+            return cls(prefix.card, address, prefix.onnx.read_bytes(), versions=versions((*SAME, *BESIDE)))
         from ray import cloudpickle
 
-        return cls(prefix.card, network=cloudpickle.dumps(prefix.network().cpu()))
+        network = cloudpickle.dumps(prefix.network().cpu())
+        return cls(prefix.card, address, network=network, versions=versions((*SAME, *BESIDE, *LEARNING)))
 
     def opened(self, open_by: Callable[[Prefix], Any]) -> Any:
-        """What `open_by` makes of the prefix. Its file is gone then; engines have it in memory."""
+        """What `open_by` makes of the prefix. Its file is gone then; engines have it in memory. Raises ClusterError where this
+        node has other versions."""
+        check_here(self.address, self.versions)
         with tempfile.TemporaryDirectory(prefix="rehead-") as folder:
             prefix = Prefix(self.card, Path(folder), self._network if self.network else None, "onnxruntime")
             prefix.onnx.write_bytes(self.graph)
@@ -72,19 +78,26 @@ class Shipped:
 class Desk:
     """An actor beside the driver that the workers ask: for the prefix, and for what was begun and never ended, which a process
     had in hand when it was killed, or killed itself. Ray begins such a part anew, for ever: so the photo is found on which it
-    dies each time.
+    dies each time. It is told why a worker cannot begin, which Ray hands on as a traceback.
     """
 
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()
         self._shipped: Shipped | None = None
         self._halted = False
+        self._refused: ReheadError | None = None
 
     def keep(self, shipped: Shipped) -> None:
         self._shipped = shipped
 
     def prefix(self) -> Shipped | None:
         return self._shipped
+
+    def refuse(self, error: ReheadError) -> None:
+        self._refused = error
+
+    def refused(self) -> ReheadError | None:
+        return self._refused
 
     def halt(self) -> None:
         """From now on nothing is begun."""
@@ -141,13 +154,17 @@ class Worker:
     """An actor that computes features, of several parts at once where it has several cores."""
 
     def __init__(self, desk: Any, engine: str, device: str, cores: int, view: str) -> None:
-        """desk: the handle of a `Desk`."""
+        """desk: the handle of a `Desk`. Raises ClusterError where this node has other versions than the driver."""
         import ray
 
         prefix: Shipped = ray.get(desk.prefix.remote())
         self._desk = desk
         self._turns = Turns()
-        self._engine = prefix.opened(lambda here: ENGINES[engine](here, device, cores))
+        try:
+            self._engine = prefix.opened(lambda here: ENGINES[engine](here, device, cores))
+        except ReheadError as error:
+            ray.get(desk.refuse.remote(error))
+            raise
         self._decode = partial(stored_views, view, prefix.card.preprocess)
 
     def __call__(self, part: Any) -> Any:

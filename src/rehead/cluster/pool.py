@@ -15,6 +15,7 @@ from rehead.cluster.connection import in_words
 from rehead.cluster.nodes import LOOK_S, ROOM_S, Cluster, Room
 from rehead.cluster.parts import Desk, Shipped, Worker, read_table
 from rehead.data.catalog import Catalog
+from rehead.errors import ReheadError
 from rehead.features.engines import Prefix
 from rehead.features.extract import Batch
 
@@ -46,7 +47,7 @@ class Pool:
         self.part = PART_OF_GPU if device == "cuda" else part_of(n, self._room.n * self._room.cores)
         self._shape = prefix.card.shape
         self._settings = {
-            "desk": _desk(Shipped.of(prefix, engine)),
+            "desk": _desk(Shipped.of(prefix, engine, cluster.address)),
             "engine": engine,
             "device": device,
             "cores": self._room.cores,
@@ -64,7 +65,11 @@ class Pool:
                     yield ([], None, {}), []
         if tables and not halted.is_set():
             run = _run_there if _is_outside() else _run
-            with in_words(), contextlib.closing(run(tables, self._settings, self._room)) as found:
+            with (
+                in_words(),
+                _refused(self._settings["desk"]),
+                contextlib.closing(run(tables, self._settings, self._room)) as found,
+            ):
                 ends = math.inf
                 for part in found:
                     yield read_table(part, catalog, self._shape)
@@ -74,6 +79,20 @@ class Pool:
                         ends = time.monotonic() + DRAINED_S
                     if time.monotonic() > ends:
                         return
+
+
+@contextlib.contextmanager
+def _refused(desk: Any) -> Iterator[None]:
+    """What a worker could not begin for is raised in its words."""
+    import ray
+
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        why: ReheadError | None = ray.get(desk.refused.remote())
+        if why is None:
+            raise
+        raise why from error
 
 
 def _until_room(room: Room, halted: threading.Event, note: Callable[[str], None]) -> Generator[None, None, None]:

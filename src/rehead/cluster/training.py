@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rehead.cluster.nodes import LOOK_S, ROOM_S, Cluster, Room
+from rehead.cluster.nodes import BESIDE, LEARNING, LOOK_S, ROOM_S, SAME, Cluster, Room, check_here, versions
 from rehead.errors import ClusterError, ReheadError, SourceError
 
 if TYPE_CHECKING:
@@ -123,10 +123,11 @@ def learn(settings: dict[str, Any]) -> None:
         return
     if is_first:
         log.say.remote("here")
-    training, feeds = ray.get(settings["training"][0])
     device = str(place)
     talk = _Talk(log) if is_first else _Silence()
     try:
+        check_here(*settings["same"])
+        training, feeds = ray.get(settings["training"][0])
         training = replace(
             training, device=device, feed=feeds(device), together=together, report=talk.report, save=talk.save,
             due=talk.due, progress=talk.progress, note=talk.note, stop=talk.stop,
@@ -225,7 +226,8 @@ def train(
     model = training.model.to("cpu")
     shipped = ray.put((replace(training, model=model, **alone), feeds))
     try:
-        fitting = trainer.fit.remote(room, {"log": log, "training": [shipped]})
+        same = cluster.address, versions((*SAME, *BESIDE, *LEARNING))
+        fitting = trainer.fit.remote(room, {"log": log, "training": [shipped], "same": same})
         has_begun = _follow(fitting, log, room, training, begin)
         ended: tuple[bool, State | None, ReheadError | None] = ray.get(log.ended.remote())
         is_over, state, error = ended
