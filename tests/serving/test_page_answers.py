@@ -148,6 +148,29 @@ def test_a_number_is_shown_and_saved_with_the_figures_of_rehead_predict(page: Se
     assert float(text) == float(written.getvalue().splitlines()[-1].split(",")[1])
 
 
+@pytest.mark.parametrize(
+    ("task", "wanted"),
+    [
+        ("classification", ["a,0.900000,b,0.100000,,", "a,0.900000,b,0.200000,,", "3.5,,,,,"]),
+        ("multilabel", ["a,a=0.900000;b=0.100000", "a,a=0.900000;b=0.200000", "3.5,"]),
+        ("regression", ["a", "a", "3.5"]),
+    ],
+)
+def test_answers_of_a_bundle_that_was_replaced_are_saved_in_the_columns_of_the_new_one(
+    page: Seen, task: str, wanted: list[str]
+) -> None:
+    top = [{"label": "a", "probability": 0.9}, {"label": "b", "probability": 0.1}]
+    rows = [{"label": "a", "top": top}, {"labels": ["a"], "probabilities": {"a": 0.9, "b": 0.2}}, {"value": 3.5}]
+    saved = page.page.evaluate(
+        """async ([rows, task]) => {
+          const { asCsv } = await import("/csv.js");
+          return asCsv(rows.map((row) => ({ name: "1.jpg", row, why: null })), { task, classes: ["a", "b", "c"] });
+        }""",
+        [rows, task],
+    )
+    assert saved.splitlines()[1:] == [f"1.jpg,{row},," for row in wanted]
+
+
 def test_a_picture_that_is_pointed_at_shows_where_the_model_looks(page: Seen, several: list[Path]) -> None:
     page.add(*several[:2])
     page.done(2)
