@@ -216,6 +216,35 @@ def test_the_camera_is_shown_live_and_a_photo_is_asked_about(chromium: Any, serv
         running.close()
 
 
+CAMERAS = """() => {
+    window.asked = [];
+    window.cameras = [0, 1].map(() => {
+        const canvas = document.createElement("canvas");
+        canvas.getContext("2d");
+        return canvas.captureStream();
+    });
+    navigator.mediaDevices.getUserMedia = () => new Promise((resolve) => asked.push(resolve));
+}"""
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_camera_that_comes_too_late_is_stopped(chromium: Any, service: Here, order: tuple[int, int]) -> None:
+    with seen(chromium, address(service)) as one:
+
+        def live() -> list[bool]:
+            return list(one.page.evaluate("() => cameras.map((one) => one.active)"))
+
+        one.page.evaluate(CAMERAS)
+        for button in ("#shoot", "#camera-close", "#shoot"):
+            one.page.click(button)
+        for i in order:
+            one.page.evaluate("(i) => asked[i](cameras[i])", i)
+        until(lambda: live() == [False, True])
+        one.page.click("#camera-close")
+        until(lambda: live() == [False, False])
+        assert one.is_quiet, one.said
+
+
 @pytest.mark.slow
 def test_without_a_camera_it_says_so(chromium: Any, service: Here) -> None:
     with seen(chromium, address(service)) as one:

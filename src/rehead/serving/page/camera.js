@@ -10,6 +10,7 @@ const WHY = {
 };
 
 let stream = null;
+let starts = 0; // and ends: what was opened for an earlier one is stopped
 let devices = [];
 let taken = 0;
 
@@ -34,30 +35,35 @@ export function listen(add) {
 
 async function start(which) {
   stop();
+  const mine = starts;
   tell("Waiting for the camera …");
   try {
     const opened = await navigator.mediaDevices.getUserMedia({ video: { ...WANTED, ...which }, audio: false });
+    if (mine !== starts) return halt(opened);
     stream = opened;
-    if (!byId("camera").open) return stop(); // it was closed meanwhile
     const view = byId("view");
     view.srcObject = opened;
     await view.play();
     devices = (await navigator.mediaDevices.enumerateDevices()).filter((device) => device.kind === "videoinput");
+    if (mine !== starts) return;
     byId("turn").hidden = devices.length < 2;
     byId("shutter").disabled = false;
     byId("shutter").focus();
     tell("");
   } catch (error) {
-    if (byId("camera").open) tell(WHY[error.name] ?? `The camera cannot be used: ${error.message}`);
+    if (mine === starts) tell(WHY[error.name] ?? `The camera cannot be used: ${error.message}`);
   }
 }
 
 function stop() {
-  stream?.getTracks().forEach((track) => track.stop());
+  starts += 1;
+  halt(stream);
   stream = null;
   byId("view").srcObject = null;
   byId("shutter").disabled = true;
 }
+
+const halt = (some) => some?.getTracks().forEach((track) => track.stop());
 
 function shoot(add) {
   const view = byId("view");
