@@ -55,9 +55,11 @@ async def neighbour(request: Request, model: str, place: Annotated[int, Path(ge=
     """A small picture of a photo that the model learned from."""
     service: Service = request.app.state.service
     loaded = service.shelf.named(model)
+    version = request.query_params.get("v")
+    if version not in (None, loaded.version):
+        raise Problem(404, "The bundle of this photo was replaced.", fix="Ask about the picture again.")
     data = await asyncio.to_thread(request.app.state.tiles.tile, loaded, place)
-    of_one_version = request.query_params.get("v") == loaded.version
-    kept = "private, max-age=31536000, immutable" if of_one_version else "no-store"
+    kept = "private, max-age=31536000, immutable" if version else "no-store"
     return Response(data, media_type="image/jpeg", headers={"Cache-Control": kept})
 
 
