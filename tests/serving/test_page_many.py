@@ -179,6 +179,39 @@ def test_what_is_not_taken_is_told_where_it_can_be_seen(chromium: Any, service: 
         assert not told.is_visible()
 
 
+DROPPED_FILE = """(bytes) => {
+    const files = new DataTransfer();
+    files.items.add(new File([new Uint8Array(bytes)], "early.png"));
+    const drop = new DragEvent("drop", { dataTransfer: files, cancelable: true });
+    dispatchEvent(drop);
+    return drop.defaultPrevented;
+}"""
+
+
+def test_a_page_that_did_not_reach_the_service_asks_again_and_keeps_what_was_dropped(
+    chromium: Any, service: Here
+) -> None:
+    with seen(chromium, address(service)) as one:
+        one.page.route("**/v1/model", lambda route: route.abort(), times=1)
+        one.page.reload()
+        assert one.page.locator("#pick").is_disabled()
+        assert one.page.evaluate(DROPPED_FILE, list(picture()))
+        one.done(1)
+        assert one.text(".card .answer") == "red"
+        assert one.page.locator("#pick").is_enabled()
+
+
+@pytest.mark.slow
+def test_a_page_that_never_reaches_the_service_says_so(chromium: Any, service: Here) -> None:
+    with seen(chromium, address(service)) as one:
+        one.page.route("**/v1/model", lambda route: route.abort())
+        one.page.reload()
+        told = "The service cannot be reached. Is it still running? Load this page again."
+        until(lambda: one.page.locator("#trouble").text_content() == told, 15)
+        assert one.page.evaluate(DROPPED_FILE, list(picture()))
+        assert one.page.locator("#pick").is_disabled()
+
+
 @pytest.mark.slow
 def test_a_service_that_cannot_be_reached_is_told_and_can_be_asked_again(
     chromium: Any, service: Here, tmp_path: Path

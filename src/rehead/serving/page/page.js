@@ -6,7 +6,7 @@ import { Card } from "./card.js";
 import { asCsv } from "./csv.js";
 import { byId, counted, harmless, isolated, make, notice, say } from "./dom.js";
 import * as intake from "./intake.js";
-import { Sending } from "./sending.js";
+import { Sending, TRIES } from "./sending.js";
 import { described } from "./service.js";
 
 const TOP = 25; // classes asked for at once; the rest on demand
@@ -27,17 +27,32 @@ const sending = new Sending(
 );
 
 async function begin() {
+  const known = found();
+  intake.listen((some) => known.then(() => add(some), () => {})); // what is dropped early waits, else the browser would open it
+  camera.listen(add);
+  watch();
   try {
-    await look();
+    await known;
   } catch (error) {
-    return trouble(error.message);
+    byId("about").textContent = "";
+    return trouble(`${error.message} Load this page again.`);
   }
+  for (const button of document.querySelectorAll("#intake button")) button.disabled = false;
   byId("which").hidden = served.models.length < 2;
   byId("model").append(...served.models.map(({ name }) => make("option", { text: name, value: name })));
   byId("model").addEventListener("change", ({ target }) => choose(target.value));
-  intake.listen(add);
-  camera.listen(add);
-  watch();
+}
+
+/** Asks what is served for the first time, and again where the service cannot be reached. */
+async function found() {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await look();
+    } catch (error) {
+      if (error.status !== 0 || tries === TRIES) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * 2 ** (tries - 1)));
+    }
+  }
 }
 
 /** Asks what is served, also after a bundle was replaced. name: of the model to go on with, by default the same. */

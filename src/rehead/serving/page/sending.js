@@ -6,7 +6,7 @@ import { answered, UNREADABLE } from "./service.js";
 const GROUP = 8; // pictures a request: as many as the network takes at once
 const GROUP_BYTES = 16e6; // a request is on its way for seconds, not for minutes
 const LANES = 3; // requests at once: one is answered while others are on their way
-const TRIES = 4; // of a service that cannot be reached, after 1, 2 and 4 seconds
+export const TRIES = 4; // of a service that cannot be reached, after 1, 2 and 4 seconds
 const HALVED = [UNREADABLE, 400, 408, 413, 422, 504];
 
 export class Sending {
