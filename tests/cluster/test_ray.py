@@ -27,7 +27,7 @@ from test_sent import CARD
 
 from rehead.cluster.computing import _each
 from rehead.cluster.connection import in_words
-from rehead.cluster.nodes import LEARNING, SAME, compare, versions
+from rehead.cluster.nodes import LEARNING, SAME, Node, beside_driver, compare, versions
 from rehead.cluster.parts import Desk, Shipped, Worker
 from rehead.cluster.pool import _refused
 from rehead.errors import ClusterError
@@ -292,6 +292,17 @@ def test_a_node_with_other_versions_is_refused() -> None:
     with pytest.raises(ClusterError, match=f"has no {', '.join((*SAME, *LEARNING))}"):
         compare("ray://head:10001", {"10.0.0.2": {}}, ours)
     compare("ray://head:10001", {"10.0.0.2": ours}, ours)
+
+
+@pytest.mark.parametrize(("here", "asked"), [("head", ["10.0.0.1"]), ("worker", [])])
+def test_a_head_without_cores_is_asked_too(monkeypatch: pytest.MonkeyPatch, here: str, asked: list[str]) -> None:
+    there = [
+        {"NodeID": "head", "NodeManagerAddress": "10.0.0.1"},
+        {"NodeID": "worker", "NodeManagerAddress": "10.0.0.2"},
+    ]
+    monkeypatch.setattr(ray, "nodes", lambda: there)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: here))
+    assert [node.address for node in beside_driver([Node("worker", "10.0.0.2", 4)])] == asked
 
 
 class Near:

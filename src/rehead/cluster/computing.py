@@ -89,7 +89,8 @@ class Ray:
         self, catalog: Catalog, positions: Sequence[int], prefix: Prefix, engine: str, device: str, view: str
     ) -> Compute:
         def compute(halted: threading.Event) -> Generator[Batch, None, None]:
-            pool = Pool(self._cluster, prefix, engine, device, view, len(positions))
+            with in_words():
+                pool = Pool(self._cluster, prefix, engine, device, view, len(positions))
             sent: list[int] = []
             for some in batched(positions, HANDED):
                 if halted.is_set():

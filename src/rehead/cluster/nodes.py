@@ -105,7 +105,17 @@ def _asked(nodes: tuple[Node, ...], names: Sequence[str]) -> dict[str, Mapping[s
 def check_same(cluster: Cluster, names: Sequence[str]) -> None:
     """Raises ClusterError where a node has not these libraries as this machine has them."""
     if cluster.address != LOCAL:
-        compare(cluster.address, _asked(cluster.nodes, names), versions(names))
+        compare(cluster.address, _asked((*cluster.nodes, *beside_driver(cluster.nodes)), names), versions(names))
+
+
+def beside_driver(nodes: Sequence[Node]) -> Iterator[Node]:
+    """The node that this process is on, or is connected to, where it is none of these, as a head without a core: actors that
+    this process talks to are there."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    if all(node.id != here for node in nodes):
+        yield from (Node(here, node["NodeManagerAddress"], 0) for node in ray.nodes() if node["NodeID"] == here)
 
 
 def check_here(address: str, ours: Mapping[str, str]) -> None:
