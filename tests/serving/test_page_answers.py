@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from little import picture
 from PIL import Image
-from served import Program, program
+from served import Program, here, program
 from shown import COLOURS, Seen, bundle, pictures, seen, until
 
 from rehead.cli.predictions import TASK_WRITERS, predict_to
@@ -292,6 +292,16 @@ def test_names_are_text_and_another_model_is_asked_about_the_same_pictures(page:
     assert page.fits
     page.page.select_option("#model", "colours")
     until(lambda: page.text(".card .answer") == "red")
+
+
+def test_two_long_names_fit_a_phone(chromium: Any, tmp_path: Path) -> None:
+    long = bundle(tmp_path / "long", ["a" * 80, "b" * 80, "c"], neighbours=False)
+    with here({"long": long}) as running, seen(chromium, f"http://127.0.0.1:{running.port}/", viewport=PHONE) as one:
+        one.add(*pictures(tmp_path / "photos", **COLOURS))
+        one.done(3)
+        until(lambda: one.page.locator("#counts span").count() == 3)
+        assert one.page.locator("#counts").is_visible()
+        assert one.fits
 
 
 def drop(page: Seen, paths: list[Path]) -> None:
