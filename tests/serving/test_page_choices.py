@@ -17,9 +17,8 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     place = tmp_path_factory.mktemp("made")
-    with here(
-        {"colours": bundle(place / "colours"), "insects": bundle(place / "insects", ["ant", "bee", "fly"])}
-    ) as one:
+    named = {"colours": COLOURS, "insects": ["ant", "bee", "fly"], "many": [f"class {i}" for i in range(30)]}
+    with here({name: bundle(place / name, [*classes]) for name, classes in named.items()}) as one:
         yield one
 
 
@@ -82,6 +81,38 @@ def test_of_two_choices_the_later_counts_whichever_is_looked_up_first(page: Seen
     page.done(1)
     assert chosen(page) == ("colours", " red", "red")
     assert n_predicted(page) == 2
+
+
+def test_more_classes_that_come_after_another_choice_are_passed_over(page: Seen, tmp_path: Path) -> None:
+    page.add(*pictures(tmp_path, one=COLOURS["red"]))
+    page.done(1)
+    held: list[Any] = []
+    page.page.route("**/v1/predict?*top=30", lambda route: held.append(route))
+    page.page.select_option("#model", "many")
+    until(lambda: chosen(page)[2] == "class 0")
+    page.page.click("text=25 more")
+    soon(page, lambda: len(held) == 1)
+    page.page.select_option("#model", "insects")
+    until(lambda: chosen(page)[2] == "ant")
+    with page.page.expect_response("**/v1/predict?*top=30"):
+        held[0].continue_()
+    page.page.wait_for_timeout(200)
+    assert chosen(page)[2] == "ant"
+
+
+def test_more_classes_that_cannot_be_said_leave_those_that_are_there(page: Seen, tmp_path: Path) -> None:
+    page.page.select_option("#model", "many")
+    page.add(*pictures(tmp_path, one=COLOURS["red"]))
+    until(lambda: chosen(page)[2] == "class 0")
+    page.page.route(
+        "**/v1/predict?*top=30", lambda route: route.fulfill(json={"results": [{"error": "it took too long"}]})
+    )
+    page.page.click("text=25 more")
+    until(lambda: page.text("#said") == "it took too long")
+    assert page.page.locator(".bars li").count() == 25
+    with page.page.expect_download() as saved:
+        page.page.click("#save")
+    assert saved.value.path().read_text(encoding="utf-8-sig").split("\n")[1].startswith("one.png,class 0,")
 
 
 def test_of_pictures_that_were_cleared_none_is_sent(page: Seen, tmp_path: Path) -> None:

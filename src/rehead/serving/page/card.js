@@ -107,11 +107,15 @@ export class Card {
       const top = Math.min(MANY, this.model.classes.length);
       if (row.top && row.top.length < top) {
         button.disabled = true;
+        let found;
         try {
-          row.top = (await answered([this.picture.file], { model: this.model.name, top })).results[0].top;
+          [found] = (await answered([this.picture.file], { model: this.model.name, top })).results;
         } catch (error) {
-          say(error.message); // those that are there are shown
+          found = { error: error.message };
         }
+        if (row !== this.picture.row) return; // another model was chosen meanwhile
+        if (found.top) row.top = found.top;
+        else say(found.error); // those that are there are shown
       }
       this.#isWhole = !this.#isWhole;
       this.#say(row);
