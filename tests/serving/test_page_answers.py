@@ -211,6 +211,26 @@ def test_a_picture_can_be_pasted(page: Seen) -> None:
     assert page.text(".card .file").startswith("pasted")
 
 
+PASTED = """([bytes, text]) => {
+    const given = new DataTransfer();
+    given.items.add(new File([new Uint8Array(bytes)], "cell.png", { type: "image/png" }));
+    if (text) given.setData("text/plain", text);
+    const field = document.createElement("input");
+    document.body.append(field);
+    const paste = new ClipboardEvent("paste", { clipboardData: given, bubbles: true, cancelable: true });
+    field.dispatchEvent(paste);
+    field.remove();
+    return paste.defaultPrevented;
+}"""
+
+
+def test_text_that_is_pasted_into_a_field_is_no_picture_though_it_comes_with_one(page: Seen) -> None:
+    assert not page.page.evaluate(PASTED, [list(picture()), "a label"])
+    assert page.page.locator(".card").count() == 0
+    assert page.page.evaluate(PASTED, [list(picture()), ""])
+    page.done(1)
+
+
 def test_a_name_that_turns_its_direction_unseen_is_written_out(page: Seen) -> None:
     name = "photo\u202egnp.exe\u2066.png"
     page.page.set_input_files("#files", {"name": name, "mimeType": "image/png", "buffer": picture(COLOURS["red"])})

@@ -76,6 +76,8 @@ function pasted(give) {
   addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
     if (files.length === 0) return; // text into a field
+    // spreadsheets give what was copied as a picture too
+    if (event.target.closest?.("input, textarea") && event.clipboardData.types.includes("text/plain")) return;
     event.preventDefault();
     give(files.map((file) => ({ file, name: file.name === "image.png" ? `pasted ${++n}.png` : file.name })));
   });
