@@ -274,6 +274,15 @@ def test_a_folder_can_be_dropped(page: Seen, tmp_path: Path) -> None:
     assert page.page.locator(".card .file").all_inner_texts() == ["album/blue.png", "album/deep/red.png"]
 
 
+def test_a_folder_without_a_file_is_told(page: Seen, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    drop(page, [tmp_path / "empty"])
+    until(lambda: page.page.locator("#notice").text_content() == "There is no file in it that can be read.")
+    page.add(*pictures(tmp_path, red=COLOURS["red"]))
+    page.done(1)
+    assert not page.page.locator("#notice").is_visible()
+
+
 def test_it_fits_and_is_accessible(page: Seen, several: list[Path]) -> None:
     from axe_playwright_python.sync_playwright import Axe
 

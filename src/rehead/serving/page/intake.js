@@ -8,7 +8,8 @@ const MOST = 5_000; // pictures at once: more than that is a job for `rehead pre
 /** add([{file, name}]) is called with what came, in the order of their names. */
 export function listen(add) {
   const give = (pictures) => {
-    if (pictures.length > 0) add(pictures.slice(0, MOST));
+    if (pictures.length === 0) return notice("There is no file in it that can be read.");
+    add(pictures.slice(0, MOST));
     const n = MOST.toLocaleString("en");
     notice(pictures.length > MOST ? `These are more than ${n} files: ${n} of them are taken. For more there is rehead predict.` : "");
   };
