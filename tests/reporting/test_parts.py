@@ -176,6 +176,8 @@ def test_the_plain_sentences() -> None:
     assert calibration_sentence(verdict.calibration).startswith("When it says ")
     assert "are called unsure" in selective_sentence(verdict.selective)
     assert "Wanted were 99.5\u00a0%." in selective_sentence(replace(verdict.selective, precision=0.995))
+    none = selective_sentence(replace(verdict.selective, coverage=wilson(0, 20), right=None))
+    assert "it answers none of the photos, so how many" in none
     assert interval(wilson(394, 400)).replace("\u00a0", " ") == "98.5 % (96.8 to 99.3)"
     assert interval(None) == "–"
 

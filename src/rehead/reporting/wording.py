@@ -116,9 +116,12 @@ def selective_sentence(selective: Selective) -> str:
     if selective.threshold == 0:
         n = number(selective.n)
         return f"On {n} photos apart, at least {wanted} of all answers together were right, so none is called unsure."
+    below = f"When answers below {percent(selective.threshold)} are called unsure, it answers"
+    if selective.right is None:
+        return f"{below} none of the photos, so how many of its answers are right is not known. Wanted were {wanted}."
     return (
-        f"When answers below {percent(selective.threshold)} are called unsure, it answers {interval(selective.coverage)} of "
-        f"the photos, and {interval(selective.right)} of those answers are right. Wanted were {wanted}."
+        f"{below} {interval(selective.coverage)} of the photos, and {interval(selective.right)} of those answers are right. "
+        f"Wanted were {wanted}."
     )
 
 
