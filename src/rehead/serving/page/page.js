@@ -65,7 +65,7 @@ async function look(name) {
   const known = model.classes;
   const few = known.slice(0, 8).join(", ") + (known.length > 8 ? ` and ${known.length - 8} more` : "");
   const does = {
-    classification: `Names one of ${known.length} classes: ${few}.`,
+    classification: `Names one of ${counted(known.length, "class")}: ${few}.`,
     multilabel: `Gives any number of ${counted(known.length, "label")}: ${few}.`,
     regression: "Gives each picture a number.",
   }[model.task];
