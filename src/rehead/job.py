@@ -62,7 +62,7 @@ class Job:
     """cache: the folder of exported networks and features. clock: of the whole job. stop: whether somebody asked the job to
     end with what it has. is_late: whether the time it was given is gone. Asked while photos are extracted and layers train.
     machines: who computes features and trains layers, None for this machine. shared: features that machines share, None where
-    none are.
+    none are. looks: whether photos are looked at for a report in the end.
     """
 
     catalog: Catalog
@@ -73,6 +73,7 @@ class Job:
     is_late: Callable[[], bool] = lambda: False
     machines: Machines | None = None
     shared: Shared | None = None
+    looks: bool = False
 
     def ends(self) -> bool:
         """Whether what is under way is to end with what it has."""

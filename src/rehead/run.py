@@ -157,7 +157,7 @@ def tune(
         if machines is not None:
             clock.lap("connect")
         catalog, chosen, search, asked = begun(wish, run, place, progress, clock, machines)
-        job = Job(catalog, place, progress, clock, stop, machines=machines, shared=shared)
+        job = Job(catalog, place, progress, clock, stop, machines=machines, shared=shared, looks=asked.report)
 
         if chosen.backbone == AUTO:
             from rehead.search.backbone import with_best_backbone

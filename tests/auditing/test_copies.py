@@ -175,9 +175,12 @@ def test_sides_that_were_given_stay_and_near_copies_of_the_training_side_stand_i
     catalog = catalog_of("ab" * 60, ["train", "train", "valid"] * 40, ours=False)
     train = catalog.on("train")
 
-    def hashes(_: object, positions: list[int], *rest: object, reads_far: bool) -> Iterator[tuple[int, bytes]]:
+    def hashes(
+        _: object, positions: list[int], *rest: object, whole: bool, reads_far: bool
+    ) -> Iterator[tuple[int, bytes]]:
         asked.extend(positions)
         assert not reads_far
+        assert not whole
         return ((i, pictures[i // 2]) for i in positions)
 
     monkeypatch.setattr(ties, "hashes_of_photos", hashes)
@@ -199,7 +202,7 @@ def test_what_lies_at_addresses_is_not_read_for_copies_alone(tmp_path: Path) -> 
     digests = [blake3.blake3(data).digest() for data in pictures]
     photos = tuple(replace(photo, digest=digest) for photo, digest in zip(near.photos, digests, strict=True))
     here = replace(near, photos=photos, read=lambda photo, *_: pictures[digests.index(photo.digest)])
-    known = dict(hashes_of_photos(here, [0], tmp_path, Silent(), None))
+    known = dict(hashes_of_photos(here, [0], tmp_path, Silent(), None, whole=True))
 
     class Far:
         photos = here.photos
@@ -209,7 +212,7 @@ def test_what_lies_at_addresses_is_not_read_for_copies_alone(tmp_path: Path) -> 
         def uri(self, photo: Photo) -> str | None:
             return None if photo is self.photos[1] else "s3://photos/" + photo.path
 
-    found = dict(hashes_of_photos(Far(), range(4), tmp_path, Silent(), None, reads_far=False))
+    found = dict(hashes_of_photos(Far(), range(4), tmp_path, Silent(), None, whole=False, reads_far=False))
     assert set(found) == {0, 1}
     assert found[0] == known[0]
 

@@ -15,12 +15,13 @@ from conftest import noise
 from made import catalog_of, shapes
 from PIL import Image, ImageFilter, ImageOps
 
-from rehead.auditing.facts import Facts, facts_of
+from rehead.auditing.facts import Facts, facts_of, hash_of
 from rehead.auditing.hashes import MAX_BITS
-from rehead.auditing.kept import FILE, Kept, facts_of_photos
+from rehead.auditing.kept import FILE, Kept, facts_of_photos, hashes_of_photos
 from rehead.data.rows import Photo, Row, Source
 from rehead.data.scan import scan
 from rehead.errors import PhotoError
+from rehead.progress import Silent
 
 
 def encoded(picture: Image.Image, form: str = "JPEG", **options: object) -> bytes:
@@ -194,3 +195,36 @@ def test_facts_taken_when_a_photo_at_an_address_is_read_need_no_second_reading(t
         assert {i: facts.hash for i, facts in found.items()} == {
             i: facts_of(catalog.read(photo)).hash for i, photo in enumerate(catalog.photos)
         }
+
+
+def test_the_hash_alone_is_that_of_the_facts_which_come_later(tmp_path: Path) -> None:
+    """Also of a picture that is so plain that its hash says nothing."""
+    data = [
+        encoded(shapes(0)),
+        encoded(Image.new("L", (300, 200), 90)),
+        encoded(shapes(2, (90, 60)), "PNG"),
+        b"no picture",
+    ]
+    assert [(facts_of(one).hash, facts_of(one).is_flat) for one in data[:3]] == [
+        (hash_of(one).hash, hash_of(one).is_flat) for one in data[:3]
+    ]
+    plain = catalog_of("abab")
+    photos = tuple(
+        replace(photo, digest=blake3.blake3(one).digest()) for photo, one in zip(plain.photos, data, strict=True)
+    )
+    decoded: list[str] = []
+
+    def read(photo: Photo, *_: object) -> bytes:
+        decoded.append(photo.path)
+        return data[int(photo.path.partition(".")[0])]
+
+    catalog = replace(plain, photos=photos, read=read)
+    for _ in range(2):  # the second time they are known, but for what is no picture
+        hashes = dict(hashes_of_photos(catalog, range(4), tmp_path, Silent(), None, whole=False))
+        assert hashes == {i: facts_of(data[i]).hash.to_bytes(32, "big") for i in (0, 2)}
+    assert decoded.count("0.jpg") == 1
+    found, bad = facts_of_photos(catalog, range(4), tmp_path)
+    assert (found, list(bad)) == ({i: facts_of(data[i]) for i in range(3)}, [3])
+    again, _ = facts_of_photos(catalog, range(3), tmp_path)
+    assert again == found
+    assert decoded.count("0.jpg") == 2

@@ -63,14 +63,31 @@ class Facts:
         return self.contrast <= FLAT
 
 
+@dataclass(frozen=True)
+class Hashed:
+    """hash, is_flat: of `Facts`, by which near copies are told."""
+
+    hash: int
+    is_flat: bool
+
+
+def hash_of(data: bytes) -> Hashed:
+    """What tells near copies, at two thirds of the work; the third that is left out is Python's own, for which threads wait for
+    each other: so twice as many photos are looked at a second. Raises PhotoError where the picture cannot be decoded."""
+    with opened(data) as image:
+        _reduce(image)
+        small = _small(_in_colour(image).convert("L"))
+        contrast = round(float(np.asarray(small, np.float32).std()), 2)
+        return Hashed(_hash(small), contrast <= FLAT)
+
+
 def facts_of(data: bytes) -> Facts:
     """The facts of an encoded picture. Raises PhotoError where it cannot be decoded."""
     with opened(data) as image:
         width, height = upright_size(image)
         form, quality, exif = str(image.format), _quality(image), image.getexif()
         camera, taken = _camera(exif), _taken(exif)
-        if form in ("JPEG", "MPO"):
-            image.draft(None, (SIDE, SIDE))  # decoded at the smallest scale that is no smaller
+        _reduce(image)
         picture = _in_colour(image)
         small = _small(picture.convert("L"))
         luma = np.asarray(small, np.float32)
@@ -91,6 +108,12 @@ def facts_of(data: bytes) -> Facts:
             border=border,
             inside=inside,
         )
+
+
+def _reduce(image: Image.Image) -> None:
+    """Has a JPEG decoded at the smallest scale that is no smaller than SIDE."""
+    if image.format in ("JPEG", "MPO"):
+        image.draft(None, (SIDE, SIDE))
 
 
 def _in_colour(image: Image.Image) -> Image.Image:

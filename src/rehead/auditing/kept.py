@@ -14,9 +14,9 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from rehead.auditing.facts import Facts, facts_of
+from rehead.auditing.facts import Facts, Hashed, facts_of, hash_of
 from rehead.data import far
 from rehead.data.addresses import photo_at
 from rehead.data.catalog import Catalog
@@ -33,6 +33,7 @@ NAMES = tuple(field.name for field in fields(Facts) if field.name != "hash")
 HASH = 32  # bytes
 REMEMBERED = 4_000  # photos that are written at once; one takes 30 us where it is 1,000, and 12 where it is 10,000
 T = TypeVar("T")
+By: TypeAlias = Callable[[bytes], Facts | Hashed]  # what is taken of an encoded picture
 
 
 class Kept:
@@ -73,7 +74,7 @@ def facts_of_photos(
     for i, facts in _told(_known, catalog, positions, cache, progress or Silent(), readers):
         if isinstance(facts, Skip):
             bad[i] = facts
-        else:
+        elif isinstance(facts, Facts):
             found[i] = facts
     return found, bad
 
@@ -85,10 +86,12 @@ def hashes_of_photos(
     progress: Progress,
     readers: far.Readers | None,
     *,
+    whole: bool,
     reads_far: bool = True,
 ) -> Iterator[tuple[int, bytes]]:
     """The perceptual hashes of those of these photos that have one which is not of noise, 32 bytes each, in any order. Many
-    photos' facts would take thirty times as much memory. reads_far: whether what lies at addresses is read for it."""
+    photos' facts would take thirty times as much memory. whole: whether the rest of the facts will be asked for too, so that
+    all are taken at once. reads_far: whether what lies at addresses is read for it."""
     if not reads_far:
         digests = [*catalog.digests(positions)]
         with _open(cache) as connection:
@@ -98,8 +101,8 @@ def hashes_of_photos(
             for i, digest in zip(positions, digests, strict=True)
             if digest in known or catalog.uri(catalog.photos[i]) is None
         ]
-    for i, told in _told(_known_hashes, catalog, positions, cache, progress, readers):
-        if isinstance(told, Facts) and not told.is_flat:
+    for i, told in _told(_known_hashes, catalog, positions, cache, progress, readers, facts_of if whole else hash_of):
+        if isinstance(told, Facts | Hashed) and not told.is_flat:
             yield i, told.hash.to_bytes(HASH, "big")
         elif isinstance(told, bytes) and told:
             yield i, told
@@ -112,8 +115,10 @@ def _told(
     cache: Path | None,
     progress: Progress,
     readers: far.Readers | None,
-) -> Iterator[tuple[int, T | Facts | Skip]]:
-    """What is known of photos by their digests, then the facts of the others, or why there are none."""
+    by: By = facts_of,
+) -> Iterator[tuple[int, T | Facts | Hashed | Skip]]:
+    """What is known of photos by their digests, then what `by` says of the others, or why it says nothing; other machines say
+    all that there is to say."""
     progress.phase("Looking at", len(positions))
     missing = array("q")
     with _open(cache) as connection:
@@ -123,16 +128,16 @@ def _told(
             missing.extend(i for i, digest in zip(some, digests, strict=True) if digest not in there)
             progress.advance(len(there))
             yield from ((i, there[digest]) for i, digest in zip(some, digests, strict=True) if digest in there)
-        new: list[tuple[bytes, Facts]] = []
-        look, at_once, n = functools.partial(_looked_at, catalog), n_cores(), CHUNK
+        new: list[tuple[bytes, Facts | Hashed]] = []
+        look, at_once, n = functools.partial(_looked_at, catalog, by), n_cores(), CHUNK
         if any(catalog.uri(catalog.photos[i]) is not None for i in missing):
             at_once, n = far.n_readers(), far.FEW
             if readers is not None:
-                look, at_once, n = functools.partial(_looked_there, catalog, readers), readers.at_once, far.CHUNK
+                look, at_once, n = functools.partial(_looked_there, catalog, readers, by), readers.at_once, far.CHUNK
         looked = ordered_map(look, batched(missing, n), workers=at_once, ahead=4 * at_once)
         with contextlib.closing(looked):
             for chunk in looked:
-                new += [(catalog.photos[i].digest, facts) for i, facts in chunk if isinstance(facts, Facts)]
+                new += [(catalog.photos[i].digest, facts) for i, facts in chunk if not isinstance(facts, Skip)]
                 progress.advance(len(chunk))
                 if len(new) >= REMEMBERED:
                     _remember(connection, new)
@@ -141,16 +146,18 @@ def _told(
         _remember(connection, new)
 
 
-def _looked_at(catalog: Catalog, positions: Sequence[int]) -> list[tuple[int, Facts | Skip]]:
-    return [(i, _facts_or_reason(catalog, i)) for i in positions]
+def _looked_at(catalog: Catalog, by: By, positions: Sequence[int]) -> list[tuple[int, Facts | Hashed | Skip]]:
+    return [(i, _said_or_reason(catalog, by, i)) for i in positions]
 
 
-def _looked_there(catalog: Catalog, readers: far.Readers, positions: Sequence[int]) -> list[tuple[int, Facts | Skip]]:
+def _looked_there(
+    catalog: Catalog, readers: far.Readers, by: By, positions: Sequence[int]
+) -> list[tuple[int, Facts | Hashed | Skip]]:
     """The same by other machines, of photos that have an address."""
     rows = {i: (uri, photo.digest) for i in positions if (uri := catalog.uri(photo := catalog.photos[i])) is not None}
     told = dict(zip(rows, readers.each(facts_at, [*rows.values()]), strict=True)) if rows else {}
     found = {i: Skip(catalog.photos[i].path, one) if isinstance(one, str) else one for i, one in told.items()}
-    return [(i, found.get(i) or _facts_or_reason(catalog, i)) for i in positions]
+    return [(i, found.get(i) or _said_or_reason(catalog, by, i)) for i in positions]
 
 
 def facts_at(rows: list[tuple[str, bytes]]) -> list[Facts | str | None]:
@@ -177,12 +184,12 @@ def facts_at(rows: list[tuple[str, bytes]]) -> list[Facts | str | None]:
     return list(ordered_map(one, rows, workers=far.AT_ONCE, ahead=2 * far.AT_ONCE))
 
 
-def _facts_or_reason(catalog: Catalog, position: int) -> Facts | Skip:
+def _said_or_reason(catalog: Catalog, by: By, position: int) -> Facts | Hashed | Skip:
     photo = catalog.photos[position]
     try:
         data = catalog.read(photo)
         with far.DECODING:
-            return facts_of(data)
+            return by(data)
     except PhotoError as error:
         return Skip(photo.path, error.what)
     except FileNotFoundError:
@@ -245,12 +252,17 @@ def _facts(hashed: bytes, text: str) -> Facts:
     return Facts(**values, hash=int.from_bytes(hashed, "big"))
 
 
-def _remember(connection: sqlite3.Connection | None, new: Sequence[tuple[bytes, Facts]]) -> None:
+def _remember(connection: sqlite3.Connection | None, new: Sequence[tuple[bytes, Facts | Hashed]]) -> None:
     if connection is None:
         return
     rows = [
-        (digest, facts.hash.to_bytes(HASH, "big"), facts.is_flat, json.dumps([getattr(facts, name) for name in NAMES]))
-        for digest, facts in new
+        (
+            digest,
+            said.hash.to_bytes(HASH, "big"),
+            said.is_flat,
+            json.dumps([getattr(said, name) for name in NAMES]) if isinstance(said, Facts) else None,
+        )
+        for digest, said in new
     ]
     with contextlib.suppress(sqlite3.Error), connection:
         connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", rows)

@@ -51,7 +51,9 @@ def _near(job: Job, positions: Sequence[int], *, reads_far: bool = True) -> Sequ
     catalog = job.catalog
     keys = np.sort(np.array(positions, np.int64))  # what is known comes first, and must not decide what is found
     hashes, has = empty((len(keys), WORDS), np.uint64), np.zeros(len(keys), bool)
-    hashed_photos = hashes_of_photos(catalog, positions, job.cache, job.progress, job.machines, reads_far=reads_far)
+    hashed_photos = hashes_of_photos(
+        catalog, positions, job.cache, job.progress, job.machines, whole=job.looks, reads_far=reads_far
+    )
     for i, hashed in hashed_photos:
         place = np.searchsorted(keys, i)
         hashes[place], has[place] = words(hashed), True
