@@ -200,6 +200,14 @@ def test_layers_without_known_weights_are_not_handed_out() -> None:
     assert '"layer4"' in error.value.fix
 
 
+def test_a_network_that_keeps_what_it_computed_is_taken_apart_again() -> None:
+    network, chain, images = whole("levit_128s")
+    again = Chain(network, (224, 224))
+    assert again.layers == chain.layers
+    with torch.inference_mode():
+        torch.testing.assert_close(again[:](images), network(images), atol=1e-5, rtol=1e-5)
+
+
 def test_a_network_that_cannot_be_traced_is_named_with_the_reason() -> None:
     class Branching(nn.Module):
         def __init__(self) -> None:

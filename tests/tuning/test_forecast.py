@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rehead.nets.backbone import load_backbone
+from rehead.nets.cut import Pooled
 from rehead.tuning.forecast import AROUND_S, Forecast, Pace, forecast
 from rehead.tuning.layers import Stage
+from rehead.tuning.pace import step_seconds
 from rehead.tuning.plan import Plan
 from rehead.tuning.recipe import Recipe
 
@@ -49,3 +52,9 @@ def test_epochs_that_fit_take_no_longer_and_one_more_would(once_s: float, epoch_
     n = found.epochs_within(given_s)
     assert n == 0 or found.seconds(n) <= given_s * (1 + 1e-9)
     assert found.seconds(n + 1) >= given_s * (1 - 1e-9)
+
+
+def test_a_step_is_measured_of_a_network_that_keeps_what_it_computed() -> None:
+    network = load_backbone("levit_128s", pretrained=False).network
+    assert step_seconds(Pooled(network), (3, 224, 224), 2, "cpu") > 0
+    assert not any(p.requires_grad or p.grad is not None for p in network.parameters())

@@ -67,6 +67,7 @@ def traced(network: nn.Module) -> tuple[fx.Graph, fx.Node]:
         graph = tracer.trace(network, concrete_args={o.name: o.default for o in others})
     finally:
         del whole.forward_head
+        network.eval()  # attention of LeViT and others keeps biases until its mode is set: here those of this graph
     [(begin, pooled)] = ends
     pooled = _without_form(network, _once_each(graph, begin, pooled))
     module = fx.GraphModule(network, graph, class_name="Whole")

@@ -23,6 +23,7 @@ def step_seconds(body: nn.Module, shape: tuple[int, ...], batch_size: int, devic
     batch, took = torch.zeros(n, *shape, device=device), 0.0
     with kept(device):
         for _ in range(2):
+            body.eval()  # attention of LeViT and others keeps biases until its mode is set: here with a graph that is gone
             begun = time.monotonic()
             with computing_in(precision(place, is_of_layers=True), place):
                 found = body(batch)
