@@ -14,6 +14,7 @@ from rehead.errors import BackboneError, UnknownLayer
 from rehead.nets.backbone import Backbone, load_backbone
 from rehead.nets.chain import Chain
 from rehead.nets.cut import Pooled, prefix_of, suffix_of
+from rehead.tuning.modes import set_modes
 
 FAMILIES = (
     "resnet18", "resnet50", "tf_efficientnet_lite0", "mobilenetv3_large_100", "vgg11", "densenet121", "convnext_atto",
@@ -198,6 +199,31 @@ def test_layers_without_known_weights_are_not_handed_out() -> None:
         half[:"pool"]
     assert "beyond 'layer3'" in error.value.what
     assert '"layer4"' in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "cut"),
+    [
+        ("resnet18", "drop_rate", "layer4"),
+        ("test_vit", "attn_drop_rate", "blocks.4"),
+    ],
+)
+def test_what_is_left_out_in_training_is_left_out_behind_a_cut_too(name: str, argument: str, cut: str) -> None:
+    network = load_backbone(name, pretrained=False, arguments={argument: 0.5})
+    shape = next(layer.shape for layer in network.layers if layer.name == cut)
+    body, features = network.suffix(cut), torch.randn(2, *shape)
+    with torch.no_grad():
+        assert torch.equal(body(features), body(features))
+        body.train()
+        assert not torch.equal(body(features), body(features))
+
+
+def test_nothing_is_left_out_in_layers_that_do_not_learn() -> None:
+    body = load_backbone("test_vit", pretrained=False, arguments={"attn_drop_rate": 0.5}).suffix("blocks.3")
+    learn = {name for name, _ in body.named_parameters() if "blocks.5" in name}
+    set_modes(body, learn)
+    modes = [module.training for name, module in body.named_modules() if name.endswith("_by_mode")]
+    assert modes == [False, True]
 
 
 def test_a_network_that_keeps_what_it_computed_is_taken_apart_again() -> None:

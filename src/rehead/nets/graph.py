@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -100,11 +101,47 @@ def _without_form(network: nn.Module, node: fx.Node) -> fx.Node:
 
 
 def as_module(network: nn.Module, graph: fx.Graph) -> fx.GraphModule:
-    """A graph of the network's operations as a module with the network's own parameters, without what nothing uses."""
+    """A graph of the network's operations as a module with the network's own parameters, without what nothing uses. What
+    leaves out numbers in training alone does so by its mode, as in the network."""
     module = fx.GraphModule(network, graph, class_name="Piece")
     module.graph.eliminate_dead_code()
+    for node in list(module.graph.nodes):
+        if (by_mode := _by_mode(network, node)) is not None:
+            target = ".".join(filter(None, (_path(node), f"{node.name}_by_mode")))
+            module.add_submodule(target, by_mode)
+            with module.graph.inserting_before(node):
+                kwargs = {} if node.target is F.dropout else node.kwargs
+                node.replace_all_uses_with(module.graph.call_module(target, node.args, kwargs))
+            module.graph.erase_node(node)
     module.recompile()
     return module.eval()
+
+
+class _Attention(nn.Module):
+    """Attention that leaves out a share `p` of its weights in training."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return F.scaled_dot_product_attention(*args, **{**kwargs, "dropout_p": self.p if self.training else 0.0})
+
+
+def _by_mode(network: nn.Module, node: fx.Node) -> nn.Module | None:
+    """A module for a function that was told when it was traced that this is no training."""
+    if node.target is F.dropout:
+        return nn.Dropout(cast("float", node.kwargs["p"]))
+    if node.target is F.scaled_dot_product_attention:
+        share = getattr(getattr(network.get_submodule(_path(node)), "attn_drop", None), "p", 0.0)
+        return _Attention(share) if share else None
+    return None
+
+
+def _path(node: fx.Node) -> str:
+    """Of the network's module in whose code a node stands, "" for the network's own."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return str(stack[-1][0]) if stack else ""
 
 
 def measured(network: nn.Module, graph: fx.Graph, size: tuple[int, int]) -> list[Node]:
@@ -186,8 +223,7 @@ def _node(network: nn.Module, node: fx.Node, inputs: list[Node], gives: Any, mac
         parameters = tuple(module.parameters())
         learns = any(parameter.ndim > 1 for parameter in parameters)
     else:
-        stack = list(node.meta.get("nn_module_stack", {}).values())
-        path = str(stack[-1][0]) if stack else ""
+        path = _path(node)
     if node.op == "get_attr":
         path = path or str(node.target).rpartition(".")[0]
         value = operator.attrgetter(str(node.target))(network)
