@@ -45,6 +45,41 @@ def test_usual_wrappers_and_prefixes_are_taken_off(
     assert same_weights(tmp_path / "w.pth", tensors)
 
 
+@pytest.mark.parametrize("prefix", ["0.", "backbone.", "module.backbone."])
+def test_a_network_in_a_larger_model_is_found(prefix: str, tensors: Tensors, tmp_path: Path) -> None:
+    within = {prefix + name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
+    others = {f"head.{i}.weight": torch.zeros(3, 3) for i in range(5)}
+    torch.save({"teacher": {**within, **others}}, tmp_path / "w.pth")
+    assert same_weights(tmp_path / "w.pth", tensors)
+    save_file({**within, **others}, tmp_path / "w.safetensors")
+    assert same_weights(tmp_path / "w.safetensors", tensors)
+
+
+def test_a_network_in_a_larger_model_that_lacks_a_layer_is_told_of_as_one_alone(
+    tensors: Tensors, tmp_path: Path
+) -> None:
+    below = {f"backbone.{n}": t for n, t in tensors.items() if not n.startswith(("layer4", "fc"))}
+    save_file({**below, "head.weight": torch.zeros(2, 256)}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsMismatch, match="layer4") as error:
+        load_backbone("resnet18", weights=tmp_path / "w.safetensors")
+    assert "--cut layer3" in error.value.fix
+    assert same_weights(tmp_path / "w.safetensors", tensors, cut="layer3")
+
+
+def test_a_file_of_several_networks_gives_no_part_of_another(tmp_path: Path) -> None:
+    larger = load_backbone("seresnet18", pretrained=False).network.state_dict()
+    save_file({**{f"a.{n}": t for n, t in larger.items()}, "b.weight": torch.zeros(3)}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsMismatch, match="are those of another network"):
+        load_backbone("resnet18", weights=tmp_path / "w.safetensors")
+
+
+def test_an_averaged_model_is_read_without_the_number_of_those_averaged(tensors: Tensors, tmp_path: Path) -> None:
+    averaged = {"n_averaged": torch.tensor(3), **{f"module.{name}": tensor for name, tensor in tensors.items()}}
+    torch.save(averaged, tmp_path / "w.pth")
+    assert "conv1.weight" in read_weights(tmp_path / "w.pth")
+    assert same_weights(tmp_path / "w.pth", tensors)
+
+
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "teacher"])
 def test_a_checkpoint_with_numbers_as_tensors_beside_its_weights_is_read(
     wrapper: str, tensors: Tensors, tmp_path: Path
@@ -124,7 +159,7 @@ def test_a_match_by_order_alone_is_told(tmp_path: Path) -> None:
             self.notes += (text,)
 
     network = load_backbone("test_resnet", pretrained=False).network
-    for name, of_file in (("own", str), ("other", "t.{}".format)):
+    for name, of_file in (("own", str), ("other", "{}.t".format)):
         torch.save({of_file(n): t for n, t in network.state_dict().items()}, tmp_path / f"{name}.pt")
         told = Told()
         ready_prefix(

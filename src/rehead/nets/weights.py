@@ -12,7 +12,7 @@ import sys
 import textwrap
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,30 +77,34 @@ def load_into(
     prefix: the part of the network that must be complete. chain: the network taken apart, asked for only where they do not
     fit. Raises WeightsMismatch with the first differences, and the cut up to which they are complete.
     """
-    how, fitting = matched(network, prefix, tensors, source, chain)
+    how, named = matched(network, prefix, tensors, source, chain)
+    own = network.state_dict()
+    fitting = _fitting(own, named)
     network.load_state_dict(fitting, strict=False)
-    left = [name for name in network.state_dict() if name not in fitting and not name.endswith("num_batches_tracked")]
-    return how, {name: tuple(tensors[name].shape) if name in tensors else None for name in left}
+    left = [name for name in own if name not in fitting and not name.endswith("num_batches_tracked")]
+    return how, {name: tuple(named[name].shape) if name in named else None for name in left}
 
 
 def matched(
     network: nn.Module, prefix: nn.Module, tensors: Tensors, source: str, chain: Callable[[], Chain]
 ) -> tuple[str, Tensors]:
-    """How they are matched, and the tensors by the network's own names. Raises WeightsMismatch as `load_into` does."""
+    """How they are matched, and the tensors by the network's own names, also those of another shape and others. Raises
+    WeightsMismatch as `load_into` does."""
     needed = _needed(network, prefix)
     own = network.state_dict()
     foreign: list[str] = []
-    for how, candidate in (("by name", tensors), ("by timm's converter", _converted(network, tensors))):
-        fitting = {n: t for n, t in (candidate or {}).items() if n in own and t.shape == own[n].shape}
-        if candidate is not None and needed <= set(fitting):
+    parts = [tensors, *_parts(tensors)]
+    for how, candidate in _candidates(network, parts):
+        if needed <= set(_fitting(own, candidate)):
             if not (surplus := _surplus(network, candidate, needed)):
-                return how, fitting
+                return how, candidate
             foreign = surplus
     if foreign:
         raise _of_another(source, foreign)
     if (in_order := _in_order(own, tensors, needed)) is not None:
-        return "in order", {n: t for n, t in in_order.items() if t.shape == own[n].shape}
-    raise _mismatch(source, own, tensors, needed, chain)
+        return "in order", in_order
+    nearest = max(parts, key=lambda part: len(needed & part.keys()))
+    raise _mismatch(source, own, nearest, needed, chain)
 
 
 def classifier_names(network: nn.Module) -> set[str]:
@@ -167,14 +171,36 @@ def _unwrapped(value: Any, depth: int = DEEPEST) -> Tensors:
 
 
 def _without_prefixes(tensors: Tensors) -> Tensors:
+    """Numbers beside the weights, such as how many models were averaged, need not have the prefix."""
     again = True
     while again:
         again = False
         for prefix in PREFIXES:
-            if all(name.startswith(prefix) for name in tensors):
-                tensors = {name[len(prefix) :]: tensor for name, tensor in tensors.items()}
+            if {name.startswith(prefix) for name, tensor in tensors.items() if tensor.ndim} == {True}:
+                tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
                 again = True
     return tensors
+
+
+def _parts(tensors: Tensors) -> list[Tensors]:
+    """What a file has of each part of a larger model, such as `backbone` beside `head`, by the names within it."""
+    tops = dict.fromkeys(_top(name) + "." for name in tensors if "." in name)
+    return [
+        _without_prefixes({n.removeprefix(top): t for n, t in tensors.items() if n.startswith(top)}) for top in tops
+    ]
+
+
+def _candidates(network: nn.Module, parts: list[Tensors]) -> Iterator[tuple[str, Tensors]]:
+    """Ways to match them, and what each gives by the network's own names."""
+    for part in parts:
+        yield "by name", part
+        if (converted := _converted(network, part)) is not None:
+            yield "by timm's converter", converted
+
+
+def _fitting(own: Tensors, tensors: Tensors) -> Tensors:
+    """Those that a network has too, in the same shape."""
+    return {name: tensor for name, tensor in tensors.items() if name in own and tensor.shape == own[name].shape}
 
 
 def _needed(network: nn.Module, prefix: nn.Module) -> set[str]:
