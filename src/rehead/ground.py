@@ -98,7 +98,7 @@ def ground_of(
     feed = feeds(device)
     if extracted.views:
         feeds = partial(as_it_is, feed)  # elsewhere no photo is read, and none need be told of
-    body.to(device, memory_format=layout_for(torch.device(device)))
+    body.to(device, memory_format=layout_for(torch.device(device), body))
     sides = extracted.train, extracted.held_out
     return Ground(job, backbone, plan, card, body, feed, feeds, *sides, learn, watch, scale, device)
 

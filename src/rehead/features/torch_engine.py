@@ -56,7 +56,7 @@ class TorchEngine:
         preprocess = prefix.card.preprocess
         self._mean = torch.tensor(preprocess.mean, device=device).reshape(shape) * 255
         self._std = torch.tensor(preprocess.std, device=device).reshape(shape) * 255
-        layout = torch.channels_last if device == "cuda" else torch.contiguous_format
+        layout = by_pixel(prefix.network()) if device == "cuda" else torch.contiguous_format
         network = copy.deepcopy(prefix.network())  # another engine may have the same on another device
         self._network = network.eval().to(self._device, memory_format=layout)
 
@@ -122,6 +122,12 @@ class TorchEngine:
             return lane.features[:n].numpy().copy()
         finally:
             self._lanes.put(lane)
+
+
+def by_pixel(network: torch.nn.Module) -> torch.memory_format:
+    """Channels last, but for a network with a tensor of five dimensions, as in lambda_resnet26t, which cannot lie so."""
+    has_five = any(tensor.ndim == 5 for tensor in (*network.parameters(), *network.buffers()))
+    return torch.contiguous_format if has_five else torch.channels_last
 
 
 def best_device() -> str:

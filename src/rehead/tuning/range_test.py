@@ -27,7 +27,7 @@ def find_rate(training: Training, advance: Callable[[int], None]) -> RangeTest:
     """
     course, device = training.course, torch.device(training.device)
     names = learning_names(training)
-    model = copy.deepcopy(training.model).to(device, memory_format=layout_for(device))
+    model = copy.deepcopy(training.model).to(device, memory_format=layout_for(device, training.model))
     own, twins = dict(training.model.named_parameters()), dict(model.named_parameters())
     twin_of = {id(own[name]): twins[name] for name in names}
     groups = [[twin_of[id(p)] for p in group] for group in training.groups]

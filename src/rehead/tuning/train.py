@@ -22,6 +22,7 @@ from rehead.ambient import dice
 from rehead.bundle_facts import Task
 from rehead.data.split import seed_for
 from rehead.errors import Defect, RunError, counted
+from rehead.features.torch_engine import by_pixel
 from rehead.heap import kept
 from rehead.nets.graph import Normed
 from rehead.tuning.checks import check_loss, sound
@@ -103,7 +104,7 @@ def _trained(training: Training, start: State | None) -> State:
         raise RunError(
             what="The checkpoint is of a job in which other layers learned.", fix="Start again without --resume."
         )
-    training.model.to(device, memory_format=layout_for(device))
+    training.model.to(device, memory_format=layout_for(device, training.model))
     set_modes(training.model, names, course.norm)
     stepper = Stepper(
         training.model, training.groups, course, class_weights(training, device), device, training.note, training.task,
@@ -247,9 +248,9 @@ def learning_names(training: Training) -> set[str]:
     return {name for name, p in training.model.named_parameters() if id(p) in wanted}
 
 
-def layout_for(device: torch.device) -> torch.memory_format:
-    """How images lie in memory where the device computes fastest: by channel on Apple's, by pixel elsewhere."""
-    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+def layout_for(device: torch.device, model: nn.Module) -> torch.memory_format:
+    """How images lie in memory where the device computes fastest: by channel on Apple's, by pixel elsewhere where they can."""
+    return torch.contiguous_format if device.type == "mps" else by_pixel(model)
 
 
 def n_of_epoch(training: Training) -> int:
