@@ -43,7 +43,7 @@ def planned_network(
     plan = planned(recipe, stages, len(order), job.cache, partial(kept_bytes, job, recipe, order))
     if footing is None and (cut := _where_gone_are_kept(job, recipe, backbone.chain, plan, order)) is not None:
         recipe, plan = replace(recipe, cut=cut), replace(plan, cut=cut)
-    check_mixing(recipe, stages, plan)
+    check_mixing(recipe, stages, plan, (backbone.preprocess.height, backbone.preprocess.width))
     for line in described(stages, plan, recipe, len(order)):
         job.progress.note(line)
     return plan

@@ -47,15 +47,24 @@ def test_erased_boxes_lie_in_about_as_many_photos_as_asked_and_take_a_share_as_p
     assert float(shares[shares > 0].min()) >= 0.01
 
 
-@pytest.mark.parametrize(("shape", "is_fine"), [((40, 14, 14), True), ((197, 192), False), ((7, 7, 768), False)])
-def test_boxes_are_cut_out_of_maps_alone(shape: tuple[int, ...], *, is_fine: bool) -> None:
+@pytest.mark.parametrize(
+    ("shape", "size", "is_fine"),
+    [
+        ((40, 14, 14), (224, 224), True),
+        ((197, 192), (224, 224), False),
+        ((7, 7, 768), (224, 224), False),
+        ((512, 14, 10), (448, 320), True),
+        ((14, 10, 512), (448, 320), False),
+    ],
+)
+def test_boxes_are_cut_out_of_maps_alone(shape: tuple[int, ...], size: tuple[int, int], *, is_fine: bool) -> None:
     stages = [Stage("stem", 1, 1, shape), Stage("head", 1, 1, (2,))]
     plan = Plan(("head",), "stem")
     recipe = Recipe(train="all", cutmix=1.0, erase=0.1)
     if is_fine:
-        check_mixing(recipe, stages, plan)
+        check_mixing(recipe, stages, plan, size)
     else:
         with pytest.raises(RecipeError, match="--cutmix and --erase cannot be used behind stem"):
-            check_mixing(recipe, stages, plan)
-    check_mixing(recipe, stages, Plan(("head",), None))
-    check_mixing(Recipe(train="all", mixup=0.2), stages, plan)
+            check_mixing(recipe, stages, plan, size)
+    check_mixing(recipe, stages, Plan(("head",), None), size)
+    check_mixing(Recipe(train="all", mixup=0.2), stages, plan, size)

@@ -12,11 +12,11 @@ from rehead.data.room import free_bytes
 from rehead.errors import RecipeError, UnknownLayer, counted, nearest
 from rehead.features.room import on_disk
 from rehead.features.views import view_names
+from rehead.nets.places import places_of
 from rehead.tuning.layers import HEAD, POOL, Stage, adapters_in, layers_that_learn
 from rehead.tuning.recipe import Recipe
 
 GB = 1e9
-N_DIMS_OF_A_MAP = 3
 CACHE_LIMIT_GB = 20.0  # of activations by default, or half of what is free
 
 
@@ -69,11 +69,11 @@ def _fits(needed: int, limit_gb: float | None, cache: Path, kept_bytes: Callable
     return limit_gb is not None or needed <= room or needed - kept_bytes() <= room
 
 
-def check_mixing(recipe: Recipe, stages: Sequence[Stage], plan: Plan) -> None:
-    """Raises RecipeError when boxes are to be cut out of activations that are no maps."""
+def check_mixing(recipe: Recipe, stages: Sequence[Stage], plan: Plan, size: tuple[int, int]) -> None:
+    """Raises RecipeError when boxes are to be cut out of activations that are no maps. size: a photo's height and width."""
     asked = [f"--{name}" for name in ("cutmix", "erase") if getattr(recipe, name)]
     shape = next((stage.shape for stage in stages if stage.name == plan.cut), None)
-    if asked and shape is not None and not (len(shape) == N_DIMS_OF_A_MAP and shape[1] == shape[2]):
+    if asked and shape is not None and places_of(shape, size) != (1, 2):
         raise RecipeError(
             what=f"{' and '.join(asked)} cannot be used behind {plan.cut}.",
             why=f"Boxes are cut out of maps (channels, height, width); a photo is {shape} there.",
