@@ -24,7 +24,7 @@ from rehead.extraction import extract_missing, open_store
 from rehead.fitting import chosen_prefix
 from rehead.job import Job, as_it_is, trained_dense
 from rehead.nets.card import Card
-from rehead.tuning.grow import grown, takes
+from rehead.tuning.grow import grown, refused
 from rehead.tuning.layers import HEAD, adapters_in
 from rehead.tuning.plan import Plan
 from rehead.tuning.ranges import hidden_widths
@@ -87,9 +87,9 @@ def ground_of(
 
     body: Any = backbone.suffix(plan.cut) if plan.cut is not None else Pooled(backbone.network)
     sizes = grown(card.preprocess, recipe.start_scale, recipe.course.epochs)
-    if plan.cut is None and not takes(body, sizes[0]):
+    if plan.cut is None and (other := refused(body, sizes)) is not None:
         job.progress.note(
-            f"{backbone.name} takes photos of {card.preprocess.height} pixels alone: all epochs see those."
+            f"{backbone.name} takes no photos of {other.height} pixels: all epochs see those of {card.preprocess.height}."
         )
         sizes = [card.preprocess]
     scale = Scale.of(job.catalog.labels(extracted.train)) if job.catalog.task == "regression" else None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rehead.pixels import Preprocess
-from rehead.tuning.grow import STEP, grown, takes
+from rehead.tuning.grow import STEP, grown, refused, takes
 
 OWN = Preprocess(height=224, width=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
@@ -34,3 +34,12 @@ def test_convolutions_take_other_sizes_and_places_of_patches_do_not() -> None:
     small = grown(OWN, 0.5, 2)[0]
     assert takes(timm.create_model("resnet18"), small)
     assert not takes(timm.create_model("vit_tiny_patch16_224"), small)
+
+
+def test_a_size_that_is_refused_is_found_behind_one_that_is_taken() -> None:
+    """Patches of 14 pixels, whole ones alone: 448 are 32 of them, and 480 are not."""
+    own = Preprocess(height=518, width=518, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    network, sizes = timm.create_model("test_vit", patch_size=14, img_size=518), grown(own, 0.86, 4)
+    other = refused(network, sizes)
+    assert (sizes[0].height, other and other.height) == (448, 480)
+    assert refused(network, [sizes[0], own]) is None

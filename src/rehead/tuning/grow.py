@@ -6,6 +6,7 @@ there than when it predicts (Touvron et al. 2019).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,12 @@ def grown(preprocess: Preprocess, start: float, n_epochs: int) -> list[Preproces
         replace(preprocess, height=_side(preprocess.height, scale), width=_side(preprocess.width, scale))
         for scale in scales
     ]
+
+
+def refused(network: Any, sizes: Sequence[Preprocess]) -> Preprocess | None:
+    """The first of these sizes that a network does not take, if any."""
+    once = {(size.height, size.width): size for size in sizes}
+    return next((size for size in once.values() if not takes(network, size)), None)
 
 
 def takes(network: Any, preprocess: Preprocess) -> bool:
