@@ -22,8 +22,7 @@ from rehead.tuning.feed import PhotoFeed, StoredFeed
 from rehead.tuning.layers import Stage, layers_that_learn, names_in
 from rehead.tuning.recipe import Recipe
 from rehead.tuning.state import State
-from rehead.tuning.train import Training, order_of, train_layers
-from rehead.tuning.train import Training, layout_for, train_layers
+from rehead.tuning.train import Training, layout_for, order_of, train_layers
 from rehead.tuning.watching import is_worse, logits_of
 
 COURSE = replace(Recipe().course, epochs=3, batch_size=8)
@@ -574,6 +573,8 @@ def test_a_gradient_that_no_step_took_is_gone_when_training_ends() -> None:
     state = train_layers(job(model, replace(COURSE, accumulate=4, batch_size=4), stop=lambda: next(asked, True)))
     assert state.has_ended
     assert all(p.grad is None for p in model.parameters())
+
+
 def test_a_network_with_weights_of_five_dimensions_is_not_laid_out_by_pixel() -> None:
     device, volumes = torch.device("cpu"), nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(1, 2, 3))
     assert layout_for(device, volumes[0]) is torch.channels_last
