@@ -110,7 +110,7 @@ def test_scores_are_those_of_each_model_and_photos_are_compared_with_themselves(
 
 
 def test_models_that_are_equally_good_are_seldom_told_apart() -> None:
-    """At most one in twenty; of 200 draws more than 20 would come up once in a thousand sessions."""
+    """At most one in twenty; of 200 draws more than 20 come up once in a thousand times."""
     assert sum(numbers(seed, 60).is_clear for seed in range(200)) <= 20
     assert sum(labels(seed, 60, (0.5, 0.5)).is_clear for seed in range(60)) <= 9
 
