@@ -549,7 +549,11 @@ def test_the_catalog_beside_shared_features_is_a_source(
             notes.append(line)
 
     photos, team = "s3://photos/zoo/big ones", "s3://photos/a team"
-    plain = {"features": team, "progress": Told(), "tie_copies": False}  # which is not asked for where sides are given
+    plain = {
+        "features": team,
+        "progress": Told(),
+        "tie_copies": False,
+    }  # where sides are given no photo is read for it, and folds would be others
     first = tune(photos, cache=tmp_path / "cache", out=tmp_path / "first", **plain)
     [address] = [line.partition(" are in ")[2] for line in notes if "addresses, labels and sides are in" in line]
     found = store.client().list_objects_v2(Bucket="photos", Prefix="a team/catalog/")["Contents"]
