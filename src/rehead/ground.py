@@ -164,8 +164,8 @@ def adapt(ground: Ground, recipe: Recipe) -> None:
     some = np.random.default_rng(recipe.seed).permutation(ground.learn)[:N_ADAPT]
     learning = [ground.backbone[name] for name in ground.plan.learning]
     n_batches = math.ceil(len(some) / recipe.course.batch_size)  # as large as each other: the mean is over batches
-    size = math.ceil(len(some) / n_batches)
-    adapt_norms(ground.body, learning, (x.to(ground.device) for x in ground.feed.plain(some, size)))
+    batches = (x for part in np.array_split(some, n_batches) for x in ground.feed.plain(part, len(part)))
+    adapt_norms(ground.body, learning, (x.to(ground.device) for x in batches))
 
 
 def with_head_on(body: Any, head: Head) -> Any:
