@@ -715,6 +715,11 @@ def test_a_cut_within_a_layer_does_not_change_which_layers_learn(tmp_path: Path)
     ) as error:
         cutting.check_layers(recipe, tmp_path)
     assert error.value.why == "Without it layer3, layer4 learn."
-    assert error.value.fix == "Name the layers that are to learn: --train layer3.1,layer4"
+    assert (
+        error.value.fix == "Name those behind the cut that are to learn: --train layer3.1,layer4; or leave --cut out."
+    )
+    with pytest.raises(RecipeError) as error:
+        cutting.check_layers(Recipe(train="last:2", cut="blocks.6.0"), tmp_path)
+    assert "--train conv_head; or" in error.value.fix
     cutting.check_layers(replace(recipe, train="last:1"), tmp_path)
     cutting.check_layers(replace(recipe, train="layer3.1,layer4"), tmp_path)

@@ -50,7 +50,7 @@ def sides(name: str) -> list[tuple[Path, str, str]]:
         catalog = scan(open_source(DATA / name, cache=Path(cache)), seed=SEED, valid_fraction=HELD_OUT)
         if name == "dogscats":
             catalog = _by_list(catalog, set((DATA / "dogscats_test.txt").read_text().split()))
-        catalog = tied(Job(catalog, Path(cache)), range(len(catalog.photos)))  # does nothing where the sides are given
+        catalog = tied(Job(catalog, Path(cache)), range(len(catalog.photos)))  # moves nothing where the sides are given
         catalog = catalog.catalog
     found = [(DATA / name / p.path, "train" if p.side == "train" else "val", str(p.label)) for p in catalog.photos]
     return [row for row in found if _decodes(row[0])]

@@ -163,10 +163,12 @@ def _check_same_learn(stages: Sequence[Stage], whole: Sequence[Stage], recipe: R
     """stages, whole: with and without --cut, which counts layers otherwise where it names a part of one."""
     learning, meant = (layers_that_learn(recipe.train, some) for some in (stages, whole))
     if learning != meant:
+        names = [stage.name for stage in stages]
+        behind = [name for name in learning if names.index(name) > names.index(str(recipe.cut))]
         raise RecipeError(
             what=f"--cut {recipe.cut} takes a layer apart that --train {recipe.train} counts as one.",
             why=f"Without it {', '.join(meant)} learn.",
-            fix=f"Name the layers that are to learn: --train {','.join(learning)}",
+            fix=f"Name those behind the cut that are to learn: --train {','.join(behind)}; or leave --cut out.",
         )
 
 

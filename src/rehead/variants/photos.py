@@ -177,8 +177,8 @@ def _named(bundle: Bundle, named: object, layout: str, place: Path, max_bad: flo
             fix="Name the folders after the bundle's classes.",
         )
     catalog = _on_sides_of_run(replace(catalog, photos=known, classes=bundle.classes), bundle.folder, place)
-    if not bundle.facts["recipe"].get("tie_copies", True):
-        return catalog
+    if not catalog.ours or not bundle.facts["recipe"].get("tie_copies", True):
+        return catalog  # near copies move no side that was given, and here are no folds
     return tied(Job(catalog, place, progress), range(len(known))).catalog
 
 
